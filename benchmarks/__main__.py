@@ -1,0 +1,71 @@
+"""`python -m benchmarks`: measure, print as it goes, write results.md."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from . import report
+from .accuracy import accuracies
+from .cases import CASES, unaccounted
+from .memory import peak
+from .scenes import scene
+from .timing import FULL, QUICK
+
+EXTRAS = ("accuracy", "memory")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0: done, 1: a method has neither a case nor a reason, 2: nothing is called that."""
+    asked = _parser().parse_args(arguments)
+    missing = unaccounted()
+    if missing:
+        print(f"benchmarks: no case and no reason in NO_CASE for {', '.join(missing)}", file=sys.stderr)
+        return 1
+    cases = [case for case in CASES if _wanted(f"{case.name}, {case.model}", asked.only)]
+    cases = [case for case in cases if case.quick or not asked.quick]
+    extras = [name for name in EXTRAS if _wanted(name, asked.only)]
+    if not cases and not extras:
+        print(f"benchmarks: no case is called {asked.only!r}; see benchmarks/cases.py", file=sys.stderr)
+        return 2
+
+    start = time.perf_counter()
+    effort = QUICK if asked.quick else FULL
+    # Memory first: the other processes it starts would disturb the timing.
+    peaks = {nodes: peak(nodes) for nodes in (50, 500)} if "memory" in extras else {}
+    accurate = accuracies() if "accuracy" in extras else []
+    outcomes = []
+    for case in cases:
+        scene(case.model)
+        outcome = case.measure(effort)
+        outcomes.append(outcome)
+        pairs = outcome.pairs
+        print(
+            f"[{time.perf_counter() - start:4.0f} s] {case.name}, {case.model}: {pairs.ratio:.2f} times "
+            f"{outcome.peer} ({pairs.ours_median:.3f} s to {pairs.theirs_median:.3f} s)",
+            flush=True,
+        )
+    command = shlex.join(["python", "-m", "benchmarks", *(sys.argv[1:] if arguments is None else arguments)])
+    text = report.markdown(command, effort, time.perf_counter() - start, outcomes, accurate, peaks)
+    asked.output.write_text(text, encoding="utf-8")
+    print(f"wrote {asked.output}")
+    return 0
+
+
+def _wanted(name: str, only: list[str]) -> bool:
+    return not only or any(part.lower() in name.lower() for part in only)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer pairs and cases: five minutes on two cores")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="cases whose name holds NAME")
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results.md"))
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

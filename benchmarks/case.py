@@ -1,0 +1,104 @@
+"""A case: one of our methods against one peer on one scene, and what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import limelight as ll
+
+from .counting import Passes, bare, counted
+from .scenes import Scene, scene
+from .timing import Effort, Pairs, interleaved, seconds
+
+Error = Callable[[Scene, Tensor, Tensor], str]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another way to the same map: `run` gives it as a tensor."""
+
+    name: str
+    run: Callable[[Scene], Tensor]
+
+
+def difference(scene: Scene, ours: Tensor, theirs: Tensor) -> str:
+    """For equal definitions: max |ours - theirs| / max |theirs|."""
+    return f"{float((ours - theirs).abs().max() / theirs.abs().max()):.1e} to the peer"
+
+
+def black(scene: Scene) -> ll.Baseline:
+    return ll.Black()
+
+
+@dataclass(frozen=True)
+class Case:
+    """`target` is the ratio peer / ours that performance.md wants. Of several `peers` (settings of one peer) the
+    fastest in the warm-up is compared. `quick=False` leaves the case out of a quick run."""
+
+    name: str
+    model: str
+    ours: ll.Method | tuple[ll.Method, ...]
+    peers: tuple[Peer, ...]
+    target: float = 1.3
+    error: Error = difference
+    baseline: Callable[[Scene], ll.Baseline] = black
+    quick: bool = True
+
+    @property
+    def methods(self) -> tuple[ll.Method, ...]:
+        return self.ours if isinstance(self.ours, tuple) else (self.ours,)
+
+    def explain(self, at: Scene) -> Tensor:
+        """Our maps, flattened side by side when they are several."""
+        panel = ll.explain(at.model, at.x, self.methods, target=at.target, baseline=self.baseline(at))
+        maps = [each.values for each in panel.values()]
+        return maps[0] if len(maps) == 1 else torch.cat([each.flatten() for each in maps])
+
+    def measure(self, effort: Effort) -> Outcome:
+        at = scene(self.model)
+        self.explain(at)
+        with counted(at.model) as our_passes:
+            ours = self.explain(at)
+        warm = [_warmed(at, peer) for peer in self.peers]
+        _, peer, theirs, their_passes = min(warm, key=lambda each: each[0])
+        pairs = interleaved(lambda: self.explain(at), lambda: peer.run(at), effort)
+        share = None
+        if at.x.device.type == "cuda":
+            alone = bare(at, our_passes)
+            alone()
+            share = min(seconds(alone) for _ in range(5)) / min(pairs.ours)
+        return Outcome(self, peer.name, pairs, our_passes, their_passes, self.error(at, ours, theirs), share)
+
+
+def _warmed(at: Scene, peer: Peer) -> tuple[float, Peer, Tensor, Passes]:
+    """One counted run of the peer. Scenes are warm by then; only a choice between settings is timed here."""
+    found: list[Tensor] = []
+    with counted(at.model) as passes:
+        spent = seconds(lambda: found.append(peer.run(at)))
+    return spent, peer, found[0], passes
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A measured case. `share`: our rows per second over the bare model's, where a GPU ran it."""
+
+    case: Case
+    peer: str
+    pairs: Pairs
+    our_passes: Passes
+    their_passes: Passes
+    error: str
+    share: float | None = None
+
+    @property
+    def shortfall(self) -> str | None:
+        """What is missing to the target; None where it is met."""
+        if self.pairs.ratio < min(1.0, self.case.target):
+            return f"slower than the peer: {self.pairs.ratio:.2f} times its speed"
+        if self.pairs.ratio < self.case.target:
+            return f"{self.pairs.ratio:.2f} times the peer's speed, short of the target {self.case.target:.2f}"
+        return None

@@ -1,0 +1,72 @@
+"""Interleaved timing: A B A B ..., so that what disturbs the machine disturbs both alike."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How many pairs: at least `least`, then until `seconds` are spent or there are `most`."""
+
+    least: int
+    most: int
+    seconds: float
+
+
+QUICK = Effort(least=2, most=9, seconds=4)
+FULL = Effort(least=5, most=31, seconds=30)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Seconds of ours and theirs, run in turn."""
+
+    ours: tuple[float, ...]
+    theirs: tuple[float, ...]
+
+    @property
+    def ratios(self) -> list[float]:
+        """Theirs over ours for each pair: above 1, ours is faster."""
+        return [theirs / ours for ours, theirs in zip(self.ours, self.theirs, strict=True)]
+
+    @property
+    def ours_median(self) -> float:
+        return median(self.ours)
+
+    @property
+    def theirs_median(self) -> float:
+        return median(self.theirs)
+
+    @property
+    def ratio(self) -> float:
+        return median(self.ratios)
+
+
+def seconds(run: Callable[[], object]) -> float:
+    gc.collect()
+    _settle()
+    start = time.perf_counter()
+    run()
+    _settle()
+    return time.perf_counter() - start
+
+
+def interleaved(ours: Callable[[], object], theirs: Callable[[], object], effort: Effort) -> Pairs:
+    """Time both in turn. The caller has warmed them up."""
+    spent: list[tuple[float, float]] = []
+    while len(spent) < effort.least or (len(spent) < effort.most and sum(map(sum, spent)) < effort.seconds):
+        spent.append((seconds(ours), seconds(theirs)))
+    ours_spent, theirs_spent = zip(*spent, strict=True)
+    return Pairs(ours_spent, theirs_spent)
+
+
+def _settle() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

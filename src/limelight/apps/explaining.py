@@ -1,0 +1,179 @@
+"""The work of `limelight explain` on one picture: from a request to maps, classes and probabilities."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from limelight import (
+    Attribution,
+    Baseline,
+    GradCAM,
+    Gradient,
+    IntegratedGradients,
+    Method,
+    Occlusion,
+    Panel,
+    Picture,
+    SmoothGrad,
+    explain,
+)
+from limelight.images import Geometry
+from limelight.models import ImageModel
+
+# What `limelight explain PICTURE` shows: the raw gradient, two ways to calm it, and two coarse maps to compare with.
+DEFAULT_METHODS: tuple[Method, ...] = (Gradient(), SmoothGrad(), IntegratedGradients(), GradCAM(), Occlusion())
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of every picture: `target` None is the model's first class, `top` how many from there."""
+
+    model: ImageModel
+    methods: tuple[Method, ...]
+    target: int | None
+    top: int
+    baseline: Baseline
+    layer: str | None
+    seed: int
+    rows_per_pass: int | None
+
+    def rows(self) -> int | None:
+        """Model rows that one picture will cost, about; None where a method decides by itself when to stop."""
+        side = self.model.preprocessing.size
+        each = [method.rows(torch.Size((3, side, side))) for method in self.methods]
+        return None if None in each else self.top * (2 + sum(filter(None, each)))
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A class in the model's answer; `probability` is NaN where the outputs aren't those of several classes."""
+
+    index: int
+    label: str
+    output: float
+    probability: float
+
+    @property
+    def named(self) -> str:
+        return self.label if self.label == f"class {self.index}" else f"{self.label} ({self.index})"
+
+    def __str__(self) -> str:
+        return self.named if math.isnan(self.probability) else f"{self.named} {self.probability:.1%}"
+
+    def described(self) -> str:
+        return str(self) if math.isnan(self.probability) else f"{self.named}, probability {self.probability:.1%}"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The maps of one class."""
+
+    target: Ranked
+    panel: Panel
+    seconds: float
+
+    def notes(self) -> list[tuple[str, str]]:
+        """(methods, note): each note once, with the methods it is about."""
+        about: dict[str, list[str]] = {}
+        for name, attribution in self.panel.items():
+            for note in attribution.notes:
+                about.setdefault(note, []).append(name)
+        return [(", ".join(names) if len(names) < len(self.panel) else "all", note) for note, names in about.items()]
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One picture: what the model saw of it, its classes from the likeliest down, and the maps of one or several."""
+
+    name: str
+    picture: Picture
+    geometry: Geometry
+    ranking: tuple[Ranked, ...]
+    explanations: tuple[Explanation, ...]
+
+    def what_was_seen(self) -> str:
+        """The maps are of the model's crop, not of the whole picture."""
+        left, top, right, bottom = self.geometry.crop
+        size, resized = (f"{width} x {height}" for width, height in (self.geometry.original, self.geometry.resized))
+        return f"the model saw the middle {right - left} x {bottom - top} of {size} pixels resized to {resized}"
+
+
+def explain_picture(name: str, picture: Picture, request: Request, progress: Callable[[int], None]) -> Explained:
+    """Explain a picture, class by class. Raises what `ImageModel.prepare` and `explain` raise."""
+    pixels, geometry, _ = request.model.prepare(picture)
+    first = _explain_class(pixels, request, request.target, progress)
+    ranking = _rank(request.model, first.panel[0])
+    others = [each.index for each in ranking[1 : request.top]]
+    explanations = (first, *(_explain_class(pixels, request, index, progress) for index in others))
+    return Explained(name, picture, geometry, ranking, explanations)
+
+
+def _explain_class(
+    pixels: Tensor, request: Request, target: int | None, progress: Callable[[int], None]
+) -> Explanation:
+    start = time.perf_counter()
+    panel = explain(
+        request.model,
+        pixels,
+        request.methods,
+        target=target,
+        baseline=request.baseline,
+        layer=request.layer,
+        seed=request.seed,
+        rows_per_pass=request.rows_per_pass,
+        progress=progress,
+    )
+    seconds = time.perf_counter() - start
+    return Explanation(_explained_class(request.model, panel[0]), panel, seconds)
+
+
+def _explained_class(model: ImageModel, attribution: Attribution) -> Ranked:
+    assert isinstance(attribution.target, Tensor)  # a class is all that the command line asks for
+    index = int(attribution.target[0])
+    same = (each for each in _rank(model, attribution) if each.index == index)
+    return next(same, Ranked(index, model.label(index), float(attribution.score[0]), math.nan))
+
+
+def _rank(model: ImageModel, attribution: Attribution) -> tuple[Ranked, ...]:
+    """All classes, the likeliest first; empty where the outputs are no vector."""
+    if attribution.outputs is None or attribution.outputs.ndim != 2:
+        return ()
+    outputs = attribution.outputs[0].double()
+    probabilities = _probabilities(outputs)
+    return tuple(
+        Ranked(i, model.label(i), float(outputs[i]), float(probabilities[i]))
+        for i in outputs.argsort(descending=True, stable=True).tolist()
+    )
+
+
+def _probabilities(outputs: Tensor) -> Tensor:
+    """Softmax of logits; outputs that are probabilities already stay as they are; a single output is no class."""
+    if len(outputs) == 1:
+        return torch.full_like(outputs, math.nan)
+    if bool((outputs >= 0).all()) and abs(float(outputs.sum()) - 1) < 1e-4:
+        return outputs
+    return outputs.softmax(0)
+
+
+def share_of_change(attribution: Attribution) -> float:
+    """|delta| / |f(x) - f(b)|; NaN where there is neither."""
+    change = float(attribution.score[0] - attribution.baseline_score[0])
+    return abs(float(attribution.delta[0]) / change) if change else math.nan
+
+
+def relative_stderr(attribution: Attribution) -> float:
+    """|standard error| / |map| (L2); NaN where a method has none."""
+    size = float(attribution.values[0].double().norm())
+    if attribution.stderr is None or not size:
+        return math.nan
+    return float(attribution.stderr[0].double().norm()) / size
+
+
+def classes_shown(ranking: Sequence[Ranked]) -> str:
+    return ", ".join(map(str, ranking[:5]))

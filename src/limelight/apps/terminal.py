@@ -1,0 +1,81 @@
+"""What the commands share: text made safe for a terminal, the two consoles, JSON, and one boundary for errors."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+import typer
+from rich.console import Console
+
+FAILED, FINISHED_WITH_FAILURES, INTERRUPTED = 1, 3, 130
+
+# What a user's files, options, model and machine can cause; anything else is a fault of limelight and keeps its
+# traceback. RuntimeError is how torch reports shapes that don't fit and memory that isn't there.
+EXPECTED = (ValueError, TypeError, OSError, ArithmeticError, MemoryError, RuntimeError, ImportError)
+
+
+def visible(text: object) -> str:
+    """The text with nothing a terminal would obey or could not encode: control characters, lone surrogates."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in str(text)
+    )
+
+
+def console(stream: TextIO | None = None) -> Console:
+    """For a stream, by default standard output. A file or a pipe has no width: tables get room there."""
+    stream = stream or sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else 120
+    return Console(file=stream, width=width, markup=False, emoji=False, highlight=False)
+
+
+def say(text: object) -> None:
+    """One line on standard error."""
+    sys.stderr.write(f"limelight: {visible(text)}\n")
+    sys.stderr.flush()
+
+
+def reason(error: BaseException, subject: str = "") -> str:
+    """An expected error as one line, that begins with its subject."""
+    start = f"{subject}: " if subject else ""
+    line = " ".join(str(error).removeprefix(start).split()) or type(error).__name__
+    if isinstance(error, MemoryError):
+        line = f"out of memory ({line}); try --rows-per-pass 1"
+    return start + line
+
+
+def write_json(document: Any) -> None:
+    """One JSON document on standard output; NaN and infinity, which JSON does not have, as null."""
+    sys.stdout.write(json.dumps(_plain(document), indent=2, ensure_ascii=True, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value
+
+
+@contextmanager
+def boundary(debug: bool) -> Iterator[None]:
+    """Expected errors become one line and exit code 1, Ctrl-C becomes exit code 130; with `debug` the traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("interrupted")
+        raise typer.Exit(INTERRUPTED) from None
+    except (typer.Exit, typer.BadParameter, BrokenPipeError):
+        raise
+    except EXPECTED as error:
+        if debug:
+            raise
+        say(reason(error))
+        raise typer.Exit(FAILED) from None

@@ -1,0 +1,175 @@
+"""explain(): the one entry. Resolves the question, shares the passes, records where the answer came from."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+
+from .attribution import Attribution, Panel
+from .baselines import Baseline, as_baseline
+from .layers import layer_name
+from .methods import METHODS, Method
+from .methods.parse import parse_method
+from .passes import Model, Progress, Runner
+from .question import Question
+from .streams import Streams
+from .targets import Neuron, Target, as_target
+
+MethodLike = Method | type[Method] | str
+
+
+@overload
+def explain(
+    model: Model,
+    inputs: Tensor,
+    method: MethodLike,
+    *,
+    target: Any = None,
+    baseline: float | Tensor | Baseline = 0.0,
+    layer: str | nn.Module | None = None,
+    seed: int = 0,
+    rows_per_pass: int | None = None,
+    progress: bool | Progress = False,
+) -> Attribution: ...
+@overload
+def explain(
+    model: Model,
+    inputs: Tensor,
+    method: list[MethodLike] | tuple[MethodLike, ...],
+    *,
+    target: Any = None,
+    baseline: float | Tensor | Baseline = 0.0,
+    layer: str | nn.Module | None = None,
+    seed: int = 0,
+    rows_per_pass: int | None = None,
+    progress: bool | Progress = False,
+) -> Panel: ...
+def explain(
+    model: Model,
+    inputs: Tensor,
+    method: MethodLike | Sequence[MethodLike],
+    *,
+    target: Any = None,
+    baseline: float | Tensor | Baseline = 0.0,
+    layer: str | nn.Module | None = None,
+    seed: int = 0,
+    rows_per_pass: int | None = None,
+    progress: bool | Progress = False,
+) -> Attribution | Panel:
+    """Which features of `inputs` made `model` say what it said.
+
+    Args:
+        model: a module, or any callable `(rows, ...) -> (rows, outputs)` for methods that need no gradients.
+        inputs: floating tensor `(batch, *features)`; the examples are independent of each other.
+        method: a method, its name such as `"integrated-gradients"`, or a sequence of them, which share passes.
+        target: int, one int per example, a `Target` or a callable `outputs -> (rows,)`; None is the model's top class.
+        baseline: what "absent" means: a number, a tensor that broadcasts to the inputs, or a `Baseline`.
+        layer: module or dotted name, for methods that read one; None takes the last layer with a spatial map.
+        seed: of every random number; the same seed and example give the same map in any batch.
+        rows_per_pass: rows the model is called on at once; None chooses by memory. The map does not depend on it.
+        progress: True writes to standard error; a callable is told the rows of each finished pass.
+
+    Returns an `Attribution`, or for a sequence of methods a `Panel`. The model is left exactly as it was, also after
+    an exception. Raises ValueError or TypeError that names the argument, FloatingPointError for NaN or infinity.
+    """
+    single = isinstance(method, str | Method | type)
+    if not single and not isinstance(method, Sequence):
+        raise TypeError(f"method: {method!r} is not a method, a name or a sequence of these")
+    asked_for: Sequence[MethodLike] = [method] if isinstance(method, str | Method | type) else method
+    methods = [_as_method(each) for each in asked_for]
+    if not methods:
+        raise ValueError("method: an empty sequence; name at least one method")
+    if rows_per_pass is not None and (not isinstance(rows_per_pass, int) or rows_per_pass < 1):
+        raise ValueError(f"rows_per_pass: {rows_per_pass!r}; use a whole number of 1 or more, or None")
+    with torch.inference_mode(False):  # tensors made in the caller's inference mode could not be differentiated
+        x = _checked(inputs)
+        asked = as_target(target, len(x))
+        _require_module(model, methods, asked, layer)
+        rng = Streams.of(x, seed)
+        meaning = as_baseline(baseline)
+        references = meaning.references(x, rng.fork("baseline"))
+        with _reporter(progress) as report, Runner(model, x, rows_per_pass, report) as runner:
+            found = _layer(runner, model, layer, asked)
+            question = Question(runner, x, methods, asked, meaning, references, found, seed)
+            attributions = [question.answer(each, rng.fork(each.kebab())) for each in methods]
+            panel = Panel(attributions, runner.forward_rows, runner.backward_rows)
+    return panel[0] if single else panel
+
+
+def _as_method(method: MethodLike) -> Method:
+    if isinstance(method, Method):
+        return method
+    if isinstance(method, str):
+        return parse_method(method)
+    if isinstance(method, type) and issubclass(method, Method):
+        return method()
+    raise TypeError(f"method: {method!r} is not a method; use for example ll.Gradient() or 'gradient'")
+
+
+def _checked(inputs: Tensor) -> Tensor:
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"inputs: {type(inputs).__name__}, not a torch.Tensor of shape (batch, *features)")
+    if not inputs.is_floating_point():
+        raise TypeError(f"inputs: {inputs.dtype}; attribution needs floating point, use inputs.float()")
+    if inputs.ndim < 2:
+        raise ValueError(f"inputs: shape {tuple(inputs.shape)}; the first axis is the batch, use inputs[None]")
+    if inputs.numel() == 0:
+        raise ValueError(f"inputs: shape {tuple(inputs.shape)} is empty; give at least one example")
+    bad = (~torch.isfinite(inputs)).flatten(1).any(1)
+    if bool(bad.any()):
+        which = ", ".join(map(str, bad.nonzero()[:, 0].tolist()))
+        raise FloatingPointError(f"inputs: NaN or infinity in example {which}")
+    x = inputs.detach()
+    return x.clone() if x.is_inference() else x
+
+
+def _require_module(model: Model, methods: Sequence[Method], target: Target, layer: Any) -> None:
+    if not callable(model):
+        raise TypeError(f"model: {type(model).__name__} is neither a module nor callable")
+    if isinstance(model, nn.Module):
+        return
+    refused = [method.kebab() for method in methods if method.needs.gradients]
+    if refused:
+        free = [kind.kebab() for kind in METHODS if not kind().needs.gradients]
+        raise TypeError(
+            f"model: {type(model).__name__} is a black box, and {', '.join(refused)} needs gradients through a "
+            f"torch.nn.Module; methods that need none: {', '.join(free)}. A differentiable function can be wrapped: "
+            "limelight.Differentiable(function)"
+        )
+    if target.layer or layer is not None:
+        raise TypeError("layer: a black box has no layers; pass the torch.nn.Module itself")
+
+
+def _layer(runner: Runner, model: Model, layer: str | nn.Module | None, target: Target) -> str | None:
+    if isinstance(target, Neuron):
+        layer_name(runner.module, target.at)
+    if layer is None:
+        return None
+    assert isinstance(model, nn.Module)
+    return layer_name(model, layer)
+
+
+class _reporter:
+    """Turns `progress=` into a callable for the runner: a counter on standard error, the user's own, or none."""
+
+    def __init__(self, progress: bool | Callable[[int], None]) -> None:
+        self._progress = progress
+        self._rows = 0
+
+    def __enter__(self) -> Progress | None:
+        if callable(self._progress):
+            return self._progress
+        return self._count if self._progress else None
+
+    def __exit__(self, *error: object) -> None:
+        if self._progress is True and self._rows:
+            sys.stderr.write("\n")
+
+    def _count(self, rows: int) -> None:
+        self._rows += rows
+        sys.stderr.write(f"\rlimelight: {self._rows} rows")
+        sys.stderr.flush()

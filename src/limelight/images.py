@@ -1,0 +1,341 @@
+"""Pictures in, pixels out: decode, orient, resize and crop, with the geometry kept so maps can go back.
+
+`open_image` takes any picture to upright 8-bit RGB and says what it converted; `prepare` takes it to a tensor
+for a model, and the `Geometry` beside the tensor puts a map of the model's input back on the original.
+"""
+
+import io
+import math
+import os
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+from torch import Tensor
+
+ImageSource = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+MAX_PIXELS = 100_000_000
+
+# What Pillow's decoders raise on damaged files. MemoryError and anything else pass through: those aren't the
+# picture's fault. tests/test_images.py checks the list with mutated files.
+_DECODER_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+class ImageError(ValueError):
+    """A picture that can't be used: the message names it, says what is wrong and what would work."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An upright 8-bit RGB picture, with a note for each conversion that brought it there."""
+
+    image: Image.Image
+    notes: tuple[str, ...] = ()
+    name: str = "picture"
+
+
+def open_image(source: ImageSource, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Decode a path, the bytes of a file, a PIL picture or an array into an upright RGB `Picture`.
+
+    Arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): uint8, uint16, bool, or floating in [0, 1]. The size
+    is read from the header, and checked against `max_pixels`, before anything is decoded. Of an animation the
+    first frame is taken. `name` is what errors call the picture; it defaults to the path.
+
+    Raises ImageError for anything that isn't a sound picture, TypeError for a source of another type.
+    """
+    match source:
+        case np.ndarray():
+            name = name or f"array of shape {source.shape}"
+            return _convert(*_from_array(source, name, max_pixels), name)
+        case Image.Image():
+            name = name or str(source.info.get("filename") or getattr(source, "filename", "") or "picture")
+            return _decode(source, name, max_pixels)
+        case bytes():
+            name = name or f"{len(source):,} bytes"
+            file: io.BytesIO | Path = io.BytesIO(source)
+        case str() | os.PathLike():
+            file = Path(source)
+            name = name or str(file)
+        case _:
+            raise TypeError(
+                f"source is a {type(source).__name__}; pass a path, bytes, a PIL.Image.Image or a numpy array"
+            )
+    try:
+        opened = Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name}: not a picture in a format read here ({', '.join(FORMATS)})") from error
+    except FileNotFoundError as error:
+        raise ImageError(f"{name}: no such file") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: {error}; scale it down first") from error
+    except _DECODER_ERRORS as error:
+        raise ImageError(f"{name}: can't be opened: {_reason(error)}") from error
+    with opened:
+        return _decode(opened, name, max_pixels)
+
+
+def _reason(error: BaseException) -> str:
+    return f"{error} ({type(error).__name__})" if str(error) else type(error).__name__
+
+
+def _check_budget(width: int, height: int, name: str, max_pixels: int) -> None:
+    if width < 1 or height < 1:
+        raise ImageError(f"{name}: {width} x {height} pixels: nothing to see; both sides must be at least 1")
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{name}: {width} x {height} is {width * height / 1e6:,.1f} megapixels, over the limit of "
+            f"{max_pixels / 1e6:,.1f}; scale it down first, or raise max_pixels"
+        )
+
+
+def _from_array(array: NDArray[Any], name: str, max_pixels: int) -> tuple[Image.Image, list[str]]:
+    """An array as a PIL picture of mode L, RGB or RGBA, and what had to be said about it."""
+    pixels = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    if pixels.ndim != 2 and not (pixels.ndim == 3 and pixels.shape[2] in (3, 4)):
+        hint = "; move the channels last" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
+        raise ImageError(f"{name}: expected shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4){hint}")
+    _check_budget(pixels.shape[1], pixels.shape[0], name, max_pixels)
+    notes = []
+    if pixels.dtype == np.uint16:
+        pixels, notes = _sixteen_to_eight(pixels), ["16 bits a channel scaled to 8"]
+    elif pixels.dtype == np.bool_:
+        pixels, notes = pixels.astype(np.uint8) * 255, ["two-level picture made black and white"]
+    elif np.issubdtype(pixels.dtype, np.floating):
+        pixels, notes = _unit_to_eight(pixels, name), ["floating-point pixels rounded to 8 bits"]
+    elif pixels.dtype != np.uint8:
+        raise ImageError(f"{name}: dtype {pixels.dtype}; pass uint8, uint16, bool, or floating in [0, 1]")
+    return Image.fromarray(np.ascontiguousarray(pixels)), notes
+
+
+def _sixteen_to_eight(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """0...65535 onto 0...255, rounded: 65535 = 255 * 257."""
+    rounded: NDArray[np.uint8] = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return rounded
+
+
+def _unit_to_eight(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 1):  # written so that NaN fails too
+        raise ImageError(f"{name}: floating-point pixels run from {low:g} to {high:g}; scale them into [0, 1] first")
+    rounded: NDArray[np.uint8] = np.rint(values * 255).astype(np.uint8)
+    return rounded
+
+
+def _decode(image: Image.Image, name: str, max_pixels: int) -> Picture:
+    _check_budget(*image.size, name, max_pixels)
+    notes = []
+    if any(";16" in str(tile) for tile in getattr(image, "tile", ())) and not _is_single_wide(image.mode):
+        notes.append("16 bits a channel scaled to 8")  # which Pillow does while it decodes
+    try:
+        if getattr(image, "is_animated", False):
+            notes.append("the first frame of several was taken")
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        image.load()
+        if _is_single_wide(image.mode):
+            image, note = _narrow(image, name)
+            notes.append(note)
+        else:
+            image = image.copy()  # the caller's picture, or a file about to be closed
+        if orientation in _UPRIGHT:
+            # Pillow turns a TIFF while it loads, and removes the tag then.
+            if ExifTags.Base.Orientation in image.getexif():
+                image = image.transpose(_UPRIGHT[orientation])
+            notes.append(f"turned upright (EXIF orientation {orientation})")
+        return _convert(image, notes, name)
+    except ImageError:
+        raise
+    except _DECODER_ERRORS as error:
+        raise ImageError(f"{name}: damaged or truncated: {_reason(error)}; export it again, as PNG or JPEG") from error
+
+
+def _is_single_wide(mode: str) -> bool:
+    """One channel of more than 8 bits, which Pillow's own `convert` would clip at 255."""
+    return mode in ("I", "F") or mode.startswith("I;16")
+
+
+def _narrow(image: Image.Image, name: str) -> tuple[Image.Image, str]:
+    values = np.asarray(image)
+    if image.mode == "F":
+        eight, note = _unit_to_eight(values, name), "floating-point pixels rounded to 8 bits"
+    elif values.min() < 0 or values.max() > 65535:
+        raise ImageError(
+            f"{name}: whole-number pixels run from {values.min()} to {values.max()}; scale them into 0...65535 first"
+        )
+    else:
+        eight, note = _sixteen_to_eight(values), "16 bits a channel scaled to 8"
+    narrow = Image.fromarray(eight)
+    narrow.info = {key: value for key, value in image.info.items() if key == "exif"}
+    if "transparency" in image.info:
+        note += ", its transparent level ignored"
+    return narrow, note
+
+
+def _convert(image: Image.Image, notes: list[str], name: str) -> Picture:
+    """To RGB from every mode of at most 8 bits a channel."""
+    if image.mode in ("P", "PA"):
+        notes.append("palette expanded")
+    elif image.mode in ("1", "L", "LA", "La"):
+        notes.append("grey repeated into three channels")
+    elif image.mode not in ("RGB", "RGBA", "RGBa", "RGBX"):
+        notes.append(f"{image.mode} converted without a colour profile")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema() == (255, 255):
+            notes.append("alpha channel dropped (opaque everywhere)")
+        else:
+            notes.append("alpha composited over white")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    rgb = image.convert("RGB")
+    rgb.info = {}  # an orientation left there would turn the picture once more
+    return Picture(rgb, tuple(notes), name)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a picture became a model's input: resized to `resized`, then cropped to `crop`.
+
+    Sizes are (width, height); `crop` is (left, top, right, bottom) in pixels of the resized picture.
+    """
+
+    original: tuple[int, int]
+    resized: tuple[int, int]
+    crop: tuple[int, int, int, int]
+
+    def original_box(self) -> tuple[float, float, float, float]:
+        """The crop as (left, top, right, bottom) in pixels of the original picture."""
+        across, down = self.original[0] / self.resized[0], self.original[1] / self.resized[1]
+        left, top, right, bottom = self.crop
+        return left * across, top * down, right * across, bottom * down
+
+    def to_original(self, values: Tensor) -> Tensor:
+        """Put a map (..., h, w) that covers the crop on the original's pixels: (..., height, width).
+
+        Bilinear, averaging where the original is the coarser of the two; NaN at pixels wholly outside the
+        crop. h and w needn't be the crop's: a 7 x 7 map of activations does as well.
+
+        Raises ValueError for a map that isn't floating or has fewer than two axes.
+        """
+        if values.ndim < 2 or not values.is_floating_point():
+            raise ValueError(
+                f"values has shape {tuple(values.shape)} and dtype {values.dtype}; "
+                "pass a floating-point map (..., h, w)"
+            )
+        left, top, right, bottom = self.crop
+        rows = _resampling(self.original[1], self.resized[1], top, bottom, values.shape[-2]).to(values)
+        columns = _resampling(self.original[0], self.resized[0], left, right, values.shape[-1]).to(values)
+        return rows @ values @ columns.T
+
+
+def _resampling(original: int, resized: int, start: int, stop: int, cells: int) -> Tensor:
+    """One axis of `Geometry.to_original` as weights (original, cells); a pixel outside has a row of NaN.
+
+    A triangle as wide as the coarser of pixel and cell, its weights summing to one: Pillow's bilinear filter.
+    """
+    pixels = torch.arange(original, dtype=torch.float64)
+    cells_per_pixel = resized / original * cells / (stop - start)
+    centres = ((pixels + 0.5) * resized / original - start) * cells / (stop - start) - 0.5
+    distances = (centres.clamp(0, cells - 1)[:, None] - torch.arange(cells)).abs()
+    weights = (1 - distances / max(1.0, cells_per_pixel)).clamp(min=0)
+    outside = ((pixels + 1) * resized <= start * original) | (pixels * resized >= stop * original)
+    return (weights / weights.sum(1, keepdim=True)).masked_fill(outside[:, None], math.nan)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a model was trained to see: its input's side, the share of the shorter side it covers, its scale.
+
+    `mean` and `std` are of the red, green and blue pixels in [0, 1]; the defaults leave pixels as they are.
+    `squash` resizes both sides to the same length instead of keeping the picture's proportions.
+    """
+
+    size: int = 224
+    crop_fraction: float = 0.875
+    interpolation: str = "bicubic"
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    squash: bool = False
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or not 0 < self.crop_fraction <= 1:
+            raise ValueError(
+                f"size is {self.size}, crop_fraction {self.crop_fraction}; use size >= 1 and 0 < crop_fraction <= 1"
+            )
+        if self.interpolation not in _FILTERS:
+            raise ValueError(f"interpolation is {self.interpolation!r}; use one of {', '.join(_FILTERS)}")
+        if not (len(self.mean) == len(self.std) == 3 and all(value > 0 for value in self.std)):
+            raise ValueError(f"mean is {self.mean}, std {self.std}; use three numbers each, std above 0")
+
+
+def prepare(picture: Picture, preprocessing: Preprocessing = Preprocessing()) -> tuple[Tensor, Geometry]:
+    """Resize the shorter side to size / crop_fraction, crop the centre: (1, 3, size, size) float32 in [0, 1].
+
+    Antialiased by Pillow, and rounded as torchvision and timm round when they evaluate. Not normalised yet.
+    """
+    size = preprocessing.size
+    width, height = picture.image.size
+    shorter = round(size / preprocessing.crop_fraction)
+    resized = shorter, shorter
+    if not preprocessing.squash:
+        resized = shorter * width // min(width, height), shorter * height // min(width, height)
+    left, top = round((resized[0] - size) / 2), round((resized[1] - size) / 2)
+    geometry = Geometry((width, height), resized, (left, top, left + size, top + size))
+    pixels = np.array(_resize_and_crop(picture.image, geometry, _FILTERS[preprocessing.interpolation]))
+    return torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0).float().div(255).contiguous(), geometry
+
+
+def _resize_and_crop(image: Image.Image, geometry: Geometry, resample: Image.Resampling) -> Image.Image:
+    """Resize no more than the crop can see: a 1 x 10,000 picture would become 256 x 2,560,000 on the way."""
+    left, top, right, bottom = geometry.crop
+    window: list[tuple[int, int]] = []
+    for start, stop, resized, original in (
+        (left, right, geometry.resized[0], geometry.original[0]),
+        (top, bottom, geometry.resized[1], geometry.original[1]),
+    ):
+        # Pillow's widest filter reaches three pixels of the coarser grid.
+        margin = math.ceil(3 * max(1.0, resized / original)) + 1
+        elongated = resized > 16 * (stop - start) + 2 * margin
+        window.append((max(0, start - margin), min(resized, stop + margin)) if elongated else (0, resized))
+    (x0, x1), (y0, y1) = window
+    across, down = geometry.original[0] / geometry.resized[0], geometry.original[1] / geometry.resized[1]
+    box = (x0 * across, y0 * down, min(image.width, x1 * across), min(image.height, y1 * down))
+    seen = image.resize((x1 - x0, y1 - y0), resample, box=box)
+    return seen.crop((left - x0, top - y0, right - x0, bottom - y0))

@@ -1,0 +1,74 @@
+"""What a method is: a frozen dataclass of hyper-parameters with one pure function over a Score."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..score import Score
+from ..streams import Streams
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method asks of the question, so that `explain()` can prepare and share it.
+
+    `gradients`: the model must be differentiable. `at_inputs`: reads the gradient at x itself (of the layer, if it
+    reads one). `value`: reads f(x), which is free at the input itself and one row elsewhere. `baseline`: compares
+    with the baseline; `references`: wants all its references at once, as `(references, n, *features)`, instead of
+    one at a time. `layer`: reads a layer.
+    """
+
+    gradients: bool = True
+    at_inputs: bool = False
+    value: bool = False
+    baseline: bool = False
+    references: bool = False
+    layer: bool = False
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A method's answer for a batch: `values` `(n, *features)` (channel axis 1 where channels count as one),
+    `stderr` like values, `raw` the map before it was spread over the pixels."""
+
+    values: Tensor
+    stderr: Tensor | None = None
+    raw: Tensor | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """Base of all methods. Subclasses are frozen dataclasses; their fields are the hyper-parameters."""
+
+    no_sum: ClassVar[str | None] = None
+    """Why the map's values promise no sum; None where they sum to f(x) - f(baseline)."""
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
+
+    def rows(self, features: torch.Size) -> int | None:
+        """Model rows one example of this shape will cost beyond f(x) and f(baseline); None if not known before."""
+        return None
+
+    @abstractmethod
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        """The map of each example: x and baseline are `(n, *features)`, aligned with `score` and `rng`."""
+
+    @classmethod
+    def kebab(cls) -> str:
+        """The name a user types: `IntegratedGradients` is `integrated-gradients`."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", cls.__name__).lower()
+
+
+def require(condition: bool, method: Method, field: str, wanted: str) -> None:
+    """Raise ValueError that names the method's field, its value and what would have worked."""
+    if not condition:
+        raise ValueError(f"{type(method).__name__}.{field}={getattr(method, field)!r}: use {wanted}")

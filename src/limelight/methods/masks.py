@@ -1,0 +1,114 @@
+"""Methods that hide parts of the input and watch the score: any callable will do, no gradients are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ..score import Score, result_dtype, sum_dtype
+from ..streams import Streams
+from .base import Estimate, Method, Needs, require
+
+Size = int | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Occlusion(Method):
+    r"""Slide a window over the input, fill it from the baseline, and see what the score loses.
+
+    $$d_w = f(x) - f(x \text{ with window } w \text{ filled}), \qquad A_i = \frac1{|W_i|}\sum_{w \in W_i} d_w$$
+
+    over the windows $W_i$ that cover position i; with `reduce="sum"`, their sum. `window` and `stride` are in
+    positions, one number or one per spatial axis. The last window is moved back to end at the border, and a window
+    larger than the input is cut to it (said in notes). All channels are hidden at once, so the map has a channel axis
+    of 1; `channels="each"` hides them one at a time. [zeiler2014]
+    """
+
+    window: Size = 32
+    stride: Size = 16
+    reduce: Literal["mean", "sum"] = "mean"
+    channels: Literal["together", "each"] = "together"
+
+    no_sum: ClassVar[str | None] = "windows overlap, so the losses they cause add up to no total"
+
+    def __post_init__(self) -> None:
+        for name in ("window", "stride"):
+            value = getattr(self, name)
+            sizes = value if isinstance(value, tuple) else (value,)
+            require(all(isinstance(s, int) and s >= 1 for s in sizes), self, name, "1 or more positions")
+        require(self.reduce in ("mean", "sum"), self, "reduce", "'mean' or 'sum'")
+        require(self.channels in ("together", "each"), self, "channels", "'together' or 'each'")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(gradients=False, value=True, baseline=True)
+
+    def rows(self, features: torch.Size) -> int | None:
+        return len(list(self._windows(features)))
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        features = x.shape[1:]
+        windows = list(self._windows(features))
+
+        def hidden() -> Iterator[Tensor]:
+            for window in windows:
+                rows = x.clone()
+                rows[window] = baseline[window]
+                yield rows
+
+        lost = (score.values(x) - score.stream_values(hidden())).to(sum_dtype(x))
+        together = len(features) > 1 and self.channels == "together"
+        total = torch.zeros((len(x), 1, *features[1:]) if together else x.shape, dtype=lost.dtype, device=x.device)
+        cover = torch.zeros(total.shape[1:], dtype=lost.dtype, device=x.device)
+        for window, each in zip(windows, lost, strict=True):
+            total[window] += each.view(-1, *[1] * len(features))
+            cover[window[1:]] += 1
+        # A stride above the window leaves positions that nothing covered: nothing is known there, they stay 0.
+        values = total / cover.clamp(min=1) if self.reduce == "mean" else total
+        return Estimate(values.to(result_dtype(x)), notes=self._notes(features, cover))
+
+    def _windows(self, features: torch.Size) -> Iterator[tuple[slice, ...]]:
+        """Slices of a batch `(n, *features)`; without a channel axis, every axis is a spatial one."""
+        space = features[1:] if len(features) > 1 else features
+        axes = []
+        for size, window, stride in zip(
+            space, self._per_axis("window", space), self._per_axis("stride", space), strict=True
+        ):
+            last = max(size - window, 0)
+            starts = [*range(0, last, stride), last]
+            axes.append([slice(start, start + window) for start in starts])
+        lead: list[slice] = [slice(None)]
+        if len(features) > 1 and self.channels == "each":
+            lead = [slice(c, c + 1) for c in range(features[0])]
+        for channel in lead:
+            for place in product(*axes):
+                yield (slice(None), channel, *place) if len(features) > 1 else (slice(None), *place)
+
+    def _per_axis(self, name: str, space: torch.Size) -> tuple[int, ...]:
+        value: Size = getattr(self, name)
+        if isinstance(value, int):
+            return (value,) * len(space)
+        require(
+            len(value) == len(space),
+            self,
+            name,
+            f"one number, or {len(space)} for an input of {tuple(space)}",
+        )
+        return value
+
+    def _notes(self, features: torch.Size, cover: Tensor) -> tuple[str, ...]:
+        space = features[1:] if len(features) > 1 else features
+        notes = []
+        if any(w > s for w, s in zip(self._per_axis("window", space), space, strict=True)):
+            notes.append(
+                f"window {self.window} is larger than the input {tuple(space)} and was cut to it; use a smaller one"
+            )
+        if bool((cover == 0).any()):
+            share = float((cover == 0).double().mean())
+            notes.append(f"{share:.0%} of the positions were never hidden (stride above the window) and show 0")
+        return tuple(notes)

@@ -1,0 +1,238 @@
+"""Smoothing: statistics of any method's maps over noisy copies of the input."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..score import Score
+from ..streams import Streams
+from .base import Estimate, Method, Needs, require
+from .gradient import Gradient
+from .moments import Moments, spread_over
+
+FIRST_STAGE = 8  # samples before the tolerance is looked at; doubled from there
+
+
+class Statistic:
+    """What is accumulated of the maps: takes units of one map, or of two from an antithetic pair."""
+
+    @abstractmethod
+    def add(self, examples: Tensor, unit: tuple[Tensor, ...]) -> None: ...
+
+    @abstractmethod
+    def value(self) -> Tensor: ...
+
+    @abstractmethod
+    def standard_error(self) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Smoothing(Method):
+    """Base of the smoothing methods: `samples` maps of `inner` at x + N(0, sigma^2), sigma = noise x range of x.
+
+    `antithetic` draws the noise in pairs of opposite sign, which cancels its first-order effect on a mean. `stderr`
+    counts a pair as one draw. `tolerance` stops an example as soon as |stderr| / |map| (L2) is below it, looked at
+    after 8, 16, 32, ... samples; `samples` is then the most it may take.
+    """
+
+    inner: Method = field(default_factory=Gradient)
+    samples: int = 32
+    noise: float = 0.15
+    antithetic: bool = True
+    tolerance: float | None = None
+
+    no_sum: ClassVar[str | None] = "a statistic over noisy inputs promises no sum at the input itself"
+
+    def __post_init__(self) -> None:
+        require(isinstance(self.inner, Method), self, "inner", "a method such as Gradient()")
+        require(self.samples >= 1, self, "samples", "1 or more")
+        if self.antithetic:
+            require(self.samples % 2 == 0, self, "samples", "an even number with antithetic=True")
+        require(self.noise >= 0, self, "noise", "0 or a positive share of the input's range")
+        require(self.tolerance is None or self.tolerance > 0, self, "tolerance", "a positive number or None")
+
+    @property
+    def needs(self) -> Needs:
+        return replace(self.inner.needs, at_inputs=False, value=False)
+
+    def rows(self, features: torch.Size) -> int | None:
+        inner = self.inner.rows(features)
+        return None if inner is None or self.tolerance is not None else self.samples * (inner + self.inner.needs.value)
+
+    @abstractmethod
+    def statistic(self, like: Tensor) -> Statistic: ...
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        statistic = self.statistic(x)
+        notes: list[str] = []
+        active = torch.arange(len(x), device=x.device)
+        done = 0
+        while len(active) and done < self.samples:
+            stop = self.samples if self.tolerance is None else min(self.samples, max(FIRST_STAGE, 2 * done))
+            first: Tensor | None = None
+            for sample, examples, maps in self._maps(score, x, baseline, rng, range(done, stop), active, notes):
+                if not self.antithetic:
+                    statistic.add(examples, (maps,))
+                elif sample % 2 == 0:
+                    first = maps.new_empty((len(x), *maps.shape[1:])) if first is None else first
+                    first[examples] = maps
+                else:
+                    assert first is not None
+                    statistic.add(examples, (first[examples], maps))
+            done = stop
+            if self.tolerance is not None:
+                error = _norm(statistic.standard_error()[active]) / _norm(statistic.value()[active])
+                good = error <= self.tolerance  # a NaN, from too few samples or an empty map, is never good
+                for i, each, ok in zip(active.tolist(), error.tolist(), good.tolist(), strict=True):
+                    if ok or done == self.samples:
+                        state = "converged" if ok else "NOT converged"
+                        notes.append(f"example {i}: {state} after {done} samples, relative standard error {each:.2g}")
+                active = active[~good]
+        stderr = statistic.standard_error()
+        if self.samples // (2 if self.antithetic else 1) < 2:
+            notes.append("stderr is NaN: one draw tells nothing about its spread; use more samples")
+        return Estimate(statistic.value(), stderr, notes=tuple(notes))
+
+    def _maps(
+        self,
+        score: Score,
+        x: Tensor,
+        baseline: Tensor,
+        rng: Streams,
+        samples: range,
+        active: Tensor,
+        notes: list[str],
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Maps of the active examples, sample by sample: (sample, examples, maps). Rows of all samples are packed."""
+        sigma = self.noise * spread_over(x)
+        flat = [(sample, example) for sample in samples for example in active.tolist()]
+        start = 0
+        inner_notes: list[str] = []
+        while start < len(flat):
+            group = flat[start : start + score.rows_per_pass]
+            start += len(group)
+            examples = torch.tensor([example for _, example in group], device=x.device)
+            noise = torch.cat([self._noise(sample, rng.select([example]), x) for sample, example in group])
+            maps = self.inner.run(
+                score.select(examples),
+                x[examples] + sigma[examples] * noise,
+                baseline[:, examples] if self.needs.references else baseline[examples],
+                rng.select(examples.tolist()).fork([f"sample {sample}" for sample, _ in group]),
+            )
+            inner_notes += [note for note in maps.notes if "NOT converged" in note]
+            for sample in dict.fromkeys(sample for sample, _ in group):
+                mine = torch.tensor([s == sample for s, _ in group], device=x.device)
+                yield sample, examples[mine], maps.values[mine]
+        if inner_notes:
+            notes.append(f"{len(inner_notes)} of {len(flat)} inner maps did not converge: {inner_notes[0]}")
+
+    def _noise(self, sample: int, rng: Streams, x: Tensor) -> Tensor:
+        if not self.antithetic:
+            return rng.normal(f"noise {sample}", x.shape[1:], x)
+        drawn = rng.normal(f"noise {sample // 2}", x.shape[1:], x)
+        return -drawn if sample % 2 else drawn
+
+
+def _norm(maps: Tensor) -> Tensor:
+    return maps.double().flatten(1).square().sum(1).sqrt()
+
+
+class _MeanOf(Statistic):
+    """The mean over maps of `power` of the map."""
+
+    def __init__(self, like: Tensor, power: int) -> None:
+        self._moments = Moments(like)
+        self._power = power
+
+    def add(self, examples: Tensor, unit: tuple[Tensor, ...]) -> None:
+        self._moments.add(examples, torch.stack([each.double() ** self._power for each in unit]).mean(0))
+
+    def value(self) -> Tensor:
+        return self._moments.mean()
+
+    def standard_error(self) -> Tensor:
+        return self._moments.standard_error()
+
+
+class _Variance(Statistic):
+    """The population variance over maps; its error from how each unit pulls on it (delta method).
+
+    With k a fixed shift, s the unit's mean and d^2 its inner variance, the variance is mean(q) - mean(v)^2 for
+    v = s - k and q = v^2 + d^2, so a unit's influence is q - 2 mean(v) v.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        self._maps, self._q, self._v = Moments(like), Moments(like), Moments(like)
+        self._shift: Tensor | None = None
+        self._cross: Tensor | None = None
+
+    def add(self, examples: Tensor, unit: tuple[Tensor, ...]) -> None:
+        maps = torch.stack(unit).double()
+        middle = maps.mean(0)
+        if self._shift is None or self._cross is None:
+            self._shift = middle.new_zeros((len(self._maps.count), *middle.shape[1:]))
+            self._cross = torch.zeros_like(self._shift)
+        new = self._maps.count[examples] == 0
+        self._shift[examples[new]] = middle[new]
+        for each in unit:
+            self._maps.add(examples, each)
+        v = middle - self._shift[examples]
+        q = v**2 + (maps - middle).square().mean(0)
+        before, _ = self._q.add(examples, q)
+        _, after = self._v.add(examples, v)
+        self._cross[examples] += before * after
+
+    def value(self) -> Tensor:
+        return self._maps.variance()
+
+    def standard_error(self) -> Tensor:
+        assert self._cross is not None
+        count = self._q.column()
+        pull = 2 * self._v.exact_mean()
+        squares = self._q.squares() - 2 * pull * self._cross + pull**2 * self._v.squares()
+        return (squares.clamp(min=0) / ((count - 1) * count)).sqrt().to(self._maps.dtype)
+
+
+@dataclass(frozen=True)
+class SmoothGrad(Smoothing):
+    r"""The mean map over noisy copies of the input.
+
+    $$A = \frac1n \sum_{j=1}^n M(x + \sigma\epsilon_j), \quad \epsilon_j \sim \mathcal{N}(0, 1)$$
+
+    for any method M; with Gradient, SmoothGrad as published. [smilkov2017]
+    """
+
+    def statistic(self, like: Tensor) -> Statistic:
+        return _MeanOf(like, 1)
+
+
+@dataclass(frozen=True)
+class SmoothGradSquared(Smoothing):
+    r"""The mean squared map, $A = \frac1n \sum_j M(x + \sigma\epsilon_j)^2$. [hooker2019]
+
+    Pairs of opposite noise have nearly the same square, so draws are independent by default.
+    """
+
+    antithetic: bool = False
+
+    def statistic(self, like: Tensor) -> Statistic:
+        return _MeanOf(like, 2)
+
+
+@dataclass(frozen=True)
+class VarGrad(Smoothing):
+    r"""The variance of the map, $A = \frac1n \sum_j (M(x + \sigma\epsilon_j) - \bar M)^2$. [adebayo2018local]
+
+    Computed by Welford's update, so it is never negative. Draws are independent by default, as for the square.
+    """
+
+    antithetic: bool = False
+
+    def statistic(self, like: Tensor) -> Statistic:
+        return _Variance(like)

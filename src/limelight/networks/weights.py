@@ -1,0 +1,73 @@
+"""Weights from files, without ever unpickling anything but tensors."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+
+class ModelError(ValueError):
+    """A model that can't be had: the message names it, says why and what would work."""
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """A state dict from a .safetensors file, or a .pt or .pth file through `torch.load(weights_only=True)`.
+
+    A training checkpoint that keeps its state dict under the key "state_dict" is looked into.
+
+    Raises ModelError for a missing or damaged file, another suffix, or a pickle that holds more than tensors.
+    """
+    try:
+        match path.suffix.lower():
+            case ".safetensors":
+                return load_file(path)
+            case ".pt" | ".pth":
+                state = torch.load(path, map_location="cpu", weights_only=True)
+            case suffix:
+                raise ModelError(f"weights={str(path)!r}: suffix {suffix!r}; use .safetensors, .pt or .pth")
+    except FileNotFoundError as error:
+        raise ModelError(f"weights={str(path)!r}: no such file") from error
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"weights={str(path)!r} holds more than tensors, and limelight never unpickles code; where you "
+            "trust the file, load it yourself and save model.state_dict() with safetensors.torch.save_file"
+        ) from error
+    except (OSError, EOFError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"weights={str(path)!r}: damaged, or not a weights file: {error}") from error
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ModelError(f"weights={str(path)!r}: not a state dict; save model.state_dict()")
+    return dict(state)
+
+
+def load_state(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
+    """Load every weight of `network` from `state`, strictly.
+
+    Raises ModelError that names the first missing, unexpected and misshapen ones; the network may then be
+    half loaded.
+    """
+    try:
+        # Not strict=True: its error lists every key, and its missing keys are all there is to say.
+        missing, unexpected = network.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise ModelError(f"{origin} does not fit {type(network).__name__}: {_shorten(str(error))}") from error
+    if missing or unexpected:
+        raise ModelError(
+            f"{origin} does not fit {type(network).__name__}: missing {_some(missing)}; unexpected {_some(unexpected)}"
+        )
+
+
+def _some(keys: list[str], most: int = 4) -> str:
+    shown = ", ".join(keys[:most]) or "none"
+    return shown + (f" and {len(keys) - most} more" if len(keys) > most else "")
+
+
+def _shorten(text: str, most: int = 4) -> str:
+    """Torch's report of misshapen weights has a heading and one line for each."""
+    lines = [line.strip() for line in text.splitlines()[1:]]
+    return " ".join(lines[:most]) + (f" and {len(lines) - most} more" if len(lines) > most else "")

@@ -1,0 +1,214 @@
+"""The question of one explain() call: what is shared is worked out once, then each method answers it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ._version import __version__
+from .attribution import Attribution
+from .baselines import Baseline
+from .clean import Clean, clean_pass
+from .methods import Estimate, Method
+from .passes import Runner
+from .score import Score
+from .streams import Streams
+from .targets import Logit, Target
+
+
+class Question:
+    """One call of explain(): the clean pass and the baseline's scores, made once, and the methods' answers."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        x: Tensor,
+        methods: Sequence[Method],
+        target: Target,
+        baseline: Baseline,
+        references: Tensor,
+        layer: str | None,
+        seed: int,
+    ) -> None:
+        self.runner, self.x, self.baseline, self.references, self.seed = runner, x, baseline, references, seed
+        needs = [method.needs for method in methods]
+        reads_layer = any(each.layer for each in needs)
+        self.clean: Clean = clean_pass(
+            runner,
+            x,
+            target,
+            gradient=any(each.at_inputs and not each.layer for each in needs),
+            layer=layer,
+            choose_layer=reads_layer,
+            layer_gradient=any(each.at_inputs and each.layer for each in needs),
+        )
+        examples = torch.arange(len(x), device=x.device)
+        self.score = Score(
+            runner,
+            self.clean.target,
+            examples,
+            self.clean.layer,
+            x,
+            self.clean.scores,
+            self.clean.gradient,
+            self.clean.activation,
+            layers_seen=self.clean.layers_seen,
+        )
+        before = runner.forward_rows
+        self.at_references = self._at_references() if any(each.baseline for each in needs) else None
+        self.baseline_rows = runner.forward_rows - before
+        if self.at_references is None and any(map(self._probe_rows, methods)):
+            self._probe(self.x.flip(-1) if len(x) == 1 else self.x[:0], [0] * (len(x) == 1))
+
+    def answer(self, method: Method, rng: Streams) -> Attribution:
+        before = _Cost.of(self.runner)
+        estimate, spread = self._estimate(method, rng)
+        cost = _Cost.of(self.runner) - before + self._share(method)
+        _require_finite(estimate, method)
+        target = self.clean.target
+        notes = [*self.runner.notes, *estimate.notes]
+        if method.needs.layer:
+            notes += self.clean.notes
+        if method.no_sum:
+            notes.append(f"delta is NaN: {method.no_sum}")
+        silent = (estimate.values.flatten(1) == 0).all(1)
+        notes += [f"example {i}: the map is identically zero" for i in silent.nonzero()[:, 0].tolist()]
+        nan = torch.full_like(self.clean.scores, torch.nan)
+        at_baseline = self.at_references if method.needs.baseline else None
+        if at_baseline is None:
+            notes.append("baseline_score is NaN: the method compares with no baseline")
+        return Attribution(
+            values=estimate.values,
+            raw=estimate.raw,
+            inputs=self.x,
+            target=torch.tensor(_classes(target, len(self.x))) if type(target) is Logit else target,
+            score=self.clean.scores,
+            baseline_score=nan if at_baseline is None else at_baseline.mean(0),
+            stderr=estimate.stderr,
+            spread=spread,
+            forward_rows=cost.forward,
+            backward_rows=cost.backward,
+            method=method,
+            baseline=self.baseline,
+            layer=self.clean.layer if method.needs.layer else None,
+            seed=self.seed,
+            versions=versions(),
+            notes=tuple(dict.fromkeys(notes)),
+            outputs=self.clean.outputs,
+            complete=method.no_sum is None,
+        )
+
+    def _estimate(self, method: Method, rng: Streams) -> tuple[Estimate, Tensor | None]:
+        """The method's estimate; over several references, their mean and standard deviation."""
+        if method.needs.references:
+            return method.run(self.score, self.x, self.references, rng), None
+        if not method.needs.baseline:
+            return method.run(self.score, self.x, self.references[0], rng), None
+        count = len(self.references)
+        found = []
+        for k, reference in enumerate(self.references):
+            at_baseline = None if self.at_references is None else self.at_references[k]
+            score = replace(self.score, baseline=reference, at_baseline=at_baseline)
+            found.append(method.run(score, self.x, reference, rng))
+        if count == 1:
+            return found[0], None
+        values = torch.stack([each.values for each in found])
+        spread = values.std(0)
+        notes = [f"mean over {count} references; spread is their standard deviation"]
+        notes += [f"reference {k}: {note}" for k, each in enumerate(found) for note in each.notes]
+        errors = [each.stderr for each in found if each.stderr is not None]
+        inner = torch.stack(errors).square().mean(0) / count if errors else torch.zeros_like(spread)
+        raws = [each.raw for each in found if each.raw is not None]
+        stderr = (spread.square() / count + inner).sqrt()
+        return Estimate(values.mean(0), stderr, torch.stack(raws).mean(0) if raws else None, tuple(notes)), spread
+
+    def _at_references(self) -> Tensor:
+        """Scores `(references, batch)`; a reference shared by all examples is evaluated once for each class."""
+        own = torch.arange(len(self.x))
+        if type(self.clean.target) is Logit:
+            classes = _classes(self.clean.target, len(self.x))
+            same = torch.tensor([classes.index(each) for each in classes])
+        else:
+            same = own
+        owner = [same if reference.stride(0) == 0 else own for reference in self.references]
+        asked = [each.unique() for each in owner]
+        rows = torch.cat([reference[some] for reference, some in zip(self.references, asked, strict=True)])
+        found = self._probe(rows, torch.cat(asked).tolist()).split([len(some) for some in asked])
+        return torch.stack(
+            [part[torch.searchsorted(some, each)] for part, some, each in zip(found, asked, owner, strict=True)]
+        )
+
+    def _probe(self, company: Tensor, examples: list[int]) -> Tensor:
+        """Scores of `company`, run beside example 0, whose score must not change by that.
+
+        Rows of all examples are packed together, so a model that looks at a row's neighbours would be explained
+        wrongly without a word. The check costs one row.
+        """
+        scores = self.score.select([*examples, 0]).stream_values([torch.cat([company, self.x[:1]])])[0]
+        first, again = self.clean.scores[0], scores[-1]
+        half = first.dtype in (torch.float16, torch.bfloat16)
+        scale = float(self.clean.scores.abs().amax().clamp(min=1e-3))
+        if abs(float(again - first)) > (1e-2 if half else 1e-3) * scale:
+            raise ValueError(
+                f"model: the score of example 0 is {float(first):.6g} in its batch of {len(self.x)} but "
+                f"{float(again):.6g} among {len(company)} other rows: the output depends on the rest of the batch "
+                "(normalisation over the batch axis?) or is random (dropout in a callable?); an explanation needs "
+                "one answer per row"
+            )
+        return scores[:-1]
+
+    def _share(self, method: Method) -> _Cost:
+        """What this method would have paid of the shared passes on its own."""
+        n, needs = len(self.x), method.needs
+        compared = self.baseline_rows if needs.baseline else self._probe_rows(method)
+        return _Cost(n + compared, n if needs.at_inputs else 0)
+
+    def _probe_rows(self, method: Method) -> int:
+        """Rows of the probe where no baseline keeps it company: none where no pass holds more than one row."""
+        if len(self.x) > 1:
+            return 1
+        return 0 if method.rows(self.x.shape[1:]) == 1 else 2
+
+
+@dataclass(frozen=True)
+class _Cost:
+    forward: int
+    backward: int
+
+    @staticmethod
+    def of(runner: Runner) -> _Cost:
+        return _Cost(runner.forward_rows, runner.backward_rows)
+
+    def __add__(self, other: _Cost) -> _Cost:
+        return _Cost(self.forward + other.forward, self.backward + other.backward)
+
+    def __sub__(self, other: _Cost) -> _Cost:
+        return _Cost(self.forward - other.forward, self.backward - other.backward)
+
+
+def _classes(target: Logit, batch: int) -> list[int]:
+    index = target.index
+    assert index is not None
+    return [index] * batch if isinstance(index, int) else list(index)
+
+
+def _require_finite(estimate: Estimate, method: Method) -> None:
+    bad = (~torch.isfinite(estimate.values)).flatten(1).any(1)
+    if bool(bad.any()):
+        which = ", ".join(map(str, bad.nonzero()[:, 0].tolist()))
+        raise FloatingPointError(f"map of {method!r}: NaN or infinity for example {which}")
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    return {
+        "limelight": __version__,
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }

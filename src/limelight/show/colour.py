@@ -1,0 +1,113 @@
+"""From attributions to colours: one scale a map, zero always in the same place, what is cut off always told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+Floats = NDArray[np.float64]
+
+# Anchors at equal steps, interpolated in between. Diverging, from -v to +v: blue, neutral, red (after ColorBrewer's
+# RdBu, whose lightness is symmetric, less its near-black ends). Magnitudes, from 0 to v: lightness rises evenly
+# (matplotlib's inferno).
+_DIVERGING = """
+1a4f96 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 930d28
+"""
+_INFERNO = """
+000004 0b0724 210c4a 3d0965 57106e 71196e 8a226a a32c61 bc3754 d24644 e45a31 f1731d f98e09 fcac11 f9cb35 f2ea69 fcffa4
+"""
+_UNDEFINED = 128  # NaN: a grey that neither map contains
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How a map's values become colours.
+
+    `limit`: v, where the colours end, in the map's own units; NaN for a map without a finite value. `signed`: colours
+    run from -v to v around a neutral zero; else from 0 to v, by magnitude. `clipped`: the share of finite pixels
+    beyond v, in [0, 1]. `empty`: no finite value differs from zero, so colours say nothing and words must.
+    """
+
+    limit: float
+    signed: bool
+    clipped: float
+    empty: bool
+
+    @property
+    def ticks(self) -> tuple[str, ...]:
+        """The numbers at the low end, for signed maps in the middle, and at the high end of the colours."""
+        end = f"{self.limit:.3g}"
+        return (f"-{end}", "0", end) if self.signed else ("0", end)
+
+    @property
+    def clip_note(self) -> str:
+        return f"{_percent(self.clipped)} clipped"
+
+
+def scale_of(heatmap: Tensor, signed: bool | None = None, percentile: float = 99.5) -> Scale:
+    r"""The scale of a heatmap `(H, W)`: v is the `percentile` of $|A|$ over finite pixels (NaN marks what lies outside
+    the crop), or the maximum where that percentile is zero. `signed` None: whether any value is negative.
+
+    Raises ValueError for a heatmap that isn't `(H, W)` or a percentile outside [0, 100].
+    """
+    values = values_of(heatmap)
+    if not 0 <= percentile <= 100:
+        raise ValueError(f"percentile: {percentile!r} is not in [0, 100]; 99.5 is the default")
+    values = values[np.isfinite(values)]
+    if signed is None:
+        signed = bool((values < 0).any())
+    if values.size == 0:
+        return Scale(limit=float("nan"), signed=signed, clipped=0.0, empty=True)
+    size = np.abs(values)
+    limit = float(np.percentile(size, percentile)) or float(size.max())
+    return Scale(limit, signed, clipped=float((size > limit).mean()), empty=limit == 0)
+
+
+def colourise(heatmap: Tensor, scale: Scale) -> NDArray[np.uint8]:
+    """A heatmap `(H, W)` as colours `(H, W, 3)`, uint8. Unsigned scales colour the magnitude; NaN is mid-grey."""
+    values = values_of(heatmap)
+    ratio = strength(values, scale)
+    position = (1 + np.sign(values) * ratio) / 2 if scale.signed else ratio
+    anchors = _table(_DIVERGING if scale.signed else _INFERNO)
+    steps = np.linspace(0, 1, len(anchors))
+    colours = np.stack([np.interp(position, steps, channel) for channel in anchors.T], axis=-1)
+    return np.where(np.isnan(values)[..., None], _UNDEFINED, colours.round()).astype(np.uint8)
+
+
+def strength(values: Floats, scale: Scale) -> Floats:
+    r"""$\min(|A| / v, 1)$, of any shape; zero where the value is NaN or the map is empty."""
+    if scale.empty:
+        return np.zeros_like(values)
+    return np.nan_to_num(np.minimum(np.abs(values) / scale.limit, 1))
+
+
+def remarks(heatmap: Tensor, scale: Scale) -> tuple[str, ...]:
+    """What colours can't say about a heatmap `(H, W)`, in words."""
+    values = values_of(heatmap)
+    undefined, infinite = np.isnan(values).mean(), int(np.isinf(values).sum())
+    found = []
+    if scale.empty:
+        found.append("no finite value" if np.isnan(scale.limit) else "all zero: nothing to show")
+    if undefined:
+        found.append(f"{_percent(float(undefined))} undefined (NaN)")
+    if infinite:
+        found.append(f"{infinite} infinite values" if infinite > 1 else "1 infinite value")
+    return tuple(found)
+
+
+def values_of(heatmap: Tensor) -> Floats:
+    if heatmap.ndim != 2 or heatmap.numel() == 0:
+        raise ValueError(f"heatmap: has shape {tuple(heatmap.shape)}; one map (H, W) is drawn at a time")
+    values: Floats = heatmap.detach().cpu().double().numpy()
+    return values
+
+
+def _percent(share: float) -> str:
+    return "<0.1%" if 0 < share < 0.0005 else f"{share:.1%}"
+
+
+def _table(anchors: str) -> Floats:
+    return np.array([list(bytes.fromhex(anchor)) for anchor in anchors.split()], dtype=np.float64)

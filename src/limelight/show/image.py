@@ -1,0 +1,262 @@
+"""Maps over pictures as PIL images: an overlay, a tile with its colour bar and caption, a panel of tiles."""
+
+from __future__ import annotations
+
+import io
+import os
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ..files import write_whole
+from .colour import Scale, colourise, remarks, scale_of, strength, values_of
+
+# Pixels of the finished image.
+CELL = 300
+TILE_OPACITY = 0.85  # beside a colour bar, so that the strongest colours match it
+_GAP = 28
+_BAR, _BAR_HEIGHT = 14, 110  # width, and the least height whose numbers don't touch
+_BAR_ROOM = 102  # the bar, its numbers and the space before it
+_TITLE, _TEXT, _SMALL, _HEADING = 17, 14, 12, 24
+_INK, _FAINT, _AMBER = (28, 28, 32), (100, 102, 110), (214, 125, 0)
+
+# Pillow's own font knows ASCII and little else; pages keep the text as it is.
+_PLAIN = str.maketrans({"−": "-", "–": "-", "—": "-", "×": "x", "→": "->", "Δ": "delta", "’": "'"})
+_BEYOND_ASCII = frozenset("±…·°")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One map to draw: `title`, caption `lines`, `heatmap` `(H, W)`; `signed` None = whether any value is negative;
+    `warning` marks a map whose caption or notes must be read before it is believed."""
+
+    title: str
+    lines: tuple[str, ...]
+    heatmap: Tensor
+    signed: bool | None = None
+    warning: bool = False
+
+    @property
+    def scale(self) -> Scale:
+        return scale_of(self.heatmap, self.signed)
+
+    @property
+    def caption(self) -> tuple[str, ...]:
+        """The lines, after what the colours can't say."""
+        return (*remarks(self.heatmap, self.scale), *self.lines)
+
+
+def picture_of(inputs: Tensor) -> Image.Image:
+    """Inputs `(1 or 3, H, W)` as an RGB picture: values within [0, 1] as they are, any others scaled to fill [0, 1]."""
+    if inputs.ndim != 3 or inputs.shape[0] not in (1, 3) or inputs.numel() == 0:
+        raise ValueError(f"inputs: have shape {tuple(inputs.shape)}; a picture is (1 or 3, H, W)")
+    values = inputs.detach().cpu().double()
+    finite = values[values.isfinite()]
+    low, high = (finite.min(), finite.max()) if finite.numel() else torch.tensor([0.0, 1.0], dtype=torch.float64)
+    values = values.nan_to_num(float(low), float(high), float(low))
+    if low < 0 or high > 1:
+        values = ((values - low) / (high - low).clamp(min=torch.finfo(values.dtype).tiny)).clamp(0, 1)
+    pixels = (255 * values).round().byte().expand(3, -1, -1).permute(1, 2, 0)
+    return Image.fromarray(pixels.contiguous().numpy())
+
+
+def overlay(picture: Image.Image, heatmap: Tensor, scale: Scale, opacity: float = 0.6) -> Image.Image:
+    r"""The heatmap `(H, W)` in colour over the greyed picture of the same size, each pixel as opaque as it is strong:
+    `opacity` $\cdot \min(|A| / v, 1)$. What is undefined (NaN) lies under an even grey veil."""
+    values = values_of(heatmap)
+    if values.shape[::-1] != picture.size:
+        size = "x".join(map(str, values.shape))
+        raise ValueError(
+            f"heatmap: is {size} (height x width), its picture {picture.height}x{picture.width}; "
+            "resize one to the other"
+        )
+    grey = np.asarray(picture.convert("L"), dtype=np.float64)[..., None]
+    # The diverging map's strong ends are dark and want a pale ground; inferno's is bright and wants a dim one.
+    grey = 80 + 0.65 * grey if scale.signed else 0.8 * grey
+    alpha = opacity * np.where(np.isnan(values), 1, strength(values, scale))[..., None]
+    return Image.fromarray((grey + alpha * (colourise(heatmap, scale) - grey)).round().astype(np.uint8))
+
+
+def colour_bar(scale: Scale, height: int) -> Image.Image:
+    """The colours with v at the ends, 0 where it lies, and the clipped share; `height` pixels, or the least that
+    keeps the numbers apart. An empty map's bar is words."""
+    height = max(height, _BAR_HEIGHT)
+    image = Image.new("RGB", (_BAR_ROOM, height), "white")
+    draw = ImageDraw.Draw(image)
+    left = 14
+    if scale.empty:
+        words = "no finite value" if np.isnan(scale.limit) else "all zero"
+        _write(draw, (left, 0), _wrapped(words, _SMALL, _BAR_ROOM - left), _SMALL, _FAINT)
+        return image
+    ramp = scale.limit * torch.linspace(1, -1 if scale.signed else 0, height, dtype=torch.float64)
+    strip = Image.fromarray(colourise(ramp.expand(_BAR, -1).T, scale))
+    image.paste(strip, (left, 0))
+    draw.rectangle((left, 0, left + _BAR - 1, height - 1), outline=(190, 190, 196))
+    font = ImageFont.load_default(_SMALL)
+    for tick, share in zip(reversed(scale.ticks), np.linspace(0, 1, len(scale.ticks)), strict=True):
+        top = share * (height - 1)
+        anchor = "la" if share == 0 else "ld" if share == 1 else "lm"
+        draw.text((left + _BAR + 5, top), tick, fill=_INK, font=font, anchor=anchor)
+    _write(draw, (left + _BAR + 5, 16), scale.clip_note.split(), _SMALL - 1, _FAINT)
+    return image
+
+
+def draw_tile(picture: Image.Image, tile: Tile) -> Image.Image:
+    """The map over its picture beside a colour bar, above its title and caption."""
+    scale = tile.scale
+    shown = fit(overlay(picture, tile.heatmap, scale, TILE_OPACITY), CELL)
+    if scale.empty:
+        _stamp(shown, remarks(tile.heatmap, scale)[0])
+    return _cell(shown, tile.title, tile.caption, colour_bar(scale, shown.height), tile.warning)
+
+
+def draw_panel(
+    picture: Image.Image,
+    tiles: Sequence[Tile],
+    heading: str,
+    footer: str = "",
+    columns: int | None = None,
+) -> Image.Image:
+    """The picture, then each tile, in rows of `columns` cells (None: up to four, the fewest gaps) on white."""
+    if columns is not None and columns < 1:
+        raise ValueError(f"columns: {columns!r}; a panel needs at least 1")
+    shown = fit(picture.convert("RGB"), CELL)
+    cells = [_cell(shown, "picture", (f"{picture.width} x {picture.height} pixels",))]
+    cells += [draw_tile(picture, tile) for tile in tiles]
+    if columns is None:
+        columns = len(cells) if len(cells) <= 4 else min((4, 3), key=lambda count: -len(cells) % count)
+    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+
+    width = columns * (cells[0].width + _GAP) + _GAP
+    above = _wrapped(heading, _HEADING, width - 2 * _GAP)
+    below = _wrapped(footer, _TEXT, width - 2 * _GAP)
+    top = _GAP + (_height(above, _HEADING) + _GAP // 2 if above else 0)
+    heights = [max(cell.height for cell in row) + _GAP for row in rows]
+    total = top + sum(heights) + (_height(below, _TEXT) + _GAP if below else 0)
+
+    panel = Image.new("RGB", (width, total), "white")
+    draw = ImageDraw.Draw(panel)
+    _write(draw, (_GAP, _GAP - 4), above, _HEADING)
+    for row, height in zip(rows, heights, strict=True):
+        for column, cell in enumerate(row):
+            panel.paste(cell, (_GAP + column * (cell.width + _GAP), top))
+        top += height
+    _write(draw, (_GAP, top), below, _TEXT, _FAINT)
+    return panel
+
+
+def fit(picture: Image.Image, side: int) -> Image.Image:
+    """The picture with its longer side `side` pixels or a little less: small ones in whole-pixel steps, so that each
+    pixel is a square; large ones averaged, without the ringing that would invent colours."""
+    ratio = side / max(picture.size)
+    if ratio >= 2:
+        return picture.resize((picture.width * int(ratio), picture.height * int(ratio)), Image.Resampling.NEAREST)
+    size = (max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio)))
+    return picture.resize(size, Image.Resampling.HAMMING)
+
+
+def save_png(image: Image.Image, path: str | os.PathLike[str]) -> None:
+    """Write a PNG; a failure leaves whatever `path` held before."""
+    write_whole(path, png_bytes(image))
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _cell(
+    shown: Image.Image,
+    title: str,
+    lines: Iterable[str],
+    bar: Image.Image | None = None,
+    warning: bool = False,
+) -> Image.Image:
+    width = max(shown.width, 200) + _BAR_ROOM
+    indent = 22 if warning else 0
+    titles = _wrapped(title, _TITLE, width - indent)
+    captions = [part for line in lines for part in _wrapped(line, _TEXT, width)]
+    below = max(shown.height, _BAR_HEIGHT) + 12
+    under = below + _height(titles, _TITLE) + 4
+    cell = Image.new("RGB", (width, under + _height(captions, _TEXT)), "white")
+    draw = ImageDraw.Draw(cell)
+    cell.paste(shown, (0, 0))
+    if bar:
+        cell.paste(bar, (shown.width, 0))
+    if warning:
+        draw.polygon([(0, below + 16), (8, below + 1), (16, below + 16)], fill=_AMBER)
+        font = ImageFont.load_default(_SMALL)
+        draw.text((8, below + 10), "!", fill="white", font=font, anchor="mm", stroke_width=0.4)
+    _write(draw, (indent, below), titles, _TITLE)
+    _write(draw, (0, under), captions, _TEXT, _FAINT)
+    return cell
+
+
+def _stamp(image: Image.Image, words: str) -> None:
+    """Words across the middle of an image, on a white plate."""
+    lines = _wrapped(words, _TEXT, max(image.width - 16, 40))
+    font, height = ImageFont.load_default(_TEXT), _height(lines, _TEXT)
+    width = max(font.getlength(line) for line in lines)
+    left, top = (image.width - width) / 2, (image.height - height) / 2
+    if top < 5:  # no room: the bar and the caption say it too
+        return
+    draw = ImageDraw.Draw(image)
+    draw.rounded_rectangle((left - 8, top - 5, left + width + 8, top + height + 3), 5, fill="white")
+    _write(draw, (left, top), lines, _TEXT)
+
+
+def _write(
+    draw: ImageDraw.ImageDraw,
+    corner: tuple[float, float],
+    lines: Iterable[str],
+    size: int,
+    fill: tuple[int, int, int] = _INK,
+) -> None:
+    font = ImageFont.load_default(size)
+    for number, line in enumerate(lines):
+        draw.text((corner[0], corner[1] + number * _height([line], size)), line, fill=fill, font=font)
+
+
+def _height(lines: Sequence[str], size: int) -> int:
+    return len(lines) * round(1.35 * size)
+
+
+def _wrapped(text: str, size: int, width: float) -> list[str]:
+    """The text in lines no wider than `width` pixels, broken between words; in a longer one after `. _ / -`, or
+    anywhere."""
+    font = ImageFont.load_default(size)
+    lines: list[str] = []
+    line = ""
+    for word in _drawable(text).split():
+        longer = f"{line} {word}" if line else word
+        if font.getlength(longer) <= width:
+            line = longer
+            continue
+        if font.getlength(word) <= width:
+            lines.append(line)
+            line = word
+            continue
+        line += " " if line else ""
+        for letter in word:
+            if line and font.getlength(line + letter) > width:
+                cut = max(map(line.rfind, "._/-")) + 1 or len(line)
+                lines.append(line[:cut].rstrip())
+                line = line[cut:]
+            line += letter
+    return [*lines, line] if line else lines
+
+
+def _drawable(text: str) -> str:
+    """The text in letters the font has: accents dropped, a question mark for what has no likeness."""
+    bare = "".join(
+        letter for letter in unicodedata.normalize("NFKD", text.translate(_PLAIN)) if not unicodedata.combining(letter)
+    )
+    return "".join(
+        letter if letter.isspace() or " " <= letter <= "~" or letter in _BEYOND_ASCII else "?" for letter in bare
+    )

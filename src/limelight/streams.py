@@ -1,0 +1,73 @@
+"""Random numbers that depend on the example and the seed, and on nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Label = int | str
+
+
+def _derive(key: bytes, label: Label) -> bytes:
+    return blake2b(f"{label}".encode(), key=key, digest_size=16).digest()
+
+
+@dataclass(frozen=True)
+class Streams:
+    """One counter-based random stream (Philox) per row, named by a 16-byte key.
+
+    The keys of a batch come from the seed and each example's *content*, so an example gets the same
+    numbers in any batch, order, shard or chunk; and no global generator is read or advanced.
+    """
+
+    keys: tuple[bytes, ...]
+
+    @staticmethod
+    def of(inputs: Tensor, seed: int) -> Streams:
+        """Streams for a batch `(batch, *features)`: keyed by (seed, bytes of the example)."""
+        root = blake2b(str(seed).encode(), digest_size=16).digest()
+        rows = inputs.detach().cpu().contiguous()
+        rows = rows.float() if rows.dtype == torch.bfloat16 else rows  # NumPy has no bfloat16
+        return Streams(tuple(blake2b(row.numpy().tobytes(), key=root, digest_size=16).digest() for row in rows))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def select(self, index: Sequence[int]) -> Streams:
+        return Streams(tuple(self.keys[i] for i in index))
+
+    def fork(self, label: Label | Sequence[Label]) -> Streams:
+        """Independent streams below these, one label for all rows or one a row."""
+        labels = [label] * len(self) if isinstance(label, int | str) else label
+        return Streams(tuple(_derive(key, each) for key, each in zip(self.keys, labels, strict=True)))
+
+    def _draw(self, label: Label, kind: str, features: Sequence[int], like: Tensor) -> Tensor:
+        rows = np.empty((len(self), *features), dtype=np.float64 if like.dtype == torch.float64 else np.float32)
+        for row, key in zip(rows, self.keys, strict=True):
+            generator = np.random.Generator(np.random.Philox(key=int.from_bytes(_derive(key, label), "little")))
+            if kind == "normal":
+                row[...] = generator.standard_normal(row.shape, dtype=rows.dtype.type)
+            else:
+                row[...] = generator.random(row.shape, dtype=rows.dtype.type)
+        return torch.from_numpy(rows).to(like)
+
+    def normal(self, label: Label, features: Sequence[int], like: Tensor) -> Tensor:
+        """Standard normal numbers `(rows, *features)` in the dtype and on the device of `like`."""
+        return self._draw(label, "normal", features, like)
+
+    def uniform(self, label: Label, features: Sequence[int], like: Tensor) -> Tensor:
+        """Numbers uniform on [0, 1), `(rows, *features)`."""
+        return self._draw(label, "uniform", features, like)
+
+    def permutation(self, label: Label, n: int) -> Tensor:
+        """A random order of `range(n)` for each row, `(rows, n)` long."""
+        orders = [
+            np.random.Generator(np.random.Philox(key=int.from_bytes(_derive(key, label), "little"))).permutation(n)
+            for key in self.keys
+        ]
+        return torch.from_numpy(np.stack(orders)) if orders else torch.empty(0, n, dtype=torch.long)

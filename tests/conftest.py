@@ -1,0 +1,20 @@
+"""What all tests share. The two operators stand in for those that a CPU torchvision build would bring."""
+
+from __future__ import annotations
+
+import torch
+
+torch.set_num_threads(2)
+
+
+def _define_torchvision_operators() -> torch.library.Library | None:
+    # torchvision's wheel has no CPU build of these; it registers fakes for them on import and fails without.
+    if hasattr(torch.ops.torchvision, "nms"):
+        return None
+    library = torch.library.Library("torchvision", "DEF")
+    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library
+
+
+_library = _define_torchvision_operators()  # kept alive: the operators vanish with it

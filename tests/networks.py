@@ -1,0 +1,88 @@
+"""Small networks that the tests explain, in float64."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+import limelight as ll
+
+
+def conv_net(seed: int = 0, classes: int = 5) -> nn.Module:
+    """Convolutions, batch norm with statistics of its own, in-place ReLU, a residual sum and dropout."""
+    torch.manual_seed(seed)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(inplace=True))
+            self.body = nn.Conv2d(6, 6, 3, padding=1)
+            self.act = nn.Softplus()
+            self.drop = nn.Dropout(0.5)
+            self.head = nn.Linear(6, classes)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            x = self.act(x + self.body(x))
+            return self.head(self.drop(x.mean((2, 3))))
+
+    net = Net().double()
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.uniform_(-0.5, 0.5)
+                module.running_var.uniform_(0.5, 2.0)
+    return net.eval()
+
+
+def smooth_net(features: int = 6) -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(features, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 3)).double()
+
+
+def linear_net() -> nn.Module:
+    """A picture's linear classifier with a spatial map on the way, so that CAMs run too."""
+    torch.manual_seed(2)
+    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Flatten(), nn.Linear(4 * 8 * 8, 3)).double()
+
+
+def pictures(batch: int = 3, seed: int = 0, size: int = 8) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(batch, 3, size, size, dtype=torch.float64, generator=generator)
+
+
+class ReluOfDifference(nn.Module):
+    """f = relu(relu(x1) - 1 - relu(x2)), and with `rewritten` the equal relu(relu(x1 - 1) - relu(x2))."""
+
+    def __init__(self, rewritten: bool = False) -> None:
+        super().__init__()
+        self.rewritten = rewritten
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = x[:, :1], x[:, 1:]
+        first = torch.relu(a - 1) if self.rewritten else torch.relu(a) - 1
+        return torch.relu(first - torch.relu(b))
+
+
+# Every method with settings that keep the tests short; the defaults are tested by name in test_methods.py.
+SHORT: dict[type[ll.Method], dict[str, object]] = {
+    ll.IntegratedGradients: {"quadrature": ll.Midpoint(6)},
+    ll.ExpectedGradients: {"samples": 6},
+    ll.SmoothGrad: {"samples": 4},
+    ll.SmoothGradSquared: {"samples": 3},
+    ll.VarGrad: {"samples": 3},
+    ll.Occlusion: {"window": 4, "stride": 3},
+}
+EXTRA: tuple[ll.Method, ...] = (
+    ll.IntegratedGradients(ll.GaussLegendre(2), tolerance=0.02, most_nodes=64),
+    ll.ExpectedGradients(samples=4, noise=0.1),
+    ll.SmoothGrad(ll.IntegratedGradients(ll.Midpoint(3)), samples=4),
+    ll.SmoothGrad(ll.GradCAM(), samples=4),
+    ll.SmoothGrad(ll.Occlusion(4, 3), samples=2),
+    ll.SmoothGrad(samples=32, tolerance=0.3),
+    ll.SmoothGradSquared(samples=4, antithetic=True),
+    ll.VarGrad(samples=4, antithetic=True),
+    ll.GradCAM(relu=False),
+    ll.Occlusion(3, 2, reduce="sum", channels="each"),
+)
+CASES: tuple[ll.Method, ...] = (*(method(**SHORT.get(method, {})) for method in ll.METHODS), *EXTRA)  # type: ignore[arg-type]

@@ -1,0 +1,279 @@
+"""Bad input gets an error that names the argument, its value and the fix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import limelight as ll
+
+from .networks import conv_net, pictures
+
+X = pictures(2)
+
+
+def with_value(value: float) -> Tensor:
+    x = X.clone()
+    x[1, 0, 0, 0] = value
+    return x
+
+
+def model_giving(make: Callable[[Tensor], Any]) -> nn.Module:
+    return ll.Differentiable(make)
+
+
+class BatchNormOfTheBatch(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3, track_running_stats=False).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(x)
+        return y.mean((2, 3))
+
+
+CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
+    "a number": (lambda: ll.explain(conv_net(), 3, "gradient"), TypeError, r"inputs: int, not a torch\.Tensor"),  # type: ignore[call-overload]
+    "integers": (
+        lambda: ll.explain(conv_net(), X.long(), "gradient"),
+        TypeError,
+        r"inputs: torch\.int64; .*use inputs\.float\(\)",
+    ),
+    "no batch axis": (
+        lambda: ll.explain(conv_net(), X[0, 0, 0], "gradient"),
+        ValueError,
+        r"\(8,\).*use inputs\[None\]",
+    ),
+    "empty batch": (lambda: ll.explain(conv_net(), X[:0], "gradient"), ValueError, r"\(0, 3, 8, 8\) is empty"),
+    "NaN": (
+        lambda: ll.explain(conv_net(), with_value(torch.nan), "gradient"),
+        FloatingPointError,
+        "inputs: NaN .* example 1",
+    ),
+    "infinity": (lambda: ll.explain(conv_net(), with_value(torch.inf), "gradient"), FloatingPointError, "example 1"),
+    "other dtype": (
+        lambda: ll.explain(conv_net(), X.float(), "gradient"),
+        TypeError,
+        r"torch\.float32.*use inputs\.to\(torch\.float64",
+    ),
+    "target too large": (
+        lambda: ll.explain(conv_net(), X, "gradient", target=5),
+        ValueError,
+        "class 5 is out of range.*0 to 4",
+    ),
+    "target negative": (lambda: ll.explain(conv_net(), X, "gradient", target=-1), ValueError, "class -1 is negative"),
+    "target float": (
+        lambda: ll.explain(conv_net(), X, "gradient", target=1.0),
+        TypeError,
+        r"target: 1\.0 is not an int",
+    ),
+    "target bool": (lambda: ll.explain(conv_net(), X, "gradient", target=True), TypeError, "not True"),
+    "target count": (
+        lambda: ll.explain(conv_net(), X, "gradient", target=[1, 2, 3]),
+        ValueError,
+        "3 targets for a batch of 2",
+    ),
+    "target floats": (
+        lambda: ll.explain(conv_net(), X, "gradient", target=torch.ones(2)),
+        TypeError,
+        "integers in one dim",
+    ),
+    "target shape": (
+        lambda: ll.explain(conv_net(), X, "gradient", target=lambda z: z),
+        ValueError,
+        r"gave \(2, 5\) for 2 rows; .* shape \(2,\)",
+    ),
+    "baseline shape": (
+        lambda: ll.explain(conv_net(), X, "integrated-gradients", baseline=torch.zeros(5)),
+        ValueError,
+        r"baseline: shape \(5,\) does not broadcast to inputs of shape \(2, 3, 8, 8\)",
+    ),
+    "baseline NaN": (
+        lambda: ll.explain(conv_net(), X, "occlusion", baseline=torch.nan),
+        ValueError,
+        "baseline: nan holds NaN",
+    ),
+    "baseline text": (
+        lambda: ll.explain(conv_net(), X, "occlusion", baseline="black"),
+        TypeError,
+        r"'black'.*Black\(\)",
+    ),  # type: ignore[call-overload]
+    "blur of a row": (
+        lambda: ll.explain(nn.Linear(3, 2).double(), torch.rand(1, 3).double(), "occlusion", baseline=ll.Blur(1)),
+        ValueError,
+        r"Blur needs spatial axes, inputs have shape \(1, 3\)",
+    ),
+    "samples too many": (lambda: ll.Samples(X, n=3), ValueError, "Samples.n=3, but data holds 2"),
+    "layer unknown": (lambda: ll.explain(conv_net(), X, "grad-cam", layer="bodi"), ValueError, "'bodi'.*nearest: body"),
+    "layer foreign": (
+        lambda: ll.explain(conv_net(), X, "grad-cam", layer=nn.ReLU()),
+        ValueError,
+        "this ReLU is not a module",
+    ),
+    "layer without map": (
+        lambda: ll.explain(conv_net(), X, "grad-cam", layer="head"),
+        ValueError,
+        r"returns \(5,\).*layers with a map: .*act",
+    ),
+    "no layer at all": (
+        lambda: ll.explain(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)).double(), X, "grad-cam"),
+        ValueError,
+        "no module of the model returns a spatial map.*pass layer=",
+    ),
+    "method unknown": (
+        lambda: ll.explain(conv_net(), X, "integrated"),
+        ValueError,
+        "did you mean integrated-gradients",
+    ),
+    "method field": (
+        lambda: ll.explain(conv_net(), X, "smooth-grad(sample=8)"),
+        ValueError,
+        "fields of SmoothGrad: inner, samples",
+    ),
+    "method object": (lambda: ll.explain(conv_net(), X, 5), TypeError, "5"),  # type: ignore[call-overload]
+    "no method": (lambda: ll.explain(conv_net(), X, []), ValueError, "empty sequence"),
+    "rows per pass": (lambda: ll.explain(conv_net(), X, "gradient", rows_per_pass=0), ValueError, "rows_per_pass: 0"),
+    "samples odd": (lambda: ll.SmoothGrad(samples=3), ValueError, r"SmoothGrad\.samples=3: use an even number"),
+    "window": (lambda: ll.Occlusion(window=0), ValueError, r"Occlusion\.window=0: use 1 or more"),
+    "window axes": (
+        lambda: ll.explain(conv_net(), X, ll.Occlusion((2, 2, 2))),
+        ValueError,
+        r"or 2 for an input of \(8, 8\)",
+    ),
+    "black box": (
+        lambda: ll.explain(lambda x: x.mean((2, 3)), X, ["gradient", "occlusion"]),
+        TypeError,
+        r"black box, and gradient needs gradients.*need none: occlusion.*Differentiable\(function\)",
+    ),
+    "black box layer": (
+        lambda: ll.explain(lambda x: x.mean((2, 3)), X, "occlusion", layer="a"),
+        TypeError,
+        "no layers",
+    ),
+    "not callable": (lambda: ll.explain("resnet18", X, "gradient"), TypeError, "str is neither a module nor callable"),  # type: ignore[call-overload]
+    "detached": (
+        lambda: ll.explain(model_giving(lambda x: x.detach().mean((2, 3))), X, "gradient"),
+        ValueError,
+        "no gradient back to the inputs.*Occlusion",
+    ),
+    "model NaN": (
+        lambda: ll.explain(model_giving(lambda x: x.mean((2, 3)).log() * 0 / 0), X, "gradient"),
+        FloatingPointError,
+        "model's outputs: NaN or infinity for example 0, 1",
+    ),
+    "gradient infinite": (
+        lambda: ll.explain(model_giving(lambda x: (x - x.detach()).flatten(1).sum(1).sqrt()), X, "gradient"),
+        FloatingPointError,
+        "gradient: NaN or infinity for example 0, 1",
+    ),
+    "rows lost": (
+        lambda: ll.explain(model_giving(lambda x: x.mean((0, 2, 3))[None]), X, "gradient"),
+        ValueError,
+        r"\(1, 3\) for 2 rows",
+    ),
+    "dictionary": (
+        lambda: ll.explain(model_giving(lambda x: {"a": x.mean((2, 3)), "b": x}), X, "gradient"),
+        TypeError,
+        r"returns dict with entries \['a', 'b'\]",
+    ),
+    "segmentation": (
+        lambda: ll.explain(nn.Conv2d(3, 2, 1).double(), X, "gradient"),
+        ValueError,
+        r"use Region\(mask, label\)",
+    ),
+    "batch statistics": (
+        lambda: ll.explain(BatchNormOfTheBatch(), X, "gradient"),
+        ValueError,
+        "'norm' normalises by the statistics",
+    ),
+    "depends on the batch": (
+        lambda: ll.explain(model_giving(lambda x: (x - x.mean(0)).square().mean((2, 3))), X, "gradient"),
+        ValueError,
+        "the output depends on the rest of the batch",
+    ),
+    "depends on its company": (
+        lambda: ll.explain(
+            model_giving(lambda x: (x - x.mean(0)).square().mean((2, 3))), X[:1], "integrated-gradients"
+        ),
+        ValueError,
+        "the output depends on the rest of the batch",
+    ),
+    "random": (
+        lambda: ll.explain(lambda x: torch.rand(len(x), 2), X, "occlusion", target=0),
+        ValueError,
+        "or is random",
+    ),
+    "layer twice": (
+        lambda: ll.explain(
+            nn.Sequential(*[nn.ReLU()] * 2, nn.Flatten(), nn.Linear(192, 2).double()), X, "grad-cam", layer="0"
+        ),
+        ValueError,
+        "runs more than once",
+    ),
+    "zero gradient": (
+        lambda: ll.explain(
+            nn.Sequential(nn.Conv2d(3, 2, 1), nn.Threshold(1e9, 0.0), nn.Flatten(), nn.Linear(128, 2)).double(),
+            X,
+            "grad-cam",
+            layer="0",
+        ),
+        ValueError,
+        "zero all over '0' for example 0, 1.*layers with a map: 0, 1",
+    ),
+    "lazy": (
+        lambda: ll.explain(nn.LazyLinear(2), X, "gradient"),
+        ValueError,
+        "not initialised yet; call the model once",
+    ),
+    "save": (lambda: ll.explain(conv_net(), X, "gradient").save("map.gif"), ValueError, r"ends in '\.gif'; use \.png"),
+    "reduce": (lambda: ll.explain(conv_net(), X, "gradient").heatmap("mean"), ValueError, "reduce: 'mean'; use 'sum'"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_message(name: str) -> None:
+    call, kind, message = CASES[name]
+    with pytest.raises(kind, match=message):
+        call()
+
+
+def test_a_black_box_runs_where_no_gradient_is_needed() -> None:
+    net = conv_net()
+    a = ll.explain(lambda x: net(x).detach(), X, "occlusion", target=0)
+    torch.testing.assert_close(a.values, ll.explain(net, X, "occlusion", target=0).values)
+
+
+def test_models_that_overwrite_their_input_or_assume_contiguous_memory() -> None:
+    class Rude(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv = nn.Conv2d(3, 4, 3, padding=1)
+            self.head = nn.Linear(4 * 32 * 32, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x -= 0.5
+            out: Tensor = self.head(self.conv(x).view(len(x), -1))  # fails on channels-last maps
+            return out
+
+    net, x = Rude(), torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    before, asked = x.clone(), x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(net(asked.clone())[:, 1].sum(), asked)
+    a = ll.explain(net, x, ["gradient", "integrated-gradients"], target=1)
+    torch.testing.assert_close(a["gradient"].values, gradient)
+    assert torch.equal(x, before)
+
+
+def test_context_of_the_caller_does_not_matter() -> None:
+    net = conv_net()
+    expected = ll.explain(net, X, "gradient", target=0).values
+    with torch.no_grad():
+        assert torch.equal(ll.explain(net, X, "gradient", target=0).values, expected)
+    with torch.inference_mode():
+        assert torch.equal(ll.explain(net, X + 0, "gradient", target=0).values, expected)
+    x = X.clone().requires_grad_()
+    assert torch.equal(ll.explain(net, x, "gradient", target=0).values, expected) and x.grad is None

