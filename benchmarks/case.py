@@ -27,7 +27,8 @@ class Peer:
 
 def difference(scene: Scene, ours: Tensor, theirs: Tensor) -> str:
     """For equal definitions: max |ours - theirs| / max |theirs|."""
-    return f"{float((ours - theirs).abs().max() / theirs.abs().max()):.1e} to the peer"
+    error = (ours - theirs).detach().abs().max() / theirs.detach().abs().max()
+    return f"{float(error):.1e} to the peer"
 
 
 def black(scene: Scene) -> ll.Baseline:

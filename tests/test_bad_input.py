@@ -277,3 +277,47 @@ def test_context_of_the_caller_does_not_matter() -> None:
         assert torch.equal(ll.explain(net, X + 0, "gradient", target=0).values, expected)
     x = X.clone().requires_grad_()
     assert torch.equal(ll.explain(net, x, "gradient", target=0).values, expected) and x.grad is None
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(8, 6, batch_first=True), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.lstm(x[:, 0])[0][:, -1])
+        return out
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: torch.jit.script(conv_like()),
+        lambda: torch.jit.trace(conv_like(), X.float()),
+        lambda: nn.DataParallel(conv_like()),
+        lambda: nn.Sequential(nn.utils.weight_norm(nn.Conv2d(3, 4, 3)), nn.Flatten(), nn.Linear(144, 3)),
+        lambda: nn.Sequential(
+            nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 3)), nn.Flatten(), nn.Linear(144, 3)
+        ),
+        Recurrent,
+    ],
+    ids=["script", "trace", "data parallel", "weight norm", "spectral norm", "lstm"],
+)
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_models_of_every_make(build: Callable[[], nn.Module]) -> None:
+    net, x = build().eval(), X.float()
+    asked = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(net(asked)[:, 1].sum(), asked)
+    torch.testing.assert_close(ll.explain(net, x, "gradient", target=1).values, gradient)
+
+
+def conv_like() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)
+    )
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_layers_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="'0' is TorchScript"):
+        ll.explain(torch.jit.script(conv_like()), X.float(), "grad-cam", layer="0")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from .show.image import Tile
 
+_CAUTIONS = ("NOT converged", "INCOMPLETE", "identically zero", "never hidden", "did not converge")
+
 Reduce = Literal["sum", "abs", "max", "norm"]
 
 
@@ -31,6 +33,7 @@ class Attribution:
     (NaN where the method compares with none). `stderr`: the values' standard error, or None. `spread`: the values'
     standard deviation over several references, or None. `forward_rows`, `backward_rows`: model rows this map needs,
     the shared clean pass included. `outputs`: the model's outputs `(batch, outputs)` at x, where they are vectors.
+    `seconds`: what the method's own passes took, without the shared ones.
     """
 
     values: Tensor
@@ -51,6 +54,7 @@ class Attribution:
     notes: tuple[str, ...]
     outputs: Tensor | None = None
     complete: bool = False
+    seconds: float = 0.0
 
     @property
     def delta(self) -> Tensor:
@@ -81,6 +85,11 @@ class Attribution:
             raise ValueError(f"reduce: {reduce!r}; use {', '.join(map(repr, reduced))}")
         return reduced[reduce]()
 
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """The notes that must be read before the map is believed."""
+        return tuple(note for note in self.notes if any(word in note for word in _CAUTIONS))
+
     def caption(self, example: int = 0) -> tuple[str, ...]:
         """What a person should read beside the map of one example: short lines."""
         lines = [f"score {float(self.score[example]):.4g}"]
@@ -102,8 +111,7 @@ class Attribution:
     def tile(self, example: int = 0) -> Tile:
         from .show.image import Tile
 
-        troubled = any("NOT converged" in note or "zero" in note for note in self.notes)
-        return Tile(self.name, self.caption(example), self._picture_map(example), warning=troubled)
+        return Tile(self.name, self.caption(example), self._picture_map(example), warning=bool(self.cautions))
 
     def show(self, example: int = 0) -> Image:
         """The map of one example over its picture, as a PIL image."""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -47,7 +48,7 @@ def traced(module: nn.Module) -> Iterator[Trace]:
     trace = Trace()
     handles = []
     for name, child in module.named_modules():
-        if name:
+        if name and not isinstance(child, torch.jit.ScriptModule):  # TorchScript takes no hooks
             leaf = next(child.children(), None) is None
             handles.append(child.register_forward_hook(_watch(trace, name, leaf)))
     try:
@@ -79,7 +80,7 @@ def _watch(trace: Trace, name: str, leaf: bool) -> Any:
 
 def layer_name(model: nn.Module, layer: str | nn.Module) -> str:
     """The dotted name of a layer given by name or as the module itself. Raises ValueError with the nearest names."""
-    names = {name: module for name, module in model.named_modules() if name}
+    names: dict[str, nn.Module] = {name: module for name, module in model.named_modules() if name}
     if isinstance(layer, nn.Module):
         for name, module in names.items():
             if module is layer:
@@ -113,8 +114,14 @@ def captured(module: nn.Module, names: tuple[str, ...]) -> Iterator[dict[str, Te
 
         return hook
 
-    handles = [module.get_submodule(name).register_forward_hook(keep(name)) for name in names]
+    handles = []
+    modules = dict(module.named_modules())
     try:
+        for name in names:
+            child = modules[name]
+            if isinstance(child, torch.jit.ScriptModule):
+                raise ValueError(f"layer: {name!r} is TorchScript, which cannot be looked into; pass the eager module")
+            handles.append(child.register_forward_hook(keep(name)))
         yield found
     finally:
         for handle in handles:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,8 @@ from .passes import Runner
 from .score import Score
 from .streams import Streams
 from .targets import Logit, Target
+
+SHORTFALL = 0.05  # of f(x) - f(baseline); a map that misses more carries a caution
 
 
 class Question:
@@ -66,8 +69,9 @@ class Question:
             self._probe(self.x.flip(-1) if len(x) == 1 else self.x[:0], [0] * (len(x) == 1))
 
     def answer(self, method: Method, rng: Streams) -> Attribution:
-        before = _Cost.of(self.runner)
+        before, start = _Cost.of(self.runner), time.perf_counter()
         estimate, spread = self._estimate(method, rng)
+        seconds = time.perf_counter() - start
         cost = _Cost.of(self.runner) - before + self._share(method)
         _require_finite(estimate, method)
         target = self.clean.target
@@ -78,10 +82,12 @@ class Question:
             notes.append(f"delta is NaN: {method.no_sum}")
         silent = (estimate.values.flatten(1) == 0).all(1)
         notes += [f"example {i}: the map is identically zero" for i in silent.nonzero()[:, 0].tolist()]
-        nan = torch.full_like(self.clean.scores, torch.nan)
         at_baseline = self.at_references if method.needs.baseline else None
         if at_baseline is None:
             notes.append("baseline_score is NaN: the method compares with no baseline")
+        elif method.no_sum is None:
+            notes += _missed(estimate, self.clean.scores, at_baseline.mean(0))
+        nan = torch.full_like(self.clean.scores, torch.nan)
         return Attribution(
             values=estimate.values,
             raw=estimate.raw,
@@ -101,6 +107,7 @@ class Question:
             notes=tuple(dict.fromkeys(notes)),
             outputs=self.clean.outputs,
             complete=method.no_sum is None,
+            seconds=seconds,
         )
 
     def _estimate(self, method: Method, rng: Streams) -> tuple[Estimate, Tensor | None]:
@@ -202,6 +209,17 @@ def _require_finite(estimate: Estimate, method: Method) -> None:
     if bool(bad.any()):
         which = ", ".join(map(str, bad.nonzero()[:, 0].tolist()))
         raise FloatingPointError(f"map of {method!r}: NaN or infinity for example {which}")
+
+
+def _missed(estimate: Estimate, at_x: Tensor, at_baseline: Tensor) -> list[str]:
+    """A caution for each example whose values miss the promised sum by more than SHORTFALL of it."""
+    change = at_x.double() - at_baseline.double()
+    share = (estimate.values.double().flatten(1).sum(1) - change).abs() / change.abs()
+    return [
+        f"example {i}: INCOMPLETE, the values miss f(x) - f(baseline) by {float(share[i]):.0%}: "
+        "take more nodes or samples, or set tolerance="
+        for i in (share > SHORTFALL).nonzero()[:, 0].tolist()
+    ]
 
 
 def versions() -> dict[str, str]:

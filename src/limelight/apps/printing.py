@@ -44,7 +44,8 @@ def print_explained(out: Console, done: Explained, files: Sequence[Sequence[Path
         out.print(_table(explanation))
         out.print()
         for methods, note in explanation.notes():
-            out.print(Text(f"note ({visible(methods)}): {visible(note)}"), soft_wrap=True)
+            word = "CAUTION" if note in explanation.cautions() else "note"
+            out.print(Text(f"{word} ({visible(methods)}): {visible(note)}"), soft_wrap=True)
         out.print(Text("\n".join(["", *(visible(path) for path in _shown(written)), ""])), soft_wrap=True)
 
 
@@ -58,7 +59,7 @@ def _table(explanation: Explanation) -> Table:
             _number(float(attribution.delta[0]), ".2g"),
             _number(share_of_change(attribution), ".1%"),
             f"{attribution.forward_rows}+{attribution.backward_rows}",
-            "",
+            f"{attribution.seconds:.1f}",
             _number(relative_stderr(attribution), ".0%"),
         )
     panel = explanation.panel
@@ -126,6 +127,7 @@ def _explanation_document(explanation: Explanation, files: Sequence[Path]) -> di
                 "relative_stderr": relative_stderr(attribution),
                 "forward_rows": attribution.forward_rows,
                 "backward_rows": attribution.backward_rows,
+                "seconds": attribution.seconds,
                 "layer": attribution.layer,
                 "notes": list(attribution.notes),
             }
