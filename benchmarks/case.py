@@ -19,10 +19,11 @@ Error = Callable[[Scene, Tensor, Tensor], str]
 
 @dataclass(frozen=True)
 class Peer:
-    """Another way to the same map: `run` gives it as a tensor."""
+    """Another way to the same map: `run` gives it as a tensor. What `prepare` does is neither counted nor timed."""
 
     name: str
     run: Callable[[Scene], Tensor]
+    prepare: Callable[[Scene], object] = lambda scene: None
 
 
 def difference(scene: Scene, ours: Tensor, theirs: Tensor) -> str:
@@ -61,7 +62,6 @@ class Case:
 
     def measure(self, effort: Effort) -> Outcome:
         at = scene(self.model)
-        self.explain(at)
         with counted(at.model) as our_passes:
             ours = self.explain(at)
         warm = [_warmed(at, peer) for peer in self.peers]
@@ -78,6 +78,7 @@ class Case:
 def _warmed(at: Scene, peer: Peer) -> tuple[float, Peer, Tensor, Passes]:
     """One counted run of the peer. Scenes are warm by then; only a choice between settings is timed here."""
     found: list[Tensor] = []
+    peer.prepare(at)
     with counted(at.model) as passes:
         spent = seconds(lambda: found.append(peer.run(at)))
     return spent, peer, found[0], passes

@@ -22,7 +22,7 @@ class Passes:
     backward: list[int] = field(default_factory=list)
 
     def __str__(self) -> str:
-        return f"{sum(self.forward)} / {sum(self.backward)}"
+        return f"{sum(self.forward)} / {sum(self.backward)}" if self.forward else "-"
 
 
 @contextmanager

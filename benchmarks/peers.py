@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import cache, partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from captum import attr
-from torch import Tensor
+from torch import Tensor, nn
 
 import limelight as ll
 
@@ -47,7 +49,11 @@ def _ig(s: Scene, rule: str, steps: int, batch: int | None) -> Tensor:
 
 
 def told_the_steps(tolerance: float) -> Peer:
-    return Peer("captum IG, told the steps it needs", lambda s: _ig(s, "gausslegendre", steps_to(tolerance, s), 16))
+    return Peer(
+        "captum IG, told the steps it needs",
+        lambda s: _ig(s, "gausslegendre", steps_to(tolerance, s), 16),
+        prepare=lambda s: steps_to(tolerance, s),
+    )
 
 
 def doubling_the_steps(tolerance: float) -> Peer:
@@ -117,6 +123,98 @@ def pytorch_grad_cam() -> Peer:
     return Peer("pytorch-grad-cam GradCAM", run)
 
 
+def deconvolution() -> Peer:
+    return Peer("captum Deconvolution", lambda s: attr.Deconvolution(s.model).attribute(_leaf(s), s.target))
+
+
+def guided_backprop() -> Peer:
+    return Peer("captum GuidedBackprop", lambda s: attr.GuidedBackprop(s.model).attribute(_leaf(s), s.target))
+
+
+def guided_grad_cam() -> Peer:
+    def run(s: Scene) -> Tensor:
+        method = attr.GuidedGradCam(s.model, s.model.get_submodule(s.layer))
+        found: Tensor = method.attribute(_leaf(s), s.target, interpolate_mode="bilinear")
+        return found.detach()
+
+    return Peer("captum GuidedGradCam", run)
+
+
+def deep_lift() -> Peer:
+    def run(s: Scene) -> Tensor:
+        found: Tensor = attr.DeepLift(rewired(s.model)).attribute(_leaf(s), torch.zeros_like(s.x), s.target)
+        return found.detach()
+
+    return Peer("captum DeepLift, ResNet rewritten for it", run)
+
+
+def deep_lift_shap() -> Peer:
+    def run(s: Scene) -> Tensor:
+        found: Tensor = attr.DeepLiftShap(rewired(s.model)).attribute(_leaf(s), s.references, s.target)
+        return found.detach()
+
+    return Peer("captum DeepLiftShap, ResNet rewritten for it", run)
+
+
+def zennit_epsilon_plus() -> Peer:
+    def start(s: Scene, output: Tensor) -> Tensor:
+        return output * F.one_hot(torch.tensor([s.target], device=output.device), output.shape[1])
+
+    return Peer("zennit EpsilonPlus, canonised", lambda s: _zennit(s, "EpsilonPlus", partial(start, s)))
+
+
+def zennit_excitation() -> Peer:
+    def start(s: Scene, output: Tensor) -> Tensor:
+        return F.one_hot(torch.tensor([s.target], device=output.device), output.shape[1]).to(output)
+
+    def run(s: Scene) -> Tensor:
+        return _zennit(s, "ExcitationBackprop", partial(start, s), zero_params="bias").sum(1, keepdim=True)
+
+    return Peer("zennit ExcitationBackprop, canonised", run)
+
+
+def _zennit(s: Scene, name: str, start: Callable[[Tensor], Tensor], **options: Any) -> Tensor:
+    """zennit needs the ResNet canonised, batch norm merged and sums made modules, each time it is used: timed."""
+    torchvision()
+    from zennit import composites
+    from zennit.attribution import Gradient
+    from zennit.torchvision import ResNetCanonizer
+
+    composite = getattr(composites, name)(canonizers=[ResNetCanonizer()], **options)
+    with Gradient(_copied(s.model), composite) as attributor:
+        found: Tensor = attributor(_leaf(s), start)[1]
+    return found.detach()
+
+
+def rewired(model: nn.Module) -> nn.Module:
+    """A copy of a torchvision ResNet of basic blocks that captum's DeepLift accepts: no ReLU is called twice."""
+    model = _copied(model)
+    for stage in model.children():
+        if isinstance(stage, nn.Sequential):
+            for name, block in list(stage.named_children()):
+                setattr(stage, name, _BasicBlock(block))
+    return model
+
+
+class _BasicBlock(nn.Module):
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.body = nn.Sequential(block.conv1, block.bn1, nn.ReLU(), block.conv2, block.bn2)
+        self.shortcut: nn.Module = nn.Identity() if block.downsample is None else block.downsample
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.relu(self.body(x) + self.shortcut(x))
+        return out
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A copy to take apart, hooks included; its parameters are its own but share their numbers, so it costs little."""
+    shared: dict[int, Tensor] = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in model.parameters()}
+    shared |= {id(buffer): buffer.detach() for buffer in model.buffers()}
+    return copy.deepcopy(model, shared)
+
+
 def occlusion(window: int, stride: int) -> tuple[Peer, ...]:
     def run(s: Scene, batch: int) -> Tensor:
         found: Tensor = attr.Occlusion(s.model).attribute(
@@ -154,7 +252,8 @@ def bare_passes(method: ll.Method, only_backward: bool = False) -> Peer:
         alone(s)()
         return torch.zeros(())
 
-    return Peer("bare rows with a backward pass" if only_backward else "bare rows, all passes", run)
+    name = "bare rows with a backward pass" if only_backward else "bare rows, all passes"
+    return Peer(name, run, prepare=alone)
 
 
 def _leaf(s: Scene) -> Tensor:

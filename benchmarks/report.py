@@ -15,7 +15,7 @@ from .case import Outcome
 from .memory import MODEL
 from .timing import Effort
 
-PACKAGES = ("limelight", "torch", "torchvision", "captum", "grad-cam", "numpy")
+PACKAGES = ("limelight", "torch", "torchvision", "captum", "grad-cam", "zennit", "numpy")
 MEMORY_TARGET = 1.10
 
 
@@ -86,7 +86,7 @@ def _cases(outcomes: Sequence[Outcome]) -> str:
     note = "Rows are forward / backward.\n"
     overheads = [each for each in outcomes if each.peer.startswith("bare")]
     for each in overheads:
-        note += f"\nOverhead of {each.case.name} against {each.peer}: {1 / each.pairs.ratio - 1:+.1%}.\n"
+        note += f"\n{each.case.name}, against {each.peer}: {1 / each.pairs.ratio - 1:+.1%}.\n"
     return table([*header, *(["of the bare model's rows/s"] if shares else [])], rows) + "\n" + note
 
 

@@ -13,15 +13,17 @@ import torch
 
 @dataclass(frozen=True)
 class Effort:
-    """How many pairs: at least `least`, then until `seconds` are spent or there are `most`."""
+    """How many pairs: at least `least`, then until `seconds` are spent or there are `most`; never a new one once
+    `limit` seconds are spent."""
 
     least: int
     most: int
     seconds: float
+    limit: float
 
 
-QUICK = Effort(least=2, most=9, seconds=4)
-FULL = Effort(least=5, most=31, seconds=30)
+QUICK = Effort(least=2, most=9, seconds=3, limit=12)
+FULL = Effort(least=5, most=31, seconds=30, limit=180)
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,10 @@ def seconds(run: Callable[[], object]) -> float:
 def interleaved(ours: Callable[[], object], theirs: Callable[[], object], effort: Effort) -> Pairs:
     """Time both in turn. The caller has warmed them up."""
     spent: list[tuple[float, float]] = []
-    while len(spent) < effort.least or (len(spent) < effort.most and sum(map(sum, spent)) < effort.seconds):
+    while len(spent) < effort.most:
+        took = sum(map(sum, spent))
+        if took > effort.limit or (len(spent) >= effort.least and took > effort.seconds):
+            break
         spent.append((seconds(ours), seconds(theirs)))
     ours_spent, theirs_spent = zip(*spent, strict=True)
     return Pairs(ours_spent, theirs_spent)

@@ -64,6 +64,8 @@ class ReluOfDifference(nn.Module):
         return torch.relu(first - torch.relu(b))
 
 
+PATTERNS = ll.estimate_patterns(conv_net(), [pictures(16, seed=11)])
+
 # Every method with settings that keep the tests short; the defaults are tested by name in test_methods.py.
 SHORT: dict[type[ll.Method], dict[str, object]] = {
     ll.IntegratedGradients: {"quadrature": ll.Midpoint(6)},
@@ -72,6 +74,8 @@ SHORT: dict[type[ll.Method], dict[str, object]] = {
     ll.SmoothGradSquared: {"samples": 3},
     ll.VarGrad: {"samples": 3},
     ll.Occlusion: {"window": 4, "stride": 3},
+    ll.PatternNet: {"patterns": PATTERNS},
+    ll.PatternAttribution: {"patterns": PATTERNS},
 }
 EXTRA: tuple[ll.Method, ...] = (
     ll.IntegratedGradients(ll.GaussLegendre(2), tolerance=0.02, most_nodes=64),
@@ -83,6 +87,12 @@ EXTRA: tuple[ll.Method, ...] = (
     ll.SmoothGradSquared(samples=4, antithetic=True),
     ll.VarGrad(samples=4, antithetic=True),
     ll.GradCAM(relu=False),
+    ll.DeepLift("reveal-cancel"),
+    ll.DeepLift("genomics"),
+    ll.LRP("epsilon"),
+    ll.LRP("epsilon-gamma-box"),
+    ll.ExcitationBackprop(contrastive=True),
+    ll.SmoothGrad(ll.LRP(), samples=4),
     ll.Occlusion(3, 2, reduce="sum", channels="each"),
 )
 CASES: tuple[ll.Method, ...] = (*(method(**SHORT.get(method, {})) for method in ll.METHODS), *EXTRA)  # type: ignore[arg-type]

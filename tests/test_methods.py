@@ -99,7 +99,9 @@ def test_float32_agrees_with_float64(method: ll.Method) -> None:
     assert single.values.dtype == torch.float32
     if exact.stderr is None:  # the draws of the two precisions differ
         scale = exact.values.abs().max()
-        torch.testing.assert_close(single.values.double() / scale, exact.values / scale, atol=2e-5, rtol=0)
+        # Finite differences of float32 activations, as DeepLIFT takes them, lose a digit more than derivatives do.
+        atol = 2e-4 if isinstance(method, ll.DeepLift | ll.DeepShap) else 2e-5
+        torch.testing.assert_close(single.values.double() / scale, exact.values / scale, atol=atol, rtol=0)
 
 
 @every_case
@@ -110,9 +112,9 @@ def test_rows_are_counted_where_the_model_is_called_and_forecast(method: ll.Meth
     assert a.forward_rows == spy.rows and a.backward_rows == spy.backward_rows
     forecast = method.rows(x.shape[1:])
     if forecast is not None:
-        shared = 0 if method.needs.at_inputs else 3 * forecast
+        own = 3 * (forecast - method.needs.at_inputs)  # the gradient at the input comes with the clean pass
         compared = 1 if method.needs.baseline else 0  # f(b), the same for the whole batch
-        assert a.forward_rows == 3 + shared + compared + 1  # f(x), the method's own, f(b), the probe
+        assert a.forward_rows == 3 + own + compared + 1  # f(x), the method's own, f(b), the probe
         assert a.backward_rows == (0 if not method.needs.gradients else 3 * forecast)
 
 
@@ -253,6 +255,10 @@ def _in_threads(jobs: list[Callable[[], None]]) -> None:
 
 @pytest.mark.parametrize("method", [m() for m in ll.METHODS], ids=repr)
 def test_defaults_run_by_name_on_a_small_picture(method: ll.Method) -> None:
+    if getattr(method, "patterns", ...) is None:
+        with pytest.raises(ValueError, match="estimate_patterns"):
+            ll.explain(conv_net(), pictures(1), method.kebab(), target=0)
+        return
     a = ll.explain(conv_net(), pictures(1), method.kebab(), target=0)
     assert a.method == method and a.name == method.kebab()
     assert ll.parse_method(repr(method)) == method

@@ -16,16 +16,28 @@ from .baselines import Baseline, Black, Blur, Constant, Mean, Noise, Samples, Wh
 from .differentiable import Differentiable
 from .explain import explain
 from .methods import (
+    CPLRP,
+    LRP,
     METHODS,
+    AttnLRP,
+    DeconvNet,
+    DeepLift,
+    DeepShap,
+    DeepTaylor,
+    ExcitationBackprop,
     ExpectedGradients,
     GaussLegendre,
     GradCAM,
     Gradient,
+    GuidedBackprop,
+    GuidedGradCAM,
     InputXGradient,
     IntegratedGradients,
     Method,
     Midpoint,
     Occlusion,
+    PatternAttribution,
+    PatternNet,
     Quadrature,
     RiemannLeft,
     RiemannRight,
@@ -35,6 +47,8 @@ from .methods import (
     VarGrad,
 )
 from .methods.parse import parse_method
+from .patterns import estimate_patterns
+from .rules import Patterns, UncoveredOperator
 from .score import Score
 from .targets import (
     Box,
@@ -64,7 +78,10 @@ _LATE = {
 }
 
 __all__ = [
+    "CPLRP",
+    "LRP",
     "METHODS",
+    "AttnLRP",
     "Attribution",
     "Baseline",
     "Black",
@@ -72,11 +89,18 @@ __all__ = [
     "Box",
     "CentredLogit",
     "Constant",
+    "DeconvNet",
+    "DeepLift",
+    "DeepShap",
+    "DeepTaylor",
     "Differentiable",
+    "ExcitationBackprop",
     "ExpectedGradients",
     "GaussLegendre",
     "GradCAM",
     "Gradient",
+    "GuidedBackprop",
+    "GuidedGradCAM",
     "ImageError",
     "ImageModel",
     "InputXGradient",
@@ -91,6 +115,9 @@ __all__ = [
     "Noise",
     "Occlusion",
     "Panel",
+    "PatternAttribution",
+    "PatternNet",
+    "Patterns",
     "Picture",
     "Probability",
     "Quadrature",
@@ -104,10 +131,12 @@ __all__ = [
     "SmoothGradSquared",
     "Target",
     "Trapezoid",
+    "UncoveredOperator",
     "VarGrad",
     "White",
     "__version__",
     "demo_image",
+    "estimate_patterns",
     "explain",
     "load_model",
     "open_image",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .passes import Rows, Runner
+from .rules import Propagated, Propagation, multipliers
+from .rules.engine import OnUncovered
 from .targets import Target
 
 
@@ -105,6 +107,48 @@ class Score:
         if total is None:
             raise ValueError("score: no points to take a gradient at")
         return total.to(dtype)
+
+    def propagate(
+        self, rows: Tensor, rules: Propagation, reference: Tensor | None, on_uncovered: OnUncovered
+    ) -> Propagated:
+        """A backward pass by rules at `rows`; `reference` `(n, *features)` where the rules compare with one."""
+
+        def by_rules(forward: Callable[[Tensor], Tensor], part: Tensor, other: Tensor | None) -> Propagated:
+            return multipliers(forward, part, rules, reference=other, on_uncovered=on_uncovered)
+
+        return self.propagate_by(by_rules, rows, reference)
+
+    def propagate_by(
+        self,
+        backward: Callable[[Callable[[Tensor], Tensor], Tensor, Tensor | None], Propagated],
+        rows: Tensor,
+        reference: Tensor | None = None,
+        passes: int = 1,
+    ) -> Propagated:
+        """Run `backward(forward, rows, reference)` in passes within the budget and join what they found.
+
+        `passes` is how many backward passes it makes over its rows, for the count.
+        """
+        place = torch.arange(len(self), device=rows.device)
+
+        def run(part: Tensor, places: Tensor) -> Propagated:
+            other = None if reference is None else reference[places]
+            if reference is not None and other is not None and reference.stride(0) == 0:
+                other = other[:1]  # one reference for all: its activations are recorded once
+            one = backward(self.runner.scorer(self.examples[places], self.target), part, other)
+            self.runner.backward_rows += passes * len(part)
+            return one
+
+        found = list(self.runner.safely(rows, place, run))
+        references = [each.reference_score for each in found if each.reference_score is not None]
+        return Propagated(
+            torch.cat([each.values for each in found]).contiguous(),
+            torch.cat([each.multiplier for each in found]).contiguous(),
+            torch.cat([each.score for each in found]),
+            torch.cat(references) if references else None,
+            tuple(dict.fromkeys(note for each in found for note in each.notes)),
+            sum(each.absorbed for each in found),
+        )
 
     def activations(self, rows: Tensor) -> Activation:
         """The layer's output at `rows` and the gradient of the score with respect to it."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -58,13 +60,59 @@ def _refuse_uninitialised(model: nn.Module) -> None:
 
 def _copy(model: nn.Module) -> nn.Module:
     memo: dict[int, object] = {}
-    for parameter in model.parameters():
-        memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
-    for buffer in model.buffers():
-        memo[id(buffer)] = buffer.detach().clone()
+    for module in reversed(list(model.modules())):  # children before their parents
+        for parameter in module._parameters.values():
+            if parameter is not None and id(parameter) not in memo:
+                memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+        for buffer in module._buffers.values():
+            if buffer is not None and id(buffer) not in memo:
+                memo[id(buffer)] = buffer.detach().clone()
+        plain = _plain_copy(module, memo)
+        if plain is not None:
+            memo[id(module)] = plain
+        else:
+            empty = (value for value in vars(module).values() if type(value) in _CONTAINERS and not value)
+            memo.update((id(value), type(value)()) for value in empty)
     twin = copy.deepcopy(model, memo)
-    twin.eval()
+    if any(module.training for module in twin.modules()):
+        twin.eval()
     return twin.requires_grad_(False)
+
+
+_CONTAINERS = (dict, OrderedDict, set)
+
+
+def _plain_copy(module: nn.Module, memo: Mapping[int, object]) -> nn.Module | None:
+    """A copy of one of PyTorch's own modules by hand, which takes a tenth of deepcopy's time; else None.
+
+    Only where every attribute is a constant, an empty container (no hooks) or what is known by now: parameters,
+    buffers and children.
+    """
+    if not type(module).__module__.startswith("torch.nn.modules."):
+        return None
+    state: dict[str, Any] = {}
+    for name, value in vars(module).items():
+        if _is_constant(value):
+            state[name] = value
+        elif type(value) is list and _is_constant(tuple(value)):
+            state[name] = list(value)
+        elif type(value) in _CONTAINERS and not value:
+            state[name] = type(value)()
+        elif name in ("_parameters", "_buffers", "_modules"):
+            if any(each is not None and id(each) not in memo for each in value.values()):
+                return None
+            state[name] = type(value)((key, each if each is None else memo[id(each)]) for key, each in value.items())
+        else:
+            return None
+    plain = module.__class__.__new__(module.__class__)
+    vars(plain).update(state)
+    return plain
+
+
+def _is_constant(value: object) -> bool:
+    if type(value) is tuple:
+        return all(map(_is_constant, value))
+    return value is None or isinstance(value, int | float | str)
 
 
 _locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
@@ -95,10 +143,3 @@ def _borrowed(model: nn.Module) -> Iterator[None]:
                 for buffer, before in buffers:
                     if not torch.equal(buffer, before):
                         buffer.copy_(before)
-
-
-def lay_out(copied: nn.Module, layout: torch.memory_format) -> None:
-    """Lay out the convolution weights of a copied twin for rows in `layout` (in new storage, the user's stays)."""
-    for module in copied.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            module.weight.data = module.weight.data.contiguous(memory_format=layout)

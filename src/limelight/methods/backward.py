@@ -1,0 +1,264 @@
+"""Backward methods: the gradient's journey with other rules at some operators. The rules live in `limelight.rules`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ..rules import (
+    ATTN_LRP,
+    COMPOSITES,
+    CP_LRP,
+    DECONVNET,
+    DEEPLIFT,
+    GUIDED_BACKPROP,
+    Patterns,
+    Propagated,
+    Propagation,
+    composite,
+    deep_taylor,
+    excitation,
+    pattern_attribution,
+    pattern_net,
+)
+from ..rules.propagation import Entry
+from ..score import Score
+from ..streams import Streams
+from .base import Estimate, Method, Needs, require
+from .cam import GradCAM
+from .moments import Moments
+
+OnUncovered = Literal["error", "gradient"]
+
+
+@dataclass(frozen=True)
+class Backward(Method):
+    """Base of the backward methods. `on_uncovered="gradient"` lets operators without a rule keep their derivative,
+    which the notes then say; the default refuses with `UncoveredOperator`, naming the operator and the model's line."""
+
+    on_uncovered: OnUncovered = field(default="error", kw_only=True)
+
+    def __post_init__(self) -> None:
+        require(self.on_uncovered in ("error", "gradient"), self, "on_uncovered", "'error' or 'gradient'")
+
+    def rows(self, features: torch.Size) -> int | None:
+        return 1
+
+    def propagated(self, score: Score, x: Tensor, rules: Propagation, reference: Tensor | None = None) -> Propagated:
+        return score.propagate(x, rules, reference, self.on_uncovered)
+
+
+def _estimate(found: Propagated) -> Estimate:
+    return Estimate(found.values, notes=found.notes)
+
+
+@dataclass(frozen=True)
+class DeconvNet(Backward):
+    r"""The gradient with ReLU applied to what travels back, $m_x = \max(m_y, 0)$. [zeiler2014]"""
+
+    no_sum: ClassVar[str | None] = "DeconvNet shows what excites the score, its values are no shares of it"
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        return _estimate(self.propagated(score, x, DECONVNET))
+
+
+@dataclass(frozen=True)
+class GuidedBackprop(Backward):
+    r"""The gradient with both rectifications, $m_x = \max(m_y, 0)\,[x > 0]$. [springenberg2015]
+
+    Largely blind to the top layers, so to the class: compare with a randomised model before believing it.
+    """
+
+    no_sum: ClassVar[str | None] = "guided backpropagation shows what excites the score, its values are no shares of it"
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        return _estimate(self.propagated(score, x, GUIDED_BACKPROP))
+
+
+@dataclass(frozen=True)
+class GuidedGradCAM(Backward):
+    """Guided backpropagation times the upsampled Grad-CAM map. [selvaraju2017]"""
+
+    no_sum: ClassVar[str | None] = "a product of two maps promises no sum"
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(at_inputs=True, layer=True)
+
+    def rows(self, features: torch.Size) -> int | None:
+        return 2
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        where = GradCAM().run(score, x, baseline, rng)
+        what = self.propagated(score, x, GUIDED_BACKPROP)
+        return Estimate(what.values * where.values, raw=where.raw, notes=what.notes)
+
+
+@dataclass(frozen=True)
+class DeepLift(Backward):
+    r"""Multipliers of finite differences from the baseline, $\sum_i m_i (x_i - b_i) = f(x) - f(b)$. [shrikumar2017]
+
+    `rule`: "rescale" everywhere; "reveal-cancel" separates positive from negative changes of a nonlinearity's input;
+    "genomics" does so after dense layers only. Complete by construction. For a softmax classifier explain the logit
+    with CentredLogit.
+    """
+
+    rule: Literal["rescale", "reveal-cancel", "genomics"] = "rescale"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.rule in DEEPLIFT, self, "rule", ", ".join(map(repr, DEEPLIFT)))
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(baseline=True)
+
+    def rows(self, features: torch.Size) -> int | None:
+        return None  # one, and the reference's, which the examples of a pass share where it is the same
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        return _estimate(self.propagated(score, x, DEEPLIFT[self.rule], baseline))
+
+
+@dataclass(frozen=True)
+class DeepShap(Backward):
+    r"""DeepLIFT (Rescale) averaged over the baseline's references, an estimate of Shapley values. [lundberg2017]
+
+    Complete against the mean of f over the references; `stderr` is that of the mean over them.
+    """
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(baseline=True, references=True)
+
+    def rows(self, features: torch.Size) -> int | None:
+        return None  # as many as there are references
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        moments, notes = Moments(x), dict[str, None]()
+        for reference in baseline:
+            found = self.propagated(score, x, DEEPLIFT["rescale"], reference)
+            moments.add(torch.arange(len(x), device=x.device), found.values)
+            notes |= dict.fromkeys(found.notes)
+        stderr = moments.standard_error() if len(baseline) > 1 else None
+        return Estimate(moments.mean(), stderr, notes=tuple(notes))
+
+
+@dataclass(frozen=True)
+class LRP(Backward):
+    r"""Layer-wise relevance propagation by a composite of rules. [bach2015] [montavon2019]
+
+    `composite` is a name ("epsilon-plus", "epsilon-alpha2-beta1", "epsilon-gamma-box", "epsilon", "gamma", "zero", and
+    the "-flat" forms) or a Propagation of your own; `rules` are (predicate, rule) pairs put in front of it. `low` and
+    `high` bound the input for the box rule.
+    """
+
+    composite: str | Propagation = "epsilon-plus"
+    rules: tuple[Entry, ...] = ()
+    low: float = 0.0
+    high: float = 1.0
+
+    no_sum: ClassVar[str | None] = "biases and epsilon take relevance, so the values sum to less than the score"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known = isinstance(self.composite, Propagation) or self.composite in COMPOSITES
+        require(known, self, "composite", f"a Propagation or one of {', '.join(COMPOSITES)}")
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        rules = composite(self.composite, self.low, self.high) if isinstance(self.composite, str) else self.composite
+        return _estimate(self.propagated(score, x, rules.prepend(*self.rules)))
+
+
+@dataclass(frozen=True)
+class DeepTaylor(Backward):
+    r"""Deep Taylor decomposition: bias-free $z^+$, and at the first layer $w^2$, or the box rule between `low` and
+    `high` where both are given. A decomposition of a positive score. [montavon2017]"""
+
+    low: float | None = None
+    high: float | None = None
+
+    no_sum: ClassVar[str | None] = "the rules leave biases out, so the sum holds only for networks without them"
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        found = self.propagated(score, x, deep_taylor(self.low, self.high))
+        negative = (found.score <= 0).nonzero()[:, 0].tolist()
+        notes = [f"example {i}: the score is not positive, so there is nothing to decompose" for i in negative]
+        return Estimate(found.values, notes=(*found.notes, *notes))
+
+
+@dataclass(frozen=True)
+class PatternMethod(Backward):
+    """Base of the pattern methods: `patterns` come from `limelight.estimate_patterns(model, batches)`."""
+
+    patterns: Patterns | None = None
+
+    def _patterns(self) -> Patterns:
+        if self.patterns is None:
+            raise ValueError(
+                f"{type(self).__name__}.patterns=None: estimate them from data first, "
+                "patterns=limelight.estimate_patterns(model, batches)"
+            )
+        return self.patterns
+
+
+@dataclass(frozen=True)
+class PatternNet(PatternMethod):
+    """The signal the score responds to: patterns travel back in place of weights. [kindermans2018]"""
+
+    no_sum: ClassVar[str | None] = "PatternNet shows the signal's direction, not its share of the score"
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        return _estimate(self.propagated(score, x, pattern_net(self._patterns())))
+
+
+@dataclass(frozen=True)
+class PatternAttribution(PatternMethod):
+    """How much each input's signal contributes: patterns times weights travel back. [kindermans2018]"""
+
+    no_sum: ClassVar[str | None] = "pattern attribution is a root-point estimate whose sum is not promised"
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        return _estimate(self.propagated(score, x, pattern_attribution(self._patterns())))
+
+
+@dataclass(frozen=True)
+class ExcitationBackprop(Backward):
+    """Winner-take-all probability that walks down excitatory connections; `contrastive` subtracts the walk from
+    everything but the target and keeps the positive part. [zhang2018]"""
+
+    contrastive: bool = False
+
+    no_sum: ClassVar[str | None] = "the values are a probability of winning, not shares of the score"
+
+    def rows(self, features: torch.Size) -> int | None:
+        return 2 if self.contrastive else 1
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        def walk(forward: Any, rows: Tensor, reference: Tensor | None) -> Propagated:
+            return excitation(forward, rows, contrastive=self.contrastive, on_uncovered=self.on_uncovered)
+
+        return _estimate(score.propagate_by(walk, x, passes=2 if self.contrastive else 1))
+
+
+@dataclass(frozen=True)
+class AttnLRP(Backward):
+    """LRP through attention: softmax by its first-order rule, products halved, scales constant. [achtibat2024]"""
+
+    no_sum: ClassVar[str | None] = "biases and softmax take relevance, so the values sum to less than the score"
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        return _estimate(self.propagated(score, x, ATTN_LRP))
+
+
+@dataclass(frozen=True)
+class CPLRP(Backward):
+    """Conservative propagation: attention weights and normalisation scales count as constants. [ali2022]"""
+
+    no_sum: ClassVar[str | None] = "biases take relevance, so the values sum to less than the score"
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        return _estimate(self.propagated(score, x, CP_LRP))

@@ -1,0 +1,144 @@
+"""Affine operators, y = W x + b, in one form: forward with other weights, and transposed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from limelight.rules.call import Call, active
+from limelight.rules.names import CONVOLUTIONS
+
+Map = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
+Transpose = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """An operator that is linear in `x` and in `weight`, with values and weights free to be replaced.
+
+    `forward(x, weight, bias)` evaluates it, `transpose(weight, v)` is $W^\\top v$ with the shape of `x`.
+    `channel` is the axis of the weight that runs over the outputs, or None where there is no such axis;
+    `groups` splits that axis for grouped transposed convolutions. `name` tells operators of one pass apart.
+    """
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    forward: Map
+    transpose: Transpose
+    channel: int | None = 0
+    groups: int = 1
+    name: str = ""
+
+    def scaled(self, scale: Tensor, shift: Tensor) -> "Affine":
+        """The same operator followed by `scale * y + shift` per output channel (a folded batch norm)."""
+        assert self.channel is not None
+        w = self.weight
+        if self.groups > 1:  # (in, out / groups, ...): the outputs of group g belong to the g-th block of inputs
+            blocks = w.view(self.groups, -1, *w.shape[1:])
+            factor = scale.view(self.groups, 1, -1, *[1] * (w.ndim - 2))
+            weight = (blocks * factor).view_as(w)
+        else:
+            shape = [1] * w.ndim
+            shape[self.channel] = -1
+            weight = w * scale.view(shape)
+        return replace(self, weight=weight, bias=shift if self.bias is None else self.bias * scale + shift)
+
+
+def affine(call: Call) -> Affine:
+    """View a call of kind `"affine"` as an Affine of its one varying operand."""
+    if call.name == "linear":
+        x, weight = call.operands
+        return Affine(x.detach().to(weight.dtype), weight.detach(), _detached(call.bias), F.linear, _linear_transpose)
+    if call.name in CONVOLUTIONS:
+        return _convolution(call)
+    # A product of an activation with a constant: the constant is the weight.
+    operands = call.operands
+    index = 1 if len(operands) == 2 and active(operands[1]) else 0
+    x = operands[index].detach()
+    if len(operands) == 1:
+
+        def alone(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            out: Tensor = call.run(x) * weight
+            return out
+
+        return Affine(x, x.new_ones(()), None, alone, _general_transpose(alone, x), channel=None)
+
+    def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        out: Tensor = call.run(weight, x) if index else call.run(x, weight)
+        return out if bias is None else out + bias
+
+    weight = operands[1 - index].detach()
+    last = weight.ndim - 1 if index == 0 and call.name in ("matmul", "mm") and weight.ndim == 2 else None
+    return Affine(x, weight, None, product, _general_transpose(product, x), channel=last)
+
+
+def _detached(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach()
+
+
+def _linear_transpose(weight: Tensor, v: Tensor) -> Tensor:
+    return v.matmul(weight)
+
+
+def _general_transpose(forward: Map, x: Tensor) -> Transpose:
+    def transpose(weight: Tensor, v: Tensor) -> Tensor:
+        with torch.enable_grad():
+            z = torch.zeros_like(x).requires_grad_()
+            (out,) = torch.autograd.grad(forward(z, weight, None), z, v)
+        return out
+
+    return transpose
+
+
+def _convolution(call: Call) -> Affine:
+    given = call.bound()
+    weight = call.args[1].detach()
+    x = call.args[0].detach().to(weight.dtype)
+    spatial = weight.ndim - 2
+    transposed = bool(given.get("transposed", call.name.startswith("conv_transpose")))
+    groups = int(given.get("groups", 1))
+
+    def per_axis(key: str, default: int) -> list[int]:
+        value = given.get(key, default)
+        values = [int(value)] * spatial if isinstance(value, int) else [int(v) for v in value]
+        return values * spatial if len(values) == 1 else values
+
+    stride, dilation, output_padding = (
+        per_axis("stride", 1),
+        per_axis("dilation", 1),
+        per_axis("output_padding", 0),
+    )
+    if isinstance(given.get("padding"), str) or x.ndim == spatial + 1:  # "same", or a picture without a batch axis
+        extra = {k: v for k, v in call.kwargs.items() if k != "bias"}
+
+        def same(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            out: Tensor = call.func(x, weight, bias, *call.args[3:], **extra)
+            return out
+
+        transpose = _general_transpose(same, x)
+        return Affine(x, weight, _detached(call.bias), same, transpose, int(transposed), groups if transposed else 1)
+    padding = per_axis("padding", 0)
+
+    def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return torch.convolution(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups)
+
+    def back(weight: Tensor, v: Tensor) -> Tensor:
+        out: Tensor = torch.ops.aten.convolution_backward(
+            v,
+            x,
+            weight,
+            None,
+            stride,
+            padding,
+            dilation,
+            transposed,
+            output_padding,
+            groups,
+            [True, False, False],
+        )[0]
+        return out
+
+    return Affine(x, weight, _detached(call.bias), convolve, back, int(transposed), groups if transposed else 1)

@@ -1,0 +1,119 @@
+"""The backward pass by rules, from a score function to an attribution."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from limelight.rules.engine import Handed, OnUncovered, Propagate, jvp, stabilised
+from limelight.rules.propagation import Propagation
+from limelight.rules.tape import OtherPath, Tape
+
+
+@dataclass(frozen=True)
+class Propagated:
+    """What a backward pass found. `values` and `multiplier` have the input's shape, `score` one number per row.
+
+    `absorbed` is the relevance, summed over all rows, that stayed inside softmax (AttnLRP's rule has a constant term).
+    """
+
+    values: Tensor
+    multiplier: Tensor
+    score: Tensor
+    reference_score: Tensor | None
+    notes: tuple[str, ...]
+    absorbed: float = 0.0
+
+
+def multipliers(
+    forward: Callable[[Tensor], Tensor],
+    x: Tensor,
+    propagation: Propagation,
+    *,
+    reference: Tensor | None = None,
+    on_uncovered: OnUncovered = "error",
+    at: Callable[[], Tensor] | None = None,
+) -> Propagated:
+    """Propagate the score of every row of `x` backwards by the propagation's rules.
+
+    `forward(rows) -> (rows,)` scores each row; the parameters it uses must not require gradients. `reference`
+    (one row or one per row of `x`) is needed by propagations that compare with one. `at()` is asked after the
+    forward pass for an intermediate tensor to stop at, and the answer then has that tensor's shape.
+
+    Raises UncoveredOperator where the model uses an operator that has no rule, OtherPath where the reference takes
+    another path through the model's code, ValueError for a missing reference.
+    """
+    if propagation.needs_reference and reference is None:
+        raise ValueError(f"{propagation.name} compares with a reference: pass reference=")
+    if not propagation.needs_reference:
+        return _propagate(forward, x, propagation, None, on_uncovered, at)
+    assert reference is not None
+    if at is not None:
+        raise ValueError(f"{propagation.name} is read at the input only: at= goes with methods without a reference")
+    if reference.shape[0] not in (1, x.shape[0]) or reference.shape[1:] != x.shape[1:]:
+        raise ValueError(f"reference has shape {tuple(reference.shape)}: it must be one row or one per row of x")
+    try:
+        return _propagate(forward, x, propagation, reference, on_uncovered, at)
+    except OtherPath:
+        if reference.shape[0] == x.shape[0]:
+            raise
+        # A shared reference row cannot follow a model that folds its rows into other axes: repeat it.
+        repeated = reference.expand_as(x).contiguous()
+        return _propagate(forward, x, propagation, repeated, on_uncovered, at)
+
+
+def _propagate(
+    forward: Callable[[Tensor], Tensor],
+    x: Tensor,
+    propagation: Propagation,
+    reference: Tensor | None,
+    on_uncovered: OnUncovered,
+    at: Callable[[], Tensor] | None,
+) -> Propagated:
+    tape, reference_score = Tape(), None
+    if reference is not None:
+        with torch.no_grad(), Propagate(propagation, None, tape, on_uncovered):
+            reference_score = forward(reference.detach().clone())
+        tape.rewind()
+    leaf = x.detach().clone().requires_grad_()
+    run = Propagate(propagation, leaf, tape, on_uncovered)
+    with torch.enable_grad(), run:
+        score = forward(leaf.clone())  # a clone: the model may write into its input
+    tape.finish()
+    if score.shape != x.shape[:1]:
+        raise ValueError(f"forward returned shape {tuple(score.shape)} for {x.shape[0]} rows: one number a row needed")
+    if not score.requires_grad:
+        raise ValueError("the score does not depend on the input through differentiable operators")
+    run.audit(score)
+    run.forget()
+    wrt = leaf if at is None else at()
+    start = torch.ones_like(score) if propagation.start == "score" else 1 / stabilised(score.detach(), 1e-12)
+    (found,) = torch.autograd.grad(score, wrt, start, retain_graph=run.hands_over, allow_unused=True)
+    multiplier = torch.zeros_like(wrt) if found is None else found
+    values = multiplier
+    if propagation.answer == "relevance":
+        values = multiplier * (wrt.detach() if reference is None else x - reference)
+        if at is None:
+            values = values + handed_down(leaf, run.handed)
+    if reference_score is not None and run.normalised:
+        ratio = values.flatten(1).abs().sum(1) / (score.detach() - reference_score).abs().clamp(min=1e-300)
+        run.note(f"health ratio sum|C|/|score - reference score|: {ratio.max().item():.3g} at most")
+    if run.absorbed:
+        run.note(f"softmax absorbed {run.absorbed:.3g} of the {score.sum().item():.3g} that all rows score together")
+    return Propagated(values, multiplier, score.detach(), reference_score, tuple(run.notes), run.absorbed)
+
+
+def handed_down(root: Tensor, handed: Sequence[Handed]) -> Tensor:
+    """Carry relevance found at first layers' inputs down to the model's input.
+
+    What lies between is normalisation, padding, reordering: $a_i = c_i x_{p(i)} + d_i$. Each $R_i$ goes to its
+    pixel p(i); dividing by $c_i$ before the transposed map undoes its scale, so that the sum is kept.
+    """
+    total = torch.zeros_like(root)
+    for hand in handed:
+        c = jvp(hand.at, root, torch.ones_like(root))
+        share = torch.where(c == 0, 0.0, hand.relevance / torch.where(c == 0, 1.0, c))
+        (down,) = torch.autograd.grad(hand.at, root, share, retain_graph=True)
+        total = total + down
+    return total.detach()

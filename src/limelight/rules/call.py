@@ -1,0 +1,226 @@
+"""One call of an operator, seen by a rule: what it is, what varies, and how to run it again."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from limelight.rules.names import (
+    ACTIVATIONS,
+    AVERAGES,
+    BATCH_NORMS,
+    CONVOLUTIONS,
+    DROPOUTS,
+    MATRIX_PRODUCTS,
+    MAX_POOLS,
+    NORMALISATIONS,
+    PLAIN,
+    SOFTMAXES,
+)
+
+Kind = Literal[
+    "affine", "activation", "sum", "product", "quotient", "normalisation", "batch_norm", "softmax", "max",
+    "maximum", "where", "plain", "refused", "unknown",
+]  # fmt: skip
+
+# Names of the leading arguments, for the operators whose tensors may come as keywords.
+_CONV = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+_TRANSPOSED = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
+_NATIVE = ("input", "weight", "bias", "running_mean", "running_var")
+SIGNATURES: dict[str, tuple[str, ...]] = {
+    **{f"conv{n}d": _CONV for n in (1, 2, 3)},
+    **{f"conv_transpose{n}d": _TRANSPOSED for n in (1, 2, 3)},
+    "convolution": (*_CONV[:6], "transposed", "output_padding", "groups"),
+    "linear": ("input", "weight", "bias"),
+    "bilinear": ("input1", "input2", "weight", "bias"),
+    "addmm": ("input", "mat1", "mat2"),
+    "baddbmm": ("input", "batch1", "batch2"),
+    "addbmm": ("input", "batch1", "batch2"),
+    "addcmul": ("input", "tensor1", "tensor2"),
+    "addcdiv": ("input", "tensor1", "tensor2"),
+    "lerp": ("input", "end", "weight"),
+    "where": ("condition", "input", "other"),
+    "batch_norm": ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"),
+    "torch.batch_norm": (*_NATIVE, "training", "momentum", "eps", "cudnn_enabled"),
+    "instance_norm": (
+        "input", "running_mean", "running_var", "weight", "bias", "use_input_stats", "momentum", "eps",
+    ),
+    "torch.instance_norm": (*_NATIVE, "use_input_stats", "momentum", "eps", "cudnn_enabled"),
+    "layer_norm": ("input", "normalized_shape", "weight", "bias", "eps"),
+    "group_norm": ("input", "num_groups", "weight", "bias", "eps"),
+    "rms_norm": ("input", "normalized_shape", "weight", "eps"),
+    "softmax": ("input", "dim"),
+    "log_softmax": ("input", "dim"),
+    "logsumexp": ("input", "dim", "keepdim"),
+    "max": ("input", "dim", "keepdim"),
+    "min": ("input", "dim", "keepdim"),
+    "amax": ("input", "dim", "keepdim"),
+    "amin": ("input", "dim", "keepdim"),
+    "var": ("input", "dim"),
+    "std": ("input", "dim"),
+    "norm": ("input", "p", "dim", "keepdim"),
+    "linalg_vector_norm": ("input", "p", "dim", "keepdim"),
+    "linalg_norm": ("input", "p", "dim", "keepdim"),
+    "bmm": ("input", "mat2"),
+    "mm": ("input", "mat2"),
+    "mv": ("input", "vec"),
+    "dropout": ("input", "p", "training"),
+}  # fmt: skip
+_BINARY = ("input", "other")
+_SYNONYMS = {"input": ("self",), "other": ("tensor", "exponent", "tensor2"), "dim": ("axis",), "p": ("ord",)}
+_TWO_OPERANDS = frozenset(
+    {
+        "mul",
+        "matmul",
+        "bmm",
+        "mm",
+        "mv",
+        "dot",
+        "rmatmul",
+        "div",
+        "add",
+        "sub",
+        "rsub",
+        "pow",
+        "maximum",
+        "minimum",
+    }
+)
+
+
+def active(value: Any) -> bool:
+    """Does this value depend on the input that is being explained?"""
+    return isinstance(value, Tensor) and value.requires_grad
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """An operator's call with its arguments in canonical order.
+
+    `operands` are the tensors that a rule treats as variables (a product's factors, an activation's argument);
+    `run(*operands)` evaluates the same operator elsewhere, never in place. `reference` holds the operands that the
+    reference run had at this operator, where it was recorded.
+    """
+
+    name: str
+    func: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    in_place: bool
+    reference: tuple[Tensor, ...] = ()
+
+    @staticmethod
+    def of(
+        name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], in_place: bool
+    ) -> "Call":
+        """Move operands given by keyword to their positions."""
+        args, kwargs = tuple(args), dict(kwargs)
+        if name == "einsum" and len(args) == 2 and isinstance(args[1], (list, tuple)):
+            args = (args[0], *args[1])
+        signature = SIGNATURES.get(name, _BINARY if name in _TWO_OPERANDS else ("input",))
+        for parameter in signature[len(args) : 4 if len(signature) > 4 else len(signature)]:
+            keys = [key for key in (parameter, *_SYNONYMS.get(parameter, ())) if key in kwargs]
+            if not keys or len(args) != signature.index(parameter):
+                break
+            args = (*args, kwargs.pop(keys[0]))
+        in_place = in_place or bool(kwargs.get("inplace", False))
+        return Call(name, func, args, kwargs, in_place)
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Where the operands stand among the arguments."""
+        if self.name in _TWO_OPERANDS and self.name != "pow":
+            wanted: tuple[int, ...] = (0, 1)
+        elif self.name == "einsum":
+            wanted = tuple(range(1, len(self.args)))
+        elif self.name == "where":
+            wanted = (0, 1, 2)
+        elif (
+            self.name == "linear"
+            or self.name in CONVOLUTIONS
+            or (self.name in ("max", "min") and len(self.args) > 1 and isinstance(self.args[1], Tensor))
+        ):
+            wanted = (0, 1)
+        else:
+            wanted = (0,)
+        return tuple(i for i in wanted if i < len(self.args) and isinstance(self.args[i], Tensor))
+
+    @cached_property
+    def operands(self) -> tuple[Tensor, ...]:
+        return tuple(self.args[i] for i in self.positions)
+
+    def run(self, *operands: Tensor) -> Any:
+        """The operator at other operands, never writing into them."""
+        args = list(self.args)
+        for position, operand in zip(self.positions, operands, strict=True):
+            args[position] = operand.clone() if self.in_place and position == 0 else operand
+        return self.func(*args, **self.kwargs)
+
+    def bound(self) -> dict[str, Any]:
+        """All arguments by name."""
+        return {**dict(zip(SIGNATURES[self.name], self.args, strict=False)), **self.kwargs}
+
+    @cached_property
+    def kind(self) -> Kind:
+        """What rules see in this call, once it is known which operands vary."""
+        name, varying = self.name, [active(operand) for operand in self.operands]
+        if name == "linear" or name in CONVOLUTIONS or name in MATRIX_PRODUCTS:
+            weighs = name not in MATRIX_PRODUCTS  # linear and convolutions, where only the input may vary alone
+            if not 1 <= len(varying) <= 2 or active(self.bias) or (weighs and not varying[0]):
+                return "unknown"
+            return "product" if len(varying) == 2 and all(varying) else "affine"
+        if name == "mul":
+            return "product" if len(varying) == 2 and all(varying) else "plain"
+        if name == "div":
+            if self.kwargs.get("rounding_mode") is not None:
+                return "refused"
+            return "quotient" if len(varying) == 2 and varying[1] else "plain"
+        if name in ("add", "sub", "rsub") or name in AVERAGES:
+            return "sum"
+        if name in ("pow", "clamp", "prelu", "rpow", "threshold") and any(active(a) for a in self.args[1:]):
+            return "unknown"
+        if name in ACTIVATIONS:
+            return "activation"
+        if name in BATCH_NORMS:
+            return "unknown" if self.bound().get("training") else "batch_norm"
+        if name in NORMALISATIONS:
+            return "normalisation"
+        if name in SOFTMAXES:
+            return "softmax"
+        if name in ("maximum", "minimum", "max", "min") and len(varying) == 2:
+            return "maximum"
+        if name in MAX_POOLS or name in ("amax", "amin", "max", "min"):
+            return "max"
+        if name == "where":
+            return "where" if len(self.args) == 3 else "plain"
+        if name in DROPOUTS:
+            return "refused" if self._is_random() else "plain"
+        if name in ("masked_fill", "masked_select") or name in PLAIN:
+            return "plain"
+        return "unknown"
+
+    def _is_random(self) -> bool:
+        """Is this dropout random? (`torch.dropout` takes `train`, `F.dropout` takes `training`.)"""
+        if len(self.args) > 2:
+            return bool(self.args[2])
+        return bool(self.kwargs.get("training", self.kwargs.get("train", True)))
+
+    @property
+    def bias(self) -> Tensor | None:
+        if self.name == "linear" or self.name in CONVOLUTIONS:
+            bias = self.args[2] if len(self.args) > 2 else self.kwargs.get("bias")
+            return bias if isinstance(bias, Tensor) else None
+        return None
+
+
+def keep_parameters_frozen(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raise if a trainable parameter is among the arguments: it would be taken for an activation."""
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, torch.nn.Parameter) and value.requires_grad:
+            raise ValueError(
+                "the forward function uses parameters that require gradients, which cannot be told from activations; "
+                "pass a frozen copy of the model (requires_grad=False for every parameter)"
+            )

@@ -1,0 +1,247 @@
+r"""LRP's rules for affine operators $z = W x + b$, as multipliers: relevance is $R = x\,m$. [bach2015] [montavon2019]
+
+Each rule answers one question: given the multiplier $g$ of the output $y$ (so $R_y = y\,g$), what is the multiplier
+of the input? $\mathrm{st}(z) = z + \epsilon\,\mathrm{sign}(z)$ with $\mathrm{sign}(0) = 1$.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from limelight.rules.affine import Affine, affine
+from limelight.rules.call import Call, active
+from limelight.rules.engine import Handed, Propagate, jvp, ruled, stabilised
+
+
+@dataclass(frozen=True)
+class LinearRule(ABC):
+    """A rule for one affine operator. It records itself as producer, so that a batch norm can fold into it."""
+
+    def __call__(self, call: Call, propagate: Propagate) -> Tensor:
+        operator = replace(affine(call), name=f"{next(propagate.counter):04d}.{call.name}")
+        value = call.run(*(operand.detach() for operand in call.operands))
+        varying = next(operand for operand in call.operands if active(operand))
+        return self.attach(operator, value, varying, call, propagate)
+
+    def attach(self, operator: Affine, value: Tensor, x: Tensor, call: Call, propagate: Propagate) -> Tensor:
+        """`value` with this rule as its backward, remembered as the operator's output."""
+
+        def pull(g: Tensor, value: Tensor, x: Tensor) -> tuple[Tensor | None, ...]:
+            dtype = operator.weight.dtype  # under autocast the operator's own output is of a lower one
+            return (self.multiplier(operator, value.to(dtype), g.to(dtype)).to(x.dtype),)
+
+        pull.is_affine = True  # type: ignore[attr-defined]
+        # The output's copy: an in-place activation may overwrite the output itself.
+        out = ruled(value, pull, [x], [value.clone(), x])
+        propagate.entered = True
+        propagate.produced(out, call, Folding(self, operator, x))
+        return out
+
+    @abstractmethod
+    def multiplier(self, operator: Affine, y: Tensor, g: Tensor) -> Tensor:
+        """The input's multiplier from the output `y` and its multiplier `g`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Folding:
+    """What a batch norm needs in order to join the affine operator before it."""
+
+    rule: LinearRule
+    operator: Affine
+    x: Tensor
+
+
+@dataclass(frozen=True)
+class Epsilon(LinearRule):
+    r"""$m = W^\top (g\,y / \mathrm{st}(y))$. A larger epsilon absorbs more of contradictory evidence. [bach2015]"""
+
+    epsilon: float = 1e-6
+
+    def multiplier(self, operator: Affine, y: Tensor, g: Tensor) -> Tensor:
+        return operator.transpose(operator.weight, g * (y / stabilised(y, self.epsilon)))
+
+
+@dataclass(frozen=True)
+class Zero(Epsilon):
+    """LRP-0: Epsilon with just enough to divide by. [bach2015]"""
+
+    epsilon: float = 1e-9
+
+
+def _parts(x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The positive and the negative part of x; None for the latter where nothing is negative (after a ReLU)."""
+    return (x.clamp(min=0), x.clamp(max=0)) if bool((x < 0).any()) else (x, None)
+
+
+def _select(x: Tensor, operator: Affine, up: list[tuple[Tensor, Tensor]], down: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Sum of transposed (weight, v) pairs: `up` for positive inputs, `down` for negative ones."""
+    above = sum((operator.transpose(w, v) for w, v in up), torch.zeros_like(x))
+    if not down:
+        return above
+    return torch.where(x < 0, sum((operator.transpose(w, v) for w, v in down), torch.zeros_like(x)), above)
+
+
+@dataclass(frozen=True)
+class AlphaBeta(LinearRule):
+    r"""$R = x\,(\alpha\,z^+\text{-shares} - \beta\,z^-\text{-shares})$ with $\alpha - \beta = 1$. [bach2015]
+
+    $z^+ = W^+ x^+ + W^- x^- + b^+$ and $z^- = W^- x^+ + W^+ x^- + b^-$; each part gets its share of $R_y$.
+    `bias=False` leaves the bias out of both.
+    """
+
+    alpha: float = 2.0
+    beta: float = 1.0
+    bias: bool = True
+    epsilon: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.alpha < 0 or self.beta < 0 or abs(self.alpha - self.beta - 1) > 1e-9:
+            raise ValueError(f"alpha={self.alpha}, beta={self.beta}: need alpha - beta = 1 and both not negative")
+
+    def multiplier(self, operator: Affine, y: Tensor, g: Tensor) -> Tensor:
+        relevance, (above, below) = g * y, _parts(operator.x)
+        out = torch.zeros_like(operator.x)
+        for factor, sign in ((self.alpha, 1), (-self.beta, -1)):
+            if factor == 0:
+                continue
+            weight = operator.weight * sign
+            same, opposite = weight.clamp(min=0) * sign, weight.clamp(max=0) * sign
+            bias = None if operator.bias is None or not self.bias else (operator.bias * sign).clamp(min=0) * sign
+            z = operator.forward(above, same, bias)
+            if below is not None:
+                z = z + operator.forward(below, opposite, None)
+            v = factor * relevance / stabilised(z, self.epsilon)
+            down = [] if below is None else [(opposite, v)]
+            out = out + _select(operator.x, operator, [(same, v)], down)
+        return out
+
+
+@dataclass(frozen=True)
+class ZPlus(AlphaBeta):
+    """Only what speaks for the output counts: alpha 1, beta 0. [montavon2017]"""
+
+    alpha: float = 1.0
+    beta: float = 0.0
+
+
+@dataclass(frozen=True)
+class Gamma(LinearRule):
+    r"""Favour what agrees with the output's sign: $\tilde w = w + \gamma w^+$ (positive outputs). [montavon2019]
+
+    Generalised to signed inputs [andeol2021]: for $y > 0$, $z = (w + \gamma w^+) x^+ + (w + \gamma w^-) x^- + b +
+    \gamma b^+$; for $y < 0$ with $w^+$ and $w^-$ exchanged.
+    """
+
+    gamma: float = 0.25
+    epsilon: float = 1e-6
+
+    def multiplier(self, operator: Affine, y: Tensor, g: Tensor) -> Tensor:
+        relevance, (above, below) = g * y, _parts(operator.x)
+        w, b = operator.weight, operator.bias
+        plus, minus = w + self.gamma * w.clamp(min=0), w + self.gamma * w.clamp(max=0)
+        up, down = [], []
+        for favoured, other, sign in ((plus, minus, 1), (minus, plus, -1)):
+            bias = None if b is None else b + self.gamma * (b * sign).clamp(min=0) * sign
+            z = operator.forward(above, favoured, bias)
+            if below is not None:
+                z = z + operator.forward(below, other, None)
+            v = torch.where(y * sign > 0, relevance, 0.0) / stabilised(z, self.epsilon)
+            up.append((favoured, v))
+            if below is not None:
+                down.append((other, v))
+        return _select(operator.x, operator, up, down)
+
+
+@dataclass(frozen=True)
+class FirstRule(LinearRule):
+    """Rules whose relevance is not a multiple of the input (it may fall on zeros): for first layers only.
+
+    They read the relevance at their operator's input and hand it to the engine, which carries it on to the pixels.
+    """
+
+    epsilon: float = field(default=1e-6, kw_only=True)
+
+    def attach(self, operator: Affine, value: Tensor, x: Tensor, call: Call, propagate: Propagate) -> Tensor:
+        if not propagate.is_first(x):
+            raise ValueError(
+                f"{self!r} redistributes relevance without regard to the input's values, which only a first layer "
+                f"allows; {call.name} with weight {tuple(operator.weight.shape)} comes after another layer. Combine it "
+                "with the predicate `first`"
+            )
+        propagate.hands_over = True
+        bounds = self.bounds(x, propagate)
+
+        def pull(g: Tensor, value: Tensor) -> tuple[Tensor | None, ...]:
+            propagate.handed.append(Handed(x, self.relevance(operator, value, g, *bounds)))
+            return (None,)
+
+        pull.is_affine = True  # type: ignore[attr-defined]
+        out = ruled(value, pull, [x], [value.clone()])
+        propagate.entered = True
+        propagate.produced(out, call, Folding(self, operator, x))
+        return out
+
+    def bounds(self, x: Tensor, propagate: Propagate) -> tuple[Tensor, ...]:
+        """What else the rule needs to know about its input while the forward pass is there."""
+        return ()
+
+    def multiplier(self, operator: Affine, y: Tensor, g: Tensor) -> Tensor:
+        raise AssertionError("first-layer rules hand relevance over")
+
+    @abstractmethod
+    def relevance(self, operator: Affine, y: Tensor, g: Tensor, *bounds: Tensor) -> Tensor:
+        """The relevance of the operator's input."""
+
+    def shares(self, operator: Affine, weight: Tensor, bias: Tensor | None, relevance: Tensor) -> Tensor:
+        """Relevance in proportion to `weight` at an input of ones."""
+        z = operator.forward(torch.ones_like(operator.x), weight, bias)
+        return operator.transpose(weight, relevance / stabilised(z, self.epsilon))
+
+
+@dataclass(frozen=True)
+class Flat(FirstRule):
+    r"""$R_i = \sum_j R_j / (\text{number of inputs of } j)$: every input counts the same. [lapuschkin2019]"""
+
+    def relevance(self, operator: Affine, y: Tensor, g: Tensor, *bounds: Tensor) -> Tensor:
+        return self.shares(operator, torch.ones_like(operator.weight), None, g * y)
+
+
+@dataclass(frozen=True)
+class WSquare(FirstRule):
+    r"""$R_i = \sum_j w_{ij}^2 / (\sum_i w_{ij}^2)\,R_j$, for inputs without bounds. [montavon2017]"""
+
+    bias: bool = True
+
+    def relevance(self, operator: Affine, y: Tensor, g: Tensor, *bounds: Tensor) -> Tensor:
+        bias = None if operator.bias is None or not self.bias else operator.bias.square()
+        return self.shares(operator, operator.weight.square(), bias, g * y)
+
+
+@dataclass(frozen=True)
+class ZBox(FirstRule):
+    r"""$R_i = \sum_j (x_i w_{ij} - l_i w_{ij}^+ - h_i w_{ij}^-) / (\sum_i \ldots)\,R_j$, x in [l, h]. [montavon2017]
+
+    `low` and `high` (numbers, or tensors that broadcast) are in the units of the model's input: a normalisation
+    inside the model is applied to them as well.
+    """
+
+    low: Any = 0.0
+    high: Any = 1.0
+
+    def bounds(self, x: Tensor, propagate: Propagate) -> tuple[Tensor, ...]:
+        root = propagate.root
+        assert root is not None
+        limits = [torch.as_tensor(limit, dtype=root.dtype, device=root.device) for limit in (self.low, self.high)]
+        low, high = (x.detach() + jvp(x, root, (limit - root).detach().expand_as(root)) for limit in limits)
+        return torch.minimum(low, high), torch.maximum(low, high)
+
+    def relevance(self, operator: Affine, y: Tensor, g: Tensor, *bounds: Tensor) -> Tensor:
+        (low, high), w = bounds, operator.weight
+        plus, minus = w.clamp(min=0), w.clamp(max=0)  # the bias drops out: b - b^+ - b^- = 0
+        terms = ((operator.x, w, 1), (low, plus, -1), (high, minus, -1))
+        z = sum((sign * operator.forward(t, part, None) for t, part, sign in terms), torch.zeros_like(y))
+        v = g * y / stabilised(z, self.epsilon)
+        return sum((sign * t * operator.transpose(part, v) for t, part, sign in terms), torch.zeros_like(low))

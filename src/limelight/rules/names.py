@@ -1,0 +1,103 @@
+"""One name for every spelling of an operator.
+
+`F.relu`, `torch.relu_`, `Tensor.relu`, `torch.ops.aten.relu.default` are all `"relu"`. The tables below say what
+kind of operator a name stands for; `call.py` refines the kind by looking at the operands (a product with a
+constant is linear, a product of two activations is not).
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch.overrides import resolve_name
+
+
+def words(text: str) -> frozenset[str]:
+    """The words of a table."""
+    return frozenset(text.split())
+
+
+# spelling -> canonical name; a trailing underscore marks one that writes into its first operand
+ALIASES = dict(
+    pair.split(":")
+    for pair in words("""
+        true_divide:div divide:div truediv:div rtruediv:rdiv multiply:mul rmul:mul subtract:sub negative:neg radd:add
+        absolute:abs clip:clamp expit:sigmoid special_expit:sigmoid log_sigmoid:logsigmoid _prelu_kernel:prelu
+        concat:cat concatenate:cat linalg_matmul:matmul spmm:mm special_logsumexp:logsumexp
+        _softmax:softmax special_softmax:softmax _log_softmax:log_softmax special_log_softmax:log_softmax
+        iadd:add_ isub:sub_ imul:mul_ itruediv:div_ idiv:div_ ipow:pow_
+        _adaptive_avg_pool2d:adaptive_avg_pool2d _adaptive_avg_pool3d:adaptive_avg_pool3d
+        _unsafe_view:view _reshape_alias:reshape _to_copy:to _convolution:convolution
+    """)
+)
+
+CONVOLUTIONS = words("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution")
+MATRIX_PRODUCTS = words("matmul bmm mm mv dot einsum rmatmul")
+RELUS = words("relu relu6 leaky_relu prelu rrelu threshold clamp clamp_min hardtanh")
+ACTIVATIONS = RELUS | words("""
+    elu selu celu gelu silu mish hardswish hardsigmoid hardshrink softshrink tanhshrink softsign sigmoid tanh softplus
+    logsigmoid clamp_max exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square pow rpow abs sin cos tan asin acos atan
+    sinh cosh asinh acosh atanh erf erfc reciprocal rdiv
+""")
+AVERAGES = words("""
+    mean sum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
+""")
+MAX_POOLS = frozenset(
+    f"{prefix}max_pool{n}d{suffix}"
+    for prefix in ("", "adaptive_")
+    for n in (1, 2, 3)
+    for suffix in ("", "_with_indices")
+)
+NORMALISATIONS = words("layer_norm group_norm instance_norm torch.instance_norm rms_norm")
+BATCH_NORMS = words("batch_norm torch.batch_norm")
+SOFTMAXES = words("softmax log_softmax logsumexp")
+DROPOUTS = words("dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout")
+
+# What makes a constant out of activations: harmless by itself, a nonlinearity in disguise once it meets one again.
+DETACHING = words("""
+    gt ge lt le eq ne greater greater_equal less less_equal not_equal isclose sign signbit heaviside logical_not
+    detach data item tolist numpy bool
+""")
+
+# Linear in their floating operand whatever the other arguments are: plain autograd is every rule's answer.
+PLAIN = words("""
+    view reshape flatten ravel unflatten permute transpose t swapaxes swapdims moveaxis movedim squeeze unsqueeze
+    expand expand_as repeat tile repeat_interleave broadcast_to broadcast_tensors contiguous clone to type type_as
+    float double half bfloat16 cpu cuda view_as reshape_as getitem select narrow slice index_select gather
+    take_along_dim chunk split split_with_sizes tensor_split hsplit vsplit dsplit unsafe_split unsafe_chunk unbind
+    cat stack hstack vstack dstack column_stack flip fliplr flipud roll rot90 pad constant_pad_nd pixel_shuffle
+    pixel_unshuffle channel_shuffle native_channel_shuffle unfold fold im2col col2im interpolate upsample
+    upsample_nearest upsample_bilinear embedding alias neg positive diagonal diag diag_embed tril triu T mT H mH
+    real setitem index_put index_add scatter_add copy cumsum atleast_1d atleast_2d atleast_3d as_strided
+    select_scatter slice_scatter meshgrid block_diag lift_fresh set_ resize_ fill_ zero_
+""") | words("""
+    new_zeros new_ones new_full new_empty new_tensor zeros_like ones_like full_like empty_like rand_like randn_like
+    shape dtype device is_cuda ndim size dim numel grad_fn grad requires_grad requires_grad_ register_hook retain_grad
+    is_floating_point is_complex is_contiguous stride is_nested is_sparse is_leaf layout names len nelement ndimension
+    data_ptr element_size storage_offset argmax argmin isnan isinf isfinite is_quantized itemsize nbytes is_mkldnn
+    is_meta is_same_size hash format repr str
+""")
+
+
+@cache
+def canonical(func: Callable[..., Any]) -> tuple[str, bool]:
+    """The operator's canonical name and whether this spelling writes into its first operand."""
+    if isinstance(func, torch._ops.OpOverload):
+        func = func.overloadpacket
+    if isinstance(func, torch._ops.OpOverloadPacket):
+        parts = ["aten", func._qualified_op_name.rsplit("::", 1)[-1]]
+    else:
+        parts = (resolve_name(func) or getattr(func, "__name__", "")).split(".")
+    if parts[-1] in ("__get__", "__set__"):
+        parts.pop()
+    name = parts[-1]
+    if name.startswith("__") and name.endswith("__"):
+        name = name.strip("_")
+    name = ALIASES.get(name, name)
+    in_place = name.endswith("_") and name not in PLAIN  # `fill_`: what it overwrites no longer matters
+    name = ALIASES.get(name.rstrip("_"), name.rstrip("_")) if in_place else name
+    # The same name with another order of arguments: torch's own functions, under those of torch.nn.functional.
+    if name in ("batch_norm", "instance_norm") and parts[-2] != "functional":
+        name = f"torch.{name}"
+    return name, in_place

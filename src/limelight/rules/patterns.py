@@ -1,0 +1,211 @@
+r"""PatternNet and PatternAttribution: the direction of the signal, estimated from data, travels back. [kindermans2018]
+
+A neuron $y = w^\top x$ reads a signal $s = a\,y$ out of its input; the weight $w$ also has to cancel distractors, so it
+does not point along $a$. From data, with $\mathrm{E}_+$ the mean where the neuron's output is positive:
+
+- linear estimator: $a = \mathrm{cov}(x, y) / w^\top \mathrm{cov}(x, y)$ with $\mathrm{cov}(x, y) = E[xy] - E[x]E[y]$;
+- two-component estimator: the same with $E_+[xy] - E_+[x]E[y]$.
+
+PatternNet sends $a$ back in place of $w$, PatternAttribution $w \odot a$.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from limelight.rules.affine import Affine
+from limelight.rules.call import Call
+from limelight.rules.engine import Propagate
+from limelight.rules.linear import Folding, LinearRule
+from limelight.rules.names import ACTIVATIONS, RELUS
+from limelight.rules.propagation import Entry, Native, Propagation, is_kind, named, relu_like
+from limelight.rules.relevance import Fold
+from limelight.rules.tape import Tape
+
+Estimator = Literal["linear", "two-component"]
+_REST: tuple[Entry, ...] = (
+    (is_kind("batch_norm"), Fold()),
+    (is_kind("sum", "max", "softmax", "product", "quotient", "normalisation"), Native()),
+    (named(*(ACTIVATIONS - RELUS)), Native()),
+)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A hash of the model's parameters and buffers, by name."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Patterns:
+    """One pattern per affine operator, in the order of the forward pass, each shaped like the operator's weight."""
+
+    tensors: dict[str, Tensor]
+    estimator: str
+    model: str
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file with the model's fingerprint in it."""
+        tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
+        save_file(tensors, str(path), metadata={"estimator": self.estimator, "model": self.model})
+
+    @staticmethod
+    def load(path: str | Path, model: nn.Module) -> "Patterns":
+        """Read patterns back. Raises ValueError if they were estimated for other weights than this model's."""
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("model") != fingerprint(model):
+                raise ValueError(f"{path} holds patterns of another model: its fingerprint is {metadata.get('model')}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+        return Patterns(tensors, metadata["estimator"], metadata["model"])
+
+
+@dataclass(frozen=True)
+class _Observe(LinearRule):
+    """Remember each affine operator of the pass; a batch norm that folds into one takes its place."""
+
+    seen: dict[str, tuple[Affine, Tensor]] = field(hash=False, compare=False)
+
+    def attach(self, operator: Affine, value: Tensor, x: Tensor, call: Call, propagate: Propagate) -> Tensor:
+        self.seen[operator.name] = (operator, value.clone())
+        return super().attach(operator, value, x, call, propagate)
+
+    def multiplier(self, operator: Affine, y: Tensor, g: Tensor) -> Tensor:
+        return operator.transpose(operator.weight, g)
+
+
+@dataclass(frozen=True)
+class _Rectified:
+    """Remember which affine operators feed a rectifier directly."""
+
+    names: set[str] = field(hash=False, compare=False)
+
+    def __call__(self, call: Call, propagate: Propagate) -> Tensor:
+        made = propagate.producer(call.operands[0])
+        if made is not None and isinstance(made.detail, Folding):
+            self.names.add(made.detail.operator.name)
+        out: Tensor = propagate.native(call, covered=True)
+        return out
+
+
+@dataclass
+class _Sums:
+    """Streaming sums in the shape of the weight, each entry over all places where that weight was used."""
+
+    operator: Affine
+    values: list[Tensor]
+
+    @staticmethod
+    def of(operator: Affine, y: Tensor, counted: Tensor) -> "_Sums":
+        x, ones = operator.x, torch.ones_like(operator.x)
+        terms = ((x, y * counted), (x, counted), (ones, counted), (ones, y), (ones, torch.ones_like(y)))
+        return _Sums(operator, [_weight_sum(operator, at, v) for at, v in terms])
+
+    def add(self, other: "_Sums") -> None:
+        self.values = [a + b for a, b in zip(self.values, other.values, strict=True)]
+
+    def pattern(self) -> Tensor:
+        xy, x, counted, y, total = self.values
+        covariance = (xy - x * y / total) / counted.clamp(min=1)
+        scale = _per_output(self.operator, self.operator.weight * covariance)
+        return torch.where(scale == 0, 0.0, covariance / torch.where(scale == 0, 1.0, scale))
+
+
+def _weight_sum(operator: Affine, x: Tensor, v: Tensor) -> Tensor:
+    """The sum of x v over every use of each weight: the weight's gradient under the cotangent v."""
+    with torch.enable_grad():
+        weight = torch.zeros_like(operator.weight).requires_grad_()
+        (found,) = torch.autograd.grad(operator.forward(x, weight, None), weight, v)
+    return found
+
+
+def _per_output(operator: Affine, weights: Tensor) -> Tensor:
+    """Sum over each output's weights, shaped to broadcast over them."""
+    if operator.channel is None:
+        raise ValueError(f"patterns need one weight vector per output; {operator.name} has none")
+    if operator.groups > 1:
+        blocks = weights.view(operator.groups, -1, *weights.shape[1:])
+        sums = blocks.sum([1, *range(3, blocks.ndim)], keepdim=True)
+        return sums.expand_as(blocks).reshape(weights.shape)
+    return weights.sum([axis for axis in range(weights.ndim) if axis != operator.channel], keepdim=True)
+
+
+def estimate_patterns(
+    forward: Callable[[Tensor], Tensor],
+    batches: Iterable[Tensor],
+    model: nn.Module,
+    estimator: Estimator = "two-component",
+) -> Patterns:
+    """Stream over batches of inputs and estimate every affine operator's pattern; memory does not grow with the data.
+
+    `forward` runs the (frozen) model on rows; `model` is only fingerprinted. Under "two-component" operators that feed
+    a rectifier use the positive regime, all others the linear estimator. Raises ValueError without any batch.
+    """
+    if estimator not in get_args(Estimator):
+        raise ValueError(f"unknown estimator {estimator!r}; there are {', '.join(get_args(Estimator))}")
+    sums: dict[str, _Sums] = {}
+    for batch in batches:
+        seen: dict[str, tuple[Affine, Tensor]] = {}
+        rectified: set[str] = set()
+        entries: tuple[Entry, ...] = (
+            (relu_like, _Rectified(rectified)),
+            (is_kind("affine"), _Observe(seen)),
+            *_REST,
+        )
+        leaf = batch.detach().clone().requires_grad_()
+        with torch.enable_grad(), Propagate(Propagation("pattern estimation", entries), leaf, Tape()):
+            forward(leaf.clone())
+        for name, (operator, y) in seen.items():
+            positive = estimator == "two-component" and name in rectified
+            found = _Sums.of(operator, y, (y > 0).to(y) if positive else torch.ones_like(y))
+            if name in sums:
+                sums[name].add(found)
+            else:
+                sums[name] = found
+    if not sums:
+        raise ValueError("no batch to estimate patterns from")
+    return Patterns({name: found.pattern() for name, found in sums.items()}, estimator, fingerprint(model))
+
+
+@dataclass(frozen=True)
+class _Pattern(LinearRule):
+    """Send the pattern back in place of the weight, or their elementwise product."""
+
+    patterns: Patterns
+    times_weight: bool
+
+    def multiplier(self, operator: Affine, y: Tensor, g: Tensor) -> Tensor:
+        pattern = self.patterns.tensors.get(operator.name)
+        if pattern is None or pattern.shape != operator.weight.shape:
+            raise ValueError(f"no pattern for {operator.name} with weight {tuple(operator.weight.shape)}: other model?")
+        pattern = pattern.to(operator.weight)
+        return operator.transpose(operator.weight * pattern if self.times_weight else pattern, g)
+
+
+def _propagation(name: str, patterns: Patterns, times_weight: bool) -> Propagation:
+    entries: tuple[Entry, ...] = (
+        (is_kind("affine"), _Pattern(patterns, times_weight)),
+        (relu_like, Native()),
+        *_REST,
+    )
+    return Propagation(name, entries, answer="multiplier", linear_nodes=False)
+
+
+def pattern_net(patterns: Patterns) -> Propagation:
+    """The signal that the score responds to, in the input's space. [kindermans2018]"""
+    return _propagation("PatternNet", patterns, False)
+
+
+def pattern_attribution(patterns: Patterns) -> Propagation:
+    """How much each input's signal contributes to the score. [kindermans2018]"""
+    return _propagation("PatternAttribution", patterns, True)

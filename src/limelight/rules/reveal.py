@@ -1,0 +1,153 @@
+r"""RevealCancel: positive and negative changes of a nonlinearity's input are propagated apart. [shrikumar2017]
+
+$$\Delta y^+ = \tfrac12\big[f(x_0 + \Delta^+) - f(x_0) + f(x_0 + \Delta^+ + \Delta^-) - f(x_0 + \Delta^-)\big]$$
+
+and $\Delta y^-$ with the signs exchanged; $m^\pm = \Delta y^\pm / \Delta^\pm$. $\Delta^\pm$ come from the affine
+operator that made the input, by the linear rule: each term $w\,\Delta$ goes to the part of its own sign.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from limelight.rules.affine import affine
+from limelight.rules.call import Call
+from limelight.rules.deeplift import RESCALE, Rescale
+from limelight.rules.engine import Propagate, ruled
+from limelight.rules.names import AVERAGES, CONVOLUTIONS
+from limelight.rules.propagation import AFFINE, Propagation, is_kind
+from limelight.rules.relevance import batch_norm_scale
+
+_SUMS = AVERAGES | {"add", "sub", "rsub"}
+Streams = tuple[Tensor, Tensor]
+# Operators that only move numbers, so that each stream goes through them as it is.
+_MOVES = frozenset(
+    {"view", "reshape", "flatten", "unflatten", "permute", "transpose", "squeeze", "unsqueeze", "contiguous", "t"}
+    | {
+        "movedim",
+        "getitem",
+        "select",
+        "narrow",
+        "flip",
+        "roll",
+        "swapaxes",
+        "clone",
+        "dropout",
+        "dropout1d",
+        "dropout2d",
+        "dropout3d",
+    }
+)
+
+
+@dataclass(frozen=True)
+class RevealCancel:
+    """The rule above for elementwise operators whose affine producer is of one of these kinds, Rescale elsewhere.
+
+    `convolutions=False` is DeepLIFT's recommendation for genomics: Rescale after convolutions, this after dense layers.
+    """
+
+    convolutions: bool = True
+
+    def __call__(self, call: Call, propagate: Propagate) -> Tensor:
+        (x,), (x0,) = call.operands, call.reference
+        maker = _maker(x, propagate)
+        if not self.convolutions and (maker is None or maker.kind != "affine" or maker.name in CONVOLUTIONS):
+            return Rescale()(call, propagate)
+        streams = _streams(x, x0, propagate)
+        up, down = (stream.detach() for stream in streams)
+        f0, f_up, f_down = call.run(x0.expand_as(x)), call.run(x0 + up), call.run(x0 + down)
+        y = call.run(x.detach())
+        m_up = _slope(call, up, ((f_up - f0) + (y - f_down)) / 2, (x0, x0 + down))
+        m_down = _slope(call, down, ((f_down - f0) + (y - f_up)) / 2, (x0, x0 + up))
+        return ruled(y, lambda g, a, b: (g * a, g * b), list(streams), [m_up, m_down])
+
+
+def _slope(call: Call, change: Tensor, effect: Tensor, starts: tuple[Tensor, Tensor]) -> Tensor:
+    """effect / change, and its limit, the mean derivative at the starts, where the change vanishes."""
+    scale = torch.maximum(starts[0].abs(), starts[1].abs())
+    near = change.abs() <= torch.finfo(change.dtype).eps ** (2 / 3) * scale
+    slope = effect / change.masked_fill(near | (change == 0), 1.0)
+    if (near | (change == 0)).any():
+        with torch.enable_grad():
+            points = [(start.expand_as(change) + change / 2).detach().requires_grad_() for start in starts]
+            derivatives = torch.autograd.grad(sum(call.run(p).sum() for p in points), points)
+        slope = torch.where(near | (change == 0), (derivatives[0] + derivatives[1]) / 2, slope)
+    return slope
+
+
+def _maker(x: Tensor, propagate: Propagate) -> Call | None:
+    """The affine operator or sum that made x, seen through batch norm and moves."""
+    made = propagate.producer(x)
+    while made is not None and not (made.call.kind in ("affine", "sum") and made.call.reference):
+        if made.call.kind != "batch_norm" and made.call.name not in _MOVES:
+            return None
+        made = propagate.producer(made.call.args[0])
+    return None if made is None else made.call
+
+
+def _streams(x: Tensor, x0: Tensor, propagate: Propagate) -> Streams:
+    """The positive and negative parts of x - x0, as differentiable functions of what made x."""
+    made = propagate.producer(x)
+    if made is None or _maker(x, propagate) is None:
+        return _signs(x - x0)
+    call = made.call
+    if call.kind == "affine":
+        return _linear_rule(call)
+    if call.kind == "sum":
+        return _sum_rule(call)
+    up, down = _streams(call.args[0], x0, propagate)
+    if call.kind == "batch_norm":
+        # A negative scale exchanges the parts, but the rule treats them alike and does not mind which is which.
+        scale = batch_norm_scale(call)[0].view(-1, *[1] * (x.ndim - 2))
+        return up * scale, down * scale
+    return call.run(up), call.run(down)
+
+
+def _signs(delta: Tensor) -> Streams:
+    """A difference in two parts; half of it counts for each where it is zero, for the sake of the derivative."""
+    value = delta.detach()
+    still = delta * (value == 0) / 2
+    return delta * (value > 0) + still, delta * (value < 0) + still
+
+
+def _sum_rule(call: Call) -> Streams:
+    """Sums and averages: each term's positive part to the positive stream; a subtracted term's to the negative."""
+    factors = (1, call.kwargs.get("alpha", 1)) if call.name != "rsub" else (call.kwargs.get("alpha", 1), 1)
+    deltas = (operand - operand0 for operand, operand0 in zip(call.operands, call.reference, strict=True))
+    parts = [_signs(delta * factor) for delta, factor in zip(deltas, factors, strict=False)]
+    if len(parts) == 2:
+        first, second = (1, -1) if call.name == "sub" else (-1, 1) if call.name == "rsub" else (1, 1)
+        (up, down), (up2, down2) = (
+            p if sign > 0 else (-p[1], -p[0]) for p, sign in zip(parts, (first, second), strict=True)
+        )
+        return up + up2, down + down2
+    if call.name in ("add", "sub"):  # a number or a constant shift: the difference is the operand's
+        return parts[0]
+    if call.name == "rsub":
+        return -parts[0][1], -parts[0][0]
+    return call.run(parts[0][0]), call.run(parts[0][1])  # an average: all its weights are positive
+
+
+def _linear_rule(call: Call) -> Streams:
+    """Terms by the sign of w * delta; an input that does not change gets half of both parts' multipliers."""
+    operator = affine(call)
+    index = next(i for i, operand in enumerate(call.operands) if operand.requires_grad)
+    delta = (call.operands[index] - call.reference[index]).to(operator.weight.dtype)  # lower under autocast
+    value, w = delta.detach(), operator.weight
+    plus, minus = w.clamp(min=0), w.clamp(max=0)
+    above, below = delta * (value > 0), delta * (value < 0)
+    # Zero-valued; only its derivative w / 2 in each stream counts.
+    still = operator.forward(delta * (value == 0), w / 2, None)
+    up = operator.forward(above, plus, None) + operator.forward(below, minus, None) + still
+    down = operator.forward(above, minus, None) + operator.forward(below, plus, None) + still
+    return up, down
+
+
+def _reveal(rule: RevealCancel) -> Propagation:
+    return replace(RESCALE, taped=RESCALE.taped | AFFINE | _SUMS, producers=True).prepend((is_kind("activation"), rule))
+
+
+REVEAL_CANCEL, GENOMICS = _reveal(RevealCancel()), _reveal(RevealCancel(convolutions=False))
+DEEPLIFT = {"rescale": RESCALE, "reveal-cancel": REVEAL_CANCEL, "genomics": GENOMICS}

@@ -1,0 +1,159 @@
+"""The page's table of operators and rules, read from the code: `python -m limelight.rules.table` writes it there."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from limelight.rules.call import Call, Kind
+from limelight.rules.composites import ATTN_LRP, COMPOSITES
+from limelight.rules.deeplift import RESCALE
+from limelight.rules.engine import Propagate
+from limelight.rules.guided import GUIDED_BACKPROP
+from limelight.rules.names import (
+    ACTIVATIONS,
+    AVERAGES,
+    BATCH_NORMS,
+    CONVOLUTIONS,
+    DROPOUTS,
+    MATRIX_PRODUCTS,
+    MAX_POOLS,
+    NORMALISATIONS,
+    PLAIN,
+    SOFTMAXES,
+)
+from limelight.rules.opened import _OPENED
+from limelight.rules.propagation import Native, Propagation, Rule
+
+PAGE = Path(__file__).parents[3] / "docs" / "rules.md"
+BEGIN = "<!-- written by `python -m limelight.rules.table` -->"
+END = "<!-- end of what is written -->"
+
+COLUMNS: dict[str, Propagation] = {
+    "DeepLift": RESCALE,
+    "LRP (epsilon-plus)": COMPOSITES["epsilon-plus"],
+    "GuidedBackprop": GUIDED_BACKPROP,
+    "AttnLRP": ATTN_LRP,
+}
+_KINDS: dict[Kind, str] = {
+    "affine": "affine, constant weights",
+    "activation": "elementwise",
+    "sum": "sum, average",
+    "product": "product of two activations",
+    "quotient": "quotient by an activation",
+    "batch_norm": "batch norm, evaluating",
+    "normalisation": "normalisation by its own statistics",
+    "softmax": "softmax",
+    "max": "maximum over positions",
+    "maximum": "maximum of two activations",
+    "where": "where",
+    "refused": "random or rounded",
+}
+_NAMES = (
+    ACTIVATIONS
+    | AVERAGES
+    | BATCH_NORMS
+    | CONVOLUTIONS
+    | DROPOUTS
+    | MATRIX_PRODUCTS
+    | MAX_POOLS
+    | NORMALISATIONS
+    | SOFTMAXES
+    | {"linear", "mul", "div", "add", "sub", "rsub", "where"}
+    | {"maximum", "minimum", "max", "min", "amax", "amin"}
+)
+
+_ALONE = "Left alone by every method, as are products and quotients with constants and dropout that is switched off"
+
+
+@dataclass(frozen=True)
+class _Inside:
+    """Stands in for the engine: an operator somewhere in the middle of a network."""
+
+    def is_first(self, *operands: torch.Tensor) -> bool:
+        return False
+
+
+def _calls(name: str) -> Iterator[Call]:
+    """Calls of this operator with one and with two operands that vary; nothing is run."""
+    x, constant = torch.zeros(1, requires_grad=True), torch.zeros(1)
+    lead: tuple[Any, ...] = ("",) if name == "einsum" else (constant > 0,) if name == "where" else ()
+    options: list[dict[str, Any]] = [{}]
+    if name in DROPOUTS:
+        options = [{"training": False}, {"training": True}]
+    elif name == "div":
+        options = [{}, {"rounding_mode": "floor"}]
+    for tensors in ((x, constant), (x, x)) if name not in AVERAGES | MAX_POOLS | DROPOUTS else ((x,),):
+        for keywords in options:
+            yield Call.of(name, torch.add, (*lead, *tensors), keywords, False)
+    if name in ("max", "min"):
+        yield Call.of(name, torch.add, (x,), {}, False)
+
+
+def _rules(call: Call, propagation: Propagation) -> Rule | None:
+    return propagation.rule(call, cast(Propagate, _Inside()))
+
+
+def _rows() -> dict[tuple[Kind, tuple[str, ...]], set[str]]:
+    """Operators' names by kind and by the rules that answer for them."""
+    rows: dict[tuple[Kind, tuple[str, ...]], set[str]] = {}
+    for name in sorted(_NAMES):
+        for call in _calls(name):
+            if call.kind in _KINDS:
+                cells = tuple(_cell(_rules(call, each)) for each in COLUMNS.values())
+                rows.setdefault((call.kind, cells), set()).add(name)
+    order = list(_KINDS)
+    return dict(sorted(rows.items(), key=lambda row: (order.index(row[0][0]), sorted(row[1]))))
+
+
+def _cell(rule: Rule | None) -> str:
+    if rule is None:
+        return "refused"
+    return "gradient" if isinstance(rule, Native) else type(rule).__name__
+
+
+def _legend() -> Iterator[str]:
+    """Each rule of the table with the first paragraph of what it says about itself."""
+    found = {type(rule) for each in COLUMNS.values() for _, rule in each.entries if not isinstance(rule, Native)}
+    for rule in sorted(found, key=lambda rule: rule.__name__):
+        yield f"- `{rule.__name__}`: {' '.join((rule.__doc__ or '').split(chr(10) * 2)[0].split())}"
+
+
+def operator_table() -> str:
+    """Markdown: kinds of operators, their names, and the rule that each method has for them."""
+    lines = [f"| operators | names | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 2) + "|"]
+    for (kind, cells), names in _rows().items():
+        lines.append(f"| {_KINDS[kind]} | {_listed(names)} | {' | '.join(cells)} |")
+    lines += ["", *_legend(), ""]
+    lines += [f"Taken apart, so that the rules see what is inside: {_listed(_OPENED)}.", ""]
+    lines += [f"{_ALONE}: {_listed(PLAIN)}."]
+    return "\n".join(lines) + "\n"
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names))
+
+
+def written(page: str) -> str:
+    """The page with the table between its markers. Raises ValueError where they are missing."""
+    head, begin, rest = page.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"the page lacks its markers {BEGIN} and {END}")
+    return f"{head}{BEGIN}\n\n{operator_table()}\n{END}{tail}"
+
+
+def main() -> int:
+    if not PAGE.is_file():
+        print(f"{PAGE}: no such page; run this in a checkout of the project", file=sys.stderr)
+        return 2
+    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    print(f"wrote {PAGE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

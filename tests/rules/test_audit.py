@@ -1,0 +1,144 @@
+"""No operator without a rule passes for one: everything that could hide a nonlinearity raises, or is noted."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from limelight.rules import (
+    ATTN_LRP,
+    CP_LRP,
+    DECONVNET,
+    DEEPLIFT,
+    EXCITATION,
+    GUIDED_BACKPROP,
+    Propagation,
+    UncoveredOperator,
+    composite,
+    deep_taylor,
+    multipliers,
+)
+from tests.rules.helpers import constant
+
+BEFORE, AFTER = constant(5, 5, seed=1), constant(5, seed=2)
+METHODS = [*DEEPLIFT.values(), GUIDED_BACKPROP, DECONVNET, composite("epsilon"), composite("epsilon-alpha2-beta1")]
+METHODS += [ATTN_LRP, CP_LRP, EXCITATION, deep_taylor()]
+
+
+class Rectifier(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0] * (ctx.saved_tensors[0] > 0)
+
+
+def _in_a_worker_thread(x: Tensor) -> Tensor:
+    """What nn.DataParallel does: the module runs in threads that inherit gradient mode, but no mode of ours."""
+    found: list[Tensor] = []
+
+    def work() -> None:
+        with torch.enable_grad():
+            found.append(torch.relu(x))
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    worker.join()
+    return found[0]
+
+
+def _overwritten(x: Tensor) -> Tensor:
+    y = x.clone()
+    y[y < 0] = 0
+    return y
+
+
+_lstm = nn.LSTM(5, 5).double().requires_grad_(False)
+HIDDEN: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "jit.script": (torch.jit.script(nn.ReLU()), "ReluBackward0"),
+    "jit.trace": (torch.jit.trace(nn.ReLU(), torch.ones(2, 5).double()), "ReluBackward0"),
+    "custom Function": (Rectifier.apply, "RectifierBackward"),
+    "worker thread": (_in_a_worker_thread, "ReluBackward0"),
+    "x * (x > 0)": (lambda x: x * (x > 0), "mul with a mask"),
+    "x * (x > 0).to(x)": (lambda x: x * (x > 0).to(x), "mul with a mask"),
+    "x * x.gt(0).float()": (lambda x: x * torch.gt(x, 0).double(), "mul with a mask"),
+    "x * x.detach()": (lambda x: x * x.detach(), "mul with a mask"),
+    "masked_fill": (lambda x: x.masked_fill(x < 0, 0.0), "masked_fill with a mask"),
+    "x[x < 0] = 0": (_overwritten, "setitem with a mask"),
+    "sort": (lambda x: x.sort(-1)[0], "sort"),
+    "cumprod": (lambda x: x.cumprod(-1), "cumprod"),
+    "random dropout": (lambda x: F.dropout(x, 0.5, training=True), "dropout"),
+    "torch.lstm": (lambda x: _lstm(x.unsqueeze(0))[0][0], "lstm"),
+}
+
+
+def _score(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda rows: torch.mv(f(F.linear(rows, BEFORE)), AFTER)
+
+
+def _given(propagation: Propagation) -> dict[str, Tensor]:
+    return {"reference": constant(3, 5, seed=4)} if propagation.needs_reference else {}
+
+
+@pytest.mark.parametrize("propagation", METHODS, ids=lambda p: p.name)
+@pytest.mark.parametrize("name", HIDDEN)
+def test_hidden_nonlinearity_is_refused_or_noted(name: str, propagation: Propagation) -> None:
+    f, operator = HIDDEN[name]
+    score, x = _score(f), constant(3, 5, seed=3)
+    with pytest.raises(UncoveredOperator) as caught:
+        multipliers(score, x, propagation, **_given(propagation))
+    assert caught.value.operator.startswith(operator)
+    assert propagation.name in str(caught.value)
+    found = multipliers(score, x, propagation, on_uncovered="gradient", **_given(propagation))
+    assert any(operator in note and "plain gradient" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    "f", [lambda x: torch.maximum(x, torch.zeros(()).double()), lambda x: torch.where(x > 0, x, 0.0)]
+)
+@pytest.mark.parametrize("propagation", [GUIDED_BACKPROP, DECONVNET], ids=lambda p: p.name)
+def test_rectifiers_in_disguise_are_refused_by_rectifier_rules(f: Any, propagation: Propagation) -> None:
+    with pytest.raises(UncoveredOperator, match=r"maximum|where"):
+        multipliers(_score(f), constant(3, 5), propagation)
+
+
+@pytest.mark.parametrize("name", ["jit.script", "worker thread"])
+def test_linear_operators_out_of_sight_are_refused_by_linear_rules(name: str) -> None:
+    """A convolution inside TorchScript would get LRP-0 whatever the composite says."""
+    linear = nn.Linear(5, 5).double().requires_grad_(False)
+    hidden = torch.jit.script(linear)
+    with pytest.raises(UncoveredOperator, match="Addmm"):
+        multipliers(lambda rows: torch.mv(hidden(rows), AFTER), constant(2, 5), composite("epsilon-plus"))
+    multipliers(lambda rows: torch.mv(hidden(rows), AFTER), constant(2, 5), GUIDED_BACKPROP)
+
+
+def test_the_error_names_the_line_of_the_model() -> None:
+    def hidden(x: Tensor) -> Tensor:
+        return x.cumprod(-1)  # the line to be named
+
+    with pytest.raises(UncoveredOperator) as caught:
+        multipliers(_score(hidden), constant(2, 5), composite("epsilon"))
+    assert caught.value.where == f"{__file__}:{hidden.__code__.co_firstlineno + 1}, in hidden"
+
+
+def test_trainable_parameters_are_refused() -> None:
+    layer = nn.Linear(5, 5).double()
+    with pytest.raises(ValueError, match="frozen copy"):
+        multipliers(lambda rows: layer(rows).sum(1), constant(2, 5), composite("epsilon"))
+
+
+def test_a_score_that_ignores_the_input_is_an_error() -> None:
+    with pytest.raises(ValueError, match="does not depend on the input"):
+        multipliers(lambda rows: rows.detach().sum(1), constant(2, 5), GUIDED_BACKPROP)
+
+
+def test_one_number_a_row() -> None:
+    with pytest.raises(ValueError, match="one number a row"):
+        multipliers(lambda rows: rows, constant(2, 5), GUIDED_BACKPROP)

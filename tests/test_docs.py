@@ -1,0 +1,47 @@
+"""The pages say what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import limelight as ll
+from limelight.rules.table import PAGE, operator_table, written
+
+PAGES = [PAGE]
+
+
+def test_table_of_rules_is_the_codes() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == written(page), f"{PAGE.name} is out of date; rewrite it: python -m limelight.rules.table"
+
+
+def test_table_names_every_method_and_operator() -> None:
+    table = operator_table()
+    for word in ("DeepLift", "LRP", "GuidedBackprop", "AttnLRP", "`relu`", "`conv2d`", "`layer_norm`", "`matmul`"):
+        assert word in table
+    assert not [line for line in table.splitlines() if line.endswith((": ", ": ."))]  # every rule says what it does
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_examples_run(page: Path) -> None:
+    examples = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert examples
+    for example in examples:
+        exec(compile(example, str(page), "exec"), {"__name__": "example"})
+
+
+def test_the_users_rule_of_the_page_is_used() -> None:
+    """`weight_of` finds the layer in the copy that the explanation runs."""
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[0], names)
+    x = torch.rand(1, 3, 16, 16)
+    mine, flat = (
+        ll.explain(names["model"], x, method, target=2).values
+        for method in (names["method"], ll.LRP("epsilon-plus-flat"))
+    )
+    torch.testing.assert_close(mine, flat)
