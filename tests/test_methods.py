@@ -114,7 +114,8 @@ def test_rows_are_counted_where_the_model_is_called_and_forecast(method: ll.Meth
     if forecast is not None:
         own = 3 * (forecast - method.needs.at_inputs)  # the gradient at the input comes with the clean pass
         compared = 1 if method.needs.baseline else 0  # f(b), the same for the whole batch
-        assert a.forward_rows == 3 + own + compared + 1  # f(x), the method's own, f(b), the probe
+        clean = 0 if method.needs.told else 3  # a lone method that tells f(x) itself needs no pass beside its own
+        assert a.forward_rows == clean + own + compared + 1  # f(x), the method's own, f(b), the probe
         assert a.backward_rows == (0 if not method.needs.gradients else 3 * forecast)
 
 
@@ -155,13 +156,12 @@ class Failing(nn.Module):
             if calls[0] == at:
                 raise error
 
-        self._tick = tick
+        net.body.register_forward_hook(lambda *_: tick())
 
     def forward(self, x: Tensor) -> Tensor:
         self.calls += 1
-        y: Tensor = self.net.stem(x)  # type: ignore[operator, union-attr]
-        self._tick()
-        return self.net(x) + 0 * y.sum()
+        y: Tensor = self.net(x)
+        return y
 
 
 @every_case
@@ -281,6 +281,52 @@ def test_a_panel_shares_the_clean_pass() -> None:
         alone = ll.explain(conv_net(), pictures(4), method, target=0)
         same(p[method], alone)
         assert (p[method].forward_rows, p[method].backward_rows) == (alone.forward_rows, alone.backward_rows)
+
+
+@pytest.mark.parametrize(
+    ("method", "forward", "backward"),
+    [
+        (ll.Gradient(), 1, 1),
+        (ll.GradCAM(), 1, 1),
+        (ll.DeconvNet(), 1, 1),
+        (ll.GuidedBackprop(), 1, 1),
+        (ll.LRP(), 1, 1),
+        (ll.DeepTaylor(), 1, 1),
+        (ll.ExcitationBackprop(), 1, 1),
+        (ll.ExcitationBackprop(contrastive=True), 2, 2),
+        (ll.GuidedGradCAM(), 2, 2),
+        (ll.DeepLift(), 2, 1),  # the reference and the picture
+        (ll.DeepShap(), 4 + 2, 2),  # two references and the picture beside each, and a probe: they share passes
+    ],
+    ids=repr,
+)
+def test_rows_of_one_picture_and_class(method: ll.Method, forward: int, backward: int) -> None:
+    spy = Counting(conv_net())
+    baseline = ll.Samples(pictures(5, seed=3), n=2) if isinstance(method, ll.DeepShap) else 0.0
+    a = ll.explain(spy, pictures(1), method, target=0, baseline=baseline)
+    assert (spy.rows, spy.backward_rows) == (forward, backward) == (a.forward_rows, a.backward_rows)
+
+
+@pytest.mark.parametrize("method", [ll.DeepLift(), ll.DeepShap(), ll.LRP(), ll.DeconvNet()], ids=repr)
+def test_a_lone_backward_method_reports_what_a_panel_reports(method: ll.Method) -> None:
+    """It makes no clean pass of its own, yet f(x), f(b), outputs and cost are the same, whatever the classes."""
+    net, x = conv_net(), pictures()
+    for baseline in (0.0, ll.Samples(pictures(5, seed=3), n=2), ll.Noise(seed=4)):
+        alone = ll.explain(net, x, method, target=[0, 1, 2], baseline=baseline)
+        panel = ll.explain(
+            net, x, [ll.IntegratedGradients(ll.Midpoint(4)), method], target=[0, 1, 2], baseline=baseline
+        )
+        beside = panel[method]
+        same(alone, beside)
+        with torch.no_grad():
+            torch.testing.assert_close(alone.score, net(x)[range(3), [0, 1, 2]])
+            torch.testing.assert_close(alone.outputs, net(x))
+        torch.testing.assert_close(alone.score, beside.score)
+        assert (alone.forward_rows, alone.backward_rows) == (beside.forward_rows, beside.backward_rows)
+        torch.testing.assert_close(alone.baseline_score, beside.baseline_score, equal_nan=True)
+        if method.needs.baseline:
+            expected = panel["integrated-gradients"].baseline_score
+            torch.testing.assert_close(alone.baseline_score, expected)
 
 
 def test_memory_is_flat_in_the_number_of_nodes() -> None:

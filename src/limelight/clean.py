@@ -37,10 +37,12 @@ def clean_pass(
     layer: str | None,
     choose_layer: bool,
     layer_gradient: bool,
+    measure: bool,
 ) -> Clean:
     """Run x `(batch, *features)` once, forward and (where asked) backward to the input and to the layer.
 
-    With `choose_layer` the layer is found during the same forward pass: the last one with a spatial map.
+    With `choose_layer` the layer is found during the same forward pass: the last one with a spatial map. With
+    `measure` the rows of later passes are chosen by what this one's activations weigh.
     """
     trace: Trace | None = None
     notes: tuple[str, ...] = ()
@@ -48,10 +50,10 @@ def clean_pass(
     def run(rows: Tensor, examples: Tensor) -> Outcome:
         nonlocal trace, layer, notes
         known = (layer,) if layer and layer_gradient else ()
-        if trace is not None or not runner.differentiable:
+        if trace is not None or not runner.differentiable or not (choose_layer or measure):
             return runner.once(rows, examples, target, gradient, known, layer_gradient)
         pick = choose_layer and layer is None
-        with traced(runner.module) as seen:
+        with traced(runner.modules) as seen:
             outcome = runner.once(
                 rows,
                 examples,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+Modules = Mapping[str, nn.Module]  # by dotted name, as `dict(model.named_modules())`
 
 
 @dataclass
@@ -43,14 +45,13 @@ class Trace:
 
 
 @contextmanager
-def traced(module: nn.Module) -> Iterator[Trace]:
-    """Watch a forward pass of the twin: every module's output shape, none of its values."""
+def traced(modules: Modules) -> Iterator[Trace]:
+    """Watch a forward pass of the twin with these modules: every module's output shape, none of its values."""
     trace = Trace()
     handles = []
-    for name, child in module.named_modules():
+    for name, child in modules.items():
         if name and not isinstance(child, torch.jit.ScriptModule):  # TorchScript takes no hooks
-            leaf = next(child.children(), None) is None
-            handles.append(child.register_forward_hook(_watch(trace, name, leaf)))
+            handles.append(child.register_forward_hook(_watch(trace, name, leaf=not child._modules)))
     try:
         yield trace
     finally:
@@ -93,7 +94,7 @@ def layer_name(model: nn.Module, layer: str | nn.Module) -> str:
 
 
 @contextmanager
-def captured(module: nn.Module, names: tuple[str, ...]) -> Iterator[dict[str, Tensor]]:
+def captured(modules: Modules, names: tuple[str, ...]) -> Iterator[dict[str, Tensor]]:
     """Collect the outputs of the named modules in one forward pass of the twin.
 
     The model goes on with a copy of each output, so an in-place operation that follows cannot
@@ -115,7 +116,6 @@ def captured(module: nn.Module, names: tuple[str, ...]) -> Iterator[dict[str, Te
         return hook
 
     handles = []
-    modules = dict(module.named_modules())
     try:
         for name in names:
             child = modules[name]

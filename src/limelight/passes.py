@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from .layers import captured
+from .layers import Modules, captured
 from .targets import Target
 from .twin import twin_of
 
@@ -70,9 +70,10 @@ class Runner:
             twin = self._stack.enter_context(twin_of(self._model))
             self.notes += twin.notes
             self.call = self.module = twin.module
-            _refuse_batch_statistics(twin.module)
-            _check_dtype(twin.module, self._inputs)
-            self._channels_last = _channels_last_pays(twin.module, self._inputs)
+            self.modules = dict(twin.module.named_modules())
+            _refuse_batch_statistics(self.modules)
+            _check_dtype(self.modules, self._inputs)
+            self._channels_last = _channels_last_pays(self.modules, self._inputs)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -95,14 +96,9 @@ class Runner:
         `also` may name one more activation, found during the pass, to take the gradient of.
         """
         backward = gradient or layer_gradients
-        wanted = tuple(dict.fromkeys((*layers, *filter(None, [target.layer]))))
-        with ExitStack() as stack:
-            stack.enter_context(torch.set_grad_enabled(backward))
-            leaf = rows.detach().requires_grad_(gradient or layer_gradients)
-            found = stack.enter_context(captured(self.module, wanted)) if wanted else {}
-            outputs = self._call(leaf)
-            scores = self._scores(found[target.layer] if target.layer else outputs, examples, target)
-        self._count(len(rows))
+        with torch.set_grad_enabled(backward):
+            leaf = rows.detach().requires_grad_(backward)
+            outputs, scores, found = self._scored(leaf, examples, target, layers)
         extra = also()
         if extra:
             found[extra[0]] = extra[1]
@@ -128,6 +124,17 @@ class Runner:
             {name: value.detach() for name, value in kept.items()},
             by_layer,
         )
+
+    def _scored(
+        self, leaf: Tensor, examples: Tensor, target: Target, layers: tuple[str, ...] = ()
+    ) -> tuple[Any, Tensor, dict[str, Tensor]]:
+        """Call the model on `leaf`: its outputs, the scores, and what the layers returned (the target's among them)."""
+        wanted = tuple(dict.fromkeys((*layers, *filter(None, [target.layer]))))
+        with captured(self.modules, wanted) if wanted else nullcontext({}) as found:
+            outputs = self._call(leaf)
+            scores = self._scores(found[target.layer] if target.layer else outputs, examples, target)
+        self._count(len(leaf))
+        return outputs, scores, found
 
     def _call(self, leaf: Tensor) -> Any:
         # The model gets its own copy of the rows, so an in-place first operation harms nobody. Gradients are taken in
@@ -157,20 +164,9 @@ class Runner:
         _require_finite(scores, examples, "score")
         return scores
 
-    def scorer(self, examples: Tensor, target: Target) -> Callable[[Tensor], Tensor]:
+    def scorer(self, examples: Tensor, target: Target) -> Scorer:
         """The score of each row as a function of the rows, for backward passes by rules; counts each call's rows."""
-
-        def forward(rows: Tensor) -> Tensor:
-            owner = examples if len(rows) == len(examples) else examples[:1].expand(len(rows))
-            wanted = (target.layer,) if target.layer else ()
-            with ExitStack() as stack:
-                found = stack.enter_context(captured(self.module, wanted)) if wanted else {}
-                outputs = self._call(rows)
-                scores = self._scores(found[target.layer] if target.layer else outputs, owner, target)
-            self._count(len(rows))
-            return scores
-
-        return forward
+        return Scorer(self, examples, target)
 
     def _count(self, rows: int) -> None:
         self.forward_rows += rows
@@ -238,6 +234,34 @@ class Runner:
             self.budget = max(1, min(most, _free_bytes(device) // 4 // per_row))
 
 
+@dataclass
+class Scorer:
+    """Rows to scores `(rows,)`, a row for each example or one row for all. `outputs` are those of the last call."""
+
+    runner: Runner
+    examples: Tensor
+    target: Target
+    outputs: Any = None
+    _alone: Any = None
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        owner = self.examples if len(rows) == len(self.examples) else self.examples[:1].expand(len(rows))
+        outputs, scores, found = self.runner._scored(rows, owner, self.target)
+        self.outputs = _detached(outputs)
+        if len(rows) < len(self.examples):
+            self._alone = _detached(found[self.target.layer] if self.target.layer else outputs)
+        return scores
+
+    def shared(self) -> Tensor | None:
+        """Each example's score `(n,)` of the one row that was run for all; None where outputs are no tensor."""
+        if not isinstance(self._alone, Tensor):
+            return None
+        with torch.no_grad():
+            return self.runner._scores(
+                self._alone.expand(len(self.examples), *self._alone.shape[1:]), self.examples, self.target
+            )
+
+
 def _joined(held: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
     rows, step, position = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*held, strict=True))
     return rows, step, position
@@ -271,28 +295,29 @@ def _free_bytes(device: torch.device) -> int:
         )
 
 
-def _channels_last_pays(module: nn.Module, inputs: Tensor) -> bool:
+def _channels_last_pays(modules: Modules, inputs: Tensor) -> bool:
     """Whether forward-only passes run channels-last: float32 pictures through 2-D convolutions on the CPU."""
     pictures = inputs.ndim == 4 and inputs.shape[2] * inputs.shape[3] >= 32 * 32
     return (
         pictures
         and inputs.device.type == "cpu"
         and inputs.dtype == torch.float32
-        and any(isinstance(child, nn.Conv2d) for child in module.modules())
+        and any(isinstance(module, nn.Conv2d) for module in modules.values())
     )
 
 
-def _refuse_batch_statistics(module: nn.Module) -> None:
-    for name, child in module.named_modules():
-        if isinstance(child, nn.modules.batchnorm._BatchNorm) and child.running_mean is None:
+def _refuse_batch_statistics(modules: Modules) -> None:
+    for name, module in modules.items():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
             raise ValueError(
                 f"model: {name!r} normalises by the statistics of the batch it is in (track_running_stats=False), so "
                 "an example's score depends on its neighbours; give it running statistics"
             )
 
 
-def _check_dtype(module: nn.Module, inputs: Tensor) -> None:
-    kinds = {(parameter.dtype, parameter.device) for parameter in module.parameters()}
+def _check_dtype(modules: Modules, inputs: Tensor) -> None:
+    parameters = (each for module in modules.values() for each in module._parameters.values() if each is not None)
+    kinds = {(parameter.dtype, parameter.device) for parameter in parameters}
     dtypes = sorted({dtype for dtype, _ in kinds if dtype.is_floating_point}, key=str)
     devices = sorted({device for _, device in kinds}, key=str)
     if dtypes and inputs.dtype not in dtypes and not torch.is_autocast_enabled(inputs.device.type):

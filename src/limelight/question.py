@@ -16,10 +16,11 @@ from .attribution import Attribution
 from .baselines import Baseline
 from .clean import Clean, clean_pass
 from .methods import Estimate, Method
+from .methods.base import Told
 from .passes import Runner
 from .score import Score
 from .streams import Streams
-from .targets import Logit, Target
+from .targets import ClassTarget, Logit, Target
 
 SHORTFALL = 0.05  # of f(x) - f(baseline); a map that misses more carries a caution
 
@@ -40,8 +41,17 @@ class Question:
     ) -> None:
         self.runner, self.x, self.baseline, self.references, self.seed = runner, x, baseline, references, seed
         needs = [method.needs for method in methods]
+        self._told = {method.kebab() for method in methods if self._tells(method, target)}
+        examples = torch.arange(len(x), device=x.device)
+        self.clean: Clean
+        self.at_references: Tensor | None = None
+        self.baseline_rows = 0
+        self._lone = len(methods) == 1 and bool(self._told)
+        if self._lone:  # the method's own passes will tell all that is reported
+            self.score = Score(runner, target, examples)
+            return
         reads_layer = any(each.layer for each in needs)
-        self.clean: Clean = clean_pass(
+        self.clean = clean_pass(
             runner,
             x,
             target,
@@ -49,8 +59,8 @@ class Question:
             layer=layer,
             choose_layer=reads_layer,
             layer_gradient=any(each.at_inputs and each.layer for each in needs),
+            measure=len(x) > runner.budget or any(method.rows(x.shape[1:]) != 1 for method in methods),
         )
-        examples = torch.arange(len(x), device=x.device)
         self.score = Score(
             runner,
             self.clean.target,
@@ -62,15 +72,20 @@ class Question:
             self.clean.activation,
             layers_seen=self.clean.layers_seen,
         )
-        before = runner.forward_rows
-        self.at_references = self._at_references() if any(each.baseline for each in needs) else None
-        self.baseline_rows = runner.forward_rows - before
-        if self.at_references is None and any(map(self._probe_rows, methods)):
-            self._probe(self.x.flip(-1) if len(x) == 1 else self.x[:0], [0] * (len(x) == 1))
+        compares = any(method.needs.baseline and method.kebab() not in self._told for method in methods)
+        if compares:
+            self._compare()
+        if not compares and any(map(self._probe_rows, methods)):
+            self._probe_a_neighbour()
 
     def answer(self, method: Method, rng: Streams) -> Attribution:
         before, start = _Cost.of(self.runner), time.perf_counter()
         estimate, spread = self._estimate(method, rng)
+        if self._lone:
+            self.clean = _learnt(self.score.target, estimate)
+            if self._probe_rows(method):
+                self._probe_a_neighbour()
+        at_baseline = self._at_baseline(method, estimate) if method.needs.baseline else None
         seconds = time.perf_counter() - start
         cost = _Cost.of(self.runner) - before + self._share(method)
         _require_finite(estimate, method)
@@ -82,11 +97,10 @@ class Question:
             notes.append(f"delta is NaN: {method.no_sum}")
         silent = (estimate.values.flatten(1) == 0).all(1)
         notes += [f"example {i}: the map is identically zero" for i in silent.nonzero()[:, 0].tolist()]
-        at_baseline = self.at_references if method.needs.baseline else None
         if at_baseline is None:
             notes.append("baseline_score is NaN: the method compares with no baseline")
         elif method.no_sum is None:
-            notes += _missed(estimate, self.clean.scores, at_baseline.mean(0))
+            notes += _missed(estimate, self.clean.scores, at_baseline)
         nan = torch.full_like(self.clean.scores, torch.nan)
         return Attribution(
             values=estimate.values,
@@ -94,7 +108,7 @@ class Question:
             inputs=self.x,
             target=torch.tensor(_classes(target, len(self.x))) if type(target) is Logit else target,
             score=self.clean.scores,
-            baseline_score=nan if at_baseline is None else at_baseline.mean(0),
+            baseline_score=nan if at_baseline is None else at_baseline,
             stderr=estimate.stderr,
             spread=spread,
             forward_rows=cost.forward,
@@ -132,7 +146,22 @@ class Question:
         inner = torch.stack(errors).square().mean(0) / count if errors else torch.zeros_like(spread)
         raws = [each.raw for each in found if each.raw is not None]
         stderr = (spread.square() / count + inner).sqrt()
-        return Estimate(values.mean(0), stderr, torch.stack(raws).mean(0) if raws else None, tuple(notes)), spread
+        raw = torch.stack(raws).mean(0) if raws else None
+        return Estimate(values.mean(0), stderr, raw, tuple(notes), _mean([each.told for each in found])), spread
+
+    def _at_baseline(self, method: Method, estimate: Estimate) -> Tensor:
+        """f(b) `(n,)`, over several references their mean: what the method's passes told, or passes of our own."""
+        if estimate.told is not None and estimate.told.at_baseline is not None and method.kebab() in self._told:
+            return estimate.told.at_baseline
+        if self.at_references is None:
+            self._compare()
+        assert self.at_references is not None
+        return self.at_references.mean(0)
+
+    def _compare(self) -> None:
+        before = self.runner.forward_rows
+        self.at_references = self._at_references()
+        self.baseline_rows = self.runner.forward_rows - before
 
     def _at_references(self) -> Tensor:
         """Scores `(references, batch)`; a reference shared by all examples is evaluated once for each class."""
@@ -149,6 +178,9 @@ class Question:
         return torch.stack(
             [part[torch.searchsorted(some, each)] for part, some, each in zip(found, asked, owner, strict=True)]
         )
+
+    def _probe_a_neighbour(self) -> None:
+        self._probe(self.x.flip(-1) if len(self.x) == 1 else self.x[:0], [0] * (len(self.x) == 1))
 
     def _probe(self, company: Tensor, examples: list[int]) -> Tensor:
         """Scores of `company`, run beside example 0, whose score must not change by that.
@@ -169,9 +201,16 @@ class Question:
             )
         return scores[:-1]
 
+    def _tells(self, method: Method, target: Target) -> bool:
+        """Whether the method's own passes tell f(x) and f(b), as far as they are known to fit one pass."""
+        chosen = isinstance(target, ClassTarget) and target.index is None  # only a pass at x tells the class
+        return method.needs.told and not chosen and len(self.x) <= self.runner.budget
+
     def _share(self, method: Method) -> _Cost:
         """What this method would have paid of the shared passes on its own."""
         n, needs = len(self.x), method.needs
+        if method.kebab() in self._told:
+            return _Cost(0 if self._lone else self._probe_rows(method), 0)
         compared = self.baseline_rows if needs.baseline else self._probe_rows(method)
         return _Cost(n + compared, n if needs.at_inputs else 0)
 
@@ -179,7 +218,23 @@ class Question:
         """Rows of the probe where no baseline keeps it company: none where no pass holds more than one row."""
         if len(self.x) > 1:
             return 1
-        return 0 if method.rows(self.x.shape[1:]) == 1 else 2
+        return 0 if method.needs.alone or method.rows(self.x.shape[1:]) == 1 else 2
+
+
+def _learnt(target: Target, estimate: Estimate) -> Clean:
+    """What a lone method's own passes told, in place of a clean pass."""
+    told = estimate.told
+    assert told is not None
+    outputs = told.outputs if isinstance(told.outputs, Tensor) and told.outputs.ndim <= 2 else None
+    return Clean(target, told.at_inputs, outputs, None, None, None, (), ())
+
+
+def _mean(told: list[Told | None]) -> Told | None:
+    """What the passes of several references told together."""
+    first, at_baseline = told[0], [each.at_baseline for each in told if each and each.at_baseline is not None]
+    if first is None:
+        return None
+    return replace(first, at_baseline=torch.stack(at_baseline).mean(0) if len(at_baseline) == len(told) else None)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -135,19 +135,25 @@ class Score:
             other = None if reference is None else reference[places]
             if reference is not None and other is not None and reference.stride(0) == 0:
                 other = other[:1]  # one reference for all: its activations are recorded once
-            one = backward(self.runner.scorer(self.examples[places], self.target), part, other)
+            scorer = self.runner.scorer(self.examples[places], self.target)
+            one = backward(scorer, part, other)
             self.runner.backward_rows += passes * len(part)
-            return one
+            at_reference = one.reference_score
+            if at_reference is not None and len(at_reference) < len(part):
+                at_reference = scorer.shared()
+            return replace(one, reference_score=at_reference, outputs=scorer.outputs)
 
         found = list(self.runner.safely(rows, place, run))
         references = [each.reference_score for each in found if each.reference_score is not None]
+        outputs = [each.outputs for each in found]
         return Propagated(
             torch.cat([each.values for each in found]).contiguous(),
             torch.cat([each.multiplier for each in found]).contiguous(),
             torch.cat([each.score for each in found]),
-            torch.cat(references) if references else None,
+            torch.cat(references) if len(references) == len(found) else None,
             tuple(dict.fromkeys(note for each in found for note in each.notes)),
             sum(each.absorbed for each in found),
+            torch.cat(outputs) if all(isinstance(each, Tensor) for each in outputs) else None,
         )
 
     def activations(self, rows: Tensor) -> Activation:

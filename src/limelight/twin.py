@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import copyreg
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,10 +21,9 @@ _REFUSALS = (TypeError, RuntimeError, NotImplementedError, AttributeError, Value
 
 @dataclass(frozen=True)
 class Twin:
-    """`module` runs in place of the user's model; `copied` says whether it shares no module object with it."""
+    """`module` runs in place of the user's model."""
 
     module: nn.Module
-    copied: bool
     notes: tuple[str, ...] = ()
 
 
@@ -36,31 +36,36 @@ def twin_of(model: nn.Module) -> Iterator[Twin]:
     restore, whatever interrupts us. A model that refuses to be copied is run itself, under a lock,
     and put back as it was.
     """
-    _refuse_uninitialised(model)
-    notes = ("model was in training mode: explained in eval mode",) if _training(model) else ()
+    modules = list(model.modules())
+    _refuse_uninitialised(modules)
+    notes = ("model was in training mode: explained in eval mode",) if _training(modules) else ()
     try:
-        twin = _copy(model)
+        twin = _copy(model, modules)
     except _REFUSALS as error:
         reason = f"model could not be copied ({type(error).__name__}): ran it itself, one call at a time"
         with _borrowed(model):
-            yield Twin(model, copied=False, notes=(*notes, reason))
+            yield Twin(model, (*notes, reason))
     else:
-        yield Twin(twin, copied=True, notes=notes)
+        yield Twin(twin, notes)
 
 
-def _training(model: nn.Module) -> bool:
-    return any(module.training for module in model.modules() if next(module.children(), None) is None)
+def _training(modules: list[nn.Module]) -> bool:
+    return any(module.training for module in modules if not module._modules)
 
 
-def _refuse_uninitialised(model: nn.Module) -> None:
-    for name, parameter in model.named_parameters():
-        if isinstance(parameter, nn.parameter.UninitializedParameter):
-            raise ValueError(f"model: parameter {name!r} is not initialised yet; call the model once on an input first")
+def _refuse_uninitialised(modules: list[nn.Module]) -> None:
+    for module in modules:
+        for name, parameter in module._parameters.items():
+            if isinstance(parameter, nn.parameter.UninitializedParameter):
+                raise ValueError(
+                    f"model: parameter {name!r} of a {type(module).__name__} is not initialised yet; "
+                    "call the model once on an input first"
+                )
 
 
-def _copy(model: nn.Module) -> nn.Module:
+def _copy(model: nn.Module, modules: list[nn.Module]) -> nn.Module:
     memo: dict[int, object] = {}
-    for module in reversed(list(model.modules())):  # children before their parents
+    for module in reversed(modules):  # children before their parents
         for parameter in module._parameters.values():
             if parameter is not None and id(parameter) not in memo:
                 memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
@@ -74,30 +79,37 @@ def _copy(model: nn.Module) -> nn.Module:
             empty = (value for value in vars(module).values() if type(value) in _CONTAINERS and not value)
             memo.update((id(value), type(value)()) for value in empty)
     twin = copy.deepcopy(model, memo)
-    if any(module.training for module in twin.modules()):
+    copies = list(twin.modules())
+    if any(module.training for module in copies):
         twin.eval()
-    return twin.requires_grad_(False)
+    for module in copies:  # a class may copy itself in its own way
+        for parameter in module._parameters.values():
+            if parameter is not None and parameter.requires_grad:
+                parameter.requires_grad_(False)
+    return twin
 
 
 _CONTAINERS = (dict, OrderedDict, set)
+_CONSTANTS = frozenset((type(None), bool, int, float, str))
 
 
 def _plain_copy(module: nn.Module, memo: Mapping[int, object]) -> nn.Module | None:
-    """A copy of one of PyTorch's own modules by hand, which takes a tenth of deepcopy's time; else None.
+    """A copy of a module by hand, which takes a tenth of deepcopy's time; None where that is not the same thing.
 
     Only where every attribute is a constant, an empty container (no hooks) or what is known by now: parameters,
     buffers and children.
     """
-    if not type(module).__module__.startswith("torch.nn.modules."):
+    if not _copies_by_state(type(module)):
         return None
     state: dict[str, Any] = {}
     for name, value in vars(module).items():
-        if _is_constant(value):
+        kind = type(value)
+        if kind in _CONSTANTS or (kind is tuple and _all_constant(value)):
             state[name] = value
-        elif type(value) is list and _is_constant(tuple(value)):
-            state[name] = list(value)
-        elif type(value) in _CONTAINERS and not value:
-            state[name] = type(value)()
+        elif kind in _CONTAINERS and not value:
+            state[name] = kind()
+        elif kind in (list, set) and _all_constant(value):
+            state[name] = kind(value)
         elif name in ("_parameters", "_buffers", "_modules"):
             if any(each is not None and id(each) not in memo for each in value.values()):
                 return None
@@ -109,10 +121,24 @@ def _plain_copy(module: nn.Module, memo: Mapping[int, object]) -> nn.Module | No
     return plain
 
 
-def _is_constant(value: object) -> bool:
-    if type(value) is tuple:
-        return all(map(_is_constant, value))
-    return value is None or isinstance(value, int | float | str)
+def _copies_by_state(kind: type[nn.Module]) -> bool:
+    """Whether deepcopy would do no more than copy the attributes one by one."""
+    if kind.__module__.startswith("torch.nn.modules."):
+        return True
+    return (
+        not hasattr(kind, "__deepcopy__")
+        and kind.__reduce_ex__ is object.__reduce_ex__
+        and kind.__reduce__ is object.__reduce__
+        and kind.__getstate__ is nn.Module.__getstate__
+        and kind.__setstate__ is nn.Module.__setstate__
+        and kind.__new__ is object.__new__
+        and kind not in copyreg.dispatch_table
+        and not any("__slots__" in vars(base) for base in kind.__mro__)
+    )
+
+
+def _all_constant(values: Iterable[object]) -> bool:
+    return all(type(value) in _CONSTANTS for value in values)
 
 
 _locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()

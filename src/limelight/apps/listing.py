@@ -46,12 +46,13 @@ class Layer:
 
 def layers_of(model: ImageModel, pixels: Tensor) -> tuple[list[Layer], str]:
     """The layers that run once and return a spatial map, in order of use, and the one `explain()` would choose."""
-    with torch.no_grad(), traced(model) as seen:
+    modules = dict(model.named_modules())
+    with torch.no_grad(), traced(modules) as seen:
         model(pixels)
     names = [name for name, _ in seen.maps]
     shapes = {name: shape for name, shape in seen.maps if names.count(name) == 1}
     chosen = seen.choose()[0]
-    with captured(model, tuple(shapes)) as maps:
+    with captured(modules, tuple(shapes)) as maps:
         outputs = model(pixels.requires_grad_())
     if not isinstance(outputs, Tensor) or outputs.ndim != 2:
         raise ValueError(f"model: {model.name} returns no vector of classes, whose gradient could be followed")

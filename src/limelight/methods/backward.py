@@ -27,7 +27,7 @@ from ..rules import (
 from ..rules.propagation import Entry
 from ..score import Score
 from ..streams import Streams
-from .base import Estimate, Method, Needs, require
+from .base import Estimate, Method, Needs, Told, require
 from .cam import GradCAM
 from .moments import Moments
 
@@ -44,6 +44,10 @@ class Backward(Method):
     def __post_init__(self) -> None:
         require(self.on_uncovered in ("error", "gradient"), self, "on_uncovered", "'error' or 'gradient'")
 
+    @property
+    def needs(self) -> Needs:
+        return Needs(told=True)
+
     def rows(self, features: torch.Size) -> int | None:
         return 1
 
@@ -52,7 +56,11 @@ class Backward(Method):
 
 
 def _estimate(found: Propagated) -> Estimate:
-    return Estimate(found.values, notes=found.notes)
+    return Estimate(found.values, notes=found.notes, told=_told(found))
+
+
+def _told(found: Propagated) -> Told:
+    return Told(found.score, found.reference_score, found.outputs)
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ class GuidedGradCAM(Backward):
 
     @property
     def needs(self) -> Needs:
-        return Needs(at_inputs=True, layer=True)
+        return Needs(at_inputs=True, layer=True, alone=True)
 
     def rows(self, features: torch.Size) -> int | None:
         return 2
@@ -114,7 +122,7 @@ class DeepLift(Backward):
 
     @property
     def needs(self) -> Needs:
-        return Needs(baseline=True)
+        return Needs(baseline=True, alone=True, told=True)
 
     def rows(self, features: torch.Size) -> int | None:
         return None  # one, and the reference's, which the examples of a pass share where it is the same
@@ -132,19 +140,31 @@ class DeepShap(Backward):
 
     @property
     def needs(self) -> Needs:
-        return Needs(baseline=True, references=True)
+        return Needs(baseline=True, references=True, told=True)
 
     def rows(self, features: torch.Size) -> int | None:
-        return None  # as many as there are references
+        return None  # twice as many as there are references
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        moments, notes = Moments(x), dict[str, None]()
-        for reference in baseline:
-            found = self.propagated(score, x, DEEPLIFT["rescale"], reference)
-            moments.add(torch.arange(len(x), device=x.device), found.values)
+        moments, notes, at_baseline = Moments(x), dict[str, None](), []
+        example = torch.arange(len(x), device=x.device)
+        for references in baseline.split(max(1, score.rows_per_pass // len(x))):
+            count = len(references)
+            found = self.propagated(
+                score.select(example.repeat(count)),
+                x.repeat(count, *[1] * (x.ndim - 1)),
+                DEEPLIFT["rescale"],
+                references.flatten(0, 1),
+            )
+            for values in found.values.split(len(x)):
+                moments.add(example, values)
+            assert found.reference_score is not None
+            at_baseline += found.reference_score.split(len(x))
             notes |= dict.fromkeys(found.notes)
         stderr = moments.standard_error() if len(baseline) > 1 else None
-        return Estimate(moments.mean(), stderr, notes=tuple(notes))
+        outputs = found.outputs[: len(x)] if isinstance(found.outputs, Tensor) else found.outputs
+        told = Told(found.score[: len(x)], torch.stack(at_baseline).mean(0), outputs)
+        return Estimate(moments.mean(), stderr, notes=tuple(notes), told=told)
 
 
 @dataclass(frozen=True)
@@ -187,7 +207,7 @@ class DeepTaylor(Backward):
         found = self.propagated(score, x, deep_taylor(self.low, self.high))
         negative = (found.score <= 0).nonzero()[:, 0].tolist()
         notes = [f"example {i}: the score is not positive, so there is nothing to decompose" for i in negative]
-        return Estimate(found.values, notes=(*found.notes, *notes))
+        return Estimate(found.values, notes=(*found.notes, *notes), told=_told(found))
 
 
 @dataclass(frozen=True)
@@ -233,6 +253,10 @@ class ExcitationBackprop(Backward):
     contrastive: bool = False
 
     no_sum: ClassVar[str | None] = "the values are a probability of winning, not shares of the score"
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(alone=True, told=True)
 
     def rows(self, features: torch.Size) -> int | None:
         return 2 if self.contrastive else 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,7 +21,8 @@ class Needs:
     `gradients`: the model must be differentiable. `at_inputs`: reads the gradient at x itself (of the layer, if it
     reads one). `value`: reads f(x), which is free at the input itself and one row elsewhere. `baseline`: compares
     with the baseline; `references`: wants all its references at once, as `(references, n, *features)`, instead of
-    one at a time. `layer`: reads a layer.
+    one at a time. `layer`: reads a layer. `alone`: no pass of the method holds two points of an example, which is
+    clear where `rows` is 1. `told`: the Estimate brings f(x), and with a baseline f(b), from the method's own passes.
     """
 
     gradients: bool = True
@@ -30,17 +31,29 @@ class Needs:
     baseline: bool = False
     references: bool = False
     layer: bool = False
+    alone: bool = False
+    told: bool = False
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a method's own passes told besides its map: scores `(n,)` at x and at the baseline, the outputs at x."""
+
+    at_inputs: Tensor
+    at_baseline: Tensor | None
+    outputs: Any
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A method's answer for a batch: `values` `(n, *features)` (channel axis 1 where channels count as one),
-    `stderr` like values, `raw` the map before it was spread over the pixels."""
+    `stderr` like values, `raw` the map before it was spread over the pixels, `told` where `Needs.told`."""
 
     values: Tensor
     stderr: Tensor | None = None
     raw: Tensor | None = None
     notes: tuple[str, ...] = ()
+    told: Told | None = None
 
 
 @dataclass(frozen=True)

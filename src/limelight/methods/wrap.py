@@ -59,7 +59,7 @@ class Smoothing(Method):
 
     @property
     def needs(self) -> Needs:
-        return replace(self.inner.needs, at_inputs=False, value=False)
+        return replace(self.inner.needs, at_inputs=False, value=False, alone=False, told=False)
 
     def rows(self, features: torch.Size) -> int | None:
         inner = self.inner.rows(features)

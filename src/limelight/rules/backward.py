@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,9 @@ from limelight.rules.tape import OtherPath, Tape
 class Propagated:
     """What a backward pass found. `values` and `multiplier` have the input's shape, `score` one number per row.
 
-    `absorbed` is the relevance, summed over all rows, that stayed inside softmax (AttnLRP's rule has a constant term).
+    `reference_score` is one for every row of the reference, `outputs` what the scored model returned at x, where it
+    was told. `absorbed` is the relevance, summed over all rows, that stayed inside softmax (AttnLRP's rule has a
+    constant term).
     """
 
     values: Tensor
@@ -24,6 +27,7 @@ class Propagated:
     reference_score: Tensor | None
     notes: tuple[str, ...]
     absorbed: float = 0.0
+    outputs: Any = None
 
 
 def multipliers(
@@ -97,7 +101,8 @@ def _propagate(
         if at is None:
             values = values + handed_down(leaf, run.handed)
     if reference_score is not None and run.normalised:
-        ratio = values.flatten(1).abs().sum(1) / (score.detach() - reference_score).abs().clamp(min=1e-300)
+        # The contributions sum to the score's difference; a shared reference was scored for the first row only.
+        ratio = values.flatten(1).abs().sum(1) / values.flatten(1).sum(1).abs().clamp(min=1e-300)
         run.note(f"health ratio sum|C|/|score - reference score|: {ratio.max().item():.3g} at most")
     if run.absorbed:
         run.note(f"softmax absorbed {run.absorbed:.3g} of the {score.sum().item():.3g} that all rows score together")

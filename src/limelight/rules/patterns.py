@@ -54,6 +54,9 @@ class Patterns:
     estimator: str
     model: str
 
+    def __repr__(self) -> str:
+        return f"<{self.estimator} patterns of {len(self.tensors)} operators, model {self.model[:12]}>"
+
     def save(self, path: str | Path) -> None:
         """Write a safetensors file with the model's fingerprint in it."""
         tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
