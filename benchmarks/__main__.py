@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     start = time.perf_counter()
     effort = QUICK if asked.quick else FULL
     # Memory first: the other processes it starts would disturb the timing.
-    peaks = {nodes: peak(nodes) for nodes in (50, 500)} if "memory" in extras else {}
+    peaks = {nodes: peak(nodes) for nodes in effort.nodes} if "memory" in extras else {}
     accurate = accuracies() if "accuracy" in extras else []
     outcomes = []
     for case in cases:

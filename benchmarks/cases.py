@@ -87,9 +87,9 @@ GRAD_CAM, LAYER_GRAD_CAM = peers.pytorch_grad_cam(), peers.layer_grad_cam()
 
 CASES: tuple[Case, ...] = (
     *(Case("gradient", model, ll.Gradient(), (peers.saliency(),)) for model in BOTH),
-    *(Case("input x gradient", model, ll.InputXGradient(), (peers.input_x_gradient(),)) for model in BOTH),
-    *(Case("Grad-CAM", model, ll.GradCAM(), (GRAD_CAM,), error=rescaled) for model in BOTH),
-    *(Case("Grad-CAM, Captum's", model, ll.GradCAM(), (LAYER_GRAD_CAM,)) for model in BOTH),
+    *(Case("input x gradient", model, ll.InputXGradient(), (peers.input_x_gradient(),), quick=False) for model in BOTH),
+    *(Case("Grad-CAM", model, ll.GradCAM(), (GRAD_CAM,), error=rescaled, quick=model == LITE) for model in BOTH),
+    *(Case("Grad-CAM, Captum's", model, ll.GradCAM(), (LAYER_GRAD_CAM,), quick=model == LITE) for model in BOTH),
     Case("IG, 50 midpoints", LITE, FIFTY, peers.integrated_gradients("riemann_middle", 50)),
     Case("IG, 50 midpoints", RESNET, FIFTY, peers.integrated_gradients("riemann_middle", 50), quick=False),
     Case(
@@ -140,6 +140,7 @@ CASES: tuple[Case, ...] = (
         (peers.gradient_shap(64),),
         error=expected_error,
         baseline=of_references,
+        quick=False,
     ),
     Case("occlusion 32/16", LITE, ll.Occlusion(), peers.occlusion(32, 16)),
     Case("occlusion 32/16", RESNET, ll.Occlusion(), peers.occlusion(32, 16), target=3.0, quick=False),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import torch
 
@@ -27,8 +28,16 @@ def main(nodes: int) -> None:
     if at.x.device.type == "cuda":
         print(torch.cuda.max_memory_allocated() / 2**20)
     else:
-        unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20)
+        print(_peak_resident() / 2**20)
+
+
+def _peak_resident() -> int:
+    """Bytes. Linux hands ru_maxrss on from parent to child, so there the figure of this program image is read."""
+    if sys.platform == "linux":
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 if __name__ == "__main__":

@@ -14,16 +14,17 @@ import torch
 @dataclass(frozen=True)
 class Effort:
     """How many pairs: at least `least`, then until `seconds` are spent or there are `most`; never a new one once
-    `limit` seconds are spent."""
+    `limit` seconds are spent. `nodes`: the two numbers of nodes whose peak memory is compared."""
 
     least: int
     most: int
     seconds: float
     limit: float
+    nodes: tuple[int, int]
 
 
-QUICK = Effort(least=2, most=9, seconds=3, limit=12)
-FULL = Effort(least=5, most=31, seconds=30, limit=180)
+QUICK = Effort(least=2, most=9, seconds=3, limit=12, nodes=(16, 160))
+FULL = Effort(least=5, most=31, seconds=20, limit=90, nodes=(50, 500))
 
 
 @dataclass(frozen=True)
