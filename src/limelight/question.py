@@ -36,28 +36,29 @@ class Question:
         target: Target,
         baseline: Baseline,
         references: Tensor,
-        layer: str | None,
+        layers: tuple[str, ...],
         seed: int,
     ) -> None:
         self.runner, self.x, self.baseline, self.references, self.seed = runner, x, baseline, references, seed
         needs = [method.needs for method in methods]
-        self._told = {method.kebab() for method in methods if self._tells(method, target)}
+        # Told once the class is known, by passes that hold the whole batch as far as is known by now.
+        self._told = {method.kebab() for method in methods if method.needs.told and len(x) <= runner.budget}
+        self._chosen = isinstance(target, ClassTarget) and target.index is None  # a pass at x has to tell the class
         examples = torch.arange(len(x), device=x.device)
         self.clean: Clean
         self.at_references: Tensor | None = None
         self.baseline_rows = 0
-        self._lone = len(methods) == 1 and bool(self._told)
+        self._lone = len(methods) == 1 and bool(self._told) and not self._chosen
         if self._lone:  # the method's own passes will tell all that is reported
             self.score = Score(runner, target, examples)
             return
-        reads_layer = any(each.layer for each in needs)
         self.clean = clean_pass(
             runner,
             x,
             target,
             gradient=any(each.at_inputs and not each.layer for each in needs),
-            layer=layer,
-            choose_layer=reads_layer,
+            layers=layers,
+            read_layer=any(each.layer for each in needs),
             layer_gradient=any(each.at_inputs and each.layer for each in needs),
             measure=len(x) > runner.budget or any(method.rows(x.shape[1:]) != 1 for method in methods),
         )
@@ -65,12 +66,11 @@ class Question:
             runner,
             self.clean.target,
             examples,
-            self.clean.layer,
+            self.clean.layers,
             x,
             self.clean.scores,
             self.clean.gradient,
-            self.clean.activation,
-            layers_seen=self.clean.layers_seen,
+            self.clean.activations,
         )
         compares = any(method.needs.baseline and method.kebab() not in self._told for method in methods)
         if compares:
@@ -115,7 +115,7 @@ class Question:
             backward_rows=cost.backward,
             method=method,
             baseline=self.baseline,
-            layer=self.clean.layer if method.needs.layer else None,
+            layer=self.clean.layer if method.needs.layer else estimate.layer,
             seed=self.seed,
             versions=versions(),
             notes=tuple(dict.fromkeys(notes)),
@@ -147,7 +147,8 @@ class Question:
         raws = [each.raw for each in found if each.raw is not None]
         stderr = (spread.square() / count + inner).sqrt()
         raw = torch.stack(raws).mean(0) if raws else None
-        return Estimate(values.mean(0), stderr, raw, tuple(notes), _mean([each.told for each in found])), spread
+        told = _mean([each.told for each in found])
+        return Estimate(values.mean(0), stderr, raw, tuple(notes), told, found[0].layer), spread
 
     def _at_baseline(self, method: Method, estimate: Estimate) -> Tensor:
         """f(b) `(n,)`, over several references their mean: what the method's passes told, or passes of our own."""
@@ -201,18 +202,16 @@ class Question:
             )
         return scores[:-1]
 
-    def _tells(self, method: Method, target: Target) -> bool:
-        """Whether the method's own passes tell f(x) and f(b), as far as they are known to fit one pass."""
-        chosen = isinstance(target, ClassTarget) and target.index is None  # only a pass at x tells the class
-        return method.needs.told and not chosen and len(self.x) <= self.runner.budget
-
     def _share(self, method: Method) -> _Cost:
         """What this method would have paid of the shared passes on its own."""
         n, needs = len(self.x), method.needs
+        if self._lone:
+            return _Cost(0, 0)
         if method.kebab() in self._told:
-            return _Cost(0 if self._lone else self._probe_rows(method), 0)
+            return _Cost(n * self._chosen + self._probe_rows(method), 0)
         compared = self.baseline_rows if needs.baseline else self._probe_rows(method)
-        return _Cost(n + compared, n if needs.at_inputs else 0)
+        backward = needs.at_inputs or (needs.layer and self.clean.chosen_by_gradient)
+        return _Cost(n + compared, n if backward else 0)
 
     def _probe_rows(self, method: Method) -> int:
         """Rows of the probe where no baseline keeps it company: none where no pass holds more than one row."""
@@ -226,7 +225,7 @@ def _learnt(target: Target, estimate: Estimate) -> Clean:
     told = estimate.told
     assert told is not None
     outputs = told.outputs if isinstance(told.outputs, Tensor) and told.outputs.ndim <= 2 else None
-    return Clean(target, told.at_inputs, outputs, None, None, None, (), ())
+    return Clean(target, told.at_inputs, outputs, None)
 
 
 def _mean(told: list[Told | None]) -> Told | None:
