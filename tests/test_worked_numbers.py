@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import limelight as ll
+from limelight.methods import QUADRATURES
 
 from .networks import ReluOfDifference, conv_net, linear_net, pictures, smooth_net
 
@@ -192,6 +193,26 @@ def test_adaptive_integration_meets_its_tolerance_and_says_when_it_does_not() ->
     assert [note.split(":")[0] for note in a.notes if " converged with" in note] == ["example 0", "example 1"]
     hard = ll.IntegratedGradients(ll.RiemannRight(2), tolerance=1e-12, most_nodes=8)
     assert sum("NOT converged" in note for note in ll.explain(net, x, hard, target=0).notes) == 2
+
+
+@pytest.mark.parametrize("rule", QUADRATURES, ids=lambda rule: rule.__name__)
+def test_a_refinement_is_the_finer_rule(rule: type[ll.Quadrature]) -> None:
+    coarse = rule(3)
+    finer, kept, fresh = coarse.refined()
+    assert kept == pytest.approx(1 - sum(weight for _, weight in fresh), abs=1e-15)
+    together = sorted([*((t, kept * w) for t, w in coarse if kept), *fresh])
+    for (t, w), (expected_t, expected_w) in zip(together, sorted(finer), strict=True):
+        assert (t, w) == pytest.approx((expected_t, expected_w), abs=1e-15)
+
+
+@pytest.mark.parametrize("rule", [ll.Midpoint, ll.Trapezoid, ll.RiemannLeft, ll.RiemannRight])
+def test_nested_refinements_waste_no_row(rule: type[ll.Quadrature]) -> None:
+    net, x = conv_net(), pictures(1)
+    a = ll.explain(net, x, ll.IntegratedGradients(rule(3), tolerance=1e-12, most_nodes=27), target=0)
+    (nodes,) = {int(part.split(" nodes")[0].split()[-1]) for part in a.notes if "NOT converged" in part}
+    assert a.backward_rows == nodes > 9
+    exact = ll.explain(net, x, ll.IntegratedGradients(rule(nodes)), target=0)
+    torch.testing.assert_close(a.values, exact.values, atol=1e-12, rtol=1e-10)
 
 
 def test_smoothing_stops_each_example_by_itself() -> None:

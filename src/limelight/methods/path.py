@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -22,8 +23,9 @@ class IntegratedGradients(Method):
 
     Complete: $\sum_i A_i = f(x) - f(b)$ up to quadrature error. [sundararajan2017]
 
-    With `tolerance` the nodes are doubled, for each example by itself, until the map changes by less than
+    With `tolerance` the quadrature is refined, for each example by itself, until the map changes by less than
     the tolerance (relative L1) and |delta| is below tolerance x min(1, |f(x) - f(b)|); at most `most_nodes`.
+    All quadratures but GaussLegendre keep their earlier nodes then, so that none is wasted.
     """
 
     quadrature: Quadrature = GaussLegendre(32)
@@ -34,11 +36,9 @@ class IntegratedGradients(Method):
         require(isinstance(self.quadrature, Quadrature), self, "quadrature", "a Quadrature such as Midpoint(50)")
         require(self.tolerance is None or self.tolerance > 0, self, "tolerance", "a positive number or None")
         if self.tolerance is not None:
+            next_n = self.quadrature.refined().rule.n
             require(
-                self.most_nodes >= 2 * self.quadrature.n,
-                self,
-                "most_nodes",
-                "at least twice the quadrature's n",
+                self.most_nodes >= next_n, self, "most_nodes", f"at least {next_n}, one refinement of the quadrature"
             )
 
     @property
@@ -62,10 +62,9 @@ class IntegratedGradients(Method):
         allowed = tolerance * change_in_score.abs().clamp(max=1).maximum(floor)
         active = list(range(len(x)))
         notes = [""] * len(x)
-        rule = self.quadrature
-        while active and 2 * rule.n <= self.most_nodes:
-            rule = rule.doubled()
-            finer = _integrate(score.select(active), x[active], baseline[active], rule)
+        rule, kept, fresh = self.quadrature.refined()
+        while active and rule.n <= self.most_nodes:
+            finer = kept * values[active] + _integrate(score.select(active), x[active], baseline[active], fresh)
             change = _norm(finer - values[active]) / _norm(finer).clamp(min=torch.finfo(torch.float64).tiny)
             delta = (finer.double().flatten(1).sum(1) - change_in_score[active]).abs()
             values = values.index_copy(0, torch.tensor(active, device=x.device), finer)
@@ -73,16 +72,16 @@ class IntegratedGradients(Method):
             for row, i in enumerate(active):
                 state = "converged with" if good[row] else "NOT converged with"
                 notes[i] = (
-                    f"example {i}: {state} {rule.n} nodes, the last doubling changed the map by "
+                    f"example {i}: {state} {rule.n} nodes, the last refinement changed the map by "
                     f"{float(change[row]):.2g} and left |delta| {float(delta[row]):.2g}"
                 )
             active = [i for row, i in enumerate(active) if not good[row]]
-        unrefined = f"NOT converged: most_nodes={self.most_nodes} leaves no room to double {rule.n} nodes"
-        return Estimate(values, notes=tuple(note or f"example {i}: {unrefined}" for i, note in enumerate(notes)))
+            rule, kept, fresh = rule.refined()
+        return Estimate(values, notes=tuple(notes))
 
 
-def _integrate(score: Score, x: Tensor, baseline: Tensor, rule: Quadrature) -> Tensor:
-    points = ((torch.lerp(baseline, x, t), weight) for t, weight in rule)
+def _integrate(score: Score, x: Tensor, baseline: Tensor, nodes: Iterable[tuple[float, float]]) -> Tensor:
+    points = ((torch.lerp(baseline, x, t), weight) for t, weight in nodes)
     return (x - baseline) * score.weighted_gradient(points)
 
 

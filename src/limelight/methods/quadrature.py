@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar, NamedTuple
 
 import numpy as np
+
+
+class Refinement(NamedTuple):
+    """A finer rule whose sum is `kept` times the coarser one's plus that over the `fresh` nodes and weights."""
+
+    rule: Quadrature
+    kept: float
+    fresh: tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -25,8 +33,13 @@ class Quadrature(ABC):
         nodes, weights = self.rule()
         return zip(nodes.tolist(), weights.tolist(), strict=True)
 
-    def doubled(self) -> Self:
-        return replace(self, n=2 * self.n)
+    def refined(self) -> Refinement:
+        """Twice the nodes, all of them new; nested rules keep the nodes that they have."""
+        return self._refined(2 * self.n, 0.0, lambda k: True)
+
+    def _refined(self, n: int, kept: float, is_fresh: Callable[[int], bool]) -> Refinement:
+        finer = replace(self, n=n)
+        return Refinement(finer, kept, tuple(node for k, node in enumerate(finer) if is_fresh(k)))
 
     @abstractmethod
     def rule(self) -> tuple[np.ndarray, np.ndarray]:
@@ -53,6 +66,10 @@ class Midpoint(Quadrature):
     def rule(self) -> tuple[np.ndarray, np.ndarray]:
         return (np.arange(self.n) + 0.5) / self.n, np.full(self.n, 1 / self.n)
 
+    def refined(self) -> Refinement:
+        """Each part in three; the middle one's midpoint is the old one."""
+        return self._refined(3 * self.n, 1 / 3, lambda k: k % 3 != 1)
+
 
 @dataclass(frozen=True)
 class RiemannLeft(Quadrature):
@@ -63,6 +80,9 @@ class RiemannLeft(Quadrature):
     def rule(self) -> tuple[np.ndarray, np.ndarray]:
         return np.arange(self.n) / self.n, np.full(self.n, 1 / self.n)
 
+    def refined(self) -> Refinement:
+        return self._refined(2 * self.n, 1 / 2, lambda k: k % 2 == 1)
+
 
 @dataclass(frozen=True)
 class RiemannRight(Quadrature):
@@ -72,6 +92,9 @@ class RiemannRight(Quadrature):
 
     def rule(self) -> tuple[np.ndarray, np.ndarray]:
         return (np.arange(self.n) + 1) / self.n, np.full(self.n, 1 / self.n)
+
+    def refined(self) -> Refinement:
+        return self._refined(2 * self.n, 1 / 2, lambda k: k % 2 == 0)
 
 
 @dataclass(frozen=True)
@@ -85,3 +108,6 @@ class Trapezoid(Quadrature):
         weights = np.full(self.n, 1 / (self.n - 1))
         weights[[0, -1]] /= 2
         return np.linspace(0, 1, self.n), weights
+
+    def refined(self) -> Refinement:
+        return self._refined(2 * self.n - 1, 1 / 2, lambda k: k % 2 == 1)
