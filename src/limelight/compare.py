@@ -1,0 +1,54 @@
+"""How alike two maps are: Spearman's rank correlation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def ranks(values: Tensor) -> Tensor:
+    """Ranks from 1 along the last axis, float64; equal values share the mean of their ranks."""
+    flat = values.reshape(-1, values.shape[-1]).contiguous()
+    ordered = flat.sort(1).values
+    below = torch.searchsorted(ordered, flat)
+    up_to = torch.searchsorted(ordered, flat, right=True)
+    return ((below + up_to + 1).double() / 2).reshape(values.shape)
+
+
+def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
+    r"""Spearman's $\rho$ `(batch,)` of two batches of maps `(batch, *features)`: the correlation of their ranks.
+
+    $$\rho = \frac{\sum_i (r_i - \bar r)(s_i - \bar s)}{\sqrt{\sum_i (r_i - \bar r)^2 \sum_i (s_i - \bar s)^2}}$$
+
+    with ties averaged; in [-1, 1], NaN where either map is constant or holds NaN. Raises ValueError for maps of
+    different shapes. [spearman1904]
+    """
+    if a.shape != b.shape or a.ndim < 2:
+        raise ValueError(
+            f"maps: shapes {tuple(a.shape)} and {tuple(b.shape)}; rank correlation takes two of the same (batch, ...)"
+        )
+    return _correlation(_centred(a), _centred(b))
+
+
+def rank_correlations(maps: Sequence[Tensor]) -> Tensor:
+    """Each map with each other: `(batch, k, k)` for k batches of maps `(batch, *features)` of the same shape."""
+    first = maps[0]
+    for other in maps[1:]:
+        if other.shape != first.shape:
+            raise ValueError(f"maps: shapes {tuple(first.shape)} and {tuple(other.shape)} cannot be compared")
+    centred = [_centred(each) for each in maps]
+    rows = [torch.stack([_correlation(a, b) for b in centred], 1) for a in centred]
+    return torch.stack(rows, 1)
+
+
+def _centred(maps: Tensor) -> Tensor:
+    flat = maps.flatten(1)
+    unknown = flat.isnan().any(1, keepdim=True)
+    # The mean of n ranks is (n + 1) / 2 whatever the ties.
+    return (ranks(flat) - (flat.shape[1] + 1) / 2).masked_fill(unknown, torch.nan)
+
+
+def _correlation(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(1) / (a.square().sum(1) * b.square().sum(1)).sqrt()

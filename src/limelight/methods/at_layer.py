@@ -1,0 +1,115 @@
+"""Any gradient or path method, asked about a layer's outputs instead of the input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..grids import Grid, grid_of
+from ..score import Score
+from ..streams import Streams
+from .base import Estimate, Method, Needs, require
+from .path import IntegratedGradients
+
+
+@dataclass(frozen=True)
+class AtLayer(Method):
+    r"""Attribute to a layer's units, by any gradient or path method.
+
+    `inner` explains $h \mapsto f(x;\, \mathrm{layer} := h)$ at $h = \mathrm{layer}(x)$.
+
+    The baseline is $\mathrm{layer}(b)$, so with IntegratedGradients this is layer integrated gradients; summed over
+    positions it says how much each channel gave. The model runs whole on x with the layer's output replaced, so skip
+    connections around the layer stay as they are at x. Complete as `inner` is, with respect to the layer: the values
+    sum to $f(x) - f(x;\, \mathrm{layer} := \mathrm{layer}(b))$, which is $f(x) - f(b)$ where all paths run through
+    the layer; `notes` say where they do not.
+
+    `raw` holds a value per unit `(n, *layer)`. `values` are these where the layer has the input's shape; where it is
+    a map over the input's positions, its channels are summed and each position's value is spread linearly over the
+    pixels `(n, 1, *space)`, sums kept; any other layer's values have its own shape. `layer` None is the layer of
+    `explain(layer=...)`. Raises ValueError for an unknown layer or one that runs more than once. [sundararajan2017]
+    [dhamdhere2019]
+    """
+
+    inner: Method = field(default_factory=IntegratedGradients)
+    layer: str | None = None
+
+    def __post_init__(self) -> None:
+        require(isinstance(self.inner, Method), self, "inner", "a method such as IntegratedGradients()")
+        needs = self.inner.needs
+        fits = needs.gradients and not needs.layer and not needs.told
+        require(fits, self, "inner", "a gradient or path method, which reads no layer and has no rules of its own")
+
+    @property
+    def no_sum(self) -> str | None:  # type: ignore[override]  # the inner method's promise
+        return self.inner.no_sum
+
+    @property
+    def needs(self) -> Needs:
+        inner = self.inner.needs
+        return Needs(baseline=inner.baseline, references=inner.references, layer=self.layer is None, value=True)
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        layer = self.layer or score.layer
+        assert layer is not None  # needs.layer asked for it
+        at_x, needs = score.layer_outputs(x, layer), self.inner.needs
+        own = score.values(x)
+        inside = replace(score.at_layer(layer, x), inputs=at_x, at_inputs=own)
+        notes: list[str] = []
+        at_baseline = torch.zeros_like(at_x)  # handed over, never read
+        if needs.references:
+            at_baseline = torch.stack([score.layer_outputs(reference, layer) for reference in baseline])
+        elif needs.baseline:
+            at_baseline = score.layer_outputs(baseline, layer)
+            cut = inside.values(at_baseline)
+            notes += _around(layer, own, cut, score.values(baseline))
+            inside = replace(inside, baseline=at_baseline, at_baseline=cut)
+        found = self.inner.run(inside, at_x, at_baseline, rng)
+        grids = {each.name: each.grid for each in score.layers}
+        return replace(_placed(found, x, layer, grids.get(layer), notes), layer=layer)
+
+
+def _around(layer: str, at_x: Tensor, cut: Tensor, at_baseline: Tensor) -> list[str]:
+    """A note for each example whose score does not all run through the layer."""
+    apart = (cut - at_baseline).abs() > 1e-4 * (at_x - at_baseline).abs().maximum(at_baseline.abs())
+    return [
+        f"example {i}: the score does not all run through {layer}: with its output at the baseline's it is "
+        f"{float(cut[i]):.4g}, at the baseline {float(at_baseline[i]):.4g}; the values sum to the change "
+        f"{float(at_x[i] - cut[i]):.4g} that runs through the layer"
+        for i in apart.nonzero()[:, 0].tolist()
+    ]
+
+
+def _placed(found: Estimate, x: Tensor, layer: str, grid: Grid | None, notes: list[str]) -> Estimate:
+    """The units' values where the input's positions are, as far as the layer has any."""
+    raw, notes = found.values, [*notes, *found.notes]
+    if raw.shape == x.shape:
+        return replace(found, raw=raw, notes=tuple(notes))
+    space = x.shape[2:]
+    grid = grid or grid_of(tuple(raw.shape[1:]), tuple(space))
+    if grid is None or len(grid.space) != len(space):
+        notes.append(f"layer {layer}: no map over the input's positions; values have its shape {tuple(raw.shape[1:])}")
+        return replace(found, raw=raw, notes=tuple(notes))
+    if grid.prefix:
+        notes.append(f"layer {layer}: {grid.prefix} prefix tokens stand for no position; their share is in raw alone")
+    values, error = (
+        None if each is None else spread(grid.maps(each).sum(1, keepdim=True), space) for each in (raw, found.stderr)
+    )
+    assert values is not None
+    if error is not None:  # how the channels' errors go together is not known; in the worst case they add up
+        notes.append("stderr is an upper bound: the standard errors of the channels added up")
+    return Estimate(values, error, raw, tuple(notes))
+
+
+def spread(maps: Tensor, space: torch.Size) -> Tensor:
+    """Values `(n, channels, *map)` spread linearly over `space`, each value's shares adding up to it."""
+    for axis, size in enumerate(space, start=2):
+        unit = torch.eye(maps.shape[axis], dtype=maps.dtype, device=maps.device)[None]
+        mode = "linear" if size >= maps.shape[axis] else "area"
+        shares = F.interpolate(unit, size=size, mode=mode)[0]
+        shares = shares / shares.sum(1, keepdim=True)
+        maps = (maps.movedim(axis, -1) @ shares).movedim(-1, axis)
+    return maps.contiguous()

@@ -1,0 +1,106 @@
+"""The first term of a Taylor expansion around a root point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ..score import Score
+from ..streams import Streams
+from .base import Estimate, Method, Needs, require
+
+_REACH = 1024.0  # of the first guess |f| / |g|: how far the search for a root goes
+_GROWTH = 1.5  # from one step to the next, from an eighth of that guess on
+_CLOSE = 1e-4  # of |f(x)|: a score this small is a root
+
+
+@dataclass(frozen=True)
+class TaylorDecomposition(Method):
+    r"""Explain the score by the gradient at a root point $\tilde x$, a point where it is about nothing.
+
+    $$A_i = (x_i - \tilde x_i)\, \partial_i f(\tilde x)$$
+
+    `root="baseline"` expands around the baseline. `root="nearest"` looks for the nearest point with $f(\tilde x) = 0$
+    along the gradient at x, $\tilde x = x - t \nabla f(x)$: with up to `most_evaluations` scores it brackets the first
+    change of sign and closes in on it; where none is found the map is taken at the point with the smallest |f| seen,
+    and a note says so. The first-order term alone sums to $f(x) - f(\tilde x)$ only where f is linear in between;
+    `notes` tell the remainder. [bach2015] [montavon2017]
+    """
+
+    root: Literal["baseline", "nearest"] = "baseline"
+    most_evaluations: int = 48
+
+    no_sum: ClassVar[str | None] = "the first-order term alone; what the higher ones hold is in the notes"
+
+    def __post_init__(self) -> None:
+        require(self.root in ("baseline", "nearest"), self, "root", "'baseline' or 'nearest'")
+        require(self.most_evaluations >= 16, self, "most_evaluations", "16 or more")
+
+    @property
+    def needs(self) -> Needs:
+        if self.root == "baseline":
+            return Needs(value=True, value_at_baseline=True, baseline=True)
+        return Needs(value=True, at_inputs=True)
+
+    def rows(self, features: torch.Size) -> int | None:
+        return 1 if self.root == "baseline" else None
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        at_x, notes = score.values(x), []
+        if self.root == "baseline":
+            root, at_root = baseline, score.values(baseline)
+        else:
+            root, at_root = self._search(score, x, at_x)
+            for i in (at_root.abs() > _CLOSE * at_x.abs()).nonzero()[:, 0].tolist():
+                notes.append(
+                    f"example {i}: the search for a root did not converge: the smallest |f| along the gradient was "
+                    f"{float(at_root[i].abs()):.4g}, of f(x) = {float(at_x[i]):.4g}; take root='baseline'"
+                )
+        values = (x - root) * score.gradient(root)
+        rest = at_x.double() - at_root.double() - values.double().flatten(1).sum(1)
+        far = (x - root).flatten(1).norm(dim=1)
+        notes += [
+            f"example {i}: root at L2 distance {float(far[i]):.4g} with score {float(at_root[i]):.4g}; beyond "
+            f"the first order f(x) - f(root) has {float(rest[i]):.4g}"
+            for i in range(len(x))
+        ]
+        return Estimate(values, notes=tuple(notes))
+
+    def _search(self, score: Score, x: Tensor, at_x: Tensor) -> tuple[Tensor, Tensor]:
+        """The root found for each example, and the score there."""
+        gradient = score.gradient(x)
+        steep = gradient.flatten(1).square().sum(1)
+        found = []
+        for part in torch.arange(len(x), device=x.device).split(score.rows_per_pass):
+            first = torch.where(steep[part] > 0, at_x[part] / steep[part], 0)  # Newton's step: there, where f is linear
+            found.append(self._along(score.select(part), x[part], gradient[part], at_x[part], first))
+        best, least = (torch.cat(each) for each in zip(*found, strict=True))
+        return x - _column(best, x) * gradient, least
+
+    def _along(self, score: Score, x: Tensor, gradient: Tensor, at_x: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
+        """Steps t with the smallest |f(x - t g)| seen `(n,)`, and f there: growing steps, then bisection."""
+        best, least = torch.zeros_like(first), at_x.clone()
+        near, far = torch.zeros_like(first), torch.full_like(first, torch.nan)  # far is known once the sign changed
+        trial = first / 8
+        for _ in range(self.most_evaluations):
+            lost = far.isnan() & (trial.abs() > _REACH * first.abs())
+            active = ((least.abs() > _CLOSE * at_x.abs()) & (first != 0) & ~lost).nonzero()[:, 0]
+            if not len(active):
+                break
+            step = torch.where(far.isnan(), trial, (near + far) / 2)[active]
+            at = score.select(active).values(x[active] - _column(step, x) * gradient[active])
+            closer = at.abs() < least[active].abs()
+            best[active] = torch.where(closer, step, best[active])
+            least[active] = torch.where(closer, at, least[active])
+            over = at.sign() != at_x[active].sign()
+            far[active] = torch.where(over, step, far[active])
+            near[active] = torch.where(over, near[active], step)
+            trial = trial * _GROWTH
+        return best, least
+
+
+def _column(per_example: Tensor, like: Tensor) -> Tensor:
+    return per_example.view(-1, *[1] * (like.ndim - 1))

@@ -1,0 +1,134 @@
+"""XRAI: regions of the picture, ranked by the attribution in them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..players import Felzenszwalb, Players, Segments
+from ..score import Score, result_dtype, sum_dtype
+from ..streams import Streams
+from .base import Estimate, Method, Needs, require
+from .path import IntegratedGradients
+
+_SMOOTHING, _SMALLEST = 0.8, 150  # of the segmentation, in pixels and in pixels of area, as published
+
+
+@dataclass(frozen=True)
+class XRAI(Method):
+    r"""Rank regions by the mean attribution of the pixels that each adds, and give a pixel the value of its region.
+
+    $$s^* = \arg\max_s \frac1{|s \setminus C|} \sum_{p \in s \setminus C} M_p, \quad
+      A_p = \frac1{|s^* \setminus C|} \sum_{q \in s^* \setminus C} M_q \ \text{ for } p \in s^* \setminus C$$
+
+    with M the map of `inner`, channels summed, and C the pixels covered so far; pixels that no segment covers count as
+    one last segment. `extremes` averages M over each picture's darkest and brightest value as baselines, as published;
+    False takes the baseline of `explain()`. Segments are Felzenszwalb's at each of `scales`, grown by `dilation`
+    pixels and dropped once they would add fewer than `least` pixels; that needs scikit-image, the extra `segments`.
+    `segments=` takes a label map or other players as they are instead. A ranking of regions `(n, 1, H, W)`; the sum
+    of M within each of them is kept. Raises ValueError for inputs that are not pictures. [kapishnikov2019]
+    """
+
+    inner: Method = field(default_factory=IntegratedGradients)
+    segments: Players | Tensor | None = None
+    extremes: bool = True
+    scales: tuple[float, ...] = (50.0, 100.0, 150.0, 250.0, 500.0, 1200.0)
+    dilation: int = 5
+    least: int = 50
+
+    no_sum: ClassVar[str | None] = "XRAI ranks regions"
+
+    def __post_init__(self) -> None:
+        require(isinstance(self.inner, Method), self, "inner", "a method such as IntegratedGradients()")
+        if isinstance(self.segments, Tensor):
+            object.__setattr__(self, "segments", Segments(self.segments))
+        players = self.segments is None or isinstance(self.segments, Players)
+        require(players, self, "segments", "an integer label map (H, W), players such as Grid(7), or None")
+        require(len(self.scales) >= 1 and min(self.scales) > 0, self, "scales", "one or more positive numbers")
+        require(self.dilation >= 0, self, "dilation", "0 or a number of pixels")
+
+    @property
+    def needs(self) -> Needs:
+        compares = self.inner.needs.baseline and not self.extremes
+        return replace(self.inner.needs, baseline=compares, references=compares, alone=False, told=False)
+
+    def rows(self, features: torch.Size) -> int | None:
+        inner, needs = self.inner.rows(features), self.inner.needs
+        if inner is None or not needs.baseline:
+            return inner
+        own = needs.references or not self.extremes or needs.at_inputs or needs.value_at_baseline
+        return None if own else 2 * inner
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        if x.ndim != 4:
+            raise ValueError(f"inputs: shape {tuple(x.shape)}; XRAI ranks regions of pictures (batch, channels, H, W)")
+        maps, notes = self._maps(score, x, baseline, rng)
+        values = [_ranked(each, *self._masks(x[i : i + 1], score.examples[i : i + 1])) for i, each in enumerate(maps)]
+        return Estimate(torch.stack(values)[:, None].to(result_dtype(x)), notes=notes)
+
+    def _maps(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> tuple[Tensor, tuple[str, ...]]:
+        """M `(n, H, W)` in float64 where the device has it, and the notes of the inner method."""
+        references = baseline if self.needs.references else baseline[None]
+        if self.extremes:
+            ends = x.amin((1, 2, 3), keepdim=True), x.amax((1, 2, 3), keepdim=True)
+            references = torch.stack([end.expand_as(x) for end in ends])
+        if self.inner.needs.references:
+            found = [self.inner.run(score, x, references, rng)]
+        elif not self.inner.needs.baseline:
+            found = [self.inner.run(score, x, references[0], rng)]
+        else:
+            asked = replace(score, baseline=None, at_baseline=None)
+            found = [self.inner.run(asked, x, reference, rng) for reference in references]
+        values = torch.stack([each.values for each in found]).mean(0)
+        return values.to(sum_dtype(x)).sum(1), tuple(dict.fromkeys(note for each in found for note in each.notes))
+
+    def _masks(self, picture: Tensor, example: Tensor) -> tuple[Tensor, int]:
+        """Segments `(segments, H, W)` of one picture `(1, channels, H, W)`, and the least pixels one must add."""
+        if isinstance(self.segments, Players):
+            return _masks_of(self.segments, picture, example), 1
+        found = [_masks_of(Felzenszwalb(scale, _SMOOTHING, _SMALLEST), picture, example) for scale in self.scales]
+        return torch.cat([_dilated(masks, self.dilation) for masks in found]), self.least
+
+
+def _masks_of(players: Players, picture: Tensor, example: Tensor) -> Tensor:
+    division = players.divide(picture, example)
+    labels = division.labels[0, 0].expand(picture.shape[2:])
+    return labels == torch.arange(division.counts[0], device=labels.device)[:, None, None]
+
+
+def _dilated(masks: Tensor, radius: int) -> Tensor:
+    """Each mask grown by a disk, row of the disk by row."""
+    height, width = masks.shape[1:]
+    until = F.pad(masks, (radius + 1, radius)).cumsum(2, dtype=torch.int32)  # pixels of the mask up to each place
+    grown = masks.clone()
+    for dy in range(-radius, radius + 1):
+        half = math.isqrt(radius**2 - dy**2)
+        last, before = radius + 1 + half, radius - half
+        wide = until[..., last : last + width] > until[..., before : before + width]
+        grown[:, max(dy, 0) : height + min(dy, 0)] |= wide[:, max(-dy, 0) : height - max(dy, 0)]
+    return grown
+
+
+def _ranked(maps: Tensor, masks: Tensor, least: int) -> Tensor:
+    """The value of each pixel `(H, W)`: greedily the segment with the highest mean of `maps` over its new pixels."""
+    value, flat = maps.flatten(), masks.flatten(1)
+    left = torch.ones_like(value, dtype=torch.bool)
+    result = torch.zeros_like(value)
+    count, total = flat.sum(1), (flat * value).sum(1)
+    while bool((count >= least).any()):
+        mean = torch.where(count >= least, total / count.clamp(min=1), -torch.inf)
+        chosen = int(mean.argmax())
+        new = flat[chosen] & left
+        result[new] = value[new].mean()
+        left &= ~new
+        # Only what was just covered is taken off the others' sums.
+        count = count - flat[:, new].sum(1)
+        total = total - (flat[:, new] * value[new]).sum(1)
+    if bool(left.any()):
+        result[left] = value[left].mean()
+    return result.view_as(maps)
