@@ -1,0 +1,110 @@
+"""Models that are not PyTorch: NumPy functions, ONNX Runtime sessions, scikit-learn pipelines, remote services."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Layout = Literal["channels-first", "channels-last", "flat"]
+
+
+@dataclass(frozen=True)
+class BlackBox:
+    """A function of NumPy rows, called as a model: for methods that need no gradients.
+
+    `function` takes `(rows, *features)`, as laid out by `layout`: as they are, with the channels moved to the end,
+    or each row flattened. It returns array-like outputs `(rows, outputs)`, or `(rows,)` for a single one.
+    `retries` is how often a pass is tried again after one of the errors `retry_on`, with `wait` seconds before the
+    first, twice as long before each further try; the last error goes through. How many rows a pass holds is
+    `rows_per_pass` of `explain()`; Ctrl-C in a sampling method keeps what was sampled by then, which the notes say.
+    """
+
+    function: Callable[[np.ndarray], Any]
+    layout: Layout = "channels-first"
+    retries: int = 0
+    wait: float = 1.0
+    retry_on: tuple[type[Exception], ...] = (ConnectionError, TimeoutError)
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise TypeError(
+                f"model: BlackBox.function is {type(self.function).__name__}, which is not callable; for an ONNX "
+                "session use BlackBox.from_onnx, for an estimator of scikit-learn BlackBox.from_sklearn"
+            )
+        if self.layout not in ("channels-first", "channels-last", "flat"):
+            raise ValueError(f"model: BlackBox.layout={self.layout!r}; use 'channels-first', 'channels-last' or 'flat'")
+        if self.retries < 0:
+            raise ValueError(f"model: BlackBox.retries={self.retries}; use 0 or more")
+
+    @staticmethod
+    def from_onnx(model: Any, output: str | None = None, providers: Sequence[str] | None = None) -> BlackBox:
+        """An ONNX model of one input: an `onnxruntime.InferenceSession`, or the path of a file (extra `onnx`).
+
+        `output` names the output to read, the first by default; rows are cast to the type of the model's input.
+        Raises ValueError for several inputs or an unknown output.
+        """
+        session = _session(model, providers) if isinstance(model, str | Path) else model
+        inputs, outputs = session.get_inputs(), [each.name for each in session.get_outputs()]
+        if len(inputs) != 1:
+            raise ValueError(
+                f"model: the ONNX model has the inputs {[each.name for each in inputs]}; use one of one input"
+            )
+        if output is not None and output not in outputs:
+            raise ValueError(f"model: the ONNX model has no output {output!r}; it has {', '.join(outputs)}")
+        kinds = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
+        if inputs[0].type not in kinds:
+            raise ValueError(f"model: the ONNX model takes {inputs[0].type}; use one that takes {', '.join(kinds)}")
+        name, kind, wanted = inputs[0].name, kinds[inputs[0].type], output or outputs[0]
+        return BlackBox(lambda rows: session.run([wanted], {name: rows.astype(kind)})[0])
+
+    @staticmethod
+    def from_sklearn(estimator: Any, layout: Layout = "flat") -> BlackBox:
+        """A fitted estimator or pipeline of scikit-learn: its class probabilities, else its decision function, else
+        what it predicts. Rows are flattened for it (`layout`), channels first.
+
+        Raises TypeError for what has none of these.
+        """
+        for name in ("predict_proba", "decision_function", "predict"):
+            method = getattr(estimator, name, None)
+            if callable(method):
+                return BlackBox(method, layout)
+        raise TypeError(
+            f"model: {type(estimator).__name__} has no predict_proba, decision_function or predict; pass a fitted "
+            "estimator or pipeline"
+        )
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        given = rows.detach().cpu()
+        array = (given.float() if given.dtype == torch.bfloat16 else given).numpy()
+        if self.layout == "channels-last":
+            array = np.ascontiguousarray(np.moveaxis(array, 1, -1))
+        elif self.layout == "flat":
+            array = array.reshape(len(array), -1)
+        outputs = np.asarray(self._patiently(array))
+        if outputs.dtype.kind not in "fiub":
+            raise TypeError(f"model: the black box returned {outputs.dtype}, not numbers of shape (rows, outputs)")
+        found = torch.from_numpy(np.array(outputs, dtype=np.float64))  # a copy: the function may reuse its memory
+        return (found[:, None] if found.ndim == 1 else found).to(rows.device, rows.dtype)
+
+    def _patiently(self, array: np.ndarray) -> Any:
+        for attempt in range(self.retries):
+            try:
+                return self.function(array)
+            except self.retry_on:
+                time.sleep(self.wait * 2**attempt)
+        return self.function(array)
+
+
+def _session(path: str | Path, providers: Sequence[str] | None) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError("model: ONNX models need onnxruntime: pip install 'limelight[onnx]'") from error
+    return onnxruntime.InferenceSession(str(path), providers=list(providers or ["CPUExecutionProvider"]))

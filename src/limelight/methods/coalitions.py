@@ -1,0 +1,186 @@
+"""A game: players who are present or absent, and the score of each coalition of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..players import Players, default_players
+from ..score import Score, result_dtype
+from ..streams import Streams
+from .base import Estimate, Method, Needs, require
+
+_MOST_CELLS = 2**26  # of one table of coalitions: 64 MiB of booleans
+
+
+class Game:
+    """v(S) for each example of a batch: the score of the input where the players outside S are as in the baseline.
+
+    `empty`, `full` `(n,)` are v of nobody and of everybody, float64 on the CPU like all that is computed here.
+    `counts` are the numbers of players, `spent` the coalitions that were run for each example.
+    """
+
+    def __init__(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams, players: Players) -> None:
+        self._score, self._x, self._baseline, self.rng = score, x, baseline, rng
+        self.division = players.divide(x, score.examples)
+        self.counts = self.division.counts
+        self.full, self.empty = score.values(x).double().cpu(), score.values(baseline).double().cpu()
+        self.change = self.full - self.empty
+        self.interrupted = False
+        self._readers = _readers(score, baseline, rng, self.division.labels)
+        self._known: list[dict[bytes, float]] = [{} for _ in self.counts]
+        for i, count in enumerate(self.counts):
+            nobody, everybody = _keys(torch.tensor([[False] * count, [True] * count]))
+            self._known[i] |= {nobody: float(self.empty[i]), everybody: float(self.full[i])}
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def worth(self, asked: Sequence[Tensor]) -> list[Tensor]:
+        """v of the coalitions `asked[i]`, booleans `(k_i, counts[i])`, for each example i: float64 `(k_i,)`.
+
+        No coalition is run twice, and examples of equal content and baseline that differ in their class share the
+        model's answers. Rows go round the examples in turn. Where the model is a black box, Ctrl-C ends the work
+        here and what is missing by then is missing from the end of each answer; `interrupted` says so.
+        """
+        keys = [_keys(each) for each in asked]
+        wanted: dict[tuple[int, bytes], Tensor] = {}
+        owner = {reader: first for first, readers in self._readers.items() for reader in readers}
+        for k in range(max(map(len, keys), default=0)):
+            for i, each in enumerate(keys):
+                if k < len(each) and each[k] not in self._known[i]:
+                    wanted.setdefault((owner[i], each[k]), asked[i][k])
+        try:
+            self._run(list(wanted.items()))
+        except KeyboardInterrupt:
+            if self._score.runner.differentiable:
+                raise
+            self.interrupted = True
+        return [_prefix(known, each) for known, each in zip(self._known, keys, strict=True)]
+
+    def _run(self, wanted: list[tuple[tuple[int, bytes], Tensor]]) -> None:
+        start = 0
+        while start < len(wanted):
+            part = wanted[start : start + self._score.rows_per_pass]
+            start += len(part)
+            example = torch.tensor([first for (first, _), _ in part], device=self._x.device)
+            coalitions = torch.zeros(len(part), self.division.most, dtype=torch.bool)
+            for row, (_, members) in zip(coalitions, part, strict=True):
+                row[: len(members)] = members
+            present = self.division.present(example, coalitions.to(example.device))
+            rows = torch.where(present, self._x[example], self._baseline[example])
+            groups = [self._readers[first] for (first, _), _ in part]
+            readers = [[group[min(k, len(group) - 1)] for group in groups] for k in range(max(map(len, groups)))]
+            scores = self._score.select(example).read_by(rows, self._score.examples[torch.tensor(readers)])
+            for reading, values in zip(readers, scores.double().cpu().tolist(), strict=True):
+                for reader, ((_, key), _), value in zip(reading, part, values, strict=True):
+                    self._known[reader][key] = value
+
+    @property
+    def spent(self) -> list[int]:
+        """Coalitions each example knows, those of nobody and everybody apart."""
+        return [len(known) - 2 for known in self._known]
+
+    def enough(self, condition: bool) -> None:
+        """Go on with what was found before an interruption, or let the interruption through."""
+        if self.interrupted and not condition:
+            raise KeyboardInterrupt
+
+    def estimate(
+        self, values: Sequence[Tensor], errors: Sequence[Tensor] | None, notes: Sequence[str] = ()
+    ) -> Estimate:
+        """The players' values and standard errors, one `(counts[i],)` an example, on the map of the input."""
+        if self.interrupted:
+            notes = [
+                *notes,
+                f"INTERRUPTED: the map rests on the {', '.join(map(str, self.spent))} samples that were run",
+            ]
+        kind = self._x.device, result_dtype(self._x)
+        raw = self._padded(values)
+        stderr = None if errors is None else self.division.spread(self._padded(errors)).to(*kind)
+        return Estimate(self.division.spread(raw).to(*kind), stderr, raw.to(*kind), tuple(notes))
+
+    def _padded(self, values: Sequence[Tensor]) -> Tensor:
+        padded = torch.full((len(values), self.division.most), torch.nan, dtype=torch.float64)
+        for row, each in zip(padded, values, strict=True):
+            row[: len(each)] = each
+        return padded
+
+
+@dataclass(frozen=True)
+class GameMethod(Method):
+    """Base of the methods that ask about coalitions of `players`; None is a grid of `cells` for pictures, and each
+    feature by itself for other inputs."""
+
+    players: Players | None = field(default=None, kw_only=True)
+
+    cells: ClassVar[int] = 14
+
+    def __post_init__(self) -> None:
+        require(self.players is None or isinstance(self.players, Players), self, "players", "Grid(14), Slic(50), ...")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(gradients=False, value=True, value_at_baseline=True, baseline=True)
+
+    def game(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Game:
+        return Game(score, x, baseline, rng, self._players(x.shape[1:]))
+
+    def count(self, features: torch.Size) -> int | None:
+        """How many players an example of this shape has; None where its content decides."""
+        return self._players(features).count(features)
+
+    def _players(self, features: torch.Size) -> Players:
+        return self.players if self.players is not None else default_players(features, self.cells)
+
+
+def every_coalition(players: int) -> Tensor:
+    """All subsets as booleans `(2**players, players)`; player i is bit i of the row's number."""
+    return (torch.arange(2**players)[:, None] >> torch.arange(players)) & 1 == 1
+
+
+def check_table(rows: int, players: int, what: str) -> None:
+    """Raise ValueError before a table of coalitions would fill the memory."""
+    if rows * players > _MOST_CELLS:
+        raise ValueError(f"players: {players} of them in {rows} coalitions of {what} are too many; use a coarser Grid")
+
+
+def relative_error(values: Tensor, errors: Tensor) -> float:
+    """Largest standard error over the range of the values; infinite where either is unknown or the range is 0."""
+    found = errors.amax() / (values.amax() - values.amin())
+    return float(torch.nan_to_num(found, nan=torch.inf if bool(errors.any()) else 0.0, posinf=torch.inf))
+
+
+def _keys(coalitions: Tensor) -> list[bytes]:
+    packed = np.packbits(coalitions.numpy(), axis=1)
+    return [row.tobytes() for row in packed]
+
+
+def _prefix(known: dict[bytes, float], keys: list[bytes]) -> Tensor:
+    found: list[float] = []
+    for key in keys:
+        if key not in known:
+            break
+        found.append(known[key])
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def _readers(score: Score, baseline: Tensor, rng: Streams, labels: Tensor) -> dict[int, list[int]]:
+    """Examples that ask about the same rows, under the first of them: equal in content, baseline and players."""
+    groups: dict[int, list[int]] = {}
+    for i, key in enumerate(rng.keys):
+        same = (
+            first
+            for first in groups
+            if score.target.layer is None
+            and rng.keys[first] == key
+            and torch.equal(baseline[first], baseline[i])
+            and torch.equal(labels[first], labels[i])
+        )
+        groups.setdefault(next(same, i), []).append(i)
+    return groups

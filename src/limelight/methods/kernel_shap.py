@@ -1,0 +1,167 @@
+"""KernelShap: Shapley values by regression on few coalitions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..score import Score
+from ..streams import Streams
+from .base import Estimate, require
+from .coalitions import Game, GameMethod, check_table, every_coalition, relative_error
+from .kriging import Kriged, shapley_by_kriging
+from .shapley import shapley_values
+
+MOST_SAMPLES = 2**14
+FIRST_STAGE = 128  # samples, at least, before the tolerance is looked at; doubled from there
+
+
+@dataclass(frozen=True)
+class KernelShap(GameMethod):
+    r"""Shapley values by regression over `samples` coalitions, in pairs of a coalition and its complement.
+
+    Exact, from all $2^M - 2$ coalitions, where that is at most twice `samples`: up to 12 players by default. Otherwise
+    every player alone against all the others, then distinct random pairs, half of them of uniform size (leverage
+    scores [musco2025]), half by fair coins. The linear regression of KernelSHAP [lundberg2017] is joined by a
+    Gaussian process for what players do in threes and more (`limelight.methods.kriging`), so games of pairs are exact
+    from the first $2M$ samples on, and the values always sum to f(x) - f(b). `stderr` is the posterior's.
+
+    `tolerance` stops an example as soon as its largest standard error is below that share of the range of its values,
+    looked at after 128 (or 4M), 256, 512, ... samples; `samples` is then the most it may take. Below $2M$ samples,
+    plain least squares, exact for linear models alone, without `stderr`; below M - 1 a ValueError.
+    """
+
+    samples: int = 2048
+    tolerance: float | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.samples >= 1, self, "samples", "1 or more")
+        require(self.tolerance is None or self.tolerance > 0, self, "tolerance", "a positive number or None")
+
+    def rows(self, features: torch.Size) -> int | None:
+        count = self.count(features)
+        if count is None:
+            return None
+        if self._exact(count):
+            return (1 << count) - 2
+        return None if self.tolerance is not None else self._rows(count)
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        game = self.game(score, x, baseline, rng)
+        designs = [self._design(game, i) for i in range(len(game))]
+        found: list[Kriged | None] = [None] * len(game)
+        taken = [0] * len(game)
+        notes: list[str] = []
+        while None in found and not game.interrupted:
+            taken = [self._next(done, game.counts[i]) if found[i] is None else done for i, done in enumerate(taken)]
+            worth = game.worth([design[:rows] for design, rows in zip(designs, taken, strict=True)])
+            for i, each in enumerate(worth):
+                if found[i] is None:
+                    fit = self._solve(game, i, designs[i][: len(each)], each)
+                    note = self._note(fit, taken[i], len(designs[i])) if self.tolerance else ""
+                    found[i] = fit if taken[i] >= len(designs[i]) or game.interrupted or note else None
+                    notes += [f"example {i}: {note}"] if note else []
+        solved = [each for each in found if each is not None]
+        exact = all(map(self._exact, game.counts)) and not game.interrupted
+        if exact:
+            notes.append("exact: every coalition was evaluated")
+        if any(bool(each.errors.isnan().any()) for each in solved):
+            notes.append("stderr is NaN: too few samples to tell more than a linear model; use 2M + 4 or more")
+        return game.estimate([s.values for s in solved], None if exact else [s.errors for s in solved], notes)
+
+    def _exact(self, players: int) -> bool:
+        return players <= 62 and 2**players - 2 <= 2 * self.samples
+
+    def _rows(self, players: int) -> int:
+        return self.samples // 2 * 2 if self.samples >= 2 * players else self.samples
+
+    def _next(self, done: int, players: int) -> int:
+        """Rows to have taken by the next look."""
+        if self._exact(players):
+            return 1 << players
+        first = max(FIRST_STAGE, 4 * players)
+        everything = self._rows(players)
+        return everything if self.tolerance is None else min(everything, max(first, 2 * done))
+
+    def _design(self, game: Game, i: int) -> Tensor:
+        """The coalitions to ask about, in the order to do so."""
+        players = game.counts[i]
+        if self._exact(players):
+            return every_coalition(players)
+        require(
+            self.samples >= players - 1,
+            self,
+            "samples",
+            f"{players - 1} or more: fewer leave the values of {players} players undetermined",
+        )
+        require(
+            self.samples <= MOST_SAMPLES,
+            self,
+            "samples",
+            f"{MOST_SAMPLES} or less, whose covariances fill some gigabytes, or PermutationShap",
+        )
+        check_table(self.samples, players, "samples")
+        generator = game.rng.generators("coalitions")[i]
+        alone = torch.from_numpy(np.eye(players, dtype=bool)[generator.permutation(players)])
+        if self.samples < 2 * players:
+            return torch.cat([alone, ~alone])[: self.samples]
+        pairs = torch.cat([alone, _distinct(generator, self.samples // 2 - players, players)])
+        return torch.stack([pairs, ~pairs], 1).flatten(0, 1)
+
+    def _solve(self, game: Game, i: int, coalitions: Tensor, worth: Tensor) -> Kriged:
+        players, change = game.counts[i], float(game.change[i])
+        if self._exact(players):
+            game.enough(len(worth) == 2**players)
+            values = shapley_values(worth)
+            return Kriged(values, torch.zeros_like(values))
+        if self.samples >= 2 * players:
+            pairs = len(worth) // 2
+            game.enough(pairs >= players)
+            both = worth[: 2 * pairs].reshape(pairs, 2)
+            return shapley_by_kriging(coalitions[: 2 * pairs : 2], both[:, 0] - both[:, 1], change)
+        game.enough(len(worth) >= players - 1)
+        # One more equation, that the values sum to the change: the last player is what the others leave of it.
+        table = coalitions.double()
+        target = worth - game.empty[i] - table[:, -1] * change
+        others = torch.linalg.lstsq(table[:, :-1] - table[:, -1:], target[:, None], driver="gelsd").solution[:, 0]
+        values = torch.cat([others, change - others.sum(0, keepdim=True)])
+        return Kriged(values, torch.full_like(values, torch.nan))
+
+    def _note(self, fit: Kriged, taken: int, most: int) -> str:
+        """What to say of an example that stops here; nothing of one that goes on."""
+        assert self.tolerance is not None
+        error = relative_error(fit.values, fit.errors)
+        if error <= self.tolerance:
+            return f"converged after {taken} samples, relative standard error {error:.2g}"
+        return f"NOT converged after {taken} samples, relative standard error {error:.2g}" if taken >= most else ""
+
+
+def _distinct(generator: np.random.Generator, pairs: int, players: int) -> Tensor:
+    """`pairs` different coalitions of 2 to M - 2 players, of no two each other's complement; a longer list goes on
+    where a shorter one ended."""
+    found: dict[bytes, np.ndarray] = {}
+    for block in _drawn(generator, players):
+        for row in block:
+            key = np.packbits(row ^ row[0]).tobytes()  # the one of the pair without player 0
+            found.setdefault(key, row)
+        if len(found) >= pairs:
+            break
+    rows = list(found.values())[:pairs]
+    return torch.from_numpy(np.stack(rows)) if rows else torch.zeros(0, players, dtype=torch.bool)
+
+
+def _drawn(generator: np.random.Generator, players: int, block: int = 256) -> Iterator[np.ndarray]:
+    """Endless blocks of random coalitions: by turns of uniform size and by fair coins."""
+    while True:
+        size = np.where(
+            np.arange(block) % 2 == 0,
+            generator.integers(2, players - 1, block),
+            generator.binomial(players, 0.5, block),
+        )
+        rank = generator.random((block, players)).argsort(1).argsort(1)
+        yield (rank < size[:, None])[(size >= 2) & (size <= players - 2)]

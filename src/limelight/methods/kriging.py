@@ -1,0 +1,118 @@
+r"""Shapley values from a few pairs of opposite coalitions, with their standard errors.
+
+Write a coalition as signs $z \in \{-1, 1\}^M$. Only the odd part of a game, $g(z) = v(z) - v(-z)$, carries Shapley
+values, and its product $\prod_{i \in T} z_i$ over an odd set T gives each of its players $1 / |T|$. Least squares on
+the linear part alone (KernelSHAP) leaves the products of three and more players as noise. Here they are modelled: a
+Gaussian process with the covariance
+
+$$k(z, z') = \frac{\sinh u - u}{\sinh c - c}, \qquad u = \sum_i a_i z_i z'_i,\ a_i \ge 0,\ \sum_i a_i = c$$
+
+which holds the products of 3, 5, 7, ... players, over a linear part that is left free (universal kriging,
+[matheron1969]). Through Owen's multilinear extension [owen1972] its Shapley values are one-dimensional integrals.
+c sets how fast the products of more players fade, and is chosen by restricted likelihood, as is whether all a_i are
+equal or follow the players' linear effects.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+STRENGTHS = (0.1, 1.0, 2.0, 4.0, 8.0, 16.0, 40.0)  # c: cubic alone up to nearly independent coalitions
+LEAST_SPARE = 3  # pairs beyond those that fix the linear part, below which nothing is known of the rest
+_ENOUGH = 1024  # pairs to choose a covariance by; all of them are then fitted
+_NODES = 32
+_NUGGET = 1e-9  # of the variance; keeps the covariance positive definite where few products matter
+
+
+@dataclass(frozen=True)
+class Kriged:
+    """Shapley values `(M,)` and their standard errors, NaN where too few pairs are left to tell."""
+
+    values: Tensor
+    errors: Tensor
+
+
+def shapley_by_kriging(coalitions: Tensor, differences: Tensor, change: float) -> Kriged:
+    """Estimate from the pairs of `coalitions` `(n, M)` (booleans) and their complements, `differences` `(n,)` of their
+    worth, and `change` = v(everybody) - v(nobody), to which the values sum.
+
+    Exact where the odd part of the game is linear. The pairs must determine the linear part (rank M).
+    """
+    signs = torch.cat([torch.ones(1, coalitions.shape[1]), coalitions * 2.0 - 1.0]).double()
+    data = torch.cat([torch.tensor([change], dtype=torch.float64), differences.double()])
+    linear = torch.linalg.lstsq(signs, data[:, None], driver="gelsd").solution[:, 0]
+    rest = (data - signs @ linear).abs().amax()
+    if float(rest) <= 1e-12 * float(data.abs().amax()):
+        return Kriged(linear, torch.zeros_like(linear))
+    if len(signs) - signs.shape[1] < LEAST_SPARE:
+        return Kriged(_summing_to(linear, change), torch.full_like(linear, torch.nan))
+    shares = (torch.ones_like(linear), (linear.abs() / linear.abs().amax()).clamp(min=1e-3))
+    few = max(_ENOUGH, 2 * signs.shape[1])
+    trials = [strength * share / share.sum() for share in shares for strength in STRENGTHS]
+    best = max(trials, key=lambda scales: _Fit(signs[:few], data[:few], scales).likelihood)
+    values, errors = _Fit(signs, data, best).shapley()
+    return Kriged(_summing_to(values, change), errors)
+
+
+def _summing_to(values: Tensor, change: float) -> Tensor:
+    """What rounding and the nugget left of the sum, shared equally."""
+    return values + (change - values.sum()) / len(values)
+
+
+class _Fit:
+    """One covariance, fitted: the restricted likelihood, and the Shapley values with their errors on request."""
+
+    def __init__(self, signs: Tensor, data: Tensor, scales: Tensor) -> None:
+        self.signs, self.data, self.scales = signs, data, scales
+        self.strength = float(scales.sum())
+        products = (signs * scales) @ signs.T
+        self.covariance = (products.sinh() - products) / self._unit
+        self.covariance.diagonal().add_(_NUGGET)
+        factor = torch.linalg.cholesky(self.covariance)
+        white = torch.linalg.solve_triangular(factor, torch.cat([signs, data[:, None]], 1), upper=False)
+        self.inner = torch.linalg.cholesky(white[:, :-1].T @ white[:, :-1])
+        linear = torch.cholesky_solve(white[:, :-1].T @ white[:, -1:], self.inner)
+        residual = white[:, -1:] - white[:, :-1] @ linear
+        self.factor, self.spare = factor, len(data) - signs.shape[1]
+        logs = factor.diagonal().log().sum() + self.inner.diagonal().log().sum()
+        self.likelihood = -0.5 * self.spare * math.log(float(residual.square().sum())) - float(logs)
+
+    @property
+    def _unit(self) -> float:
+        c = self.strength
+        return c**3 / 6 * (1 + c**2 / 20) if c < 0.5 else math.sinh(c) - c  # the difference cancels for a small c
+
+    def shapley(self) -> tuple[Tensor, Tensor]:
+        inverse = torch.cholesky_inverse(self.factor)
+        on_linear = inverse @ self.signs
+        to_linear = torch.cholesky_solve(on_linear.T, self.inner)  # generalised least squares, (M, n)
+        to_rest = inverse - on_linear @ to_linear  # the precision once the linear part is taken out
+        with_data, own = self._functional()
+        weights = to_linear + with_data @ to_rest
+        variance = own - 2 * (weights * with_data).sum(1) + ((weights @ self.covariance) * weights).sum(1)
+        # The scale comes from leaving each pair out in turn rather than from the likelihood, which a smooth game with
+        # a few large pairs makes too large; (n - M) / (n - M - 2) is what the scale's own uncertainty adds.
+        left_out = (to_rest @ self.data).square() / to_rest.diagonal()
+        scale = left_out[1:].mean() * self.spare / (self.spare - 2)
+        return weights @ self.data, (scale * variance.clamp(min=0)).sqrt()
+
+    def _functional(self) -> tuple[Tensor, Tensor]:
+        """Covariance of each player's Shapley value with the data `(M, n)`, and its variance `(M,)`."""
+        nodes, weights = (torch.from_numpy(each) for each in np.polynomial.legendre.leggauss(_NODES))
+        sinh, cosh = self.scales.sinh(), self.scales.cosh()
+
+        def integral(chances: Tensor, signs: Tensor) -> Tensor:
+            """The product over the other players of E exp(a z z') where E z is `chances` `(q,)`: `(q, n, M)`."""
+            each = cosh + chances[:, None, None] * signs * sinh
+            return each.prod(2, keepdim=True) / each
+
+        one = integral(nodes, self.signs)
+        with_data = self.signs * (sinh * torch.einsum("q,qnm->nm", weights / 2, one) - self.scales)
+        both = integral((nodes[:, None] * nodes).flatten(), torch.ones_like(self.signs[:1]))[:, 0]
+        own = sinh * ((weights[:, None] * weights / 4).flatten() @ both) - self.scales
+        return with_data.T / self._unit, own / self._unit

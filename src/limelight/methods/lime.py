@@ -1,0 +1,102 @@
+"""LIME: a linear surrogate of the score, near the input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..score import Score
+from ..streams import Streams
+from .base import Estimate, require
+from .coalitions import Game, GameMethod, check_table, every_coalition
+
+
+@dataclass(frozen=True)
+class Lime(GameMethod):
+    r"""The coefficients of a weighted ridge regression of the score on which players are present.
+
+    $$\hat\beta = \arg\min_{\beta, \beta_0} \sum_S w_S\,\Bigl(v(S) - \beta_0 - \sum_{i \in S} \beta_i\Bigr)^2
+      + \alpha \lVert\beta\rVert^2, \qquad w_S = \sqrt{\exp(-d_S^2 / \mathrm{width}^2)},\ d_S = 1 - \sqrt{|S| / M}$$
+
+    over `samples` different coalitions, in each of which a fair coin decided about each player (all of them where there
+    are no more), and the input itself. d is the cosine distance to the whole input. `notes` give the surrogate's
+    weighted $R^2$; `stderr` is the regression's, robust to unequal variances. Raises ValueError where there are fewer
+    samples than the M + 1 unknowns. [ribeiro2016]
+    """
+
+    samples: int = 1000
+    kernel_width: float = 0.25
+    alpha: float = 1.0
+
+    no_sum: ClassVar[str | None] = "the coefficients of a surrogate fit the score, they do not add up to it"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.samples >= 2, self, "samples", "2 or more")
+        require(self.kernel_width > 0, self, "kernel_width", "a positive distance")
+        require(self.alpha >= 0, self, "alpha", "0 or a positive penalty")
+
+    def rows(self, features: torch.Size) -> int | None:
+        count = self.count(features)
+        return None if count is None else (1 << count) - 2 if self._all(count) else self.samples
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        game = self.game(score, x, baseline, rng)
+        asked = [self._coalitions(game, i) for i in range(len(game))]
+        worth = game.worth(asked)
+        values, errors, notes = [], [], []
+        for i, each in enumerate(worth):
+            game.enough(len(each) > game.counts[i])
+            fit = self._fit(asked[i][: len(each)], each)
+            values.append(fit[0])
+            errors.append(fit[1])
+            notes.append(f"example {i}: {fit[2]}")
+        exact = all(map(self._all, game.counts)) and not game.interrupted
+        return game.estimate(values, None if exact else errors, notes)
+
+    def _all(self, players: int) -> bool:
+        return players <= 62 and 2**players <= self.samples + 2
+
+    def _coalitions(self, game: Game, i: int) -> Tensor:
+        players = game.counts[i]
+        if self._all(players):
+            return every_coalition(players).flip(0)  # the input itself first
+        require(
+            self.samples > players,
+            self,
+            "samples",
+            f"{players + 1} or more: a surrogate of {players} players has more unknowns",
+        )
+        check_table(self.samples, players, "samples")
+        generator = game.rng.generators("coalitions")[i]
+        found: dict[bytes, np.ndarray] = {}
+        while len(found) < self.samples:
+            for row in generator.random((self.samples, players)) < 0.5:
+                if row.any() and not row.all():
+                    found.setdefault(np.packbits(row).tobytes(), row)
+        drawn = torch.from_numpy(np.stack(list(found.values())[: self.samples]))
+        return torch.cat([torch.ones(1, players, dtype=torch.bool), drawn])
+
+    def _fit(self, coalitions: Tensor, worth: Tensor) -> tuple[Tensor, Tensor, str]:
+        """Coefficients, their standard errors, and what to say of the fit."""
+        present = coalitions.double()
+        distance = 1 - present.mean(1).sqrt()
+        weight = (-(distance**2) / (2 * self.kernel_width**2)).exp()
+        share = (weight / weight.sum())[:, None]
+        centred, response = present - (share * present).sum(0), worth - (share[:, 0] * worth).sum()
+        normal = (weight[:, None] * centred).T @ centred
+        normal.diagonal().add_(self.alpha)
+        inverse = torch.linalg.pinv(normal, hermitian=True)
+        values = inverse @ ((weight[:, None] * centred).T @ response)
+        residual = response - centred @ values
+        spare = len(worth) - len(values) - 1
+        pull = inverse @ (centred * (weight * residual)[:, None]).T
+        errors = (pull.square().sum(1) * (len(worth) / spare if spare > 0 else torch.nan)).sqrt()
+        total = float((weight * response.square()).sum())
+        if total <= 1e-24 * float((weight * worth.square()).sum()):
+            return torch.zeros_like(values), torch.zeros_like(values), "R^2 is undefined: the score is the same for all"
+        return values, errors, f"R^2 {1 - float((weight * residual.square()).sum()) / total:.3f} of the surrogate"

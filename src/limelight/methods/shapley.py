@@ -1,0 +1,203 @@
+"""Shapley values by their definition: over every coalition, or along sampled orders of the players."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..players import Players
+from ..score import Score
+from ..streams import Streams
+from .base import Estimate, require
+from .coalitions import Game, GameMethod, check_table, every_coalition, relative_error
+
+MOST_PLAYERS = 16
+FIRST_STAGE = 8  # permutations before the tolerance is looked at; doubled from there
+
+
+def shapley_values(worth: Tensor) -> Tensor:
+    r"""Shapley values `(M,)` of a game given as v of every coalition `(2**M,)`, player i being bit i.
+
+    $$\phi_i = \sum_{S \not\ni i} \frac{|S|!\,(M - |S| - 1)!}{M!}\,\bigl(v(S \cup i) - v(S)\bigr)$$
+    """
+    players = len(worth).bit_length() - 1
+    number = torch.arange(len(worth))
+    weight = torch.tensor([1 / (players * math.comb(players - 1, size)) for size in range(players)], dtype=worth.dtype)
+    size = every_coalition(players).sum(1)
+    found = []
+    for player in range(players):
+        without = number[(number >> player) & 1 == 0]
+        found.append((weight[size[without]] * (worth[without | 1 << player] - worth[without])).sum())
+    return torch.stack(found)
+
+
+@dataclass(frozen=True)
+class ExactShapley(GameMethod):
+    r"""Shapley values from every coalition of the players, each evaluated once: $2^M$ rows, at most 16 players.
+
+    $$\phi_i = \sum_{S \not\ni i} \frac{|S|!\,(M - |S| - 1)!}{M!}\,\bigl(v(S \cup i) - v(S)\bigr)$$
+
+    v(S) is the score where the players outside S are as in the baseline. The default players of a picture are a
+    3 x 3 grid. Raises ValueError for more than 16 players. [shapley1953]
+    """
+
+    players: Players | None = None
+
+    cells: ClassVar[int] = 3
+
+    def rows(self, features: torch.Size) -> int | None:
+        count = self.count(features)
+        return None if count is None else (1 << count) - 2
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        game = self.game(score, x, baseline, rng)
+        if max(game.counts) > MOST_PLAYERS:
+            raise ValueError(
+                f"ExactShapley.players={self.players!r} gives {max(game.counts)} players, and every coalition of more "
+                f"than {MOST_PLAYERS} is too much to ask; use a coarser Grid, or KernelShap or PermutationShap"
+            )
+        worth = game.worth([every_coalition(count) for count in game.counts])
+        game.enough(False)
+        return game.estimate([shapley_values(each) for each in worth], None)
+
+
+@dataclass(frozen=True)
+class _Orders(GameMethod):
+    """Base of the methods that let the players come in one after the other, in random orders.
+
+    `tolerance` stops an example as soon as its largest standard error is below that share of the range of its
+    values, looked at after 8, 16, 32, ... orders; `permutations` is then the most it may take.
+    """
+
+    permutations: int = 64
+    tolerance: float | None = field(default=None, kw_only=True)
+
+    paired: ClassVar[bool]
+    rows_at_most: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.permutations >= 1, self, "permutations", "1 or more")
+        require(self.tolerance is None or self.tolerance > 0, self, "tolerance", "a positive number or None")
+        if self.paired:
+            require(self.permutations % 2 == 0, self, "permutations", "an even number: each order and its reverse")
+
+    def rows(self, features: torch.Size) -> int | None:
+        count = self.count(features)
+        if count is None or self.tolerance is not None:
+            return None
+        return min(self.permutations * (count - 1), (1 << count) - 2)
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        game = self.game(score, x, baseline, rng)
+        found: list[list[Tensor]] = [[] for _ in game.counts]  # one tensor (M,) an order, or a pair of them
+        notes: list[str] = []
+        active, done = list(range(len(game))), 0
+        for stop in self._stages():
+            for first, last in _blocks(done, stop, max(game.counts), 2 if self.paired else 1):
+                self._add(game, found, active, first, last)
+                if game.interrupted:
+                    break
+            done = stop
+            if game.interrupted:
+                break
+            if self.tolerance is not None:
+                for i in list(active):
+                    error = relative_error(*_summary(found[i]))
+                    if error <= self.tolerance or done == self.permutations:
+                        state = "converged" if error <= self.tolerance else "NOT converged"
+                        notes.append(
+                            f"example {i}: {state} after {done} permutations, relative standard error {error:.2g}"
+                        )
+                        active.remove(i)
+        game.enough(all(found))
+        summaries = [_summary(each) for each in found]
+        if min(map(len, found)) < 2:
+            notes.append("stderr is NaN: one draw tells nothing about its spread; use more permutations")
+        return game.estimate([mean for mean, _ in summaries], [error for _, error in summaries], notes)
+
+    def _stages(self) -> Iterator[int]:
+        stop = FIRST_STAGE
+        while self.tolerance is not None and stop < self.permutations:
+            yield stop
+            stop *= 2
+        yield self.permutations
+
+    def _add(self, game: Game, found: list[list[Tensor]], active: list[int], first: int, last: int) -> None:
+        """Run permutations `first` to `last` of the active examples and keep what each player brought."""
+        orders = {i: self._orders(game, i, first, last) for i in active}
+        asked = [
+            torch.zeros(0, count, dtype=torch.bool) if i not in orders else _prefixes(orders[i])
+            for i, count in enumerate(game.counts)
+        ]
+        worth = game.worth(asked)
+        for i, order in orders.items():
+            steps = order.shape[1] - 1
+            whole = len(worth[i]) // steps if steps else len(order)
+            inner = worth[i][: whole * steps].reshape(whole, steps)
+            ends = game.empty[i].expand(whole, 1), game.full[i].expand(whole, 1)
+            gains = torch.cat([ends[0], inner, ends[1]], 1).diff(dim=1)
+            each = torch.zeros_like(gains).scatter_(1, order[:whole], gains)
+            if self.paired:
+                each = each[: whole // 2 * 2].reshape(-1, 2, each.shape[1]).mean(1)
+            found[i] += list(each)
+
+    def _orders(self, game: Game, i: int, first: int, last: int) -> Tensor:
+        stream, count = game.rng.select([i]), game.counts[i]
+        if not self.paired:
+            return torch.cat([stream.permutation(f"order {k}", count) for k in range(first, last)])
+        forth = torch.cat([stream.permutation(f"order {k}", count) for k in range(first // 2, last // 2)])
+        return torch.stack([forth, forth.flip(1)], 1).flatten(0, 1)
+
+
+def _blocks(first: int, last: int, players: int, unit: int) -> Iterator[tuple[int, int]]:
+    """Cut a stage so that no table of coalitions grows too large; always at whole units."""
+    check_table(unit * players, players, "one permutation")
+    most = max(unit, 2**24 // players**2 // unit * unit)
+    for start in range(first, last, most):
+        yield start, min(start + most, last)
+
+
+def _prefixes(orders: Tensor) -> Tensor:
+    """The coalitions along each order, nobody and everybody left out: `(orders * (M - 1), M)`."""
+    rank = orders.argsort(1)
+    size = torch.arange(1, orders.shape[1])
+    return (rank[:, None] < size[:, None]).flatten(0, 1)
+
+
+def _summary(found: list[Tensor]) -> tuple[Tensor, Tensor]:
+    values = torch.stack(found)
+    if len(values) < 2:
+        return values[0], torch.full_like(values[0], torch.nan)
+    return values.mean(0), values.std(0) / math.sqrt(len(values))
+
+
+@dataclass(frozen=True)
+class ShapleySampling(_Orders):
+    r"""What each player adds when it comes in, averaged over independent random orders.
+
+    $$\hat\phi_i = \frac1n \sum_{k=1}^n \bigl(v(P_i^k \cup i) - v(P_i^k)\bigr)$$
+
+    where $P_i^k$ came before i in order k. The values sum to f(x) - f(b) exactly, whatever n. `stderr` is that of a
+    mean of n draws. Coalitions that orders share are evaluated once. [castro2009]
+    """
+
+    paired: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class PermutationShap(_Orders):
+    r"""What each player adds, averaged over random orders and their reverses.
+
+    $$\hat\phi_i = \frac1n \sum_{k=1}^{n} \bigl(v(P_i^k \cup i) - v(P_i^k)\bigr), \qquad n \text{ even}$$
+
+    A pair of opposite orders is exact for games of pairs, and counts as one draw in `stderr`. The values sum to
+    f(x) - f(b) exactly, whatever n. [mitchell2022]
+    """
+
+    paired: ClassVar[bool] = True

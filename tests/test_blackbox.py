@@ -1,0 +1,221 @@
+"""Models that are no PyTorch modules, and work that is cut short."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import limelight as ll
+
+from .networks import pictures
+
+D = torch.float64
+WEIGHT = np.linspace(-1, 1, 192).reshape(3, 8, 8)
+
+
+def function(rows: np.ndarray) -> np.ndarray:
+    assert isinstance(rows, np.ndarray) and rows.shape[1:] == (3, 8, 8)
+    return (rows * WEIGHT).sum((1, 2, 3))
+
+
+def test_a_numpy_function_is_explained_in_every_layout() -> None:
+    x = pictures(2)
+    expected = (x * torch.from_numpy(WEIGHT)).sum(1).reshape(2, 2, 4, 2, 4).sum((2, 4)).flatten(1)
+    last = lambda rows: (rows * np.moveaxis(WEIGHT, 0, -1)).sum((1, 2, 3))  # noqa: E731
+    flat = lambda rows: (rows @ WEIGHT.reshape(-1)).tolist()  # noqa: E731
+    for box in (ll.BlackBox(function), ll.BlackBox(last, "channels-last"), ll.BlackBox(flat, "flat")):
+        a = ll.explain(box, x, ll.ExactShapley(ll.Grid(2)))
+        assert a.raw is not None and a.values.dtype == D
+        torch.testing.assert_close(a.raw, expected)
+
+
+def test_single_precision_stays_single_and_rows_are_packed() -> None:
+    sizes: list[int] = []
+
+    def counted(rows: np.ndarray) -> np.ndarray:
+        sizes.append(len(rows))
+        assert rows.dtype == np.float32
+        return function(rows)
+
+    a = ll.explain(ll.BlackBox(counted), pictures(1).float(), ll.KernelShap(80, players=ll.Grid(3)), rows_per_pass=32)
+    assert a.values.dtype == torch.float32 and sizes == [1, 2, 32, 32, 16]
+
+
+def test_gradient_methods_name_those_that_need_none() -> None:
+    with pytest.raises(TypeError, match=r"BlackBox is a black box, and gradient needs gradients.*kernel-shap"):
+        ll.explain(ll.BlackBox(function), pictures(1), "gradient")
+
+
+def test_a_scikit_learn_pipeline_on_pictures() -> None:
+    sklearn = pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    assert sklearn
+    data = pictures(40, seed=1)
+    left = data[..., :4].sum((1, 2, 3))
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression())
+    pipeline.fit(data.flatten(1).numpy(), (left > left.median()).numpy())
+    x = pictures(2)
+    a = ll.explain(ll.BlackBox.from_sklearn(pipeline), x, ll.ExactShapley(ll.Grid(2)), target=1)
+    torch.testing.assert_close(a.score, torch.from_numpy(pipeline.predict_proba(x.flatten(1).numpy())[:, 1]))
+    assert float(a.delta.abs().max()) < 1e-12
+    with pytest.raises(TypeError, match="dict has no predict_proba"):
+        ll.BlackBox.from_sklearn({})
+
+
+def _onnx_model(path: Path) -> Path:
+    """y = x . w over pictures (rows, 3, 8, 8), as a file."""
+    onnx = pytest.importorskip("onnx", reason="onnx is an extra of the tests")
+    from onnx import TensorProto, helper, numpy_helper
+
+    weight = numpy_helper.from_array(np.stack([WEIGHT.reshape(-1), -WEIGHT.reshape(-1)], 1).astype(np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("MatMul", ["flat", "w"], ["y"])],
+        "linear",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", 2])],
+        [weight],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), path)
+    return path
+
+
+def test_an_onnx_runtime_session_is_explained(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is an extra")
+    path = _onnx_model(tmp_path / "linear.onnx")
+    x = pictures(2).float()
+    expected = (x * torch.from_numpy(WEIGHT).float()).sum(1).reshape(2, 2, 4, 2, 4).sum((2, 4)).flatten(1)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for given in (path, str(path), session):
+        a = ll.explain(ll.BlackBox.from_onnx(given, "y"), x, ll.ExactShapley(ll.Grid(2)), target=0)
+        assert a.raw is not None
+        torch.testing.assert_close(a.raw, expected, atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="no output 'z'; it has y"):
+        ll.BlackBox.from_onnx(session, "z")
+    with pytest.raises(TypeError, match=r"BlackBox\.from_onnx"):
+        ll.BlackBox(session)
+
+
+def test_without_onnxruntime_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ImportError, match=r"limelight\[onnx\]"):
+        ll.BlackBox.from_onnx("model.onnx")
+
+
+class Flaky:
+    """A service that fails at the calls in `bad`, with `error`."""
+
+    def __init__(self, bad: set[int], error: BaseException) -> None:
+        self.bad, self.error, self.calls = bad, error, 0
+
+    def __call__(self, rows: Any) -> Any:
+        self.calls += 1
+        if self.calls in self.bad:
+            raise self.error
+        return (rows * WEIGHT).sum((1, 2, 3)) if isinstance(rows, np.ndarray) else rows.sum((1, 2, 3))[:, None]
+
+
+def test_passes_that_fail_for_the_moment_are_tried_again() -> None:
+    x, method = pictures(1), ll.ExactShapley(ll.Grid(2))
+    flaky = Flaky({1, 4, 5}, TimeoutError("busy"))
+    a = ll.explain(ll.BlackBox(flaky, retries=2, wait=0.0), x, method)
+    clean = ll.explain(ll.BlackBox(function), x, method)
+    torch.testing.assert_close(a.values, clean.values)
+    assert a.forward_rows == clean.forward_rows
+    with pytest.raises(TimeoutError):
+        ll.explain(ll.BlackBox(Flaky({2, 3, 4}, TimeoutError()), retries=2, wait=0.0), x, method)
+    with pytest.raises(ZeroDivisionError):  # a defect is no reason to try again
+        ll.explain(ll.BlackBox(Flaky({2}, ZeroDivisionError()), retries=2, wait=0.0), x, method)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ll.KernelShap(300, players=ll.Grid(4)),
+        ll.ShapleySampling(20, players=ll.Grid(4)),
+        ll.PermutationShap(20, players=ll.Grid(4)),
+        ll.PartitionShap(300, players=ll.Grid(4)),
+        ll.Lime(300, players=ll.Grid(4)),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("wrapped", [True, False], ids=["BlackBox", "callable"])
+def test_an_interruption_keeps_what_was_sampled(method: ll.Method, wrapped: bool) -> None:
+    x = pictures(2)
+    flaky = Flaky({14}, KeyboardInterrupt())
+    model = ll.BlackBox(flaky) if wrapped else flaky
+    a = ll.explain(model, x, method, target=0, rows_per_pass=10)
+    # One pass for f(x), one for f(b), and eleven of ten rows, five for each example, were done by then.
+    assert flaky.calls == 14 or isinstance(method, ll.PartitionShap)
+    caution = next(note for note in a.cautions if "INTERRUPTED" in note)
+    counts = re.fullmatch(r"INTERRUPTED: the map rests on the (\d+), (\d+) samples that were run", caution)
+    assert counts and sum(map(int, counts.groups())) == a.forward_rows - 4  # f(x) twice, f(b) and the probe
+    if not isinstance(method, ll.PartitionShap):
+        assert a.forward_rows == 4 + 110
+    if method.no_sum is None:
+        assert float(a.delta.abs().max()) < 1e-9
+        weight = torch.from_numpy(WEIGHT) if wrapped else torch.ones(3, 8, 8, dtype=D)
+        cells = (x * weight).sum(1).reshape(2, 4, 2, 4, 2).sum((2, 4)).flatten(1)
+        if not isinstance(method, ll.PartitionShap):  # whose unfinished parts share
+            assert a.raw is not None
+            torch.testing.assert_close(a.raw, cells, atol=1e-9, rtol=0)  # a linear model: any sample will do
+
+
+def test_an_interruption_before_there_is_an_answer_goes_through() -> None:
+    for method in (
+        ll.KernelShap(300, players=ll.Grid(4)),
+        ll.Lime(300, players=ll.Grid(4)),
+        ll.ExactShapley(ll.Grid(3)),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            ll.explain(Flaky({4}, KeyboardInterrupt()), pictures(1), method, target=0, rows_per_pass=10)
+
+
+def test_progress_tells_the_rows_of_each_pass() -> None:
+    seen: list[int] = []
+    a = ll.explain(
+        ll.BlackBox(function), pictures(1), ll.Lime(50, players=ll.Grid(4)), rows_per_pass=20, progress=seen.append
+    )
+    assert sum(seen) == a.forward_rows and seen[2:] == [20, 20, 10]
+
+
+@pytest.mark.parametrize(
+    ("build", "error", "words"),
+    [
+        (lambda: ll.BlackBox(3), TypeError, "int, which is not callable"),  # type: ignore[arg-type]
+        (lambda: ll.BlackBox(function, "rows"), ValueError, "'channels-first', 'channels-last' or 'flat'"),  # type: ignore[arg-type]
+        (lambda: ll.BlackBox(function, retries=-1), ValueError, "retries=-1"),
+        (
+            lambda: ll.explain(ll.BlackBox(lambda rows: ["a"] * len(rows)), pictures(1), "lime"),
+            TypeError,
+            "not numbers",
+        ),
+        (lambda: ll.explain(ll.BlackBox(lambda rows: [1.0]), pictures(2), "lime"), ValueError, "for 2 rows"),
+    ],
+)
+def test_bad_black_boxes_are_named(build: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        build()
+
+
+def test_a_black_box_leaves_no_handle_on_its_rows() -> None:
+    """A function that reuses its output's memory does not spoil what was returned before."""
+    memory = np.zeros((64, 1))
+
+    def reusing(rows: np.ndarray) -> np.ndarray:
+        memory[: len(rows), 0] = function(rows)
+        return memory[: len(rows)]
+
+    x: Tensor = pictures(1)
+    found = ll.explain(ll.BlackBox(reusing), x, ll.ExactShapley(ll.Grid(2))).values
+    torch.testing.assert_close(found, ll.explain(ll.BlackBox(function), x, ll.ExactShapley(ll.Grid(2))).values)
