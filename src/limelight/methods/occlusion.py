@@ -1,4 +1,4 @@
-"""Methods that hide parts of the input and watch the score: any callable will do, no gradients are needed."""
+"""Occlusion: a window that hides the input place by place. Any callable will do, no gradients are needed."""
 
 from __future__ import annotations
 
@@ -27,12 +27,18 @@ class Occlusion(Method):
     positions, one number or one per spatial axis. The last window is moved back to end at the border, and a window
     larger than the input is cut to it (said in notes). All channels are hidden at once, so the map has a channel axis
     of 1; `channels="each"` hides them one at a time. [zeiler2014]
+
+    With `incremental`, pictures `(channels, H, W)` given to a module are explained by exact incremental inference: as
+    long as the model's operators act locally, only what a window can reach is worked out again, and the map is the same
+    to rounding. A window counts as one row, however small its share of one. `notes` say from which operator on whole
+    rows were needed.
     """
 
     window: Size = 32
     stride: Size = 16
     reduce: Literal["mean", "sum"] = "mean"
     channels: Literal["together", "each"] = "together"
+    incremental: bool = True
 
     no_sum: ClassVar[str | None] = "windows overlap, so the losses they cause add up to no total"
 
@@ -55,13 +61,8 @@ class Occlusion(Method):
         features = x.shape[1:]
         windows = list(self._windows(features))
 
-        def hidden() -> Iterator[Tensor]:
-            for window in windows:
-                rows = x.clone()
-                rows[window] = baseline[window]
-                yield rows
-
-        lost = (score.values(x) - score.stream_values(hidden())).to(sum_dtype(x))
+        scores, how = self._scores(score, x, baseline, windows)
+        lost = (score.values(x) - scores).to(sum_dtype(x))
         together = len(features) > 1 and self.channels == "together"
         total = torch.zeros((len(x), 1, *features[1:]) if together else x.shape, dtype=lost.dtype, device=x.device)
         cover = torch.zeros(total.shape[1:], dtype=lost.dtype, device=x.device)
@@ -70,7 +71,24 @@ class Occlusion(Method):
             cover[window[1:]] += 1
         # A stride above the window leaves positions that nothing covered: nothing is known there, they stay 0.
         values = total / cover.clamp(min=1) if self.reduce == "mean" else total
-        return Estimate(values.to(result_dtype(x)), notes=self._notes(features, cover))
+        return Estimate(values.to(result_dtype(x)), notes=(*self._notes(features, cover), *how))
+
+    def _scores(
+        self, score: Score, x: Tensor, baseline: Tensor, windows: list[tuple[slice, ...]]
+    ) -> tuple[Tensor, tuple[str, ...]]:
+        """Scores `(windows, n)` with each window hidden, and how they were found."""
+        if self.incremental and x.ndim == 4 and score.runs_boxes:
+            boxes = [(channels, ys, xs) for _, channels, ys, xs in windows]
+            found, whole = score.box_values(x, baseline, boxes)
+            return found, (f"incremental rows, whole from {', '.join(whole) or 'none'}",)
+
+        def hidden() -> Iterator[Tensor]:
+            for window in windows:
+                rows = x.clone()
+                rows[window] = baseline[window]
+                yield rows
+
+        return score.stream_values(hidden()), ("whole rows",) if self.incremental else ()
 
     def _windows(self, features: torch.Size) -> Iterator[tuple[slice, ...]]:
         """Slices of a batch `(n, *features)`; without a channel axis, every axis is a spatial one."""

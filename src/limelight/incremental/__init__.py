@@ -1,0 +1,51 @@
+"""Exact incremental inference: only what a changed box of the picture can reach is worked out again.
+
+The model runs on a `Patched` tensor, which stands for whole rows and keeps, layer after layer, one activation of the
+picture and a box for each row. Convolutions and pools grow the boxes by their reach, sums and concatenations to a
+common one; past the spatial part, and at every operator that is not in `OPERATORS`, whole rows are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import operators  # noqa: F401  (fills the table)
+from .boxes import Boxes, Span
+from .patched import OPERATORS, Patched, Picture, joined
+
+Box = tuple[slice, slice, slice]
+"""Channels, rows and columns of `(channels, H, W)`."""
+
+__all__ = ["OPERATORS", "Box", "Patched", "Picture", "hidden", "in_passes"]
+
+
+def hidden(base: Tensor, filling: Tensor, boxes: Sequence[Box], picture: Picture) -> Tensor:
+    """Copies of one example, box n of the n-th filled from `filling`; all boxes of one size.
+
+    `base` and `filling` are `(1, channels, H, W)`; `base` is to be the same tensor in every pass.
+    """
+    patches = []
+    for channels, ys, xs in boxes:
+        patch = base[0, :, ys, xs].clone()
+        patch[channels] = filling[0, channels, ys, xs]
+        patches.append(patch)
+    patch = torch.stack(patches)
+    y, x = torch.tensor([[ys.start, xs.start] for _, ys, xs in boxes]).unbind(1)
+    return joined(base, patch, Boxes(Span(y, patch.shape[2]), Span(x, patch.shape[3])), picture)
+
+
+def in_passes(boxes: Sequence[Box], budget: int) -> list[list[int]]:
+    """Indices of the boxes, in groups whose boxes had better share passes.
+
+    All boxes of a pass grow to the size of the largest, so where several passes are needed, boxes of different rows of
+    a grid, which meet strides and borders differently, are kept apart.
+    """
+    if len(boxes) <= budget:
+        return [list(range(len(boxes)))]
+    groups: dict[int, list[int]] = {}
+    for index, (_, ys, _) in enumerate(boxes):
+        groups.setdefault(ys.start, []).append(index)
+    return list(groups.values())

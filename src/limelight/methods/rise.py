@@ -1,0 +1,123 @@
+"""RISE: random masks, and how the score goes with each position's visibility."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..score import Score, result_dtype
+from ..streams import Streams
+from .base import Estimate, Method, Needs, require
+from .mixed import MixedMoments
+
+FIRST_STAGE = 128  # masks before the tolerance is looked at; doubled from there
+_CELLS = 2**21  # of masks held at once, in float64: 16 MiB
+
+
+@dataclass(frozen=True)
+class RISE(Method):
+    r"""How the score rises with a position's visibility, over random masks that leave each position visible in part.
+
+    $$A_i = \frac{\mathrm{Cov}(f(m \odot x + (1 - m) \odot b), m_i)}{\mathrm{Var}(m_i)}, \qquad
+      \text{or } \frac{1}{N p} \sum_k f_k\, m_{k,i} \text{ with } \mathtt{centred=False}$$
+
+    over `masks` masks m: a grid of `cells` per axis, each cell visible with `probability`, upsampled linearly to
+    (cells + 1) x ceil(size / cells) and cropped at random. The plain form is the paper's; it ranks alike and carries
+    the error of the score's mean besides. `stderr` `(n, 1, *space)` is that of the regression slope (robust to unequal
+    variances), or of the plain mean. `tolerance` stops an example as soon as |stderr| / |map| (L2) is below it, looked
+    at after 128, 256, ... masks. Masks are products along the axes and made as they are used, so memory does not grow
+    with their number. Raises ValueError where at some position all masks agreed. With a `Box` target this is D-RISE.
+    [petsiuk2018] [petsiuk2021]
+    """
+
+    masks: int = 4000
+    cells: int = 7
+    probability: float = 0.5
+    centred: bool = True
+    tolerance: float | None = None
+
+    no_sum: ClassVar[str | None] = "the slopes of the score along each position's visibility add up to no total"
+
+    def __post_init__(self) -> None:
+        require(self.masks >= 3, self, "masks", "3 or more")
+        require(self.cells >= 1, self, "cells", "1 or more")
+        require(0 < self.probability < 1, self, "probability", "a number between 0 and 1")
+        require(self.tolerance is None or self.tolerance > 0, self, "tolerance", "a positive number or None")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(gradients=False, baseline=True)
+
+    def rows(self, features: torch.Size) -> int | None:
+        return self.masks if self.tolerance is None else None
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        space = x.shape[2:] if x.ndim > 2 else x.shape[1:]
+        moments = [MixedMoments(self.probability, space.numel(), x.device) for _ in range(len(x))]
+        active, done, notes = list(range(len(x))), 0, [""] * len(x)
+        while active and done < self.masks:
+            stop = self.masks if self.tolerance is None else min(self.masks, max(FIRST_STAGE, 2 * done))
+            self._stage(score.select(active), x[active], baseline[active], rng.select(active), range(done, stop),
+                        [moments[i] for i in active])  # fmt: skip
+            done = stop
+            if self.tolerance is None:
+                break
+            errors = {i: _relative(*self._map(moments[i])) for i in active}
+            for i, error in errors.items():
+                state = "converged" if error <= self.tolerance else "NOT converged"
+                notes[i] = f"example {i}: {state} after {done} masks, relative standard error {error:.2g}"
+            active = [i for i, error in errors.items() if not error <= self.tolerance]
+        shape = (len(x), 1, *space) if x.ndim > 2 else x.shape
+        found = [self._map(each) for each in moments]
+        values, stderr = (torch.stack(each).reshape(shape).to(result_dtype(x)) for each in zip(*found, strict=True))
+        return Estimate(values, stderr, notes=tuple(filter(None, notes)))
+
+    def _stage(
+        self, score: Score, x: Tensor, baseline: Tensor, rng: Streams, masks: range, moments: list[MixedMoments]
+    ) -> None:
+        """Run these masks on each example and take in what they show, so many at a time that memory stays bounded."""
+        space = x.shape[2:] if x.ndim > 2 else x.shape[1:]
+        fit = max(1, _CELLS // (len(x) * space.numel()))
+        step = max(fit - fit % score.rows_per_pass, min(fit, score.rows_per_pass))
+        for start in range(masks.start, masks.stop, step):
+            block = range(start, min(start + step, masks.stop))
+            visible = torch.stack([self.draw(rng.select([i]), block, space, x.device) for i in range(len(x))], 1)
+            shape = (len(x), 1, *space) if x.ndim > 2 else x.shape
+            points = (torch.lerp(baseline, x, each.reshape(shape).to(x)) for each in visible)
+            scores = score.stream_values(points).to(visible.dtype)
+            for i, each in enumerate(moments):
+                each.add(visible[:, i].flatten(1), scores[:, i])
+
+    def draw(self, rng: Streams, masks: range, space: torch.Size, device: torch.device) -> Tensor:
+        """Masks `(masks, *space)` in [0, 1] of one example; the k-th depends on the example, the seed and k alone."""
+        double = torch.empty(0, dtype=torch.float64)
+        axes, size = len(space), self.cells ** len(space)
+        numbers = torch.cat([rng.uniform(f"mask {k}", (size + axes,), double) for k in masks])
+        visible = (numbers[:, :size] < self.probability).double().reshape(-1, *[self.cells] * axes).to(device)
+        for axis, length in enumerate(space):
+            cell = math.ceil(length / self.cells)
+            enlarged = (self.cells + 1) * cell
+            weights = F.interpolate(torch.eye(self.cells).double()[None], size=enlarged, mode="linear")[0].T
+            offset = (numbers[:, size + axis] * cell).long()
+            along = weights[offset[:, None] + torch.arange(length)].to(device)
+            lines = visible.movedim(axis + 1, -1)
+            product = torch.bmm(lines.reshape(len(lines), -1, self.cells), along.mT)
+            visible = product.reshape(*lines.shape[:-1], length).movedim(-1, axis + 1)
+        return visible
+
+    def _map(self, moments: MixedMoments) -> tuple[Tensor, Tensor]:
+        if not self.centred:
+            return moments.plain()
+        still = int((moments.variance() <= 1e-12).sum())
+        require(still == 0, self, "masks", f"more: at {still} positions all of them agreed, so nothing is known there")
+        return moments.slope()
+
+
+def _relative(values: Tensor, stderr: Tensor) -> float:
+    found = stderr.norm() / values.norm()
+    return float("inf") if bool(found.isnan()) else float(found)
