@@ -1,0 +1,170 @@
+"""Faithfulness by agreement: does what the map adds up to agree with what the score does, over random changes?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from .base import Better, Check, Kind, Measured, nan_where, require
+from .case import Case
+from .imputers import Imputer
+from .maps import over_units, units_of
+from .removal import Filling, as_imputer
+from .similarity import pearson
+
+STILL = "neither side varies over the subsets: a correlation is undefined"
+
+
+@dataclass(frozen=True)
+class Infidelity(Check):
+    r"""The expected squared gap between what the map predicts of a change and what the score does.
+
+    $$\mathrm{E}_I\left[\left(I^\top A - (f(x) - f(x - I))\right)^2\right]$$
+
+    `perturbation` "patches" hides squares of `patch` pixels (filled with `fill`), "gaussian" adds noise of `noise` of
+    the input's range. Maps come in two units: of shares of the score, so that hiding a region loses the sum of A over
+    it, and of slopes, so that a change I is worth $\sum_i I_i A_i$. `slopes` None reads patches as shares and Gaussian
+    noise as slopes. `scaled` first multiplies the map by the best single factor. Lower is better. [yeh2019]
+    """
+
+    perturbation: Literal["patches", "gaussian"] = "patches"
+    samples: int = 64
+    patch: int | None = None
+    noise: float = 0.1
+    fill: Filling = 0.0
+    slopes: bool | None = None
+    scaled: bool = False
+    kind: ClassVar[Kind] = "faithfulness"
+    better: ClassVar[Better | None] = "lower"
+    meaning: ClassVar[str] = "how far the map's own prediction of a change is from what the score does"
+
+    def __post_init__(self) -> None:
+        require(self.perturbation in ("patches", "gaussian"), self, "perturbation", "'patches' or 'gaussian'")
+        require(self.samples >= 1, self, "samples", "1 or more")
+
+    def run(self, case: Case) -> Measured:
+        x = case.x
+        values = case.attribution.values.double()
+        slopes = self.perturbation == "gaussian" if self.slopes is None else self.slopes
+        predicted: list[Tensor] = []
+        other = as_imputer(self.fill).prepare(x, case.rng.fork("imputer"))(torch.ones_like(x, dtype=torch.bool), 0)
+        range_of = (x.flatten(1).amax(1) - x.flatten(1).amin(1)).view(-1, *[1] * (x.ndim - 1))
+
+        def rows() -> Iterator[Tensor]:
+            for sample in range(self.samples):
+                if self.perturbation == "gaussian":
+                    hidden = torch.ones_like(x, dtype=torch.bool)
+                    change = self.noise * range_of * case.rng.normal(f"change {sample}", x.shape[1:], x)
+                else:
+                    hidden = self._patch(case, sample)
+                    change = torch.where(hidden, x - other, torch.zeros_like(x))
+                if slopes:
+                    weight = change
+                elif self.perturbation == "patches":
+                    weight = hidden.to(x.dtype)
+                else:
+                    weight = torch.where(x == other, torch.zeros_like(x), change / (x - other))
+                weight = (
+                    weight.expand_as(values) if weight.shape[1] <= values.shape[1] else weight.mean(1, keepdim=True)
+                )
+                predicted.append((weight.double() * values).flatten(1).sum(1))
+                yield x - change
+
+        scores = case.score.stream_values(rows()).double()
+        fallen = case.attribution.score.double() - scores
+        told = torch.stack(predicted)
+        factor = torch.ones_like(told[0])
+        if self.scaled:
+            square = told.square().sum(0)
+            factor = torch.where(square > 0, (told * fallen).sum(0) / square, factor)
+        return Measured((factor * told - fallen).square().mean(0), detail={"factor": factor})
+
+    def _patch(self, case: Case, sample: int) -> Tensor:
+        """A square of `patch` units at a random place, cut at the border: `(n, 1, *space)` or `(n, features)`."""
+        x = case.x
+        space = x.shape[2:] if x.ndim > 2 else x.shape[1:]
+        side = self.patch or max(1, min(space) // 8)
+        at = case.rng.uniform(f"patch {sample}", (len(space),), x)
+        hidden = torch.ones((len(x), *space), dtype=torch.bool, device=x.device)
+        for axis, size in enumerate(space):
+            start = (at[:, axis] * (size + side - 1)).long() - (side - 1)
+            place = torch.arange(size, device=x.device)
+            inside = (place >= start[:, None]) & (place < start[:, None] + side)
+            hidden &= inside.view(len(x), *[size if a == axis else 1 for a in range(len(space))])
+        return hidden[:, None] if x.ndim > 2 else hidden
+
+
+@dataclass(frozen=True)
+class FaithfulnessCorrelation(Check):
+    r"""Correlation, over random subsets S of `size` units, of $\sum_{i \in S} A_i$ with $f(x) - f(x_{S \to b})$.
+
+    For each example by itself. `size` None is an eighth of the units, at least one. Higher is better. [bhatt2020]
+    """
+
+    size: int | None = None
+    samples: int = 64
+    fill: Filling = 0.0
+    kind: ClassVar[Kind] = "faithfulness"
+    better: ClassVar[Better | None] = "higher"
+    meaning: ClassVar[str] = "whether regions with more relevance cost the score more when hidden"
+
+    def __post_init__(self) -> None:
+        require(self.samples >= 3, self, "samples", "3 or more")
+
+    def run(self, case: Case) -> Measured:
+        units = units_of(case.attribution.values)
+        size = min(self.size or max(1, units.shape[1] // 8), units.shape[1])
+        found = subset_correlation(case, as_imputer(self.fill), size, self.samples, "subset")
+        values, reasons = nan_where(found, found.isnan(), STILL)
+        return Measured(values, reasons=reasons)
+
+
+@dataclass(frozen=True)
+class SensitivityN(Check):
+    r"""The correlation of FaithfulnessCorrelation, averaged over subset sizes; `detail` has it for each.
+
+    `sizes` are shares of the units. Sizes where neither side varies are left out. [ancona2018]
+    """
+
+    sizes: tuple[float, ...] = (0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+    samples: int = 24
+    fill: Filling = 0.0
+    kind: ClassVar[Kind] = "faithfulness"
+    better: ClassVar[Better | None] = "higher"
+    meaning: ClassVar[str] = "whether regions of any size cost the score what the map gives them"
+
+    def __post_init__(self) -> None:
+        require(self.samples >= 3, self, "samples", "3 or more")
+        require(all(0 < each < 1 for each in self.sizes) and len(self.sizes) > 0, self, "sizes", "shares within 0 to 1")
+
+    def run(self, case: Case) -> Measured:
+        count = units_of(case.attribution.values).shape[1]
+        sizes = sorted({max(1, round(each * count)) for each in self.sizes})
+        by_size = torch.stack(
+            [subset_correlation(case, as_imputer(self.fill), n, self.samples, f"size {n}") for n in sizes],
+            dim=1,
+        )
+        mean = by_size.nanmean(1)
+        values, reasons = nan_where(mean, mean.isnan(), STILL)
+        return Measured(values, detail={"by size": by_size}, reasons=reasons)
+
+
+def subset_correlation(case: Case, imputer: Imputer, size: int, samples: int, label: str) -> Tensor:
+    """Pearson's correlation `(n,)` over `samples` random subsets of `size` units that are hidden."""
+    units = units_of(case.attribution.values).double()
+    hide = imputer.prepare(case.x, case.rng.fork("imputer"))
+    sums: list[Tensor] = []
+
+    def rows() -> Iterator[Tensor]:
+        for sample in range(samples):
+            chosen = case.rng.permutation(f"{label} {sample}", units.shape[1])[:, :size].to(units.device)
+            hidden = torch.zeros_like(units, dtype=torch.bool).scatter_(1, chosen, True)
+            sums.append((units * hidden).sum(1))
+            yield hide(over_units(hidden, case.x), sample)
+
+    fallen = case.attribution.score.double() - case.score.stream_values(rows()).double()
+    return pearson(torch.stack(sums), fallen, dim=0)

@@ -1,0 +1,84 @@
+"""What a check is: a frozen dataclass with one function over a case; and what it finds, one value per example."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from .case import Case, NotApplicable
+
+__all__ = ["Better", "Check", "Kind", "Measured", "NotApplicable", "nan_where", "relative_difference", "require"]
+
+Kind = Literal["hard", "robustness", "faithfulness", "localisation", "complexity"]
+Better = Literal["higher", "lower"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a check found: `values` `(n,)`, NaN with a reason in `reasons` (one text per example, empty elsewhere).
+
+    `passed` `(n,)` booleans where a right answer is known; `detail` more figures by name, `(n, ...)` each; `notes`
+    what holds for the whole batch.
+    """
+
+    values: Tensor
+    passed: Tensor | None = None
+    detail: Mapping[str, Tensor] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Check(ABC):
+    """Base of all checks. Subclasses are frozen dataclasses; their fields are the protocol's settings.
+
+    `kind`: a hard test has a right answer, the others are evidence. `better`: which way is better, None for figures
+    that only describe. `needs_mask`: reads the true region. `meaning`: one line for a reader who decides.
+    """
+
+    kind: ClassVar[Kind]
+    better: ClassVar[Better | None] = None
+    needs_mask: ClassVar[bool] = False
+    needs_method: ClassVar[bool] = False
+    meaning: ClassVar[str] = ""
+
+    @abstractmethod
+    def run(self, case: Case) -> Measured:
+        """One value per example of `case`; raises NotApplicable where the check has no answer for any of them."""
+
+    def maps(self) -> float:
+        """Maps of the method that one example costs beyond the one examined; for budgets."""
+        return 0.0
+
+    @classmethod
+    def kebab(cls) -> str:
+        """The name a user types: `MaxSensitivity` is `max-sensitivity`, `SRG` is `srg`, `IoU` is `iou`."""
+        if cls.__name__ == "IoU":
+            return "iou"
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", cls.__name__).lower()
+
+
+def require(condition: bool, check: Check, name: str, wanted: str) -> None:
+    """Raise ValueError that names the check's field, its value and what would have worked."""
+    if not condition:
+        raise ValueError(f"{type(check).__name__}.{name}={getattr(check, name)!r}: use {wanted}")
+
+
+def relative_difference(a: Tensor, b: Tensor) -> Tensor:
+    """max |a - b| / max |a| for each example `(n,)`; 0 where both are zero."""
+    largest = a.double().abs().flatten(1).amax(1).maximum(b.double().abs().flatten(1).amax(1))
+    apart = (a.double() - b.double()).abs().flatten(1).amax(1)
+    reference = a.double().abs().flatten(1).amax(1)
+    ratio = apart / torch.where(reference > 0, reference, largest)
+    return torch.where(largest > 0, ratio, torch.zeros_like(ratio))
+
+
+def nan_where(values: Tensor, bad: Tensor, reason: str) -> tuple[Tensor, tuple[str, ...]]:
+    """`values` with NaN where `bad`, and the reasons that go with it."""
+    return values.masked_fill(bad, torch.nan), tuple(reason if each else "" for each in bad.tolist())

@@ -1,0 +1,177 @@
+"""The case a check looks at: a map of a batch, the question it answers, and the means to ask it again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..attribution import Attribution
+from ..baselines import Baseline, Constant
+from ..explain import explain
+from ..methods import Method
+from ..passes import MOST_ROWS, Model, Runner
+from ..score import Score
+from ..streams import Streams
+from ..targets import Logit, Probability, Target, as_target
+
+On = Literal["probability", "score"]
+
+
+class NotApplicable(ValueError):
+    """The check has nothing to say about this case; the message says why, and the value is NaN."""
+
+
+@dataclass
+class Spent:
+    """Model rows that checking a case has cost so far."""
+
+    forward_rows: int = 0
+    backward_rows: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One map of a batch `x` `(n, *features)` and the whole question behind it.
+
+    `method` is None where a finished map was handed in. `target` has its classes filled in, so that a check asks about
+    the same class whatever it does to the input or to the model. `score` runs the model on rows; `mask` is
+    `(n, 1, H, W)`, booleans.
+    """
+
+    model: Model
+    x: Tensor
+    method: Method | None
+    attribution: Attribution
+    target: Target
+    baseline: Baseline
+    layer: str | None
+    seed: int
+    rows_per_pass: int | None
+    mask: Tensor | None
+    score: Score
+    rng: Streams
+    spent: Spent = field(default_factory=Spent)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def explain(
+        self,
+        *,
+        model: Model | None = None,
+        x: Tensor | None = None,
+        target: Target | None = None,
+        baseline: Baseline | Tensor | None = None,
+        rows_per_pass: int | None = None,
+    ) -> Attribution:
+        """The method's map of the same question, with what is given put in place of the original."""
+        if self.method is None:
+            raise NotApplicable("this check explains again, and only a finished map was given")
+        found = explain(
+            self.model if model is None else model,
+            self.x if x is None else x,
+            self.method,
+            target=self.target if target is None else target,
+            baseline=self.baseline if baseline is None else baseline,
+            layer=self.layer,
+            seed=self.seed,
+            rows_per_pass=rows_per_pass or self.rows_per_pass,
+        )
+        self.spent.forward_rows += found.forward_rows
+        self.spent.backward_rows += found.backward_rows
+        return found
+
+    def confidence(self, on: On) -> tuple[Score, tuple[str, ...]]:
+        """The score that a curve is drawn of: the class's probability where outputs are logits of several classes."""
+        outputs = self.attribution.outputs
+        if on == "score" or type(self.target) is not Logit or outputs is None or outputs.ndim != 2:
+            return self.score, ()
+        if outputs.shape[1] < 2:
+            return self.score, ("a single output has no probability: the score itself was taken",)
+        if bool((outputs >= 0).all()) and float((outputs.double().sum(1) - 1).abs().max()) < 1e-4:
+            return self.score, ()  # probabilities already
+        return replace(self.score, target=Probability(self.target.index), inputs=None, at_inputs=None), ()
+
+    def reference(self) -> Tensor:
+        """The baseline's first reference `(n, *features)`."""
+        return self.baseline.references(self.x, self.rng.fork("baseline"))[0]
+
+    def select(self, index: list[int]) -> Case:
+        """The same case for some of the examples."""
+        chosen = torch.tensor(index, device=self.x.device)
+
+        def part(value: Any) -> Any:
+            return value[chosen.to(value.device)] if isinstance(value, Tensor) and len(value) == len(self.x) else value
+
+        x = self.x[chosen]
+        target = select_target(self.target, index)
+        names = ("values", "raw", "target", "score", "baseline_score", "stderr", "spread", "outputs")
+        attribution = replace(
+            self.attribution, **{name: part(getattr(self.attribution, name)) for name in names}, inputs=x
+        )
+        score = Score(self.score.runner, target, torch.arange(len(x), device=x.device))
+        return replace(
+            self,
+            x=x,
+            attribution=attribution,
+            target=target,
+            baseline=_select_baseline(self.baseline, self.x, chosen),
+            mask=part(self.mask),
+            score=replace(score, inputs=x, at_inputs=attribution.score),
+            rng=self.rng.select(index),
+        )
+
+
+def select_target(target: Target, index: list[int]) -> Target:
+    """The target of some of the examples."""
+    classes = getattr(target, "index", None)
+    if isinstance(classes, tuple):
+        return replace(target, index=tuple(classes[i] for i in index))  # type: ignore[type-var]
+    if target.per_example is not None:
+        raise NotApplicable(f"target: {target!r} is written for its batch; check the examples with a target for each")
+    return target
+
+
+def _select_baseline(baseline: Baseline, x: Tensor, chosen: Tensor) -> Baseline:
+    """A baseline written as one tensor for the batch, for some of its examples."""
+    if isinstance(baseline, Constant) and isinstance(baseline.value, Tensor):
+        value = baseline.value
+        if value.ndim == x.ndim and len(value) == len(x):
+            return replace(baseline, value=value[chosen.to(value.device)])
+    return baseline
+
+
+@contextmanager
+def open_case(
+    model: Model,
+    attribution: Attribution,
+    method: Method | None,
+    mask: Tensor | None,
+    rows_per_pass: int | None,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[Case]:
+    """The case of a map, with the model ready to run rows."""
+    x = attribution.inputs
+    target = as_target(attribution.target, len(x))
+    rows = rows_per_pass or MOST_ROWS.get(x.device.type)
+    with torch.inference_mode(False), Runner(model, x, rows, progress) as runner:
+        examples = torch.arange(len(x), device=x.device)
+        yield Case(
+            model=model,
+            x=x,
+            method=method,
+            attribution=attribution,
+            target=target,
+            baseline=attribution.baseline,
+            layer=attribution.layer,
+            seed=attribution.seed,
+            rows_per_pass=rows_per_pass,
+            mask=mask,
+            score=Score(runner, target, examples, inputs=x, at_inputs=attribution.score),
+            rng=Streams.of(x, attribution.seed),
+        )

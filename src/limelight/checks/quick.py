@@ -1,0 +1,53 @@
+"""The quick tests of a panel, within a budget of model rows: the cheapest first, the rest named with their price."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..attribution import Attribution
+from ..passes import Model
+from .base import Check, Measured
+from .case import open_case
+from .running import measure
+from .table import Finding, Findings, nan_like
+
+
+def quick_checks(
+    model: Model,
+    panel: Mapping[str, Attribution],
+    budget: int | None = None,
+    checks: tuple[Check, ...] | None = None,
+    rows_per_pass: int | None = None,
+) -> dict[str, Findings]:
+    """Findings for each map of a panel, by name.
+
+    `budget`: model rows that all of them together may cost, forward and backward; None allows as many as the maps
+    themselves took. A check that no longer fits is a NaN whose reason is its price. A price is what the map took times
+    the maps that the check makes, known before it runs.
+    """
+    from . import QUICK
+
+    asked = QUICK if checks is None else checks
+    allowed = sum(map(price, panel.values())) if budget is None else budget
+    offers = sorted(
+        ((round(check.maps() * price(a)), name, i) for name, a in panel.items() for i, check in enumerate(asked)),
+        key=lambda offer: offer[0],
+    )
+    found: dict[tuple[str, int], Finding] = {}
+    spent = 0
+    for cost, name, i in offers:
+        attribution = panel[name]
+        if spent + cost > allowed:
+            reason = f"left out: about {cost} more rows, and {allowed - spent} of {allowed} remain"
+            nothing = Measured(nan_like(len(attribution.inputs)), reasons=(reason,) * len(attribution.inputs))
+            found[name, i] = Finding.of(asked[i], attribution.name, nothing, 0, 0)
+            continue
+        with open_case(model, attribution, attribution.method, None, rows_per_pass) as case:
+            found[name, i] = measure(asked[i], case)
+        spent += max(cost, found[name, i].forward_rows + found[name, i].backward_rows)
+    return {name: Findings(found[name, i] for i in range(len(asked))) for name in panel}
+
+
+def price(attribution: Attribution) -> int:
+    """Model rows that another map like this one costs, forward and backward."""
+    return attribution.forward_rows + attribution.backward_rows

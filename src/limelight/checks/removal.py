@@ -1,0 +1,273 @@
+"""Faithfulness by removal: hide units in the order of the map and watch the score.
+
+Every check here is one curve: an order of the units, an imputer for the hidden ones, a list of how many are hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ..baselines import Baseline
+from ..score import Score
+from .base import Better, Check, Kind, Measured, NotApplicable, nan_where, require
+from .case import Case, On
+from .imputers import Blurred, Fill, Imputer, MeanColour, NoisyLinear, UniformNoise
+from .maps import grid_labels, means_by_label, order_of, over_units, places_of, space_of, units_of
+
+Filling = float | Tensor | Baseline | Imputer
+
+
+def as_imputer(filling: Filling) -> Imputer:
+    return filling if isinstance(filling, Imputer) else Fill(filling)
+
+
+def removal_curve(
+    case: Case, score: Score, places: Tensor, counts: Sequence[int], imputer: Imputer, keep: bool = False
+) -> Tensor:
+    """Scores `(len(counts), n)` with the first `k` units of each order hidden, or with `keep` all but them."""
+    hide = imputer.prepare(case.x, case.rng.fork("imputer"))
+
+    def rows() -> Iterator[Tensor]:
+        for step, k in enumerate(counts):
+            hidden = places >= k if keep else places < k
+            whole = bool(hidden.any())
+            yield hide(over_units(hidden, case.x), step) if whole else case.x
+
+    return score.stream_values(rows())
+
+
+def step_counts(units: int, row: int, steps: int | None) -> list[int]:
+    """How many units are gone after each step, 0 first and all last: `steps` equal ones, or `row` units at a time."""
+    if steps is None:
+        return [*range(0, units, row), units]
+    return [round(k * units / steps) for k in range(steps + 1)]
+
+
+def area(curve: Tensor) -> Tensor:
+    """(sum - first/2 - last/2) / (n - 1) along the first axis."""
+    curve = curve.double()
+    return (curve.sum(0) - curve[0] / 2 - curve[-1] / 2) / (len(curve) - 1)
+
+
+@dataclass(frozen=True)
+class Faithfulness(Check):
+    """Base of the checks that hide pixels: a single map is enough, no gradient of the model is taken."""
+
+    kind: ClassVar[Kind] = "faithfulness"
+
+
+def _row(x: Tensor) -> int:
+    space = space_of(x)
+    return space[-1] if len(space) > 1 else 1
+
+
+def _places(case: Case, sign: float = 1.0) -> Tensor:
+    return places_of(order_of(sign * units_of(case.attribution.values), case.rng))
+
+
+@dataclass(frozen=True)
+class Deletion(Faithfulness):
+    r"""The area under the score while pixels are deleted, the most important first; lower is better. [petsiuk2018]
+
+    All channels of a pixel go together, one row of pixels a step or `steps` equal steps, replaced by `fill` (a number,
+    a tensor, a Baseline or an Imputer). The curve is of the class's probability, or with `on="score"` of the score.
+    """
+
+    fill: Filling = 0.0
+    steps: int | None = None
+    on: On = "probability"
+    better: ClassVar[Better | None] = "lower"
+    meaning: ClassVar[str] = "how long the answer survives as its most important pixels go"
+
+    def __post_init__(self) -> None:
+        require(self.steps is None or self.steps >= 1, self, "steps", "1 or more, or None for a row a step")
+
+    def run(self, case: Case) -> Measured:
+        score, notes = case.confidence(self.on)
+        places = _places(case)
+        counts = step_counts(places.shape[1], _row(case.x), self.steps)
+        curve = removal_curve(case, score, places, counts, as_imputer(self.fill))
+        return Measured(area(curve), detail={"curve": curve.T}, notes=notes)
+
+
+@dataclass(frozen=True)
+class Insertion(Faithfulness):
+    r"""The area under the score while pixels are brought back, the most important first; higher is better.
+
+    From `fill`: None is the picture blurred (11 pixels, sigma 5), or 0 where inputs are no pictures. [petsiuk2018]
+    """
+
+    fill: Filling | None = None
+    steps: int | None = None
+    on: On = "probability"
+    better: ClassVar[Better | None] = "higher"
+    meaning: ClassVar[str] = "how soon the answer returns as its most important pixels come back"
+
+    def __post_init__(self) -> None:
+        require(self.steps is None or self.steps >= 1, self, "steps", "1 or more, or None for a row a step")
+
+    def run(self, case: Case) -> Measured:
+        score, notes = case.confidence(self.on)
+        places = _places(case)
+        counts = step_counts(places.shape[1], _row(case.x), self.steps)
+        nothing: Imputer = Blurred() if case.x.ndim > 3 else Fill(0.0)
+        imputer = nothing if self.fill is None else as_imputer(self.fill)
+        curve = removal_curve(case, score, places, counts, imputer, keep=True)
+        return Measured(area(curve), detail={"curve": curve.T}, notes=notes)
+
+
+@dataclass(frozen=True)
+class SRG(Faithfulness):
+    r"""Symmetric relevance gain: the area while the least relevant go first minus while the most relevant do.
+
+    The mean over imputers, by default mean colour, blur and noisy linear, because a removal that the model has never
+    seen can move the score by itself and the difference cancels much of that. Higher is better. [blucher2024]
+    """
+
+    imputers: tuple[Imputer, ...] = (MeanColour(), Blurred(), NoisyLinear())
+    steps: int = 32
+    on: On = "probability"
+    better: ClassVar[Better | None] = "higher"
+    meaning: ClassVar[str] = "how much more the top pixels matter than the bottom ones"
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1, self, "steps", "1 or more")
+        require(len(self.imputers) > 0, self, "imputers", "at least one imputer")
+
+    def run(self, case: Case) -> Measured:
+        score, notes = case.confidence(self.on)
+        imputers = self.imputers
+        if case.x.ndim != 4:
+            imputers = tuple(each for each in imputers if not isinstance(each, Blurred | NoisyLinear))
+            if not imputers:
+                raise NotApplicable(f"none of the imputers {self.imputers} works on inputs without a picture's axes")
+            notes = (*notes, "inputs are no pictures: only imputers that need none were used")
+        first, last = _places(case), _places(case, -1.0)
+        counts = step_counts(first.shape[1], 1, self.steps)
+        gains, detail = [], {}
+        for imputer in imputers:
+            morf, lerf = (removal_curve(case, score, places, counts, imputer) for places in (first, last))
+            gains.append(area(lerf) - area(morf))
+            detail[type(imputer).__name__] = gains[-1]
+        return Measured(torch.stack(gains).mean(0), detail=detail, notes=notes)
+
+
+@dataclass(frozen=True)
+class PixelFlipping(Faithfulness):
+    r"""Area over the perturbation curve as regions are replaced, the most relevant first; higher is better.
+
+    $$\mathrm{AOPC} = \frac{1}{L+1} \sum_{k=0}^{L} (f_0 - f_k)$$
+
+    Regions are cells of `region` x `region` pixels ordered by the mean of the map; `steps` is L, at most all regions,
+    None for all of them. `fill` None is uniform noise over the example's range. [bach2015] [samek2017]
+    """
+
+    region: int = 9
+    steps: int | None = 100
+    fill: Filling | None = None
+    on: On = "score"
+    better: ClassVar[Better | None] = "higher"
+    meaning: ClassVar[str] = "how fast the score falls as the most relevant regions go"
+
+    def __post_init__(self) -> None:
+        require(self.region >= 1, self, "region", "1 or more pixels")
+        require(self.steps is None or self.steps >= 1, self, "steps", "1 or more, or None for all regions")
+
+    def run(self, case: Case) -> Measured:
+        score, notes = case.confidence(self.on)
+        space = space_of(case.x)
+        side = self.region if len(space) > 1 else 1
+        labels = grid_labels(space, side, case.x.device).expand(len(case.x), -1)
+        places, regions = _places_of_labels(case, labels)
+        last = regions if self.steps is None else min(self.steps, regions)
+        imputer = UniformNoise() if self.fill is None else as_imputer(self.fill)
+        curve = removal_curve(case, score, places, range(last + 1), imputer).double()
+        fallen = (curve[0] - curve).cumsum(0)
+        upto = torch.arange(1, last + 2, device=curve.device, dtype=curve.dtype)[:, None]
+        aopc = fallen / upto
+        return Measured(aopc[-1], detail={"curve": curve.T, "aopc": aopc.T}, notes=notes)
+
+
+def _places_of_labels(case: Case, labels: Tensor) -> tuple[Tensor, int]:
+    """The place of each unit's region `(n, units)`, regions by the mean of the map from the largest down."""
+    means = means_by_label(units_of(case.attribution.values).double(), labels)
+    return places_of(order_of(means, case.rng)).gather(1, labels), means.shape[1]
+
+
+@dataclass(frozen=True)
+class ROAD(Faithfulness):
+    r"""Remove and debias: pixels give way to a noisy linear interpolation that leaks little of what was hidden.
+
+    Value: the mean over `shares` of the confidence with the least relevant removed minus with the most relevant
+    removed; `order` "morf" or "lerf" is one of the two alone. `detail` has both curves and whether the class is still
+    the model's first. Higher is better, lower for "morf". [rong2022]
+    """
+
+    shares: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    order: Literal["both", "morf", "lerf"] = "both"
+    noise: float = 0.01
+    on: On = "probability"
+    better: ClassVar[Better | None] = "higher"
+    meaning: ClassVar[str] = "how much more the top pixels matter than the bottom ones, filled in smoothly"
+
+    def __post_init__(self) -> None:
+        require(self.order in ("both", "morf", "lerf"), self, "order", "'both', 'morf' or 'lerf'")
+        good = len(self.shares) > 0 and all(0 < share < 1 for share in self.shares)
+        require(good, self, "shares", "shares between 0 and 1")
+
+    def run(self, case: Case) -> Measured:
+        if case.x.ndim != 4:
+            raise NotApplicable("noisy linear imputation needs pictures (batch, channels, H, W)")
+        score, notes = case.confidence(self.on)
+        detail: dict[str, Tensor] = {}
+        for name, sign in (("morf", 1.0), ("lerf", -1.0)):
+            if self.order in ("both", name):
+                places = _places(case, sign)
+                counts = [int(share * places.shape[1]) for share in self.shares]
+                detail[name] = removal_curve(case, score, places, counts, NoisyLinear(self.noise)).T
+        means = {name: curve.double().mean(1) for name, curve in detail.items()}
+        values = means["lerf"] - means["morf"] if self.order == "both" else means[self.order]
+        return Measured(values, detail=detail, notes=notes)
+
+
+@dataclass(frozen=True)
+class IROF(Faithfulness):
+    r"""Area over the curve of the relative score as whole segments go, the most relevant first; higher is better.
+
+    $$\frac{1}{S} \sum_{k=1}^{S} \left(1 - \frac{f_k}{f_0}\right)$$
+
+    `segments`: a label map `(H, W)` or `(n, H, W)`, or the side of square cells in pixels; None is a fourteenth of the
+    shorter side. [rieger2020]
+    """
+
+    segments: int | Tensor | None = None
+    fill: Filling = field(default_factory=MeanColour)
+    on: On = "probability"
+    better: ClassVar[Better | None] = "higher"
+    meaning: ClassVar[str] = "how fast the answer falls as the most relevant segments go"
+
+    def run(self, case: Case) -> Measured:
+        score, notes = case.confidence(self.on)
+        labels = self._labels(case.x)
+        places, regions = _places_of_labels(case, labels)
+        curve = removal_curve(case, score, places, range(regions + 1), as_imputer(self.fill)).double()
+        values = (1 - curve[1:] / curve[0]).mean(0)
+        values, reasons = nan_where(values, curve[0] == 0, "the score of the example is 0")
+        return Measured(values, detail={"curve": curve.T}, reasons=reasons, notes=notes)
+
+    def _labels(self, x: Tensor) -> Tensor:
+        space = space_of(x)
+        if not isinstance(self.segments, Tensor):
+            side = self.segments or max(1, min(space) // 14)
+            return grid_labels(space, side if len(space) > 1 else 1, x.device).expand(len(x), -1)
+        labels = self.segments.to(x.device).long()
+        if labels.shape not in (space, (len(x), *space)):
+            raise ValueError(
+                f"IROF.segments: shape {tuple(labels.shape)}; use a label map {tuple(space)} or {(len(x), *space)}"
+            )
+        return labels.expand(len(x), *space).flatten(1)

@@ -1,0 +1,38 @@
+"""A piecewise linear network seen as a smooth one, so that its maps can be differentiated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+RELUS = frozenset({"relu", "relu_"})
+CLIPPED = {"relu6": (0.0, 6.0), "relu6_": (0.0, 6.0), "hardtanh": (-1.0, 1.0), "hardtanh_": (-1.0, 1.0)}
+
+
+class Softened(TorchFunctionMode):
+    r"""Within it relu(h) is $\log(1 + e^{\beta h}) / \beta$, and ReLU6 and hardtanh are differences of two of these.
+
+    It sees operators, so neither the model nor anything global is changed. [dombrowski2019]
+    """
+
+    def __init__(self, beta: float) -> None:
+        super().__init__()
+        self._beta = beta
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in RELUS:
+            return self._above(args[0], 0.0)
+        if name in CLIPPED:
+            low, high = (*args[1:3],) if len(args) >= 3 else CLIPPED[name]
+            return self._above(args[0], low) - self._above(args[0], high) + low
+        return func(*args, **(kwargs or {}))
+
+    def _above(self, h: Tensor, limit: float) -> Tensor:
+        return F.softplus(h - limit, beta=self._beta)

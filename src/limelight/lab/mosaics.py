@@ -1,0 +1,49 @@
+"""Mosaics for the grid pointing game: pictures side by side, one of them of the class that is explained. [bohle2021]"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Mosaic:
+    """`x` `(n, c, H, W)`, the class explained `y` `(n,)`, and `mask` `(n, 1, H, W)`, that class's cell."""
+
+    x: Tensor
+    y: Tensor
+    mask: Tensor
+
+
+def mosaic(pictures: Tensor, classes: Tensor, side: int = 2) -> Mosaic:
+    """Mosaics of `side` x `side` pictures `(m, c, h, w)` of different classes, one per picture that finds company.
+
+    The i-th picture stands in cell i mod side^2 and is the one explained; the others are the next pictures of classes
+    not yet in the mosaic. Give pictures that the model classifies confidently. Raises ValueError for too few
+    classes to fill one.
+    """
+    cells = side * side
+    labels = classes.tolist()
+    if len(set(labels)) < cells:
+        raise ValueError(f"classes: {len(set(labels))} different ones; a mosaic of {side} x {side} needs {cells}")
+    made, owners, masks = [], [], []
+    _, _, height, width = pictures.shape
+    for i, own in enumerate(labels):
+        chosen, seen = [i], {own}
+        for j in [*range(i + 1, len(labels)), *range(i)]:
+            if len(chosen) < cells and labels[j] not in seen:
+                chosen.append(j)
+                seen.add(labels[j])
+        at = i % cells
+        order = chosen[1:]
+        order.insert(at, i)
+        rows = [torch.cat([pictures[j] for j in order[r * side : (r + 1) * side]], 2) for r in range(side)]
+        made.append(torch.cat(rows, 1))
+        mask = torch.zeros(1, side * height, side * width, dtype=torch.bool, device=pictures.device)
+        top, left = at // side * height, at % side * width
+        mask[:, top : top + height, left : left + width] = True
+        masks.append(mask)
+        owners.append(own)
+    return Mosaic(torch.stack(made), torch.tensor(owners, device=pictures.device), torch.stack(masks))

@@ -1,0 +1,128 @@
+"""The trust card, the quick tests and the command that prints them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import limelight as ll
+from limelight.apps.cli import app
+from limelight.checks import quick_checks
+from limelight.checks.quick import price
+
+from ..networks import conv_net, pictures
+from ..test_cli import MODEL
+
+FEW = (ll.Completeness(), ll.Determinism(), ll.InputShift(), ll.Deletion(steps=4), ll.Gini())
+
+
+def card(method: str = "integrated-gradients") -> ll.TrustCard:
+    return ll.trust_card(conv_net(), pictures(2), method, FEW, target=0)
+
+
+def test_a_card_says_what_passed_what_failed_and_what_it_means() -> None:
+    found = card()
+    assert found.failed == ("input-shift",) and found.headline == "2 of 3 hard tests passed; failed: input-shift"
+    text = found.to_text()
+    for words in ("pass", "FAIL", "input-shift", "controls: random-map", "sobel-edges", "where zero lies"):
+        assert words in text
+    assert max(map(len, text.splitlines())) <= 100
+    assert set(found.controls) == {"random-map", "constant-map", "sobel-edges"}
+    assert set(found.controls["random-map"]) == {"deletion"}  # evidence only, and only what ranks
+
+
+def test_a_test_that_cannot_be_asked_is_not_a_failure() -> None:
+    found = card("gradient")
+    assert found.headline == "2 of 2 hard tests passed; 1 could not be asked"
+    assert "no sum is promised" in found.to_text() and not found.failed
+
+
+def test_beating_a_control_is_by_the_better_side() -> None:
+    found = card()
+    deletion = next(each for each in found.findings if each.name == "deletion")
+    for name, won in found.beats(deletion).items():
+        assert won == (deletion.mean < found.controls[name]["deletion"].mean)  # lower is better
+    assert found.beats(next(each for each in found.findings if each.name == "gini")) == {}
+
+
+def test_a_card_is_written_as_text_json_and_figure(tmp_path: Path) -> None:
+    found = card()
+    for suffix in (".txt", ".json", ".png"):
+        assert found.save(tmp_path / f"card{suffix}").exists()
+    assert json.loads((tmp_path / "card.json").read_text())["failed"] == ["input-shift"]
+    with Image.open(tmp_path / "card.png") as image:
+        assert image.width >= 1000 and image.height > found.attribution.show().height + 100
+    with pytest.raises(ValueError, match=r"use \.txt, \.json or \.png"):
+        found.save(tmp_path / "card.doc")
+    assert "<pre>" in found._repr_html_()
+
+
+def test_quick_tests_keep_their_budget() -> None:
+    from ..test_methods import Counting
+
+    net, x = Counting(conv_net()), pictures(1)
+    panel = ll.explain(net, x, ["gradient", "grad-cam", "integrated-gradients(Midpoint(8))"], target=0)
+    allowed = sum(map(price, panel.values()))
+    for budget in (None, 0, 7, 1000):
+        before = net.rows + net.backward_rows
+        found = quick_checks(net, panel, budget)
+        spent = net.rows + net.backward_rows - before
+        assert spent <= (allowed if budget is None else budget), budget
+        left = [each for findings in found.values() for each in findings if each.reason.startswith("left out")]
+        assert bool(left) == (budget != 1000)
+    assert all(each.name == "completeness" or each.reason for each in quick_checks(net, panel, 0)["gradient"])
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    import sys
+
+    (tmp_path / "own_models_for_checks.py").write_text(MODEL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "own_models_for_checks", raising=False)
+    torch.manual_seed(0)
+    pixels = (255 * torch.rand(40, 60, 3)).to(torch.uint8).numpy()
+    Image.fromarray(pixels).save(tmp_path / "cat.png")
+    return tmp_path
+
+
+OWN = ["--model", "own_models_for_checks:tiny", "--no-progress"]
+
+
+def test_limelight_check_prints_a_card_for_each_method(here: Path) -> None:
+    asked = ["-m", "gradient,input-x-gradient", "-c", "determinism,input-shift,deletion(steps=4)", "-o", "out"]
+    result = CliRunner().invoke(app, ["check", "cat.png", *OWN, *asked])
+    assert result.exit_code == 0, result.output
+    for words in ("Trust card: gradient", "Trust card: input-x-gradient", "hard tests passed", "deletion", "controls:"):
+        assert words in result.stdout
+    written = {each.name for each in (here / "out").iterdir()}
+    assert written == {
+        f"cat-{name}{suffix}" for name in ("gradient", "input-x-gradient") for suffix in (".json", ".png")
+    }
+
+
+def test_limelight_check_speaks_json_and_names_what_it_does_not_know(here: Path) -> None:
+    result = CliRunner().invoke(app, ["check", "cat.png", *OWN, "-m", "gradient", "-c", "gini", "--json"])
+    document = json.loads(result.stdout)
+    assert document["pictures"][0]["cards"][0]["findings"][0]["check"] == "gini"
+    wrong = CliRunner().invoke(app, ["check", "cat.png", *OWN, "-c", "delete"])
+    assert wrong.exit_code == 2 and "did you mean deletion" in wrong.output
+    mixed = CliRunner().invoke(app, ["check", "cat.png", "nothing.png", *OWN, "-m", "gradient", "-c", "gini"])
+    assert mixed.exit_code in (1, 2, 3)
+
+
+def test_limelight_explain_adds_the_quick_tests(here: Path) -> None:
+    fast = ["explain", "cat.png", *OWN, "-m", "gradient,integrated-gradients(Midpoint(4))"]
+    result = CliRunner().invoke(app, fast)
+    assert result.exit_code == 0, result.output
+    assert "quick tests" in result.stdout and "randomisation" in result.stdout and "left out" in result.stdout
+    assert "quick tests" not in CliRunner().invoke(app, [*fast, "--check-rows", "0"]).stdout
+    document = json.loads(CliRunner().invoke(app, [*fast, "--json", "--check-rows", "1000"]).stdout)
+    tests = document["pictures"][0]["explanations"][0]["maps"][0]["tests"]
+    assert [each["check"] for each in tests] == ["completeness", "determinism", "randomisation", "bias-shift"]
