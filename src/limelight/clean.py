@@ -8,24 +8,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .layers import Trace, traced
+from .layers import Layer, Linear
 from .passes import Outcome, Runner
 from .score import Activation
 from .targets import ClassTarget, Target
+from .trace import Trace, traced
 
 
 @dataclass(frozen=True)
 class Clean:
-    """What the model says at x. `target` has the classes filled in that were left to the model."""
+    """What the model says at x. `target` has the classes filled in that were left to the model.
+
+    `chosen_by_gradient`: a backward pass was made to choose the layer, which a method that reads one would need too.
+    `rows`: forward rows of the pass; `reread_rows`: more of them, to read a map that the model had overwritten.
+    """
 
     target: Target
     scores: Tensor
     outputs: Tensor | None
     gradient: Tensor | None
-    layer: str | None
-    activation: Activation | None
-    layers_seen: tuple[str, ...]
-    notes: tuple[str, ...]
+    layers: tuple[Layer, ...] = ()
+    activations: tuple[Activation, ...] = ()
+    chosen_by_gradient: bool = False
+    notes: tuple[str, ...] = ()
+    rows: int = 0
+    reread_rows: int = 0
+
+    @property
+    def layer(self) -> str | None:
+        """The layers' names, as `explain(layer=...)` takes them."""
+        return ", ".join(layer.name for layer in self.layers) or None
 
 
 def clean_pass(
@@ -34,73 +46,103 @@ def clean_pass(
     target: Target,
     *,
     gradient: bool,
-    layer: str | None,
-    choose_layer: bool,
+    layers: tuple[str, ...],
+    read_layer: bool,
     layer_gradient: bool,
     measure: bool,
 ) -> Clean:
-    """Run x `(batch, *features)` once, forward and (where asked) backward to the input and to the layer.
+    """Run x `(batch, *features)` once, forward and (where asked) backward to the input and to the layers.
 
-    With `choose_layer` the layer is found during the same forward pass: the last one with a spatial map. With
-    `measure` the rows of later passes are chosen by what this one's activations weigh.
+    With `read_layer` the outputs of `layers` are kept; where none is named, one is chosen during the same pass, see
+    `Trace.rank`. With `measure` the rows of later passes are chosen by what this one's activations weigh.
     """
-    trace: Trace | None = None
+    names = layers if read_layer else ()
+    before, reread_rows = runner.forward_rows, 0
+    places: tuple[Layer, ...] = ()
     notes: tuple[str, ...] = ()
+    traced_yet = chosen_by_gradient = False
 
     def run(rows: Tensor, examples: Tensor) -> Outcome:
-        nonlocal trace, layer, notes
-        known = (layer,) if layer and layer_gradient else ()
-        if trace is not None or not runner.differentiable or not (choose_layer or measure):
-            return runner.once(rows, examples, target, gradient, known, layer_gradient)
-        pick = choose_layer and layer is None
-        with traced(runner.modules) as seen:
+        nonlocal names, places, notes, traced_yet, chosen_by_gradient, reread_rows
+        if traced_yet or not runner.differentiable or not (read_layer or measure):
+            return runner.once(rows, examples, target, gradient, names, layer_gradient)
+        pick = read_layer and not names
+        with traced(runner.modules, tuple(x.shape[2:])) as seen:
             outcome = runner.once(
-                rows,
-                examples,
-                target,
-                gradient,
-                known,
-                layer_gradient,
-                also=lambda: _candidate(seen) if pick and layer_gradient else None,
+                rows, examples, target, gradient, names, layer_gradient, also=seen.rank if pick else None
             )
         runner.set_budget(len(rows), seen.bytes, rows.device)
-        trace = seen
+        traced_yet = True
         if pick:
-            layer, shape = seen.choose()
-            size = " x ".join(map(str, shape[1:]))
-            notes = (f"layer {layer}: the last one with a spatial map ({shape[0]} channels of {size})",)
-            if layer_gradient and layer not in outcome.activations:
+            name, found, passed_over = seen.choose(outcome.layer_gradients)
+            names, notes = (name,), (_reason(name, found.grid, found.channels, passed_over),)
+            chosen_by_gradient = len(outcome.layer_gradients) > 1
+            if name not in outcome.activations:
                 # The model overwrote this map in place, so it is read again, this time from a copy.
-                outcome = runner.once(rows, examples, target, gradient, (layer,), layer_gradient)
-        seen.last = None
+                start = runner.forward_rows
+                again = runner.once(rows, examples, target, False, names, layer_gradient)
+                reread_rows += runner.forward_rows - start
+                outcome = replace(outcome, activations=again.activations, layer_gradients=again.layer_gradients)
+        if read_layer:
+            places = tuple(_layer(each, seen, outcome) for each in names)
+            if not pick:
+                notes = tuple(
+                    f"layer {each.name}: a map of {each.grid}"
+                    for each in places
+                    if each.grid and each.grid.order != "channels first"
+                )
+        seen.release()
         return outcome
 
     examples = torch.arange(len(x), device=x.device)
     found = list(runner.safely(x, examples, run))
-    activation = None
-    if layer_gradient and layer is not None:
-        activation = Activation(
-            torch.cat([each.activations[layer] for each in found]),
-            torch.cat([each.layer_gradients[layer] for each in found]),
-        )
     return Clean(
         _resolved(target, [each.outputs for each in found]),
         torch.cat([each.scores for each in found]),
         _small(found),
         torch.cat([_present(each.gradient) for each in found]) if gradient else None,
-        layer,
-        activation,
-        tuple(dict.fromkeys(name for name, _ in trace.maps)) if trace else (),
+        places,
+        tuple(Activation.of(place, found, layer_gradient) for place in places if place.grid),
+        chosen_by_gradient,
         notes,
+        runner.forward_rows - before - reread_rows,
+        reread_rows,
     )
 
 
-def _candidate(trace: Trace) -> tuple[str, Tensor] | None:
-    """The traced map itself, when it is the one to be chosen and nothing has overwritten it."""
-    if not trace.maps or trace.last is None or not trace.intact:
+def _reason(name: str, grid: Any, channels: int, passed_over: list[str]) -> str:
+    why = f"layer {name}: the last one with a spatial map ({channels} channels of {grid})"
+    return why + (f" before {', '.join(reversed(passed_over))}, whose positions have no gradient" * bool(passed_over))
+
+
+def _layer(name: str, seen: Trace, outcome: Outcome) -> Layer:
+    output = outcome.activations[name]
+    shape = tuple(output.shape[1:])
+    grid = seen.grid(shape)
+    if grid is not None:
+        run = slice(None) if outcome.first is None else outcome.first  # the trace saw what the model ran on
+        outputs = outcome.outputs[run] if isinstance(outcome.outputs, Tensor) else None
+        return Layer(name, grid, _linear(grid.maps(output)[run], seen, outputs))
+    others = ", ".join([*seen.candidates()][-6:])
+    why = f"returns {shape} per example, no map of channels over the input's {len(seen.space)} spatial axes"
+    return Layer(name, None, None, why + (f"; layers with a map: {others}" if others else ""))
+
+
+def _linear(maps: Tensor, seen: Trace, outputs: Tensor | None) -> Linear | None:
+    """The classifier, where the model's outputs are its outputs and its inputs are the maps' means."""
+    if seen.linear is None or outputs is None:
         return None
-    name = trace.maps[-1][0]
-    return (name, trace.last) if trace.choose()[0] == name else None
+    module, read, returned = seen.linear
+    if not (_equal(read, maps.flatten(2).mean(2)) and _equal(returned, outputs)):
+        return None
+    return Linear(module.weight, module.bias)
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape:
+        return False
+    tolerance = 1e-2 if a.dtype in (torch.float16, torch.bfloat16) else 1e-4
+    return float((a - b).abs().max()) <= tolerance * float(b.abs().max())
 
 
 def _present(gradient: Tensor | None) -> Tensor:
@@ -110,12 +152,8 @@ def _present(gradient: Tensor | None) -> Tensor:
 
 def _resolved(target: Target, outputs: list[Any]) -> Target:
     if isinstance(target, ClassTarget) and target.index is None:
-        index: tuple[int, ...] = ()
-        for part in outputs:
-            resolved = target.resolve(part).index
-            assert isinstance(resolved, tuple)
-            index += resolved
-        return replace(target, index=index)
+        parts = [target.resolve(part) for part in outputs]
+        return replace(target, index=sum((part.listed(0) for part in parts), start=()))
     return target
 
 

@@ -1,82 +1,51 @@
-"""Layers: finding one by name or by shape, and reading its activation on the twin."""
+"""Layers: finding one by name, and reading its activation on the twin."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .grids import Grid
+
 Modules = Mapping[str, nn.Module]  # by dotted name, as `dict(model.named_modules())`
+LayerLike = str | nn.Module | Sequence[str | nn.Module]
 
 
-@dataclass
-class Trace:
-    """What a traced forward pass saw: activation bytes, and the layers with a spatial map in order of use.
+@dataclass(frozen=True)
+class Linear:
+    """The classifier of a model that is global average pooling and this alone after a layer: z = weight a + bias."""
 
-    `maps` holds (name, output shape without the batch axis); `last` is the last such output itself and
-    `version` its count of in-place writes, which tells whether the model overwrote it afterwards.
+    weight: Tensor
+    bias: Tensor | None
+
+    def __call__(self, pooled: Tensor) -> Tensor:
+        return F.linear(pooled, self.weight, self.bias)
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A layer to read: its dotted name, how its output holds a map, and the linear classifier if there is one.
+
+    Where the output holds no map, `grid` is None and `no_map` says why.
     """
 
-    bytes: int = 0
-    maps: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
-    last: Tensor | None = None
-    version: int = 0
+    name: str
+    grid: Grid | None
+    linear: Linear | None = None
+    no_map: str = ""
 
-    @property
-    def intact(self) -> bool:
-        """Whether `last` still holds what its layer returned."""
-        return self.last is not None and self.last._version == self.version
-
-    def choose(self) -> tuple[str, tuple[int, ...]]:
-        """The last layer that returns a spatial map and runs once: its name and shape."""
-        names = [name for name, _ in self.maps]
-        for name, shape in reversed(self.maps):
-            if names.count(name) == 1:
-                return name, shape
-        raise ValueError(
-            "layer: no module of the model returns a spatial map of more than one position; "
-            "pass layer= with a module's dotted name"
-        )
-
-
-@contextmanager
-def traced(modules: Modules) -> Iterator[Trace]:
-    """Watch a forward pass of the twin with these modules: every module's output shape, none of its values."""
-    trace = Trace()
-    handles = []
-    for name, child in modules.items():
-        if name and not isinstance(child, torch.jit.ScriptModule):  # TorchScript takes no hooks
-            handles.append(child.register_forward_hook(_watch(trace, name, leaf=not child._modules)))
-    try:
-        yield trace
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _watch(trace: Trace, name: str, leaf: bool) -> Any:
-    def hook(child: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if not isinstance(output, Tensor):
-            return
-        if leaf:
-            trace.bytes += output.numel() * output.element_size()
-        if output.ndim < 3 or output[0, 0].numel() <= 1 or not output.is_floating_point():
-            return
-        entry = (name, tuple(output.shape[1:]))
-        if output is trace.last:
-            passed_on = any(output is arg for arg in args) and trace.intact
-            if not passed_on:  # rewritten in place, or returned by an outer module, which then names the map
-                trace.maps[-1], trace.version = entry, output._version
-        elif "Pool" not in type(child).__name__:  # CAMs read the map before it is pooled
-            trace.last, trace.version = output, output._version
-            trace.maps.append(entry)
-
-    return hook
+    def maps(self, output: Tensor) -> Tensor:
+        """The layer's output as maps `(rows, channels, *space)`, a view of it; ValueError where it holds none."""
+        if self.grid is None:
+            raise ValueError(f"layer: {self.name!r} {self.no_map}")
+        return self.grid.maps(output)
 
 
 def layer_name(model: nn.Module, layer: str | nn.Module) -> str:
@@ -91,6 +60,22 @@ def layer_name(model: nn.Module, layer: str | nn.Module) -> str:
         return str(layer)
     near = difflib.get_close_matches(layer, names, n=4, cutoff=0.3) or list(names)[-4:]
     raise ValueError(f"layer: {layer!r} is not a module of the model; nearest: {', '.join(near) or 'it has none'}")
+
+
+def layer_names(model: nn.Module, layer: LayerLike) -> tuple[str, ...]:
+    """The dotted names of a layer, or of several: a sequence of them, or names separated by commas.
+
+    Raises ValueError as `layer_name` does, and for an empty sequence or a layer that is named twice.
+    """
+    modules = dict(model.named_modules())
+    if isinstance(layer, str) and layer not in modules:
+        asked: Sequence[str | nn.Module] = [name.strip() for name in layer.split(",")]
+    else:
+        asked = [layer] if isinstance(layer, str | nn.Module) else layer
+    names = tuple(layer_name(model, each) for each in asked)
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"layer: {layer!r}; name one layer or several different ones")
+    return names
 
 
 @contextmanager

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 from limelight import METHODS, Method
-from limelight.layers import captured, traced
+from limelight.clean import clean_pass
 from limelight.models import ImageModel
+from limelight.passes import Runner
+from limelight.targets import Logit
+from limelight.trace import traced
 
 
 def method_documents() -> list[dict[str, Any]]:
@@ -34,32 +37,31 @@ def _method_document(kind: type[Method]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A layer that returns a spatial map: its shape (channels first), and the L2 norms of the map and of the top
-    class's gradient there."""
+class Candidate:
+    """A layer that returns a spatial map: its shape (channels first, tokens as their grid), how it is read, and the
+    L2 norms of the map and of the top class's gradient there."""
 
     name: str
     shape: tuple[int, ...]
+    grid: str
     activation: float
     gradient: float
 
 
-def layers_of(model: ImageModel, pixels: Tensor) -> tuple[list[Layer], str]:
-    """The layers that run once and return a spatial map, in order of use, and the one `explain()` would choose."""
-    modules = dict(model.named_modules())
-    with torch.no_grad(), traced(modules) as seen:
-        model(pixels)
-    names = [name for name, _ in seen.maps]
-    shapes = {name: shape for name, shape in seen.maps if names.count(name) == 1}
-    chosen = seen.choose()[0]
-    with captured(modules, tuple(shapes)) as maps:
-        outputs = model(pixels.requires_grad_())
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2:
-        raise ValueError(f"model: {model.name} returns no vector of classes, whose gradient could be followed")
-    gradients = torch.autograd.grad(outputs.max(), list(maps.values()), allow_unused=True)
-    slopes = dict(zip(maps, gradients, strict=True))
-    return [Layer(name, shape, _norm(maps[name]), _norm(slopes[name])) for name, shape in shapes.items()], chosen
-
-
-def _norm(values: Tensor | None) -> float:
-    return 0.0 if values is None else float(values.detach().norm())
+def layers_of(model: ImageModel, pixels: Tensor) -> tuple[list[Candidate], str, str]:
+    """The layers that run once and return a spatial map, in order of use, without those inside a block that returns
+    one itself; the one that `explain()` chooses, and why. Raises ValueError where the model returns no classes."""
+    options: dict[str, Any] = {"gradient": False, "layers": (), "read_layer": True, "layer_gradient": True}
+    with Runner(model, pixels, None, None) as runner:
+        clean = clean_pass(runner, pixels, Logit(), measure=False, **options)
+        with traced(runner.modules, tuple(pixels.shape[2:])) as seen, torch.no_grad():
+            runner.call(pixels)
+        grids = {name: each.grid for name, each in seen.candidates().items()}
+        example = torch.zeros(1, dtype=torch.long, device=pixels.device)
+        found = runner.once(pixels, example, clean.target, layers=tuple(grids), layer_gradients=True)
+    candidates = []
+    for name, grid in grids.items():
+        maps, slopes = grid.maps(found.activations[name]), grid.maps(found.layer_gradients[name])
+        norms = float(maps.norm()), float(slopes.norm())
+        candidates.append(Candidate(name, tuple(maps.shape[1:]), str(grid), *norms))
+    return candidates, str(clean.layer), clean.notes[0]

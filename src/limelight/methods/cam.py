@@ -1,7 +1,9 @@
-"""Class activation maps: a layer's channels, weighted and summed over, at the input's size."""
+"""Class activation maps: a layer's channels, weighted by a gradient and summed over, at the input's size."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,25 +11,61 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..score import Activation, Score
+from ..score import Activation, Score, result_dtype
 from ..streams import Streams
 from .base import Estimate, Method, Needs
 
+MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
 
 @dataclass(frozen=True)
-class GradCAM(Method):
-    r"""Channels of a layer weighted by their mean gradient.
+class ActivationMap(Method):
+    r"""Base of the class activation maps: one map `(n, *space)` of a layer, upsampled to the input, bilinearly and
+    with corners not aligned. The map before is `raw`.
 
-    $$A = \mathrm{relu}\Big(\sum_k w_k A_k\Big), \quad
-      w_k = \frac1{|P|}\sum_{p \in P} \frac{\partial f}{\partial A_{k,p}}$$
-
-    over the layer's positions P, upsampled bilinearly to the input; the map before is `raw`. `relu=False` keeps what
-    speaks against the target. Raises ValueError where the gradient at the layer is zero. [selvaraju2017]
+    `relu=False` keeps what speaks against the target. Over several layers the maps are averaged after each was
+    divided by its largest absolute value, for layers differ in scale; there is no `raw` then.
     """
 
     relu: bool = True
 
     no_sum: ClassVar[str | None] = "a class activation map weighs positions of a layer, it does not divide up the score"
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        found = [self.map(layer, score, x).to(result_dtype(x)) for layer in self.read(score, x)]
+        raws = [(each.relu() if self.relu else each)[:, None] for each in found]
+        return Estimate(_averaged([upsampled(raw, x) for raw in raws]), raw=raws[0] if len(raws) == 1 else None)
+
+    @abstractmethod
+    def read(self, score: Score, x: Tensor) -> Sequence[Activation]:
+        """The layers at x."""
+
+    @abstractmethod
+    def map(self, layer: Activation, score: Score, x: Tensor) -> Tensor:
+        """The layer's map `(n, *space)`, before the ReLU."""
+
+
+def weighted(weights: Tensor, activation: Tensor) -> Tensor:
+    r"""$\sum_k w_k A_k$ for weights `(n, channels)` and activations `(n, channels, *space)`."""
+    return torch.einsum("nk,nk...->n...", weights, activation)
+
+
+def upsampled(maps: Tensor, x: Tensor) -> Tensor:
+    """Maps `(n, channels, *space)` at the input's spatial size."""
+    return F.interpolate(maps, size=x.shape[2:], mode=MODES[x.ndim - 2], align_corners=False)
+
+
+def _averaged(values: list[Tensor]) -> Tensor:
+    if len(values) == 1:
+        return values[0]
+    largest = [each.abs().amax(tuple(range(1, each.ndim)), keepdim=True) for each in values]
+    scaled = [each / most.where(most > 0, 1) for each, most in zip(values, largest, strict=True)]
+    return torch.stack(scaled).mean(0)
+
+
+@dataclass(frozen=True)
+class GradientMap(ActivationMap):
+    """Base of the maps that read the gradient at the layer. Raises ValueError where that is zero all over."""
 
     @property
     def needs(self) -> Needs:
@@ -36,37 +74,103 @@ class GradCAM(Method):
     def rows(self, features: torch.Size) -> int | None:
         return 1
 
-    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        layer = layer_maps(score, x)
-        weights = layer.gradient.flatten(2).mean(2)
-        maps = torch.einsum("nk,nk...->n...", weights, layer.values)
-        return as_map(maps.relu() if self.relu else maps, x)
+    def read(self, score: Score, x: Tensor) -> Sequence[Activation]:
+        layers = score.activations(x)
+        for layer in layers:
+            dead = (_slope(layer).flatten(1) == 0).all(1).nonzero()[:, 0]
+            if len(dead):
+                better = score.select(dead).layers_with_gradient(x[dead])
+                which = ", ".join(str(int(example)) for example in score.examples[dead])
+                advice = (
+                    f"layers with a gradient: {', '.join(better[-6:])}"
+                    if better
+                    else "no other layer has one, the score is flat at this input: choose another target"
+                )
+                raise ValueError(
+                    f"layer: the gradient of the score is zero all over {layer.name!r} for example {which}: the score "
+                    f"does not depend on it there; {advice}"
+                )
+        return layers
+
+    def map(self, layer: Activation, score: Score, x: Tensor) -> Tensor:
+        return self.combined(layer.values, _slope(layer))
+
+    @abstractmethod
+    def combined(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        """The map `(n, *space)` of a layer's activation and gradient, both `(n, channels, *space)`."""
 
 
-def layer_maps(score: Score, x: Tensor) -> Activation:
-    """The layer's maps `(n, channels, *space)` and gradients; ValueError where there is no map or no gradient."""
-    layer = score.activations(x)
-    shape = tuple(layer.values.shape[1:])
-    others = f"; layers with a map: {', '.join(score.layers_seen[-6:])}" if score.layers_seen else ""
-    if len(shape) < 2:
-        raise ValueError(f"layer: {score.layer!r} returns {shape} per example, not (channels, *positions){others}")
-    dead = (layer.gradient.flatten(1) == 0).all(1)
-    if bool(dead.any()):
-        which = ", ".join(str(int(score.examples[i])) for i in dead.nonzero()[:, 0])
-        raise ValueError(
-            f"layer: the gradient of the score is zero all over {score.layer!r} for example {which}: the score "
-            f"does not depend on it there; choose another{others}"
-        )
-    return layer
+def _slope(layer: Activation) -> Tensor:
+    assert layer.gradient is not None
+    return layer.gradient
 
 
-def as_map(maps: Tensor, x: Tensor) -> Estimate:
-    """Maps `(n, *space)` of a layer, upsampled (linear, corners not aligned) to the input's spatial size."""
-    raw, space = maps[:, None], x.shape[2:]
-    if len(space) != maps.ndim - 1:
-        raise ValueError(
-            f"layer: its map has {maps.ndim - 1} spatial axes, the input {tuple(x.shape[1:])} has {len(space)}; "
-            "choose a layer that keeps the picture's axes"
-        )
-    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(space)]
-    return Estimate(F.interpolate(raw, size=space, mode=mode, align_corners=False), raw=raw)
+@dataclass(frozen=True)
+class GradCAM(GradientMap):
+    r"""Channels of a layer weighted by their mean gradient.
+
+    $$A = \mathrm{relu}\Big(\sum_k w_k A_k\Big), \quad
+      w_k = \frac1{|P|}\sum_{p \in P} \frac{\partial f}{\partial A_{k,p}}$$
+
+    over the layer's positions P. Raises ValueError where the gradient at the layer is zero. [selvaraju2017]
+    """
+
+    def combined(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        return weighted(gradient.flatten(2).mean(2), activation)
+
+
+@dataclass(frozen=True)
+class HiResCAM(GradientMap):
+    r"""Gradient times activation, position by position, summed over channels.
+
+    $$A_p = \mathrm{relu}\Big(\sum_k g_{k,p} A_{k,p}\Big)$$
+
+    Where the model is linear after the layer, the map without ReLU sums to the score less its bias. [draelos2020]
+    """
+
+    def combined(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        return (gradient * activation).sum(1)
+
+
+@dataclass(frozen=True)
+class LayerCAM(GradientMap):
+    r"""Activations weighted position by position by their positive gradient, for early layers as well.
+
+    $$A_p = \mathrm{relu}\Big(\sum_k \mathrm{relu}(g_{k,p}) A_{k,p}\Big)$$
+
+    [jiang2021]
+    """
+
+    def combined(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        return (gradient.relu() * activation).sum(1)
+
+
+@dataclass(frozen=True)
+class XGradCAM(GradientMap):
+    r"""Channels weighted by their gradient, averaged over positions in proportion to the activation.
+
+    $$w_k = \frac{\sum_p g_{k,p} A_{k,p}}{\sum_p A_{k,p}}$$
+
+    and 0 where a channel's activations sum to 0. [fu2020]
+    """
+
+    def combined(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        total = activation.flatten(2).sum(2)
+        weights = (gradient * activation).flatten(2).sum(2) / total.where(total != 0, 1)
+        return weighted(weights.where(total != 0, 0), activation)
+
+
+@dataclass(frozen=True)
+class GradCAMPlusPlus(GradientMap):
+    r"""Positive gradients, weighted so that every place where a channel fires counts alike.
+
+    $$w_k = \sum_p \mathrm{relu}(g_{k,p}) \frac{g_{k,p}^2}{2 g_{k,p}^2 + g_{k,p}^3 \sum_q A_{k,q}}$$
+
+    with terms of a zero denominator left out. [chattopadhay2018]
+    """
+
+    def combined(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        slope, total = gradient.flatten(2), activation.flatten(2).sum(2, keepdim=True)
+        below = 2 + slope * total  # the fraction by g^2, which float32 would round to 0 for small gradients
+        terms = slope.relu() / below.where(below != 0, 1)
+        return weighted(terms.where((below != 0) & (slope != 0), 0).sum(2), activation)

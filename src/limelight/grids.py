@@ -1,0 +1,112 @@
+"""Grids: reading a layer's output as channels of a map over the input's spatial axes, however it is laid out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+MOST_PREFIX = 16  # class, distillation and register tokens in front of a picture's own
+MOST_HALVINGS = 5  # of a grid that an earlier layer had, by merging of neighbours
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How a layer's output `(rows, ...)` holds a map: where its channels are, and the map's spatial size.
+
+    "channels first" is `(rows, channels, *space)`, "channels last" `(rows, *space, channels)`, "tokens"
+    `(rows, prefix + positions, channels)`, whose first `prefix` tokens stand for no position.
+    """
+
+    order: Literal["channels first", "channels last", "tokens"]
+    space: tuple[int, ...]
+    prefix: int = 0
+
+    @property
+    def positions(self) -> int:
+        return math.prod(self.space)
+
+    def maps(self, output: Tensor) -> Tensor:
+        """The output as maps `(rows, channels, *space)`, a view of it; prefix tokens are left out."""
+        if self.order == "channels first":
+            return output
+        if self.order == "tokens":
+            output = output[:, self.prefix :].unflatten(1, self.space)
+        return output.movedim(-1, 1)
+
+    def __str__(self) -> str:
+        size = " x ".join(map(str, self.space))
+        if self.order == "tokens":
+            after = f" after {self.prefix} prefix token{'s' * (self.prefix > 1)}" if self.prefix else ""
+            return f"{size} from tokens{after}"
+        return f"{size} with channels last" if self.order == "channels last" else size
+
+
+Known = tuple[int, tuple[int, ...]]  # channels and size of a map that an earlier layer returned
+
+
+def grid_of(shape: tuple[int, ...], space: tuple[int, ...], known: Sequence[Known] = ()) -> Grid | None:
+    """The grid in a layer's output of this shape (without the rows), for inputs of that spatial size; None for none.
+
+    A shape of one axis more than the input has spatial ones is a map with its channels first, unless only channels
+    last gives a size that the input scales down to evenly. A shape of two axes is otherwise tokens. Their grid is that
+    of the `known` earlier map with as many positions, or the fewest prefix tokens more, up to 16; or a halving of one,
+    as by merging neighbours, which multiplies the channels. Without earlier maps it has the input's proportions.
+    """
+    if not space or min(shape, default=0) < 1:
+        return None
+    if len(shape) == 2:
+        tokens = _tokens(shape, space, known)
+        if tokens is not None:
+            return tokens
+    if len(shape) != len(space) + 1:
+        return None
+    if len(space) > 1 and _scaled(shape[:-1], space) and not _scaled(shape[1:], space):
+        return Grid("channels last", shape[:-1])
+    return Grid("channels first", shape[1:])
+
+
+def _scaled(size: tuple[int, ...], space: tuple[int, ...]) -> bool:
+    """Whether one stride takes the input's `space` to `size`, give or take the rounding of a position."""
+    lowest = max(whole / (part + 1) for whole, part in zip(space, size, strict=True))
+    highest = min(whole / (part - 1) if part > 1 else math.inf for whole, part in zip(space, size, strict=True))
+    return lowest <= highest
+
+
+def _tokens(shape: tuple[int, ...], space: tuple[int, ...], known: Sequence[Known]) -> Grid | None:
+    count, channels = shape
+    if len(space) == 1:  # (channels, length) looks the same: tokens only where an earlier map of these channels tells
+        lengths = [size[0] for width, size in known if width == channels and size[0] != channels]
+        return next((_with_prefix(count, (n,)) for n in reversed(lengths) if 0 <= count - n <= MOST_PREFIX), None)
+    if not known:
+        return _guessed(count, space)
+    sizes = [size for _, size in known if 0 <= count - math.prod(size) <= MOST_PREFIX]
+    sizes += [
+        halved
+        for width, size in known
+        for halved in _halvings(size)
+        if math.prod(halved) == count and channels % width == 0
+    ]
+    return _with_prefix(count, max(reversed(sizes), key=math.prod)) if sizes else None
+
+
+def _halvings(size: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    for times in range(1, MOST_HALVINGS + 1):
+        yield tuple(math.ceil(each / 2**times) for each in size)
+
+
+def _with_prefix(count: int, size: tuple[int, ...]) -> Grid:
+    return Grid("tokens", size, count - math.prod(size))
+
+
+def _guessed(count: int, space: tuple[int, ...]) -> Grid | None:
+    """The size of the input's proportions with the fewest prefix tokens."""
+    for prefix in range(min(MOST_PREFIX, count - 1) + 1):
+        stride = (math.prod(space) / (count - prefix)) ** (1 / len(space))
+        size = tuple(max(1, round(each / stride)) for each in space)
+        if math.prod(size) == count - prefix and _scaled(size, space):
+            return Grid("tokens", size, prefix)
+    return None

@@ -1,0 +1,155 @@
+"""Class activation maps without a gradient: weights from the classifier, a principal component, or the score itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..layers import Linear
+from ..score import Activation, Score, sum_dtype
+from ..streams import Streams
+from .base import Estimate, Needs
+from .cam import ActivationMap, upsampled, weighted
+
+ROWS_OF_OUTPUTS = 1024  # outputs with one channel taken away that are held at once; no pass of the model is needed
+
+
+@dataclass(frozen=True)
+class ForwardMap(ActivationMap):
+    """Base of the maps that read the layer's activation alone."""
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(gradients=False, layer=True)
+
+    def read(self, score: Score, x: Tensor) -> Sequence[Activation]:
+        return score.activations(x, gradient=False)
+
+
+def classifier(layer: Activation, score: Score) -> Linear | None:
+    """The linear classifier whose outputs are scored, where the layer's mean is all it reads."""
+    return None if score.target.layer else layer.layer.linear
+
+
+@dataclass(frozen=True)
+class CAM(ForwardMap):
+    r"""Channels weighted by the classifier's weights, the first class activation map.
+
+    $$A = \mathrm{relu}\Big(\sum_k w_{ck} A_k\Big)$$
+
+    for a model that is global average pooling and one linear layer after this one; raises ValueError for others. For
+    a target other than the logit of class c the weights of the classes are combined as its derivative at x says.
+    [zhou2016]
+    """
+
+    def rows(self, features: torch.Size) -> int | None:
+        return 0
+
+    def map(self, layer: Activation, score: Score, x: Tensor) -> Tensor:
+        linear = classifier(layer, score)
+        if linear is None:
+            raise ValueError(
+                f"layer: CAM needs a model that is global average pooling and one linear layer after {layer.name!r}, "
+                "which this one is not; GradCAM gives the same map there up to a factor and runs on any model"
+            )
+        with torch.enable_grad():
+            pooled = layer.values.flatten(2).mean(2).to(linear.weight.dtype).requires_grad_()
+            (weights,) = torch.autograd.grad(score.target(linear(pooled), score.examples).sum(), pooled)
+        return weighted(weights, layer.values)
+
+
+@dataclass(frozen=True)
+class EigenCAM(ForwardMap):
+    r"""The activation's first principal component over positions, whatever the target.
+
+    $$A_p = \mathrm{relu}\Big(\sum_k v_k (A_{k,p} - \bar A_k)\Big)$$
+
+    with v the first right singular vector of the centred positions x channels, its sign such that the map correlates
+    with the mean activation. [muhammad2020]
+    """
+
+    def rows(self, features: torch.Size) -> int | None:
+        return 0
+
+    def map(self, layer: Activation, score: Score, x: Tensor) -> Tensor:
+        flat = layer.values.flatten(2).transpose(1, 2).to(sum_dtype(layer.values))
+        centred = flat - flat.mean(1, keepdim=True)
+        component = torch.linalg.svd(centred, full_matrices=False).Vh[:, 0]
+        along = torch.einsum("npk,nk->np", centred, component)
+        agrees = (along * centred.mean(2)).sum(1, keepdim=True) >= 0
+        return along.where(agrees, -along).view(len(x), *layer.values.shape[2:])
+
+
+@dataclass(frozen=True)
+class ScoreCAM(ForwardMap):
+    r"""Channels weighted by the score of the input seen through them.
+
+    $$w = \mathrm{softmax}_k f\big(x \odot n(\uparrow A_k)\big)$$
+
+    with each channel upsampled to the input and stretched to [0, 1] by n; channels that are constant show nothing and
+    are left out. One model row a channel, made a pass at a time. [wang2020]
+    """
+
+    def map(self, layer: Activation, score: Score, x: Tensor) -> Tensor:
+        flat = layer.values.flatten(2)
+        scores = torch.full(flat.shape[:2], -torch.inf, dtype=sum_dtype(x), device=x.device)
+        shown = (flat.amax(2) > flat.amin(2)).nonzero()
+        size = score.rows_per_pass
+        for start in range(0, len(shown), size):
+            example, channel = shown[start : start + size].unbind(1)
+            rows = x[example] * _stretched(upsampled(layer.values[example, channel][:, None], x))
+            scores[example, channel] = score.select(example).stream_values([rows])[0].to(scores)
+        weights = scores.softmax(1).nan_to_num(0)  # of no channel at all the map is zero
+        return weighted(weights.to(layer.values), layer.values)
+
+
+def _stretched(maps: Tensor) -> Tensor:
+    axes = tuple(range(1, maps.ndim))
+    low, high = maps.amin(axes, keepdim=True), maps.amax(axes, keepdim=True)
+    return (maps - low) / (high - low).where(high > low, 1)
+
+
+@dataclass(frozen=True)
+class AblationCAM(ForwardMap):
+    r"""Channels weighted by the share of the score that is lost without them.
+
+    $$w_k = \frac{f - f_{\setminus k}}{f}$$
+
+    with channel k of the map set to zero. Only what comes after the layer runs again, one row a channel; nothing does
+    where that is global average pooling and one linear layer, for which $f_{\setminus k}$ is known in closed form. A
+    negative score turns all signs, which the notes say; raises ValueError for a score of 0. [desai2020]
+    """
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        found = super().run(score, x, baseline, rng)
+        negative = score.examples[score.values(x) < 0].tolist()
+        notes = [f"example {i}: its score is negative, so a positive value speaks AGAINST it here" for i in negative]
+        return replace(found, notes=tuple(notes))
+
+    def map(self, layer: Activation, score: Score, x: Tensor) -> Tensor:
+        whole = score.values(x)
+        if bool((whole == 0).any()):
+            which = ", ".join(map(str, score.examples[whole == 0].tolist()))
+            raise ValueError(
+                f"target: the score of example {which} is 0, and AblationCAM's weights are shares of it; choose "
+                "another target, such as Probability()"
+            )
+        linear = classifier(layer, score)
+        without = score.values_without(x, layer.layer) if linear is None else _without(layer, linear, score)
+        return weighted(((whole - without) / whole).T.to(layer.values), layer.values)
+
+
+def _without(layer: Activation, linear: Linear, score: Score) -> Tensor:
+    """Scores `(channels, n)` without each channel: the outputs less what the channel's mean adds to them."""
+    pooled = layer.values.flatten(2).mean(2).to(linear.weight.dtype)
+    outputs = linear(pooled)
+    found = []
+    for channels in torch.arange(pooled.shape[1], device=pooled.device).split(max(1, ROWS_OF_OUTPUTS // len(pooled))):
+        part = pooled.T[channels, :, None] * linear.weight.T[channels, None, :]
+        rows = (outputs - part).flatten(0, 1)
+        scores = score.target(rows, score.examples.repeat(len(channels)))
+        found.append(scores.view(len(channels), -1))
+    return torch.cat(found)

@@ -1,0 +1,89 @@
+"""Running only what comes after a layer: the modules before it answer from memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .layers import Modules
+
+
+@dataclass
+class Front:
+    """What the outermost modules returned that were done before `layer` was, and the layer itself.
+
+    A module is remembered only where answering from memory is the same as running it: it ran once, returned one
+    tensor with an entry for each row, and nothing wrote into that tensor afterwards.
+    """
+
+    layer: str
+    _returned: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
+    _runs: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def output(self) -> Tensor:
+        """What the layer returned for the recorded rows."""
+        return self._returned[self.layer][0]
+
+    def outputs(self) -> dict[str, Tensor]:
+        """Those to answer with, by name."""
+        rows = len(self.output)
+        return {
+            name: output
+            for name, (output, version) in self._returned.items()
+            if self._runs[name] == 1 and output.ndim and len(output) == rows and output._version == version
+        }
+
+    def add(self, name: str, output: Any) -> None:
+        self._runs[name] += 1
+        if self.layer in self._returned:
+            return
+        self._returned = {inner: kept for inner, kept in self._returned.items() if not inner.startswith(f"{name}.")}
+        if isinstance(output, Tensor):
+            kept = output.clone() if name == self.layer else output  # the model may overwrite the layer's own
+            self._returned[name] = kept, kept._version
+
+
+@contextmanager
+def recorded(modules: Modules, layer: str) -> Iterator[Front]:
+    """Remember, in one forward pass, what the modules before `layer` return."""
+    front = Front(layer)
+
+    def remember(name: str) -> Callable[..., None]:
+        return lambda child, args, output: front.add(name, output)
+
+    handles = [
+        child.register_forward_hook(remember(name))
+        for name, child in modules.items()
+        if name and not isinstance(child, torch.jit.ScriptModule)  # TorchScript takes no hooks; it simply runs again
+    ]
+    try:
+        yield front
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def replayed(modules: Modules, outputs: Mapping[str, Tensor]) -> Iterator[None]:
+    """While this is open, these modules return `outputs` without running."""
+    own = {name: vars(modules[name]).get("forward") for name in outputs}
+    try:
+        for name, output in outputs.items():
+            modules[name].forward = _returning(output)
+        yield
+    finally:
+        for name, before in own.items():
+            vars(modules[name]).pop("forward", None)
+            if before is not None:
+                modules[name].forward = before
+
+
+def _returning(output: Tensor) -> Callable[..., Tensor]:
+    return lambda *args, **named: output
