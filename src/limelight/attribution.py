@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,14 +18,20 @@ if TYPE_CHECKING:
 
     from .show.image import Tile
 
-_CAUTIONS = ("NOT converged", "INCOMPLETE", "identically zero", "never hidden", "did not converge")
+_CAUTIONS = ("NOT converged", "INCOMPLETE", "identically zero", "never hidden", "did not converge", "INTERRUPTED")
 
 Reduce = Literal["sum", "abs", "max", "norm"]
+Example = int | tuple[int, int]  # with several targets for each example: (example, target)
 
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
     """A map for each example of a batch, with what it explains, what it cost and what to know about it.
+
+    The shape law: with one target for each example, everything below starts with the axis `batch`. With several,
+    `target=[[281, 285], [7, 8]]`, what depends on the target starts with `(batch, targets)` instead: values, raw,
+    target, score, baseline_score, delta, stderr, spread and heatmap(); inputs and outputs keep `batch`. An example is
+    then named by a pair `(example, target)` in show() and caption().
 
     `values`: `(batch, *features)`; a channel axis of 1 where a method treats a pixel's channels as one.
     `raw`: the map before upsampling, or one value per player; else None. `target`: the classes explained
@@ -58,10 +64,10 @@ class Attribution:
 
     @property
     def delta(self) -> Tensor:
-        """Completeness `(batch,)`: sum of values minus (score - baseline_score); NaN where no sum is promised."""
+        """Completeness, like `score`: sum of values minus (score - baseline_score); NaN where no sum is promised."""
         if not self.complete:
             return torch.full_like(self.score, torch.nan)
-        total = self.values.double().flatten(1).sum(1)
+        total = self.values.double().flatten(self.score.ndim).sum(-1)
         return (total - (self.score.double() - self.baseline_score.double())).to(self.score.dtype)
 
     @property
@@ -73,13 +79,14 @@ class Attribution:
     def heatmap(self, reduce: Reduce = "sum") -> Tensor:
         """One value per position, `(batch, H, W)` for pictures: channels summed with their sign, or the sum of
         absolute values ("abs"), the largest absolute value ("max"), or the Euclidean norm ("norm")."""
-        if self.values.ndim < 3:
+        channels = self.score.ndim
+        if self.values.ndim < channels + 2:
             return self.values
         reduced: dict[str, Callable[[], Tensor]] = {
-            "sum": lambda: self.values.sum(1),
-            "abs": lambda: self.values.abs().sum(1),
-            "max": lambda: self.values.abs().amax(1),
-            "norm": lambda: self.values.square().sum(1).sqrt(),
+            "sum": lambda: self.values.sum(channels),
+            "abs": lambda: self.values.abs().sum(channels),
+            "max": lambda: self.values.abs().amax(channels),
+            "norm": lambda: self.values.square().sum(channels).sqrt(),
         }
         if reduce not in reduced:
             raise ValueError(f"reduce: {reduce!r}; use {', '.join(map(repr, reduced))}")
@@ -90,8 +97,9 @@ class Attribution:
         """The notes that must be read before the map is believed."""
         return tuple(note for note in self.notes if any(word in note for word in _CAUTIONS))
 
-    def caption(self, example: int = 0) -> tuple[str, ...]:
+    def caption(self, example: Example = 0) -> tuple[str, ...]:
         """What a person should read beside the map of one example: short lines."""
+        example = self._place(example)
         lines = [f"score {float(self.score[example]):.4g}"]
         delta = float(self.delta[example])
         if self.complete:
@@ -108,16 +116,29 @@ class Attribution:
             lines.append(f"layer {self.layer}")
         return tuple(lines)
 
-    def tile(self, example: int = 0) -> Tile:
+    def tiles(self, example: Example = 0) -> list[Tile]:
+        """The maps of one example with their captions: one, or one for each of its targets."""
         from .show.image import Tile
 
-        return Tile(self.name, self.caption(example), self._picture_map(example), warning=bool(self.cautions))
+        places = [example]
+        if self.score.ndim == 2 and isinstance(example, int):
+            places = [(example, k) for k in range(self.score.shape[1])]
+        one = len(places) == 1
+        return [
+            Tile(
+                self.name if one else f"{self.name}: {describe_target(self, place)}",
+                self.caption(place),
+                self._picture_map(place),
+                warning=bool(self.cautions),
+            )
+            for place in places
+        ]
 
-    def show(self, example: int = 0) -> Image:
-        """The map of one example over its picture, as a PIL image."""
+    def show(self, example: Example = 0) -> Image:
+        """The map of one example over its picture (the maps, where it has several targets), as a PIL image."""
         from .show.image import draw_panel
 
-        return draw_panel(self._picture(example), [self.tile(example)], self._heading(example))
+        return draw_panel(self._picture(example), self.tiles(example), self._heading(example))
 
     def save(self, path: str | Path) -> Path:
         """Write by suffix: `.png` and `.html` to look at, `.safetensors` (with a `.json` beside it) to load again."""
@@ -144,18 +165,22 @@ class Attribution:
             f"delta={_short(self.delta)}, rows {self.forward_rows}+{self.backward_rows})"
         )
 
-    def _picture(self, example: int) -> Image:
+    def _place(self, example: Example) -> Example:
+        """Where example stands in the scores: a bare number means its first target."""
+        return (example, 0) if self.score.ndim == 2 and isinstance(example, int) else example
+
+    def _picture(self, example: Example) -> Image:
         from .show.image import picture_of
 
-        picture = self.inputs[example]
+        picture = self.inputs[example if isinstance(example, int) else example[0]]
         if picture.ndim != 3:
             raise ValueError(f"show: inputs have shape {tuple(picture.shape)}, not a picture's (channels, H, W)")
         return picture_of(picture)
 
-    def _picture_map(self, example: int) -> Tensor:
-        return self.heatmap()[example].detach().float().cpu()
+    def _picture_map(self, example: Example) -> Tensor:
+        return self.heatmap()[self._place(example)].detach().float().cpu()
 
-    def _heading(self, example: int) -> str:
+    def _heading(self, example: Example) -> str:
         return f"target {describe_target(self, example)}"
 
 
@@ -165,8 +190,14 @@ class Panel(Mapping[str, Attribution]):
     `forward_rows` and `backward_rows` are what was actually spent: what methods share is counted once.
     """
 
-    def __init__(self, attributions: list[Attribution], forward_rows: int, backward_rows: int) -> None:
-        self._by_name = dict(zip(_names(attributions), attributions, strict=True))
+    def __init__(
+        self,
+        attributions: list[Attribution],
+        forward_rows: int,
+        backward_rows: int,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        self._by_name = dict(zip(names or _names(attributions), attributions, strict=True))
         self.forward_rows = forward_rows
         self.backward_rows = backward_rows
 
@@ -189,14 +220,22 @@ class Panel(Mapping[str, Attribution]):
     def __repr__(self) -> str:
         return f"Panel({', '.join(self._by_name)}; rows {self.forward_rows}+{self.backward_rows})"
 
-    def show(self, example: int = 0, heading: str | None = None) -> Image:
+    def tiles(self, example: Example = 0) -> list[Tile]:
+        """The maps of one example with their captions, each under its name here."""
+        return [
+            replace(tile, title=tile.title.replace(each.name, name, 1))
+            for name, each in self.items()
+            for tile in each.tiles(example)
+        ]
+
+    def show(self, example: Example = 0, heading: str | None = None) -> Image:
         """All maps of one example side by side, as a PIL image."""
         from .show.image import draw_panel
 
         every = list(self.values())
         return draw_panel(
             every[0]._picture(example),
-            [each.tile(example) for each in every],
+            self.tiles(example),
             heading or every[0]._heading(example),
         )
 
@@ -215,12 +254,14 @@ class Panel(Mapping[str, Attribution]):
         return _html(list(self.values()))
 
 
-def describe_target(attribution: Attribution, example: int | None = None) -> str:
+def describe_target(attribution: Attribution, example: Example | None = None) -> str:
     target = attribution.target
     if not isinstance(target, Tensor):
         return repr(target)
-    classes = target.tolist()
-    return str(classes[example]) if example is not None else ", ".join(map(str, classes))
+    if example is None:
+        return ", ".join(map(str, target.tolist()))
+    found = target[example].tolist()
+    return ", ".join(map(str, found)) if isinstance(found, list) else str(found)
 
 
 def _names(attributions: list[Attribution]) -> list[str]:
@@ -234,8 +275,8 @@ def _names(attributions: list[Attribution]) -> list[str]:
 
 
 def _short(values: Tensor) -> str:
-    shown = ", ".join(f"{value:.2g}" for value in values.tolist()[:4])
-    return f"[{shown}{', ...' if len(values) > 4 else ''}]"
+    shown = ", ".join(f"{value:.2g}" for value in values.flatten().tolist()[:4])
+    return f"[{shown}{', ...' if values.numel() > 4 else ''}]"
 
 
 def _facts(attributions: list[Attribution]) -> list[tuple[str, str]]:
@@ -253,7 +294,7 @@ def _save_pictures(path: Path, attributions: list[Attribution]) -> Path:
     from .show.image import draw_panel, save_png
 
     first = attributions[0]
-    tiles = [each.tile() for each in attributions]
+    tiles = [tile for each in attributions for tile in each.tiles()]
     match path.suffix:
         case ".png":
             save_png(draw_panel(first._picture(0), tiles, first._heading(0)), path)
@@ -270,5 +311,5 @@ def _html(attributions: list[Attribution]) -> str:
     first = attributions[0]
     if first.inputs.ndim != 4:
         return f"<pre>{'<br>'.join(map(repr, attributions)).replace('<', '&lt;')}</pre>"
-    tiles = [each.tile() for each in attributions]
+    tiles = [tile for each in attributions for tile in each.tiles()]
     return html_fragment(first._picture(0), tiles, first._heading(0), "", _facts(attributions))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, overload
 
 import torch
@@ -11,13 +13,14 @@ from torch import Tensor, nn
 
 from .attribution import Attribution, Panel
 from .baselines import Baseline, as_baseline
-from .layers import layer_name
+from .layers import LayerLike, layer_name, layer_names
 from .methods import METHODS, Method
 from .methods.parse import parse_method
+from .other_targets import Neuron
 from .passes import Model, Progress, Runner
 from .question import Question
 from .streams import Streams
-from .targets import Neuron, Target, as_target
+from .targets import ClassTarget, Logit, Target, as_target
 
 MethodLike = Method | type[Method] | str
 
@@ -30,7 +33,7 @@ def explain(
     *,
     target: Any = None,
     baseline: float | Tensor | Baseline = 0.0,
-    layer: str | nn.Module | None = None,
+    layer: LayerLike | None = None,
     seed: int = 0,
     rows_per_pass: int | None = None,
     progress: bool | Progress = False,
@@ -43,7 +46,7 @@ def explain(
     *,
     target: Any = None,
     baseline: float | Tensor | Baseline = 0.0,
-    layer: str | nn.Module | None = None,
+    layer: LayerLike | None = None,
     seed: int = 0,
     rows_per_pass: int | None = None,
     progress: bool | Progress = False,
@@ -55,7 +58,7 @@ def explain(
     *,
     target: Any = None,
     baseline: float | Tensor | Baseline = 0.0,
-    layer: str | nn.Module | None = None,
+    layer: LayerLike | None = None,
     seed: int = 0,
     rows_per_pass: int | None = None,
     progress: bool | Progress = False,
@@ -67,8 +70,11 @@ def explain(
         inputs: floating tensor `(batch, *features)`; the examples are independent of each other.
         method: a method, its name such as `"integrated-gradients"`, or a sequence of them, which share passes.
         target: int, one int per example, a `Target` or a callable `outputs -> (rows,)`; None is the model's top class.
+            Several classes for each example, `[[281, 285], [7, 8]]`, share forward passes and give each map, score
+            and stderr a target axis after the batch axis (`Attribution` has the shapes).
         baseline: what "absent" means: a number, a tensor that broadcasts to the inputs, or a `Baseline`.
-        layer: module or dotted name, for methods that read one; None takes the last layer with a spatial map.
+        layer: module or dotted name, for methods that read one, or several, whose maps are averaged; None takes the
+            last layer with a spatial map that the score depends on.
         seed: of every random number; the same seed and example give the same map in any batch.
         rows_per_pass: rows the model is called on at once; None chooses by memory. The map does not depend on it.
         progress: True writes to standard error; a callable is told the rows of each finished pass.
@@ -80,7 +86,7 @@ def explain(
     if not single and not isinstance(method, Sequence):
         raise TypeError(f"method: {method!r} is not a method, a name or a sequence of these")
     asked_for: Sequence[MethodLike] = [method] if isinstance(method, str | Method | type) else method
-    methods = [_as_method(each) for each in asked_for]
+    methods = [as_method(each) for each in asked_for]
     if not methods:
         raise ValueError("method: an empty sequence; name at least one method")
     if rows_per_pass is not None and (not isinstance(rows_per_pass, int) or rows_per_pass < 1):
@@ -92,15 +98,56 @@ def explain(
         rng = Streams.of(x, seed)
         meaning = as_baseline(baseline)
         references = meaning.references(x, rng.fork("baseline"))
-        with _reporter(progress) as report, Runner(model, x, rows_per_pass, report) as runner:
-            found = _layer(runner, model, layer, asked)
-            question = Question(runner, x, methods, asked, meaning, references, found, seed)
+        classes = asked.classes if isinstance(asked, ClassTarget) else None
+        flat, rows = asked, x
+        if isinstance(asked, ClassTarget) and classes is not None:
+            # As many questions about each example: it is repeated, and the passes run equal rows once.
+            flat, rows, references = asked.flat(), x.repeat_interleave(classes, 0), _repeated(references, classes)
+            rng = Streams.of(rows, seed)
+        with _reporter(progress) as report, Runner(model, rows, rows_per_pass, report, classes is not None) as runner:
+            found = _layers(runner, model, layer, flat)
+            question = Question(runner, rows, methods, flat, meaning, references, found, seed)
             attributions = [question.answer(each, rng.fork(each.kebab())) for each in methods]
+            if classes is not None:
+                attributions = [_with_target_axis(each, x, asked, classes) for each in attributions]
             panel = Panel(attributions, runner.forward_rows, runner.backward_rows)
     return panel[0] if single else panel
 
 
-def _as_method(method: MethodLike) -> Method:
+def _repeated(references: Tensor, times: int) -> Tensor:
+    """`(references, n, *features)` with each example repeated; what all examples share stays shared."""
+    if references.stride(1) == 0:
+        return references[:, :1].expand(-1, times * references.shape[1], *references.shape[2:])
+    return references.repeat_interleave(times, 1)
+
+
+def _with_target_axis(a: Attribution, inputs: Tensor, target: Target, classes: int) -> Attribution:
+    """The answers about a flat batch of examples x classes, with the classes as the second axis."""
+
+    def shaped(values: Tensor) -> Tensor:
+        return values.reshape(len(inputs), classes, *values.shape[1:])
+
+    def named(number: re.Match[str]) -> str:
+        example, which = divmod(int(number[1]), classes)
+        return f"example {example}, target {which}"
+
+    return replace(
+        a,
+        values=shaped(a.values),
+        raw=None if a.raw is None else shaped(a.raw),
+        inputs=inputs,
+        target=torch.tensor(target.index) if type(target) is Logit else target,
+        score=shaped(a.score),
+        baseline_score=shaped(a.baseline_score),
+        stderr=None if a.stderr is None else shaped(a.stderr),
+        spread=None if a.spread is None else shaped(a.spread),
+        outputs=None if a.outputs is None else a.outputs[::classes],
+        notes=tuple(re.sub(r"example (\d+)", named, note) for note in a.notes),
+    )
+
+
+def as_method(method: MethodLike) -> Method:
+    """A method as a user may give it: itself, its class or its name."""
     if isinstance(method, Method):
         return method
     if isinstance(method, str):
@@ -129,28 +176,31 @@ def _checked(inputs: Tensor) -> Tensor:
 
 def _require_module(model: Model, methods: Sequence[Method], target: Target, layer: Any) -> None:
     if not callable(model):
-        raise TypeError(f"model: {type(model).__name__} is neither a module nor callable")
+        raise TypeError(
+            f"model: {type(model).__name__} is neither a module nor callable; for ONNX sessions and "
+            "scikit-learn estimators there are limelight.BlackBox.from_onnx and .from_sklearn"
+        )
     if isinstance(model, nn.Module):
         return
-    refused = [method.kebab() for method in methods if method.needs.gradients]
+    refused = [method.kebab() for method in methods if method.needs.gradients or method.needs.layer]
     if refused:
-        free = [kind.kebab() for kind in METHODS if not kind().needs.gradients]
+        free = [kind.kebab() for kind in METHODS if not (kind().needs.gradients or kind().needs.layer)]
         raise TypeError(
-            f"model: {type(model).__name__} is a black box, and {', '.join(refused)} needs gradients through a "
-            f"torch.nn.Module; methods that need none: {', '.join(free)}. A differentiable function can be wrapped: "
+            f"model: {type(model).__name__} is a black box, and {', '.join(refused)} needs gradients or layers of "
+            f"a torch.nn.Module; methods that need none: {', '.join(free)}. A differentiable function can be wrapped: "
             "limelight.Differentiable(function)"
         )
     if target.layer or layer is not None:
         raise TypeError("layer: a black box has no layers; pass the torch.nn.Module itself")
 
 
-def _layer(runner: Runner, model: Model, layer: str | nn.Module | None, target: Target) -> str | None:
+def _layers(runner: Runner, model: Model, layer: LayerLike | None, target: Target) -> tuple[str, ...]:
     if isinstance(target, Neuron):
         layer_name(runner.module, target.at)
     if layer is None:
-        return None
+        return ()
     assert isinstance(model, nn.Module)
-    return layer_name(model, layer)
+    return layer_names(model, layer)
 
 
 class _reporter:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from .inside import Inside
 from .layers import Modules, captured
-from .targets import Target
+from .points import Points
+from .targets import Target, output_tensor
 from .twin import twin_of
 
 T = TypeVar("T")
@@ -35,13 +37,17 @@ class Rows:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one pass through the model gave; gradients are of the scores, None where not asked for."""
+    """What one pass through the model gave; gradients are of the scores, None where not asked for.
+
+    `first`: where rows shared points, a row of each point that the model ran on.
+    """
 
     outputs: Any
     scores: Tensor
     gradient: Tensor | None = None
     activations: dict[str, Tensor] = field(default_factory=dict)
     layer_gradients: dict[str, Tensor] = field(default_factory=dict)
+    first: Tensor | None = None
 
 
 class _LayoutRefused(Exception):
@@ -51,12 +57,20 @@ class _LayoutRefused(Exception):
 class Runner:
     """Calls one model for one `explain()`; a context manager that gives the model back as it was."""
 
-    def __init__(self, model: Model, inputs: Tensor, rows_per_pass: int | None, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        inputs: Tensor,
+        rows_per_pass: int | None,
+        progress: Progress | None,
+        shares_points: bool = False,
+    ) -> None:
         self.differentiable = isinstance(model, nn.Module)
         self.forward_rows = 0
         self.backward_rows = 0
         self.notes: list[str] = []
         self._channels_last = False
+        self.shares_points = shares_points
         self._model = model
         self._inputs = inputs
         self._progress = progress
@@ -89,49 +103,78 @@ class Runner:
         gradient: bool = False,
         layers: tuple[str, ...] = (),
         layer_gradients: bool = False,
-        also: Callable[[], tuple[str, Tensor] | None] = lambda: None,
+        also: Callable[[Any, Tensor], Mapping[str, Tensor]] | None = None,
+        inside: Inside | None = None,
     ) -> Outcome:
         """One call of the model on `rows`, with the gradients asked for.
 
-        `also` may name one more activation, found during the pass, to take the gradient of.
+        `also` is given outputs and scores and may name more activations, found during the pass, to keep like those of
+        `layers`; the gradient of several is always taken, to choose by. With `inside` the rows are a layer's outputs.
         """
-        backward = gradient or layer_gradients
+        backward = gradient or layer_gradients or also is not None
+        points = Points.among(rows) if self.shares_points and inside is None else None
         with torch.set_grad_enabled(backward):
-            leaf = rows.detach().requires_grad_(backward)
-            outputs, scores, found = self._scored(leaf, examples, target, layers)
-        extra = also()
-        if extra:
-            found[extra[0]] = extra[1]
-        kept = {name: found[name] for name in (*layers, *([extra[0]] if extra else []))}
-        sources = ([leaf] if gradient else []) + (list(kept.values()) if layer_gradients else [])
+            leaf = (rows if points is None else rows[points.first]).detach().requires_grad_(backward)
+            outputs, scores, found = self._scored(leaf, examples, target, layers, inside, points)
+        extra = also(outputs, scores) if also else {}
+        kept = {name: found[name] for name in layers} | dict(extra)
+        slopes = layer_gradients or len(extra) > 1
+        sources = ([leaf] if gradient else []) + (list(kept.values()) if slopes else [])
+        activations = {name: value.detach() for name, value in kept.items()}
+        first = None if points is None else points.first
+        if points is not None:
+            activations = {name: value[points.point] for name, value in activations.items()}
         if not sources:
-            return Outcome(_detached(outputs), scores.detach(), None, kept)
+            return Outcome(_detached(outputs), scores.detach(), None, activations, {}, first)
         if not scores.requires_grad:
             raise ValueError(
                 "model: the score carries no gradient back to the inputs (detach, no_grad or NumPy inside?); "
                 "use a method that needs none, such as Occlusion"
             )
-        grads = torch.autograd.grad(scores.sum(), sources, allow_unused=True)
+        if points is None:
+            slopes_found: Sequence[Tensor | None] = torch.autograd.grad(scores.sum(), sources, allow_unused=True)
+        else:
+            slopes_found = points.gradients(scores, sources)
         self.backward_rows += len(rows)
-        grads = tuple(torch.zeros_like(s) if g is None else g.detach() for s, g in zip(sources, grads, strict=True))
+        grads = [
+            source.new_zeros((len(rows), *source.shape[1:])) if slope is None else slope.detach()
+            for source, slope in zip(sources, slopes_found, strict=True)
+        ]
         for grad in grads:
             _require_finite(grad, examples, "gradient")
-        by_layer = dict(zip(kept, grads[int(gradient) :], strict=True)) if layer_gradients else {}
+        by_layer = dict(zip(kept, grads[int(gradient) :], strict=True)) if slopes else {}
         return Outcome(
             _detached(outputs),
             scores.detach(),
             grads[0].contiguous() if gradient else None,
-            {name: value.detach() for name, value in kept.items()},
+            activations,
             by_layer,
+            first,
         )
 
     def _scored(
-        self, leaf: Tensor, examples: Tensor, target: Target, layers: tuple[str, ...] = ()
+        self,
+        leaf: Tensor,
+        examples: Tensor,
+        target: Target,
+        layers: tuple[str, ...] = (),
+        inside: Inside | None = None,
+        points: Points | None = None,
     ) -> tuple[Any, Tensor, dict[str, Tensor]]:
-        """Call the model on `leaf`: its outputs, the scores, and what the layers returned (the target's among them)."""
+        """Call the model on `leaf`: its outputs, the scores, and what the layers returned (the target's among them).
+
+        With `points` the leaf holds them, and outputs and scores are those of the rows that ask about them.
+        """
         wanted = tuple(dict.fromkeys((*layers, *filter(None, [target.layer]))))
-        with captured(self.modules, wanted) if wanted else nullcontext({}) as found:
-            outputs = self._call(leaf)
+        replaced: AbstractContextManager[None] = inside.replaced(self.modules, leaf) if inside else nullcontext()
+        watched: AbstractContextManager[dict[str, Tensor]] = (
+            captured(self.modules, wanted) if wanted else nullcontext({})
+        )
+        # In this order, so that of a layer that is both replaced and captured the replacement is captured.
+        with replaced, watched as found:
+            outputs = self._call(inside.inputs if inside else leaf)
+            if points is not None:
+                outputs = _rows_of(points, output_tensor(outputs))
             scores = self._scores(found[target.layer] if target.layer else outputs, examples, target)
         self._count(len(leaf))
         return outputs, scores, found
@@ -199,12 +242,22 @@ class Runner:
             start += len(rows[part])
             yield outcome
 
-    def stream(self, points: Iterable[Tensor], examples: Tensor, target: Target, gradient: bool) -> Iterator[Rows]:
+    def stream(
+        self,
+        points: Iterable[Tensor],
+        examples: Tensor,
+        target: Target,
+        gradient: bool,
+        inside: Inside | None = None,
+    ) -> Iterator[Rows]:
         """Evaluate a lazy stream of batches `(n, *features)`, all rows packed into full passes."""
+
+        def run(rows: Tensor, places: Tensor) -> Outcome:
+            return self.once(rows, examples[places], target, gradient, inside=inside.at(places) if inside else None)
+
         for rows, step, position in self._packed(points):
             done = 0
-            owner = examples[position]
-            for outcome in self.safely(rows, owner, lambda r, e: self.once(r, e, target, gradient)):
+            for outcome in self.safely(rows, position, run):
                 part = slice(done, done + len(outcome.scores))
                 done = part.stop
                 yield Rows(step[part], position[part], outcome.scores, outcome.gradient)
@@ -260,6 +313,11 @@ class Scorer:
             return self.runner._scores(
                 self._alone.expand(len(self.examples), *self._alone.shape[1:]), self.examples, self.target
             )
+
+
+def _rows_of(points: Points, outputs: Tensor) -> Tensor:
+    """The outputs of each row from those of its point; wrong shapes are left to be found where all are checked."""
+    return outputs[points.point] if outputs.ndim and len(outputs) == len(points.first) else outputs
 
 
 def _joined(held: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:

@@ -106,7 +106,7 @@ class Question:
             values=estimate.values,
             raw=estimate.raw,
             inputs=self.x,
-            target=torch.tensor(_classes(target, len(self.x))) if type(target) is Logit else target,
+            target=torch.tensor(target.listed(len(self.x))) if type(target) is Logit else target,
             score=self.clean.scores,
             baseline_score=nan if at_baseline is None else at_baseline,
             stderr=estimate.stderr,
@@ -168,7 +168,7 @@ class Question:
         """Scores `(references, batch)`; a reference shared by all examples is evaluated once for each class."""
         own = torch.arange(len(self.x))
         if type(self.clean.target) is Logit:
-            classes = _classes(self.clean.target, len(self.x))
+            classes = self.clean.target.listed(len(self.x))
             same = torch.tensor([classes.index(each) for each in classes])
         else:
             same = own
@@ -204,14 +204,15 @@ class Question:
 
     def _share(self, method: Method) -> _Cost:
         """What this method would have paid of the shared passes on its own."""
-        n, needs = len(self.x), method.needs
-        if self._lone:
+        needs, clean = method.needs, None if self._lone else self.clean
+        if clean is None:
             return _Cost(0, 0)
         if method.kebab() in self._told:
-            return _Cost(n * self._chosen + self._probe_rows(method), 0)
+            return _Cost(clean.rows * self._chosen + self._probe_rows(method), 0)
         compared = self.baseline_rows if needs.baseline else self._probe_rows(method)
-        backward = needs.at_inputs or (needs.layer and self.clean.chosen_by_gradient)
-        return _Cost(n + compared, n if backward else 0)
+        backward = needs.at_inputs or (needs.layer and clean.chosen_by_gradient)
+        reread = clean.reread_rows if needs.layer else 0
+        return _Cost(clean.rows + compared + reread, len(self.x) + reread if backward else 0)
 
     def _probe_rows(self, method: Method) -> int:
         """Rows of the probe where no baseline keeps it company: none where no pass holds more than one row."""
@@ -250,12 +251,6 @@ class _Cost:
 
     def __sub__(self, other: _Cost) -> _Cost:
         return _Cost(self.forward - other.forward, self.backward - other.backward)
-
-
-def _classes(target: Logit, batch: int) -> list[int]:
-    index = target.index
-    assert index is not None
-    return [index] * batch if isinstance(index, int) else list(index)
 
 
 def _require_finite(estimate: Estimate, method: Method) -> None:

@@ -6,20 +6,41 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .passes import Rows, Runner
+from .incremental import Box, Picture, hidden, in_passes
+from .inside import Inside
+from .layers import Layer, layer_name
+from .passes import Outcome, Rows, Runner
 from .rules import Propagated, Propagation, multipliers
 from .rules.engine import OnUncovered
+from .tail import recorded, replayed
 from .targets import Target
+from .trace import traced
 
 
 @dataclass(frozen=True)
 class Activation:
-    """A layer's output for some rows, with the gradient of their scores: both `(rows, *layer)`."""
+    """A layer's maps for some rows and the gradient of their scores there: both `(rows, channels, *space)`.
 
+    `gradient` is None where nobody asked for it.
+    """
+
+    layer: Layer
     values: Tensor
-    gradient: Tensor
+    gradient: Tensor | None
+
+    @property
+    def name(self) -> str:
+        return self.layer.name
+
+    @staticmethod
+    def of(layer: Layer, outcomes: Sequence[Outcome], gradient: bool) -> Activation:
+        """What the passes found at the layer, as maps."""
+        name, maps = layer.name, layer.maps
+        values = maps(torch.cat([outcome.activations[name] for outcome in outcomes]))
+        slopes = maps(torch.cat([outcome.layer_gradients[name] for outcome in outcomes])) if gradient else None
+        return Activation(layer, values, slopes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,29 +49,66 @@ class Score:
 
     Every tensor handed in is aligned with the batch: row i asks about example i. Rows are packed into
     passes of the runner's budget, whatever the batch and the number of points, and counted there.
-    `inputs`, `at_inputs`, `gradient_at_inputs`, `layer_at_inputs` (and the same for the baseline)
+    `inputs`, `at_inputs`, `gradient_at_inputs`, `layers_at_inputs` (and the same for the baseline)
     are what the shared clean pass found; asking about the very same tensor again costs nothing.
     """
 
     runner: Runner
     target: Target
     examples: Tensor
-    layer: str | None = None
+    layers: tuple[Layer, ...] = ()
     inputs: Tensor | None = None
     at_inputs: Tensor | None = None
     gradient_at_inputs: Tensor | None = None
-    layer_at_inputs: Activation | None = None
+    layers_at_inputs: tuple[Activation, ...] = ()
     baseline: Tensor | None = None
     at_baseline: Tensor | None = None
-    layers_seen: tuple[str, ...] = ()
+    inside: Inside | None = None
 
     def __len__(self) -> int:
         return len(self.examples)
 
+    @property
+    def layer(self) -> str | None:
+        """The name of the one layer to read; None where there is none. Raises ValueError where there are several."""
+        if len(self.layers) > 1:
+            several = ", ".join(layer.name for layer in self.layers)
+            raise ValueError(f"layer: {several}; a method that reads one layer is to be told which")
+        return self.layers[0].name if self.layers else None
+
     def select(self, index: Tensor | Sequence[int]) -> Score:
         """The same question about other rows: row r asks about example `index[r]` of this batch."""
         chosen = torch.as_tensor(index, dtype=torch.long, device=self.examples.device)
-        return Score(self.runner, self.target, self.examples[chosen], self.layer, layers_seen=self.layers_seen)
+        inside = self.inside.at(chosen) if self.inside else None
+        return Score(self.runner, self.target, self.examples[chosen], self.layers, inside=inside)
+
+    def at_layer(self, layer: str, inputs: Tensor) -> Score:
+        """The same question about a layer's outputs: rows are `(n, *layer)`, and the model runs on `inputs`.
+
+        `inputs` `(n, *features)` are each row's own; the whole model runs on them with the layer's output replaced by
+        the row, so what goes around the layer stays. Raises ValueError for an unknown layer, with the nearest names.
+        """
+        name = layer_name(self.runner.module, layer)
+        return Score(self.runner, self.target, self.examples, inside=Inside(name, inputs))
+
+    def layer_outputs(self, rows: Tensor, layer: str) -> Tensor:
+        """What the layer returns `(n, *layer)` at `rows`, without gradients; a row that all share is run once."""
+        name = layer_name(self.runner.module, layer)
+        asked = rows[:1] if rows.stride(0) == 0 else rows
+        found = self.runner.safely(
+            asked, self.examples[: len(asked)], lambda r, e: self.runner.once(r, e, self.target, layers=(name,))
+        )
+        outputs = torch.cat([outcome.activations[name] for outcome in found])
+        if len(outputs) != len(asked):
+            raise ValueError(
+                f"layer: {name!r} returned {tuple(outputs.shape)} for {len(asked)} rows; rows must be its first axis"
+            )
+        return outputs if len(asked) == len(rows) else outputs.expand(len(rows), *outputs.shape[1:])
+
+    @property
+    def module(self) -> nn.Module:
+        """The module that runs, the user's frozen twin: to be read, never changed."""
+        return self.runner.module
 
     @property
     def rows_per_pass(self) -> int:
@@ -58,7 +116,13 @@ class Score:
 
     def outputs(self, rows: Tensor) -> Tensor:
         """The model's outputs `(n, ...)`, without gradients."""
-        found = self.runner.safely(rows, self.examples, lambda r, e: self.runner.once(r, e, self.target))
+        places = torch.arange(len(self), device=self.examples.device)
+
+        def run(part: Tensor, at: Tensor) -> Outcome:
+            inside = self.inside.at(at) if self.inside else None
+            return self.runner.once(part, self.examples[at], self.target, inside=inside)
+
+        found = self.runner.safely(rows, places, run)
         return torch.cat([outcome.outputs for outcome in found])
 
     def values(self, rows: Tensor) -> Tensor:
@@ -71,9 +135,63 @@ class Score:
 
     def stream_values(self, points: Iterable[Tensor]) -> Tensor:
         """Scores `(points, n)` of a lazy stream of batches `(n, *features)`."""
-        passes = list(self.runner.stream(points, self.examples, self.target, gradient=False))
+        passes = list(self.runner.stream(points, self.examples, self.target, gradient=False, inside=self.inside))
         scores = torch.cat([rows.scores for rows in passes])
         return scores.reshape(-1, len(self))
+
+    @property
+    def runs_boxes(self) -> bool:
+        """Whether `box_values` has a module to run incrementally; rows that several targets share are run whole."""
+        return self.runner.differentiable and self.inside is None and not self.runner.shares_points
+
+    def box_values(self, x: Tensor, filling: Tensor, boxes: Sequence[Box]) -> tuple[Tensor, tuple[str, ...]]:
+        """Scores `(boxes, n)` of pictures x `(n, channels, H, W)` with one box each filled from `filling`.
+
+        Exact, by incremental inference: in the model's spatial part only what a box can reach is worked out. Each box
+        counts as a row, however small its share of one. Also returns the operators that asked for whole rows.
+        """
+        columns: list[Tensor] = []
+        whole: dict[str, None] = {}
+        groups = in_passes(boxes, self.runner.budget)
+        for i in range(len(self)):
+            picture, base, fill = Picture(), x[i : i + 1].clone(), filling[i : i + 1]
+
+            def run(
+                index: Tensor,
+                examples: Tensor,
+                base: Tensor = base,
+                fill: Tensor = fill,
+                picture: Picture = picture,
+            ) -> Tensor:
+                picture.next_pass()
+                rows = hidden(base, fill, [boxes[b] for b in index.tolist()], picture)
+                return self.runner.once(rows, examples, self.target).scores
+
+            scores: Tensor | None = None
+            for group in groups:
+                owner = self.examples[i].expand(len(group))
+                part = torch.cat(list(self.runner.safely(torch.tensor(group), owner, run)))
+                scores = part.new_empty(len(boxes)) if scores is None else scores
+                scores[group] = part
+            assert scores is not None
+            columns.append(scores)
+            whole |= picture.whole_from
+        return torch.stack(columns, 1), tuple(whole)
+
+    def read_by(self, rows: Tensor, readers: Tensor) -> Tensor:
+        """Scores `(k, n)` of `rows` `(n, *features)`, each run once and read for k examples `readers` `(k, n)`.
+
+        These are examples of this batch that differ in the target alone. A target that reads a layer has one reader.
+        """
+
+        def run(part: Tensor, places: Tensor) -> Tensor:
+            asked = readers[:, places]
+            inside = self.inside.at(places) if self.inside else None
+            outcome = self.runner.once(part, asked[0], self.target, inside=inside)
+            others = [self.target(outcome.outputs, each) for each in asked[1:]]
+            return torch.stack([outcome.scores, *others])
+
+        return torch.cat(list(self.runner.safely(rows, torch.arange(len(rows), device=rows.device), run)), dim=1)
 
     def gradient(self, rows: Tensor) -> Tensor:
         """Gradient of the score `(n, *features)` at `rows`."""
@@ -83,7 +201,7 @@ class Score:
 
     def stream_gradients(self, points: Iterable[Tensor]) -> Iterator[Rows]:
         """Scores and gradients of a lazy stream of batches, a pass at a time."""
-        return self.runner.stream(points, self.examples, self.target, gradient=True)
+        return self.runner.stream(points, self.examples, self.target, gradient=True, inside=self.inside)
 
     def weighted_gradient(self, points: Iterable[tuple[Tensor, float]]) -> Tensor:
         """Sum of weight times gradient over a lazy stream of (batch, weight); memory doesn't grow with its length."""
@@ -129,6 +247,8 @@ class Score:
 
         `passes` is how many backward passes it makes over its rows, for the count.
         """
+        if self.inside:
+            raise ValueError(f"layer: rules run through the whole model, not from {self.inside.layer!r} on")
         place = torch.arange(len(self), device=rows.device)
 
         def run(part: Tensor, places: Tensor) -> Propagated:
@@ -156,24 +276,61 @@ class Score:
             torch.cat(outputs) if all(isinstance(each, Tensor) for each in outputs) else None,
         )
 
-    def activations(self, rows: Tensor) -> Activation:
-        """The layer's output at `rows` and the gradient of the score with respect to it."""
-        if rows is self.inputs and self.layer_at_inputs is not None:
-            return self.layer_at_inputs
-        layer = self.layer
-        if layer is None:
-            raise ValueError("layer: this method reads a layer and none was chosen")
-        found = list(
-            self.runner.safely(
-                rows,
-                self.examples,
-                lambda r, e: self.runner.once(r, e, self.target, layers=(layer,), layer_gradients=True),
-            )
-        )
-        return Activation(
-            torch.cat([outcome.activations[layer] for outcome in found]),
-            torch.cat([outcome.layer_gradients[layer] for outcome in found]),
-        )
+    def activations(self, rows: Tensor, gradient: bool = True) -> tuple[Activation, ...]:
+        """The maps of each layer at `rows`, with the gradient of the score there if it is asked for."""
+        known = self.layers_at_inputs
+        if (
+            rows is self.inputs
+            and len(known) == len(self.layers)
+            and not (gradient and any(each.gradient is None for each in known))
+        ):
+            return known
+        names = tuple(layer.name for layer in self.layers)
+
+        def run(part: Tensor, examples: Tensor) -> Outcome:
+            return self.runner.once(part, examples, self.target, layers=names, layer_gradients=gradient)
+
+        found = list(self.runner.safely(rows, self.examples, run))
+        return tuple(Activation.of(layer, found, gradient) for layer in self.layers)
+
+    def layers_with_gradient(self, rows: Tensor) -> tuple[str, ...]:
+        """Names of the layers whose map the scores of `rows` have a gradient at, in order of use. One more pass."""
+
+        def run(part: Tensor, examples: Tensor) -> list[str]:
+            with traced(self.runner.modules, tuple(rows.shape[2:])) as seen:
+                outcome = self.runner.once(
+                    part, examples, self.target, layer_gradients=True, also=lambda outputs, scores: seen.held()
+                )
+            slopes = outcome.layer_gradients
+            candidates = seen.candidates().items()
+            return [name for name, each in candidates if name in slopes and bool(each.grid.maps(slopes[name]).any())]
+
+        names = [name for part in self.runner.safely(rows, self.examples, run) for name in part]
+        return tuple(dict.fromkeys(names))
+
+    def values_without(self, rows: Tensor, layer: Layer) -> Tensor:
+        """Scores `(channels, n)` of `rows` with one channel of the layer's map at a time set to zero.
+
+        What comes before the layer runs once, what comes after it once for each channel.
+        """
+        modules, budget = self.runner.modules, self.runner.budget
+
+        def run(part: Tensor, examples: Tensor) -> Tensor:
+            with recorded(modules, layer.name) as front:
+                self.runner.once(part, examples, self.target)
+            before = front.outputs()
+            channels = layer.maps(front.output).shape[1]
+            found = []
+            for pairs in torch.arange(channels * len(part), device=part.device).split(budget):
+                channel, place = pairs // len(part), pairs % len(part)
+                changed = front.output[place].clone()
+                layer.maps(changed)[torch.arange(len(pairs), device=part.device), channel] = 0
+                memory = {name: output[place] for name, output in before.items()} | {layer.name: changed}
+                with replayed(modules, memory):
+                    found.append(self.runner.once(part[place], examples[place], self.target).scores)
+            return torch.cat(found).view(channels, len(part))
+
+        return torch.cat(list(self.runner.safely(rows, self.examples, run)), dim=1)
 
 
 def sum_dtype(values: Tensor) -> torch.dtype:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Index = int | tuple[int, ...] | None
+Index = int | tuple[int, ...] | tuple[tuple[int, ...], ...] | None
 
 
 def output_tensor(outputs: Any) -> Tensor:
@@ -58,7 +58,10 @@ class Target(ABC):
 
 @dataclass(frozen=True)
 class ClassTarget(Target):
-    """A target about one class: `index` is an int, one int per example, or None for the model's top class."""
+    """A target about one class: `index` is an int, one int per example, or None for the model's top class.
+
+    Several classes for each example, `(examples, classes)` nested, ask as many questions of it: see `explain`.
+    """
 
     index: Index = None
 
@@ -67,13 +70,34 @@ class ClassTarget(Target):
         if isinstance(index, Tensor):
             index = index.tolist()
         if isinstance(index, Sequence) and not isinstance(index, str):
-            object.__setattr__(self, "index", tuple(_class_index(i) for i in index))
+            object.__setattr__(self, "index", _class_indices(index))
         elif index is not None:
-            object.__setattr__(self, "index", _class_index(index))
+            object.__setattr__(self, "index", class_index(index))
 
     @property
     def per_example(self) -> int | None:
         return len(self.index) if isinstance(self.index, tuple) else None
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes each example is asked about, where they are nested; else None."""
+        nested = isinstance(self.index, tuple) and self.index and isinstance(self.index[0], tuple)
+        return len(self.index[0]) if nested else None  # type: ignore[index, arg-type]
+
+    def listed(self, examples: int) -> tuple[int, ...]:
+        """The class of each of so many examples, where one is known for each."""
+        index = self.index
+        if not isinstance(index, tuple):
+            assert index is not None
+            return (index,) * examples
+        assert not any(isinstance(each, tuple) for each in index)
+        return index  # type: ignore[return-value]
+
+    def flat(self) -> Self:
+        """The same classes for a batch in which each example is repeated for each of its own."""
+        if self.classes is None:
+            return self
+        return replace(self, index=tuple(each for some in self.index for each in some))  # type: ignore[union-attr]
 
     def resolve(self, outputs: Any) -> Self:
         if self.index is not None:
@@ -95,7 +119,19 @@ class ClassTarget(Target):
         return logits, index[:, None]
 
 
-def _class_index(value: Any) -> int:
+def _class_indices(index: Sequence[Any]) -> Index:
+    nested = [isinstance(each, Sequence | Tensor) and not isinstance(each, str) for each in index]
+    if not any(nested):
+        return tuple(class_index(each) for each in index)
+    widths = {len(each) if is_nested else None for each, is_nested in zip(index, nested, strict=True)}
+    if len(widths) > 1 or 0 in widths:
+        raise ValueError(
+            f"target: {list(index)!r} is not a table of examples x classes; give every example as many classes"
+        )
+    return tuple(tuple(class_index(each) for each in some) for some in index)
+
+
+def class_index(value: Any) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"target: a class is an integer, not {value!r} ({type(value).__name__})")
     index = int(value.__index__())
@@ -156,7 +192,7 @@ class Margin(ClassTarget):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.other is not None:
-            object.__setattr__(self, "other", _class_index(self.other))
+            object.__setattr__(self, "other", class_index(self.other))
 
     def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
         logits, index = self._pick(outputs, examples)
@@ -184,163 +220,6 @@ class CentredLogit(ClassTarget):
         return logits.gather(1, index)[:, 0] - logits.mean(1)
 
 
-@dataclass(frozen=True, eq=False)
-class Region(Target):
-    r"""A segmentation model's class over a region, $f = \sum_{p \in \text{mask}} z_{c,p}$ (or the mean).
-
-    `mask`: booleans or weights `(H, W)` for all examples or `(batch, H, W)`, at the size of the output map.
-    """
-
-    mask: Tensor
-    label: int
-    reduction: Literal["sum", "mean"] = "sum"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "label", _class_index(self.label))
-        if self.mask.ndim < 2:
-            raise ValueError(f"target: Region.mask has shape {tuple(self.mask.shape)}; use (H, W) or (batch, H, W)")
-        if self.reduction not in ("sum", "mean"):
-            raise ValueError(f"target: Region.reduction={self.reduction!r}; use 'sum' or 'mean'")
-
-    @property
-    def per_example(self) -> int | None:
-        return len(self.mask) if self.mask.ndim > 2 else None
-
-    def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
-        logits = output_tensor(outputs)
-        mask = self.mask.to(logits)
-        mask = mask[examples] if mask.ndim > 2 else mask.expand(len(logits), *mask.shape)
-        if logits.ndim != mask.ndim + 1 or logits.shape[2:] != mask.shape[1:]:
-            raise ValueError(
-                f"target: Region.mask is {tuple(mask.shape[1:])} but the model's output map is "
-                f"{tuple(logits.shape)} (rows, classes, H, W); resize the mask to it"
-            )
-        if self.label >= logits.shape[1]:
-            raise ValueError(f"target: Region.label={self.label} is out of range for {logits.shape[1]} classes")
-        total = (logits[:, self.label] * mask).flatten(1).sum(1)
-        return total if self.reduction == "sum" else total / mask.flatten(1).sum(1)
-
-
-@dataclass(frozen=True, eq=False)
-class Box(Target):
-    r"""How strongly a detector still finds an object, $f = \max_j \mathrm{IoU}(b_j, b)\, s_j\, [c_j = c]$.
-
-    `box`: `(4,)` as x0, y0, x1, y1 in pixels of the input, or `(batch, 4)`. `label` None counts any class.
-    The detector returns, a row each, a mapping with `boxes (N, 4)`, `scores (N,)` and `labels (N,)`;
-    or one mapping for all rows with a leading rows axis, `scores` also as `(rows, N, classes)`.
-    No box found scores 0. [petsiuk2021]
-    """
-
-    box: Tensor
-    label: int | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "box", torch.as_tensor(self.box, dtype=torch.float32))
-        if self.box.shape[-1] != 4 or self.box.ndim > 2:
-            raise ValueError(f"target: Box.box has shape {tuple(self.box.shape)}; use (4,) or (batch, 4)")
-        if self.label is not None:
-            object.__setattr__(self, "label", _class_index(self.label))
-
-    @property
-    def per_example(self) -> int | None:
-        return len(self.box) if self.box.ndim > 1 else None
-
-    def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
-        if isinstance(outputs, Mapping):
-            outputs = [{key: value[i] for key, value in outputs.items()} for i in range(len(examples))]
-        if not isinstance(outputs, Sequence) or not all(isinstance(o, Mapping) for o in outputs):
-            raise TypeError(
-                "target: Box needs a detector that returns a mapping with boxes, scores and labels per row, "
-                f"not {type(outputs).__name__}"
-            )
-        boxes = self.box[examples.cpu()] if self.box.ndim > 1 else self.box.expand(len(outputs), 4)
-        return torch.stack([self._best(found, box) for found, box in zip(outputs, boxes, strict=True)])
-
-    def _best(self, found: Mapping[str, Tensor], box: Tensor) -> Tensor:
-        boxes, scores = found["boxes"], found["scores"]
-        if scores.ndim == 2:
-            scores = scores.amax(1) if self.label is None else scores[:, self.label]
-        elif self.label is not None:
-            scores = scores * (found["labels"] == self.label)
-        if len(boxes) == 0:
-            return boxes.sum() * 0  # keeps the graph, so an input without detections has gradient 0
-        return (_intersection_over_union(boxes, box.to(boxes)) * scores).amax()
-
-
-def _intersection_over_union(boxes: Tensor, box: Tensor) -> Tensor:
-    low = torch.maximum(boxes[:, :2], box[:2])
-    high = torch.minimum(boxes[:, 2:], box[2:])
-    overlap = (high - low).clamp(min=0).prod(1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
-    return overlap / (areas - overlap).clamp(min=torch.finfo(boxes.dtype).tiny)
-
-
-@dataclass(frozen=True, eq=False)
-class Similarity(Target):
-    r"""Cosine between the model's embedding and a reference embedding, $f = \cos(e(x), r)$.
-
-    `reference`: `(dimensions,)` for all examples or `(batch, dimensions)`.
-    """
-
-    reference: Tensor
-
-    @property
-    def per_example(self) -> int | None:
-        return len(self.reference) if self.reference.ndim > 1 else None
-
-    def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
-        embedding = output_tensor(outputs)
-        reference = self.reference.to(embedding)
-        reference = reference[examples] if reference.ndim > 1 else reference.expand(len(embedding), -1)
-        if embedding.shape != reference.shape:
-            raise ValueError(
-                f"target: Similarity.reference has {reference.shape[-1]} dimensions, "
-                f"the model's embedding has shape {tuple(embedding.shape)}"
-            )
-        return F.cosine_similarity(embedding, reference, dim=1)
-
-
-@dataclass(frozen=True)
-class Neuron(Target):
-    r"""An activation inside the model: one entry of `at` (`index`), or a whole `channel` pooled over positions.
-
-    `index` is a tuple into the layer's output without its batch axis; `pooling` is "mean", "max" or "sum".
-    """
-
-    at: str
-    index: tuple[int, ...] | None = None
-    channel: int | None = None
-    pooling: Literal["mean", "max", "sum"] = "mean"
-
-    def __post_init__(self) -> None:
-        if isinstance(self.index, int):
-            object.__setattr__(self, "index", (self.index,))
-        if (self.index is None) == (self.channel is None):
-            raise ValueError("target: Neuron needs either index=(...) or channel=..., not both")
-        if self.pooling not in ("mean", "max", "sum"):
-            raise ValueError(f"target: Neuron.pooling={self.pooling!r}; use 'mean', 'max' or 'sum'")
-
-    @property
-    def layer(self) -> str | None:
-        return self.at
-
-    def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
-        activation: Tensor = outputs
-        wanted = self.index if self.index is not None else (self.channel,)
-        exact = self.index is not None
-        shape = tuple(activation.shape[1:])
-        fits = len(wanted) == len(shape) if exact else len(shape) >= 1
-        if not fits or any(not -n <= i < n for i, n in zip(wanted, shape, strict=False) if i is not None):
-            raise ValueError(f"target: {self} does not fit the layer's output, which is {shape} without the batch axis")
-        picked = activation[(slice(None), *wanted)]
-        if exact:
-            return picked
-        pooled = picked.flatten(1) if picked.ndim > 1 else picked[:, None]
-        if self.pooling == "max":
-            return pooled.amax(1)
-        return pooled.mean(1) if self.pooling == "mean" else pooled.sum(1)
-
-
 @dataclass(frozen=True)
 class Function(Target):
     """Any callable `outputs -> (rows,)`."""
@@ -356,9 +235,10 @@ def as_target(target: Any, batch: int) -> Target:
     if isinstance(target, Target):
         read = target
     elif isinstance(target, Tensor):
-        if target.is_floating_point() or target.dtype == torch.bool or target.ndim > 1:
+        if target.is_floating_point() or target.dtype == torch.bool or target.ndim > 2:
             raise TypeError(
-                f"target: a tensor of classes holds integers in one dimension, not {target.dtype} {tuple(target.shape)}"
+                f"target: a tensor of classes holds integers, (examples,) or (examples, classes), not {target.dtype} "
+                f"{tuple(target.shape)}"
             )
         read = Logit(tuple(target.tolist()) if target.ndim else int(target))
     elif target is None or hasattr(target, "__index__"):

@@ -3,10 +3,12 @@ r"""DeepLIFT: multipliers of finite differences from a reference. [shrikumar2017
 Every rule here is *complete*: its multipliers times the operands' differences sum to the output's difference exactly.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from limelight.rules.call import Call
@@ -16,15 +18,26 @@ from limelight.rules.maxima import MaxDifference, MaximumDifference, WhereDiffer
 from limelight.rules.propagation import NONLINEAR, Native, Propagation, is_kind
 
 
+# Piecewise linear with slopes 0 and 1 only: within a piece y - y0 is x - x0 or 0 to the last bit, and across a kink
+# nothing cancels, so their quotient is exact however close x and x0 are.
+_STEPS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "relu6": F.relu6}
+
+
 def divided_difference(call: Call, x: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
     r"""$y$ and $(y - y_0) / (x - x_0)$ of an elementwise operator; the derivative between them where they coincide.
 
     "Coincide" is relative to their size, $\epsilon^{2/3}$ of it: activations of 1e-9 in a deep network still differ,
     while for ReLU no kink can lie between two numbers that close. The midpoint makes the error third order.
     """
-    y, y0, delta = call.run(x), call.run(x0), x - x0
-    near = delta.abs() <= torch.finfo(x.dtype).eps ** (2 / 3) * torch.maximum(x.abs(), x0.abs())
-    slope = (y - y0) / delta.masked_fill(near, 1.0)
+    step = _STEPS.get(call.name)
+    if step is not None:
+        y, delta = step(x), x - x0
+        slope = (y - step(x0)).div_(delta)
+        near = slope.isnan()  # 0 / 0
+    else:
+        y, y0, delta = call.run(x), call.run(x0), x - x0
+        near = delta.abs() <= torch.finfo(x.dtype).eps ** (2 / 3) * torch.maximum(x.abs(), x0.abs())
+        slope = (y - y0) / delta.masked_fill(near, 1.0)
     if near.any():
         with torch.enable_grad():
             z = ((x + x0) / 2).requires_grad_()

@@ -102,7 +102,7 @@ def _bilinear(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None = None) 
     return out if bias is None else out + bias
 
 
-_OPENED: dict[str, Callable[..., Any]] = {
+OPENED: dict[str, Callable[..., Any]] = {
     "multi_head_attention_forward": _unchecked(F.multi_head_attention_forward),
     "local_response_norm": _unchecked(F.local_response_norm),
     "normalize": _unchecked(F.normalize),
@@ -125,7 +125,7 @@ _OPENED: dict[str, Callable[..., Any]] = {
 
 def opened(call: Call) -> Callable[[], Any] | None:
     """The body of a composite operator, to be run under the mode, or None for an elementary one."""
-    body = _OPENED.get(call.name)
+    body = OPENED.get(call.name)
     if body is None or (body is _norm and (call.args[1] if len(call.args) > 1 else 2) not in (2, 2.0, "fro", None)):
         return None
     if body is attention and (call.args[4] if len(call.args) > 4 else call.kwargs.get("dropout_p", 0.0)):

@@ -17,9 +17,10 @@ from typing import Literal, get_args
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
+from limelight.files import write_whole
 from limelight.rules.affine import Affine
 from limelight.rules.call import Call
 from limelight.rules.engine import Propagate
@@ -58,9 +59,9 @@ class Patterns:
         return f"<{self.estimator} patterns of {len(self.tensors)} operators, model {self.model[:12]}>"
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file with the model's fingerprint in it."""
+        """Write a safetensors file with the model's fingerprint in it, whole or not at all."""
         tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
-        save_file(tensors, str(path), metadata={"estimator": self.estimator, "model": self.model})
+        write_whole(path, serialised(tensors, metadata={"estimator": self.estimator, "model": self.model}))
 
     @staticmethod
     def load(path: str | Path, model: nn.Module) -> "Patterns":

@@ -25,7 +25,7 @@ from limelight.rules.names import (
     PLAIN,
     SOFTMAXES,
 )
-from limelight.rules.opened import _OPENED
+from limelight.rules.opened import OPENED
 from limelight.rules.propagation import Native, Propagation, Rule
 
 PAGE = Path(__file__).parents[3] / "docs" / "rules.md"
@@ -128,7 +128,7 @@ def operator_table() -> str:
     for (kind, cells), names in _rows().items():
         lines.append(f"| {_KINDS[kind]} | {_listed(names)} | {' | '.join(cells)} |")
     lines += ["", *_legend(), ""]
-    lines += [f"Taken apart, so that the rules see what is inside: {_listed(_OPENED)}.", ""]
+    lines += [f"Taken apart, so that the rules see what is inside: {_listed(OPENED)}.", ""]
     lines += [f"{_ALONE}: {_listed(PLAIN)}."]
     return "\n".join(lines) + "\n"
 

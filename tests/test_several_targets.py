@@ -1,0 +1,98 @@
+"""Several targets for each example: one more axis, the same maps, one forward pass for all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import limelight as ll
+
+from .networks import CASES, conv_net, pictures
+from .test_methods import Counting
+
+TABLE = [[0, 3], [1, 1], [2, 4]]
+
+
+@pytest.mark.parametrize("method", CASES, ids=repr)
+def test_each_target_has_the_map_that_it_has_alone(method: ll.Method) -> None:
+    net, x = conv_net(), pictures()
+    baseline = ll.Samples(pictures(5, seed=3), n=2)
+    a = ll.explain(net, x, method, target=TABLE, baseline=baseline)
+    assert a.values.shape[:2] == (3, 2) and torch.equal(a.inputs, x)
+    assert torch.equal(torch.as_tensor(a.target), torch.tensor(TABLE))
+    assert a.score.shape == a.delta.shape == a.baseline_score.shape == (3, 2)
+    assert a.heatmap().shape[:2] == (3, 2) and a.outputs is not None and len(a.outputs) == 3
+    for k in range(2):
+        alone = ll.explain(net, x, method, target=[row[k] for row in TABLE], baseline=baseline)
+        torch.testing.assert_close(a.values[:, k], alone.values, atol=1e-10, rtol=1e-8)
+        torch.testing.assert_close(a.score[:, k], alone.score)
+        torch.testing.assert_close(a.delta[:, k], alone.delta, equal_nan=True, atol=1e-10, rtol=1e-6)
+        if alone.stderr is not None and a.stderr is not None:
+            torch.testing.assert_close(a.stderr[:, k], alone.stderr, equal_nan=True, atol=1e-10, rtol=1e-6)
+
+
+@pytest.mark.parametrize("rows_per_pass", [1, 5, 100])
+def test_the_forward_pass_is_shared_by_an_examples_targets(rows_per_pass: int) -> None:
+    spy = Counting(conv_net())
+    table = [[0, 1, 2], [3, 4, 0]]
+    a = ll.explain(spy, pictures(2), ll.Gradient(), target=table, rows_per_pass=rows_per_pass)
+    assert a.forward_rows == spy.rows and a.backward_rows == 6
+    if rows_per_pass == 100:
+        assert spy.rows == 2 + 1  # and the probe
+    exact = ll.explain(conv_net(), pictures(2), ll.Gradient(), target=table)
+    torch.testing.assert_close(a.values, exact.values, atol=1e-12, rtol=1e-10)
+
+
+def test_occlusion_hides_a_window_once_for_all_targets() -> None:
+    spy = Counting(conv_net())
+    one = ll.explain(spy, pictures(1), ll.Occlusion(4, 4), target=0, rows_per_pass=1000)
+    several = ll.explain(spy, pictures(1), ll.Occlusion(4, 4), target=[[0, 1, 2]], rows_per_pass=1000)
+    assert several.forward_rows == one.forward_rows
+
+
+def test_tables_of_classes_are_read_from_tensors_and_targets_and_checked() -> None:
+    net, x = conv_net(), pictures(2)
+    a = ll.explain(net, x, ll.Gradient(), target=torch.tensor([[0, 1], [2, 3]]))
+    b = ll.explain(net, x, ll.Gradient(), target=[torch.tensor([0, 1]), (2, 3)])
+    assert torch.equal(a.values, b.values)
+    c = ll.explain(net, x, ll.Gradient(), target=ll.Probability([[0, 1], [2, 3]]))
+    d = ll.explain(net, x, ll.Gradient(), target=ll.Probability([1, 3]))
+    torch.testing.assert_close(c.values[:, 1], d.values)
+    assert c.target == ll.Probability([[0, 1], [2, 3]])
+    for bad, message in (
+        ([[0, 1], [2]], "as many classes"),
+        ([[0, 1], 2], "as many classes"),
+        ([[], []], "as many classes"),
+        ([[0, 1]], "1 targets for a batch of 2"),
+        ([[0, 1], [2, 99]], "class 99 is out of range"),
+        (torch.zeros(2, 2, 2, dtype=torch.long), r"\(examples, classes\)"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=message):
+            ll.explain(net, x, ll.Gradient(), target=bad)
+
+
+def test_notes_name_example_and_target() -> None:
+    a = ll.explain(
+        conv_net(),
+        pictures(2),
+        ll.IntegratedGradients(ll.Midpoint(1), tolerance=1e-9, most_nodes=3),
+        target=[[0, 1], [2, 3]],
+    )
+    assert any(note.startswith("example 1, target 0: NOT converged") for note in a.notes)
+
+
+def test_it_is_shown_saved_and_loaded(tmp_path: Path) -> None:
+    x = torch.rand(2, 3, 32, 32)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(3600, 5))
+    panel = ll.explain(net, x, [ll.Gradient(), ll.GradCAM()], target=[[0, 3], [1, 1]])
+    a = panel["gradient"]
+    assert [tile.title for tile in a.tiles(1)] == ["gradient: 1", "gradient: 1"]
+    assert [tile.title for tile in a.tiles()] == ["gradient: 0", "gradient: 3"]
+    assert [tile.title for tile in a.tiles((0, 1))] == ["gradient"]
+    assert a.caption((0, 1))[0] == f"score {float(a.score[0, 1]):.4g}"
+    assert panel.show().width > a.show((0, 1)).width
+    again = ll.Attribution.load(a.save(tmp_path / "a.safetensors"))
+    assert torch.equal(again.values, a.values) and torch.equal(again.delta.isnan(), a.delta.isnan())
+    assert "<img" in panel._repr_html_() and "3" in repr(a)
