@@ -199,7 +199,7 @@ def _library_of(name: str) -> Library:
         except ModelError as error:
             reasons.append(str(error))
     raise ModelError(
-        f"no model {name!r}{_nearest(name, names)}; "
+        f"no model {name!r}{_nearest(name, names)}; limelight's own is {DEFAULT_MODEL!r}; "
         + "".join(f"{reason}; " for reason in reasons)
         + "'package.module:factory' loads your own"
     )

@@ -212,17 +212,19 @@ class DeepTaylor(Backward):
 
 @dataclass(frozen=True)
 class PatternMethod(Backward):
-    """Base of the pattern methods: `patterns` come from `limelight.estimate_patterns(model, batches)`."""
+    """Base of the pattern methods: `patterns` come from `limelight.estimate_patterns(model, batches)`, or are the
+    name of a file that `Patterns.save` or `limelight patterns` wrote for the model."""
 
-    patterns: Patterns | None = None
+    patterns: Patterns | str | None = None
 
-    def _patterns(self) -> Patterns:
+    def _patterns(self, score: Score) -> Patterns:
         if self.patterns is None:
             raise ValueError(
                 f"{type(self).__name__}.patterns=None: estimate them from data first, "
-                "patterns=limelight.estimate_patterns(model, batches)"
+                "patterns=limelight.estimate_patterns(model, batches), or 'limelight patterns PICTURES -o FILE' and "
+                "patterns='FILE'"
             )
-        return self.patterns
+        return Patterns.load(self.patterns, score.module) if isinstance(self.patterns, str) else self.patterns
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,7 @@ class PatternNet(PatternMethod):
     no_sum: ClassVar[str | None] = "PatternNet shows the signal's direction, not its share of the score"
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        return _estimate(self.propagated(score, x, pattern_net(self._patterns())))
+        return _estimate(self.propagated(score, x, pattern_net(self._patterns(score))))
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,7 @@ class PatternAttribution(PatternMethod):
     no_sum: ClassVar[str | None] = "pattern attribution is a root-point estimate whose sum is not promised"
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        return _estimate(self.propagated(score, x, pattern_attribution(self._patterns())))
+        return _estimate(self.propagated(score, x, pattern_attribution(self._patterns(score))))
 
 
 @dataclass(frozen=True)
