@@ -8,14 +8,14 @@ import sys
 import time
 from pathlib import Path
 
-from . import report
+from . import games, report
 from .accuracy import accuracies
 from .cases import CASES, unaccounted
 from .memory import peak
 from .scenes import scene
 from .timing import FULL, QUICK
 
-EXTRAS = ("accuracy", "memory")
+EXTRAS = ("accuracy", "memory", "games")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     # Memory first: the other processes it starts would disturb the timing.
     peaks = {nodes: peak(nodes) for nodes in effort.nodes} if "memory" in extras else {}
     accurate = accuracies() if "accuracy" in extras else []
+    seeds = (5, 40) if asked.quick else (30, 200)
+    played = (games.compare(seeds[0]), games.honesty(seeds[1])) if "games" in extras else None
     outcomes = []
     for case in cases:
         scene(case.model)
@@ -50,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
         )
     command = shlex.join(["python", "-m", "benchmarks", *(sys.argv[1:] if arguments is None else arguments)])
     text = report.markdown(command, effort, time.perf_counter() - start, outcomes, accurate, peaks)
+    if played:
+        text += "\n## Shapley values of twelve players\n\n" + games.markdown(*played, seeds)
     asked.output.write_text(text, encoding="utf-8")
     print(f"wrote {asked.output}")
     return 0

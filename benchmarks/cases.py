@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import torch
+from captum import attr
 from torch import Tensor
 
 import limelight as ll
@@ -74,7 +75,13 @@ def _to_reference(reference: Tensor, ours: Tensor, theirs: Tensor) -> str:
     return f"{mine:.2f} to the reference (L2), the peer's {other:.2f}"
 
 
-ADAPTIVE = ll.IntegratedGradients(tolerance=TOLERANCE)
+def difference_in_the_mean(scene: Scene, ours: Tensor, theirs: Tensor) -> str:
+    """Two samples of one estimate: L2 distance, without each map's mean, over the spread."""
+    mine, other = (each.double() - each.double().mean() for each in (ours, theirs))
+    return f"{float((mine - other).norm() / other.norm()):.2f} apart (L2, of the peer's spread)"
+
+
+ADAPTIVE = ll.IntegratedGradients(ll.Midpoint(32), tolerance=TOLERANCE)
 FIFTY = ll.IntegratedGradients(ll.Midpoint(50))
 FIVE = (
     ll.Gradient(),
@@ -90,6 +97,18 @@ CASES: tuple[Case, ...] = (
     *(Case("input x gradient", model, ll.InputXGradient(), (peers.input_x_gradient(),), quick=False) for model in BOTH),
     *(Case("Grad-CAM", model, ll.GradCAM(), (GRAD_CAM,), error=rescaled, quick=model == LITE) for model in BOTH),
     *(Case("Grad-CAM, Captum's", model, ll.GradCAM(), (LAYER_GRAD_CAM,), quick=model == LITE) for model in BOTH),
+    *(
+        Case(name, RESNET, method, (peers.pytorch_grad_cam(peer),), target, rescaled, quick=False)
+        for name, method, peer, target in (
+            ("HiResCAM", ll.HiResCAM(), "HiResCAM", 1.0),
+            ("LayerCAM", ll.LayerCAM(), "LayerCAM", 1.0),
+            ("XGradCAM", ll.XGradCAM(), "XGradCAM", 1.0),
+            ("Grad-CAM++", ll.GradCAMPlusPlus(), "GradCAMPlusPlus", 1.0),
+            ("EigenCAM", ll.EigenCAM(), "EigenCAM", 1.0),
+            ("ScoreCAM", ll.ScoreCAM(), "ScoreCAM", 2.0),
+            ("AblationCAM", ll.AblationCAM(), "AblationCAM", 10.0),
+        )
+    ),
     Case("IG, 50 midpoints", LITE, FIFTY, peers.integrated_gradients("riemann_middle", 50)),
     Case("IG, 50 midpoints", RESNET, FIFTY, peers.integrated_gradients("riemann_middle", 50), quick=False),
     Case(
@@ -142,8 +161,57 @@ CASES: tuple[Case, ...] = (
         baseline=of_references,
         quick=False,
     ),
+    # Ours is at the input's size and the peer's at the layer's: what they share is the sum.
+    Case(
+        "layer IG, 32 nodes",
+        RESNET,
+        ll.AtLayer(ll.IntegratedGradients()),
+        (peers.layer_integrated_gradients(32),),
+        error=completeness,
+        quick=False,
+    ),
     Case("occlusion 32/16", LITE, ll.Occlusion(), peers.occlusion(32, 16)),
     Case("occlusion 32/16", RESNET, ll.Occlusion(), peers.occlusion(32, 16), target=3.0, quick=False),
+    Case("occlusion 32/16", "resnet50", ll.Occlusion(), peers.occlusion(32, 16), target=3.0, quick=False),
+    Case("occlusion 32/16", "vgg16", ll.Occlusion(), peers.occlusion(32, 16), target=8.0, quick=False),
+    Case("feature ablation, 14 x 14", LITE, ll.FeatureAblation(), peers.feature_ablation(14), target=2.0, quick=False),
+    # The plain form, so that the maps estimate the same; each draws its own masks.
+    Case(
+        "RISE, 500 masks",
+        LITE,
+        ll.RISE(500, centred=False),
+        (peers.rise(500, 7, 0.5),),
+        error=difference_in_the_mean,
+        quick=False,
+    ),
+    # The same rows for both; what they buy in accuracy is in the table of games.
+    Case(
+        "KernelSHAP, 196 players, 512 samples",
+        LITE,
+        ll.KernelShap(512),
+        peers.captum_game(attr.KernelShap, 512),
+        1.0,
+        no_error,
+        quick=False,
+    ),
+    Case(
+        "Shapley sampling, 196 players, 2 orders",
+        LITE,
+        ll.ShapleySampling(2),
+        peers.captum_game(attr.ShapleyValueSampling, 2),
+        2.0,
+        no_error,
+        quick=False,
+    ),
+    Case(
+        "LIME, 196 players, 500 samples",
+        LITE,
+        ll.Lime(500),
+        peers.captum_game(attr.Lime, 500),
+        2.0,
+        no_error,
+        quick=False,
+    ),
     # Captum's hooks cope with torchvision's reused, in-place ReLUs in these three: on resnet18 the maps are equal.
     Case("DeconvNet", RESNET, ll.DeconvNet(), (peers.deconvolution(),)),
     Case("guided backprop", RESNET, ll.GuidedBackprop(), (peers.guided_backprop(),)),
@@ -151,20 +219,40 @@ CASES: tuple[Case, ...] = (
     # In DeepLIFT they do not: captum refuses resnet18, and gets a rewritten copy (peers.rewired). It also loses
     # completeness at the ReLU before max pooling, so each map is held against completeness, not against the other.
     Case("DeepLIFT", RESNET, ll.DeepLift(), (peers.deep_lift(),), 1.5, completeness),
-    # shap's DeepExplainer would be the first peer for this one; shap is not installed.
-    Case(
-        "DeepSHAP, 6 references",
-        RESNET,
-        ll.DeepShap(),
-        (peers.deep_lift_shap(),),
-        error=completeness_over_references,
-        baseline=of_references,
-        quick=False,
+    *(
+        Case(
+            name,
+            RESNET,
+            ll.DeepShap(),
+            (peer,),
+            error=completeness_over_references,
+            baseline=of_references,
+            quick=False,
+        )
+        for name, peer in (
+            ("DeepSHAP, 6 references", peers.deep_lift_shap()),
+            ("DeepSHAP, 6 references, shap's", peers.shap_deep()),
+        )
     ),
     Case("LRP, epsilon-plus", RESNET, ll.LRP("epsilon-plus"), (peers.zennit_epsilon_plus(),), 1.0),
     Case("excitation backprop", RESNET, ll.ExcitationBackprop(), (peers.zennit_excitation(),), 1.0),
+    # No peer has these as published; the ratio is the share of the time that goes into the bare model's passes.
+    *(
+        Case(method.kebab(), model, method, (peers.bare_passes(method),), 0.0, no_error, quick=False)
+        for method, model in ((ll.DeepTaylor(), RESNET), (ll.AttnLRP(), "vit_b_16"), (ll.CPLRP(), "vit_b_16"))
+    ),
     Case("panel of five", LITE, FIVE, (peers.one_at_a_time(*FIVE),), target=1.0),
     Case("overhead, IG 50", LITE, FIFTY, (peers.bare_passes(FIFTY),), 1 / 1.05, no_error),
+    # What a layout would save that we leave alone, because it flips units at their kinks (docs/decisions/0005).
+    Case(
+        "overhead, IG 50, over channels-last rows",
+        LITE,
+        FIFTY,
+        (peers.bare_passes(FIFTY, channels_last=True),),
+        1 / 1.05,
+        no_error,
+        quick=False,
+    ),
     Case(
         "overhead, IG 50, over its 50 rows alone",
         LITE,
@@ -177,11 +265,19 @@ CASES: tuple[Case, ...] = (
 )
 
 NO_CASE: dict[str, str] = {
-    "deep-taylor": "no installed peer: zennit has its rules, but no composite that sets them as the paper does",
+    "cam": "no installed peer: pytorch-grad-cam has none",
+    "blur-integrated-gradients": "no installed peer: captum has none; saliency, its authors', is no dependency",
+    "guided-integrated-gradients": "no installed peer: captum has none; saliency, as above",
+    "idgi": "no installed peer: captum has none",
+    "xrai": "no installed peer: captum has none; saliency, as above",
+    "taylor-decomposition": "no installed peer: captum has none",
+    "meaningful-perturbation": "no installed peer: captum has none; TorchRay, its authors', is no dependency",
+    "extremal-perturbation": "no installed peer: captum has none; TorchRay, as above",
+    "exact-shapley": "the reference of the table of games; no peer evaluates every coalition once",
+    "permutation-shap": "no case yet: shap's wants maskers of its own; its intervals are in the table of games",
+    "partition-shap": "no case yet: shap's wants maskers of its own",
     "pattern-net": "no installed peer: captum and zennit do not estimate patterns",
     "pattern-attribution": "no installed peer: captum and zennit do not estimate patterns",
-    "attn-lrp": "no installed peer: lxt, its authors' package, patches the model's classes and is not a dependency",
-    "cplrp": "no installed peer: lxt, which has it too, patches the model's classes and is not a dependency",
 }
 """Methods without a case, by name, each with the reason."""
 

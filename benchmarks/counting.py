@@ -48,17 +48,21 @@ def counted(model: nn.Module) -> Iterator[Passes]:
         handle.remove()
 
 
-def bare(scene: Scene, passes: Passes) -> Callable[[], None]:
-    """The same passes by the model alone: frozen parameters, channels-last on CPU, rows made beforehand."""
-    layout = torch.channels_last if scene.x.device.type == "cpu" else torch.contiguous_format
+def bare(scene: Scene, passes: Passes, channels_last: bool = False) -> Callable[[], None]:
+    """The same passes by the model alone: frozen parameters, rows made beforehand.
+
+    In the layout that ours runs in (contiguous for gradients, on a CPU channels-last without), or all channels-last.
+    """
     model = copy.deepcopy(scene.model).requires_grad_(False)
-    for parameter in model.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=layout)
-    batches = [
-        scene.x.repeat(rows, 1, 1, 1).contiguous(memory_format=layout).requires_grad_(backward > 0)
-        for rows, backward in zip(passes.forward, passes.backward, strict=True)
-    ]
+    on_cpu = scene.x.device.type == "cpu"
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batches = []
+    for rows, backward in zip(passes.forward, passes.backward, strict=True):
+        fast = channels_last or (on_cpu and not backward)
+        layout = torch.channels_last if fast else torch.contiguous_format
+        batch = scene.x.repeat(rows, 1, 1, 1).contiguous(memory_format=layout)
+        batches.append(batch.requires_grad_(backward > 0))
 
     def run() -> None:
         for rows in batches:

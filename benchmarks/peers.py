@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
+import shap
 import torch
 import torch.nn.functional as F
 from captum import attr
@@ -111,16 +112,25 @@ def layer_grad_cam() -> Peer:
     return Peer("captum LayerGradCam", run)
 
 
-def pytorch_grad_cam() -> Peer:
+def layer_integrated_gradients(steps: int) -> Peer:
+    def run(s: Scene) -> Tensor:
+        layer = attr.LayerIntegratedGradients(s.model, s.model.get_submodule(s.layer))
+        found: Tensor = layer.attribute(s.x, target=s.target, n_steps=steps, internal_batch_size=16)
+        return found.sum(1, keepdim=True).detach()
+
+    return Peer("captum LayerIntegratedGradients", run)
+
+
+def pytorch_grad_cam(name: str = "GradCAM") -> Peer:
     def run(s: Scene) -> Tensor:
         torchvision()
-        from pytorch_grad_cam import GradCAM
+        import pytorch_grad_cam as package
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-        with GradCAM(s.model, [s.model.get_submodule(s.layer)]) as cam:
+        with getattr(package, name)(s.model, [s.model.get_submodule(s.layer)]) as cam:
             return torch.from_numpy(cam(s.x, [ClassifierOutputTarget(s.target)]))
 
-    return Peer("pytorch-grad-cam GradCAM", run)
+    return Peer(f"pytorch-grad-cam {name}", run)
 
 
 def deconvolution() -> Peer:
@@ -156,6 +166,17 @@ def deep_lift_shap() -> Peer:
     return Peer("captum DeepLiftShap, ResNet rewritten for it", run)
 
 
+def shap_deep() -> Peer:
+    def run(s: Scene) -> Tensor:
+        # With the check on it refuses its own values here: they miss the sum.
+        explainer = shap.DeepExplainer(rewired(s.model), s.references)
+        values, ranked = explainer.shap_values(s.x, ranked_outputs=1, check_additivity=False)
+        assert int(ranked) == s.target
+        return torch.as_tensor(values[..., 0])
+
+    return Peer("shap DeepExplainer, ResNet rewritten for it", run)
+
+
 def zennit_epsilon_plus() -> Peer:
     def start(s: Scene, output: Tensor) -> Tensor:
         return output * F.one_hot(torch.tensor([s.target], device=output.device), output.shape[1])
@@ -187,12 +208,15 @@ def _zennit(s: Scene, name: str, start: Callable[[Tensor], Tensor], **options: A
 
 
 def rewired(model: nn.Module) -> nn.Module:
-    """A copy of a torchvision ResNet of basic blocks that captum's DeepLift accepts: no ReLU is called twice."""
+    """A copy of a torchvision ResNet of basic blocks that the peers' DeepLIFT accepts: no ReLU is called twice."""
     model = _copied(model)
     for stage in model.children():
         if isinstance(stage, nn.Sequential):
             for name, block in list(stage.named_children()):
                 setattr(stage, name, _BasicBlock(block))
+    for module in model.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False  # shap's hooks
     return model
 
 
@@ -230,6 +254,41 @@ def occlusion(window: int, stride: int) -> tuple[Peer, ...]:
     return tuple(Peer(f"captum Occlusion, {b} a pass", partial(run, batch=b)) for b in (16, 1))
 
 
+def feature_ablation(cells: int) -> tuple[Peer, ...]:
+    def run(s: Scene, batch: int) -> Tensor:
+        size = s.x.shape[-1]
+        band = torch.arange(size, device=s.x.device) * cells // size
+        labels = band[:, None] * cells + band
+        found: Tensor = attr.FeatureAblation(s.model).attribute(
+            s.x, 0.0, s.target, feature_mask=labels[None, None], perturbations_per_eval=batch
+        )
+        share = torch.bincount(labels.flatten())[labels]
+        return found[:, :1] / share  # Captum gives each pixel its segment's whole value
+
+    return tuple(Peer(f"captum FeatureAblation, {b} a pass", partial(run, batch=b)) for b in (16, 1))
+
+
+def rise(masks: int, cells: int, probability: float) -> Peer:
+    """As published: all masks made before, enlarged one by one, and the weighted sum of masks divided by N p."""
+
+    def run(s: Scene) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        size = s.x.shape[-1]
+        cell = -(-size // cells)
+        grids = (torch.rand(masks, 1, cells, cells, generator=generator) < probability).float()
+        made = torch.empty(masks, 1, size, size)
+        for k, grid in enumerate(grids):
+            top, left = torch.randint(0, cell, (2,), generator=generator).tolist()
+            enlarged = F.interpolate(grid[None], size=(cells + 1) * cell, mode="bilinear", align_corners=False)
+            made[k] = enlarged[0, :, top : top + size, left : left + size]
+        made = made.to(s.x.device)
+        with torch.no_grad():
+            scores = torch.cat([s.model(s.x * part)[:, s.target] for part in made.split(16)])
+        return torch.einsum("k,kchw->chw", scores, made)[None] / (masks * probability)
+
+    return Peer("RISE by its published formula, 16 a pass", run)
+
+
 def one_at_a_time(*methods: ll.Method) -> Peer:
     def run(s: Scene) -> Tensor:
         maps = [ll.explain(s.model, s.x, each, target=s.target).values for each in methods]
@@ -238,7 +297,7 @@ def one_at_a_time(*methods: ll.Method) -> Peer:
     return Peer("ours, one at a time", run)
 
 
-def bare_passes(method: ll.Method, only_backward: bool = False) -> Peer:
+def bare_passes(method: ll.Method, only_backward: bool = False, channels_last: bool = False) -> Peer:
     """The model alone, run for the very passes that our method makes, or for those with a backward pass."""
 
     @cache
@@ -246,15 +305,36 @@ def bare_passes(method: ll.Method, only_backward: bool = False) -> Peer:
         with counted(s.model) as passes:
             ll.explain(s.model, s.x, method, target=s.target)
         kept = [pair for pair in zip(passes.forward, passes.backward, strict=True) if pair[1] or not only_backward]
-        return bare(s, Passes([f for f, _ in kept], [b for _, b in kept]))
+        return bare(s, Passes([f for f, _ in kept], [b for _, b in kept]), channels_last)
 
     def run(s: Scene) -> Tensor:
         alone(s)()
         return torch.zeros(())
 
     name = "bare rows with a backward pass" if only_backward else "bare rows, all passes"
-    return Peer(name, run, prepare=alone)
+    return Peer(name + (", channels-last" if channels_last else ""), run, prepare=alone)
 
 
 def _leaf(s: Scene) -> Tensor:
     return s.x.clone().requires_grad_()
+
+
+def captum_game(method: type, rows: int, cells: int = 14, **options: Any) -> tuple[Peer, ...]:
+    """One of captum's samplers of coalitions over a grid of `cells` x `cells` players, for as many samples."""
+
+    def run(s: Scene, batch: int) -> Tensor:
+        row = torch.arange(s.x.shape[2], device=s.x.device) * cells // s.x.shape[2]
+        segment = row[:, None] * cells + row
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            found: Tensor = method(s.model).attribute(
+                s.x,
+                target=s.target,
+                feature_mask=segment[None, None],
+                n_samples=rows,
+                perturbations_per_eval=batch,
+                **options,
+            )
+        return found[:, :1].detach()
+
+    return tuple(Peer(f"captum {method.__name__}, {b} a pass", partial(run, batch=b)) for b in (16, 1))

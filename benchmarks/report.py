@@ -15,7 +15,7 @@ from .case import Outcome
 from .memory import MODEL
 from .timing import Effort
 
-PACKAGES = ("limelight", "torch", "torchvision", "captum", "grad-cam", "zennit", "numpy")
+PACKAGES = ("limelight", "torch", "torchvision", "captum", "grad-cam", "zennit", "shap", "numpy")
 MEMORY_TARGET = 1.10
 
 

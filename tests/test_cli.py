@@ -389,7 +389,8 @@ def test_layers_of_a_model_have_sizes_and_gradients(here: Path) -> None:
         ("network.2", [8, 7, 7]),
         ("network.3", [8, 7, 7]),
     ]
-    assert document["default"] == "network.3"
+    assert document["default"] == "network.3" and "the last one with a spatial map" in document["why"]
+    assert [each["grid"] for each in document["layers"]] == ["15 x 15"] * 2 + ["7 x 7"] * 2
     assert all(each["gradient_norm"] > 0 for each in document["layers"])
     assert "the default" in _run(*arguments).stdout
 

@@ -215,3 +215,41 @@ def test_every_method_has_a_benchmark_or_a_reason_for_none(monkeypatch: pytest.M
     from benchmarks.cases import unaccounted
 
     assert unaccounted() == []
+
+
+GRAD_CAMS = ("GradCAM", "HiResCAM", "LayerCAM", "XGradCAM", "EigenCAM")
+
+
+@pytest.mark.parametrize("network", ["resnet18", "vit_tiny"])
+@pytest.mark.parametrize("name", GRAD_CAMS)
+def test_activation_maps_of_pytorch_grad_cam(network: str, name: str) -> None:
+    """Its map before it is stretched to [0, 1] is `get_cam_image`'s; a transformer's tokens it has to be told about."""
+    package = pytest.importorskip("pytorch_grad_cam", reason="pytorch-grad-cam is not installed")
+    targets = pytest.importorskip("pytorch_grad_cam.utils.model_targets")
+    if network == "resnet18":
+        at = exact(network)
+        model, x, classes, layer, reshape = at.model, at.x, at.target, at.layer, None
+    else:
+        timm = pytest.importorskip("timm", reason="timm is not installed")
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = timm.create_model("vit_tiny_patch16_224", img_size=64).double().eval()
+            x, classes, layer = torch.rand(2, 3, 64, 64, dtype=torch.float64), [3, 7], "blocks.10"
+
+        def reshape(tokens: Tensor) -> Tensor:
+            return tokens[:, 1:].reshape(len(tokens), 4, 4, -1).permute(0, 3, 1, 2)
+
+    wanted = [targets.ClassifierOutputTarget(each) for each in classes]
+    module = model.get_submodule(layer)
+    with getattr(package, name)(model, [module], reshape_transform=reshape) as cam:
+        cam(x, wanted)
+        seen = cam.activations_and_grads
+        gradients = seen.gradients[0].numpy() if name != "EigenCAM" else None
+        theirs = torch.from_numpy(cam.get_cam_image(x, module, wanted, seen.activations[0].numpy(), gradients, False))
+    model.zero_grad(set_to_none=True)
+    found = ll.explain(model, x, getattr(ll, name)(relu=False), target=classes)
+    assert found.layer == layer and found.raw is not None
+    ours_raw = found.raw[:, 0]
+    if name == "EigenCAM":  # up to the sign, which it leaves to the decomposition
+        theirs = theirs * torch.sign((theirs * ours_raw).sum((1, 2), keepdim=True))
+    assert_close(ours_raw, theirs.to(ours_raw))

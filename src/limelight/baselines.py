@@ -68,6 +68,19 @@ class White(Constant):
 
 
 @dataclass(frozen=True)
+class Minimum(Baseline):
+    """The lowest value of each example itself, everywhere: a reference that moves when the input is shifted.
+
+    Black where a picture has black in it; unlike black it is the same picture after any constant is added to both.
+    [kindermans2019]
+    """
+
+    def references(self, inputs: Tensor, streams: Streams) -> Tensor:
+        low = inputs.flatten(1).amin(1).view(-1, *[1] * (inputs.ndim - 1))
+        return low.expand_as(inputs)[None]
+
+
+@dataclass(frozen=True)
 class Noise(Baseline):
     r"""Random pictures: "uniform" on [low, high], or "gaussian" with the mean of that range and a quarter of it
     as standard deviation. `samples` references each, the same for the same (seed, example)."""

@@ -46,10 +46,14 @@ class Streams:
         labels = [label] * len(self) if isinstance(label, int | str) else label
         return Streams(tuple(_derive(key, each) for key, each in zip(self.keys, labels, strict=True)))
 
+    def generators(self, label: Label) -> list[np.random.Generator]:
+        """A NumPy generator for each row, always in the same state at its start."""
+        numbers = [int.from_bytes(_derive(key, label), "little") for key in self.keys]
+        return [np.random.Generator(np.random.Philox(key=number)) for number in numbers]
+
     def _draw(self, label: Label, kind: str, features: Sequence[int], like: Tensor) -> Tensor:
         rows = np.empty((len(self), *features), dtype=np.float64 if like.dtype == torch.float64 else np.float32)
-        for row, key in zip(rows, self.keys, strict=True):
-            generator = np.random.Generator(np.random.Philox(key=int.from_bytes(_derive(key, label), "little")))
+        for row, generator in zip(rows, self.generators(label), strict=True):
             if kind == "normal":
                 row[...] = generator.standard_normal(row.shape, dtype=rows.dtype.type)
             else:
@@ -66,8 +70,5 @@ class Streams:
 
     def permutation(self, label: Label, n: int) -> Tensor:
         """A random order of `range(n)` for each row, `(rows, n)` long."""
-        orders = [
-            np.random.Generator(np.random.Philox(key=int.from_bytes(_derive(key, label), "little"))).permutation(n)
-            for key in self.keys
-        ]
+        orders = [generator.permutation(n) for generator in self.generators(label)]
         return torch.from_numpy(np.stack(orders)) if orders else torch.empty(0, n, dtype=torch.long)

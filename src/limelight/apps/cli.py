@@ -16,12 +16,23 @@ import typer
 from rich.text import Text
 
 from limelight import __version__
+from limelight.apps.checking_command import check_command
+from limelight.apps.estimating import patterns_of
 from limelight.apps.explaining import DEFAULT_METHODS, Request, explain_picture
+from limelight.apps.flags import Debug, Json, Weights
 from limelight.apps.listing import layers_of, method_documents
-from limelight.apps.options import read_baseline, read_layer, read_methods, read_model, read_target, usage
+from limelight.apps.options import (
+    read_baselines,
+    read_layer,
+    read_methods,
+    read_model,
+    read_target,
+    usage,
+)
 from limelight.apps.pictures import DEMO, Item, find_pictures
 from limelight.apps.printing import explained_document, plain_table, print_explained
 from limelight.apps.progress import progress_on
+from limelight.apps.sweeping import sweep_command
 from limelight.apps.terminal import (
     EXPECTED,
     FAILED,
@@ -40,13 +51,6 @@ from limelight.models import DEFAULT_MODEL, available_models
 app = typer.Typer(
     name="limelight", rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False, no_args_is_help=True
 )
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, and nothing else.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Weights = Annotated[
-    Path | None,
-    typer.Option(exists=True, dir_okay=False, metavar="FILE", help="Weights: .safetensors, .pt or .pth."),
-]
 
 
 def main() -> None:
@@ -99,7 +103,10 @@ def explain_command(
     ] = None,
     top: Annotated[int, typer.Option(min=1, max=100, help="Explain the model's first so many classes.")] = 1,
     baseline: Annotated[
-        str, typer.Option(metavar="WHAT", help="What 'absent' means: black, white, noise, blur, or a number.")
+        str,
+        typer.Option(
+            metavar="WHAT", help="What 'absent' means: black, white, noise, blur, or a number; several with commas."
+        ),
     ] = "black",
     layer: Annotated[
         str | None,
@@ -108,6 +115,10 @@ def explain_command(
     seed: Annotated[int, typer.Option(help="Of every random number.")] = 0,
     rows_per_pass: Annotated[
         int | None, typer.Option(min=1, help="Rows the model runs on at once. Default: by memory.")
+    ] = None,
+    check_rows: Annotated[
+        int | None,
+        typer.Option(min=0, help="Rows the quick tests may cost; 0 for none. Default: as many as the maps."),
     ] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", file_okay=False, metavar="DIR", help="Where files go.")
@@ -124,7 +135,7 @@ def explain_command(
     if target is not None and top > 1:
         raise usage("--top", "explains the model's first classes, --target one that you choose; give one of them")
     methods = read_methods(method) if method else DEFAULT_METHODS
-    meaning = read_baseline(baseline)
+    meanings = read_baselines(baseline)
     with boundary(debug), contextlib.redirect_stdout(sys.stderr):  # what a model of yours prints is not the result
         loaded = read_model(model, weights)
         request = Request(
@@ -132,10 +143,12 @@ def explain_command(
             methods=methods,
             target=None if target is None else read_target(target, loaded.labels),
             top=top,
-            baseline=meaning,
+            baseline=meanings[0],
+            more_baselines=meanings[1:],
             layer=None if layer is None else read_layer(layer, loaded),
             seed=seed,
             rows_per_pass=rows_per_pass,
+            check_rows=check_rows,
         )
     with boundary(debug):
         code = _explain_all(find_pictures(arguments), request, out, as_json, progress, debug)
@@ -172,6 +185,30 @@ def _explain_all(items: list[Item], request: Request, out: Path, as_json: bool, 
     if len(items) > 1 and failed:
         say(f"{failed} of {len(items)} pictures failed")
     return 0 if not failed else FAILED if failed == len(items) else FINISHED_WITH_FAILURES
+
+
+app.command("check")(check_command)
+app.command("sweep")(sweep_command)
+
+
+@app.command("patterns")
+def patterns_command(
+    image: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Pictures or folders of pictures.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", dir_okay=False, metavar="FILE", help="A .safetensors file to write.")
+    ],
+    model: Annotated[str, typer.Option(metavar="NAME", help="See 'limelight models'.")] = DEFAULT_MODEL,
+    weights: Weights = None,
+    progress: Annotated[bool, typer.Option(help="Report progress on standard error.")] = True,
+    debug: Debug = False,
+) -> None:
+    """Estimate a model's patterns from pictures, for --method "pattern-net(patterns='FILE')"."""
+    with boundary(debug), contextlib.redirect_stdout(sys.stderr):
+        loaded, items = read_model(model, weights), find_pictures(image)
+        with progress_on(f"{len(items)} pictures", len(items), progress) as report:
+            found = patterns_of(loaded, items, report)
+        found.save(out)
+    console().print(f"{out}: patterns of {len(found.tensors)} operators from {len(items)} pictures", soft_wrap=True)
 
 
 @app.command("methods")
@@ -238,18 +275,25 @@ def _list_models(part: str | None, everything: bool, as_json: bool) -> None:
 def _list_layers(name: str, picture: str, weights: Path | None, as_json: bool) -> None:
     with contextlib.redirect_stdout(sys.stderr):
         model = read_model(name, weights, "NAME")
-        found, chosen = layers_of(model, model.preprocess(find_pictures([picture])[0].open()))
+        found, chosen, why = layers_of(model, model.preprocess(find_pictures([picture])[0].open()))
     if as_json:
         layers = [
-            {"name": e.name, "shape": list(e.shape), "activation_norm": e.activation, "gradient_norm": e.gradient}
-            for e in found
+            {
+                "name": each.name,
+                "shape": list(each.shape),
+                "grid": each.grid,
+                "activation_norm": each.activation,
+                "gradient_norm": each.gradient,
+            }
+            for each in found
         ]
-        write_json({"model": model.name, "default": chosen, "layers": layers})
+        write_json({"model": model.name, "default": chosen, "why": why, "layers": layers})
         return
-    numbers = ("shape", "|map|", "|gradient|")
-    table = plain_table("layer", *numbers, "", numbers=numbers)
+    numbers = ("channels", "|map|", "|gradient|")
+    table = plain_table("layer", "map", *numbers, "", numbers=numbers)
     for each in found:
         mark = "the default" if each.name == chosen else ""
-        shape = " x ".join(map(str, each.shape))
-        table.add_row(Text(visible(each.name)), shape, f"{each.activation:.4g}", f"{each.gradient:.4g}", mark)
+        sizes = (str(each.shape[0]), f"{each.activation:.4g}", f"{each.gradient:.4g}")
+        table.add_row(Text(visible(each.name)), each.grid, *sizes, mark)
     console().print(table)
+    console().print(Text(f"\n{why}"), soft_wrap=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from limelight import (
     Attribution,
     Baseline,
+    BaselineStudy,
     GaussLegendre,
     GradCAM,
     Gradient,
@@ -24,8 +25,10 @@ from limelight import (
     SmoothGrad,
     explain,
 )
+from limelight.checks import Findings, quick_checks
 from limelight.images import Geometry
 from limelight.models import ImageModel
+from limelight.study import labelled_baselines
 
 # What `limelight explain PICTURE` shows: the raw gradient, two ways to calm it, and two coarse maps to compare with.
 # 128 nodes, because 32 miss a quarter of the promised sum from black on the default model.
@@ -50,12 +53,18 @@ class Request:
     layer: str | None
     seed: int
     rows_per_pass: int | None
+    more_baselines: tuple[Baseline, ...] = ()
+    check_rows: int | None = 0
+    """Model rows that the quick tests of a class's maps may cost; None is as many as the maps took, 0 runs none."""
 
     def rows(self) -> int | None:
         """Model rows that one picture will cost, about; None where a method decides by itself when to stop."""
         side = self.model.preprocessing.size
         each = [method.rows(torch.Size((3, side, side))) for method in self.methods]
-        return None if None in each else self.top * (2 + sum(filter(None, each)))
+        if None in each:
+            return None
+        again = [rows for rows, method in zip(each, self.methods, strict=True) if method.needs.baseline]
+        return self.top * (2 + sum(filter(None, each)) + len(self.more_baselines) * (2 + sum(filter(None, again))))
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,8 @@ class Explanation:
     target: Ranked
     panel: Panel
     seconds: float
+    tests: Mapping[str, Findings] = field(default_factory=dict)
+    studies: Mapping[str, BaselineStudy] = field(default_factory=dict)
 
     def cautions(self) -> set[str]:
         """The notes to read before a map is believed."""
@@ -130,19 +141,48 @@ def _explain_class(
     pixels: Tensor, request: Request, target: int | None, progress: Callable[[int], None]
 ) -> Explanation:
     start = time.perf_counter()
-    panel = explain(
-        request.model,
-        pixels,
-        request.methods,
-        target=target,
-        baseline=request.baseline,
-        layer=request.layer,
-        seed=request.seed,
-        rows_per_pass=request.rows_per_pass,
-        progress=progress,
-    )
+    panel, studies = _panel(pixels, request, target, progress)
     seconds = time.perf_counter() - start
-    return Explanation(_explained_class(request.model, panel[0]), panel, seconds)
+    tests = {} if request.check_rows == 0 else quick_checks(request.model, panel, request.check_rows)
+    return Explanation(_explained_class(request.model, panel[0]), panel, seconds, tests, studies)
+
+
+def _panel(
+    pixels: Tensor, request: Request, target: int | None, progress: Callable[[int], None]
+) -> tuple[Panel, dict[str, BaselineStudy]]:
+    """The maps, and where there are several baselines a study of them for each method that compares with one."""
+
+    def run(methods: Sequence[Method], baseline: Baseline) -> Panel:
+        return explain(
+            request.model,
+            pixels,
+            tuple(methods),
+            target=target,
+            baseline=baseline,
+            layer=request.layer,
+            seed=request.seed,
+            rows_per_pass=request.rows_per_pass,
+            progress=progress,
+        )
+
+    first = run(request.methods, request.baseline)
+    compared = [method for method in request.methods if method.needs.baseline]
+    if not request.more_baselines or not compared:
+        return first, {}
+    panels = [first, *(run(compared, baseline) for baseline in request.more_baselines)]
+    labels = list(labelled_baselines((request.baseline, *request.more_baselines)))
+    maps: dict[str, Attribution] = {}
+    studies: dict[str, BaselineStudy] = {}
+    for name, attribution in first.items():
+        if not attribution.method.needs.baseline:
+            maps[name] = attribution
+            continue
+        place = compared.index(attribution.method)
+        found = [attribution, *(panel[place] for panel in panels[1:])]
+        studies[name] = BaselineStudy(dict(zip(labels, found, strict=True)))
+        maps |= {f"{name}, {label}": each for label, each in studies[name].items()}
+    forward, backward = (sum(rows) for rows in zip(*((p.forward_rows, p.backward_rows) for p in panels), strict=True))
+    return Panel(list(maps.values()), forward, backward, list(maps)), studies
 
 
 def _explained_class(model: ImageModel, attribution: Attribution) -> Ranked:

@@ -12,7 +12,7 @@ import typer
 
 from limelight import Baseline, Black, Blur, Constant, Method, Noise, White, parse_method
 from limelight.apps.terminal import visible
-from limelight.layers import layer_name
+from limelight.layers import layer_names
 from limelight.models import ImageModel, ModelError, available_models, load_model
 
 BASELINES: dict[str, type[Baseline]] = {"black": Black, "white": White, "noise": Noise, "blur": Blur}
@@ -66,6 +66,11 @@ def read_baseline(text: str) -> Baseline:
     return Constant(value)
 
 
+def read_baselines(text: str) -> tuple[Baseline, ...]:
+    """`"black,white,0.5"` as three baselines."""
+    return tuple(read_baseline(part) for part in text.split(","))
+
+
 def read_target(text: str, labels: Sequence[str]) -> int:
     """A class by its number, or by words that fit one label: the whole of it, else a word in it, else a part of it."""
     words = text.strip().casefold()
@@ -99,7 +104,7 @@ def read_target(text: str, labels: Sequence[str]) -> int:
 
 def read_layer(text: str, model: ImageModel) -> str:
     try:
-        return layer_name(model, text)
+        return ", ".join(layer_names(model, text))
     except ValueError as error:
         raise usage("--layer", str(error).removeprefix("layer: ")) from error
 

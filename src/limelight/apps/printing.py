@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from limelight import BaselineStudy
 from limelight.apps.explaining import (
     Explained,
     Explanation,
@@ -21,6 +22,7 @@ from limelight.apps.explaining import (
     share_of_change,
 )
 from limelight.apps.terminal import visible
+from limelight.checks import Finding, Findings
 
 
 def plain_table(*columns: str, numbers: Sequence[str] = ()) -> Table:
@@ -43,6 +45,16 @@ def print_explained(out: Console, done: Explained, files: Sequence[Sequence[Path
         out.print()
         out.print(_table(explanation))
         out.print()
+        tests = quick_table(explanation.tests)
+        if tests:
+            out.print(tests)
+            left = any(each.reason.startswith("left out") for found in explanation.tests.values() for each in found)
+            if left:
+                out.print("what did not fit --check-rows is left out; 'limelight check' runs every test")
+            out.print()
+        for name, study in explanation.studies.items():
+            out.print(_study_table(name, study))
+            out.print()
         for methods, note in explanation.notes():
             word = "CAUTION" if note in explanation.cautions() else "note"
             out.print(Text(f"{word} ({visible(methods)}): {visible(note)}"), soft_wrap=True)
@@ -67,6 +79,33 @@ def _table(explanation: Explanation) -> Table:
     table.add_section()
     table.add_row("together, sharing passes", "", "", "", rows, f"{explanation.seconds:.1f}", "")
     return table
+
+
+def _study_table(name: str, study: BaselineStudy) -> Table:
+    """How alike a method's maps are from one baseline to another."""
+    labels = [visible(label) for label in study]
+    table = plain_table(f"{visible(name)}: rank correlation", *labels, numbers=labels)
+    for label, row in zip(labels, study.correlations[0].tolist(), strict=True):
+        table.add_row(Text(label), *(_number(each, ".2f") for each in row))
+    return table
+
+
+def quick_table(tests: Mapping[str, Findings]) -> Table | None:
+    """The quick tests of a panel, one row per map; None where none was run."""
+    first = next(iter(tests.values()), None)
+    if not first:
+        return None
+    names = [each.name for each in first]
+    table = plain_table("quick tests", *names, numbers=names)
+    for name, findings in tests.items():
+        table.add_row(Text(visible(name)), *map(_tested, findings))
+    return table
+
+
+def _tested(finding: Finding) -> str:
+    if math.isnan(finding.mean):
+        return "left out" if finding.reason.startswith("left out") else "-"
+    return f"{finding.mean:.3g}" + ("" if finding.passed is None else f" {finding.verdict}")
 
 
 def _number(value: float, form: str) -> str:
@@ -111,6 +150,7 @@ def _explanation_document(explanation: Explanation, files: Sequence[Path]) -> di
     return {
         "target": _class_document(explanation.target),
         "baseline": repr(first.baseline),
+        "baseline_studies": {name: study.summary() for name, study in explanation.studies.items()},
         "seed": first.seed,
         "versions": dict(first.versions),
         "forward_rows": panel.forward_rows,
@@ -120,6 +160,7 @@ def _explanation_document(explanation: Explanation, files: Sequence[Path]) -> di
             {
                 "method": name,
                 "settings": repr(attribution.method),
+                "baseline": repr(attribution.baseline),
                 "score": float(attribution.score[0]),
                 "baseline_score": float(attribution.baseline_score[0]),
                 "delta": float(attribution.delta[0]),
@@ -130,6 +171,7 @@ def _explanation_document(explanation: Explanation, files: Sequence[Path]) -> di
                 "seconds": attribution.seconds,
                 "layer": attribution.layer,
                 "notes": list(attribution.notes),
+                "tests": [each.to_dict() for each in explanation.tests.get(name, ())],
             }
             for name, attribution in panel.items()
         ],

@@ -35,7 +35,7 @@ def write_all(done: Explained, stem: str, model: str, folder: Path, out: Path) -
         within = folder / str(place)
         within.mkdir()
         _write(within, name, done, explanation, model)
-    return [_publish(folder / str(place), out) for place in range(len(done.explanations))]
+    return [publish(folder / str(place), out) for place in range(len(done.explanations))]
 
 
 def _write(folder: Path, name: str, done: Explained, explanation: Explanation, model: str) -> None:
@@ -43,7 +43,7 @@ def _write(folder: Path, name: str, done: Explained, explanation: Explanation, m
     panel = explanation.panel
     first = panel[0]
     seen = picture_of(first.inputs[0])
-    tiles = [each.tile() for each in panel.values()]
+    tiles = panel.tiles()
     heading = f"{Path(done.name).name}: {explanation.target.described()}"
     top = classes_shown(done.ranking)
     rows = f"{panel.forward_rows} forward + {panel.backward_rows} backward"
@@ -56,7 +56,7 @@ def _write(folder: Path, name: str, done: Explained, explanation: Explanation, m
         ("picture", done.what_was_seen()),
         *(("picture", note) for note in done.picture.notes),
         ("rows in all", rows),
-        ("baseline", repr(first.baseline)),
+        ("baseline", ", ".join(dict.fromkeys(repr(each.baseline) for each in panel.values()))),
         ("seed", str(first.seed)),
         *explanation.notes(),
         ("versions", ", ".join(f"{library} {version}" for library, version in first.versions.items())),
@@ -65,7 +65,7 @@ def _write(folder: Path, name: str, done: Explained, explanation: Explanation, m
     panel.save(folder / f"{name}.safetensors")
 
 
-def _publish(folder: Path, out: Path) -> list[Path]:
+def publish(folder: Path, out: Path) -> list[Path]:
     """Move whole files to their places: those of one folder together, pictures first."""
     sources = [each for each in folder.rglob("*") if each.is_file()]
     files = []

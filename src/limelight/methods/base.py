@@ -19,15 +19,17 @@ class Needs:
     """What a method asks of the question, so that `explain()` can prepare and share it.
 
     `gradients`: the model must be differentiable. `at_inputs`: reads the gradient at x itself (of the layer, if it
-    reads one). `value`: reads f(x), which is free at the input itself and one row elsewhere. `baseline`: compares
-    with the baseline; `references`: wants all its references at once, as `(references, n, *features)`, instead of
-    one at a time. `layer`: reads a layer. `alone`: no pass of the method holds two points of an example, which is
-    clear where `rows` is 1. `told`: the Estimate brings f(x), and with a baseline f(b), from the method's own passes.
+    reads one). `value`, `value_at_baseline`: reads f(x), f(b), which are free at the input itself and a row each
+    elsewhere. `baseline`: compares with the baseline; `references`: wants all its references at once, as
+    `(references, n, *features)`, instead of one at a time. `layer`: reads a layer. `alone`: no pass of the method holds
+    two points of an example, which is clear where `rows` is 1. `told`: the Estimate brings f(x), and with a baseline
+    f(b), from the method's own passes.
     """
 
     gradients: bool = True
     at_inputs: bool = False
     value: bool = False
+    value_at_baseline: bool = False
     baseline: bool = False
     references: bool = False
     layer: bool = False
@@ -47,13 +49,15 @@ class Told:
 @dataclass(frozen=True)
 class Estimate:
     """A method's answer for a batch: `values` `(n, *features)` (channel axis 1 where channels count as one),
-    `stderr` like values, `raw` the map before it was spread over the pixels, `told` where `Needs.told`."""
+    `stderr` like values, `raw` the map before it was spread over the pixels, `told` where `Needs.told`, `layer` the
+    layer read where the method names its own."""
 
     values: Tensor
     stderr: Tensor | None = None
     raw: Tensor | None = None
     notes: tuple[str, ...] = ()
     told: Told | None = None
+    layer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,9 @@ class Method(ABC):
 
     no_sum: ClassVar[str | None] = None
     """Why the map's values promise no sum; None where they sum to f(x) - f(baseline)."""
+
+    rows_at_most: ClassVar[bool] = False
+    """Whether `rows` is a bound, because rows that turn out equal are run once."""
 
     @property
     def needs(self) -> Needs:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..players import PLAYERS
 from . import METHODS, QUADRATURES
 from .base import Method
 
@@ -17,14 +18,14 @@ def _plain(name: str) -> str:
     return re.sub(r"[-_\s]", "", name).lower()
 
 
-_CALLABLES: Mapping[str, type] = {_plain(each.__name__): each for each in (*METHODS, *QUADRATURES)}
+_CALLABLES: Mapping[str, type] = {_plain(each.__name__): each for each in (*METHODS, *QUADRATURES, *PLAYERS)}
 
 
 def parse_method(text: str) -> Method:
     """Read `"smooth-grad"` or `"SmoothGrad(IntegratedGradients(Midpoint(16)), samples=8)"`.
 
     Names may be in kebab-case or as the class is written; arguments are numbers, strings, tuples, None, True, False
-    and further methods or quadratures. Nothing is evaluated. Raises ValueError with the nearest names.
+    and further methods, quadratures or players. Nothing is evaluated. Raises ValueError with the nearest names.
     """
     name, bracket, rest = text.strip().partition("(")
     # Hyphens are legal in a name here but not in Python: only those before the first argument are names.
@@ -39,6 +40,18 @@ def parse_method(text: str) -> Method:
     if not isinstance(found, Method):
         raise ValueError(f"method: {text!r} is a {type(found).__name__}, not a method")
     return found
+
+
+def parse_value(text: str) -> Any:
+    """A field's value: a number, True, False, None, a tuple, a quadrature, a method, or else the text itself."""
+    try:
+        return _instance(_build(ast.parse(text.strip(), mode="eval").body, text))
+    except (SyntaxError, ValueError):
+        pass
+    try:
+        return parse_method(text)  # in kebab-case
+    except ValueError:
+        return text.strip()
 
 
 def _build(node: ast.expr, text: str) -> Any:

@@ -109,6 +109,10 @@ class ExpectedGradients(Method):
         require(self.noise >= 0, self, "noise", "0 or a positive share of the input's range")
 
     @property
+    def no_sum(self) -> str | None:  # type: ignore[override]
+        return "noise moves the input, so the sum is not f(x) - f(baseline)" if self.noise else None
+
+    @property
     def needs(self) -> Needs:
         return Needs(baseline=True, references=True)
 

@@ -59,11 +59,13 @@ class Smoothing(Method):
 
     @property
     def needs(self) -> Needs:
-        return replace(self.inner.needs, at_inputs=False, value=False, alone=False, told=False)
+        return replace(self.inner.needs, at_inputs=False, value=False, value_at_baseline=False, alone=False, told=False)
 
     def rows(self, features: torch.Size) -> int | None:
-        inner = self.inner.rows(features)
-        return None if inner is None or self.tolerance is not None else self.samples * (inner + self.inner.needs.value)
+        inner, needs = self.inner.rows(features), self.inner.needs
+        if inner is None or self.tolerance is not None:
+            return None
+        return self.samples * (inner + needs.value + needs.value_at_baseline)
 
     @abstractmethod
     def statistic(self, like: Tensor) -> Statistic: ...

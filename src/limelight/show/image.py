@@ -131,7 +131,20 @@ def draw_panel(
     if columns is None:
         columns = len(cells) if len(cells) <= 4 else min((4, 3), key=lambda count: -len(cells) % count)
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    return _laid_out(rows, columns, heading, footer)
 
+
+def draw_grid(picture: Image.Image, rows: Sequence[Sequence[Tile]], heading: str, footer: str = "") -> Image.Image:
+    """Tiles in rows and columns that mean something: the picture before the first row, nothing before the others."""
+    shown = fit(picture.convert("RGB"), CELL)
+    first = _cell(shown, "picture", (f"{picture.width} x {picture.height} pixels",))
+    blank = Image.new("RGB", (first.width, 1), "white")
+    cells = [[first if not k else blank, *(draw_tile(picture, tile) for tile in row)] for k, row in enumerate(rows)]
+    return _laid_out(cells, max(map(len, cells)), heading, footer)
+
+
+def _laid_out(rows: Sequence[Sequence[Image.Image]], columns: int, heading: str, footer: str) -> Image.Image:
+    cells = rows[0]
     width = columns * (cells[0].width + _GAP) + _GAP
     above = _wrapped(heading, _HEADING, width - 2 * _GAP)
     below = _wrapped(footer, _TEXT, width - 2 * _GAP)
