@@ -80,7 +80,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "target floats": (
         lambda: ll.explain(conv_net(), X, "gradient", target=torch.ones(2)),
         TypeError,
-        "integers in one dim",
+        "holds integers",
     ),
     "target shape": (
         lambda: ll.explain(conv_net(), X, "gradient", target=lambda z: z),
