@@ -17,7 +17,6 @@ from limelight.rules.engine import Propagate, ruled
 from limelight.rules.maxima import MaxDifference, MaximumDifference, WhereDifference
 from limelight.rules.propagation import NONLINEAR, Native, Propagation, is_kind
 
-
 # Piecewise linear with slopes 0 and 1 only: within a piece y - y0 is x - x0 or 0 to the last bit, and across a kink
 # nothing cancels, so their quotient is exact however close x and x0 are.
 _STEPS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "relu6": F.relu6}
