@@ -418,3 +418,25 @@ def test_the_real_model_on_the_real_cat(here: Path) -> None:
     assert result.exit_code == 0
     assert picture["explanations"][0]["target"]["label"] in ("tabby", "tiger cat", "Egyptian cat")
     assert {"demo.png", "demo.html"} <= _files(here / "limelight-out")
+
+
+def test_patterns_are_estimated_and_used(here: Path) -> None:
+    model = ["--model", "own_models_for_cli:tiny"]
+    done = _run("patterns", "cat.png", "cat.png", "-o", "p.safetensors", *model)
+    assert done.exit_code == 0, done.output
+    assert "patterns of 3 operators from 2 pictures" in done.output
+    explained = _run("explain", "cat.png", "-m", "pattern-net(patterns='p.safetensors')", *model)
+    assert explained.exit_code == 0, explained.output
+    other = _run(
+        "explain", "cat.png", "-m", "pattern-net(patterns='p.safetensors')", "--model", "own_models_for_cli:slow"
+    )
+    assert other.exit_code == 1 and "patterns of another model" in other.output
+    without = _run("explain", "cat.png", "-m", "pattern-net", *model)
+    assert without.exit_code == 1 and "limelight patterns PICTURES -o FILE" in without.output
+
+
+def test_patterns_of_an_unreadable_picture_are_refused_and_nothing_is_written(here: Path) -> None:
+    (here / "bad.png").write_text("no picture")
+    done = _run("patterns", "cat.png", "bad.png", "-o", "p.safetensors", "--model", "own_models_for_cli:tiny")
+    assert done.exit_code == 1 and "bad.png" in done.output
+    assert not list(here.glob("*.safetensors"))
