@@ -289,6 +289,8 @@ def test_a_panel_shares_the_clean_pass() -> None:
     [
         (ll.Gradient(), 1, 1),
         (ll.GradCAM(), 1, 1),
+        (ll.EigenCAM(), 1, 0),
+        (ll.AblationCAM(), 1, 0),  # in closed form
         (ll.DeconvNet(), 1, 1),
         (ll.GuidedBackprop(), 1, 1),
         (ll.LRP(), 1, 1),

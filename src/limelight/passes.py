@@ -67,6 +67,7 @@ class Runner:
     ) -> None:
         self.differentiable = isinstance(model, nn.Module)
         self.forward_rows = 0
+        self.most_rows = 0  # of a pass, since someone set it to 0
         self.backward_rows = 0
         self.notes: list[str] = []
         self._channels_last = False
@@ -213,6 +214,7 @@ class Runner:
 
     def _count(self, rows: int) -> None:
         self.forward_rows += rows
+        self.most_rows = max(self.most_rows, rows)
         if self._progress:
             self._progress(rows)
 

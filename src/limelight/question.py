@@ -48,6 +48,7 @@ class Question:
         self.clean: Clean
         self.at_references: Tensor | None = None
         self.baseline_rows = 0
+        self._probed = False
         self._lone = len(methods) == 1 and bool(self._told) and not self._chosen
         if self._lone:  # the method's own passes will tell all that is reported
             self.score = Score(runner, target, examples)
@@ -75,19 +76,22 @@ class Question:
         compares = any(method.needs.baseline and method.kebab() not in self._told for method in methods)
         if compares:
             self._compare()
-        if not compares and any(map(self._probe_rows, methods)):
+        elif len(x) > 1:
             self._probe_a_neighbour()
 
     def answer(self, method: Method, rng: Streams) -> Attribution:
         before, start = _Cost.of(self.runner), time.perf_counter()
+        self.runner.most_rows = 0
         estimate, spread = self._estimate(method, rng)
+        mixed = self.runner.most_rows > 1  # rows of different points or examples stood in one pass
         if self._lone:
             self.clean = _learnt(self.score.target, estimate)
-            if self._probe_rows(method):
-                self._probe_a_neighbour()
+        own = _Cost.of(self.runner) - before
         at_baseline = self._at_baseline(method, estimate) if method.needs.baseline else None
+        if mixed and not self._probed:
+            self._probe_a_neighbour()
+        cost = own + self._share(method, estimate, mixed)
         seconds = time.perf_counter() - start
-        cost = _Cost.of(self.runner) - before + self._share(method)
         _require_finite(estimate, method)
         target = self.clean.target
         notes = [*self.runner.notes, *estimate.notes]
@@ -181,6 +185,8 @@ class Question:
         )
 
     def _probe_a_neighbour(self) -> None:
+        """The probe where no baseline keeps it company: beside the other examples, or a single one beside itself
+        mirrored."""
         self._probe(self.x.flip(-1) if len(self.x) == 1 else self.x[:0], [0] * (len(self.x) == 1))
 
     def _probe(self, company: Tensor, examples: list[int]) -> Tensor:
@@ -189,6 +195,7 @@ class Question:
         Rows of all examples are packed together, so a model that looks at a row's neighbours would be explained
         wrongly without a word. The check costs one row.
         """
+        self._probed = True
         scores = self.score.select([*examples, 0]).stream_values([torch.cat([company, self.x[:1]])])[0]
         first, again = self.clean.scores[0], scores[-1]
         half = first.dtype in (torch.float16, torch.bfloat16)
@@ -202,23 +209,22 @@ class Question:
             )
         return scores[:-1]
 
-    def _share(self, method: Method) -> _Cost:
+    def _share(self, method: Method, estimate: Estimate, mixed: bool) -> _Cost:
         """What this method would have paid of the shared passes on its own."""
-        needs, clean = method.needs, None if self._lone else self.clean
-        if clean is None:
-            return _Cost(0, 0)
-        if method.kebab() in self._told:
-            return _Cost(clean.rows * self._chosen + self._probe_rows(method), 0)
-        compared = self.baseline_rows if needs.baseline else self._probe_rows(method)
-        backward = needs.at_inputs or (needs.layer and clean.chosen_by_gradient)
-        reread = clean.reread_rows if needs.layer else 0
-        return _Cost(clean.rows + compared + reread, len(self.x) + reread if backward else 0)
+        needs, told = method.needs, method.kebab() in self._told
+        compares = needs.baseline and not (told and estimate.told and estimate.told.at_baseline is not None)
+        compared = self.baseline_rows if compares else self._probe_rows(mixed)
+        if self._lone:
+            return _Cost(compared, 0)
+        if told:
+            return _Cost(self.clean.rows * self._chosen + compared, 0)
+        backward = needs.at_inputs or (needs.layer and self.clean.chosen_by_gradient)
+        reread = self.clean.reread_rows if needs.layer else 0
+        return _Cost(self.clean.rows + compared + reread, len(self.x) + reread if backward else 0)
 
-    def _probe_rows(self, method: Method) -> int:
-        """Rows of the probe where no baseline keeps it company: none where no pass holds more than one row."""
-        if len(self.x) > 1:
-            return 1
-        return 0 if method.needs.alone or method.rows(self.x.shape[1:]) == 1 else 2
+    def _probe_rows(self, mixed: bool) -> int:
+        """Rows of the probe where no baseline keeps it company: none where no pass held more than one row."""
+        return 1 if len(self.x) > 1 else 2 * mixed
 
 
 def _learnt(target: Target, estimate: Estimate) -> Clean:

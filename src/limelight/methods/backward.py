@@ -94,7 +94,7 @@ class GuidedGradCAM(Backward):
 
     @property
     def needs(self) -> Needs:
-        return Needs(at_inputs=True, layer=True, alone=True)
+        return Needs(at_inputs=True, layer=True)
 
     def rows(self, features: torch.Size) -> int | None:
         return 2
@@ -122,7 +122,7 @@ class DeepLift(Backward):
 
     @property
     def needs(self) -> Needs:
-        return Needs(baseline=True, alone=True, told=True)
+        return Needs(baseline=True, told=True)
 
     def rows(self, features: torch.Size) -> int | None:
         return None  # one, and the reference's, which the examples of a pass share where it is the same
@@ -255,10 +255,6 @@ class ExcitationBackprop(Backward):
     contrastive: bool = False
 
     no_sum: ClassVar[str | None] = "the values are a probability of winning, not shares of the score"
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(alone=True, told=True)
 
     def rows(self, features: torch.Size) -> int | None:
         return 2 if self.contrastive else 1

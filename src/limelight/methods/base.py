@@ -21,9 +21,8 @@ class Needs:
     `gradients`: the model must be differentiable. `at_inputs`: reads the gradient at x itself (of the layer, if it
     reads one). `value`, `value_at_baseline`: reads f(x), f(b), which are free at the input itself and a row each
     elsewhere. `baseline`: compares with the baseline; `references`: wants all its references at once, as
-    `(references, n, *features)`, instead of one at a time. `layer`: reads a layer. `alone`: no pass of the method holds
-    two points of an example, which is clear where `rows` is 1. `told`: the Estimate brings f(x), and with a baseline
-    f(b), from the method's own passes.
+    `(references, n, *features)`, instead of one at a time. `layer`: reads a layer. `told`: the
+    Estimate brings f(x), and with a baseline f(b), from the method's own passes.
     """
 
     gradients: bool = True
@@ -33,7 +32,6 @@ class Needs:
     baseline: bool = False
     references: bool = False
     layer: bool = False
-    alone: bool = False
     told: bool = False
 
 

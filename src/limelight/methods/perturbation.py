@@ -48,7 +48,7 @@ class MeaningfulPerturbation(Method):
 
     @property
     def needs(self) -> Needs:
-        return Needs(baseline=True, alone=True)
+        return Needs(baseline=True)
 
     def rows(self, features: torch.Size) -> int | None:
         return self.steps
