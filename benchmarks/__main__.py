@@ -19,7 +19,7 @@ EXTRAS = ("accuracy", "memory", "games")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0: done, 1: a method has neither a case nor a reason, 2: nothing is called that."""
+    """0: done, 1: a case failed, or a method has neither a case nor a reason, 2: nothing is called that."""
     asked = _parser().parse_args(arguments)
     missing = unaccounted()
     if missing:
@@ -40,9 +40,15 @@ def main(arguments: list[str] | None = None) -> int:
     seeds = (5, 40) if asked.quick else (30, 200)
     played = (games.compare(seeds[0]), games.honesty(seeds[1])) if "games" in extras else None
     outcomes = []
+    failed: list[str] = []
     for case in cases:
-        scene(case.model)
-        outcome = case.measure(effort)
+        try:
+            scene(case.model)
+            outcome = case.measure(effort)
+        except Exception as error:  # reported below and by the exit code: the other cases' figures are not lost
+            failed.append(f"{case.name}, {case.model}: {type(error).__name__}: {error}")
+            print(f"FAILED {failed[-1]}", file=sys.stderr, flush=True)
+            continue
         outcomes.append(outcome)
         pairs = outcome.pairs
         print(
@@ -54,9 +60,11 @@ def main(arguments: list[str] | None = None) -> int:
     text = report.markdown(command, effort, time.perf_counter() - start, outcomes, accurate, peaks)
     if played:
         text += "\n## Shapley values of twelve players\n\n" + games.markdown(*played, seeds)
+    if failed:
+        text += "\n## Cases that failed\n\n" + "".join(f"- {each}\n" for each in failed)
     asked.output.write_text(text, encoding="utf-8")
     print(f"wrote {asked.output}")
-    return 0
+    return 1 if failed else 0
 
 
 def _wanted(name: str, only: list[str]) -> bool:

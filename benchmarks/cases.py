@@ -239,7 +239,7 @@ CASES: tuple[Case, ...] = (
     # No peer has these as published; the ratio is the share of the time that goes into the bare model's passes.
     *(
         Case(method.kebab(), model, method, (peers.bare_passes(method),), 0.0, no_error, quick=False)
-        for method, model in ((ll.DeepTaylor(), RESNET), (ll.AttnLRP(), "vit_b_16"), (ll.CPLRP(), "vit_b_16"))
+        for method, model in ((ll.DeepTaylor(), RESNET), (ll.AttnLRP(), "swin_t"), (ll.CPLRP(), "swin_t"))
     ),
     Case("panel of five", LITE, FIVE, (peers.one_at_a_time(*FIVE),), target=1.0),
     Case("overhead, IG 50", LITE, FIFTY, (peers.bare_passes(FIFTY),), 1 / 1.05, no_error),

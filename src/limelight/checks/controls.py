@@ -15,8 +15,8 @@ from ..streams import Streams
 
 
 @dataclass(frozen=True)
-class RandomMap(Method):
-    r"""Gaussian noise, $A_i \sim \mathcal{N}(0, 1)$, one value per pixel."""
+class Control(Method):
+    """Base of the maps that never ask the model."""
 
     no_sum: ClassVar[str | None] = "a control knows nothing of the score"
 
@@ -26,6 +26,11 @@ class RandomMap(Method):
 
     def rows(self, features: torch.Size) -> int | None:
         return 0
+
+
+@dataclass(frozen=True)
+class RandomMap(Control):
+    r"""Gaussian noise, $A_i \sim \mathcal{N}(0, 1)$, one value per pixel."""
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         shape = (1, *x.shape[2:]) if x.ndim > 2 else x.shape[1:]
@@ -33,37 +38,19 @@ class RandomMap(Method):
 
 
 @dataclass(frozen=True)
-class ConstantMap(Method):
+class ConstantMap(Control):
     r"""The same value everywhere, $A_i = 1$."""
-
-    no_sum: ClassVar[str | None] = "a control knows nothing of the score"
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(gradients=False)
-
-    def rows(self, features: torch.Size) -> int | None:
-        return 0
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         return Estimate(torch.ones_like(x[:, :1] if x.ndim > 2 else x))
 
 
 @dataclass(frozen=True)
-class SobelEdges(Method):
+class SobelEdges(Control):
     r"""The length of the picture's own gradient, by Sobel's 3x3 kernels on the mean of its channels.
 
     It sees edges and no model. A map that does not beat it may be an edge detector too. [adebayo2018]
     """
-
-    no_sum: ClassVar[str | None] = "a control knows nothing of the score"
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(gradients=False)
-
-    def rows(self, features: torch.Size) -> int | None:
-        return 0
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         if x.ndim != 4:

@@ -13,6 +13,7 @@ from ..streams import Streams
 from .base import Estimate, Method, Needs, require
 from .blur import BlurIntegratedGradients
 from .guided_path import GuidedIntegratedGradients
+from .moments import column
 from .path import IntegratedGradients
 
 PathMethod = IntegratedGradients | BlurIntegratedGradients | GuidedIntegratedGradients
@@ -64,7 +65,7 @@ class IDGI(Method):
         flat = torch.zeros(n, dtype=torch.long, device=x.device)
 
         def step(examples: Tensor, scores: Tensor) -> None:
-            values[examples] += direction[examples] * _column(scores.to(dtype) - at[examples], x)
+            values[examples] += direction[examples] * column(scores.to(dtype) - at[examples], x)
             at[examples] = torch.where(moving[examples], scores.to(dtype), at[examples])
 
         for examples, scores, gradient in self._visits(score, x, baseline):
@@ -75,7 +76,7 @@ class IDGI(Method):
             whole = square.flatten(1).sum(1)
             there = whole > 0
             kept = direction[examples]
-            direction[examples] = torch.where(_column(there, x), square / _column(whole, x), kept)
+            direction[examples] = torch.where(column(there, x), square / column(whole, x), kept)
             moving[examples] |= there
             flat[examples] += ~there
         step(torch.arange(n, device=x.device), score.values(x))
@@ -107,7 +108,3 @@ class IDGI(Method):
             for step in dict.fromkeys(rows.step.tolist()):  # a pass may hold several points of one example
                 mine = rows.step == step
                 yield rows.position[mine], rows.scores[mine], rows.gradient[mine]
-
-
-def _column(per_example: Tensor, like: Tensor) -> Tensor:
-    return per_example.view(-1, *[1] * (like.ndim - 1))

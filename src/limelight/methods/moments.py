@@ -33,7 +33,7 @@ class Moments:
             self._squares = torch.zeros_like(self._mean)
         self.count[examples] += 1
         before = values - self._mean[examples]
-        self._mean[examples] += before / _column(self.count[examples], values)
+        self._mean[examples] += before / column(self.count[examples], values)
         after = values - self._mean[examples]
         self._squares[examples] += before * after
         return before, after
@@ -49,7 +49,7 @@ class Moments:
 
     def column(self) -> Tensor:
         """Counts, shaped to broadcast over the values."""
-        return _column(self.count, self.squares())
+        return column(self.count, self.squares())
 
     def mean(self) -> Tensor:
         return self.exact_mean().to(self.dtype)
@@ -64,11 +64,12 @@ class Moments:
         return (self.squares() / ((count - 1) * count)).sqrt().to(self.dtype)
 
 
-def _column(per_example: Tensor, like: Tensor) -> Tensor:
+def column(per_example: Tensor, like: Tensor) -> Tensor:
+    """One number an example, shaped to broadcast over `like`."""
     return per_example.view(-1, *[1] * (like.ndim - 1))
 
 
 def spread_over(x: Tensor) -> Tensor:
     """max(x) - min(x) of each example, shaped to broadcast over its features."""
     flat = x.flatten(1)
-    return _column(flat.amax(1) - flat.amin(1), x)
+    return column(flat.amax(1) - flat.amin(1), x)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..score import Score
 from ..streams import Streams
 from .base import Estimate, Method, Needs, require
+from .moments import column
 
 _REACH = 1024.0  # of the first guess |f| / |g|: how far the search for a root goes
 _GROWTH = 1.5  # from one step to the next, from an eighth of that guess on
@@ -78,7 +79,7 @@ class TaylorDecomposition(Method):
             first = torch.where(steep[part] > 0, at_x[part] / steep[part], 0)  # Newton's step: there, where f is linear
             found.append(self._along(score.select(part), x[part], gradient[part], at_x[part], first))
         best, least = (torch.cat(each) for each in zip(*found, strict=True))
-        return x - _column(best, x) * gradient, least
+        return x - column(best, x) * gradient, least
 
     def _along(self, score: Score, x: Tensor, gradient: Tensor, at_x: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
         """Steps t with the smallest |f(x - t g)| seen `(n,)`, and f there: growing steps, then bisection."""
@@ -91,7 +92,7 @@ class TaylorDecomposition(Method):
             if not len(active):
                 break
             step = torch.where(far.isnan(), trial, (near + far) / 2)[active]
-            at = score.select(active).values(x[active] - _column(step, x) * gradient[active])
+            at = score.select(active).values(x[active] - column(step, x) * gradient[active])
             closer = at.abs() < least[active].abs()
             best[active] = torch.where(closer, step, best[active])
             least[active] = torch.where(closer, at, least[active])
@@ -100,7 +101,3 @@ class TaylorDecomposition(Method):
             near[active] = torch.where(over, near[active], step)
             trial = trial * _GROWTH
         return best, least
-
-
-def _column(per_example: Tensor, like: Tensor) -> Tensor:
-    return per_example.view(-1, *[1] * (like.ndim - 1))
