@@ -45,7 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             scene(case.model)
             outcome = case.measure(effort)
-        except Exception as error:  # reported below and by the exit code: the other cases' figures are not lost
+        except (ValueError, TypeError, RuntimeError, ArithmeticError, AssertionError) as error:
+            # Reported below and by the exit code, so that the figures of the other cases are not lost.
             failed.append(f"{case.name}, {case.model}: {type(error).__name__}: {error}")
             print(f"FAILED {failed[-1]}", file=sys.stderr, flush=True)
             continue
