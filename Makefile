@@ -31,7 +31,7 @@ $(VENV)/demo.done: pyproject.toml constraints.txt
 $(VENV)/dev.done: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) setuptools
-	$(INSTALL) --no-build-isolation --editable '.[demo,plot,bench,dev]'
+	$(INSTALL) --no-build-isolation --editable '.[demo,plot,bench,app,dev]'
 	touch $@
 
 clean:

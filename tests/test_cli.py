@@ -321,7 +321,7 @@ def test_a_failure_while_writing_leaves_what_was_there(here: Path, monkeypatch: 
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("limelight.apps.writing.write_html", full)
+    monkeypatch.setattr("limelight.apps.writing.write_report", full)
     result = _run("explain", "cat.png", *FAST, "--target", "4")
     assert result.exit_code == 1 and "No space left" in result.stderr
     after = {each: (here / "limelight-out" / each).read_bytes() for each in _files(here / "limelight-out")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import math
 import re
@@ -30,6 +31,7 @@ from limelight.show import (
     scale_of,
     write_html,
 )
+from limelight.show.assets import viewer_script
 from limelight.show.image import CELL, _wrapped, fit
 
 HOSTILE = "<script>alert(1)</script> \" onerror='alert(2)' & </style>\x00\udcff"
@@ -262,7 +264,13 @@ class TestPage:
         tile = Tile(HOSTILE, (HOSTILE,), random_map(), warning=True)
         write_html(tmp_path / "a.html", grey_picture(), [tile], HOSTILE, HOSTILE, [(HOSTILE, HOSTILE)])
         page = Elements((tmp_path / "a.html").read_text("utf-8"))
-        assert not {tag for tag, _ in page.elements} & {"script", "link", "iframe", "object"}
+        assert not {tag for tag, _ in page.elements} & {"link", "iframe", "object"}
+        # Two scripts, the data and the viewer, and the page lets nothing run but the second, whose digest it names.
+        assert [found["type"] for tag, found in page.elements if tag == "script"] == ["application/json", "module"]
+        script = page.text[page.text.index(viewer_script()[:40]) :].removesuffix("\n")
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        policy = next(found["content"] for tag, found in page.elements if "http-equiv" in found)
+        assert policy and f"script-src 'sha256-{digest}';" in policy and policy.startswith("default-src 'none'")
         attributes = [(name, value) for _, found in page.elements for name, value in found.items()]
         assert not [name for name, _ in attributes if name.startswith("on")]
         assert all((value or "").startswith("data:") for name, value in attributes if name in ("src", "href"))

@@ -73,12 +73,19 @@ class Picture:
     name: str = "picture"
 
 
-def open_image(source: ImageSource, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Picture:
+def open_image(
+    source: ImageSource,
+    *,
+    name: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    formats: tuple[str, ...] = FORMATS,
+) -> Picture:
     """Decode a path, the bytes of a file, a PIL picture or an array into an upright RGB `Picture`.
 
     Arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): uint8, uint16, bool, or floating in [0, 1]. The size
     is read from the header, and checked against `max_pixels`, before anything is decoded. Of an animation the
-    first frame is taken. `name` is what errors call the picture; it defaults to the path.
+    first frame is taken. `name` is what errors call the picture; it defaults to the path. `formats` are tried on
+    files and bytes, and no other.
 
     Raises ImageError for anything that isn't a sound picture, TypeError for a source of another type.
     """
@@ -100,9 +107,9 @@ def open_image(source: ImageSource, *, name: str | None = None, max_pixels: int 
                 f"source is a {type(source).__name__}; pass a path, bytes, a PIL.Image.Image or a numpy array"
             )
     try:
-        opened = Image.open(file, formats=FORMATS)
+        opened = Image.open(file, formats=formats)
     except UnidentifiedImageError as error:
-        raise ImageError(f"{name}: not a picture in a format read here ({', '.join(FORMATS)})") from error
+        raise ImageError(f"{name}: not a picture in a format read here ({', '.join(formats)})") from error
     except FileNotFoundError as error:
         raise ImageError(f"{name}: no such file") from error
     except Image.DecompressionBombError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from limelight.apps.options import usage
 from limelight.apps.terminal import visible
 from limelight.checks import CARD, Check, card_of
 from limelight.checks.parse import as_checks
-from limelight.show import save_png
+from limelight.show import picture_of, save_png, write_html
 
 CHECK_METHODS: tuple[Method, ...] = (Gradient(), IntegratedGradients(GaussLegendre(128)), GradCAM())
 
@@ -43,7 +44,7 @@ def check_picture(
 
 
 def write_cards(cards: Sequence[TrustCard], stem: str, folder: Path) -> list[Path]:
-    """`STEM-METHOD.png` and `.json` for each card, in `folder`, each whole or not there."""
+    """`STEM-METHOD.png` and `.json` for each card and `STEM.html` for all, in `folder`, each whole or not there."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for place, card in enumerate(cards):
@@ -53,6 +54,12 @@ def write_cards(cards: Sequence[TrustCard], stem: str, folder: Path) -> list[Pat
         image = path.with_suffix(".png")
         save_png(card.show(), image)
         written.append(image)
+    written.append(folder / f"{stem}.html")
+    first = cards[0].attribution
+    # A picture has one class here, so a map is one tile.
+    tiles = [replace(each.attribution.tiles()[0], sections=each.sections()) for each in cards]
+    facts = [("baseline", repr(first.baseline)), ("seed", str(first.seed))]
+    write_html(written[-1], picture_of(first.inputs[0]), tiles, f"Trust cards: {stem}", "", facts)
     return written
 
 

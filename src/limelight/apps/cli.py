@@ -10,7 +10,7 @@ import io
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
@@ -20,6 +20,7 @@ from limelight.apps.checking_command import check_command
 from limelight.apps.estimating import patterns_of
 from limelight.apps.explaining import DEFAULT_METHODS, Request, explain_picture
 from limelight.apps.flags import Debug, Json, Weights
+from limelight.apps.indexing import INDEX, index_in
 from limelight.apps.listing import layers_of, method_documents
 from limelight.apps.options import (
     read_baselines,
@@ -32,6 +33,7 @@ from limelight.apps.options import (
 from limelight.apps.pictures import DEMO, Item, find_pictures
 from limelight.apps.printing import explained_document, plain_table, print_explained
 from limelight.apps.progress import progress_on
+from limelight.apps.serving_command import serve_command
 from limelight.apps.sweeping import sweep_command
 from limelight.apps.terminal import (
     EXPECTED,
@@ -39,6 +41,7 @@ from limelight.apps.terminal import (
     FINISHED_WITH_FAILURES,
     boundary,
     console,
+    json_pictures,
     reason,
     say,
     visible,
@@ -157,31 +160,33 @@ def explain_command(
 
 def _explain_all(items: list[Item], request: Request, out: Path, as_json: bool, progress: bool, debug: bool) -> int:
     """Explain every picture, whatever happens to the others; the exit code."""
-    documents: list[dict[str, Any]] = []
-    taken: set[str] = set()
+    taken = {INDEX} if len(items) > 1 else set[str]()
     failed = 0
-    for item in items:
-        stem = item.stem(taken)
-        try:
-            with staging(out) as folder, contextlib.redirect_stdout(sys.stderr):
-                picture = item.open()
-                with progress_on(item.name, request.rows(), progress) as report:
-                    done = explain_picture(item.name, picture, request, report)
-                files = write_all(done, stem, request.model.name, folder, out)
-        except EXPECTED as error:
-            if debug:
-                raise
-            failed += 1
-            line = reason(error, item.name)
-            say(line)
-            documents.append({"picture": item.name, "status": "failed", "error": line})
-            continue
-        if as_json:
-            documents.append(explained_document(done, files))
-        else:
-            print_explained(console(), done, files)
-    if as_json:
-        write_json({"limelight": __version__, "model": request.model.name, "failed": failed, "pictures": documents})
+    with index_in(out, len(items) > 1) as index, json_pictures(as_json) as documents:
+        for item in items:
+            stem = item.stem(taken)
+            try:
+                with staging(out) as folder, contextlib.redirect_stdout(sys.stderr):
+                    picture = item.open()
+                    with progress_on(item.name, request.rows(), progress) as report:
+                        done = explain_picture(item.name, picture, request, report)
+                    files = write_all(done, stem, request.model.name, folder, out)
+            except EXPECTED as error:
+                if debug:
+                    raise
+                failed += 1
+                line = reason(error, item.name)
+                say(line)
+                index.fail(item.name, line)
+                documents.add({"picture": item.name, "status": "failed", "error": line})
+                continue
+            index.add(done, stem)
+            documents.add(explained_document(done, files))
+            if not as_json:
+                print_explained(console(), done, files)
+        documents.finish({"limelight": __version__, "model": request.model.name, "failed": failed})
+    if len(items) > 1 and failed < len(items) and not as_json:
+        console().print(Text(str(out / f"{INDEX}.html")), soft_wrap=True)
     if len(items) > 1 and failed:
         say(f"{failed} of {len(items)} pictures failed")
     return 0 if not failed else FAILED if failed == len(items) else FINISHED_WITH_FAILURES
@@ -189,6 +194,7 @@ def _explain_all(items: list[Item], request: Request, out: Path, as_json: bool, 
 
 app.command("check")(check_command)
 app.command("sweep")(sweep_command)
+app.command("serve")(serve_command)
 
 
 @app.command("patterns")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -25,9 +25,11 @@ from limelight import (
     SmoothGrad,
     explain,
 )
-from limelight.checks import Findings, quick_checks
+from limelight.checks import Findings, TrustCard, quick_checks
 from limelight.images import Geometry
 from limelight.models import ImageModel
+from limelight.show import Tile
+from limelight.show.card import Section
 from limelight.study import labelled_baselines
 
 # What `limelight explain PICTURE` shows: the raw gradient, two ways to calm it, and two coarse maps to compare with.
@@ -96,6 +98,13 @@ class Explanation:
     seconds: float
     tests: Mapping[str, Findings] = field(default_factory=dict)
     studies: Mapping[str, BaselineStudy] = field(default_factory=dict)
+
+    def tiles(self) -> list[Tile]:
+        """Each map with its caption and the card of its tests."""
+        return [
+            replace(tile, sections=card_sections(attribution, self.tests.get(name, Findings())))
+            for tile, (name, attribution) in zip(self.panel.tiles(), self.panel.items(), strict=True)
+        ]
 
     def cautions(self) -> set[str]:
         """The notes to read before a map is believed."""
@@ -185,6 +194,13 @@ def _panel(
     return Panel(list(maps.values()), forward, backward, list(maps)), studies
 
 
+def card_sections(attribution: Attribution, findings: Findings) -> tuple[Section, ...]:
+    """What the tests said of a map, as the sections of its trust card; none where nothing was tested."""
+    if not findings:
+        return ()
+    return TrustCard(attribution, tuple(findings), {}, attribution.cautions).sections()
+
+
 def _explained_class(model: ImageModel, attribution: Attribution) -> Ranked:
     assert isinstance(attribution.target, Tensor)  # a class is all that the command line asks for
     index = int(attribution.target[0])
@@ -194,9 +210,14 @@ def _explained_class(model: ImageModel, attribution: Attribution) -> Ranked:
 
 def _rank(model: ImageModel, attribution: Attribution) -> tuple[Ranked, ...]:
     """All classes, the likeliest first; empty where the outputs are no vector."""
-    if attribution.outputs is None or attribution.outputs.ndim != 2:
+    return ranked(model, attribution.outputs)
+
+
+def ranked(model: ImageModel, outputs: Tensor | None) -> tuple[Ranked, ...]:
+    """The classes of the first row of `outputs`, the likeliest first; empty where it isn't `(rows, classes)`."""
+    if outputs is None or outputs.ndim != 2:
         return ()
-    outputs = attribution.outputs[0].double()
+    outputs = outputs[0].double()
     probabilities = _probabilities(outputs)
     return tuple(
         Ranked(i, model.label(i), float(outputs[i]), float(probabilities[i]))

@@ -6,9 +6,10 @@ import json
 import math
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -52,6 +53,37 @@ def reason(error: BaseException, subject: str = "") -> str:
 def write_json(document: Any) -> None:
     """One JSON document on standard output; NaN and infinity, which JSON does not have, as null."""
     sys.stdout.write(json.dumps(_plain(document), indent=2, ensure_ascii=True, allow_nan=False) + "\n")
+
+
+class JsonPictures:
+    """A document on standard output whose `pictures` wait in a file, so that memory does not grow with their number."""
+
+    def __init__(self, lines: IO[str] | None) -> None:
+        self._lines = lines
+
+    def add(self, document: Any) -> None:
+        if self._lines is not None:
+            self._lines.write(json.dumps(_plain(document), ensure_ascii=True, allow_nan=False) + "\n")
+
+    def finish(self, head: Mapping[str, Any]) -> None:
+        """Write the document: the names of `head`, then `pictures`, a line each."""
+        if self._lines is None:
+            return
+        self._lines.seek(0)
+        sys.stdout.write(json.dumps(_plain(head), ensure_ascii=True, allow_nan=False)[:-1] + ', "pictures": [')
+        for place, line in enumerate(self._lines):
+            sys.stdout.write((",\n" if place else "\n") + line.rstrip("\n"))
+        sys.stdout.write("\n]}\n")
+
+
+@contextmanager
+def json_pictures(wanted: bool) -> Iterator[JsonPictures]:
+    """Collects documents if `wanted`, else forgets them."""
+    if not wanted:
+        yield JsonPictures(None)
+        return
+    with tempfile.TemporaryFile("w+", encoding="ascii") as lines:
+        yield JsonPictures(lines)
 
 
 def _plain(value: Any) -> Any:

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from PIL import Image
+
 from limelight.apps.explaining import Explained, Explanation, classes_shown
-from limelight.show import draw_panel, picture_of, save_png, write_html
+from limelight.show import Row, draw_panel, picture_of, save_png, write_report
 
 DEFAULT_OUT = Path("limelight-out")
 
@@ -29,40 +31,61 @@ def staging(out: Path) -> Iterator[Path]:
 
 
 def write_all(done: Explained, stem: str, model: str, folder: Path, out: Path) -> list[list[Path]]:
-    """Write the files of each explanation: in `folder` first, and when all are whole to `out`, where they are named."""
+    """Write the files of each explanation: in `folder` first, and when all are whole to `out`, where they are named.
+
+    The page, which has all of a picture's classes, comes with the first of them.
+    """
+    # One picture for all, so that the page carries it once.
+    seen = picture_of(done.explanations[0].panel[0].inputs[0])
     for place, explanation in enumerate(done.explanations):
-        name = stem if len(done.explanations) == 1 else f"{stem}-{explanation.target.index}"
         within = folder / str(place)
         within.mkdir()
-        _write(within, name, done, explanation, model)
+        name = stem if len(done.explanations) == 1 else f"{stem}-{explanation.target.index}"
+        _write_maps(within, name, seen, done, explanation, model)
+    _write_page(folder / "0" / f"{stem}.html", seen, done, model)
     return [publish(folder / str(place), out) for place in range(len(done.explanations))]
 
 
-def _write(folder: Path, name: str, done: Explained, explanation: Explanation, model: str) -> None:
-    """NAME.png, NAME.html, and a folder NAME with each map and its provenance."""
+def _write_maps(
+    folder: Path, name: str, seen: Image.Image, done: Explained, explanation: Explanation, model: str
+) -> None:
+    """NAME.png, and a folder NAME with each map and its provenance."""
     panel = explanation.panel
-    first = panel[0]
-    seen = picture_of(first.inputs[0])
-    tiles = panel.tiles()
-    heading = f"{Path(done.name).name}: {explanation.target.described()}"
     top = classes_shown(done.ranking)
-    rows = f"{panel.forward_rows} forward + {panel.backward_rows} backward"
     says = f"{model} says {top}. " if top else ""
-    footer = f"{says}Here {done.what_was_seen()}. Model rows spent in all: {rows}."
-    save_png(draw_panel(seen, tiles, heading, footer), folder / f"{name}.png")
+    footer = f"{says}Here {done.what_was_seen()}. Model rows spent in all: {_rows(explanation)}."
+    save_png(draw_panel(seen, panel.tiles(), _heading(done, explanation), footer), folder / f"{name}.png")
+    panel.save(folder / f"{name}.safetensors")
+
+
+def _write_page(path: Path, seen: Image.Image, done: Explained, model: str) -> None:
+    """One page for the picture, a row a class."""
+    several = len(done.explanations) > 1
+    panels = [each.panel for each in done.explanations]
+    first = panels[0][0]
+    top = classes_shown(done.ranking)
     facts = [
         ("model", model),
         *([("top 5", top)] if top else []),
         ("picture", done.what_was_seen()),
         *(("picture", note) for note in done.picture.notes),
-        ("rows in all", rows),
-        ("baseline", ", ".join(dict.fromkeys(repr(each.baseline) for each in panel.values()))),
+        *((f"rows for {each.target.named}" if several else "rows in all", _rows(each)) for each in done.explanations),
+        ("baseline", ", ".join(dict.fromkeys(repr(each.baseline) for panel in panels for each in panel.values()))),
         ("seed", str(first.seed)),
-        *explanation.notes(),
+        *dict.fromkeys(note for each in done.explanations for note in each.notes()),
         ("versions", ", ".join(f"{library} {version}" for library, version in first.versions.items())),
     ]
-    write_html(folder / f"{name}.html", seen, tiles, heading, "", facts)
-    panel.save(folder / f"{name}.safetensors")
+    rows = [Row(each.target.described() if several else "", seen, tuple(each.tiles())) for each in done.explanations]
+    heading = f"{Path(done.name).name}: {len(rows)} classes" if several else _heading(done, done.explanations[0])
+    write_report(path, rows, heading, "", facts)
+
+
+def _heading(done: Explained, explanation: Explanation) -> str:
+    return f"{Path(done.name).name}: {explanation.target.described()}"
+
+
+def _rows(explanation: Explanation) -> str:
+    return f"{explanation.panel.forward_rows} forward + {explanation.panel.backward_rows} backward"
 
 
 def publish(folder: Path, out: Path) -> list[Path]:

@@ -56,6 +56,7 @@ class Case:
     score: Score
     rng: Streams
     spent: Spent = field(default_factory=Spent)
+    progress: Callable[[int], None] | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -81,6 +82,7 @@ class Case:
             layer=self.layer,
             seed=self.seed,
             rows_per_pass=rows_per_pass or self.rows_per_pass,
+            progress=self.progress or False,
         )
         self.spent.forward_rows += found.forward_rows
         self.spent.backward_rows += found.backward_rows
@@ -174,4 +176,5 @@ def open_case(
             mask=mask,
             score=Score(runner, target, examples, inputs=x, at_inputs=attribution.score),
             rng=Streams.of(x, attribution.seed),
+            progress=progress,
         )

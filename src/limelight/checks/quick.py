@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ..attribution import Attribution
 from ..passes import Model
@@ -18,6 +18,7 @@ def quick_checks(
     budget: int | None = None,
     checks: tuple[Check, ...] | None = None,
     rows_per_pass: int | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> dict[str, Findings]:
     """Findings for each map of a panel, by name.
 
@@ -42,7 +43,7 @@ def quick_checks(
             nothing = Measured(nan_like(len(attribution.inputs)), reasons=(reason,) * len(attribution.inputs))
             found[name, i] = Finding.of(asked[i], attribution.name, nothing, 0, 0)
             continue
-        with open_case(model, attribution, attribution.method, None, rows_per_pass) as case:
+        with open_case(model, attribution, attribution.method, None, rows_per_pass, progress) as case:
             found[name, i] = measure(asked[i], case)
         spent += max(cost, found[name, i].forward_rows + found[name, i].backward_rows)
     return {name: Findings(found[name, i] for i in range(len(asked))) for name in panel}

@@ -10,15 +10,19 @@ from torch import Tensor
 
 Floats = NDArray[np.float64]
 
-# Anchors at equal steps, interpolated in between. Diverging, from -v to +v: blue, neutral, red (after ColorBrewer's
-# RdBu, whose lightness is symmetric, less its near-black ends). Magnitudes, from 0 to v: lightness rises evenly
-# (matplotlib's inferno).
-_DIVERGING = """
-1a4f96 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 930d28
-"""
-_INFERNO = """
-000004 0b0724 210c4a 3d0965 57106e 71196e 8a226a a32c61 bc3754 d24644 e45a31 f1731d f98e09 fcac11 f9cb35 f2ea69 fcffa4
-"""
+# Anchors at equal steps, interpolated in between. Diverging, from -v over a neutral zero to v, after ColorBrewer's RdBu
+# (less its near-black ends) and PuOr, whose lightness is symmetric. Magnitudes, from 0 to v: lightness rises evenly
+# (matplotlib's inferno and viridis). The first of each group is what is drawn unless a reader chooses otherwise.
+DIVERGING = {
+    "red-blue": "1a4f96 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 930d28",
+    "orange-purple": "542788 8073ac b2abd2 d8daeb f7f7f7 fee0b6 fdb863 e08214 b35806",
+}
+MAGNITUDE = {
+    "inferno": "000004 0b0724 210c4a 3d0965 57106e 71196e 8a226a a32c61 bc3754 d24644 e45a31 f1731d f98e09 fcac11 "
+    "f9cb35 f2ea69 fcffa4",
+    "viridis": "440154 482878 3e4a89 31688e 26828e 1f9e89 35b779 6ece58 b5de2b fde725",
+    "grey": "000000 ffffff",
+}
 _UNDEFINED = 128  # NaN: a grey that neither map contains
 
 
@@ -71,7 +75,7 @@ def colourise(heatmap: Tensor, scale: Scale) -> NDArray[np.uint8]:
     values = values_of(heatmap)
     ratio = strength(values, scale)
     position = (1 + np.sign(values) * ratio) / 2 if scale.signed else ratio
-    anchors = _table(_DIVERGING if scale.signed else _INFERNO)
+    anchors = _table(next(iter((DIVERGING if scale.signed else MAGNITUDE).values())))
     steps = np.linspace(0, 1, len(anchors))
     colours = np.stack([np.interp(position, steps, channel) for channel in anchors.T], axis=-1)
     return np.where(np.isnan(values)[..., None], _UNDEFINED, colours.round()).astype(np.uint8)

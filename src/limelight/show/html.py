@@ -1,4 +1,4 @@
-"""Maps as a page: self-contained (pictures as data URIs), without script, readable in light and dark."""
+"""Maps as a page: self-contained, with the viewer inside; without script it still shows the maps and their numbers."""
 
 from __future__ import annotations
 
@@ -11,32 +11,12 @@ import torch
 from PIL import Image
 
 from ..files import write_whole
+from .assets import asset, script_hash, viewer_script
 from .colour import Scale, colourise
 from .image import TILE_OPACITY, Tile, fit, overlay, png_bytes
+from .payload import Row, as_text, viewer_payload
 
-_SIDE = 448  # pixels of an embedded picture's longer side
-
-_STYLE = """
-.limelight { color-scheme: light dark; --ink: #1c1c20; --faint: #5d6068; --page: #fff; --line: #d9dae0;
-  --amber: #9a5a00; color: var(--ink); background: var(--page); font: 15px/1.45 system-ui, sans-serif;
-  padding: 20px; overflow-wrap: anywhere; }
-@media (prefers-color-scheme: dark) {
-  .limelight { --ink: #ececf0; --faint: #a5a8b2; --page: #17181c; --line: #3a3c44; --amber: #f0a93c; } }
-.limelight h2 { font-size: 1.4em; margin: 0 0 .8em; }
-.limelight .panel { display: grid; gap: 28px 24px;
-  grid-template-columns: repeat(auto-fill, minmax(min(260px, 100%), 1fr)); }
-.limelight figure { margin: 0; max-width: 448px; }
-.limelight img { display: block; width: 100%; }
-.limelight h3 { font-size: 1.08em; margin: .6em 0 .2em; }
-.limelight p, .limelight dd { margin: 0; color: var(--faint); }
-.limelight .warning h3 { color: var(--amber); }
-.limelight .bar { height: 12px; margin-top: 8px; border: 1px solid var(--line); }
-.limelight .ticks { display: flex; justify-content: space-between; font-size: .85em;
-  font-variant-numeric: tabular-nums; }
-.limelight dl { display: grid; grid-template-columns: minmax(5em, max-content) 1fr; gap: .3em 1.2em; margin: 24px 0 0;
-  padding-top: 16px; border-top: 1px solid var(--line); font-size: .92em; }
-.limelight footer { margin-top: 16px; color: var(--faint); }
-"""
+_SIDE = 224  # pixels of a still picture's longer side; the viewer draws its own
 
 _PAGE_STYLE = "body { margin: 0 } body > .limelight { min-height: 100vh; box-sizing: border-box }"
 
@@ -49,14 +29,21 @@ def write_html(
     footer: str,
     facts: Sequence[tuple[str, str]],
 ) -> None:
-    """Write a page that opens from disk; a failure leaves whatever `path` held before."""
+    """Write a page of one picture that opens from disk; a failure leaves whatever `path` held before."""
+    write_report(path, [Row("", picture, tuple(tiles))], heading, footer, facts)
+
+
+def write_report(
+    path: str | os.PathLike[str], rows: Sequence[Row], heading: str, footer: str, facts: Sequence[tuple[str, str]]
+) -> None:
+    """Write a page of several rows that opens from disk, asks for nothing and runs no script but the viewer's."""
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        "style-src 'unsafe-inline'\">\n"
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data: blob:; '
+        f"style-src 'unsafe-inline'; script-src {script_hash()}; base-uri 'none'; form-action 'none'\">\n"
         f"<title>{escape(heading)}</title><style>{_PAGE_STYLE}</style></head>\n"
-        f"<body>{html_fragment(picture, tiles, heading, footer, facts)}</body></html>\n"
+        f"<body>{report_fragment(rows, heading, footer, facts)}</body></html>\n"
     )
     # A file's name may hold bytes that are no text (surrogates); they become question marks.
     write_whole(path, page.encode("utf-8", errors="replace"))
@@ -70,17 +57,30 @@ def html_fragment(
     facts: Sequence[tuple[str, str]],
 ) -> str:
     """The picture, the tiles, and `facts` as pairs of name and value; for a page's body or a notebook's cell."""
-    size = f"{picture.width} × {picture.height} pixels"
-    cells = [f"<figure>{_image(picture.convert('RGB'), 'picture')}<h3>picture</h3><p>{size}</p></figure>"]
-    cells += [_figure(picture, tile) for tile in tiles]
+    return report_fragment([Row("", picture, tuple(tiles))], heading, footer, facts)
+
+
+def report_fragment(rows: Sequence[Row], heading: str, footer: str, facts: Sequence[tuple[str, str]]) -> str:
+    """Still maps, the data and the viewer that puts living ones in their place, where script may run."""
     pairs = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts)
+    data = as_text(viewer_payload(rows, heading, footer, facts))
     return (
-        f'<div class="limelight"><style>{_STYLE}</style><h2>{escape(heading)}</h2>\n'
-        f'<div class="panel">{"".join(cells)}</div>\n'
+        f'<div class="limelight" data-waiting><style>{asset("viewer.css")}</style><h2>{escape(heading)}</h2>\n'
+        + "".join(map(_section, rows))
         + (f"<dl>{pairs}</dl>\n" if pairs else "")
         + (f"<footer>{escape(footer)}</footer>\n" if footer else "")
-        + "</div>"
+        + f'<script type="application/json">{data}</script></div>\n'
+        + f'<script type="module">{viewer_script()}</script>'
     )
+
+
+def _section(row: Row) -> str:
+    picture = row.picture
+    size = f"{picture.width} × {picture.height} pixels"
+    cells = [f"<figure>{_image(picture.convert('RGB'), 'picture')}<h3>picture</h3><p>{size}</p></figure>"]
+    cells += [_figure(picture, tile) for tile in row.tiles]
+    title = f'<h3 class="row">{escape(row.label)}</h3>' if row.label else ""
+    return f'<section>{title}<div class="panel">{"".join(cells)}</div></section>\n'
 
 
 def _figure(picture: Image.Image, tile: Tile) -> str:
@@ -89,7 +89,12 @@ def _figure(picture: Image.Image, tile: Tile) -> str:
     opening = '<figure class="warning">' if tile.warning else "<figure>"
     mark = "⚠ " if tile.warning else ""
     image = _image(overlay(picture, tile.heatmap, scale, TILE_OPACITY), tile.title)
-    return f"{opening}{image}{_bar(scale)}<h3>{mark}{escape(tile.title)}</h3>{lines}</figure>\n"
+    return f"{opening}{image}{_bar(scale)}<h3>{mark}{escape(tile.title)}</h3>{lines}{_card(tile)}</figure>\n"
+
+
+def _card(tile: Tile) -> str:
+    entries = [entry for section in tile.sections for entry in section.entries]
+    return "".join(f"<p>{escape(' '.join((e.mark, e.name, e.figure, e.words)))}</p>" for e in entries)
 
 
 def _bar(scale: Scale) -> str:

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..files import write_whole
+from .card import Section
 from .colour import Scale, colourise, remarks, scale_of, strength, values_of
 
 # Pixels of the finished image.
@@ -33,13 +34,14 @@ _BEYOND_ASCII = frozenset("±…·°")
 @dataclass(frozen=True)
 class Tile:
     """One map to draw: `title`, caption `lines`, `heatmap` `(H, W)`; `signed` None = whether any value is negative;
-    `warning` marks a map whose caption or notes must be read before it is believed."""
+    `warning` marks a map whose caption or notes must be read before it is believed; `sections` are its trust card."""
 
     title: str
     lines: tuple[str, ...]
     heatmap: Tensor
     signed: bool | None = None
     warning: bool = False
+    sections: tuple[Section, ...] = ()
 
     @property
     def scale(self) -> Scale:

@@ -1,0 +1,134 @@
+"""Work in a bounded queue: what doesn't fit is refused at once, what nobody waits for any more stops."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+Event = tuple[str, dict[str, Any]]
+
+PROGRESS_EVERY = 0.1  # seconds
+
+
+class Full(Exception):
+    """The queue holds as much as it may."""
+
+
+class Stopped(Exception):
+    """Work ends early: nobody waits for it, or it has cost all it may. The message is for whoever asked."""
+
+
+class Job:
+    """One piece of work and the events it tells. Methods are called from its thread, unless they say otherwise."""
+
+    def __init__(self, most_rows: int, patience: float) -> None:
+        self.events: asyncio.Queue[Event | None] = asyncio.Queue()
+        self.rows = 0
+        self.future: Future[None] | None = None
+        self._most_rows = most_rows
+        self._patience = patience
+        self._loop = asyncio.get_running_loop()
+        self._unwanted = threading.Event()
+        self._end = time.monotonic() + patience
+        self._told = 0.0
+
+    def cancel(self) -> None:
+        """Stop at the next pass of the model, or before the first. From any thread."""
+        self._unwanted.set()
+        if self.future is not None and self.future.cancel():  # it will never run, and so never tell
+            self._post(("stopped", {"message": "cancelled"}))
+            self._post(None)
+
+    def tell(self, name: str, **data: Any) -> None:
+        """An event for whoever listens. Raises Stopped if nobody does."""
+        self.check()
+        self._post((name, data))
+
+    def progress(self, rows: int) -> None:
+        """Count rows that the model has run on; tell it from time to time. Raises Stopped."""
+        self.rows += rows
+        self.check()
+        if self.rows > self._most_rows:
+            raise Stopped(f"stopped after {self.rows} model rows, of which one request may use {self._most_rows}")
+        now = time.monotonic()
+        if now - self._told > PROGRESS_EVERY:
+            self._told = now
+            self._post(("progress", {"rows": self.rows}))
+
+    def check(self) -> None:
+        if self._unwanted.is_set():
+            raise Stopped("cancelled")
+        if time.monotonic() > self._end:
+            raise Stopped(f"stopped after {self._patience:.0f} seconds, the longest that one request may take")
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it has waited in the queue for its whole time. From any thread."""
+        waiting = self.future is not None and not (self.future.running() or self.future.done())
+        return waiting and time.monotonic() > self._end
+
+    def run(self, work: Callable[[Job], None]) -> None:
+        """The whole of its thread's part: the work, its failure as an event, the end."""
+        try:
+            self.check()  # it may have waited for its whole time
+            self._end = time.monotonic() + self._patience
+            work(self)
+            self.tell("done", rows=self.rows)
+        except Stopped as error:
+            self._post(("stopped", {"message": str(error)}))
+        except Exception:
+            self._post(("stopped", {"message": "limelight failed; its server's standard error says how"}))
+            raise
+        finally:
+            self._post(None)
+
+    def _post(self, event: Event | None) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.events.put_nowait, event)
+
+
+class Queue:
+    """`workers` jobs at once and `places` waiting. Used from the event loop's thread."""
+
+    def __init__(self, workers: int, places: int, most_rows: int, patience: float) -> None:
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="limelight")
+        self._room = workers + places
+        self._most_rows, self._patience = most_rows, patience
+        self._jobs: set[Job] = set()
+        self._lock = threading.Lock()
+
+    def start(self, work: Callable[[Job], None]) -> tuple[Job, int]:
+        """The job, and how many were there before it. Raises Full."""
+        with self._lock:
+            if len(self._jobs) >= self._room:
+                raise Full
+            job = Job(self._most_rows, self._patience)
+            before = len(self._jobs)
+            self._jobs.add(job)
+        job.future = self._pool.submit(job.run, work)
+        job.future.add_done_callback(lambda future: self._finished(job, future))
+        return job, before
+
+    def _finished(self, job: Job, future: Future[None]) -> None:
+        with self._lock:
+            self._jobs.discard(job)
+        if not future.cancelled() and (error := future.exception()) is not None:
+            threading.excepthook(
+                threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
+            )
+
+    def cancel(self) -> None:
+        """Stop every job there is; who listens is told."""
+        with self._lock:
+            jobs = list(self._jobs)
+        for job in jobs:
+            job.cancel()
+
+    def close(self) -> None:
+        """Stop everything, and wait until it has stopped."""
+        self.cancel()
+        self._pool.shutdown(cancel_futures=True)

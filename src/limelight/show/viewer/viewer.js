@@ -1,0 +1,118 @@
+// The viewer of reports, notebooks and the live page: a grid of maps, rows (pictures or classes) by columns (methods).
+import { choice, element, slider } from "./elements.js";
+import { mapCell } from "./cell.js";
+
+const STARTING = { opacity: 0.85, sign: "own", percentile: 99.5, diverging: "red-blue", magnitude: "inferno", share: "map", row: "all" };
+
+export class Viewer {
+  // `payload` as limelight.show.payload makes it; rows and maps may be added later.
+  constructor(root, payload) {
+    this.root = root;
+    this.payload = payload;
+    this.look = { ...STARTING };
+    this.rows = [];
+    this.controls = element("form", { className: "controls", "aria-label": "how the maps are shown" });
+    this.controls.addEventListener("submit", (event) => event.preventDefault());
+    this.grid = element("div", { className: "grid" });
+    const { heading, footer, facts } = payload;
+    root.replaceChildren(
+      ...[...root.children].filter((child) => ["STYLE", "SCRIPT"].includes(child.tagName)),
+      element("h2", { hidden: !heading }, heading),
+      this.controls,
+      this.grid,
+      element("dl", { hidden: !facts.length }, ...facts.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])),
+      element("footer", { hidden: !footer }, footer),
+    );
+    this.buildControls();
+    payload.rows.forEach((row) => this.addRow(row));
+  }
+
+  buildControls() {
+    const { tables, percentiles } = this.payload;
+    const names = (group) => Object.keys(tables[group]).map((name) => [name, name]);
+    const set = (name) => (value) => {
+      this.look[name] = value;
+      this.redraw();
+    };
+    const place = (value) => Math.max(percentiles.indexOf(value), 0);
+    this.controls.replaceChildren(
+      slider("opacity", "opacity", { min: 0, max: 1, step: 0.05, value: this.look.opacity, say: (v) => v.toFixed(2) }, set("opacity")),
+      choice("sign", "sign", [["own", "as each map is"], ["signed", "signed"], ["positive", "positive only"], ["negative", "negative only"], ["absolute", "absolute"]], this.look.sign, set("sign")),
+      slider("colours end at percentile", "percentile", { min: 0, max: percentiles.length - 1, step: 1, value: place(this.look.percentile), say: (v) => String(percentiles[v]) }, (v) => set("percentile")(percentiles[v])),
+      choice("scale shared", "share", [["map", "no: each map its own"], ["row", "along each row"], ["all", "by all maps"]], this.look.share, set("share")),
+      choice("colours, signed", "diverging", names("diverging"), this.look.diverging, set("diverging")),
+      choice("colours, size", "magnitude", names("magnitude"), this.look.magnitude, set("magnitude")),
+    );
+    if (this.rows.length > 1) {
+      const options = [["all", "all"], ...this.rows.map((row, at) => [String(at), row.label])];
+      this.controls.append(choice("rows", "row", options, this.look.row, set("row")));
+    }
+  }
+
+  // Take all rows away; how maps are shown stays as the reader has set it.
+  clear() {
+    this.rows = [];
+    this.payload.pictures = [];
+    this.look.row = "all";
+    this.grid.replaceChildren();
+    this.buildControls();
+  }
+
+  addPicture(picture) {
+    return this.payload.pictures.push(picture) - 1;
+  }
+
+  addRow({ label, picture, maps }) {
+    const source = this.payload.pictures[picture];
+    const cells = element("div", { className: "panel" });
+    const shown = element("img", { src: source.src, alt: "the picture the model saw", width: source.width, height: source.height });
+    cells.append(element("figure", {}, shown, element("h3", {}, "picture"), element("p", {}, `${source.width} × ${source.height} pixels`)));
+    const section = element("section", {}, element("h3", { className: "row", hidden: !label }, label), cells);
+    const row = { label, source, section, cells, maps: [], byColumn: [] };
+    this.rows.push(row);
+    this.grid.append(section);
+    this.grid.classList.toggle("aligned", this.rows.length > 1);
+    this.buildControls();
+    maps.forEach((map) => this.addMap(row, map));
+    return row;
+  }
+
+  addMap(row, map) {
+    const cell = mapCell(map, row.source, {
+      point: (at) => row.maps.forEach((each) => each.point(at)),
+      tables: this.payload.tables,
+    });
+    row.maps.push(cell);
+    row.cells.append(cell.figure);
+    this.redraw();
+    return cell;
+  }
+
+  // The end of a map's colours: its own, or the largest of those it shares the scale with.
+  limit(cell, row) {
+    const own = (each) => each.limitAt(this.look.percentile);
+    const among = { map: [cell], row: row.maps, all: this.rows.flatMap((each) => each.maps) }[this.look.share];
+    return Math.max(...among.map(own).filter(Number.isFinite), 0);
+  }
+
+  // Every map at most once a frame, however fast a slider moves.
+  redraw() {
+    if (this.waiting) return;
+    this.waiting = true;
+    requestAnimationFrame(() => {
+      this.waiting = false;
+      this.rows.forEach((row, at) => {
+        row.section.hidden = this.look.row !== "all" && Number(this.look.row) !== at;
+        if (!row.section.hidden) row.maps.forEach((cell) => cell.draw(this.look, this.limit(cell, row)));
+      });
+    });
+  }
+}
+
+// Turn every waiting element of a report or a notebook into a viewer of the data it carries.
+export function mountAll() {
+  document.querySelectorAll(".limelight[data-waiting]").forEach((root) => {
+    root.removeAttribute("data-waiting");
+    root.viewer = new Viewer(root, JSON.parse(root.querySelector("script[type='application/json']").textContent));
+  });
+}

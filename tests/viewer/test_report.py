@@ -1,0 +1,324 @@
+"""Reports in a browser: what the page shows is what the tensors hold."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load
+from torch import Tensor
+
+from limelight.show import Row, Tile, overlay, picture_of, report_fragment, scale_of, write_html, write_report
+from limelight.show.assets import MODULES, asset, viewer_script
+from limelight.show.card import Entry, Section
+from limelight.show.image import TILE_OPACITY
+from limelight.show.payload import PERCENTILES, half, map_payload
+
+from .conftest import HOSTILE, Watched, as_url
+
+Open = Callable[..., Watched]
+
+
+def noise(side: int, seed: int, scale: float = 1.0) -> Tensor:
+    return scale * torch.randn(side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def picture(side: int) -> Image.Image:
+    return picture_of(torch.rand(3, side, side, generator=torch.Generator().manual_seed(9)))
+
+
+def tiles(side: int) -> tuple[Tile, ...]:
+    card = (
+        Section(
+            "Hard tests", (Entry("FAIL", "completeness", "0.258", HOSTILE), Entry("pass", "determinism", "0", "w"))
+        ),
+    )
+    return (
+        Tile("signed", ("score 3",), noise(side, 0, 0.00345), sections=card),
+        Tile("large", (), noise(side, 1, 123456.0), warning=True),
+        Tile("unsigned", (), noise(side, 2).abs()),
+        Tile("zero", (), torch.zeros(side, side)),
+        Tile("framed", (), noise(side, 3).index_fill(0, torch.arange(4), torch.nan)),
+    )
+
+
+def report(folder: Path, side: int = 48) -> tuple[str, tuple[Tile, ...]]:
+    path = folder / "report.html"
+    made = tiles(side)
+    write_html(path, picture(side), made, "heading", "footer", [("seed", "0")])
+    return as_url(path), made
+
+
+def drawn(page: Any, count: int) -> None:
+    page.wait_for_function(f"document.querySelectorAll('figure[data-drawn]').length === {count}")
+
+
+def settle(page: Any) -> None:
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def set_slider(page: Any, name: str, value: float) -> None:
+    page.locator(f"input[name={name}]").evaluate(
+        "(input, value) => { input.value = value; input.dispatchEvent(new Event('input', { bubbles: true })); }", value
+    )
+    settle(page)
+
+
+def ticks(page: Any, title: str) -> list[str]:
+    return list(page.locator(f"figure[data-method={title}] .ticks span").all_inner_texts())
+
+
+def test_modules_join_into_one_script_without_imports() -> None:
+    script = viewer_script()
+    assert "\nimport " not in script and not script.startswith("import ")
+    for name in MODULES:  # each imports only from those before it, by names that the whole shares
+        imports = [line for line in asset(name).splitlines() if line.startswith("import ")]
+        assert all(line.split('"./')[1][:-2] in MODULES[: MODULES.index(name)] for line in imports)
+
+
+def test_half_floats_keep_a_map_to_a_two_thousandth(tmp_path: Path) -> None:
+    heatmap = noise(64, 5, 1e-20).double()
+    heatmap[0, 0], heatmap[0, 1] = torch.nan, torch.inf
+    text, size = half(heatmap)
+    back = np.frombuffer(base64.b64decode(text), "<f2").astype(np.float64).reshape(64, 64) * size
+    assert np.isnan(back[0, 0]) and back[0, 1] == np.inf
+    found, true = back[1:], heatmap.numpy()[1:]
+    assert (np.abs(found - true) <= np.maximum(np.abs(true) * 2**-11, size * 2**-25)).all()
+
+
+def test_a_map_of_another_size_than_its_picture_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"7x7.*48x48"):
+        map_payload(picture(48), Tile("small", (), torch.ones(7, 7)))
+
+
+def test_five_maps_of_224_pixels_take_less_than_3_megabytes(tmp_path: Path) -> None:
+    """Of noise, which no compression makes smaller."""
+    path = tmp_path / "report.html"
+    write_html(path, picture(224), [Tile(f"map {k}", (), noise(224, k)) for k in range(5)], "", "", [])
+    assert os.path.getsize(path) < 3_000_000
+
+
+def test_opens_from_disk_without_a_request_and_draws_within_a_second(tmp_path: Path, open_page: Open) -> None:
+    path = tmp_path / "report.html"
+    write_html(path, picture(224), [Tile(f"map {k}", (), noise(224, k)) for k in range(5)], "", "", [])
+    began = time.perf_counter()
+    watched = open_page(as_url(path))
+    watched.page.wait_for_selector("figure[data-drawn]")
+    assert time.perf_counter() - began < 1, "the first map"
+    drawn(watched.page, 5)
+    assert [url for url in watched.requests if not url.startswith("data:")] == [as_url(path)]
+
+
+def test_the_colour_bars_numbers_are_the_tensors(tmp_path: Path, open_page: Open) -> None:
+    url, made = report(tmp_path)
+    page = open_page(url).page
+    drawn(page, 5)
+    for place, percentile in enumerate(PERCENTILES):
+        set_slider(page, "percentile", place)
+        for tile in made:
+            scale = scale_of(tile.heatmap, tile.signed, percentile)
+            assert ticks(page, tile.title) == ([] if scale.empty else list(scale.ticks)), (tile.title, percentile)
+            if not scale.empty:
+                assert page.inner_text(f"figure[data-method={tile.title}] .clip") == scale.clip_note
+    assert "all zero: nothing to show" in page.inner_text("figure[data-method=zero]")
+
+
+def test_a_shared_scale_is_the_largest_of_those_that_share_it(tmp_path: Path, open_page: Open) -> None:
+    path = tmp_path / "report.html"
+    rows = [
+        Row(
+            f"row {r}",
+            picture(32),
+            tuple(Tile(f"m{r}{k}", (), noise(32, 10 * r + k, 10.0**r * (k + 1))) for k in range(2)),
+        )
+        for r in range(2)
+    ]
+    write_report(path, rows, "", "", [])
+    page = open_page(as_url(path)).page
+    drawn(page, 4)
+    limits = {tile.title: tile.scale.limit for row in rows for tile in row.tiles}
+
+    def shown() -> dict[str, float]:
+        settle(page)
+        page.wait_for_timeout(50)
+        return {
+            title: float(page.locator(f"figure[data-method={title}]").get_attribute("data-limit")) for title in limits
+        }
+
+    assert shown() == pytest.approx(limits)
+    page.select_option("select[name=share]", "row")
+    assert shown() == pytest.approx({title: max(limits[f"m{title[1]}0"], limits[f"m{title[1]}1"]) for title in limits})
+    page.select_option("select[name=share]", "all")
+    assert shown() == pytest.approx(dict.fromkeys(limits, max(limits.values())))
+    page.select_option("select[name=row]", "1")
+    settle(page)
+    assert [each.is_visible() for each in page.locator("section").all()] == [False, True]
+
+
+def pixels(page: Any, title: str) -> np.ndarray:
+    data = page.locator(f"figure[data-method={title}] canvas").first.evaluate("(canvas) => canvas.toDataURL()")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data.split(",")[1]))).convert("RGB")).astype(int)
+
+
+def test_the_canvas_has_pythons_colours(tmp_path: Path, open_page: Open) -> None:
+    url, made = report(tmp_path)
+    page = open_page(url).page
+    drawn(page, 5)
+    for tile in made:
+        expected = np.asarray(overlay(picture(48), tile.heatmap, tile.scale, TILE_OPACITY)).astype(int)
+        assert abs(pixels(page, tile.title) - expected).max() <= 2, tile.title
+    set_slider(page, "opacity", 0)
+    page.wait_for_timeout(50)
+    grey = np.asarray(picture(48).convert("L")).astype(float)
+    assert abs(pixels(page, "signed")[..., 0] - (80 + 0.65 * grey)).max() <= 1.5
+
+
+def test_signs(tmp_path: Path, open_page: Open) -> None:
+    url, made = report(tmp_path)
+    page = open_page(url).page
+    drawn(page, 5)
+    limit = made[0].scale.limit
+    for sign, part in (
+        ("positive", made[0].heatmap.clamp(min=0)),
+        ("negative", (-made[0].heatmap).clamp(min=0)),
+        ("absolute", made[0].heatmap.abs()),
+    ):
+        page.select_option("select[name=sign]", sign)
+        page.wait_for_timeout(50)
+        assert ticks(page, "signed") == ["0", f"{limit:.3g}"]
+        clipped = float((part.double() > limit).double().mean())
+        assert page.inner_text("figure[data-method=signed] .clip") == f"{clipped:.1%} clipped"
+
+
+def test_hover_and_keyboard_read_the_value_under_them_in_every_map(tmp_path: Path, open_page: Open) -> None:
+    url, made = report(tmp_path)
+    page = open_page(url).page
+    drawn(page, 5)
+    canvas = page.locator("figure[data-method=signed] canvas").first
+    box = canvas.bounding_box()
+    x, y = 31, 17
+    page.mouse.move(box["x"] + (x + 0.5) * box["width"] / 48, box["y"] + (y + 0.5) * box["height"] / 48)
+
+    def check(x: int, y: int) -> None:
+        for tile in made:
+            text = page.inner_text(f"figure[data-method={tile.title}] .readout")
+            where, value = text.split(": ")
+            assert where == f"x {x}, y {y}"
+            assert float(value) == pytest.approx(float(tile.heatmap[y, x]), rel=6e-3, nan_ok=True), tile.title
+
+    check(x, y)
+    canvas.focus()
+    for key in ("ArrowRight", "ArrowDown", "Shift+ArrowLeft"):
+        page.keyboard.press(key)
+    check(x + 1 - 10, y + 1)
+    page.keyboard.press("Escape")
+    assert page.inner_text("figure[data-method=signed] .readout") == ""
+
+
+def test_every_control_is_reached_by_tab(tmp_path: Path, open_page: Open) -> None:
+    page = open_page(report(tmp_path)[0]).page
+    drawn(page, 5)
+    reached = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.name || document.activeElement.tagName"))
+    assert {
+        "opacity",
+        "sign",
+        "percentile",
+        "share",
+        "diverging",
+        "magnitude",
+        "CANVAS",
+        "SUMMARY",
+        "BUTTON",
+    } <= reached
+
+
+def test_downloads_are_the_map(tmp_path: Path, open_page: Open) -> None:
+    url, made = report(tmp_path)
+    page = open_page(url).page
+    drawn(page, 5)
+    figure = page.locator("figure[data-method=signed]")
+    with page.expect_download() as got:
+        figure.get_by_role("button", name="safetensors").click()
+    assert got.value.suggested_filename == "signed.safetensors"
+    found = load(Path(got.value.path()).read_bytes())["heatmap"]
+    torch.testing.assert_close(found, made[0].heatmap, rtol=2**-10, atol=float(made[0].heatmap.abs().max()) * 2**-24)
+    with page.expect_download() as got:
+        figure.get_by_role("button", name="PNG", exact=True).click()
+    image = Image.open(io.BytesIO(Path(got.value.path()).read_bytes()))
+    assert image.size == (48, 48) and got.value.suggested_filename == "signed.png"
+
+
+def test_hostile_words_are_words(tmp_path: Path, open_page: Open) -> None:
+    path = tmp_path / "report.html"
+    card = (Section(HOSTILE, (Entry(HOSTILE, HOSTILE, HOSTILE, HOSTILE),)),)
+    tile = Tile(HOSTILE, (HOSTILE,), noise(32, 0), sections=card)
+    write_report(path, [Row(HOSTILE, picture(32), (tile,))] * 2, HOSTILE, HOSTILE, [(HOSTILE, HOSTILE)])
+    page = open_page(as_url(path)).page
+    drawn(page, 2)
+    page.wait_for_timeout(100)
+    assert page.locator("img[src=x]").count() == 0
+    assert page.inner_text("h2") == " ".join(HOSTILE.split())
+
+
+def test_the_card_stands_beside_its_map(tmp_path: Path, open_page: Open) -> None:
+    page = open_page(report(tmp_path)[0]).page
+    drawn(page, 5)
+    card = page.locator("figure[data-method=signed] .card")
+    assert card.locator("summary").inner_text() == "Trust card: 1 failed"
+    assert card.locator(".bad").inner_text() == "FAIL" and "0.258" in card.inner_text()
+    assert page.locator("figure[data-method=large] .card").count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_scrolls_one_way_and_text_stands_out(tmp_path: Path, open_page: Open, scheme: str) -> None:
+    page = open_page(report(tmp_path)[0], width=360, height=700, color_scheme=scheme).page
+    drawn(page, 5)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    colours = page.evaluate(
+        """() => [getComputedStyle(document.querySelector('.limelight')).backgroundColor,
+        ...['h2', 'figure p', '.warning h3', '.card .bad', '.card .good', 'output'].map(
+            (each) => getComputedStyle(document.querySelector(each)).color)]"""
+    )
+    page_colour, *inks = [[int(part) for part in each[4:-1].split(",")] for each in colours]
+
+    def luminance(colour: list[int]) -> float:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (part / 255 for part in colour)]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for ink in inks:  # WCAG AA for text of this size
+        low, high = sorted((luminance(ink), luminance(page_colour)))
+        assert (high + 0.05) / (low + 0.05) >= 4.5, (scheme, ink)
+
+
+def test_without_script_the_maps_are_there_still(tmp_path: Path, open_page: Open) -> None:
+    url, made = report(tmp_path)
+    page = open_page(url, java_script_enabled=False).page
+    assert page.locator("figure img").count() == 6
+    assert made[0].scale.ticks[2] in page.inner_text("body")
+
+
+def test_two_notebook_cells_live_side_by_side(tmp_path: Path, open_page: Open) -> None:
+    path = tmp_path / "notebook.html"
+    fragment = report_fragment([Row("", picture(32), (Tile("one", (), noise(32, 0)),))], "", "", [])
+    path.write_text(f"<!doctype html><meta charset=utf-8><body>{fragment}{fragment}</body>", "utf-8")
+    page = open_page(as_url(path)).page
+    drawn(page, 2)
+    page.locator("input[name=opacity]").first.fill("0")
+    page.wait_for_timeout(50)
+    first, second = (
+        page.locator("figure[data-method=one] canvas:not(.bar)").nth(k).evaluate("(c) => c.toDataURL()")
+        for k in range(2)
+    )
+    assert first != second
