@@ -15,6 +15,7 @@ PACKAGE = Path(ll.__file__).parent
 ORDER = (
     "apps",
     "lab",
+    "runs",
     "checks",
     "sweep",
     "study",

@@ -128,6 +128,7 @@ if TYPE_CHECKING:
     )
     from .images import ImageError, Picture, open_image
     from .models import ImageModel, demo_image, load_model
+    from .runs import Run, open_run, run
 
 # Pictures and models load when first asked for: a program that brings its own tensors needs neither.
 _LATE = {
@@ -137,6 +138,9 @@ _LATE = {
     "ImageError": "images",
     "Picture": "images",
     "open_image": "images",
+    "Run": "runs",
+    "open_run": "runs",
+    "run": "runs",
     **dict.fromkeys(
         (
             "CHECKS",
@@ -184,7 +188,7 @@ _LATE = {
         "checks",
     ),
 }
-_PACKAGES = ("checks", "lab")
+_PACKAGES = ("checks", "lab", "runs")
 
 __all__ = [
     "CAM",
@@ -296,6 +300,7 @@ __all__ = [
     "RelevanceRank",
     "RiemannLeft",
     "RiemannRight",
+    "Run",
     "Samples",
     "Score",
     "ScoreCAM",
@@ -328,7 +333,9 @@ __all__ = [
     "explain",
     "load_model",
     "open_image",
+    "open_run",
     "parse_method",
+    "run",
     "sweep",
     "trust_card",
 ]

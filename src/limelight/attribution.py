@@ -144,8 +144,12 @@ class Attribution:
         """Write by suffix: `.png` and `.html` to look at, `.safetensors` (with a `.json` beside it) to load again."""
         path = Path(path)
         if path.suffix == ".safetensors":
-            return write(path, {each.name: getattr(self, each.name) for each in fields(self)})
+            return write(path, self.fields())
         return _save_pictures(path, [self])
+
+    def fields(self) -> dict[str, Any]:
+        """Every field by name."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     @staticmethod
     def load(path: str | Path) -> Attribution:

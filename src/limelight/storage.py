@@ -19,11 +19,22 @@ RECORD = "limelight"  # the metadata key of the JSON record
 
 def write(path: Path, fields: Mapping[str, Any]) -> Path:
     """Write `fields` to `path` (`.safetensors`) and the readable part also to `.json` beside it; each appears whole."""
-    tensors: dict[str, Tensor] = {}
-    record = json.dumps({name: _encode(value, name, tensors) for name, value in fields.items()}, indent=1)
-    write_whole(path, save(tensors, metadata={RECORD: record}))
+    whole, record = _encoded(fields)
+    write_whole(path, whole)
     write_whole(path.with_suffix(".json"), (record + "\n").encode())
     return path
+
+
+def as_bytes(fields: Mapping[str, Any]) -> bytes:
+    """What `write` would put into the `.safetensors` file."""
+    return _encoded(fields)[0]
+
+
+def _encoded(fields: Mapping[str, Any]) -> tuple[bytes, str]:
+    """The bytes of the file, and the record inside it."""
+    tensors: dict[str, Tensor] = {}
+    record = json.dumps({name: _encode(value, name, tensors) for name, value in fields.items()}, indent=1)
+    return save(tensors, metadata={RECORD: record}), record
 
 
 def read(path: Path) -> dict[str, Any]:

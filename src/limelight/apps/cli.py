@@ -33,6 +33,7 @@ from limelight.apps.options import (
 from limelight.apps.pictures import DEMO, Item, find_pictures
 from limelight.apps.printing import explained_document, plain_table, print_explained
 from limelight.apps.progress import progress_on
+from limelight.apps.running import report_command, run_command
 from limelight.apps.serving_command import serve_command
 from limelight.apps.sweeping import sweep_command
 from limelight.apps.terminal import (
@@ -194,6 +195,8 @@ def _explain_all(items: list[Item], request: Request, out: Path, as_json: bool, 
 
 app.command("check")(check_command)
 app.command("sweep")(sweep_command)
+app.command("run")(run_command)
+app.command("report")(report_command)
 app.command("serve")(serve_command)
 
 

@@ -1,0 +1,88 @@
+"""The engine of many machines: Ray actors that hold the model, one shard in the hands of each."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from .crew import Report
+from .extras import need
+from .job import Job
+from .ledger import Done
+from .work import Task, Worker
+
+
+class Cluster:
+    """Workers as Ray actors: on a GPU each where the job asks for "cuda", else on `job.threads` cores.
+
+    Ray places actors and tells of their deaths; it is never asked what is done. No actor has more than one task, so a
+    lost one, or a lost machine, costs its leased shard. The output folder must be one that every machine mounts.
+    """
+
+    def __init__(self, job: Job, out: Path, workers: int | None) -> None:
+        self._ray: Any = need("ray", "ray", "engine: 'ray'")
+        self._own = not self._ray.is_initialized()
+        if self._own:
+            address = {"address": os.environ["RAY_ADDRESS"]} if "RAY_ADDRESS" in os.environ else {}
+            self._ray.init(**address, include_dashboard=False, log_to_driver=True, logging_level="warning")
+        gpu = job.device.startswith("cuda")
+        needs = {"num_gpus": 1} if gpu else {"num_cpus": job.threads}
+        there = self._ray.cluster_resources().get("GPU" if gpu else "CPU", 0)
+        self.workers = workers or max(1, int(there) // (1 if gpu else job.threads))
+        self._actor = self._ray.remote(max_restarts=0, **needs)(Actor)
+        self._job = self._ray.put(job)  # once, however many actors read it
+        self._out, self._hired = out, 0
+        self._actors: dict[int, Any] = {}
+        self._waiting: dict[Any, int] = {}  # what each actor will report
+
+    def hire(self) -> int:
+        number, self._hired = self._hired, self._hired + 1
+        actor = self._actor.remote(self._job, str(self._out.absolute()))
+        self._actors[number] = actor
+        self._waiting[actor.ready.remote()] = number
+        return number
+
+    def give(self, worker: int, task: Task) -> None:
+        self._waiting[self._actors[worker].work.remote(task)] = worker
+
+    def wait(self, seconds: float) -> list[Report]:
+        if not self._waiting:
+            return []
+        ready, _ = self._ray.wait(list(self._waiting), timeout=seconds)
+        return [self._receive(each) for each in ready]
+
+    def _receive(self, reference: Any) -> Report:
+        number = self._waiting.pop(reference)
+        errors = self._ray.exceptions
+        try:
+            answer = self._ray.get(reference)
+        except errors.RayTaskError as error:
+            del self._actors[number]
+            return Report(number, "refused", text=f"{type(error.cause).__name__}: {error.cause}")
+        except errors.RayActorError as error:
+            del self._actors[number]
+            return Report(number, "died", text=" ".join(str(error).split()))
+        return Report(number, "ready") if answer == "ready" else Report.of(number, answer)
+
+    def close(self) -> None:
+        for actor in self._actors.values():
+            self._ray.kill(actor)
+        self._actors.clear()
+        if self._own:
+            self._ray.shutdown()
+
+
+class Actor:
+    """A worker, as Ray makes it on its machine."""
+
+    def __init__(self, job: Job, out: str) -> None:
+        self._job, self._out = job, Path(out)
+
+    def ready(self) -> str:
+        """Load the model: here, so that its errors come as a task's, and not as a death."""
+        self._worker = Worker(self._job, self._out)
+        return "ready"
+
+    def work(self, task: Task) -> Done | None:
+        return self._worker.work(task)

@@ -1,0 +1,138 @@
+"""What a run is asked to do: the objects themselves for the workers, and their texts as the identity of the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Literal
+
+import PIL
+import torch
+
+from ..baselines import Baseline
+from ..checks import Check
+from ..methods import Method
+from ..models import ImageModel, load_model
+from ..question import versions
+
+Store = Literal["values", "heatmap-float16", "scores"]
+STORES: tuple[Store, ...] = ("values", "heatmap-float16", "scores")
+LABEL = "label"
+"""The target that asks about each example's own label."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a worker needs; travels to it by pickle.
+
+    `model` is a name, which each worker loads, or the model itself. `target` None is each picture's first class.
+    `group` pictures are explained at once, and `rows_per_pass` rows run at once, on `threads` threads of `device`:
+    all of them part of the run, because the last bits of a result depend on them.
+    """
+
+    images: str
+    model: str | ImageModel
+    weights: str | None
+    methods: tuple[Method, ...]
+    checks: tuple[Check, ...]
+    target: int | Literal["label"] | None
+    baseline: Baseline
+    layer: str | None
+    seed: int
+    store: Store
+    shard_size: int
+    group: int
+    rows_per_pass: int | None
+    threads: int
+    device: str
+    limit: int | None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError that names the argument."""
+        if not self.methods:
+            raise ValueError("methods: none; name at least one")
+        if self.store not in STORES:
+            raise ValueError(f"store: {self.store!r}; use {', '.join(map(repr, STORES))}")
+        if isinstance(self.target, str) and self.target != LABEL:
+            raise ValueError(f"target: {self.target!r}; use the number of a class, {LABEL!r} or None")
+        for name in ("shard_size", "group", "threads", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: {value}; use 1 or more")
+        if len(set(self.method_names)) < len(self.methods) or len(set(self.check_names)) < len(self.checks):
+            raise ValueError("methods, checks: the same one twice; name each once")
+
+    def load(self) -> ImageModel:
+        """The model, in eval mode on the device."""
+        if isinstance(self.model, str):
+            return load_model(self.model, weights=self.weights, device=self.device)
+        return self.model.eval().to(self.device)
+
+    @property
+    def method_names(self) -> tuple[str, ...]:
+        """Names for columns and files: as typed, and whole where two methods share a name."""
+        plain = [method.kebab() for method in self.methods]
+        return tuple(
+            name if plain.count(name) == 1 else repr(method) for name, method in zip(plain, self.methods, strict=True)
+        )
+
+    @property
+    def check_names(self) -> tuple[str, ...]:
+        plain = [check.kebab() for check in self.checks]
+        return tuple(
+            name if plain.count(name) == 1 else repr(check) for name, check in zip(plain, self.checks, strict=True)
+        )
+
+    def settings(self, model: ImageModel) -> dict[str, Any]:
+        """All that decides the results, as plain values under the names of the options."""
+        found = {
+            "images": self.images,
+            "model": self.model if isinstance(self.model, str) else model.name,
+            "weights": model_hash(model),
+            "method": [repr(method) for method in self.methods],
+            "check": [repr(check) for check in self.checks],
+            "target": self.target,
+            "baseline": repr(self.baseline),
+            "layer": self.layer,
+            "seed": self.seed,
+            "store": self.store,
+            "shard_size": self.shard_size,
+            "group": self.group,
+            "rows_per_pass": self.rows_per_pass,
+            "threads": self.threads,
+            "device": self.device,
+            "limit": self.limit,
+            "preprocessing": asdict(model.preprocessing),
+            "versions": {**versions(), "pillow": PIL.__version__},
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(found))  # tuples become lists, as when it is read again
+        return plain
+
+
+def model_hash(model: ImageModel) -> str:
+    """A hash of the model's structure, preprocessing, parameters and buffers."""
+    digest = blake2b(repr(model).encode(), digest_size=16)
+    for name, value in model.state_dict().items():
+        plain = value.detach().cpu().contiguous()
+        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}".encode())
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Each setting that differs, as one line."""
+    return [
+        f"{name} was {old.get(name)!r} and is now {new.get(name)!r}"
+        for name in dict.fromkeys((*old, *new))
+        if old.get(name) != new.get(name)
+    ]
+
+
+def as_folder(output: str | Path) -> Path:
+    """The run's folder. Raises ValueError for what is no place on a file system of this machine."""
+    if "://" in str(output):
+        raise ValueError(f"output: {str(output)!r}; use a folder on this machine, or one that all machines mount")
+    return Path(output)

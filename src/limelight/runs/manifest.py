@@ -1,0 +1,86 @@
+"""The manifest: every example of a run, fixed at its start, as a Parquet file with one row group for each shard."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from .durable import reached, sync_folder
+from .extras import arrow
+
+HASH_BYTES = 16
+
+
+def content_hash(content: bytes) -> str:
+    """What identifies a picture's bytes: BLAKE2b of 16 bytes, in hexadecimal."""
+    return blake2b(content, digest_size=HASH_BYTES).hexdigest()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One example: what it is called, its label ("" for none), and where its bytes are.
+
+    `file` holds the picture's bytes, `size` of them from `offset`; an offset of -1 is the whole file. `content` is the
+    hash of the bytes, "" where they could not be read.
+    """
+
+    path: str
+    label: str
+    file: str
+    offset: int = -1
+    size: int = -1
+    content: str = ""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What a manifest holds: how many examples, and the labels in order."""
+
+    entries: int
+    labels: tuple[str, ...]
+
+
+def write_manifest(path: Path, entries: Iterable[Entry], shard_size: int) -> Listed:
+    """Write the entries as they come, `shard_size` to a row group: memory does not grow with their number."""
+    pa, parquet = arrow(), arrow("parquet")
+    kinds = {str: pa.string(), int: pa.int64()}
+    schema = pa.schema([(name, kinds[type(value)]) for name, value in asdict(Entry("", "", "")).items()])
+    part = path.with_name(f".{path.name}.part")
+    labels, count = set[str](), 0
+    with part.open("wb") as file:
+        reached("manifest begun")
+        with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+            for shard in _split(entries, shard_size):
+                labels.update(entry.label for entry in shard)
+                count += len(shard)
+                writer.write_table(pa.Table.from_pylist([asdict(entry) for entry in shard], schema))
+        file.flush()
+        reached("manifest written")
+        os.fsync(file.fileno())
+    reached("manifest synced")
+    os.replace(part, path)
+    reached("manifest renamed")
+    sync_folder(path.parent)
+    reached("manifest lasting")
+    return Listed(count, tuple(sorted(labels - {""})))
+
+
+def _split(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
+    iterator = iter(entries)
+    while shard := list(islice(iterator, size)):
+        yield shard
+
+
+class Manifest:
+    """A manifest to read, a shard at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: Any = arrow("parquet").ParquetFile(path)
+
+    def shard(self, index: int) -> list[Entry]:
+        return [Entry(**row) for row in self._file.read_row_group(index).to_pylist()]

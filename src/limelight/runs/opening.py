@@ -1,0 +1,77 @@
+"""Files by what a person types: paths on this machine, or anything that fsspec opens, such as `s3://bucket/folder`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, cast
+
+from .extras import need
+
+
+def is_remote(place: str) -> bool:
+    return "://" in place
+
+
+def open_binary(place: str) -> IO[bytes]:
+    """Open a file for reading. Raises OSError, or ImportError where a remote one needs the extra `cloud`."""
+    if not is_remote(place):
+        return Path(place).open("rb")
+    return cast(IO[bytes], need("fsspec", "cloud", f"{place!r}").open(place, "rb").open())
+
+
+def read_bytes(place: str, offset: int, size: int) -> bytes:
+    """The whole file for an offset of -1, else `size` bytes from `offset`. Raises OSError, also where bytes lack."""
+    with open_binary(place) as file:
+        if offset < 0:
+            return file.read()
+        file.seek(offset)
+        content = file.read(size)
+    if len(content) != size:
+        raise OSError(f"{place}: ends after {len(content)} of {size} bytes from {offset}")
+    return content
+
+
+def is_folder(place: str) -> bool:
+    if not is_remote(place):
+        return Path(place).is_dir()
+    system, path = _system(place)
+    return bool(system.isdir(path))
+
+
+def files_below(folder: str, below: str = "") -> Iterator[tuple[str, str]]:
+    """Every file below a folder: its name from there, after `below`, and where it is.
+
+    Sorted within each folder, files before the folders in it; names that begin with a dot are left out. Memory holds
+    the names of one folder, not of the tree.
+    """
+    folders, files = _inside(folder)
+    yield from ((below + _last(each), each) for each in files)
+    for each in folders:
+        yield from files_below(each, f"{below}{_last(each)}/")
+
+
+def _last(place: str) -> str:
+    return place.rstrip("/").rpartition("/")[2]
+
+
+def _inside(folder: str) -> tuple[list[str], list[str]]:
+    """The folders and the files in a folder, each sorted."""
+    if not is_remote(folder):
+        with os.scandir(folder) as found:
+            named = [(each.path, each.is_dir()) for each in found if not each.name.startswith(".")]
+    else:
+        system, path = _system(folder)
+        named = [
+            (str(system.unstrip_protocol(each["name"])), each["type"] == "directory")
+            for each in system.ls(path, detail=True)
+            if not _last(each["name"]).startswith(".")
+        ]
+    folders, files = (sorted(place for place, is_dir in named if is_dir is kind) for kind in (True, False))
+    return folders, files
+
+
+def _system(place: str) -> tuple[Any, str]:
+    system, path = need("fsspec.core", "cloud", f"{place!r}").url_to_fs(place)
+    return system, str(path)

@@ -1,0 +1,153 @@
+"""The rows of the index and the tensors of a shard, from attributions; and both as bytes that never change."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from ..attribution import Attribution
+from ..checks import Finding
+from ..models import ImageModel
+from .extras import arrow
+from .job import Store
+from .manifest import Entry, content_hash
+
+
+@dataclass
+class Row:
+    """One example and method: a line of the index, and its map, which the shard keeps."""
+
+    id: int
+    method: str
+    entry: Entry
+    facts: dict[str, Any] = field(default_factory=dict)
+    map: Tensor | None = None
+    seconds: float = 0.0
+    error: str = ""
+
+
+_FACTS = {
+    "target": "int64",
+    "prediction": "int64",
+    "predicted": "string",
+    "correct": "bool_",
+    "probability": "float64",
+    "score": "float64",
+    "baseline_score": "float64",
+    "delta": "float64",
+    "scale": "float64",
+    "notes": "string",
+}
+
+
+def facts_of(
+    a: Attribution, i: int, model: ImageModel, asked: int | None, findings: Mapping[str, Finding]
+) -> dict[str, Any]:
+    """What the index says of example i, apart from where its map is. `asked`: the class of its label, if known."""
+    target = int(a.target[i]) if isinstance(a.target, Tensor) else None
+    prediction = probability = None
+    if a.outputs is not None and a.outputs.ndim == 2 and a.outputs.shape[1] > 1:
+        outputs = a.outputs[i].detach().double().cpu()
+        prediction = int(outputs.argmax())
+        likely = outputs if bool((outputs >= 0).all()) and abs(float(outputs.sum()) - 1) < 1e-4 else outputs.softmax(0)
+        probability = None if target is None else float(likely[target])
+    facts: dict[str, Any] = {
+        "target": target,
+        "prediction": prediction,
+        "predicted": None if prediction is None else model.label(prediction),
+        "correct": None if prediction is None or asked is None else prediction == asked,
+        "probability": probability,
+        "score": float(a.score[i]),
+        "baseline_score": _number(a.baseline_score[i]),
+        "delta": _number(a.delta[i]),
+        "notes": "; ".join(_about(a.notes, i)),
+    }
+    for name, finding in findings.items():
+        facts[name] = _number(finding.value[i])
+        facts[f"{name} passed"] = None if finding.each is None or facts[name] is None else bool(finding.each[i])
+    return facts
+
+
+def _number(value: Tensor) -> float | None:
+    """NaN is no number: null in the index."""
+    found = float(value)
+    return None if math.isnan(found) else found
+
+
+def _about(notes: Sequence[str], example: int) -> list[str]:
+    """The notes about one example of a batch, without its number there, which says nothing in a run."""
+    found = [re.fullmatch(r"example (\d+): (.*)", note, re.DOTALL) for note in notes]
+    return [match[2] for match in found if match and int(match[1]) == example]
+
+
+def stored(a: Attribution, i: int, store: Store) -> tuple[Tensor | None, float | None]:
+    """The map as it is kept, and the scale that it is divided by: float16 ends at 65504, and below 6e-8 is nothing."""
+    match store:
+        case "values":
+            return a.values[i].detach().cpu().contiguous(), None
+        case "heatmap-float16":
+            heatmap = a.heatmap()[i].detach().cpu().double()
+            scale = float(heatmap.abs().amax()) or 1.0
+            return (heatmap / scale).half(), scale
+        case "scores":
+            return None, None
+
+
+def shard_bytes(rows: Sequence[Row], methods: Sequence[str]) -> bytes:
+    """One tensor for each method, `(examples with a map, *shape of a map)`, in the order of the index."""
+    maps = {name: [row.map for row in rows if row.method == name and row.map is not None] for name in methods}
+    return save({name: torch.stack(found) for name, found in maps.items() if found})
+
+
+def index_bytes(rows: Sequence[Row], shard: int, methods: Sequence[str], checks: Sequence[str]) -> bytes:
+    """The index as Parquet, without what differs between two runs: no times, no machine."""
+    pa, parquet = arrow(), arrow("parquet")
+    columns = {"id": "int64", "method": "string", "path": "string", "label": "string", **_FACTS}
+    for check in checks:
+        columns |= {check: "float64", f"{check} passed": "bool_"}
+    columns |= {"shard": "int64", "offset": "int64", "checksum": "string", "content": "string", "error": "string"}
+    schema = pa.schema([(name, getattr(pa, kind)()) for name, kind in columns.items()])
+    lines = _lines(rows, shard, methods)
+    table = pa.Table.from_pylist([{name: line.get(name) for name in columns} for line in lines], schema)
+    sink = io.BytesIO()
+    parquet.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _lines(rows: Sequence[Row], shard: int, methods: Sequence[str]) -> list[dict[str, Any]]:
+    lines = []
+    offsets = dict.fromkeys(methods, 0)
+    for row in rows:
+        line = {
+            "id": row.id,
+            "method": row.method,
+            "path": _text(row.entry.path),
+            "label": _text(row.entry.label),
+            "shard": shard,
+            "content": row.entry.content,
+            "error": _text(row.error),
+            **row.facts,
+        }
+        if row.map is not None:
+            line |= {"offset": offsets[row.method], "checksum": map_checksum(row.map)}
+            offsets[row.method] += 1
+        lines.append(line)
+    return lines
+
+
+def map_checksum(values: Tensor) -> str:
+    """Of a map's bytes, as they lie in the shard."""
+    return content_hash(values.reshape(-1).view(torch.uint8).numpy().tobytes())
+
+
+def _text(text: str) -> str:
+    """A file's name may hold bytes that are no text (surrogates), which Parquet refuses; they are written out."""
+    return text.encode("utf-8", errors="backslashreplace").decode()

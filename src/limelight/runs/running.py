@@ -1,0 +1,188 @@
+"""run(): explain and test every picture of a folder, a table or a bucket, and lose nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from ..baselines import Baseline, as_baseline
+from ..checks import Check
+from ..checks.parse import as_checks
+from ..explain import MethodLike, as_method
+from ..methods import Method
+from ..models import ImageModel
+from ..passes import MOST_ROWS
+from .coordinate import Coordinator
+from .crew import Crew, Inline
+from .extras import arrow
+from .job import Job, Store, as_folder, differences
+from .ledger import DONE, INDEX, LOCK, MANIFEST, SHARDS, Ledger, Plan, file_sha256, starting
+from .local import Local
+from .manifest import write_manifest
+from .opening import is_remote
+from .sources import find_examples
+from .status import Meter, Status
+from .stored import Run
+
+Engine = Literal["local", "ray"]
+ENGINES: tuple[Engine, ...] = ("local", "ray")
+_OWN = {LOCK, MANIFEST, SHARDS, INDEX, DONE}  # what a start that was cut off leaves behind
+
+
+def run(
+    images: str | os.PathLike[str],
+    model: str | nn.Module,
+    methods: MethodLike | Sequence[MethodLike],
+    checks: Sequence[Check | type[Check] | str] = (),
+    *,
+    output: str | os.PathLike[str],
+    target: int | Literal["label"] | None = None,
+    baseline: float | Tensor | Baseline = 0.0,
+    layer: str | None = None,
+    seed: int = 0,
+    weights: str | os.PathLike[str] | None = None,
+    store: Store = "values",
+    engine: Engine = "local",
+    workers: int | None = None,
+    threads: int = 1,
+    device: str = "cpu",
+    shard_size: int = 128,
+    group: int = 16,
+    rows_per_pass: int | None = None,
+    limit: int | None = None,
+    progress: Callable[[Status], None] | None = None,
+) -> Run:
+    """Explain and test every picture of `images`, and write what comes of it to the folder `output`.
+
+    The same call again goes on where the last one ended, however it ended; files that were damaged since are made
+    again. Results do not depend on the engine or the number of workers, and they are those of `explain()` on the
+    single picture with the same seed (equal to rounding, since pictures share passes; with `group=1` to the bit).
+
+    Args:
+        images: a folder (subfolders are labels), a .csv or .parquet with a column `path` and perhaps `label`, a
+            webdataset .tar, or any of these as a URL that fsspec opens (extra `cloud`).
+        model: a name for `load_model`, which each worker loads, or a module that pickles; one that is no `ImageModel`
+            gets its default preprocessing.
+        methods, checks: as for `explain` and `check`.
+        output: a folder on this machine, or for a cluster one that all its machines mount.
+        target: a class, None for each picture's first, or "label" for its own.
+        baseline, layer, seed, rows_per_pass: as for `explain`.
+        weights: a file for `load_model`.
+        store: the maps whole; as heatmaps in float16, channels summed, divided by a `scale` in the index; or none.
+        engine: "local" processes, or "ray" (extra `ray`): in the cluster that RAY_ADDRESS names, or one started here.
+        workers: how many; None takes a process for each core (or GPU of the cluster); 0 works in this process.
+        threads: of each worker, on `device`.
+        shard_size: examples that are written, and after a kill at most lost, at once.
+        group: pictures that are explained at once.
+        limit: explain only the first so many.
+        progress: called about once a second.
+
+    Returns the run, opened. Raises ValueError for wrong arguments and where `output` holds a run with other settings
+    (each difference is named), RunStopped where the run cannot go on, such as on a full disk.
+    """
+    out = as_folder(os.fspath(output))
+    job = Job(
+        images=_absolute(os.fspath(images)),
+        model=_as_model(model),
+        weights=None if weights is None else str(Path(weights).absolute()),
+        methods=tuple(as_method(each) for each in _several(methods)),
+        checks=as_checks(checks) if checks else (),
+        target=target,
+        baseline=as_baseline(baseline),
+        layer=layer,
+        seed=seed,
+        store=store,
+        shard_size=shard_size,
+        group=group,
+        rows_per_pass=rows_per_pass or MOST_ROWS.get(device.partition(":")[0]),
+        threads=threads,
+        device=device,
+        limit=limit,
+    )
+    if engine not in ENGINES:
+        raise ValueError(f"engine: {engine!r}; use {' or '.join(map(repr, ENGINES))}")
+    if workers is not None and workers < 0:
+        raise ValueError(f"workers: {workers}; use 1 or more, 0 for this process, or None for a worker a core")
+    ledger = begin(job, out)
+    to_do, counts, _ = ledger.survey()
+    meter = Meter(out, counts, progress)
+    try:
+        if to_do:
+            crew, many = _crew(engine, workers, job, out)
+            Coordinator(ledger, crew, meter, many, to_do).run()
+    except BaseException as error:
+        meter.tell("stopped", f"{type(error).__name__}: {error}".rstrip(": "))
+        raise
+    meter.tell("finished")
+    return Run(out)
+
+
+def begin(job: Job, out: Path) -> Ledger:
+    """The ledger of the run in `out`, started now or gone on with.
+
+    Raises ValueError where the run there has other settings, each named, or where `out` holds something else.
+    """
+    arrow()  # before anything is written
+    with starting(out):
+        model = job.load()
+        settings = job.settings(model)
+        del model
+        try:
+            ledger = Ledger.open(out)
+        except FileNotFoundError:
+            return _start(job, settings, out)
+        changed = differences(ledger.plan.settings, settings)
+        if changed:
+            raise ValueError(
+                f"output: {str(out)!r} holds a run with other settings: {'; '.join(changed)}; "
+                "go on with the old ones, or choose another folder"
+            )
+        if file_sha256(out / MANIFEST) != ledger.plan.manifest:
+            raise ValueError(f"output: {MANIFEST} in {str(out)!r} is damaged; choose another folder")
+        return ledger
+
+
+def _start(job: Job, settings: dict[str, Any], out: Path) -> Ledger:
+    strange = [each.name for each in out.iterdir() if each.name not in _OWN and not each.name.endswith(".part")]
+    if strange:
+        raise ValueError(f"output: {str(out)!r} holds {strange[0]!r} and no run; choose an empty folder")
+    listed = write_manifest(out / MANIFEST, find_examples(job.images, job.limit), job.shard_size)
+    ledger = Ledger(
+        out,
+        Plan(settings, job.method_names, job.check_names, listed.entries, listed.labels, file_sha256(out / MANIFEST)),
+    )
+    ledger.write_plan()
+    return ledger
+
+
+def _crew(engine: Engine, workers: int | None, job: Job, out: Path) -> tuple[Crew, int]:
+    """The engine, and how many workers to hire."""
+    if engine == "ray":
+        from .cluster import Cluster
+
+        cluster = Cluster(job, out, workers)
+        return cluster, cluster.workers
+    if workers == 0:
+        return Inline(job, out), 1
+    return Local(job, out), workers or max(1, (os.cpu_count() or 1) // job.threads)
+
+
+def _several(methods: MethodLike | Sequence[MethodLike]) -> Sequence[MethodLike]:
+    return [methods] if isinstance(methods, str | Method | type) else methods
+
+
+def _as_model(model: str | nn.Module) -> str | ImageModel:
+    if isinstance(model, str | ImageModel):
+        return model
+    if isinstance(model, nn.Module):
+        return ImageModel(model, name=type(model).__name__)
+    raise TypeError(f"model: {type(model).__name__}; use a name such as 'efficientnet-lite0', or a module")
+
+
+def _absolute(images: str) -> str:
+    """Workers elsewhere must find it too."""
+    return images if is_remote(images) else str(Path(images).absolute())

@@ -1,0 +1,147 @@
+"""How far a run is: kept in a file that another shell reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ..files import write_whole
+from .ledger import STATUS, Counts, Done, Ledger
+
+State = Literal["running", "finished", "stopped"]
+_EVERY = 1.0  # seconds between two looks at the file
+_SHOWN = 5  # failures that the file quotes
+
+
+@dataclass(frozen=True)
+class Status:
+    """A run at a moment: examples by outcome, and since this start its speed.
+
+    `rows_per_second`: model rows, forward and backward. `seconds_left`: at the speed so far, None before there is one.
+    `workers`: at work now; `deaths`: how many died. `failures`: the latest few.
+    """
+
+    state: State
+    counts: Counts
+    seconds: float
+    rows: int
+    rows_per_second: float
+    examples_per_second: float
+    seconds_left: float | None
+    workers: int
+    deaths: int
+    failures: tuple[str, ...]
+    reason: str = ""
+
+    def line(self) -> str:
+        """In words, for a terminal."""
+        counts = self.counts
+        total = counts.total - counts.skipped
+        parts = [f"{counts.ok + counts.failed} of {total} examples", f"{counts.failed} failed"]
+        if self.state == "running":
+            parts.append(f"{self.rows_per_second:.3g} rows/s")
+            parts += [] if self.seconds_left is None else [f"about {_duration(self.seconds_left)} left"]
+        else:
+            parts.append(self.state + (f": {self.reason}" if self.reason else ""))
+        return ", ".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"manifest": self.counts.total}
+
+
+@dataclass
+class Meter:
+    """Counts while a run goes on, tells `listener`, and keeps the status file."""
+
+    out: Path
+    counts: Counts
+    listener: Callable[[Status], None] | None = None
+    workers: int = 0
+    deaths: int = 0
+    _rows: int = 0
+    _examples: int = 0
+    _began: float = field(default_factory=time.monotonic)
+    _told: float = 0.0
+    _failures: deque[str] = field(default_factory=lambda: deque(maxlen=_SHOWN))
+
+    def add(self, done: Done) -> None:
+        counts = self.counts
+        examples = done.ok + done.failed
+        self.counts = Counts(
+            counts.ok + done.ok, counts.failed + done.failed, counts.skipped, counts.pending - examples
+        )
+        self._rows += done.rows
+        self._examples += examples
+        self._failures += done.failures
+
+    def status(self, state: State, reason: str = "") -> Status:
+        seconds = time.monotonic() - self._began
+        speed = self._examples / seconds if seconds else 0.0
+        return Status(
+            state,
+            self.counts,
+            round(seconds, 3),
+            self._rows,
+            round(self._rows / seconds, 3) if seconds else 0.0,
+            round(speed, 3),
+            round(self.counts.pending / speed, 1) if speed else None,
+            self.workers,
+            self.deaths,
+            tuple(self._failures),
+            reason,
+        )
+
+    def tell(self, state: State = "running", reason: str = "") -> None:
+        """To the listener and the file; while running no more often than once a second."""
+        now = time.monotonic()
+        if state == "running" and now - self._told < _EVERY:
+            return
+        self._told = now
+        status = self.status(state, reason)
+        stamp = {"pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()}
+        write_whole(self.out / STATUS, (json.dumps(status.to_dict() | stamp, indent=1) + "\n").encode())
+        if self.listener:
+            self.listener(status)
+
+
+def read_status(out: Path) -> Status:
+    """The status of a run, from any process: counted from the ledger, the speed as last written.
+
+    Raises FileNotFoundError where there is no run.
+    """
+    counts = Ledger.open(out).counts()
+    try:
+        found = json.loads((out / STATUS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Status("stopped", counts, 0.0, 0, 0.0, 0.0, None, 0, 0, (), "not begun")
+    if found["state"] == "running" and not _alive(found):
+        found |= {"state": "stopped", "reason": "its process is gone; the same command goes on from here"}
+    names = Status.__dataclass_fields__
+    facts = {name: value for name, value in found.items() if name in names}
+    return Status(**{**facts, "counts": counts, "failures": tuple(found["failures"])})
+
+
+def _alive(found: Mapping[str, Any]) -> bool:
+    """Whether the writer still runs, as far as this machine can tell."""
+    if found["host"] != socket.gethostname():
+        return bool(time.time() - found["updated"] < 60 * _EVERY)
+    try:
+        os.kill(found["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,202 @@
+"""A run opened again: a lazy data set of maps, readable while the run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from ..images import Preprocessing, open_image, prepare
+from .extras import arrow
+from .job import as_folder
+from .ledger import MANIFEST, Counts, Ledger
+from .manifest import Entry, Manifest
+from .opening import read_bytes
+from .rows import map_checksum
+from .status import Status, read_status
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_KEPT = 8  # shards whose index stays in memory
+
+
+@dataclass(frozen=True, eq=False)
+class StoredMap:
+    """One example's map by one method: `row` is its line of the index, `values` are read when asked for."""
+
+    row: Mapping[str, Any]
+    path: Path
+
+    @property
+    def error(self) -> str:
+        """Why there is no map; empty where there is one."""
+        return str(self.row["error"])
+
+    @property
+    def values(self) -> Tensor:
+        """The map: `(channels, H, W)`, or `(H, W)` where heatmaps are kept.
+
+        Raises ValueError for an example that failed, for a run that keeps no maps, and for a damaged file.
+        """
+        if self.error:
+            raise ValueError(f"example {self.row['id']} ({self.row['path']}) failed: {self.error}")
+        if self.row["offset"] is None:
+            raise ValueError("store: this run keeps scores alone; run it with --store values or heatmap-float16")
+        with safe_open(self.path, "pt") as opened:
+            kept: Tensor = opened.get_slice(self.row["method"])[self.row["offset"]]
+        if map_checksum(kept.contiguous()) != self.row["checksum"]:
+            raise ValueError(f"path: {str(self.path)!r} is damaged; run the same command again to repair it")
+        return kept if self.row["scale"] is None else kept.float() * self.row["scale"]
+
+    def heatmap(self) -> Tensor:
+        """One value per pixel `(H, W)`: channels summed with their sign."""
+        values = self.values
+        return values.sum(0) if values.ndim == 3 else values
+
+
+class Example:
+    """One example of a run: its maps by the methods' names, in the order asked."""
+
+    def __init__(self, entry: Entry, maps: Sequence[StoredMap]) -> None:
+        self.entry = entry
+        self.maps: Mapping[str, StoredMap] = {str(each.row["method"]): each for each in maps}
+
+    def __getitem__(self, method: str) -> StoredMap:
+        if method not in self.maps:
+            raise KeyError(f"{method!r} is not in the run, which has {', '.join(self.maps)}")
+        return self.maps[method]
+
+    @property
+    def first(self) -> StoredMap:
+        return next(iter(self.maps.values()))
+
+    @property
+    def values(self) -> Tensor:
+        """The map by the first method."""
+        return self.first.values
+
+    @property
+    def error(self) -> str:
+        return "; ".join(dict.fromkeys(each.error for each in self.maps.values() if each.error))
+
+
+class Run:
+    """A run on disk. `run[17]` is the example of that id; `table()` the whole index. Nothing is read before it is asked
+    for, and what is not done yet is not there yet."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self._ledger = Ledger.open(out)
+        self._rows = lru_cache(_KEPT)(self._read_rows)
+        self._entries = lru_cache(_KEPT)(Manifest(out / MANIFEST).shard)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the run was asked to do, as plain values."""
+        return self._ledger.plan.settings
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return self._ledger.plan.method_names
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        return self._ledger.plan.check_names
+
+    @property
+    def counts(self) -> Counts:
+        return self._ledger.counts()
+
+    @property
+    def status(self) -> Status:
+        return read_status(self.out)
+
+    @property
+    def failed(self) -> int:
+        return self.counts.failed
+
+    def __len__(self) -> int:
+        """Examples to explain, done or not."""
+        return self._ledger.plan.examples
+
+    def __getitem__(self, example: int) -> Example:
+        """Raises IndexError for an id beyond the run, LookupError for one that is not done yet."""
+        if not -len(self) <= example < len(self):
+            raise IndexError(f"example {example}: the run has {len(self)}")
+        shard, place = divmod(example % len(self), self.settings["shard_size"])
+        if self._ledger.done(shard) is None:
+            raise LookupError(f"example {example} is not done yet; the run has {self.status.line()}")
+        many = len(self.methods)
+        rows = self._rows(shard)[place * many : (place + 1) * many]
+        entry = self._entries(shard)[place]
+        return Example(entry, [StoredMap(row, self._ledger.shard_path(shard)) for row in rows])
+
+    def __iter__(self) -> Iterator[Example]:
+        """The examples that are done, in order."""
+        for shard in range(self._ledger.plan.shards):
+            if self._ledger.done(shard):
+                yield from (self[example] for example in self._ledger.plan.ids(shard))
+
+    def table(self, columns: Sequence[str] | None = None) -> Any:
+        """The index as a `pyarrow.Table`: a row for each finished example and method, in order."""
+        pa, parquet = arrow(), arrow("parquet")
+        tables = []
+        for shard in range(self._ledger.plan.shards):
+            done = self._ledger.done(shard)
+            if done is None:
+                continue
+            table = parquet.read_table(self._ledger.index_path(shard))
+            place = table.column_names.index("error")
+            table = table.add_column(place, "seconds", pa.array(done.seconds, pa.float64()))
+            tables.append(table if columns is None else table.select(list(columns)))
+        if not tables:
+            raise LookupError(f"nothing is done yet; the run has {self.status.line()}")
+        return pa.concat_tables(tables)
+
+    def shard_maps(self, shard: int, method: str) -> Tensor:
+        """All maps of a shard by one method `(examples with a map, *shape)`, as kept: float16 unscaled."""
+        with safe_open(self._ledger.shard_path(shard), "pt") as opened:
+            found: Tensor = opened.get_tensor(method) if method in opened.keys() else torch.empty(0)  # noqa: SIM118
+        return found
+
+    def picture(self, example: int) -> Tensor:
+        """What the model saw of it, `(3, H, W)` in [0, 1], from the picture's own file."""
+        entry = self[example].entry
+        content = read_bytes(entry.file, entry.offset, entry.size)
+        return prepare(open_image(content, name=entry.path), Preprocessing(**self.settings["preprocessing"]))[0][0]
+
+    def show(self, example: int) -> Image:
+        """The example's maps over its picture, as a PIL image. Raises what `StoredMap.values` raises."""
+        from ..show import Tile, draw_panel, picture_of
+
+        found = self[example]
+        tiles = [Tile(name, _caption(each.row), each.heatmap().float()) for name, each in found.maps.items()]
+        row = found.first.row
+        heading = f"{row['path']}: target {row['target']}, says {row['predicted']}"
+        return draw_panel(picture_of(self.picture(example)), tiles, heading)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.out)!r}, {', '.join(self.methods)}: {self.status.line()})"
+
+    def _read_rows(self, shard: int) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = arrow("parquet").read_table(self._ledger.index_path(shard)).to_pylist()
+        return rows
+
+
+def _caption(row: Mapping[str, Any]) -> tuple[str, ...]:
+    lines = [f"score {row['score']:.4g}"]
+    if row["delta"] is not None:
+        lines.append(f"delta {row['delta']:.2g}")
+    return (*lines, *filter(None, [row["notes"]]))
+
+
+def open_run(output: str | Path) -> Run:
+    """Open the run in a folder. Raises FileNotFoundError where there is none."""
+    return Run(as_folder(output))

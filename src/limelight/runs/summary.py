@@ -1,0 +1,210 @@
+"""A run in figures: accuracy, how each check is distributed, what fails hard tests, and the maps of each class."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .clusters import MOST, Cluster, clusters_of, features_of
+from .stored import Run
+
+Rows = Mapping[str, NDArray[Any]]
+_QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+COLUMNS = ("probability", "score", "delta", "seconds")
+"""What examples are ranked by, beside the checks."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A column for one method and group: how many figures, and their minimum, quartiles and maximum."""
+
+    method: str
+    group: str
+    count: int
+    quantiles: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Extremes:
+    """The examples with the smallest and the largest figures of a column, for one method."""
+
+    method: str
+    column: str
+    smallest: tuple[tuple[int, float], ...]
+    largest: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many of `total` are so."""
+
+    name: str
+    count: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        return self.count / self.total if self.total else float("nan")
+
+
+@dataclass
+class GroupMaps:
+    """The maps of one class by one method: their sum as they are and with their centres in the middle, and features."""
+
+    ids: list[int] = field(default_factory=list)
+    features: list[Tensor] = field(default_factory=list)
+    total: Tensor | None = None
+    centred: Tensor | None = None
+    count: int = 0
+
+    def add(self, ids: Sequence[int], heatmaps: Tensor) -> None:
+        size = heatmaps.abs().flatten(1).sum(1)[:, None, None].clamp(min=torch.finfo(torch.float64).tiny)
+        scaled = heatmaps / size  # or a few strong maps would be all that the mean shows
+        here, moved = scaled.sum(0), torch.stack([_centred(each) for each in scaled]).sum(0)
+        self.total = here if self.total is None else self.total + here
+        self.centred = moved if self.centred is None else self.centred + moved
+        self.count += len(ids)
+        room = MOST - len(self.ids)
+        self.ids += ids[:room]
+        self.features.append(features_of(heatmaps[:room]))
+
+    def means(self) -> tuple[Tensor, Tensor]:
+        """The mean map as it is, and of the aligned ones."""
+        assert self.total is not None and self.centred is not None
+        return self.total / self.count, self.centred / self.count
+
+
+def _centred(heatmap: Tensor) -> Tensor:
+    """The map moved so that the centre of its relevance lies in the middle; what leaves comes in as zero."""
+    weight = heatmap.abs()
+    down, across = (
+        round(size / 2 - float((weight.sum(1 - axis) * (torch.arange(size) + 0.5)).sum() / weight.sum()))
+        if bool(weight.any())
+        else 0
+        for axis, size in enumerate(heatmap.shape)
+    )
+    moved = heatmap.roll((down, across), (0, 1))
+    rows, columns = (torch.arange(size) - shift for size, shift in zip(heatmap.shape, (down, across), strict=True))
+    kept = ((rows >= 0) & (rows < len(rows)))[:, None] & ((columns >= 0) & (columns < len(columns)))
+    return moved * kept
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Everything that the report's page shows."""
+
+    run: Run
+    accuracy: tuple[Share, ...]
+    spreads: Mapping[str, tuple[Spread, ...]]
+    extremes: tuple[Extremes, ...]
+    failing: tuple[Share, ...]
+    maps: Mapping[tuple[str, str], GroupMaps]
+    clusters: Mapping[str, tuple[Cluster, ...]]
+
+    @staticmethod
+    def of(run: Run, most: int = 4) -> Summary:
+        """Raises LookupError where nothing is done yet."""
+        table = run.table()
+        rows = {name: np.asarray(table[name].to_pylist(), dtype=object) for name in table.column_names}
+        rows = {name: column[rows["error"] == ""] for name, column in rows.items()}
+        explained = _explained(rows)
+        groups = rows["label"] if any(rows["label"]) else explained
+        first = rows["method"] == run.methods[0]
+        maps = {} if run.settings["store"] == "scores" else _maps(run, rows, explained)
+        return Summary(
+            run,
+            tuple(_accuracy(rows["correct"][first], groups[first])),
+            {name: tuple(_spreads(rows, name, groups, run.methods)) for name in (*run.checks, "probability")},
+            tuple(_extremes(rows, run, most)),
+            tuple(_failing(rows, run)),
+            maps,
+            {method: _clusters(maps, method) for method in run.methods if maps},
+        )
+
+
+def _explained(rows: Rows) -> NDArray[Any]:
+    """The class that each row explains, by name where some picture was recognised as it."""
+    names = dict(zip(rows["prediction"], rows["predicted"], strict=True))
+    return np.asarray([names.get(each, f"class {each}") for each in rows["target"]], dtype=object)
+
+
+def _accuracy(correct: NDArray[Any], groups: NDArray[Any]) -> Iterator[Share]:
+    known = np.asarray([each is not None for each in correct], dtype=bool)
+    for name in ("all", *sorted(set(groups[known]))):
+        chosen = correct[known & ((groups == name) | (name == "all"))]
+        yield Share(name, int(chosen.sum()), len(chosen))
+
+
+def _figures(rows: Rows, column: str, chosen: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """The ids and the figures of the chosen rows that have one."""
+    known = chosen & np.asarray([each is not None for each in rows[column]], dtype=bool)
+    return rows["id"][known], rows[column][known].astype(np.float64)
+
+
+def _spreads(rows: Rows, column: str, groups: NDArray[Any], methods: Sequence[str]) -> Iterator[Spread]:
+    for method in methods:
+        for group in sorted(set(groups)):
+            _, values = _figures(rows, column, (rows["method"] == method) & (groups == group))
+            if len(values):
+                yield Spread(method, group, len(values), tuple(np.quantile(values, _QUANTILES).tolist()))
+
+
+def _extremes(rows: Rows, run: Run, most: int) -> Iterator[Extremes]:
+    for method in run.methods:
+        for column in (*COLUMNS, *run.checks):
+            ids, values = _figures(rows, column, rows["method"] == method)
+            order = np.argsort(values, kind="stable")
+            if len(order):
+                small, large = order[:most], order[::-1][:most]
+                pairs = [tuple((int(ids[i]), float(values[i])) for i in part) for part in (small, large)]
+                yield Extremes(method, column, *pairs)
+
+
+def _failing(rows: Rows, run: Run) -> Iterator[Share]:
+    """For each method the maps that fail a hard test; then test by test."""
+    for method in run.methods:
+        here = rows["method"] == method
+        told = {check: rows[f"{check} passed"][here] for check in run.checks}
+        tested = {check: passed for check, passed in told.items() if any(each is not None for each in passed)}
+        if not tested:
+            continue
+        failed = np.any([[each is False for each in passed] for passed in tested.values()], axis=0)
+        yield Share(f"{method}: any hard test", int(failed.sum()), len(failed))
+        for check, passed in tested.items():
+            known = [each for each in passed if each is not None]
+            yield Share(f"{method}: {check}", known.count(False), len(known))
+
+
+def _maps(run: Run, rows: Rows, explained: NDArray[Any]) -> dict[tuple[str, str], GroupMaps]:
+    """The maps of each method and class explained, a shard in memory at a time."""
+    found: dict[tuple[str, str], GroupMaps] = defaultdict(GroupMaps)
+    for shard in sorted(set(rows["shard"])):
+        for method in run.methods:
+            here = np.flatnonzero((rows["shard"] == shard) & (rows["method"] == method))
+            if not len(here):
+                continue
+            kept = run.shard_maps(int(shard), method).double()
+            heatmaps = kept.sum(1) if kept.ndim == 4 else kept
+            for group in sorted(set(explained[here])):
+                places = [i for i in here if explained[i] == group]
+                offsets = torch.tensor([rows["offset"][i] for i in places])
+                found[method, group].add([int(rows["id"][i]) for i in places], heatmaps[offsets])
+    return dict(found)
+
+
+def _clusters(maps: Mapping[tuple[str, str], GroupMaps], method: str) -> tuple[Cluster, ...]:
+    """Of all classes together, the most coherent first; a cluster of one says nothing."""
+    found = [
+        cluster
+        for (name, group), each in maps.items()
+        if name == method
+        for cluster in clusters_of(group, torch.cat(each.features), each.ids)
+    ]
+    return tuple(sorted((each for each in found if len(each.ids) > 1), key=lambda each: -each.coherence))

@@ -1,0 +1,225 @@
+"""A worker: holds the model, takes a shard at a time, and writes what came of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..attribution import Attribution
+from ..checks import Finding
+from ..checks.case import open_case
+from ..checks.running import measure
+from ..explain import explain
+from ..images import open_image
+from ..methods import Method
+from .job import LABEL, Job, model_hash
+from .ledger import MANIFEST, Done, Lease, Ledger
+from .manifest import Entry, Manifest, content_hash
+from .opening import read_bytes
+from .rows import Row, facts_of, index_bytes, shard_bytes, stored
+
+_DEATHS = 2  # of workers at one place, before a group is taken apart, and before an example is given up
+_TOLD = 3  # failures that a record quotes
+
+
+@dataclass(frozen=True)
+class Task:
+    """A shard to do, and where workers died that tried."""
+
+    shard: int
+    deaths: tuple[int, ...] = ()
+
+
+@dataclass
+class _Shard:
+    """What has come of a shard so far."""
+
+    lease: Lease
+    task: Task
+    rows: list[Row] = field(default_factory=list)
+    model_rows: int = 0
+    again: bool = False
+
+    def died(self, place: int) -> bool:
+        return self.task.deaths.count(place) >= _DEATHS
+
+    def fail(self, example: int, entry: Entry, methods: Sequence[str], error: BaseException) -> None:
+        self.again |= _of_memory(error)
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        self.rows += [Row(example, method, entry, error=text) for method in methods]
+
+
+@dataclass(frozen=True)
+class _Item:
+    """An example that could be read: `pixels` `(1, 3, H, W)`; `label` its class, where that is known."""
+
+    id: int
+    entry: Entry
+    pixels: Tensor
+    label: int | None
+
+
+class Worker:
+    """One model in one process. Raises what loading it raises, ValueError where it isn't the model of the plan."""
+
+    def __init__(self, job: Job, out: Path) -> None:
+        torch.set_num_threads(job.threads)
+        self.job, self.ledger, self.manifest = job, Ledger.open(out), Manifest(out / MANIFEST)
+        self.model = job.load()
+        found, wanted = model_hash(self.model), self.ledger.plan.settings["weights"]
+        if found != wanted:
+            raise ValueError(f"model: {self.model.name} has weights {found} here and {wanted} in the plan of the run")
+
+    def work(self, task: Task) -> Done | None:
+        """Do the shard; its record, also where another worker had done it; None where one is at it now.
+
+        What goes wrong with an example is recorded and the rest goes on. Raises OSError where the files cannot be
+        written: that is no example's fault.
+        """
+        with self.ledger.lease(task.shard) as lease:
+            if lease is None:
+                return None
+            return self.ledger.done(task.shard) or self._do(task, lease)
+
+    def _do(self, task: Task, lease: Lease) -> Done:
+        shard = _Shard(lease, task)
+        ids = self.ledger.plan.ids(task.shard)
+        examples = list(zip(ids, self.manifest.shard(task.shard)[: len(ids)], strict=True))
+        for start in range(0, len(examples), self.job.group):
+            self._group(shard, examples[start : start + self.job.group])
+        lease.at(-1)
+        order = {name: i for i, name in enumerate(self.job.method_names)}
+        rows = sorted(shard.rows, key=lambda row: (row.id, order[row.method]))
+        failures = {row.id: f"{row.entry.path}: {row.error}" for row in reversed(rows) if row.error}
+        contents = {
+            self.ledger.index_path(task.shard): index_bytes(rows, task.shard, tuple(order), self.job.check_names)
+        }
+        if self.job.store != "scores":
+            contents = {self.ledger.shard_path(task.shard): shard_bytes(rows, tuple(order)), **contents}
+        return self.ledger.finish(
+            task.shard,
+            contents,
+            ok=len(ids) - len(failures),
+            failed=len(failures),
+            again=shard.again,
+            rows=shard.model_rows,
+            seconds=tuple(round(row.seconds, 6) for row in rows),
+            failures=tuple(failures[each] for each in sorted(failures)[:_TOLD]),
+        )
+
+    def _group(self, shard: _Shard, examples: Sequence[tuple[int, Entry]]) -> None:
+        """Explain some examples at once; one by one where that fails, or killed workers before."""
+        place = 2 * examples[0][0]
+        apart = shard.died(place)
+        shard.again |= apart
+        shard.lease.at(place)
+        left = [each for each in examples if not (apart and self._given_up(shard, *each))]
+        items = [item for each in left if (item := self._read(shard, *each))]
+        if not items or (not apart and self._tried(shard, items, self.job.methods) is None):
+            return
+        for item in items:
+            if apart:
+                shard.lease.at(2 * item.id + 1)
+            self._single(shard, item)
+
+    def _given_up(self, shard: _Shard, example: int, entry: Entry) -> bool:
+        """Whether workers die of this example alone."""
+        if not shard.died(2 * example + 1):
+            return False
+        error = ChildProcessError(f"{_DEATHS} workers died while they explained it")
+        shard.fail(example, entry, self.job.method_names, error)
+        return True
+
+    def _single(self, shard: _Shard, item: _Item) -> None:
+        """One example: all methods at once, and where that fails each by itself."""
+        if self._tried(shard, [item], self.job.methods) is None:
+            return
+        for method, name in zip(self.job.methods, self.job.method_names, strict=True):
+            error = self._tried(shard, [item], [method])
+            if error is not None:
+                shard.fail(item.id, item.entry, [name], error)
+
+    def _tried(self, shard: _Shard, items: Sequence[_Item], methods: Sequence[Method]) -> Exception | None:
+        """Explain, and return what went wrong, which belongs to the examples: models and methods raise anything."""
+        try:
+            self._explain(shard, items, methods)
+        except Exception as error:  # noqa: BLE001
+            shard.again |= _of_memory(error)
+            return error
+        return None
+
+    def _read(self, shard: _Shard, example: int, entry: Entry) -> _Item | None:
+        try:
+            content = read_bytes(entry.file, entry.offset, entry.size)
+            if entry.content and content_hash(content) != entry.content:
+                raise ValueError("its bytes are no longer those of the manifest")
+            pixels = self.model.prepare(open_image(content, name=entry.path))[0]
+            label = self._class_of(entry.label)
+            if self.job.target == LABEL and label is None:
+                raise ValueError(f"target: the label {entry.label!r} is no class of the model")
+        except Exception as error:  # noqa: BLE001  whatever is wrong with a picture is recorded
+            shard.fail(example, entry, self.job.method_names, error)
+            return None
+        return _Item(example, entry, pixels, label)
+
+    def _class_of(self, label: str) -> int | None:
+        """By the model's labels; a number is itself; without labels the place in the order of the run's labels."""
+        if label in self.model.labels:
+            return self.model.labels.index(label)
+        if label.isdecimal():
+            return int(label)
+        known = () if self.model.labels else self.ledger.plan.labels
+        return known.index(label) if label in known else None
+
+    def _explain(self, shard: _Shard, items: Sequence[_Item], methods: Sequence[Method]) -> None:
+        """Rows of all items and methods, or none and what `explain` raises."""
+        target = [item.label for item in items] if self.job.target == LABEL else self.job.target
+        panel = explain(
+            self.model,
+            torch.cat([item.pixels for item in items]),
+            tuple(methods),
+            target=target,
+            baseline=self.job.baseline,
+            layer=self.job.layer,
+            seed=self.job.seed,
+            rows_per_pass=self.job.rows_per_pass,
+        )
+        names = dict(zip(self.job.methods, self.job.method_names, strict=True))
+        rows, spent = [], panel.forward_rows + panel.backward_rows
+        for method, a in zip(methods, panel.values(), strict=True):
+            findings, seconds = self._checked(method, a)
+            spent += sum(each.forward_rows + each.backward_rows for each in findings)
+            rows += [
+                self._row(item, i, a, names[method], findings, seconds / len(items)) for i, item in enumerate(items)
+            ]
+        shard.rows += rows
+        shard.model_rows += spent
+
+    def _checked(self, method: Method, a: Attribution) -> tuple[list[Finding], float]:
+        """The checks' findings, and the seconds that the maps and the checks took."""
+        if not self.job.checks:
+            return [], a.seconds
+        start = time.perf_counter()
+        with open_case(self.model, a, method, None, self.job.rows_per_pass) as case:
+            found = [measure(check, case) for check in self.job.checks]
+        return found, a.seconds + time.perf_counter() - start
+
+    def _row(
+        self, item: _Item, i: int, a: Attribution, method: str, findings: Sequence[Finding], seconds: float
+    ) -> Row:
+        named = dict(zip(self.job.check_names, findings, strict=True))
+        values, scale = stored(a, i, self.job.store)
+        facts = facts_of(a, i, self.model, item.label, named) | {"scale": scale}
+        return Row(item.id, method, item.entry, facts, values, seconds)
+
+
+def _of_memory(error: BaseException) -> bool:
+    """Whether another try, with more memory or in better health, may go well."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError | ChildProcessError) or "not enough memory" in str(
+        error
+    )
