@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
-torch.set_num_threads(2)
+# Two, so that results do not depend on the machine; one where others share its cores.
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 
 
 def _define_torchvision_operators() -> torch.library.Library | None:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import limelight as ll
+from limelight.lab.ranking import rank_on_scenes
 from limelight.lab.synthetic import Scenes, scenes, trained
 
 
@@ -97,3 +98,14 @@ def test_a_constant_map_wins_its_share_and_no_more(cnn: nn.Module, shown: Scenes
     game = ll.PointingGame()
     table = ll.evaluate(cnn, shown.x, "gradient", game, target=shown.y, mask=shown.mask)
     assert table["constant-map"]["pointing-game"].mean < 0.25 < table["gradient"]["pointing-game"].mean
+
+
+def test_every_method_is_ranked_on_the_scenes() -> None:
+    table = rank_on_scenes("cnn", 2, rows=64)
+    assert table.refused == {}
+    assert set(table) == {kind.kebab() for kind in ll.METHODS} | set(table.controls)
+    assert len(table.controls) == 3
+    for name, cells in table.items():
+        assert all(0 <= cell.mean <= 1 and cell.n == 2 for cell in cells.values()), name
+    ranks = {name: cells["relevance-rank"].mean for name, cells in table.items()}
+    assert ranks["integrated-gradients"] > max(ranks[name] for name in table.controls)
