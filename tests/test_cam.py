@@ -263,6 +263,28 @@ def test_score_cam_by_definition() -> None:
     assert a.forward_rows == 2 + 1 + 12
 
 
+def test_score_cam_of_the_channels_that_vary_most() -> None:
+    net, x = conv_net(), pictures(2)
+    small = nn.Sequential(net, nn.Identity())
+    a = ll.explain(small, x, ll.ScoreCAM(relu=False, most_channels=2), target=1, layer="0.body")
+    found: list[Tensor] = []
+    handle = net.body.register_forward_hook(lambda module, args, output: found.append(output.detach()))
+    net(x)
+    handle.remove()
+    (act,) = found
+    assert a.forward_rows == 2 + 1 + 2 * 2
+    for i in range(2):
+        chosen = act[i].flatten(1).var(1).argsort(descending=True)[:2]
+        masks = torch.stack([(act[i, k] - act[i, k].min()) / (act[i, k].max() - act[i, k].min()) for k in chosen])
+        with torch.no_grad():
+            weights = net(x[i] * masks[:, None])[:, 1].softmax(0)
+        torch.testing.assert_close(a.values[i, 0], torch.einsum("k,khw->hw", weights, act[i, chosen]))
+    every = ll.explain(small, x, ll.ScoreCAM(relu=False, most_channels=99), target=1, layer="0.body")
+    assert torch.equal(every.values, ll.explain(small, x, ll.ScoreCAM(relu=False), target=1, layer="0.body").values)
+    with pytest.raises(ValueError, match="most_channels=0: use 1 or more"):
+        ll.ScoreCAM(most_channels=0)
+
+
 def test_memory_of_score_cam_is_flat_in_the_number_of_channels() -> None:
     """Peak resident memory of 512 channels is within 10% of 32 channels', each in a process of its own."""
     script = """

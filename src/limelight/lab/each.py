@@ -25,6 +25,7 @@ from ..methods import (
     PatternAttribution,
     PatternNet,
     PermutationShap,
+    ScoreCAM,
     ShapleySampling,
     SmoothGrad,
     SmoothGradSquared,
@@ -39,13 +40,13 @@ from ..players import Grid
 def one_of_each(patterns: Patterns, side: int, rows: int) -> list[Method]:
     """Every method, for pictures `side` pixels wide, with about `rows` rows of the model for those that can choose.
 
-    Methods without a choice of rows keep their defaults. The games are played with 25 squares, or 64 where `rows`
-    allows a few orders of so many; ExactShapley, which runs every coalition, with 4, or 9 where `rows` allows 512.
+    Methods without a choice of rows keep their defaults. The games are played with 64 squares where `rows` is
+    512 or more, with 25 from 64, else with 9; ExactShapley, which runs every coalition, with 9 from 512, else with 4.
     Raises ValueError below 4 rows.
     """
     if rows < 4:
         raise ValueError(f"rows: {rows}; use 4 or more")
-    cells = 8 if rows >= 512 else 5
+    cells = 8 if rows >= 512 else 5 if rows >= 64 else 3
     squares, few = Grid(cells), Grid(3 if rows >= 512 else 2)
     path = IntegratedGradients(GaussLegendre(min(rows, 32)))
     samples = max(2, min(rows, 32) // 2 * 2)
@@ -64,6 +65,7 @@ def one_of_each(patterns: Patterns, side: int, rows: int) -> list[Method]:
         VarGrad: VarGrad(Gradient(), samples=samples),
         PatternNet: PatternNet(patterns=patterns),
         PatternAttribution: PatternAttribution(patterns=patterns),
+        ScoreCAM: ScoreCAM(most_channels=rows),
         Occlusion: Occlusion(window=max(1, side // 4), stride=max(1, side // 8)),
         FeatureAblation: FeatureAblation(players=squares),
         RISE: RISE(masks=rows),

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..layers import Linear
 from ..score import Activation, Score, sum_dtype
 from ..streams import Streams
-from .base import Estimate, Needs
+from .base import Estimate, Needs, require
 from .cam import ActivationMap, upsampled, weighted
 
 ROWS_OF_OUTPUTS = 1024  # outputs with one channel taken away that are held at once; no pass of the model is needed
@@ -90,13 +90,24 @@ class ScoreCAM(ForwardMap):
     $$w = \mathrm{softmax}_k f\big(x \odot n(\uparrow A_k)\big)$$
 
     with each channel upsampled to the input and stretched to [0, 1] by n; channels that are constant show nothing and
-    are left out. One model row a channel, made a pass at a time. [wang2020]
+    are left out. One model row a channel, made a pass at a time. `most_channels` keeps to the channels that vary most
+    over positions, and the softmax to them, for fewer rows: an approximation. [wang2020]
     """
+
+    most_channels: int | None = None
+
+    def __post_init__(self) -> None:
+        least = self.most_channels is None or self.most_channels >= 1
+        require(least, self, "most_channels", "1 or more, or None for every channel")
 
     def map(self, layer: Activation, score: Score, x: Tensor) -> Tensor:
         flat = layer.values.flatten(2)
         scores = torch.full(flat.shape[:2], -torch.inf, dtype=sum_dtype(x), device=x.device)
-        shown = (flat.amax(2) > flat.amin(2)).nonzero()
+        varies = flat.amax(2) > flat.amin(2)
+        if self.most_channels is not None and self.most_channels < flat.shape[1]:
+            most = flat.to(scores.dtype).var(2).topk(self.most_channels, dim=1).indices
+            varies &= torch.zeros_like(varies).scatter_(1, most, True)
+        shown = varies.nonzero()
         size = score.rows_per_pass
         for start in range(0, len(shown), size):
             example, channel = shown[start : start + size].unbind(1)
