@@ -12,7 +12,8 @@ from typing import Any
 from playwright.sync_api import sync_playwright
 
 IMAGES = Path(__file__).parent / "images"
-SIZE = {"width": 1280, "height": 900}
+WIDTH = 1280
+REPORT, PAGE = 1040, 1680  # heights: down to the first row of trust cards
 MINUTES = 5
 
 
@@ -22,20 +23,19 @@ def main() -> None:
         sys.exit("no chromium on this machine: apt-get install chromium")
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport=SIZE)
+        page = browser.new_page(viewport={"width": WIDTH, "height": REPORT})
         report(page)
         live(page)
         browser.close()
 
 
 def report(page: Any) -> None:
-    """The report of the demo, with the pointer on an eye."""
+    """The report of the demo."""
     with tempfile.TemporaryDirectory() as folder:
         limelight("explain", "demo", "-o", folder, "--no-progress")
         page.goto((Path(folder) / "demo.html").as_uri())
         page.wait_for_selector("figure[data-method=occlusion][data-drawn]")
-        page.locator("figure[data-method=grad-cam] canvas").first.hover(position={"x": 90, "y": 100})
-        shoot(page, "report")
+        shoot(page, "report", REPORT)
 
 
 def live(page: Any) -> None:
@@ -48,14 +48,18 @@ def live(page: Any) -> None:
             page.goto(next(word for word in line.split() if word.startswith("http")))
             page.click("#demo")
             page.get_by_text("done:").wait_for(timeout=60_000 * MINUTES)
-            shoot(page, "page")
+            shoot(page, "page", PAGE)
         finally:
             server.terminate()
 
 
-def shoot(page: Any, name: str) -> None:
+def shoot(page: Any, name: str, height: int) -> None:
+    """The top of the page, with the pointer on an eye."""
+    page.set_viewport_size({"width": WIDTH, "height": height})
+    page.evaluate("window.scrollTo(0, 0)")
+    page.locator("figure[data-method=gradient] canvas").first.hover(position={"x": 80, "y": 105})
     page.wait_for_timeout(200)
-    page.screenshot(path=IMAGES / f"{name}.jpg", type="jpeg", quality=88, full_page=True)
+    page.screenshot(path=IMAGES / f"{name}.jpg", type="jpeg", quality=88)
 
 
 def limelight(*arguments: str) -> None:

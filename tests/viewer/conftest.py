@@ -29,6 +29,12 @@ CLASSES = 6
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
+UNNAMED = """[...document.querySelectorAll('input, select, button, progress, canvas:not(.bar)')]
+    .filter((each) => !each.labels?.length && !each.ariaLabel && !each.textContent.trim())
+    .map((each) => each.outerHTML)"""
+"""Controls that a screen reader could only call by their kind."""
+
+
 class Small(nn.Module):
     """A convolutional network that counts its rows and can be made slow."""
 

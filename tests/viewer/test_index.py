@@ -94,6 +94,10 @@ def test_sorting_by_every_figure(pictures: Path, open_page: Open) -> None:
     assert [Path(each).name for each in names] == sorted((Path(each).name for each in names), key=str.lower)
     page.select_option("select", "gradient")
     assert not any("integrated" in each for each in page.locator("th:visible").all_inner_texts())
+    failed = page.locator("tbody td.bad").all_inner_texts()
+    assert failed and all(each.endswith(" FAIL") for each in failed), "not by its colour alone"
+    why = page.inner_text("tr.failed")
+    assert why.count("broken.png") == 1 and "not a picture" in why
     assert page.locator("tbody img").first.evaluate("(image) => image.naturalWidth") > 0
     assert watched.requests[0].startswith("file:") and all(each.startswith("data:") for each in watched.requests[1:])
     page.locator("tbody tr:not(.failed) a").first.click()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from PIL import Image
 from safetensors.torch import load
 
 import limelight as ll
+from limelight.models import ImageModel
 
-from .conftest import WORK, Server, Watched, png, small_model, until
+from .conftest import CLASSES, UNNAMED, WORK, Server, Small, Watched, png, small_model, until
 
 Open = Callable[..., Watched]
 NAME = "<img src=x onerror=alert(3)>.png"
@@ -29,6 +31,18 @@ def page(server: Server, open_page: Open) -> Any:
     page.wait_for_selector(".method")
     choose(page, CHEAP)
     return page
+
+
+class LongNames(Small):
+    """Whose layers are called what no phone has room for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_module("features_" * 12, self._modules.pop("layers"))
+
+    @property
+    def layers(self) -> Any:
+        return self._modules["features_" * 12]
 
 
 def choose(page: Any, wanted: tuple[str, ...]) -> None:
@@ -198,7 +212,7 @@ def test_refusals_are_words_on_the_page(server: Server, open_page: Open, tmp_pat
     path.write_bytes(b"<script>alert(1)</script>")
     watched.page.wait_for_selector(".method")
     watched.page.set_input_files("#files", str(path))
-    until(watched.page, lambda: "not a picture" in watched.page.inner_text("#status"))
+    until(watched.page, lambda: "not a picture" in watched.page.inner_text("#refusals"))
     # Chromium itself logs the answer's status, and that is all that there is.
     assert [each for each in watched.complaints if "status of 415" not in each] == []
     watched.complaints.clear()
@@ -214,18 +228,22 @@ def test_hostile_labels_and_names_stay_words(page: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_scrolls_one_way(server: Server, open_page: Open, tmp_path: Path, scheme: str) -> None:
-    page = open_page(server.url, width=360, height=700, color_scheme=scheme).page
+def test_a_phone_scrolls_one_way(serve: Callable[..., Server], open_page: Open, tmp_path: Path, scheme: str) -> None:
+    """Whatever the length of labels, names and layers."""
+    model = ImageModel(LongNames(), small_model().preprocessing, ("a label of so many words " * 9,) * CLASSES).eval()
+    page = open_page(serve(model).url, width=360, height=700, color_scheme=scheme).page
     page.wait_for_selector(".method")
     choose(page, CHEAP)
-    bring(page, tmp_path, 0)
-    done(page)
+    bring(page, tmp_path, 0, 1)
+    done(page, 4)
+    assert page.locator("select[name=layer] option").nth(1).inner_text().startswith("network.features_features_")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
 def test_by_keyboard_alone(page: Any, tmp_path: Path) -> None:
     bring(page, tmp_path, 0)
     done(page)
+    assert page.evaluate(UNNAMED) == []
     reached = set()
     for _ in range(150):
         page.keyboard.press("Tab")
@@ -233,3 +251,48 @@ def test_by_keyboard_alone(page: Any, tmp_path: Path) -> None:
             page.evaluate("document.activeElement.id || document.activeElement.name || document.activeElement.tagName")
         )
     assert {"files", "demo", "explain", "class", "baseline", "layer", "shift", "tests", "gradient", "CANVAS"} <= reached
+
+
+def test_each_pictures_prediction_stands_beside_the_brightness(page: Any, tmp_path: Path) -> None:
+    bring(page, tmp_path, 0, 1)
+    done(page, 4)
+    again(page, lambda: page.locator("input[name=shift]").fill("0.3"))
+    said = page.locator("#prediction p").all_inner_texts()
+    assert [each.split(": ")[0] for each in said] == [NAME, "1.png"]
+    assert all("the model now says" in each and "without the change" in each for each in said)
+    assert page.locator("input[name=shift]").get_attribute("aria-valuetext") == "+0.30"
+
+
+def test_maps_of_a_row_are_told_apart_when_taken(page: Any, tmp_path: Path) -> None:
+    bring(page, tmp_path, 1, 2)
+    done(page, 4)
+    taken = set()
+    for link in page.locator("figure[data-method=gradient] .links a").all():
+        with page.expect_download() as got:
+            link.click()
+        taken.add(got.value.suggested_filename)
+    assert len(taken) == 2 and all(each.endswith("gradient.safetensors") for each in taken)
+
+
+def test_the_page_stays_where_it_is_while_maps_are_made_again(page: Any, tmp_path: Path) -> None:
+    bring(page, tmp_path, 0, 1)
+    done(page, 4)
+    page.evaluate("window.scrollTo(0, document.body.scrollHeight - 1200)")
+    before = page.evaluate("window.scrollY")
+    assert before > 100
+    WORK.pause = 0.05
+    page.locator("input[name=shift]").evaluate("(e) => { e.value = 0.2; e.dispatchEvent(new Event('input')); }")
+    until(page, lambda: page.inner_text("#status").startswith("gradient"))
+    assert page.evaluate("window.scrollY") == before
+
+
+def test_methods_take_no_more_height_than_they_need(page: Any) -> None:
+    """Open settings of one method push down what stands below it, not what stands beside it."""
+    boxes = [each.bounding_box() for each in page.locator(".method").all()]
+    tops = {}
+    for box in boxes:
+        tops.setdefault(round(box["x"]), []).append((box["y"], box["height"]))
+    assert len(tops) >= 3
+    for column in tops.values():
+        for (top, height), (below, _) in pairwise(column):
+            assert abs(top + height - below) < 2

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import os
+import sys
 import time
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,26 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load
-from torch import Tensor
+from torch import Tensor, nn
 
-from limelight.show import Row, Tile, overlay, picture_of, report_fragment, scale_of, write_html, write_report
+import limelight as ll
+from limelight.show import (
+    Row,
+    Tile,
+    draw_figure,
+    overlay,
+    picture_of,
+    report_fragment,
+    scale_of,
+    write_html,
+    write_report,
+)
 from limelight.show.assets import MODULES, asset, viewer_script
 from limelight.show.card import Entry, Section
 from limelight.show.image import TILE_OPACITY
 from limelight.show.payload import PERCENTILES, half, map_payload
 
-from .conftest import HOSTILE, Watched, as_url
+from .conftest import HOSTILE, UNNAMED, Watched, as_url
 
 Open = Callable[..., Watched]
 
@@ -244,6 +257,15 @@ def test_every_control_is_reached_by_tab(tmp_path: Path, open_page: Open) -> Non
     } <= reached
 
 
+def test_every_control_has_a_name(tmp_path: Path, open_page: Open) -> None:
+    page = open_page(report(tmp_path)[0]).page
+    drawn(page, 5)
+    assert page.evaluate(UNNAMED) == []
+    slider = page.get_by_role("slider", name="colours end at percentile")
+    slider.press("End")
+    assert slider.get_attribute("aria-valuetext") == "100"
+
+
 def test_downloads_are_the_map(tmp_path: Path, open_page: Open) -> None:
     url, made = report(tmp_path)
     page = open_page(url).page
@@ -322,3 +344,125 @@ def test_two_notebook_cells_live_side_by_side(tmp_path: Path, open_page: Open) -
         for k in range(2)
     )
     assert first != second
+
+
+def test_a_sandboxed_notebook_shows_living_maps_and_without_script_still_ones(tmp_path: Path, open_page: Open) -> None:
+    """Notebooks put a cell's HTML into frames without an origin (Colab, VS Code), and run no script before the
+    notebook is trusted."""
+    made = ll.explain(nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 3)), torch.rand(1, 3, 8, 8), "gradient")
+    for place, sandbox in enumerate(("allow-scripts", "")):
+        path = tmp_path / f"notebook{place}.html"
+        frame = f'<iframe sandbox="{sandbox}" width=900 height=700 srcdoc="{escape(made._repr_html_())}"></iframe>'
+        path.write_text(f"<!doctype html><meta charset=utf-8><body>{frame}</body>", "utf-8")
+        watched = open_page(as_url(path))
+        frame = watched.page.frame_locator("iframe")
+        if sandbox:
+            frame.locator("figure[data-drawn]").wait_for()
+            assert float(frame.locator("figure[data-drawn]").get_attribute("data-limit")) > 0
+        else:
+            assert frame.locator("figure img").count() == 2
+            # Chromium's own words about the script that it was told not to run, and nothing else.
+            watched.complaints[:] = [each for each in watched.complaints if "is sandboxed" not in each]
+
+
+def test_the_pixel_under_the_pointer_is_marked_in_the_picture_and_every_map(tmp_path: Path, open_page: Open) -> None:
+    page = open_page(report(tmp_path)[0]).page
+    drawn(page, 5)
+    page.locator("figure[data-method=signed] canvas").first.focus()
+    page.keyboard.press("ArrowRight")
+    x, y = 24 + 1, 24
+    for frame in page.locator(".frame").all():
+        outer, mark = frame.bounding_box(), frame.locator(".mark").bounding_box()
+        assert mark["x"] + mark["width"] / 2 - outer["x"] == pytest.approx((x + 0.5) / 48 * outer["width"], abs=1.5)
+        assert mark["y"] + mark["height"] / 2 - outer["y"] == pytest.approx((y + 0.5) / 48 * outer["height"], abs=1.5)
+    assert page.locator(".frame").count() == 6
+    spoken = [each.get_attribute("aria-live") for each in page.locator(".readout").all()]
+    assert spoken == ["polite", *["off"] * 4], "only the map with the focus is read out"
+    page.keyboard.press("Escape")
+    assert not any(each.is_visible() for each in page.locator(".mark").all())
+
+
+def test_one_sign_of_a_map_that_has_none_of_it_says_so(tmp_path: Path, open_page: Open) -> None:
+    page = open_page(report(tmp_path)[0]).page
+    drawn(page, 5)
+    page.select_option("select[name=sign]", "negative")
+    page.wait_for_timeout(50)
+    assert page.inner_text("figure[data-method=unsigned] .clip") == "no negative value but zero"
+    page.select_option("select[name=sign]", "own")
+    page.select_option("select[name=share]", "all")
+    page.wait_for_timeout(50)
+    assert page.inner_text("figure[data-method=zero] .clip") == "no value but zero"
+    assert "all zero: nothing to show" in page.inner_text("figure[data-method=zero]")
+    assert "8.3% undefined (NaN)" in page.inner_text("figure[data-method=framed]")
+
+
+def test_rows_scroll_together(tmp_path: Path, open_page: Open) -> None:
+    path = tmp_path / "report.html"
+    rows = [Row(f"row {r}", picture(32), tuple(Tile(f"m{k}", (), noise(32, k)) for k in range(6))) for r in range(2)]
+    write_report(path, rows, "", "", [])
+    page = open_page(as_url(path), width=700).page
+    drawn(page, 12)
+    page.locator(".grid").evaluate("(grid) => { grid.scrollLeft = 5000; }")
+    lefts = [each.bounding_box()["x"] for each in page.locator("figure[data-method=m5]").all()]
+    assert lefts[0] == lefts[1] < 700
+    assert page.evaluate("document.documentElement.scrollWidth") <= 700
+    assert all(each.bounding_box()["x"] >= 0 for each in page.locator("h3.row").all()), "the labels stay in sight"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 3), (31, 500), (1024, 640)])
+def test_pictures_of_any_size(tmp_path: Path, open_page: Open, size: tuple[int, int]) -> None:
+    width, height = size
+    values = torch.linspace(-1, 1, width * height).view(height, width)
+    path = tmp_path / "report.html"
+    write_html(path, picture_of(torch.rand(3, height, width)), [Tile("map", (), values)], "", "", [])
+    page = open_page(as_url(path)).page
+    drawn(page, 1)
+    canvas = page.locator("figure canvas").first
+    box = canvas.bounding_box()
+    assert box["width"] / box["height"] == pytest.approx(width / height, rel=0.05)
+    assert canvas.evaluate("(canvas) => [canvas.width, canvas.height]") == [width, height]
+
+
+def test_words_that_turn_directions_stay_in_their_place(tmp_path: Path, open_page: Open) -> None:
+    turned = "\u202egnp\x07"
+    path = tmp_path / "report.html"
+    write_html(path, picture(32), [Tile(turned, (turned,), noise(32, 0))], turned, turned, [(turned, turned)])
+    still = path.read_text("utf-8")
+    assert "\u202e" not in still and "\x07" not in still
+    page = open_page(as_url(path)).page
+    drawn(page, 1)
+    assert "\u202e" not in page.inner_text("body") and page.inner_text("h2") == "\ufffdgnp\ufffd"
+
+
+def test_the_figure_has_the_panels_colours_and_numbers() -> None:
+    pytest.importorskip("matplotlib", reason="the extra 'plot' is not installed")
+    made = tiles(48)
+    figure = draw_figure(picture(48), made, "heading $x$", columns=3)
+    cells = [each for each in figure.axes if each.get_title(loc="left")]
+    assert [each.get_title(loc="left") for each in cells] == [
+        "picture",
+        "signed",
+        "(!) large",
+        "unsigned",
+        "zero",
+        "framed",
+    ]
+    for cell, tile in zip(cells[1:], made, strict=True):
+        shown = np.asarray(cell.images[0].get_array())
+        assert (shown == np.asarray(overlay(picture(48), tile.heatmap, tile.scale, TILE_OPACITY))).all()
+        bars = cell.child_axes
+        found = [] if tile.scale.empty else [each.get_text() for each in bars[0].get_xticklabels()]
+        assert found == ([] if tile.scale.empty else list(tile.scale.ticks))
+        caption = cell.texts[0].get_text().split("\n")
+        assert caption == [*([] if tile.scale.empty else [tile.scale.clip_note]), *tile.caption]
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    assert Image.open(buffer).size == (int(100 * (3 * 3.5 + 0.5)), figure.canvas.get_width_height()[1])
+    with pytest.raises(ValueError, match="columns"):
+        draw_figure(picture(48), made, columns=0)
+
+
+def test_the_figure_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"limelight\[plot\]"):
+        draw_figure(picture(48), ())

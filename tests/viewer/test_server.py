@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -307,6 +310,14 @@ class TestNames:
         with pytest.raises(Refused):
             read_method(name, fields)
 
+    def test_labels_that_utf_8_cannot_write(self, serve: Callable[..., Server]) -> None:
+        model = small_model()
+        model.labels = ("\ud800 and \x00", *model.labels[1:])
+        server = serve(model)
+        assert json.loads(server.ask("GET", "/api/form")[2])["labels"][0] == "\ud800 and \x00"
+        events = server.explain(pictures=[server.upload(png())], methods=GRADIENT, classes=[0])
+        assert names(events)[-1] == "done"
+
     def test_labels_travel_as_data(self, server: Server) -> None:
         status, headers, body = server.ask("GET", "/api/form")
         assert status == 200 and headers["content-type"] == "application/json"
@@ -334,6 +345,27 @@ class TestHosts:
 
     def test_a_page_elsewhere_may_not_even_look(self, server: Server) -> None:
         assert server.ask("GET", "/api/form", None, {"sec-fetch-site": "cross-site"})[0] == 403
+
+    def test_one_host_and_no_more(self, server: Server) -> None:
+        for head in (b"GET / HTTP/1.0\r\n\r\n", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\n\r\n"):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=10) as line:
+                line.sendall(head)
+                assert line.recv(1000).split()[1] in (b"400", b"403")
+
+    @pytest.mark.parametrize("verb", ["HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE", "POST"])
+    def test_other_verbs_are_refused_and_nothing_is_allowed_to_others(self, server: Server, verb: str) -> None:
+        asks = {"access-control-request-method": "POST", "access-control-request-headers": "content-type"}
+        for path in ("/", "/api/form", "/api/maps/x.safetensors", "/viewer/page.js"):
+            status, headers, _ = server.ask(verb, path, None, asks)
+            assert status == 405 and headers["x-content-type-options"] == "nosniff"
+            assert not [name for name in headers if name.startswith("access-control")]
+        assert server.ask("GET", "/api/explain")[0] == server.ask("GET", "/api/pictures")[0] == 405
+
+    def test_no_websockets(self, server: Server) -> None:
+        upgrade = {"upgrade": "websocket", "connection": "Upgrade", "sec-websocket-version": "13"}
+        upgrade["sec-websocket-key"] = "AAAAAAAAAAAAAAAAAAAAAA=="
+        assert server.ask("GET", "/api/nothing", None, upgrade)[0] in (403, 404, 500)
+        alive(server)
 
     def test_every_answer_forbids_what_the_page_does_not_need(self, server: Server) -> None:
         for path in ("/", "/viewer/page.js", "/api/form", "/nothing"):
@@ -454,6 +486,56 @@ class TestWork:
         WORK.pause = 0.0
         assert names(server.explain(pictures=[picture], methods=GRADIENT))[-1] == "done"
 
+    def test_more_maps_than_are_kept_are_refused(self, serve: Callable[..., Server]) -> None:
+        """Else the first would be gone before the last is made, and its download with it."""
+        server = serve(maps=5)
+        question = {"pictures": [server.upload(png())], "methods": [*GRADIENT, {"name": "grad-cam"}]}
+        ((event, data),) = server.explain(**question, classes=[0, 1, 2])
+        assert (event, data["status"]) == ("refused", 422) and "6 maps; the server keeps 5" in data["detail"]
+        events = server.explain(**question, classes=[0, 1], tests=False)
+        urls = [data["map"]["url"] for name, data in events if name == "map"]
+        assert [server.ask("GET", url)[0] for url in urls] == [200] * 4
+
+    def test_who_waits_too_long_is_told(self, serve: Callable[..., Server]) -> None:
+        """Two work for the whole of their time; the third leaves when it has waited as long as one may work."""
+        server = serve(workers=1, waiting=2, seconds=1.5)
+        picture = server.upload(png())
+        WORK.pause = 0.05
+        long = {"pictures": [picture], "methods": [{"name": "smooth-grad", "fields": {"samples": "2000"}}]}
+        with ThreadPoolExecutor(3) as people:
+            first = people.submit(lambda: server.explain(**long))
+            time.sleep(0.2)
+            second = people.submit(lambda: server.explain(**long))
+            time.sleep(0.2)
+            third = people.submit(lambda: server.explain(pictures=[picture], methods=GRADIENT, tests=False))
+            assert [each.result()[-1][0] for each in (first, second)] == ["stopped"] * 2
+            assert third.result() == [
+                ("queued", {"before": 2}),
+                ("stopped", {"message": "waited too long for its turn; try again"}),
+            ]
+        WORK.pause = 0.0
+        assert names(server.explain(pictures=[picture], methods=GRADIENT))[-1] == "done"
+
+    def test_a_fault_of_ours_is_told_and_frees_the_place(
+        self, serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told: list[Any] = []
+        monkeypatch.setattr("threading.excepthook", told.append)  # what prints the traceback
+        server = serve(workers=1, waiting=0)
+        picture = server.upload(png())
+
+        def broken(*args: Any, **options: Any) -> None:
+            raise KeyError("a fault")
+
+        with monkeypatch.context() as patched:
+            patched.setattr("limelight.apps.serving_work.explain", broken)
+            assert server.explain(pictures=[picture], methods=GRADIENT)[-1] == (
+                "stopped",
+                {"message": "limelight failed; its server's standard error says how"},
+            )
+        assert [str(each.exc_value) for each in told] == ["'a fault'"]
+        assert names(server.explain(pictures=[picture], methods=GRADIENT))[-1] == "done"
+
     def test_old_pictures_and_maps_make_room(self, serve: Callable[..., Server]) -> None:
         server = serve(pictures=3, maps=2)
         ids = [server.upload(png(seed)) for seed in range(4)]
@@ -475,3 +557,34 @@ def test_the_command_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     result = CliRunner().invoke(app, ["serve"])
     assert result.exit_code == 1 and "limelight[app]" in result.stderr
+
+
+def serving(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "limelight", "serve", "--model", "tests.viewer.conftest:small_model", *arguments]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_port_that_is_taken_is_one_line(server: Server) -> None:
+    with serving("--port", str(server.port)) as command:
+        out, err = command.communicate(timeout=60)
+    assert command.returncode == 1 and not out
+    assert err.count("\n") == 1 and f"--port {server.port}: Address already in use" in err and "0 for a free one" in err
+
+
+def test_an_interrupt_ends_the_command_at_once_in_the_middle_of_work() -> None:
+    with serving("--port", "0") as command:
+        assert command.stderr is not None
+        line = command.stderr.readline()
+        server = Server(int(line.split(":")[3].split()[0]), None)
+        picture = server.upload(png())
+        long = {"name": "smooth-grad", "fields": {"samples": "5000", "inner": "IntegratedGradients(Midpoint(3))"}}
+        with ThreadPoolExecutor(1) as people:
+            answer = people.submit(lambda: server.explain(pictures=[picture], methods=[long]))
+            time.sleep(0.5)
+            began = time.monotonic()
+            command.send_signal(signal.SIGINT)
+            command.wait(20)
+            took = time.monotonic() - began
+            last = answer.result()[-1]
+        assert command.returncode == 130 and took < 5, (command.returncode, took)
+        assert last == ("stopped", {"message": "cancelled"})

@@ -11,7 +11,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from html import escape
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote
@@ -22,6 +21,7 @@ from limelight.apps.explaining import Explained, Explanation
 from limelight.checks import Finding
 from limelight.show import picture_of
 from limelight.show.assets import asset
+from limelight.show.words import words
 
 INDEX = "index"
 """The stem that the index takes, so that no picture may."""
@@ -46,9 +46,8 @@ class Index:
         self.done += 1
 
     def fail(self, name: str, reason: str) -> None:
-        self._lines.write(
-            f'<tr class="failed"><td></td><td>{_text(name)}</td><td colspan="99">{_text(reason)}</td></tr>\n'
-        )
+        why = _text(reason.removeprefix(f"{name}: "))
+        self._lines.write(f'<tr class="failed"><td></td><td>{_text(name)}</td><td colspan="99">{why}</td></tr>\n')
         self.failed += 1
 
 
@@ -81,9 +80,9 @@ def _write(path: Path, index: Index, lines: IO[str]) -> None:
 def _opening(index: Index) -> str:
     digest = base64.b64encode(hashlib.sha256(asset("index.js").encode()).digest()).decode()
     methods = dict.fromkeys(method for method, _ in index.columns)
-    options = "".join(f"<option>{escape(each)}</option>" for each in methods)
+    options = "".join(f"<option>{words(each)}</option>" for each in methods)
     heads = "".join(
-        f'<th data-method="{escape(method)}"><button type="button">{escape(method)}<br>{escape(check)}</button></th>'
+        f'<th data-method="{words(method)}"><button type="button">{words(method)}<br>{words(check)}</button></th>'
         for method, check in index.columns
     )
     failed = f", {index.failed} failed" if index.failed else ""
@@ -105,12 +104,12 @@ def _opening(index: Index) -> str:
 
 def _line(done: Explained, explanation: Explanation, stem: str) -> str:
     target = explanation.target
-    link = escape(quote(f"{stem}.html"))
+    link = quote(f"{stem}.html")
     thumbnail = _thumbnail(picture_of(explanation.panel[0].inputs[0]))
     probability = "-" if math.isnan(target.probability) else f"{target.probability:.1%}"
     cells = "".join(_cell(each) for found in explanation.tests.values() for each in found)
     return (
-        f'<tr><td><a href="{link}"><img alt="" src="{thumbnail}"></a></td>'
+        f'<tr><td><a href="{link}" tabindex="-1" aria-hidden="true"><img alt="" src="{thumbnail}"></a></td>'
         f'<td data-value="{_text(done.name)}"><a href="{link}">{_text(done.name)}</a></td>'
         f'<td data-value="{_text(target.named)}">{_text(target.named)}</td>'
         f'<td data-number="{_number(target.probability)}">{probability}</td>{cells}</tr>\n'
@@ -120,8 +119,8 @@ def _line(done: Explained, explanation: Explanation, stem: str) -> str:
 def _cell(finding: Finding) -> str:
     if math.isnan(finding.mean):
         return f'<td data-number="" title="{_text(finding.reason)}">-</td>'
-    kind = {True: "good", False: "bad", None: ""}[finding.passed]
-    return f'<td class="{kind}" data-number="{_number(finding.mean)}">{finding.mean:.3g}</td>'
+    kind, mark = {True: ("good", ""), False: ("bad", " FAIL"), None: ("", "")}[finding.passed]
+    return f'<td class="{kind}" data-number="{_number(finding.mean)}">{finding.mean:.3g}{mark}</td>'
 
 
 def _number(value: float) -> str:
@@ -129,7 +128,7 @@ def _number(value: float) -> str:
 
 
 def _text(text: str) -> str:
-    return escape(text).replace("\n", " ")
+    return words(text).replace("\n", " ")
 
 
 def _thumbnail(picture: Image.Image) -> str:

@@ -22,7 +22,7 @@ import torch
 import uvicorn
 from anyio import to_thread
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
@@ -63,7 +63,7 @@ class Limits:
     rows: int = 20_000
     seconds: float = 300.0
     pictures: int = 64  # kept; a request is about at most 4
-    maps: int = 128  # kept
+    maps: int = 128  # kept, and made for one request
 
 
 class MethodAsked(BaseModel):
@@ -168,6 +168,10 @@ class Service:
             raise Refused(
                 f"{rows:,} model rows; one request may use {self.limits.rows:,}: fewer samples, steps or maps"
             )
+        if question.maps > self.limits.maps:  # the first would be gone before the last is made
+            raise Refused(
+                f"{question.maps} maps; the server keeps {self.limits.maps}: fewer pictures, classes or methods"
+            )
         return question
 
 
@@ -197,7 +201,7 @@ def create_app(model: ImageModel, limits: Limits = Limits()) -> FastAPI:
 
     @app.get("/api/form")
     async def form() -> Response:
-        return JSONResponse(service.form())
+        return _json(service.form())
 
     @app.post("/api/pictures")
     async def add_picture(request: Request) -> Response:
@@ -205,7 +209,7 @@ def create_app(model: ImageModel, limits: Limits = Limits()) -> FastAPI:
         async with service.uploading():
             body = await read_body(request, limits.body)
             try:
-                return JSONResponse(await to_thread.run_sync(service.decode, body))
+                return _json(await to_thread.run_sync(service.decode, body))
             except ImageError as error:
                 raise HTTPException(415, str(error)) from error
 
@@ -213,7 +217,7 @@ def create_app(model: ImageModel, limits: Limits = Limits()) -> FastAPI:
     async def add_demo() -> Response:
         async with service.uploading():
             try:
-                return JSONResponse(await to_thread.run_sync(lambda: service.keep(demo_image())))
+                return _json(await to_thread.run_sync(lambda: service.keep(demo_image())))
             except ModelError as error:
                 raise HTTPException(404, str(error)) from error
 
@@ -279,6 +283,11 @@ async def _events(job: Job, before: int) -> AsyncIterator[bytes]:
 
 def _event(name: Literal["queued", "stopped"] | str, data: Mapping[str, Any]) -> bytes:
     return f"event: {name}\ndata: {json.dumps(data, allow_nan=False)}\n\n".encode()
+
+
+def _json(document: Mapping[str, Any]) -> Response:
+    """ASCII, since a label may hold what UTF-8 can't (lone surrogates)."""
+    return Response(json.dumps(document, allow_nan=False), media_type="application/json")
 
 
 def _require_type(request: Request, *types: str) -> None:

@@ -69,10 +69,19 @@ class Question:
     seed: int
     tests: bool
 
+    @property
+    def questions(self) -> int:
+        """Rows of the grid: pictures times classes."""
+        return len(self.pixels) * max(len(self.classes), 1)
+
+    @property
+    def maps(self) -> int:
+        return self.questions * len(self.methods)
+
     def rows(self, side: int) -> int:
         """Model rows that this will cost at least: what can be known before it runs."""
         each = [method.rows(torch.Size((3, side, side))) or 0 for method in self.methods]
-        return len(self.pixels) * max(len(self.classes), 1) * sum(each)
+        return self.questions * sum(each)
 
 
 def answer(model: ImageModel, question: Question, maps: Store[Attribution], job: Job) -> None:

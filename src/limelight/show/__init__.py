@@ -1,6 +1,7 @@
 """Maps made visible: colour scales, pictures and pages from tensors, PIL images and strings alone."""
 
 from .colour import Scale, colourise, scale_of
+from .figure import draw_figure
 from .html import html_fragment, report_fragment, write_html, write_report
 from .image import Tile, colour_bar, draw_grid, draw_panel, draw_tile, overlay, picture_of, save_png
 from .payload import Row, map_payload, picture_payload, section_payload, viewer_payload
@@ -11,6 +12,7 @@ __all__ = [
     "Tile",
     "colour_bar",
     "colourise",
+    "draw_figure",
     "draw_grid",
     "draw_panel",
     "draw_tile",

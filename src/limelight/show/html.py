@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Sequence
-from html import escape
 
 import torch
 from PIL import Image
@@ -15,6 +14,7 @@ from .assets import asset, script_hash, viewer_script
 from .colour import Scale, colourise
 from .image import TILE_OPACITY, Tile, fit, overlay, png_bytes
 from .payload import Row, as_text, viewer_payload
+from .words import words
 
 _SIDE = 224  # pixels of a still picture's longer side; the viewer draws its own
 
@@ -34,16 +34,25 @@ def write_html(
 
 
 def write_report(
-    path: str | os.PathLike[str], rows: Sequence[Row], heading: str, footer: str, facts: Sequence[tuple[str, str]]
+    path: str | os.PathLike[str],
+    rows: Sequence[Row],
+    heading: str,
+    footer: str,
+    facts: Sequence[tuple[str, str]],
+    before: str = "",
 ) -> None:
-    """Write a page of several rows that opens from disk, asks for nothing and runs no script but the viewer's."""
+    """Write a page of several rows that opens from disk, asks for nothing and runs no script but the viewer's.
+
+    `before` is HTML of the caller's, put above the maps as it is: nothing that came from elsewhere may stand in it
+    unescaped.
+    """
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data: blob:; '
         f"style-src 'unsafe-inline'; script-src {script_hash()}; base-uri 'none'; form-action 'none'\">\n"
-        f"<title>{escape(heading)}</title><style>{_PAGE_STYLE}</style></head>\n"
-        f"<body>{report_fragment(rows, heading, footer, facts)}</body></html>\n"
+        f"<title>{words(heading)}</title><style>{_PAGE_STYLE}</style></head>\n"
+        f"<body>{before}{report_fragment(rows, heading, footer, facts)}</body></html>\n"
     )
     # A file's name may hold bytes that are no text (surrogates); they become question marks.
     write_whole(path, page.encode("utf-8", errors="replace"))
@@ -62,13 +71,13 @@ def html_fragment(
 
 def report_fragment(rows: Sequence[Row], heading: str, footer: str, facts: Sequence[tuple[str, str]]) -> str:
     """Still maps, the data and the viewer that puts living ones in their place, where script may run."""
-    pairs = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts)
+    pairs = "".join(f"<dt>{words(name)}</dt><dd>{words(value)}</dd>" for name, value in facts)
     data = as_text(viewer_payload(rows, heading, footer, facts))
     return (
-        f'<div class="limelight" data-waiting><style>{asset("viewer.css")}</style><h2>{escape(heading)}</h2>\n'
+        f'<div class="limelight" data-waiting><style>{asset("viewer.css")}</style><h2>{words(heading)}</h2>\n'
         + "".join(map(_section, rows))
         + (f"<dl>{pairs}</dl>\n" if pairs else "")
-        + (f"<footer>{escape(footer)}</footer>\n" if footer else "")
+        + (f"<footer>{words(footer)}</footer>\n" if footer else "")
         + f'<script type="application/json">{data}</script></div>\n'
         + f'<script type="module">{viewer_script()}</script>'
     )
@@ -79,22 +88,22 @@ def _section(row: Row) -> str:
     size = f"{picture.width} × {picture.height} pixels"
     cells = [f"<figure>{_image(picture.convert('RGB'), 'picture')}<h3>picture</h3><p>{size}</p></figure>"]
     cells += [_figure(picture, tile) for tile in row.tiles]
-    title = f'<h3 class="row">{escape(row.label)}</h3>' if row.label else ""
+    title = f'<h3 class="row">{words(row.label)}</h3>' if row.label else ""
     return f'<section>{title}<div class="panel">{"".join(cells)}</div></section>\n'
 
 
 def _figure(picture: Image.Image, tile: Tile) -> str:
     scale = tile.scale
-    lines = "".join(f"<p>{escape(line)}</p>" for line in tile.caption)
+    lines = "".join(f"<p>{words(line)}</p>" for line in tile.caption)
     opening = '<figure class="warning">' if tile.warning else "<figure>"
     mark = "⚠ " if tile.warning else ""
     image = _image(overlay(picture, tile.heatmap, scale, TILE_OPACITY), tile.title)
-    return f"{opening}{image}{_bar(scale)}<h3>{mark}{escape(tile.title)}</h3>{lines}{_card(tile)}</figure>\n"
+    return f"{opening}{image}{_bar(scale)}<h3>{mark}{words(tile.title)}</h3>{lines}{_card(tile)}</figure>\n"
 
 
 def _card(tile: Tile) -> str:
     entries = [entry for section in tile.sections for entry in section.entries]
-    return "".join(f"<p>{escape(' '.join((e.mark, e.name, e.figure, e.words)))}</p>" for e in entries)
+    return "".join(f"<p>{words(' '.join((e.mark, e.name, e.figure, e.words)))}</p>" for e in entries)
 
 
 def _bar(scale: Scale) -> str:
@@ -109,6 +118,6 @@ def _bar(scale: Scale) -> str:
     )
 
 
-def _image(image: Image.Image, words: str) -> str:
+def _image(image: Image.Image, alt: str) -> str:
     data = base64.b64encode(png_bytes(fit(image, _SIDE))).decode("ascii")
-    return f'<img alt="{escape(words)}" src="data:image/png;base64,{data}">'
+    return f'<img alt="{words(alt)}" src="data:image/png;base64,{data}">'

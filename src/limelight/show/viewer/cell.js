@@ -1,6 +1,7 @@
 // One map over its picture: canvas, colour bar, caption, value under the pointer, trust card, downloads.
+// `point` tells all maps of the row where the reader looks, `label` is the row's.
 import { anchorsOf, colourAt, greyOf, paint, SIGNS } from "./colours.js";
-import { button, element } from "./elements.js";
+import { button, element, framed } from "./elements.js";
 import { decodeHalf, download, fileName, percent, safetensors, threeDigits } from "./numbers.js";
 
 const MARKS = { pass: "good", above: "good", FAIL: "bad", "NOT ABOVE": "bad" };
@@ -20,11 +21,14 @@ export function cardOf(sections) {
   return element("details", { className: "card", open: true }, element("summary", {}, title), ...lines);
 }
 
-export function mapCell(map, source, { point, tables }) {
+export function mapCell(map, source, { point, tables, label }) {
   const [height, width] = map.shape;
   const values = decodeHalf(map.values, map.scale);
-  const canvas = element("canvas", { width, height, tabIndex: 0, role: "img", "aria-label": `map of ${map.title}; arrow keys read its values` });
-  const readout = element("output", { className: "readout", "aria-live": "polite" });
+  // An application, so that a screen reader hands the arrow keys on.
+  const canvas = element("canvas", { width, height, tabIndex: 0, role: "application", "aria-roledescription": "map", "aria-label": `map of ${map.title}; arrow keys read its values` });
+  const framedCanvas = framed(canvas, width, height);
+  const readout = element("output", { className: "readout", "aria-live": "off" });
+  const name = fileName(label ? `${label} - ${map.title}` : map.title);
   const bar = element("canvas", { className: "bar", width: 256, height: 1, "aria-hidden": "true" });
   const ticks = element("div", { className: "ticks" });
   const clipped = element("p", { className: "clip" });
@@ -32,16 +36,16 @@ export function mapCell(map, source, { point, tables }) {
   const links = element(
     "p",
     { className: "links" },
-    button("PNG", () => canvas.toBlob((blob) => download(blob, `${fileName(map.title)}.png`))),
+    button("PNG", () => canvas.toBlob((blob) => download(blob, `${name}.png`))),
     " ",
     map.url
-      ? element("a", { href: map.url, download: `${fileName(map.title)}.safetensors` }, "safetensors")
-      : button("safetensors", () => download(safetensors("heatmap", map.shape, values, { method: map.title }), `${fileName(map.title)}.safetensors`)),
+      ? element("a", { href: map.url, download: `${name}.safetensors` }, "safetensors")
+      : button("safetensors", () => download(safetensors("heatmap", map.shape, values, { method: map.title }), `${name}.safetensors`)),
   );
   const figure = element(
     "figure",
     { className: map.warning ? "warning" : "", dataset: { method: map.title } },
-    canvas,
+    framedCanvas.frame,
     readout,
     bar,
     ticks,
@@ -51,7 +55,6 @@ export function mapCell(map, source, { point, tables }) {
     map.sections.length ? cardOf(map.sections) : null,
     links,
   );
-  if (width < 160) canvas.classList.add("coarse");
 
   let at = null;
   const place = (event) => {
@@ -61,7 +64,10 @@ export function mapCell(map, source, { point, tables }) {
   };
   canvas.addEventListener("pointermove", (event) => point(place(event)));
   canvas.addEventListener("pointerdown", (event) => point(place(event)));
-  canvas.addEventListener("pointerleave", () => point(null));
+  canvas.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && point(null)); // a finger's value stays
+  // All maps of the row show their values; only the one with the focus is read out.
+  canvas.addEventListener("focus", () => readout.setAttribute("aria-live", "polite"));
+  canvas.addEventListener("blur", () => readout.setAttribute("aria-live", "off"));
   canvas.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
     if (event.key === "Escape") point(null);
@@ -110,8 +116,9 @@ export function mapCell(map, source, { point, tables }) {
     const own = map.limits.find(([each]) => each === look.percentile);
     const exact = own && own[1] === limit && (sign === "signed" || sign === "absolute");
     const finite = values.filter(Number.isFinite);
-    const share = exact ? own[2] : finite.filter((value) => Math.abs(SIGNS[sign](value)) > limit).length / finite.length;
-    clipped.textContent = `${percent(share)} clipped`;
+    const shown = finite.map(SIGNS[sign]);
+    const share = exact ? own[2] : shown.filter((value) => Math.abs(value) > limit).length / finite.length;
+    clipped.textContent = shown.some((value) => value !== 0) ? `${percent(share)} clipped` : `no ${sign === "signed" || sign === "absolute" ? "" : `${sign} `}value but zero`;
   }
 
   return {
@@ -120,6 +127,7 @@ export function mapCell(map, source, { point, tables }) {
     draw: (look, limit) => ready.then(() => render(look, limit)),
     point(place) {
       at = place;
+      framedCanvas.point(place);
       readout.textContent = place ? `x ${place[0]}, y ${place[1]}: ${threeDigits(values[place[1] * width + place[0]])}` : "";
     },
     setCard(sections) {

@@ -1,12 +1,15 @@
 // The question's form, built from what the server says can be asked.
 import { button, choice, element, slider } from "./elements.js";
 
+const MOST_CLASSES = 8;
+const MOST_NAMED = 6;
+
 function field({ name, kind, options, optional, whole, default: value }) {
   let input;
   if (kind === "switch") input = element("input", { type: "checkbox", checked: value === "True" });
   else if (kind === "choice") input = element("select", {}, ...options.map((each) => element("option", {}, each)));
-  else if (kind === "number") input = element("input", { type: "number", step: whole ? "1" : "any", placeholder: optional ? "none" : "" });
-  else input = element("input", { type: "text", maxLength: 300, spellcheck: false });
+  else if (kind === "number") input = element("input", { type: "number", step: whole ? "1" : "any", placeholder: optional ? "none" : value });
+  else input = element("input", { type: "text", maxLength: 300, spellcheck: false, placeholder: value });
   if (kind !== "switch") input.value = value === "None" ? "" : value;
   input.name = name;
   const read = () => (kind === "switch" ? (input.checked ? "True" : "False") : input.value.trim() || (optional || value === "None" ? "None" : value));
@@ -18,47 +21,46 @@ function method(form, settings) {
   const fields = form.fields.map(field);
   for (const each of fields) if (settings && each.name in settings) each.write(settings[each.name]);
   const tick = element("input", { type: "checkbox", name: form.name, checked: settings !== undefined });
-  const box = element("div", { className: "fields", hidden: !tick.checked }, element("small", {}, form.summary), ...fields.map((each) => each.shown));
-  tick.addEventListener("change", () => (box.hidden = !tick.checked));
+  // Disabled while hidden: what stands in it then is not asked, and need not be valid.
+  const box = element("fieldset", { className: "fields", "aria-label": form.name, hidden: !tick.checked, disabled: !tick.checked }, element("small", {}, form.summary), ...fields.map((each) => each.shown));
+  tick.addEventListener("change", () => (box.hidden = box.disabled = !tick.checked));
   const shown = element("div", { className: "method" }, element("label", { className: "tick", title: form.summary }, tick, ` ${form.name}`), box);
   const asked = () => ({ name: form.name, fields: Object.fromEntries(fields.map((each) => [each.name, each.read()])) });
   return { chosen: () => tick.checked, asked, shown };
 }
 
-// Fills the form; `changed` is called where the maps should be made again at once.
-export function buildForm(server, changed) {
+// The classes that words mean: a number, else whole labels, else labels with these words in them, else with these
+// letters; as the command line reads them.
+export function classesOf(words, labels) {
+  const sought = words.trim().toLowerCase();
+  if (!sought) return [];
+  const number = /^(\d+)(?: (.*))?$/.exec(sought);
+  if (number && (number[2] === undefined || labels[number[1]]?.toLowerCase() === number[2])) {
+    return !labels.length || Number(number[1]) < labels.length ? [Number(number[1])] : [];
+  }
+  const whole = new RegExp(`(?<![\\p{L}\\p{N}_])${sought.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}(?![\\p{L}\\p{N}_])`, "u");
+  for (const fits of [
+    (label) => label === sought || label.split(",").some((part) => part.trim() === sought),
+    (label) => whole.test(label),
+    (label) => label.includes(sought),
+  ]) {
+    const found = labels.flatMap((label, at) => (fits(label.toLowerCase()) ? [at] : []));
+    if (found.length) return found;
+  }
+  return [];
+}
+
+// Fills the form; `changed` is called where the maps should be made again at once, `say` tells what could not be done.
+export function buildForm(server, changed, say) {
   const find = (id) => document.getElementById(id);
   const methods = server.methods.map((each) => method(each, server.chosen[each.name]));
   find("methods").replaceChildren(...methods.map((each) => each.shown));
 
   const state = { classes: [], baseline: "black", layer: "", shift: 0, tests: true };
-  const top = element("div", { className: "top" });
-  const search = element("input", { type: "search", name: "class", placeholder: "a label or a number" });
-  search.setAttribute("list", "labels");
-  const labels = element("datalist", { id: "labels" }, ...server.labels.map((label, at) => element("option", { value: `${at} ${label}` })));
-  let seen = [];
-  const toggle = (index) => {
-    state.classes = state.classes.includes(index) ? state.classes.filter((each) => each !== index) : [...state.classes, index].slice(-8);
-    showTop();
-    changed();
-  };
-  const showTop = () => {
-    const more = state.classes.filter((index) => !seen.some((each) => each.class === index)).map((index) => ({ class: index, label: `${server.labels[index] ?? "class"} (${index})`, probability: null }));
-    const text = ({ label, probability }) => (probability === null ? label : `${label} ${(100 * probability).toFixed(1)}%`);
-    top.replaceChildren(...[...seen, ...more].map((each) => button(text(each), () => toggle(each.class), { "aria-pressed": String(state.classes.includes(each.class)) })));
-  };
-  search.addEventListener("change", () => {
-    const words = search.value.trim().toLowerCase();
-    const number = /^\d+/.exec(words);
-    const index = number ? Number(number[0]) : server.labels.findIndex((label) => label.toLowerCase().includes(words));
-    if (!words || index < 0) return;
-    search.value = "";
-    if (!state.classes.includes(index)) toggle(index);
-  });
-  find("classes").append(top, element("label", {}, element("span", {}, "search all classes (none chosen: the model's first)"), search), labels);
+  const classes = classPicker(server.labels, state, changed, say);
+  find("classes").append(...classes.shown);
 
-  const number = element("input", { type: "number", name: "baseline-number", step: "any", min: -1, max: 2, placeholder: "or a number, 0 to 1" });
-  number.setAttribute("aria-label", "baseline as a number");
+  const number = element("input", { type: "number", name: "baseline-number", step: "any", min: -1, max: 2, placeholder: "or a number, 0 to 1", "aria-label": "baseline as a number" });
   number.addEventListener("change", changed);
   const layers = [["", server.layer ? `chosen for you (${server.layer})` : "chosen for you"], ...server.layers.map((each) => [each.name, `${each.name}  ${each.grid}`])];
   const tests = element("input", { type: "checkbox", name: "tests", checked: true });
@@ -87,11 +89,59 @@ export function buildForm(server, changed) {
 
   return {
     asked: () => ({ methods: methods.filter((each) => each.chosen()).map((each) => each.asked()), classes: state.classes, baseline: number.value || state.baseline, layer: state.layer, shift: state.shift, tests: tests.checked }),
-    predicted({ top: found, plain }) {
-      seen = found;
-      showTop();
-      const words = (each) => (each ? `${each.label}${each.probability === null ? "" : ` ${(100 * each.probability).toFixed(1)}%`}` : "");
-      said.textContent = plain ? `the model now says ${words(found[0])}; without the change ${words(plain[0])}` : `the model says ${words(found[0])}`;
+    // What the model says of a picture, brightened and plain; the class picker offers the first picture's.
+    predicted({ picture, top, plain: before }, about) {
+      if (picture === 0) {
+        said.replaceChildren();
+        classes.offer(top);
+      }
+      const words = (each) => named(each.label, each.probability);
+      said.append(element("p", {}, about(before ? `the model now says ${words(top[0])}; without the change ${words(before[0])}` : `the model says ${words(top[0])}`)));
     },
   };
+}
+
+function named(label, probability) {
+  return probability === null ? label : `${label} ${(100 * probability).toFixed(1)}%`;
+}
+
+// Buttons for the classes the model thinks of first and those that were searched for; pressed ones are explained.
+function classPicker(labels, state, changed, say) {
+  const top = element("div", { className: "top", role: "group", "aria-label": "classes to explain" });
+  const search = element("input", { type: "search", name: "class", placeholder: "a label or a number" });
+  search.setAttribute("list", "labels");
+  const list = element("datalist", { id: "labels" }, ...labels.map((label, at) => element("option", { value: `${at} ${label}` })));
+  let seen = [];
+  const toggle = (index) => {
+    const others = state.classes.filter((each) => each !== index);
+    if (others.length === state.classes.length && others.length >= MOST_CLASSES) return say(`${MOST_CLASSES} classes at once are the most`, true);
+    state.classes = others.length < state.classes.length ? others : [...others, index];
+    show();
+    changed();
+  };
+  const show = () => {
+    const more = state.classes.filter((index) => !seen.some((each) => each.class === index)).map((index) => ({ class: index, label: `${labels[index] ?? "class"} (${index})`, probability: null }));
+    const focused = [...top.children].indexOf(document.activeElement);
+    top.replaceChildren(...[...seen, ...more].map((each) => button(named(each.label, each.probability), () => toggle(each.class), { "aria-pressed": String(state.classes.includes(each.class)) })));
+    if (focused >= 0) top.children[Math.min(focused, top.children.length - 1)]?.focus(); // new buttons, same place
+  };
+  search.addEventListener("change", () => {
+    if (!search.value.trim()) return;
+    const found = classesOf(search.value, labels);
+    if (found.length === 1) {
+      search.value = "";
+      if (!state.classes.includes(found[0])) toggle(found[0]);
+    } else if (found.length) {
+      const some = found.slice(0, MOST_NAMED).map((index) => `${index} ${labels[index]}`).join(", ");
+      say(`${found.length} classes fit “${search.value}”; give a number: ${some}${found.length > MOST_NAMED ? ", …" : ""}`, true);
+    } else {
+      say(`no class fits “${search.value}”; ${labels.length ? `numbers run to ${labels.length - 1}` : "the model has no labels, so give a number"}`, true);
+    }
+  });
+  const offer = (found) => {
+    seen = found;
+    show();
+  };
+  const what = element("span", {}, "search all classes (none pressed: the model's first)");
+  return { shown: [top, element("label", {}, what, search), list], offer };
 }

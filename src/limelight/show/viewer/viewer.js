@@ -1,5 +1,5 @@
 // The viewer of reports, notebooks and the live page: a grid of maps, rows (pictures or classes) by columns (methods).
-import { choice, element, slider } from "./elements.js";
+import { choice, element, framed, slider } from "./elements.js";
 import { mapCell } from "./cell.js";
 
 const STARTING = { opacity: 0.85, sign: "own", percentile: 99.5, diverging: "red-blue", magnitude: "inferno", share: "map", row: "all" };
@@ -54,8 +54,14 @@ export class Viewer {
     this.rows = [];
     this.payload.pictures = [];
     this.look.row = "all";
+    this.grid.style.minHeight = `${this.grid.offsetHeight}px`; // until `settle`: the page doesn't jump under its reader
     this.grid.replaceChildren();
     this.buildControls();
+  }
+
+  // All rows are there.
+  settle() {
+    this.grid.style.minHeight = "";
   }
 
   addPicture(picture) {
@@ -66,9 +72,10 @@ export class Viewer {
     const source = this.payload.pictures[picture];
     const cells = element("div", { className: "panel" });
     const shown = element("img", { src: source.src, alt: "the picture the model saw", width: source.width, height: source.height });
-    cells.append(element("figure", {}, shown, element("h3", {}, "picture"), element("p", {}, `${source.width} × ${source.height} pixels`)));
+    const { frame, point } = framed(shown, source.width, source.height);
+    cells.append(element("figure", {}, frame, element("h3", {}, "picture"), element("p", {}, `${source.width} × ${source.height} pixels`)));
     const section = element("section", {}, element("h3", { className: "row", hidden: !label }, label), cells);
-    const row = { label, source, section, cells, maps: [], byColumn: [] };
+    const row = { label, source, section, cells, point, maps: [], byColumn: [] };
     this.rows.push(row);
     this.grid.append(section);
     this.grid.classList.toggle("aligned", this.rows.length > 1);
@@ -79,8 +86,9 @@ export class Viewer {
 
   addMap(row, map) {
     const cell = mapCell(map, row.source, {
-      point: (at) => row.maps.forEach((each) => each.point(at)),
+      point: (at) => [row, ...row.maps].forEach((each) => each.point(at)),
       tables: this.payload.tables,
+      label: row.label,
     });
     row.maps.push(cell);
     row.cells.append(cell.figure);
