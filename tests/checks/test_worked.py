@@ -67,6 +67,34 @@ def test_irof_of_a_sum() -> None:
     assert float(one(ll.IROF(segments=halves, fill=0.0), X, X).value) == pytest.approx(0.85)
 
 
+def test_irof_counts_each_examples_own_segments() -> None:
+    # The first has halves (.7, 1), the second four quarters; neither mean may hear of the other.
+    both, labels = X.expand(2, -1), torch.tensor([[0, 0, 1, 1], [0, 1, 2, 3]])
+    found = ll.check(Sum(), both, both, ll.IROF(segments=labels, fill=0.0), target=0)[0]
+    assert found.value.tolist() == pytest.approx([0.85, 0.75])
+
+
+def test_irof_on_superpixels() -> None:
+    pytest.importorskip("skimage", reason="SLIC is scikit-image's, an extra")
+    x = torch.full((2, 3, 16, 16), 0.1, dtype=torch.float64)  # quarters of four shades, so that no two means are equal
+    x[:, :, :, 8:] = 0.9
+    x[:, :, 8:] *= torch.tensor([0.5, 0.3], dtype=torch.float64).view(2, 1, 1, 1)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 1, bias=False)).double()
+    with torch.no_grad():
+        net[1].weight.fill_(1 / 768)  # type: ignore[index]
+    check = ll.IROF(segments=ll.Slic(4), fill=0.0, on="score")
+    together = ll.check(net, x, x, check, target=0)[0].value
+    alone = [ll.check(net, x[i : i + 1], x[i : i + 1], check, target=0)[0].value for i in range(2)]
+    assert together.tolist() == pytest.approx(torch.cat(alone).tolist())
+    labels = ll.Slic(4).divide(x[:1], torch.arange(1)).labels.flatten(1)[0]
+    light = x[0].sum(0).flatten()
+    order = sorted(labels.unique(), key=lambda k: -float(light[labels == k].mean()))
+    gone = torch.stack([light[labels == k].sum() / light.sum() for k in order]).cumsum(0)
+    assert len(order) > 1 and float(alone[0]) == pytest.approx(float(gone.mean()), abs=1e-6)
+    refused = ll.check(net, x, x, ll.IROF(segments=ll.Features()), target=0)[0]
+    assert "divides channels" in refused.reason and refused.value.isnan().all()
+
+
 @pytest.mark.parametrize("perturbation", ["patches", "gaussian"])
 def test_infidelity_of_a_sum_is_zero_for_its_own_shares(perturbation: str) -> None:
     found = one(ll.Infidelity(perturbation, slopes=False), X, X)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..baselines import Baseline
+from ..players import Players
 from ..score import Score
 from .base import Better, Check, Kind, Measured, NotApplicable, nan_where, require
 from .case import Case, On
@@ -241,11 +242,11 @@ class IROF(Faithfulness):
 
     $$\frac{1}{S} \sum_{k=1}^{S} \left(1 - \frac{f_k}{f_0}\right)$$
 
-    `segments`: a label map `(H, W)` or `(n, H, W)`, or the side of square cells in pixels; None is a fourteenth of the
-    shorter side. [rieger2020]
+    `segments`: players such as `Slic(50)`, the paper's own; a label map `(H, W)` or `(n, H, W)`; or the side of square
+    cells in pixels, None being a fourteenth of the shorter side. [rieger2020]
     """
 
-    segments: int | Tensor | None = None
+    segments: int | Tensor | Players | None = None
     fill: Filling = field(default_factory=MeanColour)
     on: On = "probability"
     better: ClassVar[Better | None] = "higher"
@@ -256,12 +257,20 @@ class IROF(Faithfulness):
         labels = self._labels(case.x)
         places, regions = _places_of_labels(case, labels)
         curve = removal_curve(case, score, places, range(regions + 1), as_imputer(self.fill)).double()
-        values = (1 - curve[1:] / curve[0]).mean(0)
+        # An example's mean is over its own segments, however many another of the batch has.
+        own = torch.tensor([len(each.unique()) for each in labels], device=curve.device)
+        counted = torch.arange(regions, device=curve.device)[:, None] < own
+        values = (counted * (1 - curve[1:] / curve[0])).sum(0) / own
         values, reasons = nan_where(values, curve[0] == 0, "the score of the example is 0")
         return Measured(values, detail={"curve": curve.T}, reasons=reasons, notes=notes)
 
     def _labels(self, x: Tensor) -> Tensor:
         space = space_of(x)
+        if isinstance(self.segments, Players):
+            labels = self.segments.divide(x, torch.arange(len(x))).labels
+            if labels[0].numel() != space.numel():
+                raise ValueError(f"IROF.segments: {self.segments!r} divides channels; use players of whole pixels")
+            return labels.flatten(1)
         if not isinstance(self.segments, Tensor):
             side = self.segments or max(1, min(space) // 14)
             return grid_labels(space, side if len(space) > 1 else 1, x.device).expand(len(x), -1)
