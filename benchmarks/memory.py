@@ -28,10 +28,10 @@ def main(nodes: int) -> None:
     if at.x.device.type == "cuda":
         print(torch.cuda.max_memory_allocated() / 2**20)
     else:
-        print(_peak_resident() / 2**20)
+        print(peak_resident() / 2**20)
 
 
-def _peak_resident() -> int:
+def peak_resident() -> int:
     """Bytes. Linux hands ru_maxrss on from parent to child, so there the figure of this program image is read."""
     if sys.platform == "linux":
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()

@@ -69,7 +69,7 @@ def launch(images: Path, out: Path, model: str, workers: int = 1, **environment:
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=400)  # of a process that starts fifteen workers
     return process.returncode, output
 
 

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +36,13 @@ class Small(nn.Module):
 
 def plain() -> ll.ImageModel:
     return _model(Small())
+
+
+def slow() -> ll.ImageModel:
+    """A run of it lasts long enough to be ended from outside."""
+    model = plain()
+    model.register_forward_pre_hook(lambda module, args: time.sleep(0.05))
+    return model
 
 
 class Marked(nn.Module):

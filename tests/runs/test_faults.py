@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import limelight as ll
-from limelight.runs import RunStopped
+from limelight.runs import RunStopped, read_status
 from limelight.runs.durable import STEPS
 
 from .helpers import assert_whole, finish, launch, pictures, results, start
@@ -63,16 +63,21 @@ def test_driver_killed_at_every_write_point(file: str, images: Path, undisturbed
     assert not list(points.iterdir())
 
 
-def test_driver_killed_among_its_workers(images: Path, undisturbed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+def test_driver_ended_among_its_workers(
+    how: signal.Signals, code: int, images: Path, undisturbed: Path, tmp_path: Path
+) -> None:
     """The workers finish their shards and go; the next coordinator waits for those shards, or finds them done."""
     out = tmp_path / "out"
-    process = launch(images, out, "plain", workers=2)
+    process = launch(images, out, "slow", workers=2)
     while not (out / "done").is_dir() or len(list((out / "done").glob("*.json"))) < 2:
         assert process.poll() is None
         time.sleep(0.01)
-    process.kill()
-    finish(process)
-    start(images, out)
+    process.send_signal(how)
+    ended, output = finish(process)
+    assert ended == code, output
+    assert read_status(out).state == "stopped" and read_status(out).counts.pending
+    start(images, out, "slow")
     assert_whole(out, undisturbed)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -79,11 +80,16 @@ def test_the_planted_shortcut_comes_out_on_top(shortcut: ll.ImageModel, tmp_path
         store="heatmap-float16",
     )
     clusters = Summary.of(run).clusters["integrated-gradients"]
-    top = clusters[0]
-    bears = {i: bool(tagged[int(Path(run[i].entry.path).stem)]) for i in top.ids}
-    assert top.group == "square" and bears[top.medoid]
-    assert len(bears) >= 10 and np.mean(list(bears.values())) > 0.9
-    assert top.coherence > 1.3 * max(each.coherence for each in clusters if each.group != "square")
+
+    def bears(example: int) -> bool:
+        return bool(tagged[int(Path(run[example].entry.path).stem)])
+
+    # How many clusters the tagged make may turn on the last bits; that they come before all others may not.
+    top = list(itertools.takewhile(lambda each: each.group == "square", clusters))
+    found = [i for each in top for i in each.ids]
+    assert np.mean([bears(i) for i in top[0].ids]) > 0.9 and all(bears(each.medoid) for each in top)
+    assert np.mean([bears(i) for i in found]) > 0.9 and len(found) > 0.75 * int(tagged.sum())
+    assert top[0].coherence > 1.3 * clusters[len(top)].coherence
 
 
 def test_clusters_of_three_places() -> None:
@@ -141,8 +147,14 @@ def test_page(store: str, tmp_path: Path) -> None:
     for heading in ("Accuracy", "Distributions", "Examples at either end", "Settings"):
         assert f"<h2>{heading}</h2>" in page
     assert ("Mean maps" in page) == ("Clusters of maps" in page) == (store == "values")
-    assert "the picture is no longer there" in page
+    assert "the picture is no longer there" in page and "<li>b/00005.png: ImageError: " in page
     assert write_report(run, tmp_path / "other.html").read_text() == page
+
+
+def test_report_of_a_run_where_all_failed(tmp_path: Path) -> None:
+    run = start(pictures(tmp_path / "images", 2, bad=(0, 1)), tmp_path / "out", checks=["gini"])
+    page = write_report(run).read_text()
+    assert "2 of 2 examples, 2 failed" in page and page.count("<li>") == 2
 
 
 def test_report_of_nothing(tmp_path: Path) -> None:

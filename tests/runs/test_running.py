@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +19,9 @@ from typer.testing import CliRunner
 import limelight as ll
 from limelight.apps.cli import app
 from limelight.runs import read_status
+from limelight.runs.job import Job
+from limelight.runs.ledger import Counts, Done, Ledger
+from limelight.runs.status import Meter
 
 from .helpers import METHODS, assert_whole, pictures, results, start
 from .networks import plain
@@ -71,6 +77,7 @@ def test_files_do_not_depend_on_the_number_of_workers(done: ll.Run, images: Path
 def test_index(done: ll.Run, images: Path) -> None:
     rows = done.table().to_pylist()
     assert [(row["id"], row["method"]) for row in rows] == [(i, name) for i in range(12) for name in NAMES]
+    assert done[8].maps["integrated-gradients"].row == rows[16]
     row, a = rows[16], _single(images, 8, METHODS[0])
     assert (row["path"], row["label"], row["shard"], row["offset"]) == ("c/00008.png", "c", 1, 2)
     assert (row["target"], row["prediction"], row["error"]) == (int(a.target[0]), int(a.target[0]), "")
@@ -204,7 +211,7 @@ def test_tables_and_tars_give_what_the_folder_gives(images: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("images", "said"),
     [
-        ("nowhere", "nowhere"),
+        ("nowhere", "images: .*nowhere' does not exist"),
         ("empty", "images: .*empty' holds no pictures"),
         ("table.csv", "images: .*table.csv' has columns a, b; call that of the paths 'path'"),
         ("text.txt", "images: .*text.txt'; use a folder"),
@@ -225,6 +232,7 @@ def test_wrong_images(images: str, said: str, tmp_path: Path) -> None:
         ({"engine": "spark"}, "engine: 'spark'; use 'local' or 'ray'"),
         ({"workers": -1}, "workers: -1; use 1 or more"),
         ({"shard_size": 0}, "shard_size: 0; use 1 or more"),
+        ({"rows_per_pass": 0}, "rows_per_pass: 0; use 1 or more"),
         ({"methods": []}, "methods: none; name at least one"),
         ({"methods": ["gradient", "gradient"]}, "the same one twice"),
         ({"target": "cat"}, "target: 'cat'; use the number of a class"),
@@ -249,9 +257,13 @@ def test_command(images: Path, tmp_path: Path) -> None:
     arguments += ["-m", METHODS[0], "--method", "grad-cam", "--check", "gini", "--workers", "0", "--shard-size", "5"]
     made = CliRunner().invoke(app, arguments)
     assert made.exit_code == 3, made.output
+    assert len(made.stderr.splitlines()) == 2, made.stderr  # one line now, one at the end: no flood into a log
     assert json.loads(made.stdout)["counts"] == {"ok": 11, "failed": 1, "skipped": 0, "pending": 0}
     told = CliRunner().invoke(app, ["run", "--status", str(out)])
     assert told.exit_code == 0 and "12 of 12 examples, 1 failed, finished" in told.stdout
+    again = CliRunner().invoke(app, [each for each in arguments if each != "--json"])
+    assert again.exit_code == 3 and "b/00005.png: ImageError" in again.stderr  # failures of an earlier start are told
+    assert f"\nlimelight report {out}\n" in again.stdout
     refused = CliRunner().invoke(app, [*arguments, "--seed", "1"])
     assert refused.exit_code == 1 and "seed was 0 and is now 1" in refused.stderr
     assert CliRunner().invoke(app, ["run", "--status", str(tmp_path)]).exit_code == 1
@@ -264,6 +276,79 @@ def test_status_of_a_run_whose_process_is_gone(done: ll.Run, images: Path, tmp_p
     told = json.loads((tmp_path / "out" / "status.json").read_text())
     (tmp_path / "out" / "status.json").write_text(json.dumps({**told, "state": "running", "pid": 2**22 + 1}))
     assert "its process is gone" in read_status(tmp_path / "out").line()
+
+
+def test_speed_counts_from_the_first_worker_that_is_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ready after 30 seconds, then 20 examples of 50 in 10 seconds: 2 a second, 15 seconds for the other 30."""
+    now = [100.0]
+    monkeypatch.setattr("limelight.runs.status.time", SimpleNamespace(monotonic=lambda: now[0]))
+    meter = Meter(tmp_path, Counts(pending=50), _began=now[0])
+    now[0] += 30
+    assert meter.status("running").seconds_left is None and "starting" in meter.status("running").line()
+    meter.ready()
+    now[0] += 10
+    meter.add(Done(0, "", 0, 20, 19, 1, {}, rows=500))
+    status = meter.status("running")
+    assert (status.seconds, status.examples_per_second, status.rows_per_second) == (40, 2, 50)
+    assert status.seconds_left == 15 and status.line() == "20 of 50 examples, 1 failed, 50 rows/s, about 15 s left"
+
+
+@pytest.mark.parametrize(
+    ("size", "device", "asked", "rows"),
+    [
+        (384, "cpu", None, 8),
+        (224, "cpu", None, 8),
+        (128, "cpu", None, 24),
+        (64, "cpu", None, 32),
+        (16, "cpu", None, 32),
+        (64, "cuda:1", None, 256),
+        (64, "mps", None, None),
+        (64, "cpu", 5, 5),
+    ],
+)
+def test_rows_of_a_pass(size: int, device: str, asked: int | None, rows: int | None) -> None:
+    """Of pictures of 128 three have the pixels of one of 224, of smaller ones more, and four times is the most."""
+    model = ll.ImageModel(torch.nn.Identity(), ll.images.Preprocessing(size=size))
+    job = Job(
+        *("", model, None, (ll.Gradient(),), (), None, ll.Constant(0.0), None, 0, "values", 1, 1),
+        rows_per_pass=asked,
+        threads=1,
+        device=device,
+        limit=None,
+    )
+    assert job.rows(model) == rows == job.settings(model)["rows_per_pass"]
+
+
+def test_a_shard_that_another_process_repairs_keeps_its_record(images: Path, tmp_path: Path) -> None:
+    """Two coordinators find damage; what one has in hand, the other must not declare undone."""
+    out = tmp_path / "out"
+    start(images, out, shard_size=6)
+    (out / "shards" / "000001.safetensors").write_bytes(b"")
+    hold = "import sys; from pathlib import Path; from limelight.runs.ledger import Ledger\n"
+    hold += "with Ledger.open(Path(sys.argv[1])).lease(1) as lease: print(lease, flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline().startswith("Lease")
+        survey = Ledger.open(out).survey()
+        assert survey.to_do == [1] and (out / "done" / "000001.json").exists()
+        other.communicate("")
+    assert Ledger.open(out).survey().to_do == [1] and not (out / "done" / "000001.json").exists()
+
+
+def test_a_run_that_is_not_complete_is_no_success(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start(images, tmp_path / "out", limit=4)
+    (run.out / "done" / "000001.json").unlink()
+    monkeypatch.setattr("limelight.apps.running.run", lambda *anything, **options: run)
+    assert CliRunner().invoke(app, ["run", "--images", "a", "-o", "b", "-m", "gradient"]).exit_code == 1
+
+
+@pytest.mark.parametrize("output", ["s3://bucket/run", Path("s3://bucket/run")])
+def test_output_on_a_bucket_is_refused(output: str | Path, images: Path) -> None:
+    with pytest.raises(ValueError, match=r"output: 's3:/.*; use a folder on this machine"):
+        ll.run(images, "tests.runs.networks:plain", "gradient", output=output)
 
 
 @pytest.mark.parametrize("scheme", ["memory", "file"])

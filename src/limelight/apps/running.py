@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +32,8 @@ from limelight.models import DEFAULT_MODEL
 from limelight.runs import Run, Status, open_run, read_status, run, write_report
 from limelight.runs.job import LABEL, STORES
 from limelight.runs.running import ENGINES
+
+_LINES_EVERY = 10.0  # seconds between two lines of progress in a file: a run may take days
 
 
 def run_command(
@@ -62,7 +66,9 @@ def run_command(
     seed: Annotated[int, typer.Option(help="Of every random number.")] = 0,
     store: Annotated[str, typer.Option(metavar="WHAT", help=f"Of the maps: {', '.join(STORES)}.")] = STORES[0],
     engine: Annotated[str, typer.Option(metavar="NAME", help=f"{' or '.join(ENGINES)}.")] = ENGINES[0],
-    workers: Annotated[int | None, typer.Option(min=0, help="Default: one for each core or GPU.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Default: one for each core, or on a GPU one; 0 is this process.")
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Of each worker.")] = 1,
     device: Annotated[str, typer.Option(metavar="NAME", help="cpu or cuda.")] = "cpu",
     shard_size: Annotated[int, typer.Option(min=1, help="Examples that are written at once.")] = 128,
@@ -126,7 +132,9 @@ def run_command(
             )
     _print_run(found, as_json)
     counts = found.counts
-    raise typer.Exit(0 if not counts.failed else FINISHED_WITH_FAILURES if counts.ok else FAILED)
+    if counts.pending or (counts.failed and not counts.ok):
+        raise typer.Exit(FAILED)
+    raise typer.Exit(FINISHED_WITH_FAILURES if counts.failed else 0)
 
 
 def _print_status(status: Status, as_json: bool) -> None:
@@ -153,7 +161,7 @@ def _print_run(found: Run, as_json: bool) -> None:
     out.print(table)
     for failure in status.failures:
         say(failure)
-    out.print(Text(visible(f"\n{found.out}: limelight report {found.out}")), soft_wrap=True)
+    out.print(Text(f"\nlimelight report {visible(shlex.quote(str(found.out)))}"), soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -162,7 +170,15 @@ def _progress(wanted: bool) -> Iterator[Callable[[Status], None] | None]:
     if not wanted:
         yield None
     elif not sys.stderr.isatty():
-        yield lambda status: say(status.line())
+        last = -_LINES_EVERY
+
+        def tell(status: Status) -> None:
+            nonlocal last
+            if status.state != "running" or time.monotonic() - last >= _LINES_EVERY:
+                last = time.monotonic()
+                say(status.line())
+
+        yield tell
     else:
         columns = (BarColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
         with Progress(*columns, console=console(sys.stderr), transient=True) as bar:

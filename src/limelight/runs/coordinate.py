@@ -57,6 +57,7 @@ class Coordinator:
             case "ready":
                 self._hiring -= 1
                 self._at[report.worker] = None
+                self._meter.ready()
             case "done":
                 assert report.done is not None
                 self._at[report.worker] = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
@@ -16,12 +17,14 @@ from ..baselines import Baseline
 from ..checks import Check
 from ..methods import Method
 from ..models import ImageModel, load_model
+from ..passes import MOST_ROWS
 from ..question import versions
 
 Store = Literal["values", "heatmap-float16", "scores"]
 STORES: tuple[Store, ...] = ("values", "heatmap-float16", "scores")
 LABEL = "label"
 """The target that asks about each example's own label."""
+_MANY = 4  # times the rows of large pictures; beyond it, passes of small ones were slower again
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Job:
             raise ValueError(f"store: {self.store!r}; use {', '.join(map(repr, STORES))}")
         if isinstance(self.target, str) and self.target != LABEL:
             raise ValueError(f"target: {self.target!r}; use the number of a class, {LABEL!r} or None")
-        for name in ("shard_size", "group", "threads", "limit"):
+        for name in ("shard_size", "group", "rows_per_pass", "threads", "limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: {value}; use 1 or more")
@@ -70,6 +73,17 @@ class Job:
         if isinstance(self.model, str):
             return load_model(self.model, weights=self.weights, device=self.device)
         return self.model.eval().to(self.device)
+
+    def rows(self, model: ImageModel) -> int | None:
+        """Rows of a pass: as asked; on the CPU as many as have the pixels of MOST_ROWS of 224 x 224, 32 at most.
+
+        Fixed for the run, and not chosen by the memory of each worker's machine, so that all write the same bits.
+        """
+        kind = self.device.partition(":")[0]
+        most = MOST_ROWS.get(kind)
+        if self.rows_per_pass or most is None or kind != "cpu":
+            return self.rows_per_pass or most
+        return most * max(1, min(_MANY, 224**2 // model.preprocessing.size**2))
 
     @property
     def method_names(self) -> tuple[str, ...]:
@@ -101,7 +115,7 @@ class Job:
             "store": self.store,
             "shard_size": self.shard_size,
             "group": self.group,
-            "rows_per_pass": self.rows_per_pass,
+            "rows_per_pass": self.rows(model),
             "threads": self.threads,
             "device": self.device,
             "limit": self.limit,
@@ -133,6 +147,6 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def as_folder(output: str | Path) -> Path:
     """The run's folder. Raises ValueError for what is no place on a file system of this machine."""
-    if "://" in str(output):
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(output), re.IGNORECASE):  # as a Path, s3://a has lost a slash
         raise ValueError(f"output: {str(output)!r}; use a folder on this machine, or one that all machines mount")
-    return Path(output)
+    return Path(output).absolute()  # also for pyarrow, which takes other paths with a colon for URLs

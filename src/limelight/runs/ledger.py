@@ -18,6 +18,7 @@ from .durable import write_durably
 
 PLAN, MANIFEST, LOCK, LEASES, STATUS = "plan.json", "manifest.parquet", "lock", "leases", "status.json"
 SHARDS, INDEX, DONE = "shards", "index", "done"
+FAILURES_SHOWN = 5
 _PLACE = struct.Struct("<q")  # in LEASES, for each shard, where its worker is
 
 
@@ -91,6 +92,15 @@ class Done:
     failures: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Survey:
+    """The shards to do; of the others, what became of their examples, and the last few failures."""
+
+    to_do: list[int]
+    counts: Counts
+    failures: tuple[str, ...]
+
+
 class Ledger:
     """The files of one run that say what is to be done and what is done."""
 
@@ -144,31 +154,33 @@ class Ledger:
         write_durably(self.done_path(shard), (json.dumps(asdict(done)) + "\n").encode(), "done")
         return done
 
-    def forget(self, shard: int) -> None:
-        self.done_path(shard).unlink(missing_ok=True)
+    def _forget(self, done: Done) -> None:
+        with self.lease(done.shard) as lease:
+            if lease is not None and self.done(done.shard) == done:  # and not done again since
+                self.done_path(done.shard).unlink(missing_ok=True)
 
     def sound(self, done: Done) -> bool:
         """Whether the shard's files are there with the checksums of the record."""
         return all(_file_is(self.out / name, told["bytes"], told["sha256"]) for name, told in done.files.items())
 
-    def survey(self) -> tuple[list[int], Counts, list[int]]:
-        """Every shard looked at, its files hashed: those to do, the counts of the others, and those found damaged.
+    def survey(self) -> Survey:
+        """Look at every shard, and hash its files.
 
-        What was damaged, or is to be done again, loses its record.
+        What was damaged, or is to be done again, loses its record, unless another process is at it now.
         """
         to_do: list[int] = []
-        damaged: list[int] = []
+        failures: list[str] = []
         ok = failed = 0
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets go of the interpreter
             for shard, (done, sound) in enumerate(pool.map(self._look, range(self.plan.shards))):
                 if done is not None and sound and not done.again:
                     ok, failed = ok + done.ok, failed + done.failed
+                    failures = [*failures, *done.failures][-FAILURES_SHOWN:]
                     continue
-                if done is not None and not sound:
-                    damaged.append(shard)
                 to_do.append(shard)
-                self.forget(shard)
-        return to_do, self.counts_of(ok, failed), damaged
+                if done is not None:
+                    self._forget(done)
+        return Survey(to_do, self.counts_of(ok, failed), tuple(failures))
 
     def _look(self, shard: int) -> tuple[Done | None, bool]:
         done = self.done(shard)

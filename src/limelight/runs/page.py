@@ -22,6 +22,7 @@ from .summary import Extremes, Spread, Summary
 PAGE = "report.html"
 _SIDE = 128  # pixels of a picture's longer side
 _SHOWN = 12  # clusters, the most coherent first
+_MEANS = 24  # classes whose mean maps are shown, the largest first
 _EXAMPLES = 4  # pictures of a cluster, and at either end of a column
 
 _TEMPLATE = """<!doctype html>
@@ -37,19 +38,23 @@ h1 { font-size: 1.5em } h2 { font-size: 1.2em; margin: 2em 0 .3em }
 p, figcaption { color: var(--faint); margin: .2em 0 }
 .wide { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { text-align: left; padding: .25em 1em .25em 0; border-bottom: 1px solid var(--line); vertical-align: top }
-td.n { text-align: right } svg { display: block } svg rect { fill: var(--bar) } svg line { stroke: var(--ink) }
-.row { display: flex; flex-wrap: wrap; gap: 14px } figure { margin: 0; width: {{ side }}px }
+.n { text-align: right; white-space: nowrap; overflow-wrap: normal }
+svg { display: block } svg rect { fill: var(--bar) } svg line { stroke: var(--ink) }
+.row { display: flex; flex-wrap: wrap; gap: 14px; margin-bottom: 1em } figure { margin: 0; width: {{ side }}px }
 figcaption { font-size: .85em } img { display: block; width: 100%; image-rendering: pixelated }
 summary { cursor: pointer; margin: .6em 0 }
 </style></head><body>
 {% macro figures(several) %}<div class="row">{% for each in several %}<figure>
 <img alt="{{ each.words }}" src="{{ each.source }}"><figcaption>{{ each.words }}</figcaption></figure>{% endfor %}</div>
 {% endmacro %}
-{% macro shares(several, what) %}<div class="wide"><table><tr><th>{{ what }}</th><th>share</th><th>of</th></tr>
+{% macro shares(several, what) %}<div class="wide"><table><tr><th>{{ what }}</th><th class="n">share</th>
+<th class="n">of</th></tr>
 {% for each in several %}<tr><td>{{ each.name }}</td><td class="n">{{ "%.1f%%" % (100 * each.share) }}</td>
 <td class="n">{{ each.count }} / {{ each.total }}</td></tr>{% endfor %}</table></div>{% endmacro %}
 <h1>{{ title }}</h1>
 <p>{{ status }}</p>
+{% if failures %}<h2>Failed</h2><p>The latest few; the column <code>error</code> of the index has all.</p><ul>
+{% for each in failures %}<li>{{ each }}</li>{% endfor %}</ul>{% endif %}
 {% if accuracy %}<h2>Accuracy</h2>{{ shares(accuracy, "class") }}{% endif %}
 {% if failing %}<h2>Maps that fail a hard test</h2>
 <p>A hard test has a right answer: these maps break what their method promises.</p>
@@ -59,12 +64,14 @@ summary { cursor: pointer; margin: .6em 0 }
 lies in the same place deserves a look: a tag, a watermark, a border.</p>
 {% for each in clusters %}<p><b>{{ each.name }}</b></p>{{ figures(each.figures) }}{% endfor %}{% endfor %}
 {% if means %}<h2>Mean maps</h2>
-<p>Each map divided by its sum of sizes; aligned: moved so that the centre of its relevance lies in the middle.</p>
+<p>Each map divided by its sum of sizes; aligned: moved so that the centre of its relevance lies in the middle.
+At most {{ most_means }} classes for each method, those with the most maps.</p>
 {{ figures(means) }}{% endif %}
 <h2>Distributions</h2>
 <p>Minimum, quartiles and maximum; the box holds the middle half, the line is the median.</p>
 {% for name, spreads in spreads %}<h3>{{ name }}</h3><div class="wide"><table><tr><th>method</th><th>class</th><th></th>
-<th>median</th><th>from</th><th>to</th><th>figures</th></tr>{% for each in spreads %}<tr><td>{{ each.method }}</td>
+<th class="n">median</th><th class="n">from</th><th class="n">to</th><th class="n">figures</th></tr>
+{% for each in spreads %}<tr><td>{{ each.method }}</td>
 <td>{{ each.group }}</td><td><svg width="180" height="14" role="img" aria-label="box plot">
 <line x1="{{ each.x[0] }}" x2="{{ each.x[4] }}" y1="7" y2="7"></line>
 <rect x="{{ each.x[1] }}" width="{{ [each.x[3] - each.x[1], 1] | max }}" y="2" height="10"></rect>
@@ -120,12 +127,14 @@ def write_report(run: Run, path: Path | None = None) -> Path:
     """
     jinja2 = need("jinja2", "run", "a report")
     summary = Summary.of(run, _EXAMPLES)
-    draw = _Drawing(run)
+    draw, status = _Drawing(run), run.status
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(_TEMPLATE)
     text = page.render(
         title=f"{run.settings['model']} on {run.settings['images']}",
         side=_SIDE,
-        status=run.status.line(),
+        status=status.line(),
+        failures=status.failures,
+        most_means=_MEANS,
         accuracy=summary.accuracy if summary.accuracy[0].total else (),
         failing=summary.failing,
         clusters=[
@@ -169,9 +178,11 @@ class _Drawing:
         return _Ends(f"{extremes.column}, {extremes.method}", drawn(extremes.smallest), drawn(extremes.largest))
 
     def means(self, summary: Summary) -> Iterator[_Figure]:
-        for (method, group), maps in summary.maps.items():
-            for heatmap, word in zip(maps.means(), ("mean", "aligned"), strict=True):
-                yield _Figure(_source(_alone(heatmap)), f"{group}, {method}, {word} of {maps.count}")
+        for method in self._run.methods:
+            groups = [(maps.count, group, maps) for (name, group), maps in summary.maps.items() if name == method]
+            for count, group, maps in sorted(groups, key=lambda each: (-each[0], each[1]))[:_MEANS]:
+                for heatmap, word in zip(maps.means(), ("mean", "aligned"), strict=True):
+                    yield _Figure(_source(_alone(heatmap)), f"{group}, {method}, {word} of {count}")
 
     def _example(self, example: int, method: str, words: str) -> _Figure:
         found = self._run[example]

@@ -15,7 +15,6 @@ from ..checks.parse import as_checks
 from ..explain import MethodLike, as_method
 from ..methods import Method
 from ..models import ImageModel
-from ..passes import MOST_ROWS
 from .coordinate import Coordinator
 from .crew import Crew, Inline
 from .extras import arrow
@@ -60,7 +59,8 @@ def run(
 
     The same call again goes on where the last one ended, however it ended; files that were damaged since are made
     again. Results do not depend on the engine or the number of workers, and they are those of `explain()` on the
-    single picture with the same seed (equal to rounding, since pictures share passes; with `group=1` to the bit).
+    single picture with the same seed (equal to rounding, since pictures share passes; with `group=1` and the same
+    `rows_per_pass` to the bit).
 
     Args:
         images: a folder (subfolders are labels), a .csv or .parquet with a column `path` and perhaps `label`, a
@@ -70,14 +70,16 @@ def run(
         methods, checks: as for `explain` and `check`.
         output: a folder on this machine, or for a cluster one that all its machines mount.
         target: a class, None for each picture's first, or "label" for its own.
-        baseline, layer, seed, rows_per_pass: as for `explain`.
+        baseline, layer, seed: as for `explain`.
         weights: a file for `load_model`.
         store: the maps whole; as heatmaps in float16, channels summed, divided by a `scale` in the index; or none.
         engine: "local" processes, or "ray" (extra `ray`): in the cluster that RAY_ADDRESS names, or one started here.
-        workers: how many; None takes a process for each core (or GPU of the cluster); 0 works in this process.
+        workers: how many; 0 works in this process. None takes a process for each core, or one on a GPU, and with Ray
+            an actor for each core or GPU of the cluster.
         threads: of each worker, on `device`.
         shard_size: examples that are written, and after a kill at most lost, at once.
         group: pictures that are explained at once.
+        rows_per_pass: rows the model is called on at once; None takes 8 on the CPU, and up to 32 of small pictures.
         limit: explain only the first so many.
         progress: called about once a second.
 
@@ -98,7 +100,7 @@ def run(
         store=store,
         shard_size=shard_size,
         group=group,
-        rows_per_pass=rows_per_pass or MOST_ROWS.get(device.partition(":")[0]),
+        rows_per_pass=rows_per_pass,
         threads=threads,
         device=device,
         limit=limit,
@@ -108,12 +110,13 @@ def run(
     if workers is not None and workers < 0:
         raise ValueError(f"workers: {workers}; use 1 or more, 0 for this process, or None for a worker a core")
     ledger = begin(job, out)
-    to_do, counts, _ = ledger.survey()
-    meter = Meter(out, counts, progress)
+    found = ledger.survey()
+    meter = Meter(out, found.counts, progress)
+    meter.failures += found.failures
     try:
-        if to_do:
+        if found.to_do:
             crew, many = _crew(engine, workers, job, out)
-            Coordinator(ledger, crew, meter, many, to_do).run()
+            Coordinator(ledger, crew, meter, many, found.to_do).run()
     except BaseException as error:
         meter.tell("stopped", f"{type(error).__name__}: {error}".rstrip(": "))
         raise
@@ -168,7 +171,8 @@ def _crew(engine: Engine, workers: int | None, job: Job, out: Path) -> tuple[Cre
         return cluster, cluster.workers
     if workers == 0:
         return Inline(job, out), 1
-    return Local(job, out), workers or max(1, (os.cpu_count() or 1) // job.threads)
+    cores = (os.cpu_count() or 1) if job.device == "cpu" else 1  # all processes would share one GPU
+    return Local(job, out), workers or max(1, cores // job.threads)
 
 
 def _several(methods: MethodLike | Sequence[MethodLike]) -> Sequence[MethodLike]:

@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 
 from .extras import arrow
 from .manifest import Entry, content_hash
@@ -44,19 +45,20 @@ def _hashed(entry: Entry) -> Entry:
 
 
 def _entries(images: str) -> Iterator[Entry]:
+    places = _braces(images)
+    for place in places:
+        if not is_remote(place) and not Path(place).exists():
+            raise FileNotFoundError(f"images: {place!r} does not exist")
     suffix = images[images.rfind(".") :].lower()
     match suffix:
         case ".tar":
-            for place in _braces(images):
+            for place in places:
                 yield from _tar_entries(place)
         case ".csv" | ".parquet":
             yield from _table_entries(images, suffix)
         case _ if is_folder(images):
             yield from _folder_entries(images)
         case _:
-            if not is_remote(images):
-                with open_binary(images):  # raises where there is no such file
-                    pass
             raise ValueError(f"images: {images!r}; use a folder, a .csv, a .parquet or a .tar (train-{{000..009}}.tar)")
 
 

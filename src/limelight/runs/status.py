@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..files import write_whole
-from .ledger import STATUS, Counts, Done, Ledger
+from .ledger import FAILURES_SHOWN, STATUS, Counts, Done, Ledger
 
 State = Literal["running", "finished", "stopped"]
 _EVERY = 1.0  # seconds between two looks at the file
-_SHOWN = 5  # failures that the file quotes
 
 
 @dataclass(frozen=True)
 class Status:
     """A run at a moment: examples by outcome, and since this start its speed.
 
-    `rows_per_second`: model rows, forward and backward. `seconds_left`: at the speed so far, None before there is one.
+    `rows`, `rows_per_second`: model rows, forward and backward. Speeds count from where the first worker had its model:
+    what starting takes is part of `seconds`, and says nothing of what is left. `seconds_left`: at the speed so far,
+    None before there is one.
     `workers`: at work now; `deaths`: how many died. `failures`: the latest few.
     """
 
@@ -46,8 +47,8 @@ class Status:
         total = counts.total - counts.skipped
         parts = [f"{counts.ok + counts.failed} of {total} examples", f"{counts.failed} failed"]
         if self.state == "running":
-            parts.append(f"{self.rows_per_second:.3g} rows/s")
-            parts += [] if self.seconds_left is None else [f"about {_duration(self.seconds_left)} left"]
+            parts += [f"{self.rows_per_second:,.0f} rows/s"] if self.rows else ["starting"]
+            parts += [f"about {_duration(self.seconds_left)} left"] if self.seconds_left else []
         else:
             parts.append(self.state + (f": {self.reason}" if self.reason else ""))
         return ", ".join(parts)
@@ -63,13 +64,18 @@ class Meter:
     out: Path
     counts: Counts
     listener: Callable[[Status], None] | None = None
+    failures: deque[str] = field(default_factory=lambda: deque(maxlen=FAILURES_SHOWN))
     workers: int = 0
     deaths: int = 0
     _rows: int = 0
     _examples: int = 0
     _began: float = field(default_factory=time.monotonic)
+    _ready: float | None = None  # when the first worker was
     _told: float = 0.0
-    _failures: deque[str] = field(default_factory=lambda: deque(maxlen=_SHOWN))
+
+    def ready(self) -> None:
+        """A worker has its model."""
+        self._ready = self._ready or time.monotonic()
 
     def add(self, done: Done) -> None:
         counts = self.counts
@@ -79,22 +85,23 @@ class Meter:
         )
         self._rows += done.rows
         self._examples += examples
-        self._failures += done.failures
+        self.failures += done.failures
 
     def status(self, state: State, reason: str = "") -> Status:
-        seconds = time.monotonic() - self._began
-        speed = self._examples / seconds if seconds else 0.0
+        now = time.monotonic()
+        at_work = now - (self._ready or now)
+        speed = self._examples / at_work if at_work else 0.0
         return Status(
             state,
             self.counts,
-            round(seconds, 3),
+            round(now - self._began, 3),
             self._rows,
-            round(self._rows / seconds, 3) if seconds else 0.0,
+            round(self._rows / at_work, 3) if at_work else 0.0,
             round(speed, 3),
             round(self.counts.pending / speed, 1) if speed else None,
             self.workers,
             self.deaths,
-            tuple(self._failures),
+            tuple(self.failures),
             reason,
         )
 

@@ -146,19 +146,14 @@ class Run:
 
     def table(self, columns: Sequence[str] | None = None) -> Any:
         """The index as a `pyarrow.Table`: a row for each finished example and method, in order."""
-        pa, parquet = arrow(), arrow("parquet")
         tables = []
         for shard in range(self._ledger.plan.shards):
-            done = self._ledger.done(shard)
-            if done is None:
-                continue
-            table = parquet.read_table(self._ledger.index_path(shard))
-            place = table.column_names.index("error")
-            table = table.add_column(place, "seconds", pa.array(done.seconds, pa.float64()))
-            tables.append(table if columns is None else table.select(list(columns)))
+            if self._ledger.done(shard):
+                table = self._index(shard)
+                tables.append(table if columns is None else table.select(list(columns)))
         if not tables:
             raise LookupError(f"nothing is done yet; the run has {self.status.line()}")
-        return pa.concat_tables(tables)
+        return arrow().concat_tables(tables)
 
     def shard_maps(self, shard: int, method: str) -> Tensor:
         """All maps of a shard by one method `(examples with a map, *shape)`, as kept: float16 unscaled."""
@@ -186,8 +181,16 @@ class Run:
         return f"Run({str(self.out)!r}, {', '.join(self.methods)}: {self.status.line()})"
 
     def _read_rows(self, shard: int) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = arrow("parquet").read_table(self._ledger.index_path(shard)).to_pylist()
+        rows: list[dict[str, Any]] = self._index(shard).to_pylist()
         return rows
+
+    def _index(self, shard: int) -> Any:
+        """A finished shard's lines, with their seconds, which stand in its record (see `Done`)."""
+        done = self._ledger.done(shard)
+        assert done is not None
+        table = arrow("parquet").read_table(self._ledger.index_path(shard))
+        place = table.column_names.index("error")
+        return table.add_column(place, "seconds", arrow().array(done.seconds, arrow().float64()))
 
 
 def _caption(row: Mapping[str, Any]) -> tuple[str, ...]:

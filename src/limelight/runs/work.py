@@ -71,6 +71,7 @@ class Worker:
         torch.set_num_threads(job.threads)
         self.job, self.ledger, self.manifest = job, Ledger.open(out), Manifest(out / MANIFEST)
         self.model = job.load()
+        self.rows = job.rows(self.model)
         found, wanted = model_hash(self.model), self.ledger.plan.settings["weights"]
         if found != wanted:
             raise ValueError(f"model: {self.model.name} has weights {found} here and {wanted} in the plan of the run")
@@ -187,7 +188,7 @@ class Worker:
             baseline=self.job.baseline,
             layer=self.job.layer,
             seed=self.job.seed,
-            rows_per_pass=self.job.rows_per_pass,
+            rows_per_pass=self.rows,
         )
         names = dict(zip(self.job.methods, self.job.method_names, strict=True))
         rows, spent = [], panel.forward_rows + panel.backward_rows
@@ -205,7 +206,7 @@ class Worker:
         if not self.job.checks:
             return [], a.seconds
         start = time.perf_counter()
-        with open_case(self.model, a, method, None, self.job.rows_per_pass) as case:
+        with open_case(self.model, a, method, None, self.rows) as case:
             found = [measure(check, case) for check in self.job.checks]
         return found, a.seconds + time.perf_counter() - start
 
