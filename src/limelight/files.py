@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import uuid
 from pathlib import Path
+from typing import Any
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
@@ -18,3 +21,19 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def json_bytes(document: Any) -> bytes:
+    """JSON in lines; NaN and the infinities, which JSON does not have, become null."""
+    return json.dumps(_finite(document), indent=2, allow_nan=False).encode()
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {key: _finite(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_finite(each) for each in value]
+    return value

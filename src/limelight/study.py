@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from .attribution import Attribution
 from .baselines import Baseline, Black, Blur, Noise, White, as_baseline
 from .compare import rank_correlations
 from .explain import MethodLike, as_method, explain
-from .files import write_whole
+from .files import json_bytes, write_whole
 from .passes import Model, Progress
 
 if TYPE_CHECKING:
@@ -116,8 +115,7 @@ class MapSeries(Mapping[str, Attribution]):
                 for position, (label, each) in enumerate(self.items()):
                     plain = re.sub(r"[^\w.=-]+", " ", label).strip()[:80]
                     each.save(path / f"{position} {plain}.safetensors")
-                document = json.dumps(_without_nan(self.summary()), indent=2, allow_nan=False)
-                write_whole(path / "summary.json", document.encode())
+                write_whole(path / "summary.json", json_bytes(self.summary()))
             case suffix:
                 raise ValueError(f"path: {str(path)!r} ends in {suffix!r}; use .png, .html or .safetensors")
         return path
@@ -205,12 +203,3 @@ def labelled_baselines(baselines: Sequence[Baseline]) -> dict[str, Baseline]:
         label = kind if kinds.count(kind) == 1 else repr(each)
         found[label if label not in found else f"{label} #{len(found)}"] = each
     return found
-
-
-def _without_nan(value: Any) -> Any:
-    """NaN, which JSON does not have, as None."""
-    if isinstance(value, float):
-        return value if value == value else None
-    if isinstance(value, dict):
-        return {key: _without_nan(each) for key, each in value.items()}
-    return [_without_nan(each) for each in value] if isinstance(value, list) else value
