@@ -1,0 +1,50 @@
+"""Checks hold a pass of rows at a time, however many rows they need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import torch, limelight as ll
+
+def peak():
+    with open('/proc/self/status') as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith('VmHWM'))
+
+torch.manual_seed(0); torch.set_num_threads(1)
+net = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3, padding=1), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1),
+                          torch.nn.Flatten(), torch.nn.Linear(32, 2))
+x = torch.rand(1, 3, 128, 128)
+before = peak()
+found = ll.check(net, x, ll.Gradient(), ll.{check}, target=0, rows_per_pass=8)[0]
+assert found.forward_rows >= {rows}, found.forward_rows
+print(peak(), before)
+"""
+
+
+@pytest.mark.parametrize(
+    ("few", "many"),
+    [
+        (("Deletion(steps=16)", 16), ("Deletion(steps=400)", 400)),
+        (("PixelFlipping(region=8, steps=16)", 16), ("PixelFlipping(region=4, steps=400)", 400)),
+        (("MaxSensitivity(samples=64)", 64), ("MaxSensitivity(samples=640)", 640)),
+        (
+            ("ROAD(shares=tuple(k / 13 for k in range(1, 13)))", 24),
+            ("ROAD(shares=tuple(k / 100 for k in range(1, 100)))", 198),
+        ),
+    ],
+    ids=lambda each: each[0],
+)
+def test_peak_memory_is_flat_in_the_number_of_rows(few: tuple[str, int], many: tuple[str, int]) -> None:
+    """Peak resident memory of many rows is within 10% of that of a few full passes, each in a process of its own."""
+    peaks = []
+    for check, rows in (few, many):
+        script = SCRIPT.format(check=check, rows=rows)
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        peak, before = map(int, done.stdout.split())
+        assert peak > before
+        peaks.append(peak)
+    assert peaks[1] <= 1.1 * peaks[0]
