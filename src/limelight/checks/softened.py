@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 RELUS = frozenset({"relu", "relu_"})
 CLIPPED = {"relu6": (0.0, 6.0), "relu6_": (0.0, 6.0), "hardtanh": (-1.0, 1.0), "hardtanh_": (-1.0, 1.0)}
+LOW, HIGH = "min_val", "max_val"  # hardtanh's limits, which nn.ReLU6 passes by name
 
 
 class Softened(TorchFunctionMode):
@@ -30,7 +31,9 @@ class Softened(TorchFunctionMode):
         if name in RELUS:
             return self._above(args[0], 0.0)
         if name in CLIPPED:
-            low, high = (*args[1:3],) if len(args) >= 3 else CLIPPED[name]
+            low, high = CLIPPED[name]
+            given = dict(zip((LOW, HIGH), args[1:3], strict=False)) | (kwargs or {})
+            low, high = given.get(LOW, low), given.get(HIGH, high)
             return self._above(args[0], low) - self._above(args[0], high) + low
         return func(*args, **(kwargs or {}))
 
