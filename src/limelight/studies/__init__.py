@@ -1,0 +1,1 @@
+"""Studies that run from data to a report by one command."""

@@ -1,0 +1,284 @@
+"""The study written down: a page to look at, the same as Markdown and JSON, and a picture of the maps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ...checks.table import html_table, markdown
+from ...files import json_bytes, write_whole
+from ...networks.rock_paper_scissors import CLASSES
+from ...show import Row, Tile, draw_grid, picture_of, save_png, write_report
+from .observations import CLAIMS, STUDIED
+from .shifting import TOP_SHARE, Shifted
+from .study import Study
+
+Table = list[dict[str, Any]]
+CHANGED, STAYED = 0.5, 0.9  # rank correlations below and above which a map is called another, and the same
+_SHOWN = 3  # hands whose maps are on the page
+_STYLE = """<style>
+.study { font: 15px/1.45 system-ui, sans-serif; padding: 20px; color-scheme: light dark; overflow-wrap: anywhere }
+.study table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .6em 0 }
+.study th, .study td { text-align: left; padding: .2em 1em .2em 0; border-bottom: 1px solid #8886; vertical-align: top }
+.study .wide { overflow-x: auto }
+@media (prefers-color-scheme: dark) { body { background: #17181c } .study { color: #ececf0 } }
+</style>"""
+
+
+def write_study(study: Study, out: Path) -> list[Path]:
+    """index.html, study.md, study.json and maps-N.png in `out`, each whole or not there; their paths."""
+    out.mkdir(parents=True, exist_ok=True)
+    pictures = []
+    for place in range(min(_SHOWN, len(study.hands))):
+        path = out / f"maps-{place + 1}.png"
+        save_png(grid_of(study, place), path)
+        pictures.append(path)
+    page, text, data = out / "index.html", out / "study.md", out / "study.json"
+    write_report(page, rows_of(study), "The maps", "", _facts(study), before=_above(study))
+    write_whole(text, as_markdown(study, [path.name for path in pictures]).encode())
+    write_whole(data, json_bytes(as_plain(study)))
+    return [page, text, data, *pictures]
+
+
+# ---- what is said, once for both forms -------------------------------------------------------------------------------
+
+
+def sections(study: Study) -> list[tuple[str, str, Table]]:
+    """(title, words, table) in the order of reading."""
+    best, history = study.trained.best, study.trained.history
+    minutes = sum(each.seconds for each in history) / 60
+    large = max(study.levels)
+    return [
+        (
+            "The model",
+            f"{study.model.name}: the best validation accuracy, {best.accuracy:.1%}, came after epoch {best.epoch} of "
+            f"{len(history)}; training took {minutes:.0f} minutes here. The split is by a hash of the pixels; the "
+            "test part was seen neither in training nor in the choice of the epoch.",
+            [
+                {"part": a.part, "photographs": int(a.counts.sum()), "accuracy": f"{a.share:.1%}"}
+                for a in study.accuracies
+            ],
+        ),
+        (
+            "Test photographs: what is (row) and what the model says (column)",
+            "",
+            [
+                {"": name, **dict(zip(CLASSES, counts, strict=True))}
+                for name, counts in zip(CLASSES, study.accuracies[-1].counts.tolist(), strict=True)
+            ],
+        ),
+        (
+            "Training",
+            "Accuracy on the validation part is measured at full size only.",
+            [
+                {
+                    "epoch": each.epoch,
+                    "side": each.side,
+                    "loss": each.loss,
+                    "validation accuracy": "-" if each.accuracy is None else f"{each.accuracy:.1%}",
+                    "seconds": round(each.seconds),
+                }
+                for each in history
+            ],
+        ),
+        (
+            "The shift, and what the model says of it",
+            "A constant is added to every channel of the input, in shares of full brightness; a display would clip it "
+            "at 1, the model's input is not clipped.",
+            [
+                {
+                    "shift": f"+{level:g}",
+                    "hands that keep their class": f"{int(study.kept[level].sum())} of {len(study.hands)}"
+                    if level
+                    else "-",
+                    "mean probability of that class": f"{float(study.confidence[level].mean()):.1%}",
+                }
+                for level in (0.0, *study.levels)
+            ],
+        ),
+        (
+            "The published observations",
+            "",
+            [{"published": each.claim, "here": each.verdict, "figures": each.figures} for each in study.observations],
+        ),
+        (
+            "The published study's maps under the shift",
+            f"Means over the hands that keep their class. Each map beside its unshifted self: Spearman's rank "
+            f"correlation, structural similarity, and the share of the brightest {TOP_SHARE:.0%} of pixels that stay; "
+            "missing is what the unshifted map fails to account for of f(x) - f(baseline); on the hand is the share of "
+            "positive relevance on pixels with more red than green.",
+            [_line(line, with_level=True) for line in study.lines],
+        ),
+        (
+            "Integrated Gradients by baseline",
+            "Rank correlation of the maps with each other, mean over the hands: how much of a map is the choice of "
+            "its baseline.",
+            _correlations(study),
+        ),
+        ("What it shows", _summary(study), []),
+        (
+            f"Every method under a shift of +{large:g}",
+            f"Of {study.explained} hands, about {study.rows} rows for each method that can choose, the ones that "
+            "changed most first; the last columns are the quick checks, within as many rows as the maps themselves "
+            "took. A dash is a figure that does not apply, that no picture allowed, or that was too dear: the JSON "
+            "beside says which.",
+            [_line(line, with_level=False) | _verdicts(study, line.name) for line in _by_change(study.every)],
+        ),
+        (
+            "Methods that could not explain this model",
+            "" if study.refused else "None.",
+            [{"method": name, "reason": reason} for name, reason in study.refused.items()],
+        ),
+    ]
+
+
+def _summary(study: Study) -> str:
+    """Which maps changed although the answer did not, and which stayed, in words."""
+    said = [line for line in study.every if line.n and not math.isnan(line.spearman)]
+    large = f"a shift of +{max(study.levels):g}"
+    if not said:
+        return f"No hand kept its class under {large}, so nothing can be said of maps that change for no reason."
+    changed = [line.name for line in _by_change(said) if line.spearman < CHANGED]
+    stayed = [line.name for line in said if line.spearman >= STAYED]
+    held = sum(seen.holds is True for seen in study.observations)
+    return (
+        f"Under {large} that left {said[0].n} of {study.explained} hands their class, {len(changed)} of {len(said)} "
+        f"maps became others (rank correlation with themselves below {CHANGED:g}): {', '.join(changed) or 'none'}. "
+        f"{len(stayed)} hardly moved ({STAYED:g} or more): {', '.join(stayed) or 'none'}. Of the {len(CLAIMS)} "
+        f"published observations {held} hold here; where one does not, the figures above say by how much."
+    )
+
+
+def _line(line: Shifted, with_level: bool) -> dict[str, Any]:
+    level = {"shift": f"+{line.level:g}"} if with_level else {}
+    return {
+        "map": line.name,
+        **level,
+        "hands": line.n,
+        "rank correlation": line.spearman,
+        "SSIM": line.ssim,
+        "top pixels kept": line.top,
+        "missing": line.missing,
+        "on the hand": line.on_hand,
+        "on the hand, shifted": line.on_hand_shifted,
+    }
+
+
+def _by_change(lines: Sequence[Shifted]) -> list[Shifted]:
+    return sorted(lines, key=lambda line: (math.isnan(line.spearman), line.spearman))
+
+
+def _verdicts(study: Study, name: str) -> dict[str, Any]:
+    words = {}
+    for finding in study.tests[name]:
+        figure = "-" if math.isnan(finding.mean) else f"{finding.mean:.3g}"
+        verdict = finding.verdict if finding.check.kind == "hard" and not math.isnan(finding.mean) else ""
+        words[finding.name] = f"{figure} {verdict}".strip()
+    return words
+
+
+def _correlations(study: Study) -> Table:
+    means = study.baselines.correlations.double().nanmean(0).tolist()
+    names = list(study.baselines)
+    return [{"": name, **dict(zip(names, row, strict=True))} for name, row in zip(names, means, strict=True)]
+
+
+# ---- its forms ------------------------------------------------------------------------------------------------------
+
+
+def as_markdown(study: Study, pictures: Sequence[str]) -> str:
+    """The study as Markdown; `pictures` are files that lie beside it."""
+    command = "`limelight study rock-paper-scissors`"
+    parts = [f"# Rock, paper, scissors: {study.model.name}\n\nWritten by {command}; seed {study.seed}.\n"]
+    for title, words, table in sections(study):
+        parts.append("\n".join(filter(None, (f"## {title}\n", words + "\n" if words else "", markdown(table)))))
+    for place, picture in enumerate(pictures):
+        parts.append(f"![Maps of {_name(study, place)} at each shift]({picture})\n")
+    return "\n".join(parts)
+
+
+def _above(study: Study) -> str:
+    parts = [f"<h1>Rock, paper, scissors: {escape(study.model.name)}</h1>"]
+    for title, words, table in sections(study):
+        body = f'<div class="wide">{html_table(table)}</div>' if table else ""
+        parts.append(f"<h2>{escape(title)}</h2>" + (f"<p>{escape(words)}</p>" if words else "") + body)
+    return f'{_STYLE}<div class="study">{"".join(parts)}</div>'
+
+
+def as_plain(study: Study) -> dict[str, Any]:
+    """Everything in numbers and lists."""
+    return {
+        "model": study.model.name,
+        "seed": study.seed,
+        "rows": study.rows,
+        "levels": list(study.levels),
+        "files": [f"{path.parent.name}/{path.name}" for path in study.files],
+        "classes": list(CLASSES),
+        "parts": {each.part: {"accuracy": each.share, "confusion": each.counts.tolist()} for each in study.accuracies},
+        "training": [asdict(each) for each in study.trained.history],
+        "target": study.hands.y.tolist(),
+        "kept": {f"{level:g}": kept.tolist() for level, kept in study.kept.items()},
+        "confidence": {f"{level:g}": values.tolist() for level, values in study.confidence.items()},
+        "observations": [asdict(each) | {"verdict": each.verdict} for each in study.observations],
+        "shifted": [asdict(line) for line in study.lines],
+        "baselines": study.baselines.summary(),
+        "every method": [asdict(line) for line in study.every],
+        "tests": {name: findings.to_dict()["findings"] for name, findings in study.tests.items()},
+        "refused": study.refused,
+    }
+
+
+def _facts(study: Study) -> list[tuple[str, str]]:
+    versions = study.maps[STUDIED[0]][0.0].versions
+    return [
+        ("seed", str(study.seed)),
+        ("rows", str(study.rows)),
+        ("versions", ", ".join(f"{library} {version}" for library, version in versions.items())),
+    ]
+
+
+def _name(study: Study, place: int) -> str:
+    path = study.files[place]
+    return f"{path.parent.name}/{path.name}"
+
+
+def rows_of(study: Study) -> list[Row]:
+    """A row for each hand and level, a tile for each of STUDIED; the picture as a display clips it."""
+    rows = []
+    for place in range(min(_SHOWN, len(study.hands))):
+        for level in (0.0, *study.levels):
+            share = float(study.confidence[level][place])
+            label = CLASSES[int(study.hands.y[place])]
+            kept = "" if not level or bool(study.kept[level][place]) else ", no longer the model's first class"
+            words = f"{_name(study, place)}, +{level:g}: {label} {share:.1%}{kept}"
+            rows.append(Row(words, _picture(study, place, level), tuple(_tiles(study, place, level))))
+    return rows
+
+
+def _picture(study: Study, place: int, level: float) -> Image.Image:
+    return picture_of((study.hands.x[place] + level).clamp(max=1))
+
+
+def _tiles(study: Study, place: int, level: float) -> list[Tile]:
+    found = []
+    for name in STUDIED:
+        attribution = study.maps[name][level]
+        found.append(replace(attribution.tiles(place)[0], title=name))
+    return found
+
+
+def grid_of(study: Study, place: int) -> Image.Image:
+    """One hand: a row for each level, a column for each map."""
+    tiles = [
+        [replace(tile, title=f"{tile.title}, +{level:g}") for tile in _tiles(study, place, level)]
+        for level in (0.0, *study.levels)
+    ]
+    label = CLASSES[int(study.hands.y[place])]
+    shares = ", ".join(f"+{level:g} {float(study.confidence[level][place]):.1%}" for level in (0.0, *study.levels))
+    return draw_grid(_picture(study, place, 0.0), tiles, f"{_name(study, place)}: {label}, probability {shares}")

@@ -1,0 +1,171 @@
+"""A constant added to every channel of a picture, the maps before and after, and how much of them stays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ...attribution import Attribution
+from ...baselines import Baseline
+from ...checks.running import REFUSALS
+from ...checks.similarity import ssim, top_overlap
+from ...compare import rank_correlation
+from ...explain import explain
+from ...methods import Method
+
+TOP_SHARE = 0.05  # of the pixels: what a viewer takes for "the bright part"
+
+
+@dataclass(frozen=True, eq=False)
+class Hands:
+    """Photographs `x` (n, 3, H, W) in [0, 1] of classes `y` (n,), and which pixels are hand `mask` (n, 1, H, W)."""
+
+    x: Tensor
+    y: Tensor
+    mask: Tensor
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+def hand_mask(x: Tensor) -> Tensor:
+    """The pixels `(n, 1, H, W)` with more red than green: skin and sleeve, where the ground is green."""
+    return x[:, :1] > x[:, 1:2]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A method with the baseline that it compares with, under a name to show."""
+
+    name: str
+    method: Method
+    baseline: Baseline
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """What a shift of `level` did to the maps of one method: means over the `n` pictures that kept their class.
+
+    `spearman`, `ssim` and `top` (share of the brightest pixels that stay) compare each map with its unshifted self, 1 =
+    the same. `missing` is |delta| / |f(x) - f(b)| of the unshifted maps, NaN where no sum is promised. `on_hand` and
+    `on_hand_shifted` are the shares of the maps' positive relevance that lie on the hand.
+    """
+
+    name: str
+    level: float
+    n: int
+    spearman: float
+    ssim: float
+    top: float
+    missing: float
+    on_hand: float
+    on_hand_shifted: float
+
+    @property
+    def drift(self) -> float:
+        """How much of the relevance left the hand; negative where it came."""
+        return self.on_hand - self.on_hand_shifted
+
+
+Maps = dict[float, Attribution]  # by level, 0 first
+
+
+def maps_of(
+    model: nn.Module,
+    hands: Hands,
+    asked: Asked,
+    levels: Sequence[float],
+    *,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Maps:
+    """The maps at each level and at 0. The input itself is shifted and never clipped; the baseline stays."""
+    found = {}
+    for level in (0.0, *levels):
+        found[level] = explain(
+            model,
+            hands.x + level,
+            asked.method,
+            target=hands.y,
+            baseline=asked.baseline,
+            seed=seed,
+            progress=progress or False,
+        )
+    return found
+
+
+def compared(name: str, maps: Mapping[float, Attribution], hands: Hands, kept: Mapping[float, Tensor]) -> list[Shifted]:
+    """A line for each level above 0. `kept` says for each level which pictures the model still takes for the same."""
+    own = maps[0.0]
+    before = own.heatmap()
+    rise = (own.score - own.baseline_score).abs().double()
+    missing = own.delta.abs().double() / rise
+    lines = []
+    for level, shifted in maps.items():
+        if not level:
+            continue
+        same, after = kept[level], shifted.heatmap()
+        count = max(1, round(TOP_SHARE * before[0].numel()))
+        lines.append(
+            Shifted(
+                name,
+                level,
+                int(same.sum()),
+                _mean(rank_correlation(before, after), same),
+                _mean(ssim(before, after), same),
+                _mean(top_overlap(before.flatten(1), after.flatten(1), count), same),
+                _mean(missing, same),
+                _mean(share_on_hand(before, hands.mask), same),
+                _mean(share_on_hand(after, hands.mask), same),
+            )
+        )
+    return lines
+
+
+def share_on_hand(heatmap: Tensor, mask: Tensor) -> Tensor:
+    """The share `(n,)` of a map's positive values that lies inside `mask`; NaN without any."""
+    positive = heatmap.double().clamp(min=0)
+    return (positive * mask[:, 0]).flatten(1).sum(1) / positive.flatten(1).sum(1)
+
+
+def kept_classes(model: nn.Module, hands: Hands, levels: Sequence[float]) -> dict[float, Tensor]:
+    """For each level, which pictures `(n,)` the model still gives their class."""
+    with torch.no_grad():
+        return {level: model(hands.x + level).argmax(1) == hands.y for level in levels}
+
+
+def _mean(values: Tensor, rows: Tensor) -> float:
+    chosen = values[rows]
+    known = chosen[~chosen.isnan()]
+    return float(known.double().mean()) if len(known) else math.nan
+
+
+def every_method(
+    model: nn.Module,
+    hands: Hands,
+    asked: Sequence[Asked],
+    level: float,
+    kept: Mapping[float, Tensor],
+    *,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> tuple[list[Shifted], dict[str, Attribution], dict[str, str]]:
+    """A line and the unshifted maps of each method, and the reasons of those that cannot explain this model."""
+    lines: list[Shifted] = []
+    maps: dict[str, Attribution] = {}
+    refused: dict[str, str] = {}
+    for each in asked:
+        if progress:
+            progress(each.name)
+        try:
+            found = maps_of(model, hands, each, (level,), seed=seed)
+        except REFUSALS as error:
+            refused[each.name] = str(error)
+            continue
+        lines += compared(each.name, found, hands, kept)
+        maps[each.name] = found[0.0]
+    return lines, maps, refused
