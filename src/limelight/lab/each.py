@@ -74,10 +74,10 @@ def one_of_each(patterns: Patterns, side: int, rows: int) -> list[Method]:
             steps=min(rows, 800), step=max(2, side // 32), sigma=side / 10.7, blur=side / 11.2
         ),
         ExactShapley: ExactShapley(players=few),
-        KernelShap: KernelShap(players=squares, samples=max(rows, 2 * cells)),
+        KernelShap: KernelShap(players=squares, samples=max(rows, 2 * cells**2)),
         ShapleySampling: ShapleySampling(players=squares, permutations=orders),
         PermutationShap: PermutationShap(players=squares, permutations=orders),
         PartitionShap: PartitionShap(players=squares, evaluations=max(rows, 4)),
-        Lime: Lime(players=squares, samples=max(rows, 2 * cells)),
+        Lime: Lime(players=squares, samples=max(rows, 2 * cells**2)),
     }
     return [chosen[kind] if kind in chosen else kind() for kind in METHODS]
