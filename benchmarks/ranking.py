@@ -14,9 +14,9 @@ from limelight.lab.trained import Architecture
 
 HEAD = """# Who finds the object that decides?
 
-`python -m benchmarks.ranking --scenes {scenes} --write`: every method on {scenes} new 32 x 32 scenes (`lab/scenes.py`),
-where the shape of the red object alone decides the class, by networks that were trained on them here. Each figure is a
-mean with its bootstrap 95% interval over the scenes; controls, which know nothing of the model, are in brackets, and
+`python -m benchmarks.ranking --scenes {scenes} --networks {networks} --write`: every method on {scenes} new 32 x 32
+scenes (`lab/scenes.py`), where the shape of the red object alone decides the class, by networks that were trained on them
+here. Each figure is a mean with its bootstrap 95% interval over the scenes; controls, which know nothing of the model, are in brackets, and
 "not above edges" marks a figure whose paired difference to the Sobel edges is not on the better side with its whole
 interval. Higher is better, for deletion lower. Sorted by relevance-rank. A network can look at more than the object
 (the absence of other shapes, the ground around it), so the first places are no law for other models.
@@ -42,10 +42,11 @@ def _place(line: str, order: list[str]) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ranking", description=__doc__)
     parser.add_argument("--scenes", type=int, default=32)
+    parser.add_argument("--networks", nargs="+", choices=("cnn", "vit"), default=["cnn", "vit"])
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
-    page = HEAD.format(scenes=asked.scenes)
-    for architecture in ("cnn", "vit"):
+    page = HEAD.format(scenes=asked.scenes, networks=" ".join(asked.networks))
+    for architecture in asked.networks:
         page += "\n" + section(architecture, asked.scenes)
     print(page)
     if asked.write:
