@@ -11,7 +11,7 @@ demo: $(VENV)/demo.done
 	$(BIN)/limelight explain $(PICTURE) -o limelight-out
 
 test: $(VENV)/dev.done
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/dev.done
 	$(BIN)/ruff check src tests benchmarks

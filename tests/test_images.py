@@ -157,7 +157,8 @@ def test_transparent_palette_and_animation() -> None:
         (Path("/nowhere/cat.png"), "/nowhere/cat.png: no such file"),
         (Path("/"), "directory"),
     ],
-    ids=str,
+    # The address of a PIL picture would make each process collect another test.
+    ids=lambda each: type(each).__name__ if isinstance(each, Image.Image) else str(each),
 )
 def test_errors_name_the_trouble(source: bytes | np.ndarray, words: str) -> None:
     with pytest.raises(ImageError, match=words):
