@@ -9,6 +9,9 @@ import torch
 # Two, so that results do not depend on the machine; one where others share its cores.
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 
+# pytest-xdist tells its workers a terminal's width; what the commands print here goes to no terminal.
+os.environ.pop("COLUMNS", None)
+
 
 def _define_torchvision_operators() -> torch.library.Library | None:
     # torchvision's wheel has no CPU build of these; it registers fakes for them on import and fails without.
