@@ -18,6 +18,19 @@ from torch import Tensor
 Index = int | tuple[int, ...] | tuple[tuple[int, ...], ...] | None
 
 
+def are_probabilities(outputs: Tensor) -> bool:
+    """Whether outputs `(..., classes)` are probabilities already: none negative, each row summing to 1 within 1e-4."""
+    return bool((outputs >= 0).all()) and float((outputs.double().sum(-1) - 1).abs().max()) < 1e-4
+
+
+def probabilities(outputs: Tensor) -> Tensor:
+    """Softmax of one example's logits `(classes,)`; what are probabilities already stays; a single output is no class:
+    NaN."""
+    if len(outputs) == 1:
+        return torch.full_like(outputs, torch.nan)
+    return outputs if are_probabilities(outputs) else outputs.softmax(0)
+
+
 def output_tensor(outputs: Any) -> Tensor:
     """The tensor to read classes from: the output itself, or its `logits` or `out` entry."""
     if isinstance(outputs, Tensor):

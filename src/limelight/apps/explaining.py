@@ -31,6 +31,7 @@ from limelight.models import ImageModel
 from limelight.show import Tile
 from limelight.show.card import Section
 from limelight.study import labelled_baselines
+from limelight.targets import probabilities
 
 # What `limelight explain PICTURE` shows: the raw gradient, two ways to calm it, and two coarse maps to compare with.
 # 128 nodes, because 32 miss a quarter of the promised sum from black on the default model.
@@ -140,7 +141,7 @@ def explain_picture(name: str, picture: Picture, request: Request, progress: Cal
     """Explain a picture, class by class. Raises what `ImageModel.prepare` and `explain` raise."""
     pixels, geometry, _ = request.model.prepare(picture)
     first = _explain_class(pixels, request, request.target, progress)
-    ranking = _rank(request.model, first.panel[0])
+    ranking = ranked(request.model, first.panel[0].outputs)
     others = [each.index for each in ranking[1 : request.top]]
     explanations = (first, *(_explain_class(pixels, request, index, progress) for index in others))
     return Explained(name, picture, geometry, ranking, explanations)
@@ -204,13 +205,8 @@ def card_sections(attribution: Attribution, findings: Findings) -> tuple[Section
 def _explained_class(model: ImageModel, attribution: Attribution) -> Ranked:
     assert isinstance(attribution.target, Tensor)  # a class is all that the command line asks for
     index = int(attribution.target[0])
-    same = (each for each in _rank(model, attribution) if each.index == index)
+    same = (each for each in ranked(model, attribution.outputs) if each.index == index)
     return next(same, Ranked(index, model.label(index), float(attribution.score[0]), math.nan))
-
-
-def _rank(model: ImageModel, attribution: Attribution) -> tuple[Ranked, ...]:
-    """All classes, the likeliest first; empty where the outputs are no vector."""
-    return ranked(model, attribution.outputs)
 
 
 def ranked(model: ImageModel, outputs: Tensor | None) -> tuple[Ranked, ...]:
@@ -218,20 +214,11 @@ def ranked(model: ImageModel, outputs: Tensor | None) -> tuple[Ranked, ...]:
     if outputs is None or outputs.ndim != 2:
         return ()
     outputs = outputs[0].double()
-    probabilities = _probabilities(outputs)
+    likely = probabilities(outputs)
     return tuple(
-        Ranked(i, model.label(i), float(outputs[i]), float(probabilities[i]))
+        Ranked(i, model.label(i), float(outputs[i]), float(likely[i]))
         for i in outputs.argsort(descending=True, stable=True).tolist()
     )
-
-
-def _probabilities(outputs: Tensor) -> Tensor:
-    """Softmax of logits; outputs that are probabilities already stay as they are; a single output is no class."""
-    if len(outputs) == 1:
-        return torch.full_like(outputs, math.nan)
-    if bool((outputs >= 0).all()) and abs(float(outputs.sum()) - 1) < 1e-4:
-        return outputs
-    return outputs.softmax(0)
 
 
 def share_of_change(attribution: Attribution) -> float:

@@ -17,7 +17,7 @@ from ..methods import Method
 from ..passes import MOST_ROWS, Model, Runner
 from ..score import Score
 from ..streams import Streams
-from ..targets import Logit, Probability, Target, as_target
+from ..targets import Logit, Probability, Target, are_probabilities, as_target
 
 On = Literal["probability", "score"]
 
@@ -95,8 +95,8 @@ class Case:
             return self.score, ()
         if outputs.shape[1] < 2:
             return self.score, ("a single output has no probability: the score itself was taken",)
-        if bool((outputs >= 0).all()) and float((outputs.double().sum(1) - 1).abs().max()) < 1e-4:
-            return self.score, ()  # probabilities already
+        if are_probabilities(outputs):
+            return self.score, ()
         return replace(self.score, target=Probability(self.target.index), inputs=None, at_inputs=None), ()
 
     def reference(self) -> Tensor:

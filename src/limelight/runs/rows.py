@@ -16,6 +16,7 @@ from torch import Tensor
 from ..attribution import Attribution
 from ..checks import Finding
 from ..models import ImageModel
+from ..targets import probabilities
 from .extras import arrow
 from .job import Store
 from .manifest import Entry, content_hash
@@ -57,8 +58,7 @@ def facts_of(
     if a.outputs is not None and a.outputs.ndim == 2 and a.outputs.shape[1] > 1:
         outputs = a.outputs[i].detach().double().cpu()
         prediction = int(outputs.argmax())
-        likely = outputs if bool((outputs >= 0).all()) and abs(float(outputs.sum()) - 1) < 1e-4 else outputs.softmax(0)
-        probability = None if target is None else float(likely[target])
+        probability = None if target is None else float(probabilities(outputs)[target])
     facts: dict[str, Any] = {
         "target": target,
         "prediction": prediction,
