@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import math
 import os
@@ -20,7 +19,7 @@ from PIL import Image
 from limelight.apps.explaining import Explained, Explanation
 from limelight.checks import Finding
 from limelight.show import picture_of
-from limelight.show.assets import asset
+from limelight.show.assets import asset, script_hash
 from limelight.show.words import words
 
 INDEX = "index"
@@ -78,7 +77,6 @@ def _write(path: Path, index: Index, lines: IO[str]) -> None:
 
 
 def _opening(index: Index) -> str:
-    digest = base64.b64encode(hashlib.sha256(asset("index.js").encode()).digest()).decode()
     methods = dict.fromkeys(method for method, _ in index.columns)
     options = "".join(f"<option>{words(each)}</option>" for each in methods)
     heads = "".join(
@@ -90,7 +88,7 @@ def _opening(index: Index) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        f"style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'\">\n"
+        f"style-src 'unsafe-inline'; script-src {script_hash(asset('index.js'))}; base-uri 'none'; form-action 'none'\">\n"
         f"<title>limelight: {index.done} pictures</title>"
         f"<style>{asset('viewer.css')}{asset('index.css')}</style></head>\n"
         f'<body><div class="limelight"><h2>{index.done} pictures explained{failed}</h2>\n'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from ..files import write_whole
 from ..show import overlay, picture_of, scale_of
-from ..show.image import fit, png_bytes
+from ..show.image import fit, png_source
 from .clusters import Cluster
 from .extras import need
 from .stored import Run
@@ -205,4 +204,4 @@ def _alone(heatmap: Tensor) -> Image.Image:
 
 
 def _source(image: Image.Image) -> str:
-    return "data:image/png;base64," + base64.b64encode(png_bytes(fit(image, _SIDE))).decode("ascii")
+    return png_source(fit(image, _SIDE))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Sequence
 
@@ -12,7 +11,7 @@ from PIL import Image
 from ..files import write_whole
 from .assets import asset, script_hash, viewer_script
 from .colour import Scale, colourise
-from .image import TILE_OPACITY, Tile, fit, overlay, png_bytes
+from .image import TILE_OPACITY, Tile, fit, overlay, png_source
 from .payload import Row, as_text, viewer_payload
 from .words import words
 
@@ -50,7 +49,7 @@ def write_report(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data: blob:; '
-        f"style-src 'unsafe-inline'; script-src {script_hash()}; base-uri 'none'; form-action 'none'\">\n"
+        f"style-src 'unsafe-inline'; script-src {script_hash(viewer_script())}; base-uri 'none'; form-action 'none'\">\n"
         f"<title>{words(heading)}</title><style>{_PAGE_STYLE}</style></head>\n"
         f"<body>{before}{report_fragment(rows, heading, footer, facts)}</body></html>\n"
     )
@@ -119,5 +118,4 @@ def _bar(scale: Scale) -> str:
 
 
 def _image(image: Image.Image, alt: str) -> str:
-    data = base64.b64encode(png_bytes(fit(image, _SIDE))).decode("ascii")
-    return f'<img alt="{words(alt)}" src="data:image/png;base64,{data}">'
+    return f'<img alt="{words(alt)}" src="{png_source(fit(image, _SIDE))}">'

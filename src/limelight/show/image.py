@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import unicodedata
@@ -178,6 +179,11 @@ def fit(picture: Image.Image, side: int) -> Image.Image:
 def save_png(image: Image.Image, path: str | os.PathLike[str]) -> None:
     """Write a PNG; a failure leaves whatever `path` held before."""
     write_whole(path, png_bytes(image))
+
+
+def png_source(image: Image.Image) -> str:
+    """The picture as a data URI, for a page that asks for nothing."""
+    return "data:image/png;base64," + base64.b64encode(png_bytes(image)).decode("ascii")
 
 
 def png_bytes(image: Image.Image) -> bytes:

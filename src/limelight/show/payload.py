@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .card import Section
 from .colour import DIVERGING, MAGNITUDE, remarks, scale_of, values_of
-from .image import Tile, png_bytes
+from .image import Tile, png_source
 
 PERCENTILES = (90, 95, 98, 99, 99.5, 99.9, 100)
 """Where the colours may end: the stops of the viewer's slider."""
@@ -58,8 +58,7 @@ def viewer_payload(rows: Sequence[Row], heading: str, footer: str, facts: Sequen
 
 def picture_payload(picture: Image.Image) -> dict[str, Any]:
     """The picture as a data URI of a PNG, with its size in pixels."""
-    data = base64.b64encode(png_bytes(picture.convert("RGB"))).decode("ascii")
-    return {"src": f"data:image/png;base64,{data}", "width": picture.width, "height": picture.height}
+    return {"src": png_source(picture.convert("RGB")), "width": picture.width, "height": picture.height}
 
 
 def map_payload(picture: Image.Image, tile: Tile) -> dict[str, Any]:
