@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import math
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,8 +17,10 @@ from PIL import Image
 
 from limelight.apps.explaining import Explained, Explanation
 from limelight.checks import Finding
+from limelight.files import replacing
 from limelight.show import picture_of
-from limelight.show.assets import asset, script_hash
+from limelight.show.assets import asset
+from limelight.show.html import page_opening
 from limelight.show.words import words
 
 INDEX = "index"
@@ -64,16 +65,11 @@ def index_in(out: Path, wanted: bool) -> Iterator[Index]:
 
 def _write(path: Path, index: Index, lines: IO[str]) -> None:
     """The page, a piece at a time, and whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
     lines.seek(0)
-    try:
-        with part.open("w", encoding="utf-8", errors="replace") as page:
-            page.write(_opening(index))
-            shutil.copyfileobj(lines, page)
-            page.write(f"</tbody></table></div></div><script>{asset('index.js')}</script></body></html>\n")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part, part.open("w", encoding="utf-8", errors="replace") as page:
+        page.write(_opening(index))
+        shutil.copyfileobj(lines, page)
+        page.write(f"</tbody></table></div></div><script>{asset('index.js')}</script></body></html>\n")
 
 
 def _opening(index: Index) -> str:
@@ -85,13 +81,8 @@ def _opening(index: Index) -> str:
     )
     failed = f", {index.failed} failed" if index.failed else ""
     return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        f"style-src 'unsafe-inline'; script-src {script_hash(asset('index.js'))}; base-uri 'none'; form-action 'none'\">\n"
-        f"<title>limelight: {index.done} pictures</title>"
-        f"<style>{asset('viewer.css')}{asset('index.css')}</style></head>\n"
-        f'<body><div class="limelight"><h2>{index.done} pictures explained{failed}</h2>\n'
+        page_opening(f"limelight: {index.done} pictures", asset("viewer.css") + asset("index.css"), asset("index.js"))
+        + f'<body><div class="limelight"><h2>{index.done} pictures explained{failed}</h2>\n'
         f'<form class="controls"><label><span>tests of</span><select><option value="">all methods</option>{options}'
         "</select></label></form>\n"
         '<div class="scroll"><table><thead><tr><th></th><th><button type="button">picture</button></th>'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 import tempfile
@@ -13,6 +12,8 @@ from typing import IO, Any, TextIO
 
 import typer
 from rich.console import Console
+
+from limelight.files import finite
 
 FAILED, FINISHED_WITH_FAILURES, INTERRUPTED = 1, 3, 130
 
@@ -52,7 +53,7 @@ def reason(error: BaseException, subject: str = "") -> str:
 
 def write_json(document: Any) -> None:
     """One JSON document on standard output; NaN and infinity, which JSON does not have, as null."""
-    sys.stdout.write(json.dumps(_plain(document), indent=2, ensure_ascii=True, allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(finite(document), indent=2, ensure_ascii=True, allow_nan=False) + "\n")
 
 
 class JsonPictures:
@@ -63,14 +64,14 @@ class JsonPictures:
 
     def add(self, document: Any) -> None:
         if self._lines is not None:
-            self._lines.write(json.dumps(_plain(document), ensure_ascii=True, allow_nan=False) + "\n")
+            self._lines.write(json.dumps(finite(document), ensure_ascii=True, allow_nan=False) + "\n")
 
     def finish(self, head: Mapping[str, Any]) -> None:
         """Write the document: the names of `head`, then `pictures`, a line each."""
         if self._lines is None:
             return
         self._lines.seek(0)
-        sys.stdout.write(json.dumps(_plain(head), ensure_ascii=True, allow_nan=False)[:-1] + ', "pictures": [')
+        sys.stdout.write(json.dumps(finite(head), ensure_ascii=True, allow_nan=False)[:-1] + ', "pictures": [')
         for place, line in enumerate(self._lines):
             sys.stdout.write((",\n" if place else "\n") + line.rstrip("\n"))
         sys.stdout.write("\n]}\n")
@@ -84,16 +85,6 @@ def json_pictures(wanted: bool) -> Iterator[JsonPictures]:
         return
     with tempfile.TemporaryFile("w+", encoding="ascii") as lines:
         yield JsonPictures(lines)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return value
 
 
 @contextmanager

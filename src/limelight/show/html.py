@@ -46,15 +46,22 @@ def write_report(
     unescaped.
     """
     page = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data: blob:; '
-        f"style-src 'unsafe-inline'; script-src {script_hash(viewer_script())}; base-uri 'none'; form-action 'none'\">\n"
-        f"<title>{words(heading)}</title><style>{_PAGE_STYLE}</style></head>\n"
-        f"<body>{before}{report_fragment(rows, heading, footer, facts)}</body></html>\n"
+        page_opening(heading, _PAGE_STYLE, viewer_script(), images="data: blob:")
+        + f"<body>{before}{report_fragment(rows, heading, footer, facts)}</body></html>\n"
     )
     # A file's name may hold bytes that are no text (surrogates); they become question marks.
     write_whole(path, page.encode("utf-8", errors="replace"))
+
+
+def page_opening(title: str, style: str, script: str, images: str = "data:") -> str:
+    """A page's beginning and its head: it asks for nothing, runs no script but `script`, shows only such `images`."""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src {images}; '
+        f"style-src 'unsafe-inline'; script-src {script_hash(script)}; base-uri 'none'; form-action 'none'\">\n"
+        f"<title>{words(title)}</title><style>{style}</style></head>\n"
+    )
 
 
 def html_fragment(
