@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 STEPS = ("begun", "written", "synced", "renamed", "lasting")
 """What `reached` is told of each file, in this order, as `"done synced"`."""
@@ -15,7 +18,14 @@ def reached(point: str) -> None:
 
 
 def write_durably(path: Path, content: bytes, what: str) -> None:
-    """Write `content` to a hidden neighbour, fsync it, rename it to `path`, fsync the folder.
+    """Write `content` to `path`, see `writing_durably`."""
+    with writing_durably(path, what) as file:
+        file.write(content)
+
+
+@contextmanager
+def writing_durably(path: Path, what: str) -> Iterator[IO[bytes]]:
+    """A hidden neighbour to write, that is then synced, renamed to `path`, and its folder synced.
 
     One writer a path at a time (the lease sees to it): leftovers of a killed one are cleared away. Raises OSError.
     """
@@ -25,7 +35,7 @@ def write_durably(path: Path, content: bytes, what: str) -> None:
     try:
         with part.open("wb") as file:
             reached(f"{what} begun")
-            file.write(content)
+            yield file
             file.flush()
             reached(f"{what} written")
             os.fsync(file.fileno())

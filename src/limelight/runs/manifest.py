@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
@@ -10,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .durable import reached, sync_folder
+from .durable import writing_durably
 from .extras import arrow
 
 HASH_BYTES = 16
@@ -50,23 +49,12 @@ def write_manifest(path: Path, entries: Iterable[Entry], shard_size: int) -> Lis
     pa, parquet = arrow(), arrow("parquet")
     kinds = {str: pa.string(), int: pa.int64()}
     schema = pa.schema([(name, kinds[type(value)]) for name, value in asdict(Entry("", "", "")).items()])
-    part = path.with_name(f".{path.name}.part")
     labels, count = set[str](), 0
-    with part.open("wb") as file:
-        reached("manifest begun")
-        with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
-            for shard in _split(entries, shard_size):
-                labels.update(entry.label for entry in shard)
-                count += len(shard)
-                writer.write_table(pa.Table.from_pylist([asdict(entry) for entry in shard], schema))
-        file.flush()
-        reached("manifest written")
-        os.fsync(file.fileno())
-    reached("manifest synced")
-    os.replace(part, path)
-    reached("manifest renamed")
-    sync_folder(path.parent)
-    reached("manifest lasting")
+    with writing_durably(path, "manifest") as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+        for shard in _split(entries, shard_size):
+            labels.update(entry.label for entry in shard)
+            count += len(shard)
+            writer.write_table(pa.Table.from_pylist([asdict(entry) for entry in shard], schema))
     return Listed(count, tuple(sorted(labels - {""})))
 
 
