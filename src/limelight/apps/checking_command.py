@@ -33,10 +33,9 @@ from limelight.apps.pictures import DEMO, Item, find_pictures
 from limelight.apps.progress import progress_on
 from limelight.apps.terminal import (
     EXPECTED,
-    FAILED,
-    FINISHED_WITH_FAILURES,
     boundary,
     console,
+    exit_code,
     reason,
     say,
     write_json,
@@ -130,4 +129,4 @@ def _check_all(
             console().print(cards_text(done, cards, files), soft_wrap=True)
     if as_json:
         write_json({"limelight": __version__, "model": request.model.name, "failed": failed, "pictures": documents})
-    return 0 if not failed else FAILED if failed == len(items) else FINISHED_WITH_FAILURES
+    return exit_code(failed, len(items))

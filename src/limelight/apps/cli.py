@@ -39,10 +39,9 @@ from limelight.apps.studying import studies
 from limelight.apps.sweeping import sweep_command
 from limelight.apps.terminal import (
     EXPECTED,
-    FAILED,
-    FINISHED_WITH_FAILURES,
     boundary,
     console,
+    exit_code,
     json_pictures,
     reason,
     say,
@@ -183,15 +182,16 @@ def _explain_all(items: list[Item], request: Request, out: Path, as_json: bool, 
                 documents.add({"picture": item.name, "status": "failed", "error": line})
                 continue
             index.add(done, stem)
-            documents.add(explained_document(done, files))
-            if not as_json:
+            if as_json:
+                documents.add(explained_document(done, files))
+            else:
                 print_explained(console(), done, files)
         documents.finish({"limelight": __version__, "model": request.model.name, "failed": failed})
     if len(items) > 1 and failed < len(items) and not as_json:
         console().print(Text(str(out / f"{INDEX}.html")), soft_wrap=True)
     if len(items) > 1 and failed:
         say(f"{failed} of {len(items)} pictures failed")
-    return 0 if not failed else FAILED if failed == len(items) else FINISHED_WITH_FAILURES
+    return exit_code(failed, len(items))
 
 
 app.command("check")(check_command)

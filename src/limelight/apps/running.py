@@ -27,7 +27,7 @@ from limelight.apps.options import (
     usage,
 )
 from limelight.apps.printing import plain_table
-from limelight.apps.terminal import FAILED, FINISHED_WITH_FAILURES, boundary, console, say, visible, write_json
+from limelight.apps.terminal import FAILED, boundary, console, exit_code, say, visible, write_json
 from limelight.models import DEFAULT_MODEL
 from limelight.runs import Run, Status, open_run, read_status, run, write_report
 from limelight.runs.job import LABEL, STORES
@@ -132,9 +132,7 @@ def run_command(
             )
     _print_run(found, as_json)
     counts = found.counts
-    if counts.pending or (counts.failed and not counts.ok):
-        raise typer.Exit(FAILED)
-    raise typer.Exit(FINISHED_WITH_FAILURES if counts.failed else 0)
+    raise typer.Exit(FAILED if counts.pending else exit_code(counts.failed, counts.failed + counts.ok))
 
 
 def _print_status(status: Status, as_json: bool) -> None:

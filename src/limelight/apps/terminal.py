@@ -22,6 +22,11 @@ FAILED, FINISHED_WITH_FAILURES, INTERRUPTED = 1, 3, 130
 EXPECTED = (ValueError, TypeError, OSError, ArithmeticError, MemoryError, RuntimeError, ImportError)
 
 
+def exit_code(failed: int, total: int) -> int:
+    """0 where all went well, FAILED where nothing did, else FINISHED_WITH_FAILURES."""
+    return 0 if not failed else FAILED if failed == total else FINISHED_WITH_FAILURES
+
+
 def visible(text: object) -> str:
     """The text with nothing a terminal would obey or could not encode: control characters, lone surrogates."""
     return "".join(
