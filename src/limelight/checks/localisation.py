@@ -79,6 +79,12 @@ def dilated(mask: Tensor, reach: float) -> Tensor:
     return F.conv2d(mask.float(), disc, padding=r) > 0.5
 
 
+def mass_inside(units: Tensor, inside: Tensor) -> Tensor:
+    """The share `(n,)` of the positive values of `units` `(n, units)` that lie inside; NaN without any."""
+    positive = units.double().clamp(min=0)
+    return (positive * inside).sum(1) / positive.sum(1)
+
+
 @dataclass(frozen=True)
 class RelevanceMass(_Localisation):
     r"""The share of the positive relevance inside the mask: $\sum_{i \in M} A_i^+ / \sum_i A_i^+$. [arras2022]"""
@@ -86,11 +92,8 @@ class RelevanceMass(_Localisation):
     meaning: ClassVar[str] = "share of the map's positive weight on the object"
 
     def run(self, case: Case) -> Measured:
-        inside = _inside(case)
-        units = units_of(case.attribution.values).double().clamp(min=0)
-        total = units.sum(1)
-        share = (units * inside).sum(1) / total.clamp(min=torch.finfo(torch.float64).tiny)
-        values, reasons = nan_where(share, total == 0, "the map has no positive value")
+        share = mass_inside(units_of(case.attribution.values), _inside(case))
+        values, reasons = nan_where(share, share.isnan(), "the map has no positive value")
         return Measured(values, reasons=reasons)
 
 

@@ -219,7 +219,7 @@ def as_plain(study: Study) -> dict[str, Any]:
         "seed": study.seed,
         "rows": study.rows,
         "levels": list(study.levels),
-        "files": [f"{path.parent.name}/{path.name}" for path in study.files],
+        "files": [_name(study, place) for place in range(len(study.files))],
         "classes": list(CLASSES),
         "parts": {each.part: {"accuracy": each.share, "confusion": each.counts.tolist()} for each in study.accuracies},
         "training": [asdict(each) for each in study.trained.history],

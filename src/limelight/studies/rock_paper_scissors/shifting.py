@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...attribution import Attribution
 from ...baselines import Baseline
+from ...checks.localisation import mass_inside
 from ...checks.running import REFUSALS
 from ...checks.similarity import ssim, top_overlap
 from ...compare import rank_correlation
@@ -104,6 +105,7 @@ def compared(name: str, maps: Mapping[float, Attribution], hands: Hands, kept: M
     before = own.heatmap()
     rise = (own.score - own.baseline_score).abs().double()
     missing = own.delta.abs().double() / rise
+    on_hand = hands.mask.flatten(1)
     lines = []
     for level, shifted in maps.items():
         if not level:
@@ -119,23 +121,21 @@ def compared(name: str, maps: Mapping[float, Attribution], hands: Hands, kept: M
                 _mean(ssim(before, after), same),
                 _mean(top_overlap(before.flatten(1), after.flatten(1), count), same),
                 _mean(missing, same),
-                _mean(share_on_hand(before, hands.mask), same),
-                _mean(share_on_hand(after, hands.mask), same),
+                _mean(mass_inside(before.flatten(1), on_hand), same),
+                _mean(mass_inside(after.flatten(1), on_hand), same),
             )
         )
     return lines
 
 
-def share_on_hand(heatmap: Tensor, mask: Tensor) -> Tensor:
-    """The share `(n,)` of a map's positive values that lies inside `mask`; NaN without any."""
-    positive = heatmap.double().clamp(min=0)
-    return (positive * mask[:, 0]).flatten(1).sum(1) / positive.flatten(1).sum(1)
-
-
-def kept_classes(model: nn.Module, hands: Hands, levels: Sequence[float]) -> dict[float, Tensor]:
-    """For each level, which pictures `(n,)` the model still gives their class."""
+def answers(model: nn.Module, hands: Hands, levels: Sequence[float]) -> dict[float, tuple[Tensor, Tensor]]:
+    """At each level: which pictures `(n,)` the model still gives their class, and that class's probability `(n,)`."""
+    found = {}
     with torch.no_grad():
-        return {level: model(hands.x + level).argmax(1) == hands.y for level in levels}
+        for level in levels:
+            outputs = model(hands.x + level)
+            found[level] = outputs.argmax(1) == hands.y, outputs.softmax(1).gather(1, hands.y[:, None])[:, 0]
+    return found
 
 
 def _mean(values: Tensor, rows: Tensor) -> float:

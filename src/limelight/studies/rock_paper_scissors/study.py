@@ -21,7 +21,7 @@ from ...patterns import estimate_patterns
 from ...study import DEFAULT_BASELINES, BaselineStudy, compare_baselines, labelled_baselines
 from .data import Part, read_parts
 from .observations import BLACK, GRAD_CAM, INPUT_X_GRADIENT, RANDOM, WHITE, Observation, observe
-from .shifting import Asked, Hands, Maps, Shifted, compared, every_method, hand_mask, kept_classes, maps_of
+from .shifting import Asked, Hands, Maps, Shifted, answers, compared, every_method, hand_mask, maps_of
 from .training import Epoch, Progress, Trained, confusion, predict, train
 
 LEVELS = (0.1, 0.2, 0.4)
@@ -128,7 +128,8 @@ def run_study(
     x = test.pixels(chosen)
     hands = Hands(x, predicted["test"][chosen], hand_mask(x))
     told.stage("the published study's maps")
-    kept = kept_classes(network, hands, levels)
+    answered = answers(network, hands, (0.0, *levels))
+    kept = {level: answered[level][0] for level in levels}
     maps = {each.name: maps_of(network, hands, each, levels, seed=seed) for each in _studied(rows, x, seed)}
     lines = [line for name, found in maps.items() for line in compared(name, found, hands, kept)]
     told.stage("baselines")
@@ -155,7 +156,7 @@ def run_study(
         rows,
         seed,
         kept,
-        _confidence(network, hands, levels),
+        {level: confidence for level, (_, confidence) in answered.items()},
         maps,
         tuple(lines),
         tuple(observe(lines)),
@@ -197,8 +198,3 @@ def _chosen(test: Part, predicted: Tensor, pictures: int) -> Tensor:
         queues.append(sorted(of_class, key=lambda i: int(predicted[i] != label)))
     places = [queue[turn] for turn in range(len(test)) for queue in queues if turn < len(queue)]
     return torch.tensor(places[:pictures])
-
-
-def _confidence(model: ImageModel, hands: Hands, levels: Sequence[float]) -> dict[float, Tensor]:
-    with torch.no_grad():
-        return {level: model(hands.x + level).softmax(1).gather(1, hands.y[:, None])[:, 0] for level in (0.0, *levels)}
