@@ -28,9 +28,9 @@ def section(architecture: Architecture, scenes: int) -> str:
         architecture, scenes, progress=lambda name: print(f"{architecture}: {name}", file=sys.stderr)
     )
     order = [name for name, _ in table.ranking("relevance-rank")]
-    rows = sorted(table.to_markdown().splitlines()[2:], key=lambda line: _place(line, order))
-    head = table.to_markdown().splitlines()[:2]
-    return "\n".join([f"## The scenes {architecture.upper()}\n", *head, *rows]) + "\n"
+    lines = table.to_markdown().splitlines()
+    rows = sorted(lines[2:], key=lambda line: _place(line, order))
+    return "\n".join([f"## The scenes {architecture.upper()}\n", *lines[:2], *rows]) + "\n"
 
 
 def _place(line: str, order: list[str]) -> int:
