@@ -11,6 +11,7 @@ from typing import Any
 
 from .durable import writing_durably
 from .extras import arrow
+from .tables import Kind, table_of
 
 HASH_BYTES = 16
 
@@ -46,15 +47,16 @@ class Listed:
 
 def write_manifest(path: Path, entries: Iterable[Entry], shard_size: int) -> Listed:
     """Write the entries as they come, `shard_size` to a row group: memory does not grow with their number."""
-    pa, parquet = arrow(), arrow("parquet")
-    kinds = {str: pa.string(), int: pa.int64()}
-    schema = pa.schema([(name, kinds[type(value)]) for name, value in asdict(Entry("", "", "")).items()])
+    parquet = arrow("parquet")
+    kinds: dict[type, Kind] = {str: "string", int: "int64"}
+    columns = {name: kinds[type(value)] for name, value in asdict(Entry("", "", "")).items()}
+    schema = table_of([], columns).schema
     labels, count = set[str](), 0
     with writing_durably(path, "manifest") as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         for shard in _split(entries, shard_size):
             labels.update(entry.label for entry in shard)
             count += len(shard)
-            writer.write_table(pa.Table.from_pylist([asdict(entry) for entry in shard], schema))
+            writer.write_table(table_of([asdict(entry) for entry in shard], columns))
     return Listed(count, tuple(sorted(labels - {""})))
 
 

@@ -20,6 +20,7 @@ from ..targets import probabilities
 from .extras import arrow
 from .job import Store
 from .manifest import Entry, content_hash
+from .tables import Kind, table_of
 
 
 @dataclass
@@ -35,7 +36,7 @@ class Row:
     error: str = ""
 
 
-_FACTS = {
+_FACTS: dict[str, Kind] = {
     "target": "int64",
     "prediction": "int64",
     "predicted": "string",
@@ -109,16 +110,13 @@ def shard_bytes(rows: Sequence[Row], methods: Sequence[str]) -> bytes:
 
 def index_bytes(rows: Sequence[Row], shard: int, methods: Sequence[str], checks: Sequence[str]) -> bytes:
     """The index as Parquet, without what differs between two runs: no times, no machine."""
-    pa, parquet = arrow(), arrow("parquet")
-    columns = {"id": "int64", "method": "string", "path": "string", "label": "string", **_FACTS}
+    columns: dict[str, Kind] = {"id": "int64", "method": "string", "path": "string", "label": "string", **_FACTS}
     for check in checks:
         columns |= {check: "float64", f"{check} passed": "bool_"}
     columns |= {"shard": "int64", "offset": "int64", "checksum": "string", "content": "string", "error": "string"}
-    schema = pa.schema([(name, getattr(pa, kind)()) for name, kind in columns.items()])
-    lines = _lines(rows, shard, methods)
-    table = pa.Table.from_pylist([{name: line.get(name) for name in columns} for line in lines], schema)
+    table = table_of(_lines(rows, shard, methods), columns)
     sink = io.BytesIO()
-    parquet.write_table(table, sink, compression="zstd")
+    arrow("parquet").write_table(table, sink, compression="zstd")
     return sink.getvalue()
 
 
