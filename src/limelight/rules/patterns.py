@@ -10,7 +10,7 @@ PatternNet sends $a$ back in place of $w$, PatternAttribution $w \odot a$.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -112,8 +112,8 @@ class _Sums:
     @staticmethod
     def of(operator: Affine, y: Tensor, counted: Tensor) -> "_Sums":
         x, ones = operator.x, torch.ones_like(operator.x)
-        terms = ((x, y * counted), (x, counted), (ones, counted), (ones, y), (ones, torch.ones_like(y)))
-        return _Sums(operator, [_weight_sum(operator, at, v) for at, v in terms])
+        at_x = _weight_sums(operator, x, (y * counted, counted))
+        return _Sums(operator, [*at_x, *_weight_sums(operator, ones, (counted, y, torch.ones_like(y)))])
 
     def add(self, other: "_Sums") -> None:
         self.values = [a + b for a, b in zip(self.values, other.values, strict=True)]
@@ -125,12 +125,12 @@ class _Sums:
         return torch.where(scale == 0, 0.0, covariance / torch.where(scale == 0, 1.0, scale))
 
 
-def _weight_sum(operator: Affine, x: Tensor, v: Tensor) -> Tensor:
-    """The sum of x v over every use of each weight: the weight's gradient under the cotangent v."""
+def _weight_sums(operator: Affine, x: Tensor, cotangents: Sequence[Tensor]) -> list[Tensor]:
+    """For each v the sum of x v over every use of each weight: the weight's gradient under the cotangent v."""
     with torch.enable_grad():
         weight = torch.zeros_like(operator.weight).requires_grad_()
-        (found,) = torch.autograd.grad(operator.forward(x, weight, None), weight, v)
-    return found
+        out = operator.forward(x, weight, None)
+        return [torch.autograd.grad(out, weight, v, retain_graph=True)[0] for v in cotangents]
 
 
 def _per_output(operator: Affine, weights: Tensor) -> Tensor:
