@@ -40,13 +40,14 @@ from ..rules import Patterns
 def one_of_each(patterns: Patterns, side: int, rows: int) -> list[Method]:
     """Every method, for pictures `side` pixels wide, with about `rows` rows of the model for those that can choose.
 
-    Methods without a choice of rows keep their defaults. The games are played with 64 squares where `rows` is
-    512 or more, with 25 from 64, else with 9; ExactShapley, which runs every coalition, with 9 from 512, else with 4.
+    Methods without a choice of rows keep their defaults. The games are played with 64 squares where `rows` is 512 or
+    more, with 25 from 64, with 9 from 16, else with 4; ExactShapley, which runs every coalition, with 9 from 512, else
+    with 4.
     Raises ValueError below 4 rows.
     """
     if rows < 4:
         raise ValueError(f"rows: {rows}; use 4 or more")
-    cells = 8 if rows >= 512 else 5 if rows >= 64 else 3
+    cells = 8 if rows >= 512 else 5 if rows >= 64 else 3 if rows >= 16 else 2
     squares, few = Grid(cells), Grid(3 if rows >= 512 else 2)
     path = IntegratedGradients(GaussLegendre(min(rows, 32)))
     samples = max(2, min(rows, 32) // 2 * 2)

@@ -19,6 +19,7 @@ from ...explain import explain
 from ...methods import Method
 
 TOP_SHARE = 0.05  # of the pixels: what a viewer takes for "the bright part"
+_SHARING = 8  # methods to a call, which share its passes at the picture and at the baseline
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +148,8 @@ def _mean(values: Tensor, rows: Tensor) -> float:
 def every_method(
     model: nn.Module,
     hands: Hands,
-    asked: Sequence[Asked],
+    methods: Sequence[Method],
+    baseline: Baseline,
     level: float,
     kept: Mapping[float, Tensor],
     *,
@@ -158,14 +160,32 @@ def every_method(
     lines: list[Shifted] = []
     maps: dict[str, Attribution] = {}
     refused: dict[str, str] = {}
-    for each in asked:
+    for start in range(0, len(methods), _SHARING):
+        some = methods[start : start + _SHARING]
         if progress:
-            progress(each.name)
-        try:
-            found = maps_of(model, hands, each, (level,), seed=seed)
-        except REFUSALS as error:
-            refused[each.name] = str(error)
-            continue
-        lines += compared(each.name, found, hands, kept)
-        maps[each.name] = found[0.0]
+            progress(f"{some[0].kebab()} to {some[-1].kebab()}")
+        for name, found in _together(model, hands, some, baseline, level, seed).items():
+            if isinstance(found, str):
+                refused[name] = found
+                continue
+            lines += compared(name, found, hands, kept)
+            maps[name] = found[0.0]
     return lines, maps, refused
+
+
+def _together(
+    model: nn.Module, hands: Hands, methods: Sequence[Method], baseline: Baseline, level: float, seed: int
+) -> dict[str, Maps | str]:
+    """The maps of each method, or why it refused, which sends the others back to be asked by themselves."""
+    found: dict[str, Maps] = {each.kebab(): {} for each in methods}
+    try:
+        for at in (0.0, level):
+            panel = explain(model, hands.x + at, list(methods), target=hands.y, baseline=baseline, seed=seed)
+            for name, attribution in zip(found, panel.values(), strict=True):
+                found[name][at] = attribution
+    except REFUSALS as error:
+        if len(methods) == 1:
+            return {methods[0].kebab(): str(error)}
+        apart = (_together(model, hands, [each], baseline, level, seed) for each in methods)
+        return {name: maps for one in apart for name, maps in one.items()}
+    return dict(found)
