@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from safetensors.torch import load_file
 from torch import nn
 from typer.testing import CliRunner
 
@@ -17,10 +18,18 @@ import limelight as ll
 from limelight.apps.cli import app
 from limelight.images import open_image
 from limelight.networks.rock_paper_scissors import CLASSES, PublishedHands, SmallHands
-from limelight.networks.weights import ModelError
 from limelight.studies.rock_paper_scissors.data import DataError, Part, part_of, read_parts
+from limelight.studies.rock_paper_scissors.normalising import folded, normalised
 from limelight.studies.rock_paper_scissors.observations import STUDIED, observe
-from limelight.studies.rock_paper_scissors.shifting import Asked, Hands, Shifted, compared, hand_mask, maps_of
+from limelight.studies.rock_paper_scissors.shifting import (
+    Asked,
+    Hands,
+    Shifted,
+    compared,
+    every_method,
+    hand_mask,
+    maps_of,
+)
 from limelight.studies.rock_paper_scissors.study import _chosen
 from limelight.studies.rock_paper_scissors.training import Epoch, confusion, predict, recipe_of, train
 
@@ -125,14 +134,37 @@ class TestData:
 class TestTraining:
     def test_recipes(self) -> None:
         published = recipe_of("published")
-        assert published.epochs == 30 and published.at(0) == published.at(29.9) == (150, 3e-4)
+        assert published.epochs == 30 and published.at(0)._replace(epochs=0) == published.at(29.9)._replace(epochs=0)
+        assert published.at(0)[:3] == (150, 30, 3e-4)
         small = recipe_of("small")
-        assert [(side, epochs) for side, epochs, _ in small.phases] == [(50, 7), (75, 4), (150, 1), (150, 2)]
-        assert small.at(0) == (50, 1e-3) and small.at(11.5)[0] == 150
-        assert small.at(6.999)[1] == pytest.approx(1e-4, rel=1e-3)  # a tenth, at the end of a size
-        assert [side for side, _, _ in recipe_of("small", 1).phases] == [150]
-        with pytest.raises(ValueError, match="the recipe has 14"):
-            small.at(14)
+        assert [(phase.side, phase.epochs) for phase in small.phases] == [(50, 2), (75, 1), (105, 1), (150, 1)]
+        assert small.at(0).rate == 1e-3 and small.at(4.5).side == 150
+        assert small.at(1.999).rate == pytest.approx(1e-4, rel=1e-3)  # a tenth, at the end of a size
+        assert [phase.side for phase in recipe_of("small", 1).phases] == [150]
+        assert all(recipe_of("small", n).epochs == n for n in range(1, 30))
+        with pytest.raises(ValueError, match="the recipe has 5"):
+            small.at(5)
+
+    @pytest.mark.parametrize("kind", [SmallHands, PublishedHands])
+    def test_folding_keeps_the_answers(self, kind: type[SmallHands] | type[PublishedHands]) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            plain = kind()
+            network = normalised(kind())
+            for module in network.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    for values in (module.weight, module.bias, module.running_mean, module.running_var):
+                        assert isinstance(values, torch.Tensor)
+                        nn.init.uniform_(values, 0.5, 2)
+            x = torch.rand(2, 3, 150, 150)
+        before = [str(module) for module in network.children()]
+        found = folded(network)
+        assert found.state_dict().keys() == plain.state_dict().keys()
+        assert str(found) == str(plain.eval())
+        assert [str(module) for module in network.children()] == before
+        expected = network.double().eval()(x.double())
+        torch.testing.assert_close(found.double()(x.double()), expected, rtol=1e-5, atol=1e-5)
+        assert not torch.allclose(expected, kind().double()(x.double()))
 
     @pytest.fixture
     def few(self) -> tuple[Part, Part]:
@@ -157,7 +189,7 @@ class TestTraining:
             straight.network.state_dict().items(), resumed.network.state_dict().values(), strict=True
         ):
             assert torch.equal(a, b), name
-        assert [each.side for each in straight.history] == [50, 75, 150]
+        assert [each.side for each in straight.history] == [75, 105, 150]
         other = train("small", *few, tmp_path / "c", epochs=1, seed=5).network.state_dict()
         assert not torch.equal(other["classifier.weight"], straight.network.state_dict()["classifier.weight"])
 
@@ -168,17 +200,13 @@ class TestTraining:
         with pytest.raises(ValueError, match="phases"):
             train("small", *few, tmp_path, epochs=2)
 
-    def test_a_start_from_other_weights(self, few: tuple[Part, Part], tmp_path: Path) -> None:
-        train("small", *few, tmp_path / "a", epochs=1)
-        again = train("small", *few, tmp_path / "b", epochs=1, start=tmp_path / "a" / "best.safetensors")
-        assert again.history[0].loss != train("small", *few, tmp_path / "c", epochs=1).history[0].loss
-        with pytest.raises(ValueError, match="with start"):
-            train("small", *few, tmp_path / "b", epochs=1)
-        from safetensors.torch import save_file
-
-        save_file({"strange": torch.zeros(2)}, tmp_path / "s.safetensors")
-        with pytest.raises(ModelError, match="no weight fits SmallHands"):
-            train("small", *few, tmp_path / "d", epochs=1, start=tmp_path / "s.safetensors")
+    def test_what_is_kept_is_the_network_without_normalisation(self, few: tuple[Part, Part], tmp_path: Path) -> None:
+        trained = train("small", *few, tmp_path, epochs=1)
+        kept = load_file(tmp_path / "best.safetensors")
+        assert kept.keys() == SmallHands().state_dict().keys()
+        assert all(torch.equal(kept[name], value) for name, value in trained.network.state_dict().items())
+        share = float((predict(trained.network, few[1]) == few[1].y).double().mean())
+        assert trained.best.accuracy == share
 
     def test_counts(self) -> None:
         counts = confusion(torch.tensor([0, 1, 1, 2]), torch.tensor([0, 0, 1, 1]))
@@ -215,6 +243,20 @@ class TestFigures:
         assert found.on_hand_shifted == pytest.approx(float((brightness[:, :6] + 1.5).sum() / (brightness + 1.5).sum()))
         assert found.drift == pytest.approx(found.on_hand - found.on_hand_shifted)
         assert math.isnan(found.missing)  # no sum is promised
+
+    def test_a_refusal_leaves_the_others_their_maps(self) -> None:
+        """Methods are asked together; one that refuses must not take the rest with it, nor change them."""
+        net = nn.Sequential(nn.Flatten(), nn.Linear(12 * 12 * 3, 2))
+        hands = Hands(torch.rand(1, 3, 12, 12), torch.tensor([0]), torch.ones(1, 1, 12, 12, dtype=torch.bool))
+        kept = {0.5: torch.tensor([True])}
+        methods = [ll.Gradient(), ll.GradCAM(), ll.SmoothGrad(samples=2)]
+        lines, maps, refused = every_method(net, hands, methods, ll.Black(), 0.5, kept, seed=3)
+        assert list(refused) == ["grad-cam"] and "layer" in refused["grad-cam"]
+        assert [line.name for line in lines] == list(maps) == ["gradient", "smooth-grad"]
+        for method, line in zip((methods[0], methods[2]), lines, strict=True):
+            alone = maps_of(net, hands, Asked(line.name, method, ll.Black()), [0.5], seed=3)
+            assert torch.equal(maps[line.name].values, alone[0.0].values)
+            assert repr(compared(line.name, alone, hands, kept)) == repr([line])
 
     def test_no_picture_keeps_its_class(self) -> None:
         net = nn.Sequential(nn.Flatten(), nn.Linear(12 * 12 * 3, 2))

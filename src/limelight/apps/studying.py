@@ -43,11 +43,7 @@ def rock_paper_scissors(
         Network, typer.Option(help="The study's network, or a small one that is quick to train.")
     ] = Network.PUBLISHED,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Most epochs: 30 for the published network, 14 for the small one.")
-    ] = None,
-    start: Annotated[
-        Path | None,
-        typer.Option(exists=True, dir_okay=False, metavar="FILE", help="Weights to start from, where names fit."),
+        int | None, typer.Option(min=1, help="Most epochs: 30 for the published network, 5 for the small one.")
     ] = None,
     shift: Annotated[
         list[float] | None, typer.Option(metavar="SHARE", help="Added to every channel, of full brightness.")
@@ -76,7 +72,6 @@ def rock_paper_scissors(
                 out,
                 model=model.value,
                 epochs=epochs,
-                start=start,
                 levels=levels,
                 pictures=pictures,
                 rows=rows,

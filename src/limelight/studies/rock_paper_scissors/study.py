@@ -26,7 +26,7 @@ from .training import Epoch, Progress, Trained, confusion, predict, train
 
 LEVELS = (0.1, 0.2, 0.4)
 _SAMPLE = 256  # training photographs, evenly over the classes, for the mean baseline
-_FOR_PATTERNS = 32  # of those: each has 22,500 positions to learn a direction from
+_FOR_PATTERNS = 32  # of those, or fewer for few rows: each has 22,500 positions to learn a direction from
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,6 @@ def run_study(
     *,
     model: str = "published",
     epochs: int | None = None,
-    start: Path | None = None,
     levels: Sequence[float] = LEVELS,
     pictures: int | None = None,
     rows: int | None = None,
@@ -96,9 +95,8 @@ def run_study(
 ) -> Study:
     """Train `model` on the photographs below `data`, or take up the training in `out`/MODEL, and study its maps.
 
-    `start` is as for `train`. `pictures` hands of the test part are explained, and `rows` is about what a method that
-    can choose spends on each. None lets the size of the test part say: a fortieth of it and an eighth, within 1 to 6
-    pictures and 4 to 32 rows.
+    `pictures` hands of the test part are explained, and `rows` is about what a method that can choose spends on each.
+    None lets the size of the test part say: a fortieth of it and an eighth, within 1 to 6 pictures and 4 to 32 rows.
 
     Raises DataError for data that does not fit, ValueError for options that do not.
     """
@@ -116,7 +114,6 @@ def run_study(
         out / model,
         epochs=epochs,
         seed=seed,
-        start=start,
         progress=told.batch,
         told=told.epoch,
     )
@@ -138,12 +135,20 @@ def run_study(
     # Every method costs most, so on fewer hands: one a class where there are so many.
     explained = min(pictures, len(CLASSES))
     few = Hands(hands.x[:explained], hands.y[:explained], hands.mask[:explained])
-    patterns = estimate_patterns(network, sample[:: max(1, len(sample) // _FOR_PATTERNS)].split(16))
-    asked = [Asked(each.kebab(), each, Black()) for each in one_of_each(patterns, x.shape[-1], rows)]
+    for_patterns = min(_FOR_PATTERNS, max(8, rows))
+    patterns = estimate_patterns(network, sample[:: max(1, len(sample) // for_patterns)].split(16))
+    asked = one_of_each(patterns, x.shape[-1], rows)
     few_kept = {level: same[:explained] for level, same in kept.items()}
     largest = max(levels)
     every, every_map, refused = every_method(
-        network, few, asked, largest, few_kept, seed=seed, progress=lambda name: told.stage(f"every method: {name}")
+        network,
+        few,
+        asked,
+        Black(),
+        largest,
+        few_kept,
+        seed=seed,
+        progress=lambda names: told.stage(f"every method: {names}"),
     )
     told.stage("quick checks")
     return Study(

@@ -6,9 +6,8 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,56 +17,67 @@ from torch import Tensor, nn
 
 from ...files import write_whole
 from ...networks.rock_paper_scissors import CLASSES, SIZE, PublishedHands, SmallHands
-from ...networks.weights import ModelError, read_state
 from .data import Part
+from .normalising import folded, normalised
 
-NETWORKS: dict[str, type[nn.Module]] = {"published": PublishedHands, "small": SmallHands}
-_BATCH = 32
+NETWORKS: dict[str, type[PublishedHands] | type[SmallHands]] = {"published": PublishedHands, "small": SmallHands}
+_ROWS = 32  # of a pass that only reads
+
+
+class Phase(NamedTuple):
+    """Epochs at one size of picture: the side in pixels, how many, the rate of AdamW, and photographs to a step."""
+
+    side: int
+    epochs: int
+    rate: float
+    batch: int
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained: epochs at each size of picture, and the rate that AdamW starts each size with.
+    """How a network is trained.
 
-    Within a size the rate falls to a tenth along a half cosine; with one size and no fall (`falls` off) training can
+    Within a phase the rate falls to a tenth along a half cosine; with one phase and no fall (`falls` off) training can
     go on for as long as wanted. `patience` is the epochs without a better validation accuracy that end it.
     """
 
-    phases: tuple[tuple[int, int, float], ...]  # (side in pixels, epochs, rate)
+    phases: tuple[Phase, ...]
     falls: bool = True
     patience: int = 6
 
     @property
     def epochs(self) -> int:
-        return sum(epochs for _, epochs, _ in self.phases)
+        return sum(phase.epochs for phase in self.phases)
 
-    def at(self, epoch: float) -> tuple[int, float]:
-        """The side and the rate at a moment counted in epochs."""
+    def at(self, epoch: float) -> Phase:
+        """The phase at a moment counted in epochs, with the rate at that moment."""
         start = 0.0
-        for side, epochs, rate in self.phases:
-            if epoch < start + epochs:
-                done = (epoch - start) / epochs
+        for phase in self.phases:
+            if epoch < start + phase.epochs:
+                done = (epoch - start) / phase.epochs
                 cosine = float(torch.cos(torch.tensor(done * torch.pi)))
-                return side, rate * (0.55 + 0.45 * cosine) if self.falls else rate
-            start += epochs
+                return phase._replace(rate=phase.rate * (0.55 + 0.45 * cosine)) if self.falls else phase
+            start += phase.epochs
         raise ValueError(f"epoch: {epoch}; the recipe has {self.epochs}")
 
 
 def recipe_of(model: str, epochs: int | None = None) -> Recipe:
-    """The published network at full size throughout, 30 epochs; the small one mostly at a third and half, 14.
+    """The published network at full size throughout, 30 epochs; the small one up a ladder of sizes, 5 epochs in all.
 
-    Averaging over positions lets the small network read pictures of any side: an epoch at a third of the side costs a
-    ninth. What it learned there has to get used to larger hands, so the first epoch at full size is a phase of its own.
-    Only epochs at full size count for its accuracy.
+    Averaging over positions lets the small network read pictures of any side, and an epoch at a third of the side costs
+    a ninth. What it learned there has to get used to larger hands, step by step. Only epochs at full size count for its
+    accuracy.
     """
     if model == "published":
-        return Recipe(((SIZE, epochs or 30, 3e-4),), falls=False)
-    epochs = epochs or 14
-    full = max(1, round(epochs * 3 / 14))
-    half = min(epochs - full, round(epochs * 4 / 14))
-    third = epochs - full - half
-    phases = ((SIZE // 3, third, 1e-3), (SIZE // 2, half, 7e-4), (SIZE, 1, 4e-4), (SIZE, full - 1, 7e-4))
-    return Recipe(tuple(phase for phase in phases if phase[1]))
+        return Recipe((Phase(SIZE, epochs or 30, 3e-4, 16),), falls=False)
+    left = epochs or 5
+    phases = []
+    for side, rate, batch in ((SIZE, 5e-4, 8), (SIZE * 7 // 10, 6e-4, 8), (SIZE // 2, 7e-4, 16)):
+        share = min(left, max(round((epochs or 5) / 5), int(side == SIZE)))
+        left -= share
+        phases.append(Phase(side, share, rate, batch))
+    phases.append(Phase(SIZE // 3, left, 1e-3, 16))
+    return Recipe(tuple(phase for phase in reversed(phases) if phase.epochs))
 
 
 @dataclass(frozen=True)
@@ -101,58 +111,44 @@ def train(
     *,
     epochs: int | None = None,
     seed: int = 0,
-    start: Path | None = None,
     progress: Progress | None = None,
     told: Callable[[Epoch], None] | None = None,
 ) -> Trained:
     """Train until the recipe or the patience ends, and go on from `folder` where a checkpoint lies in it.
 
-    `folder`/last.safetensors holds the weights, the optimiser's state and the history after every epoch, best.
-    safetensors the weights with the best validation accuracy; each appears whole or not at all. Stopped and resumed
-    gives the same weights as undisturbed, on one machine and thread count. The global random state is left as it was.
+    The network is trained with batch normalisation, and judged and kept without (`folded`). `folder`/last.safetensors
+    holds the weights, the optimiser's state and the history after every epoch, best.safetensors the network with the
+    best validation accuracy; each appears whole or not at all. Stopped and resumed gives the same weights as
+    undisturbed, on one machine and thread count. The global random state is left as it was.
 
-    `start` is a file of weights to begin with instead of random ones, where names and shapes fit: the published network
-    can take the convolutions of the small one.
-
-    Raises ValueError where the checkpoint is of another model, seed, start or recipe, naming the difference, and
-    ModelError for weights that can't be read or of which none fits.
+    Raises ValueError where the checkpoint is of another model, seed or recipe, naming the difference.
     """
     recipe = recipe_of(model, epochs)
     folder.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = NETWORKS[model]()
-    begun = [] if start is None else begin_with(network, start)
+        network = normalised(NETWORKS[model]())
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-2)
     # How far a run with no falling rate goes is no part of what it is: it may be taken up for more epochs.
-    identity: dict[str, Any] = {"model": model, "seed": seed, "pictures": len(training), "start": begun}
-    identity |= {"phases": recipe.phases} if recipe.falls else {"rate": recipe.phases[0][2]}
+    identity: dict[str, Any] = {"model": model, "seed": seed, "pictures": len(training)}
+    identity |= {"phases": recipe.phases} if recipe.falls else {"phase": recipe.phases[0]._replace(epochs=0)}
     checkpoint = Checkpoint(folder, json.loads(json.dumps(identity)))
     history = checkpoint.load(network, optimiser)
     while len(history) < recipe.epochs and not _exhausted(history, recipe.patience):
         epoch, clock = len(history), time.perf_counter()
         loss = _one_epoch(network, optimiser, training, recipe, epoch, seed, progress)
-        side = recipe.at(epoch)[0]
-        counts = side == SIZE
-        accuracy = float((predict(network, validation) == validation.y).double().mean()) if counts else None
+        side = recipe.at(epoch).side
+        plain = folded(network)
+        accuracy = float((predict(plain, validation) == validation.y).double().mean()) if side == SIZE else None
         history.append(Epoch(epoch + 1, side, loss, accuracy, time.perf_counter() - clock))
-        checkpoint.save(network, optimiser, history)
+        checkpoint.save(network, plain, optimiser, history)
         if told:
             told(history[-1])
     best = best_of(history)
     assert best is not None  # the last phase is at full size
-    checkpoint.load_best(network)
-    return Trained(network.eval().requires_grad_(False), history, best)
-
-
-def begin_with(network: nn.Module, path: Path) -> list[str]:
-    """Copy every weight of the file whose name and shape the network has; the file's digest and the names."""
-    state, own = read_state(path), network.state_dict()
-    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
-    if not fitting:
-        raise ModelError(f"start={str(path)!r}: no weight fits {type(network).__name__}")
-    network.load_state_dict(own | fitting)
-    return [blake2b(path.read_bytes(), digest_size=8).hexdigest(), *fitting]
+    plain = folded(network)
+    checkpoint.load_best(plain)
+    return Trained(plain.requires_grad_(False), history, best)
 
 
 def best_of(history: Sequence[Epoch]) -> Epoch | None:
@@ -176,23 +172,23 @@ def _one_epoch(
 ) -> float:
     """The mean loss. Order and mirrorings depend on the seed and the epoch alone."""
     random = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    batches = torch.randperm(len(training), generator=random).split(_BATCH)
+    batches = torch.randperm(len(training), generator=random).split(recipe.at(epoch).batch)
     network.train()
-    total = 0.0
+    total, seen = 0.0, 0
     for place, rows in enumerate(batches):
-        side, rate = recipe.at(epoch + place / len(batches))
+        now = recipe.at(epoch + place / len(batches))
         for group in optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = now.rate
         x = _mirrored(training.pixels(rows), random)
-        if side != SIZE:
-            x = F.interpolate(x, (side, side), mode="bilinear", antialias=True, align_corners=False)
+        if now.side != SIZE:
+            x = F.interpolate(x, (now.side, now.side), mode="bilinear", antialias=True, align_corners=False)
         loss = F.cross_entropy(network(x), training.y[rows])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
-        total += float(loss.detach()) * len(rows)
+        total, seen = total + float(loss.detach()) * len(rows), seen + len(rows)
         if progress:
-            progress(place + 1, len(batches), total / min((place + 1) * _BATCH, len(training)))
+            progress(place + 1, len(batches), total / seen)
     return total / len(training)
 
 
@@ -208,7 +204,7 @@ def predict(network: nn.Module, part: Part) -> Tensor:
     """The class of each photograph, `(n,)`."""
     network.eval()
     with torch.inference_mode():
-        rows = torch.arange(len(part)).split(_BATCH)
+        rows = torch.arange(len(part)).split(_ROWS)
         return torch.cat([network(part.pixels(each)).argmax(1) for each in rows])
 
 
@@ -233,10 +229,13 @@ class Checkpoint:
     def best(self) -> Path:
         return self.folder / "best.safetensors"
 
-    def save(self, network: nn.Module, optimiser: torch.optim.Optimizer, history: list[Epoch]) -> None:
+    def save(
+        self, network: nn.Module, plain: nn.Module, optimiser: torch.optim.Optimizer, history: list[Epoch]
+    ) -> None:
+        """`plain` is the network as it is judged."""
         weights = {f"weights.{name}": value.contiguous() for name, value in network.state_dict().items()}
         if history[-1] == best_of(history):
-            write_whole(self.best, save(dict(network.state_dict())))
+            write_whole(self.best, save(dict(plain.state_dict())))
         moments = {
             f"moments.{name}.{key}": value.contiguous()
             for name, parameter in network.named_parameters()

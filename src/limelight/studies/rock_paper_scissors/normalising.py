@@ -1,0 +1,48 @@
+"""Batch normalisation for the time of training, taken into the convolutions' weights afterwards."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from typing import TypeVar
+
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ...networks.rock_paper_scissors import PublishedHands, SmallHands
+
+Network = TypeVar("Network", bound=PublishedHands | SmallHands)
+
+
+def normalised(network: Network) -> Network:
+    """The network, in place, with a batch normalisation [ioffe2015] after every convolution.
+
+    It learns in a few epochs what the plain network needs many for.
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for name, module in network.features.named_children():
+        layers[name] = module
+        if isinstance(module, nn.Conv2d):
+            layers[name.replace("conv", "norm")] = nn.BatchNorm2d(module.out_channels)
+    network.features = nn.Sequential(layers)
+    return network
+
+
+def folded(network: Network) -> Network:
+    """A copy without the normalisations that answers as `network` does in evaluation: the layers that are published.
+
+    With running mean m and variance v, g (w x + b - m) / sqrt(v + eps) + c is a convolution with weights
+    g w / sqrt(v + eps) and bias g (b - m) / sqrt(v + eps) + c.
+    """
+    plain = copy.deepcopy(network)
+    plain.eval()
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for name, module in plain.features.named_children():
+        if isinstance(module, nn.BatchNorm2d):
+            before, convolution = layers.popitem()
+            assert isinstance(convolution, nn.Conv2d)
+            layers[before] = fuse_conv_bn_eval(convolution, module)
+        else:
+            layers[name] = module
+    plain.features = nn.Sequential(layers)
+    return plain
