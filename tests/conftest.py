@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import torch
 
@@ -11,6 +12,10 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 
 # pytest-xdist tells its workers a terminal's width; what the commands print here goes to no terminal.
 os.environ.pop("COLUMNS", None)
+
+# A shell's background job ignores interrupts, and so would every command that the tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _define_torchvision_operators() -> torch.library.Library | None:
