@@ -76,27 +76,20 @@ class Shifted:
 Maps = dict[float, Attribution]  # by level, 0 first
 
 
-def maps_of(
-    model: nn.Module,
-    hands: Hands,
-    asked: Asked,
-    levels: Sequence[float],
-    *,
-    seed: int = 0,
-    progress: Callable[[int], None] | None = None,
-) -> Maps:
+def maps_of(model: nn.Module, hands: Hands, asked: Asked, levels: Sequence[float], *, seed: int = 0) -> Maps:
     """The maps at each level and at 0. The input itself is shifted and never clipped; the baseline stays."""
-    found = {}
+    return _asked_together(model, hands, [asked.method], asked.baseline, levels, seed)[0]
+
+
+def _asked_together(
+    model: nn.Module, hands: Hands, methods: Sequence[Method], baseline: Baseline, levels: Sequence[float], seed: int
+) -> list[Maps]:
+    """The maps of each method, one call a level for all."""
+    found: list[Maps] = [{} for _ in methods]
     for level in (0.0, *levels):
-        found[level] = explain(
-            model,
-            hands.x + level,
-            asked.method,
-            target=hands.y,
-            baseline=asked.baseline,
-            seed=seed,
-            progress=progress or False,
-        )
+        panel = explain(model, hands.x + level, list(methods), target=hands.y, baseline=baseline, seed=seed)
+        for maps, attribution in zip(found, panel.values(), strict=True):
+            maps[level] = attribution
     return found
 
 
@@ -177,15 +170,11 @@ def _together(
     model: nn.Module, hands: Hands, methods: Sequence[Method], baseline: Baseline, level: float, seed: int
 ) -> dict[str, Maps | str]:
     """The maps of each method, or why it refused, which sends the others back to be asked by themselves."""
-    found: dict[str, Maps] = {each.kebab(): {} for each in methods}
+    names = [each.kebab() for each in methods]
     try:
-        for at in (0.0, level):
-            panel = explain(model, hands.x + at, list(methods), target=hands.y, baseline=baseline, seed=seed)
-            for name, attribution in zip(found, panel.values(), strict=True):
-                found[name][at] = attribution
+        return dict(zip(names, _asked_together(model, hands, methods, baseline, (level,), seed), strict=True))
     except REFUSALS as error:
         if len(methods) == 1:
-            return {methods[0].kebab(): str(error)}
-        apart = (_together(model, hands, [each], baseline, level, seed) for each in methods)
-        return {name: maps for one in apart for name, maps in one.items()}
-    return dict(found)
+            return {names[0]: str(error)}
+    apart = (_together(model, hands, [each], baseline, level, seed) for each in methods)
+    return {name: maps for one in apart for name, maps in one.items()}

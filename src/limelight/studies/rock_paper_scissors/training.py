@@ -70,10 +70,10 @@ def recipe_of(model: str, epochs: int | None = None) -> Recipe:
     """
     if model == "published":
         return Recipe((Phase(SIZE, epochs or 30, 3e-4, 16),), falls=False)
-    left = epochs or 5
+    left = total = epochs or 5
     phases = []
     for side, rate, batch in ((SIZE, 5e-4, 8), (SIZE * 7 // 10, 6e-4, 8), (SIZE // 2, 7e-4, 16)):
-        share = min(left, max(round((epochs or 5) / 5), int(side == SIZE)))
+        share = min(left, max(round(total / 5), int(side == SIZE)))
         left -= share
         phases.append(Phase(side, share, rate, batch))
     phases.append(Phase(SIZE // 3, left, 1e-3, 16))
