@@ -32,7 +32,19 @@ def test_equal_to_what_pyarrow_builds(lines: list[dict[str, Any]]) -> None:
     assert [each.null_count for each in found.columns] == [each.null_count for each in expected.columns]
 
 
-@pytest.mark.parametrize("line", [{"id": "one"}, {"share": "much"}, {"text": 3}, {"id": 2**63}])
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"id": "one"},
+        {"id": "1"},
+        {"id": 1.5},
+        {"share": "much"},
+        {"share": "1"},
+        {"text": 3},
+        {"id": 2**63},
+        {"right": 1},
+    ],
+)
 def test_refuses_what_a_column_cannot_hold(line: dict[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError, OverflowError)):
         table_of([line], COLUMNS)

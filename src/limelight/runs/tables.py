@@ -6,6 +6,7 @@ for each worker of a run, and memory. Buffers ask nothing.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -37,9 +38,13 @@ def _array(values: Sequence[Any], kind: Kind) -> Any:
             ends = np.cumsum([0, *map(len, texts)]).astype(np.int32)
             data = [ends, np.frombuffer(b"".join(texts), dtype=np.uint8)]
         case "bool_":
+            if not all(isinstance(value, bool) for value in values if value is not None):
+                raise TypeError(f"a column of truth values holds {values!r}")
             data = [_bits(np.array([bool(value) for value in values], dtype=bool))]
         case _:
-            data = [np.array([0 if value is None else value for value in values], dtype=kind)]
+            # array() takes no fraction for a whole number and no text for either, where NumPy would convert.
+            code = "q" if kind == "int64" else "d"
+            data = [np.array(array(code, [0 if value is None else value for value in values]), dtype=kind)]
     buffers = [pa.py_buffer(each) for each in (_bits(there), *data)]
     return pa.Array.from_buffers(getattr(pa, kind)(), len(values), buffers)
 
