@@ -57,7 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
             f"{outcome.peer} ({pairs.ours_median:.3f} s to {pairs.theirs_median:.3f} s)",
             flush=True,
         )
-    command = shlex.join(["python", "-m", "benchmarks", *(sys.argv[1:] if arguments is None else arguments)])
+    # Where the page went is no part of how to get it again.
+    chosen = ["--quick"] * asked.quick + [word for name in asked.only for word in ("--only", name)]
+    command = shlex.join(["python", "-m", "benchmarks", *chosen])
     text = report.markdown(command, effort, time.perf_counter() - start, outcomes, accurate, peaks)
     if played:
         text += "\n## Shapley values of twelve players\n\n" + games.markdown(*played, seeds)
