@@ -6,7 +6,6 @@ import base64
 import io
 import os
 import sys
-import time
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
@@ -123,11 +122,14 @@ def test_five_maps_of_224_pixels_take_less_than_3_megabytes(tmp_path: Path) -> N
 def test_opens_from_disk_without_a_request_and_draws_within_a_second(tmp_path: Path, open_page: Open) -> None:
     path = tmp_path / "report.html"
     write_html(path, picture(224), [Tile(f"map {k}", (), noise(224, k)) for k in range(5)], "", "", [])
-    began = time.perf_counter()
-    watched = open_page(as_url(path))
-    watched.page.wait_for_selector("figure[data-drawn]")
-    assert time.perf_counter() - began < 1, "the first map"
+    watched = open_page("about:blank")
+    clock = watched.page.context.new_cdp_session(watched.page)
+    clock.send("Performance.enable", {"timeDomain": "threadTicks"})
+    watched.page.goto(as_url(path))
     drawn(watched.page, 5)
+    measured = {each["name"]: each["value"] for each in clock.send("Performance.getMetrics")["metrics"]}
+    # The processor's time: by the clock, whatever else the machine does would be counted as well.
+    assert 0 < measured["ProcessTime"] < 1, measured
     assert [url for url in watched.requests if not url.startswith("data:")] == [as_url(path)]
 
 

@@ -39,9 +39,8 @@ class Job:
     def cancel(self) -> None:
         """Stop at the next pass of the model, or before the first. From any thread."""
         self._unwanted.set()
-        if self.future is not None and self.future.cancel():  # it will never run, and so never tell
-            self._post(("stopped", {"message": "cancelled"}))
-            self._post(None)
+        if self.future is not None:
+            self.future.cancel()
 
     def tell(self, name: str, **data: Any) -> None:
         """An event for whoever listens. Raises Stopped if nobody does."""
@@ -72,7 +71,7 @@ class Job:
         return waiting and time.monotonic() > self._end
 
     def run(self, work: Callable[[Job], None]) -> None:
-        """The whole of its thread's part: the work, its failure as an event, the end."""
+        """The whole of its thread's part: the work, and its failure as an event."""
         try:
             self.check()  # it may have waited for its whole time
             self._end = time.monotonic() + self._patience
@@ -83,8 +82,12 @@ class Job:
         except Exception:
             self._post(("stopped", {"message": "limelight failed; its server's standard error says how"}))
             raise
-        finally:
-            self._post(None)
+
+    def end(self, *, unstarted: bool) -> None:
+        """Nothing follows. From any thread, once everything that the work held is free again."""
+        if unstarted:
+            self._post(("stopped", {"message": "cancelled"}))
+        self._post(None)
 
     def _post(self, event: Event | None) -> None:
         if not self._loop.is_closed():
@@ -120,6 +123,7 @@ class Queue:
             threading.excepthook(
                 threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
             )
+        job.end(unstarted=future.cancelled())
 
     def cancel(self) -> None:
         """Stop every job there is; who listens is told."""
