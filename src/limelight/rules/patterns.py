@@ -104,16 +104,20 @@ class _Rectified:
 
 @dataclass
 class _Sums:
-    """Streaming sums in the shape of the weight, each entry over all places where that weight was used."""
+    """Streaming sums for each weight over all places where it was used; those without x have one entry for all inputs
+    of an output where every input has the same places."""
 
     operator: Affine
     values: list[Tensor]
 
     @staticmethod
     def of(operator: Affine, y: Tensor, counted: Tensor) -> "_Sums":
-        x, ones = operator.x, torch.ones_like(operator.x)
-        at_x = _weight_sums(operator, x, (y * counted, counted))
-        return _Sums(operator, [*at_x, *_weight_sums(operator, ones, (counted, y, torch.ones_like(y)))])
+        x, ones, weight = operator.x, torch.ones_like(operator.x), operator.weight
+        at_x = _weight_sums(operator, x, weight, (y * counted, counted))
+        axis = _inputs_axis(operator)
+        if axis is not None:
+            ones, weight = ones.narrow(axis, 0, 1), weight[:, :1]
+        return _Sums(operator, [*at_x, *_weight_sums(operator, ones, weight, (counted, y, torch.ones_like(y)))])
 
     def add(self, other: "_Sums") -> None:
         self.values = [a + b for a, b in zip(self.values, other.values, strict=True)]
@@ -125,10 +129,20 @@ class _Sums:
         return torch.where(scale == 0, 0.0, covariance / torch.where(scale == 0, 1.0, scale))
 
 
-def _weight_sums(operator: Affine, x: Tensor, cotangents: Sequence[Tensor]) -> list[Tensor]:
-    """For each v the sum of x v over every use of each weight: the weight's gradient under the cotangent v."""
+def _inputs_axis(operator: Affine) -> int | None:
+    """The axis of x that the weight's second axis runs along; None where they differ, as they do with groups."""
+    x, weight = operator.x, operator.weight
+    if operator.channel != 0 or weight.ndim < 2:
+        return None
+    axis = x.ndim - 1 if weight.ndim == 2 else 1
+    batched = weight.ndim == 2 or x.ndim == weight.ndim
+    return axis if batched and x.shape[axis] == weight.shape[1] else None
+
+
+def _weight_sums(operator: Affine, x: Tensor, like: Tensor, cotangents: Sequence[Tensor]) -> list[Tensor]:
+    """For each v the sum of x v over every use of each weight: the gradient under v of a weight of the shape `like`."""
     with torch.enable_grad():
-        weight = torch.zeros_like(operator.weight).requires_grad_()
+        weight = torch.zeros_like(like).requires_grad_()
         out = operator.forward(x, weight, None)
         return [torch.autograd.grad(out, weight, v, retain_graph=True)[0] for v in cotangents]
 
