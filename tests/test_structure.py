@@ -85,7 +85,7 @@ def test_files_stay_small() -> None:
 
 
 def test_import_is_light() -> None:
-    """Optional and heavy packages are not loaded by `import limelight`; beyond torch it takes under a second of processor."""
+    """Optional and heavy packages stay out of `import limelight`; beyond torch it takes under a processor's second."""
     optional = ("torchvision", "timm", "skimage", "matplotlib", "typer", "rich", "PIL.Image")
     script = (
         "import torch, time, sys; start = time.process_time(); import limelight; "

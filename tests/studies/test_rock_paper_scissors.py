@@ -134,8 +134,8 @@ class TestData:
 class TestTraining:
     def test_recipes(self) -> None:
         published = recipe_of("published")
-        assert published.epochs == 30 and published.at(0)._replace(epochs=0) == published.at(29.9)._replace(epochs=0)
-        assert published.at(0)[:3] == (150, 30, 3e-4)
+        assert published.epochs == 30 and published.at(0) == (150, 30, 7e-4, 8)
+        assert published.at(29.999).rate == pytest.approx(7e-5, rel=1e-3)  # a tenth, at the end
         small = recipe_of("small")
         assert [(phase.side, phase.epochs) for phase in small.phases] == [(50, 2), (75, 1), (105, 1), (150, 1)]
         assert small.at(0).rate == 1e-3 and small.at(4.5).side == 150

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..methods import (
     IDGI,
     METHODS,
@@ -42,7 +44,7 @@ def one_of_each(patterns: Patterns, side: int, rows: int) -> list[Method]:
 
     Methods without a choice of rows keep their defaults. The games are played with 64 squares where `rows` is 512 or
     more, with 25 from 64, with 9 from 16, else with 4; ExactShapley, which runs every coalition, with 9 from 512, else
-    with 4.
+    with 4. Below 16 rows occlusion's windows don't overlap and extremal perturbation looks for one area.
     Raises ValueError below 4 rows.
     """
     if rows < 4:
@@ -52,6 +54,8 @@ def one_of_each(patterns: Patterns, side: int, rows: int) -> list[Method]:
     path = IntegratedGradients(GaussLegendre(min(rows, 32)))
     samples = max(2, min(rows, 32) // 2 * 2)
     orders = max(2, rows // cells**2)
+    window = max(1, side // 4)
+    extremal = ExtremalPerturbation(steps=min(rows, 800), step=max(2, side // 32), sigma=side / 10.7, blur=side / 11.2)
     chosen: dict[type[Method], Method] = {
         IntegratedGradients: path,
         ExpectedGradients: ExpectedGradients(samples=min(rows, 64)),
@@ -67,13 +71,11 @@ def one_of_each(patterns: Patterns, side: int, rows: int) -> list[Method]:
         PatternNet: PatternNet(patterns=patterns),
         PatternAttribution: PatternAttribution(patterns=patterns),
         ScoreCAM: ScoreCAM(most_channels=rows),
-        Occlusion: Occlusion(window=max(1, side // 4), stride=max(1, side // 8)),
+        Occlusion: Occlusion(window=window, stride=window if rows < 16 else max(1, side // 8)),
         FeatureAblation: FeatureAblation(players=squares),
         RISE: RISE(masks=rows),
         MeaningfulPerturbation: MeaningfulPerturbation(steps=min(rows, 300), size=max(4, side // 8), jitter=side // 56),
-        ExtremalPerturbation: ExtremalPerturbation(
-            steps=min(rows, 800), step=max(2, side // 32), sigma=side / 10.7, blur=side / 11.2
-        ),
+        ExtremalPerturbation: replace(extremal, areas=(0.1,)) if rows < 16 else extremal,
         ExactShapley: ExactShapley(players=few),
         KernelShap: KernelShap(players=squares, samples=max(rows, 2 * cells**2)),
         ShapleySampling: ShapleySampling(players=squares, permutations=orders),

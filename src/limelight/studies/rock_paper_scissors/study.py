@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ...attribution import Attribution
 from ...baselines import Baseline, Black, Mean, Minimum, White, as_baseline
-from ...checks import Findings, quick_checks
+from ...checks import QUICK, BiasShift, Check, Findings, quick_checks
+from ...checks.quick import price
 from ...lab.each import one_of_each
 from ...methods import GradCAM, InputXGradient, IntegratedGradients
 from ...methods.quadrature import GaussLegendre
@@ -25,6 +26,8 @@ from .shifting import Asked, Hands, Maps, Shifted, answers, compared, every_meth
 from .training import Epoch, Progress, Trained, confusion, predict, train
 
 LEVELS = (0.1, 0.2, 0.4)
+TESTS: tuple[Check, ...] = tuple(check for check in QUICK if not isinstance(check, BiasShift))
+"""The quick checks beside the study's own, which is a shift of brightness, of every method."""
 _SAMPLE = 256  # training photographs, evenly over the classes, for the mean baseline
 _FOR_PATTERNS = 32  # of those, or fewer for few rows: each has 22,500 positions to learn a direction from
 
@@ -135,7 +138,7 @@ def run_study(
     # Every method costs most, so on fewer hands: one a class where there are so many.
     explained = min(pictures, len(CLASSES))
     few = Hands(hands.x[:explained], hands.y[:explained], hands.mask[:explained])
-    for_patterns = min(_FOR_PATTERNS, max(8, rows))
+    for_patterns = min(_FOR_PATTERNS, rows)
     patterns = estimate_patterns(network, sample[:: max(1, len(sample) // for_patterns)].split(16))
     asked = one_of_each(patterns, x.shape[-1], rows)
     few_kept = {level: same[:explained] for level, same in kept.items()}
@@ -151,6 +154,7 @@ def run_study(
         progress=lambda names: told.stage(f"every method: {names}"),
     )
     told.stage("quick checks")
+    tests = quick_checks(network, every_map, sum(map(price, every_map.values())) // 2, TESTS)
     return Study(
         network,
         trained,
@@ -169,7 +173,7 @@ def run_study(
         explained,
         tuple(every),
         every_map,
-        quick_checks(network, every_map),
+        tests,
         refused,
     )
 
