@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -15,6 +13,7 @@ import limelight as ll
 from limelight.methods.mixed import MixedMoments
 from limelight.streams import Streams
 
+from .memory import peaks
 from .networks import conv_net, pictures
 
 D = torch.float64
@@ -134,19 +133,11 @@ def test_detector_boxes() -> None:
 def test_mask_memory_is_bounded_whatever_their_number() -> None:
     """2,000 masks of 224 x 224 would be 800 MB in float64; the model costs next to nothing. In a process of its own."""
     script = """
-import torch, limelight as ll
-
-def peak():
-    with open('/proc/self/status') as lines:
-        return next(int(line.split()[1]) for line in lines if line.startswith('VmHWM'))
-
-torch.set_num_threads(1)
-x = torch.rand(1, 1, 224, 224, generator=torch.Generator().manual_seed(0))
-f = lambda rows: rows[:, 0, ::16, ::16].mean((1, 2))[:, None]
-ll.explain(f, x, ll.RISE(3, cells=2, centred=False), target=0)
-before = peak()
-ll.explain(f, x, ll.RISE(2000), target=0)
-print(peak() - before)
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert 0 < int(done.stdout) / 1024 < 200
+        x = torch.rand(1, 1, 224, 224)
+        f = lambda rows: rows[:, 0, ::16, ::16].mean((1, 2))[:, None]
+        ll.explain(f, x, ll.RISE(3, cells=2, centred=False), target=0)
+        before = peak()
+        ll.explain(f, x, ll.RISE(2000), target=0)
+    """
+    after, before = peaks(script)
+    assert (after - before) / 1024 < 200
