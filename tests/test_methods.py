@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import limelight as ll
+from limelight.streams import Streams
 
 from .memory import peaks
 from .networks import CASES, conv_net, pictures
@@ -331,6 +332,24 @@ def test_a_lone_backward_method_reports_what_a_panel_reports(method: ll.Method) 
         if method.needs.baseline:
             expected = panel["integrated-gradients"].baseline_score
             torch.testing.assert_close(alone.baseline_score, expected)
+
+
+def test_draws_of_are_the_random_numbers_of_other_examples() -> None:
+    net, x = conv_net(), pictures(3)
+    method = ll.SmoothGrad(ll.Gradient(), samples=4)
+    own = ll.explain(net, x, method, target=[0, 1, 2])
+    same(own, ll.explain(net, x, method, target=[0, 1, 2], draws_of=x))
+    others = ll.explain(net, x, method, target=[0, 1, 2], draws_of=x.flip(0))
+    assert not torch.equal(own.values, others.values) and "draws_of" in others.notes[-1]
+    both = ll.explain(net, x, method, target=[[0, 1], [1, 2], [2, 0]], draws_of=x.flip(0))
+    torch.testing.assert_close(both.values[:, 0], others.values)
+    noisy = ll.explain(net, x[:1], "integrated-gradients", target=0, baseline=ll.Noise(), draws_of=x[1:2])
+    reference = ll.Noise().references(x[1:2], Streams.of(x[1:2], 0).fork("baseline"))[0]
+    fixed = ll.explain(net, x[:1], "integrated-gradients", target=0, baseline=reference)
+    torch.testing.assert_close(noisy.values, fixed.values)
+    for wrong in (x[:2], "x"):
+        with pytest.raises(ValueError, match=r"draws_of: .* use a tensor of 3 examples"):
+            ll.explain(net, x, method, target=0, draws_of=wrong)  # type: ignore[arg-type]
 
 
 def test_memory_is_flat_in_the_number_of_nodes() -> None:

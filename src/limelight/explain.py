@@ -23,6 +23,7 @@ from .streams import Streams
 from .targets import ClassTarget, Logit, Target, as_target
 
 MethodLike = Method | type[Method] | str
+_OTHER_DRAWS = "the random numbers are those of other examples (draws_of=)"
 
 
 @overload
@@ -35,6 +36,7 @@ def explain(
     baseline: float | Tensor | Baseline = 0.0,
     layer: LayerLike | None = None,
     seed: int = 0,
+    draws_of: Tensor | None = None,
     rows_per_pass: int | None = None,
     progress: bool | Progress = False,
 ) -> Attribution: ...
@@ -48,6 +50,7 @@ def explain(
     baseline: float | Tensor | Baseline = 0.0,
     layer: LayerLike | None = None,
     seed: int = 0,
+    draws_of: Tensor | None = None,
     rows_per_pass: int | None = None,
     progress: bool | Progress = False,
 ) -> Panel: ...
@@ -60,6 +63,7 @@ def explain(
     baseline: float | Tensor | Baseline = 0.0,
     layer: LayerLike | None = None,
     seed: int = 0,
+    draws_of: Tensor | None = None,
     rows_per_pass: int | None = None,
     progress: bool | Progress = False,
 ) -> Attribution | Panel:
@@ -76,6 +80,8 @@ def explain(
         layer: module or dotted name, for methods that read one, or several, whose maps are averaged; None takes the
             last layer with a spatial map that the score depends on.
         seed: of every random number; the same seed and example give the same map in any batch.
+        draws_of: the examples, as many, whose random numbers to take in place of the inputs' own. A changed picture
+            asked with the draws of the original shows what the change did, and none of the sampling noise.
         rows_per_pass: rows the model is called on at once; None chooses by memory. The map does not depend on it.
         progress: True writes to standard error; a callable is told the rows of each finished pass.
 
@@ -95,7 +101,8 @@ def explain(
         x = _checked(inputs)
         asked = as_target(target, len(x))
         _require_module(model, methods, asked, layer)
-        rng = Streams.of(x, seed)
+        drawn = x if draws_of is None else _as_many(draws_of, x)
+        rng = Streams.of(drawn, seed)
         meaning = as_baseline(baseline)
         references = meaning.references(x, rng.fork("baseline"))
         classes = asked.classes if isinstance(asked, ClassTarget) else None
@@ -103,11 +110,13 @@ def explain(
         if isinstance(asked, ClassTarget) and classes is not None:
             # As many questions about each example: it is repeated, and the passes run equal rows once.
             flat, rows, references = asked.flat(), x.repeat_interleave(classes, 0), _repeated(references, classes)
-            rng = Streams.of(rows, seed)
+            rng = Streams.of(drawn.repeat_interleave(classes, 0), seed)
         with _reporter(progress) as report, Runner(model, rows, rows_per_pass, report, classes is not None) as runner:
             found = _layers(runner, model, layer, flat)
             question = Question(runner, rows, methods, flat, meaning, references, found, seed)
             attributions = [question.answer(each, rng.fork(each.kebab())) for each in methods]
+            if draws_of is not None and not torch.equal(drawn, x):
+                attributions = [replace(each, notes=(*each.notes, _OTHER_DRAWS)) for each in attributions]
             if classes is not None:
                 attributions = [_with_target_axis(each, x, asked, classes) for each in attributions]
             panel = Panel(attributions, runner.forward_rows, runner.backward_rows)
@@ -172,6 +181,13 @@ def _checked(inputs: Tensor) -> Tensor:
         raise FloatingPointError(f"inputs: NaN or infinity in example {which}")
     x = inputs.detach()
     return x.clone() if x.is_inference() else x
+
+
+def _as_many(draws_of: Tensor, x: Tensor) -> Tensor:
+    if not isinstance(draws_of, Tensor) or len(draws_of) != len(x):
+        found = f"shape {tuple(draws_of.shape)}" if isinstance(draws_of, Tensor) else type(draws_of).__name__
+        raise ValueError(f"draws_of: {found}; use a tensor of {len(x)} examples, one for each input")
+    return draws_of.detach()
 
 
 def _require_module(model: Model, methods: Sequence[Method], target: Target, layer: Any) -> None:

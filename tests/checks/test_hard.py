@@ -142,6 +142,20 @@ def test_input_shift_has_kindermans_outcomes() -> None:
     assert finding(net, x, "input-x-gradient", ll.InputShift()).passed is False
 
 
+@pytest.mark.parametrize("samples", [2, 8])
+def test_sampling_is_no_answer_to_a_shift(samples: int) -> None:
+    """With the noise held fixed both models see the same points, moved: SmoothGrad inherits what the gradient does."""
+    net, x = conv_net(), pictures(2) + 0.2
+    smooth = ll.SmoothGrad(ll.Gradient(), noise=0.3, samples=samples)
+    found = finding(net, x, smooth, ll.InputShift())
+    assert found.passed is True and max(found.value) < 1e-9
+    assert (
+        finding(net, x, ll.SmoothGrad(ll.InputXGradient(), noise=0.3, samples=samples), ll.InputShift()).passed is False
+    )
+    # The control has no answer that could stay: it's another map for every other input.
+    assert finding(net, x, ll.RandomMap(), ll.InputShift()).passed is False
+
+
 def test_a_model_without_a_first_layer_is_wrapped() -> None:
     found = finding(Formula(lambda rows: rows.square().sum(1)), WORKED, "gradient", ll.InputShift())
     assert found.passed is True and "taken off" in found.notes[0]

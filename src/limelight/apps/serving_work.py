@@ -107,7 +107,7 @@ def answer(model: ImageModel, question: Question, maps: Store[Attribution], job:
             target = next((each.described() for each in now if each.index == index), f"class {index}")
             for column, method in enumerate(question.methods):
                 job.tell("begun", picture=place, row=row, column=column, target=target, method=method.kebab())
-                for event, data in _map(model, question, pixels, index, method, picture, maps, job):
+                for event, data in _map(model, question, plain, index, method, picture, maps, job):
                     job.tell(event, row=row, column=column, **data)
             row += 1
 
@@ -115,7 +115,7 @@ def answer(model: ImageModel, question: Question, maps: Store[Attribution], job:
 def _map(
     model: ImageModel,
     question: Question,
-    pixels: Tensor,
+    plain: Tensor,
     index: int,
     method: Method,
     picture: Image.Image,
@@ -126,12 +126,13 @@ def _map(
     try:
         found = explain(
             model,
-            pixels,
+            plain + question.shift,
             method,
             target=index,
             baseline=question.baseline,
             layer=question.layer,
             seed=question.seed,
+            draws_of=plain,
             progress=job.progress,
         )
         (tile,) = found.tiles()

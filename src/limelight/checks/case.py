@@ -81,6 +81,7 @@ class Case:
             baseline=self.baseline if baseline is None else baseline,
             layer=self.layer,
             seed=self.seed,
+            draws_of=self.x,  # or the map would change by its noise alone
             rows_per_pass=rows_per_pass or self.rows_per_pass,
             progress=self.progress or False,
         )

@@ -30,11 +30,13 @@ class Control(Method):
 
 @dataclass(frozen=True)
 class RandomMap(Control):
-    r"""Gaussian noise, $A_i \sim \mathcal{N}(0, 1)$, one value per pixel."""
+    r"""Gaussian noise, $A_i \sim \mathcal{N}(0, 1)$, one value per pixel, another map for every other input."""
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         shape = (1, *x.shape[2:]) if x.ndim > 2 else x.shape[1:]
-        return Estimate(rng.normal("control", shape, x))
+        # By content, also where a method's random numbers are held fixed: there is no answer that could stay the same.
+        own = rng.fork([key.hex() for key in Streams.of(x, 0).keys])
+        return Estimate(own.normal("control", shape, x))
 
 
 @dataclass(frozen=True)

@@ -126,9 +126,8 @@ def sections(study: Study) -> list[tuple[str, str, Table]]:
             f"Every method under a shift of +{large:g}",
             f"Of {study.explained} hands, about {study.rows} rows for each method that can choose, the ones that "
             "changed most first; the last columns are the other quick checks, within half as many rows as the maps "
-            "themselves took. A method that samples draws anew for the shifted picture, so its change is partly its "
-            "own noise: the fewer rows, the more. A dash is a figure that does not apply, that no picture allowed, or "
-            "that was too dear: the JSON beside says which.",
+            "themselves took. A method that samples takes the same random numbers for the shifted picture. A dash is "
+            "a figure that does not apply, that no picture allowed, or that was too dear: the JSON beside says which.",
             [_line(line, with_level=False) | _verdicts(study, line.name) for line in _by_change(study.every)],
         ),
         (

@@ -77,7 +77,8 @@ Maps = dict[float, Attribution]  # by level, 0 first
 
 
 def maps_of(model: nn.Module, hands: Hands, asked: Asked, levels: Sequence[float], *, seed: int = 0) -> Maps:
-    """The maps at each level and at 0. The input itself is shifted and never clipped; the baseline stays."""
+    """The maps at each level and at 0. The input itself is shifted and never clipped; the baseline stays, and so do the
+    random numbers."""
     return _asked_together(model, hands, [asked.method], asked.baseline, levels, seed)[0]
 
 
@@ -87,7 +88,8 @@ def _asked_together(
     """The maps of each method, one call a level for all."""
     found: list[Maps] = [{} for _ in methods]
     for level in (0.0, *levels):
-        panel = explain(model, hands.x + level, list(methods), target=hands.y, baseline=baseline, seed=seed)
+        x = hands.x + level
+        panel = explain(model, x, list(methods), target=hands.y, baseline=baseline, seed=seed, draws_of=hands.x)
         for maps, attribution in zip(found, panel.values(), strict=True):
             maps[level] = attribution
     return found

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...attribution import Attribution
-from ...baselines import Baseline, Black, Mean, Minimum, White, as_baseline
+from ...baselines import Baseline, Black, Mean, Minimum, Noise, White
 from ...checks import QUICK, BiasShift, Check, Findings, quick_checks
 from ...checks.quick import price
 from ...lab.each import one_of_each
@@ -130,7 +130,7 @@ def run_study(
     told.stage("the published study's maps")
     answered = answers(network, hands, (0.0, *levels))
     kept = {level: answered[level][0] for level in levels}
-    maps = {each.name: maps_of(network, hands, each, levels, seed=seed) for each in _studied(rows, x, seed)}
+    maps = {each.name: maps_of(network, hands, each, levels, seed=seed) for each in _studied(rows)}
     lines = [line for name, found in maps.items() for line in compared(name, found, hands, kept)]
     told.stage("baselines")
     sample = parts["training"].pixels(slice(None, None, max(1, len(parts["training"]) // _SAMPLE)))
@@ -182,15 +182,13 @@ def _path(rows: int) -> IntegratedGradients:
     return IntegratedGradients(GaussLegendre(rows))
 
 
-def _studied(rows: int, x: Tensor, seed: int) -> tuple[Asked, ...]:
-    """What the published study compared. The random baseline is drawn once: as `Noise` it would be another for each
-    shift, because draws depend on the example, and the maps would change for that."""
-    noise = torch.rand(x.shape[1:], generator=torch.Generator().manual_seed(seed))
+def _studied(rows: int) -> tuple[Asked, ...]:
+    """What the published study compared."""
     return (
         Asked(INPUT_X_GRADIENT, InputXGradient(), Black()),
         Asked(BLACK, _path(rows), Black()),
         Asked(WHITE, _path(rows), White()),
-        Asked(RANDOM, _path(rows), as_baseline(noise)),
+        Asked(RANDOM, _path(rows), Noise()),
         Asked(GRAD_CAM, GradCAM(), Black()),
     )
 
