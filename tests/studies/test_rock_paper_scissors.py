@@ -205,6 +205,10 @@ class TestTraining:
         kept = load_file(tmp_path / "best.safetensors")
         assert kept.keys() == SmallHands().state_dict().keys()
         assert all(torch.equal(kept[name], value) for name, value in trained.network.state_dict().items())
+        assert not load_file(tmp_path / "last.safetensors")  # the history alone: nothing goes on from here
+        again = train("small", *few, tmp_path, epochs=1)
+        assert again.history == trained.history
+        assert torch.equal(again.network.state_dict()["classifier.weight"], kept["classifier.weight"])
         share = float((predict(trained.network, few[1]) == few[1].y).double().mean())
         assert trained.best.accuracy == share
 

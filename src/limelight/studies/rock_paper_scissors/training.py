@@ -117,9 +117,9 @@ def train(
     """Train until the recipe or the patience ends, and go on from `folder` where a checkpoint lies in it.
 
     The network is trained with batch normalisation, and judged and kept without (`folded`). `folder`/last.safetensors
-    holds the weights, the optimiser's state and the history after every epoch, best.safetensors the network with the
-    best validation accuracy; each appears whole or not at all. Stopped and resumed gives the same weights as
-    undisturbed, on one machine and thread count. The global random state is left as it was.
+    holds the history after every epoch, and until the last one the weights and the optimiser's state; best.safetensors
+    the network with the best validation accuracy. Each appears whole or not at all. Stopped and resumed gives the
+    same weights as undisturbed, on one machine and thread count. The global random state is left as it was.
 
     Raises ValueError where the checkpoint is of another model, seed or recipe, naming the difference.
     """
@@ -132,14 +132,15 @@ def train(
     identity = {"model": model, "seed": seed, "pictures": len(training), "phases": recipe.phases}
     checkpoint = Checkpoint(folder, json.loads(json.dumps(identity)))
     history = checkpoint.load(network, optimiser)
-    while len(history) < recipe.epochs and not _exhausted(history, recipe.patience):
+    while not _over(history, recipe):
         epoch, clock = len(history), time.perf_counter()
         loss = _one_epoch(network, optimiser, training, recipe, epoch, seed, progress)
         side = recipe.at(epoch).side
         plain = folded(network)
         accuracy = float((predict(plain, validation) == validation.y).double().mean()) if side == SIZE else None
         history.append(Epoch(epoch + 1, side, loss, accuracy, time.perf_counter() - clock))
-        checkpoint.save(network, plain, optimiser, history)
+        checkpoint.save_best(plain, history)
+        checkpoint.save(history, None if _over(history, recipe) else (network, optimiser))
         if told:
             told(history[-1])
     best = best_of(history)
@@ -167,9 +168,10 @@ def _groups(network: nn.Module) -> list[dict[str, Any]]:
     ]
 
 
-def _exhausted(history: Sequence[Epoch], patience: int) -> bool:
+def _over(history: Sequence[Epoch], recipe: Recipe) -> bool:
     best = best_of(history)
-    return best is not None and len(history) - best.epoch >= patience
+    exhausted = best is not None and len(history) - best.epoch >= recipe.patience
+    return exhausted or len(history) >= recipe.epochs
 
 
 def _one_epoch(
@@ -240,23 +242,26 @@ class Checkpoint:
     def best(self) -> Path:
         return self.folder / "best.safetensors"
 
-    def save(
-        self, network: nn.Module, plain: nn.Module, optimiser: torch.optim.Optimizer, history: list[Epoch]
-    ) -> None:
-        """`plain` is the network as it is judged."""
-        weights = {f"weights.{name}": value.contiguous() for name, value in network.state_dict().items()}
+    def save_best(self, plain: nn.Module, history: list[Epoch]) -> None:
+        """`plain`, the network as it is judged, where the last epoch is the best."""
         if history[-1] == best_of(history):
             write_whole(self.best, save(dict(plain.state_dict())))
-        moments = {
-            f"moments.{name}.{key}": value.contiguous()
-            for name, parameter in network.named_parameters()
-            for key, value in optimiser.state[parameter].items()
-        }
+
+    def save(self, history: list[Epoch], state: tuple[nn.Module, torch.optim.Optimizer] | None) -> None:
+        """`state` is what goes on from here: None, and a gigabyte less of the published network, where nothing does."""
+        tensors: dict[str, Tensor] = {}
+        if state is not None:
+            network, optimiser = state
+            tensors = {f"weights.{name}": value.contiguous() for name, value in network.state_dict().items()} | {
+                f"moments.{name}.{key}": value.contiguous()
+                for name, parameter in network.named_parameters()
+                for key, value in optimiser.state[parameter].items()
+            }
         record = json.dumps({"identity": self.identity, "history": [asdict(each) for each in history]})
-        write_whole(self.last, save(weights | moments, metadata={"training": record}))
+        write_whole(self.last, save(tensors, metadata={"training": record}))
 
     def load(self, network: nn.Module, optimiser: torch.optim.Optimizer) -> list[Epoch]:
-        """Put the checkpoint into both, in place; its history, empty where there is none."""
+        """The history, empty where there is none; what state the checkpoint has is put into both, in place."""
         if not self.last.exists():
             return []
         with safe_open(self.last, "pt") as file:
@@ -267,12 +272,15 @@ class Checkpoint:
                         f"{str(self.folder)!r} holds a training with {name} {record['identity'].get(name)}, and this "
                         f"one has {wanted}; use another folder, or delete that one"
                     )
+            history = [Epoch(**each) for each in record["history"]]
+            if not file.keys():
+                return history
             network.load_state_dict({name: file.get_tensor(f"weights.{name}") for name in network.state_dict()})
             for name, parameter in network.named_parameters():
                 optimiser.state[parameter] = {
                     key: file.get_tensor(f"moments.{name}.{key}") for key in ("step", "exp_avg", "exp_avg_sq")
                 }
-        return [Epoch(**each) for each in record["history"]]
+        return history
 
     def load_best(self, network: nn.Module) -> None:
         with safe_open(self.best, "pt") as file:
