@@ -17,7 +17,10 @@ from typer.testing import CliRunner
 import limelight as ll
 from limelight.apps.cli import app
 from limelight.images import open_image
+from limelight.lab.each import one_of_each
 from limelight.networks.rock_paper_scissors import CLASSES, PublishedHands, SmallHands
+from limelight.patterns import estimate_patterns
+from limelight.rules import Patterns
 from limelight.studies.rock_paper_scissors.data import DataError, Part, part_of, read_parts
 from limelight.studies.rock_paper_scissors.normalising import folded, normalised
 from limelight.studies.rock_paper_scissors.observations import STUDIED, observe
@@ -284,6 +287,35 @@ class TestFigures:
     def test_hands_of_each_class_in_turn_the_right_ones_first(self) -> None:
         part = Part(torch.zeros(6, 3, 1, 1, dtype=torch.uint8), torch.tensor([0, 0, 1, 1, 2, 2]), (Path("a"),) * 6)
         assert _chosen(part, torch.tensor([1, 0, 1, 1, 2, 2]), 4).tolist() == [1, 2, 4, 0]
+
+
+@pytest.fixture(scope="module")
+def tiny() -> SmallHands:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return SmallHands().eval()
+
+
+@pytest.fixture(scope="module")
+def patterns(tiny: SmallHands) -> Patterns:
+    return estimate_patterns(tiny, [torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))])
+
+
+class TestOneOfEach:
+    @pytest.mark.parametrize("side", [32, 150])
+    def test_any_number_of_rows_suits_every_method(self, patterns: Patterns, side: int) -> None:
+        for rows in range(4, 1100):
+            assert [type(each) for each in one_of_each(patterns, side, rows)] == list(ll.METHODS)
+        with pytest.raises(ValueError, match="rows: 3"):
+            one_of_each(patterns, side, 3)
+
+    @pytest.mark.parametrize("rows", [5, 29, 70])
+    def test_every_method_runs_with_odd_numbers(self, tiny: SmallHands, patterns: Patterns, rows: int) -> None:
+        x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+        hands = Hands(x, torch.tensor([0]), torch.ones(1, 1, 32, 32, dtype=torch.bool))
+        methods = one_of_each(patterns, 32, rows)
+        _, maps, refused = every_method(tiny, hands, methods, ll.Black(), 0.1, {0.1: torch.tensor([True])})
+        assert not refused and len(maps) == len(methods)
 
 
 def test_end_to_end(folder: Path, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def one_of_each(patterns: Patterns, side: int, rows: int) -> list[Method]:
     squares, few = Grid(cells), Grid(3 if rows >= 512 else 2)
     path = IntegratedGradients(GaussLegendre(min(rows, 32)))
     samples = max(2, min(rows, 32) // 2 * 2)
-    orders = max(2, rows // cells**2)
+    orders = max(2, rows // cells**2 // 2 * 2)  # each with its reverse
     window = max(1, side // 4)
     extremal = ExtremalPerturbation(steps=min(rows, 800), step=max(2, side // 32), sigma=side / 10.7, blur=side / 11.2)
     chosen: dict[type[Method], Method] = {

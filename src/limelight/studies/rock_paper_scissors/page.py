@@ -17,7 +17,7 @@ from ...networks.rock_paper_scissors import CLASSES
 from ...show import Row, Tile, draw_grid, picture_of, save_png, write_report
 from .observations import CLAIMS, STUDIED
 from .shifting import TOP_SHARE, Shifted
-from .study import Study
+from .study import ENOUGH_TO_TEST, PART_TESTED, Study
 
 Table = list[dict[str, Any]]
 CHANGED, STAYED = 0.5, 0.9  # rank correlations below and above which a map is called another, and the same
@@ -125,9 +125,9 @@ def sections(study: Study) -> list[tuple[str, str, Table]]:
         (
             f"Every method under a shift of +{large:g}",
             f"Of {study.explained} hands, about {study.rows} rows for each method that can choose, the ones that "
-            "changed most first; the last columns are the other quick checks, within half as many rows as the maps "
-            "themselves took. A method that samples takes the same random numbers for the shifted picture. A dash is "
-            "a figure that does not apply, that no picture allowed, or that was too dear: the JSON beside says which.",
+            f"changed most first; the last columns are the other quick checks, {_tested(study)}. A method that samples "
+            "takes the same random numbers for the shifted picture. A dash is a figure that does not apply, that no "
+            "picture allowed, or that was too dear: the JSON beside says which.",
             [_line(line, with_level=False) | _verdicts(study, line.name) for line in _by_change(study.every)],
         ),
         (
@@ -136,6 +136,12 @@ def sections(study: Study) -> list[tuple[str, str, Table]]:
             [{"method": name, "reason": reason} for name, reason in study.refused.items()],
         ),
     ]
+
+
+def _tested(study: Study) -> str:
+    if study.rows >= ENOUGH_TO_TEST:
+        return "whatever they cost"
+    return f"within {PART_TESTED:.0%} of the rows that the maps themselves took"
 
 
 def _summary(study: Study) -> str:

@@ -28,9 +28,9 @@ from .training import Epoch, Progress, Trained, confusion, predict, train
 LEVELS = (0.1, 0.2, 0.4)
 TESTS: tuple[Check, ...] = tuple(check for check in QUICK if not isinstance(check, BiasShift))
 """The quick checks beside the study's own, which is a shift of brightness, of every method."""
+ENOUGH_TO_TEST = 16  # rows for each map: with fewer, maps are mostly noise, and their quick checks may cost
+PART_TESTED = 0.25  # of the maps' rows
 _SAMPLE = 256  # training photographs, evenly over the classes, for the mean baseline
-_ENOUGH_TO_TEST = 16  # rows: fewer make maps that are mostly noise, whose quick checks then cost at most
-_PART_TESTED = 0.25  # of their rows
 _FOR_PATTERNS = 32  # of those, or fewer for few rows: each has 22,500 positions to learn a direction from
 
 
@@ -158,7 +158,7 @@ def run_study(
         progress=lambda names: told.stage(f"every method: {names}"),
     )
     told.stage("quick checks")
-    again = sum(check.maps() for check in TESTS) if rows >= _ENOUGH_TO_TEST else _PART_TESTED
+    again = sum(check.maps() for check in TESTS) if rows >= ENOUGH_TO_TEST else PART_TESTED
     tests = quick_checks(network, every_map, round(again * sum(map(price, every_map.values()))), TESTS)
     return Study(
         network,
