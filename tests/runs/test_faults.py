@@ -166,6 +166,36 @@ def test_a_picture_changed_since_the_start_is_refused(tmp_path: Path) -> None:
     assert start(images, out)[2].error == "ValueError: its bytes are no longer those of the manifest"
 
 
+def test_an_outage_of_the_pictures_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was not done while the folder was away fails in that start; the next one does it."""
+    monkeypatch.setattr("limelight.runs.status._EVERY", 0)
+    images = pictures(tmp_path / "images", 6, bad=(3,))
+    out, away = tmp_path / "out", tmp_path / "away"
+
+    def leave(status: ll.runs.Status) -> None:
+        if status.counts.ok == 2 and images.exists():
+            images.rename(away)
+
+    for _ in range(2):
+        assert start(images, out, progress=leave).counts.failed == 4
+        assert_whole(out)
+    away.rename(images)
+    assert start(images, out).counts.failed == 1
+    start(images, tmp_path / "undisturbed")
+    assert_whole(out, tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("key", ["sha256", "bytes", "files"])
+def test_a_damaged_record_is_made_again(key: str, images: Path, undisturbed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    start(images, out)
+    record = out / "done" / "000002.json"
+    record.write_text(record.read_text().replace(f'"{key}"', f'"{key[:-1]}~"', 1))
+    start(images, out)
+    assert json.loads(record.read_text())["files"]["shards/000002.safetensors"].keys() == {"bytes", "sha256"}
+    assert_whole(out, undisturbed)
+
+
 def test_one_bad_picture_in_each_hundred(tmp_path: Path) -> None:
     images = pictures(tmp_path / "images", 300, bad=(13, 140, 299))
     run = start(images, tmp_path / "out", shard_size=64, group=16)
@@ -174,13 +204,26 @@ def test_one_bad_picture_in_each_hundred(tmp_path: Path) -> None:
     assert_whole(tmp_path / "out")
 
 
-def test_workers_that_cannot_start_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("exit", r"exit code 9; start the run below `if __name__ == '__main__':`, .* or use workers=0$"),
+        ("kill", r"killed by SIGKILL; is there memory for the model in each\? Use fewer workers; the same command"),
+    ],
+)
+def test_workers_that_cannot_start_end_the_run(
+    how: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = pictures(tmp_path / "images", 2)
-    monkeypatch.setattr("limelight.runs.local._serve", _die)
-    with pytest.raises(RunStopped, match=r"4 workers in a row died .exit code 9."):
+    monkeypatch.setattr("limelight.runs.local._serve", {"exit": _exit, "kill": _die}[how])
+    with pytest.raises(RunStopped, match=f"4 workers in a row died, and not while they explained an example: {said}"):
         start(images, tmp_path / "out", workers=1)
     assert not multiprocessing.active_children()
 
 
-def _die(*anything: object) -> None:
+def _exit(*anything: object) -> None:
     os._exit(9)
+
+
+def _die(*anything: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -134,11 +134,27 @@ def test_figures_of_a_summary(tmp_path: Path) -> None:
     assert (failing.count, failing.total) == (passed.count(False), 11)
 
 
+def test_accuracy_counts_each_example_once(tmp_path: Path) -> None:
+    """Also where the first method refuses the model, and for a class that is called as all of them are."""
+    images = pictures(tmp_path / "images", 6)
+    (images / "a").rename(images / "all")
+    (images / "b").rename(images / "all examples")
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 3))  # no layer for Grad-CAM
+    labels = ("all", "all examples", "c")
+    model = ll.ImageModel(network, Preprocessing(size=16, crop_fraction=1.0), labels, "flat")
+    run = ll.run(images, model, ["grad-cam", "gradient"], output=tmp_path / "out", workers=0)
+    rows = [row for row in run.table().to_pylist() if row["method"] == "gradient"]
+    right = {label: sum(row["correct"] for row in rows if row["label"] == label) for label in labels}
+    found = [(each.name, each.count, each.total) for each in Summary.of(run).accuracy]
+    assert found == [("all examples", sum(right.values()), 6), *((label, right[label], 2) for label in labels)]
+
+
 @pytest.mark.parametrize("store", ["values", "scores"])
 def test_page(store: str, tmp_path: Path) -> None:
     images = pictures(tmp_path / "images <b>", 12, bad=(5,))
     run = start(images, tmp_path / "out", checks=["gini"], store=store)
     (images / "a" / "00000.png").unlink()  # the page still shows its map
+    (images / "a" / "00001.png").write_bytes((images / "c" / "00011.png").read_bytes())
     made = CliRunner().invoke(app, ["report", str(run.out)])
     assert made.exit_code == 0, made.output
     page = (run.out / "report.html").read_text()
@@ -147,7 +163,8 @@ def test_page(store: str, tmp_path: Path) -> None:
     for heading in ("Accuracy", "Distributions", "Examples at either end", "Settings"):
         assert f"<h2>{heading}</h2>" in page
     assert ("Mean maps" in page) == ("Clusters of maps" in page) == (store == "values")
-    assert "the picture is no longer there" in page and "<li>b/00005.png: ImageError: " in page
+    gone = set(re.findall(r'alt="(\S+)[^"]* \(the picture is no longer there\)', page))
+    assert gone == {"a/00000.png", "a/00001.png"} and "<li>b/00005.png: ImageError: " in page
     assert write_report(run, tmp_path / "other.html").read_text() == page
 
 

@@ -8,12 +8,15 @@ import json
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 import limelight as ll
@@ -21,10 +24,13 @@ from limelight.apps.cli import app
 from limelight.runs import read_status
 from limelight.runs.job import Job
 from limelight.runs.ledger import Counts, Done, Ledger
+from limelight.runs.manifest import Entry
+from limelight.runs.sources import find_examples
 from limelight.runs.status import Meter
+from limelight.runs.work import Worker
 
 from .helpers import METHODS, assert_whole, pictures, results, start
-from .networks import plain
+from .networks import Small, plain
 
 NAMES = ("integrated-gradients", "grad-cam")
 
@@ -156,6 +162,133 @@ def test_other_weights_of_the_same_model_are_refused(images: Path, tmp_path: Pat
         ll.run(images, model, METHODS, output=tmp_path / "out", workers=0)
 
 
+def _job(**options: Any) -> Job:
+    settings: dict[str, Any] = {
+        "images": "",
+        "model": plain(),
+        "weights": None,
+        "methods": (ll.Gradient(),),
+        "checks": (),
+        "target": None,
+        "baseline": ll.Constant(0.0),
+        "layer": None,
+        "seed": 0,
+        "store": "values",
+        "shard_size": 1,
+        "group": 1,
+        "rows_per_pass": None,
+        "threads": 1,
+        "device": "cpu",
+        "limit": None,
+    }
+    return Job(**{**settings, **options})
+
+
+@dataclass(frozen=True)
+class _Leveled(ll.checks.Gini):
+    """A check with fields that hold arrays."""
+
+    levels: tuple[Any, ...] = ()
+    named: Any = None
+
+
+@pytest.mark.parametrize(
+    ("name", "of"),
+    [
+        ("baseline", ll.Constant),
+        ("baseline", lambda x: ll.Mean(x[None])),
+        ("baseline", lambda x: ll.Samples(x[None], 1)),
+        ("methods", lambda x: (ll.SmoothGrad(ll.XRAI(segments=(1e6 * x[0]).long())),)),
+        ("checks", lambda x: (_Leveled(levels=(1, [x])),)),
+        ("checks", lambda x: (_Leveled(named={"a": x.numpy()}),)),
+    ],
+)
+def test_every_number_of_a_tensor_is_a_setting(name: str, of: Callable[[torch.Tensor], Any]) -> None:
+    """`repr` would write both of each pair alike: it leaves out the middle of many numbers, and digits of each."""
+    model, one = plain(), torch.full((3, 32, 32), 0.5)
+    middle, digit = one.clone(), one + 1e-6
+    middle[:, 12:20, 12:20] = 1
+    settings = [_job(**{name: of(each)}).settings(model) for each in (one, one.clone(), middle, digit)]
+    assert settings[0] == settings[1] and len({json.dumps(each) for each in settings}) == 3
+
+
+def test_methods_that_differ_in_a_tensor_are_two() -> None:
+    first, second = torch.zeros(64, 64).long(), torch.zeros(64, 64).long()
+    second[20:40, 20:40] = 1
+    assert len(set(_job(methods=(ll.XRAI(segments=first), ll.XRAI(segments=second))).method_names)) == 2
+
+
+def test_resume_with_another_tensor_or_other_labels_is_refused(images: Path, tmp_path: Path) -> None:
+    def again(baseline: float, *labels: str) -> ll.Run:
+        model = ll.ImageModel(plain().network, plain().preprocessing, labels)
+        given = torch.full((3, 16, 16), baseline)
+        return ll.run(
+            images, model, METHODS, output=tmp_path / "out", baseline=given, target="label", workers=0, limit=2
+        )
+
+    again(0.5, "a", "b", "c")
+    again(0.5, "a", "b", "c")
+    with pytest.raises(ValueError, match=r"baseline was 'Constant.value=Tensor\(.* and is now"):
+        again(0.5 + 1e-6, "a", "b", "c")
+    with pytest.raises(ValueError, match=r"labels was '3 labels, [0-9a-f]{32}' and is now '3 labels, "):
+        again(0.5, "b", "a", "c")
+
+
+def test_a_worker_whose_model_has_other_labels_is_refused(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on another machine of a cluster."""
+    run = start(images, tmp_path / "out", limit=2)
+    job = _job(model=ll.ImageModel(plain().network, plain().preprocessing, ("a", "b", "c"), "small"))
+    with pytest.raises(ValueError, match=r"model: small is another than that of the run's plan: .*'0 labels, "):
+        Worker(job, run.out)
+
+
+def test_a_model_is_given_back_as_it_came(images: Path, tmp_path: Path) -> None:
+    network = Small().train()
+    network.head.eval()
+    ll.run(images, network, METHODS, output=tmp_path / "out", workers=0, limit=2)
+    assert network.training and network.features.training and not network.head.training
+    with pytest.raises(ValueError, match=r"device: 'cuda:77' cannot be used here .*; use 'cpu'"):
+        ll.run(images, network, METHODS, output=tmp_path / "other", workers=0, device="cuda:77")
+    assert network.training and not network.head.training
+
+
+def test_notes_tell_of_conversions_and_of_checks_without_a_figure(tmp_path: Path) -> None:
+    pictures(tmp_path / "images", 2)
+    Image.open(tmp_path / "images" / "a" / "00000.png").convert("L").save(tmp_path / "images" / "a" / "00000.png")
+    run = start(tmp_path / "images", tmp_path / "out", methods=["gradient"], checks=["completeness", "gini"])
+    grey, colour = (example.first.row["notes"] for example in run)
+    assert grey.startswith("grey repeated into three channels; completeness: no sum is promised: ")
+    assert colour.startswith("completeness: no sum is promised: ") and run[0].first.row["completeness"] is None
+
+
+def test_a_reason_names_no_place_in_a_batch(images: Path, tmp_path: Path) -> None:
+    class Refusing(ll.checks.Gini):
+        def run(self, case: Any) -> Any:
+            raise ValueError("example 0: no")
+
+    run = start(images, tmp_path / "out", methods=["gradient"], checks=[Refusing()], limit=2)
+    assert [example.first.row["notes"] for example in run] == ["refusing: ValueError: no"] * 2
+
+
+def test_equal_methods_written_differently_keep_their_names(images: Path, tmp_path: Path) -> None:
+    methods = [ll.SmoothGrad(samples=2, noise=1), ll.SmoothGrad(samples=2, noise=1.0)]
+    run = start(images, tmp_path / "out", methods=methods, limit=2)
+    assert len(set(run.methods)) == 2
+    assert [row["method"] for row in run.table().to_pylist()] == [*run.methods, *run.methods]
+
+
+def test_a_picture_changed_since_is_not_shown(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "images", 2)
+    run = start(images, tmp_path / "out")
+    run.show(0)
+    (images / "a" / "00000.png").write_bytes((images / "b" / "00001.png").read_bytes())
+    for look in (run.picture, run.show):
+        with pytest.raises(ValueError, match="its bytes are no longer those of the manifest"):
+            look(0)
+
+
 def test_stores(images: Path, tmp_path: Path, done: ll.Run) -> None:
     half = start(images, tmp_path / "half", store="heatmap-float16")
     whole = done[2].first.heatmap()
@@ -271,11 +404,44 @@ def test_command(images: Path, tmp_path: Path) -> None:
     assert CliRunner().invoke(app, [*arguments, "--store", "png"]).exit_code == 2
 
 
-def test_status_of_a_run_whose_process_is_gone(done: ll.Run, images: Path, tmp_path: Path) -> None:
-    start(images, tmp_path / "out")
+@pytest.mark.parametrize("other", [{"pid": 2**22 + 1}, {"born": 1}], ids=["no process", "another process"])
+def test_status_of_a_run_whose_process_is_gone(other: dict[str, int], images: Path, tmp_path: Path) -> None:
+    start(images, tmp_path / "out", limit=2)
     told = json.loads((tmp_path / "out" / "status.json").read_text())
-    (tmp_path / "out" / "status.json").write_text(json.dumps({**told, "state": "running", "pid": 2**22 + 1}))
+    (tmp_path / "out" / "status.json").write_text(json.dumps({**told, "state": "running"}))
+    assert read_status(tmp_path / "out").state == "running"
+    (tmp_path / "out" / "status.json").write_text(json.dumps({**told, "state": "running", **other}))
     assert "its process is gone" in read_status(tmp_path / "out").line()
+
+
+@pytest.mark.parametrize("content", [b"", b'{"state": "run', b"{}", b"[]", b"\xff"])
+def test_a_damaged_status_is_counted_from_the_ledger(content: bytes, images: Path, tmp_path: Path) -> None:
+    run = start(images, tmp_path / "out", limit=2)
+    (tmp_path / "out" / "status.json").write_bytes(content)
+    said = "2 of 2 examples, 0 failed, finished: status.json is damaged; the examples are counted"
+    assert read_status(run.out).line() == said and said in repr(run)
+    (tmp_path / "out" / "done" / "000000.json").unlink()
+    assert read_status(run.out).state == "stopped"
+
+
+def test_status_while_a_run_lists_its_pictures(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("limelight.runs.status._EVERY", 0)
+    told: list[str] = []
+
+    def watched(*asked: Any) -> Iterator[Entry]:
+        for entry in find_examples(*asked):
+            told.append(CliRunner().invoke(app, ["run", "--status", str(tmp_path / "out")]).stdout)
+            yield entry
+            if len(told) == 3:
+                raise OSError("the disk is gone")
+
+    monkeypatch.setattr("limelight.runs.running.find_examples", watched)
+    with pytest.raises(OSError, match="the disk is gone"):
+        start(images, tmp_path / "out")
+    assert told == [f"0 of {count} examples, 0 failed, starting\n" for count in range(3)]
+    assert read_status(tmp_path / "out").line() == "0 of 3 examples, 0 failed, stopped: OSError: the disk is gone"
+    monkeypatch.undo()
+    assert start(images, tmp_path / "out", limit=2).counts.ok == 2
 
 
 def test_speed_counts_from_the_first_worker_that_is_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,13 +475,7 @@ def test_speed_counts_from_the_first_worker_that_is_ready(tmp_path: Path, monkey
 def test_rows_of_a_pass(size: int, device: str, asked: int | None, rows: int | None) -> None:
     """Of pictures of 128 three have the pixels of one of 224, of smaller ones more, and four times is the most."""
     model = ll.ImageModel(torch.nn.Identity(), ll.images.Preprocessing(size=size))
-    job = Job(
-        *("", model, None, (ll.Gradient(),), (), None, ll.Constant(0.0), None, 0, "values", 1, 1),
-        rows_per_pass=asked,
-        threads=1,
-        device=device,
-        limit=None,
-    )
+    job = _job(model=model, rows_per_pass=asked, device=device)
     assert job.rows(model) == rows == job.settings(model)["rows_per_pass"]
 
 

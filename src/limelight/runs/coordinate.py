@@ -86,8 +86,7 @@ class Coordinator:
         self._fruitless = self._fruitless + 1 if place == -1 else 0
         if self._fruitless >= _FRUITLESS:
             raise RunStopped(
-                f"{self._fruitless} workers in a row died ({report.text}), and not while they explained an example: "
-                "is there memory for the model in each? Use fewer workers; the same command goes on from here"
+                f"{self._fruitless} workers in a row died, and not while they explained an example: {report.text}"
             )
 
     def _hand_out(self) -> None:

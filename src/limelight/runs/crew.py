@@ -19,7 +19,7 @@ Kind = Literal["ready", "done", "elsewhere", "died", "refused"]
 @dataclass(frozen=True)
 class Report:
     """What became of a worker: it is ready for its first task, its shard is done, or another process has that shard;
-    it died; or it refused, with an error in `text` that every other worker would meet too."""
+    it died, `text` says how and what to do; or it refused, with an error in `text` that all others would meet too."""
 
     worker: int
     kind: Kind

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from ..methods import Method
 from ..models import ImageModel, load_model
 from ..passes import MOST_ROWS
 from ..question import versions
+from .identity import described, model_identity
 
 Store = Literal["values", "heatmap-float16", "scores"]
 STORES: tuple[Store, ...] = ("values", "heatmap-float16", "scores")
@@ -69,10 +70,29 @@ class Job:
             raise ValueError("methods, checks: the same one twice; name each once")
 
     def load(self) -> ImageModel:
-        """The model, in eval mode on the device."""
+        """The model, in eval mode on the device. Raises ValueError where torch has no such device here."""
+        try:
+            torch.empty(0, device=self.device)
+        except (AssertionError, RuntimeError) as error:  # a build without CUDA asserts
+            raise ValueError(f"device: {self.device!r} cannot be used here ({error}); use 'cpu'") from error
         if isinstance(self.model, str):
             return load_model(self.model, weights=self.weights, device=self.device)
         return self.model.eval().to(self.device)
+
+    @contextmanager
+    def model_lent(self) -> Iterator[None]:
+        """Give a model that is no name back in the modes and on the device in which it came."""
+        if isinstance(self.model, str):
+            yield
+            return
+        modes = [(module, module.training) for module in self.model.modules()]
+        device = next(self.model.network.parameters(), self.model.mean).device
+        try:
+            yield
+        finally:
+            self.model.to(device)
+            for module, training in modes:
+                module.training = training
 
     def rows(self, model: ImageModel) -> int | None:
         """Rows of a pass: as asked; on the CPU as many as have the pixels of MOST_ROWS of 224 x 224, 32 at most.
@@ -87,29 +107,27 @@ class Job:
 
     @property
     def method_names(self) -> tuple[str, ...]:
-        """Names for columns and files: as typed, and whole where two methods share a name."""
-        plain = [method.kebab() for method in self.methods]
-        return tuple(
-            name if plain.count(name) == 1 else repr(method) for name, method in zip(plain, self.methods, strict=True)
-        )
+        """Names for columns and files."""
+        return _names(self.methods)
 
     @property
     def check_names(self) -> tuple[str, ...]:
-        plain = [check.kebab() for check in self.checks]
-        return tuple(
-            name if plain.count(name) == 1 else repr(check) for name, check in zip(plain, self.checks, strict=True)
-        )
+        return _names(self.checks)
+
+    @property
+    def named_methods(self) -> tuple[tuple[str, Method], ...]:
+        return tuple(zip(self.method_names, self.methods, strict=True))
 
     def settings(self, model: ImageModel) -> dict[str, Any]:
         """All that decides the results, as plain values under the names of the options."""
         found = {
             "images": self.images,
             "model": self.model if isinstance(self.model, str) else model.name,
-            "weights": model_hash(model),
-            "method": [repr(method) for method in self.methods],
-            "check": [repr(check) for check in self.checks],
+            **model_identity(model),
+            "method": [described(method) for method in self.methods],
+            "check": [described(check) for check in self.checks],
             "target": self.target,
-            "baseline": repr(self.baseline),
+            "baseline": described(self.baseline),
             "layer": self.layer,
             "seed": self.seed,
             "store": self.store,
@@ -126,23 +144,10 @@ class Job:
         return plain
 
 
-def model_hash(model: ImageModel) -> str:
-    """A hash of the model's structure, preprocessing, parameters and buffers."""
-    digest = blake2b(repr(model).encode(), digest_size=16)
-    for name, value in model.state_dict().items():
-        plain = value.detach().cpu().contiguous()
-        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}".encode())
-        digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Each setting that differs, as one line."""
-    return [
-        f"{name} was {old.get(name)!r} and is now {new.get(name)!r}"
-        for name in dict.fromkeys((*old, *new))
-        if old.get(name) != new.get(name)
-    ]
+def _names(several: Sequence[Method | Check]) -> tuple[str, ...]:
+    """As typed, and whole where two share a name."""
+    plain = [each.kebab() for each in several]
+    return tuple(name if plain.count(name) == 1 else described(each) for name, each in zip(plain, several, strict=True))
 
 
 def as_folder(output: str | Path) -> Path:

@@ -83,6 +83,13 @@ def _serve(connection: Connection, number: int, job: Job, out: Path) -> None:
 
 
 def _ending(code: int | None) -> str:
+    """How a worker died, and what to do where all die so."""
     if code is None or code >= 0:
-        return f"exit code {code}"
-    return f"killed by {signal.Signals(-code).name}"
+        return (
+            f"exit code {code}; start the run below `if __name__ == '__main__':`, keep the model's class in a module "
+            "that workers can import (no notebook, no standard input), or use workers=0"
+        )
+    return (
+        f"killed by {signal.Signals(-code).name}; is there memory for the model in each? "
+        "Use fewer workers; the same command goes on from here"
+    )

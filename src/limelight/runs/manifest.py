@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from itertools import islice
@@ -11,6 +12,7 @@ from typing import Any
 
 from .durable import writing_durably
 from .extras import arrow
+from .opening import read_bytes
 from .tables import Kind, table_of
 
 HASH_BYTES = 16
@@ -36,6 +38,13 @@ class Entry:
     size: int = -1
     content: str = ""
 
+    def read(self) -> bytes:
+        """The picture's bytes. Raises OSError, and ValueError where they are no longer those of the manifest."""
+        content = read_bytes(self.file, self.offset, self.size)
+        if self.content and content_hash(content) != self.content:
+            raise ValueError("its bytes are no longer those of the manifest")
+        return content
+
 
 @dataclass(frozen=True)
 class Listed:
@@ -56,7 +65,7 @@ def write_manifest(path: Path, entries: Iterable[Entry], shard_size: int) -> Lis
         for shard in _split(entries, shard_size):
             labels.update(entry.label for entry in shard)
             count += len(shard)
-            writer.write_table(table_of([asdict(entry) for entry in shard], columns))
+            writer.write_table(table_of([_changed(asdict(entry), _escaped) for entry in shard], columns))
     return Listed(count, tuple(sorted(labels - {""})))
 
 
@@ -73,4 +82,17 @@ class Manifest:
         self._file: Any = arrow("parquet").ParquetFile(path)
 
     def shard(self, index: int) -> list[Entry]:
-        return [Entry(**row) for row in self._file.read_row_group(index).to_pylist()]
+        return [Entry(**_changed(row, _unescaped)) for row in self._file.read_row_group(index).to_pylist()]
+
+
+def _changed(row: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    return {name: change(value) if isinstance(value, str) else value for name, value in row.items()}
+
+
+def _escaped(text: str) -> str:
+    """Text that Parquet takes: bytes of a file's name that are no UTF-8 follow a NUL, which no name has, in hex."""
+    return re.sub("[\0\udc80-\udcff]", lambda found: f"\0{ord(found[0]) & 0xFF:02x}", text)
+
+
+def _unescaped(text: str) -> str:
+    return re.sub("\0([0-9a-f]{2})", lambda found: bytes.fromhex(found[1]).decode(errors="surrogateescape"), text)

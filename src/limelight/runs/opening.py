@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, cast
@@ -17,6 +18,8 @@ def is_remote(place: str) -> bool:
 def open_binary(place: str) -> IO[bytes]:
     """Open a file for reading. Raises OSError, or ImportError where a remote one needs the extra `cloud`."""
     if not is_remote(place):
+        if not stat.S_ISREG(os.stat(place).st_mode):
+            raise OSError(f"{place}: no regular file")  # a pipe would be waited for, without end
         return Path(place).open("rb")
     return cast(IO[bytes], need("fsspec", "cloud", f"{place!r}").open(place, "rb").open())
 
@@ -40,16 +43,27 @@ def is_folder(place: str) -> bool:
     return bool(system.isdir(path))
 
 
-def files_below(folder: str, below: str = "") -> Iterator[tuple[str, str]]:
+def files_below(folder: str, below: str = "", above: tuple[Any, ...] = ()) -> Iterator[tuple[str, str]]:
     """Every file below a folder: its name from there, after `below`, and where it is.
 
-    Sorted within each folder, files before the folders in it; names that begin with a dot are left out. Memory holds
-    the names of one folder, not of the tree.
+    Sorted within each folder, files before the folders in it; names that begin with a dot are left out, and links to
+    one of the folders `above`. Memory holds the names of one folder, not of the tree.
     """
+    itself = _identity(folder)
+    if itself in above:
+        return
     folders, files = _inside(folder)
     yield from ((below + _last(each), each) for each in files)
     for each in folders:
-        yield from files_below(each, f"{below}{_last(each)}/")
+        yield from files_below(each, f"{below}{_last(each)}/", (*above, itself))
+
+
+def _identity(folder: str) -> Any:
+    """What a folder is, by whatever path it is reached."""
+    if is_remote(folder):
+        return folder
+    found = os.stat(folder)
+    return found.st_dev, found.st_ino
 
 
 def _last(place: str) -> str:
@@ -60,7 +74,7 @@ def _inside(folder: str) -> tuple[list[str], list[str]]:
     """The folders and the files in a folder, each sorted."""
     if not is_remote(folder):
         with os.scandir(folder) as found:
-            named = [(each.path, each.is_dir()) for each in found if not each.name.startswith(".")]
+            named = [(each.path, os.path.isdir(each.path)) for each in found if not each.name.startswith(".")]
     else:
         system, path = _system(folder)
         named = [

@@ -18,9 +18,12 @@ from ..checks import Finding
 from ..models import ImageModel
 from ..targets import probabilities
 from .extras import arrow
+from .identity import bytes_of
 from .job import Store
 from .manifest import Entry, content_hash
 from .tables import Kind, table_of
+
+_NUMBER = r"\bexample (\d+): "  # how a text begins that is about one example of a batch
 
 
 @dataclass
@@ -51,9 +54,18 @@ _FACTS: dict[str, Kind] = {
 
 
 def facts_of(
-    a: Attribution, i: int, model: ImageModel, asked: int | None, findings: Mapping[str, Finding]
+    a: Attribution,
+    i: int,
+    model: ImageModel,
+    asked: int | None,
+    findings: Mapping[str, Finding],
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What the index says of example i, apart from where its map is. `asked`: the class of its label, if known."""
+    """What the index says of example i, apart from where its map is.
+
+    `asked`: the class of its label, if known. `notes`: on its picture, before those on its map and on each check that
+    has no figure.
+    """
     target = int(a.target[i]) if isinstance(a.target, Tensor) else None
     prediction = probability = None
     if a.outputs is not None and a.outputs.ndim == 2 and a.outputs.shape[1] > 1:
@@ -69,7 +81,7 @@ def facts_of(
         "score": float(a.score[i]),
         "baseline_score": _number(a.baseline_score[i]),
         "delta": _number(a.delta[i]),
-        "notes": "; ".join(_about(a.notes, i)),
+        "notes": "; ".join((*notes, *_about(a.notes, i), *_unanswered(findings, i))),
     }
     for name, finding in findings.items():
         facts[name] = _number(finding.value[i])
@@ -85,8 +97,14 @@ def _number(value: Tensor) -> float | None:
 
 def _about(notes: Sequence[str], example: int) -> list[str]:
     """The notes about one example of a batch, without its number there, which says nothing in a run."""
-    found = [re.fullmatch(r"example (\d+): (.*)", note, re.DOTALL) for note in notes]
+    found = [re.fullmatch(rf"{_NUMBER}(.*)", note, re.DOTALL) for note in notes]
     return [match[2] for match in found if match and int(match[1]) == example]
+
+
+def _unanswered(findings: Mapping[str, Finding], example: int) -> list[str]:
+    """Why checks have no figure for one example of a batch, without its number there."""
+    told = [(name, finding.reasons[example]) for name, finding in findings.items()]
+    return [f"{name}: {re.sub(_NUMBER, '', reason)}" for name, reason in told if reason]
 
 
 def stored(a: Attribution, i: int, store: Store) -> tuple[Tensor | None, float | None]:
@@ -143,7 +161,7 @@ def _lines(rows: Sequence[Row], shard: int, methods: Sequence[str]) -> list[dict
 
 def map_checksum(values: Tensor) -> str:
     """Of a map's bytes, as they lie in the shard."""
-    return content_hash(values.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return content_hash(bytes_of(values))
 
 
 def _text(text: str) -> str:

@@ -18,8 +18,9 @@ from ..models import ImageModel
 from .coordinate import Coordinator
 from .crew import Crew, Inline
 from .extras import arrow
-from .job import Job, Store, as_folder, differences
-from .ledger import DONE, INDEX, LOCK, MANIFEST, SHARDS, Ledger, Plan, file_sha256, starting
+from .identity import differences
+from .job import Job, Store, as_folder
+from .ledger import DONE, INDEX, LOCK, MANIFEST, SHARDS, STATUS, Counts, Ledger, Plan, file_sha256, starting
 from .local import Local
 from .manifest import write_manifest
 from .opening import is_remote
@@ -29,7 +30,7 @@ from .stored import Run
 
 Engine = Literal["local", "ray"]
 ENGINES: tuple[Engine, ...] = ("local", "ray")
-_OWN = {LOCK, MANIFEST, SHARDS, INDEX, DONE}  # what a start that was cut off leaves behind
+_OWN = {LOCK, MANIFEST, STATUS, SHARDS, INDEX, DONE}  # what a start that was cut off leaves behind
 
 
 def run(
@@ -109,17 +110,15 @@ def run(
         raise ValueError(f"engine: {engine!r}; use {' or '.join(map(repr, ENGINES))}")
     if workers is not None and workers < 0:
         raise ValueError(f"workers: {workers}; use 1 or more, 0 for this process, or None for a worker a core")
-    ledger = begin(job, out)
-    found = ledger.survey()
-    meter = Meter(out, found.counts, progress)
-    meter.failures += found.failures
-    try:
-        if found.to_do:
-            crew, many = _crew(engine, workers, job, out)
-            Coordinator(ledger, crew, meter, many, found.to_do).run()
-    except BaseException as error:
-        meter.tell("stopped", f"{type(error).__name__}: {error}".rstrip(": "))
-        raise
+    with job.model_lent():
+        ledger = begin(job, out)
+        found = ledger.survey()
+        meter = Meter(out, found.counts, progress)
+        meter.failures += found.failures
+        with meter.watching():
+            if found.to_do:
+                crew, many = _crew(engine, workers, job, out)
+                Coordinator(ledger, crew, meter, many, found.to_do).run()
     meter.tell("finished")
     return Run(out)
 
@@ -153,7 +152,11 @@ def _start(job: Job, settings: dict[str, Any], out: Path) -> Ledger:
     strange = [each.name for each in out.iterdir() if each.name not in _OWN and not each.name.endswith(".part")]
     if strange:
         raise ValueError(f"output: {str(out)!r} holds {strange[0]!r} and no run; choose an empty folder")
-    listed = write_manifest(out / MANIFEST, find_examples(job.images, job.limit), job.shard_size)
+    meter = Meter(out, Counts())
+    meter.tell()
+    with meter.watching():
+        entries = meter.listing(find_examples(job.images, job.limit))
+        listed = write_manifest(out / MANIFEST, entries, job.shard_size)
     ledger = Ledger(
         out,
         Plan(settings, job.method_names, job.check_names, listed.entries, listed.labels, file_sha256(out / MANIFEST)),

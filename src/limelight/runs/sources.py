@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+import math
+import posixpath
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from itertools import groupby
 from pathlib import Path
+from typing import IO, Any
 
 from .extras import arrow
 from .manifest import Entry, content_hash
-from .opening import files_below, is_folder, is_remote, open_binary, read_bytes
+from .opening import files_below, is_folder, is_remote, open_binary
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 PATH_COLUMNS = ("path", "image", "file", "filename", "file_name")
@@ -26,7 +30,8 @@ def find_examples(images: str, limit: int | None = None) -> Iterator[Entry]:
     A folder: its pictures, and for those in subfolders the first subfolder's name as label. A `.csv` or `.parquet`:
     a column of paths (relative to the table) and perhaps one of labels. A `.tar`, a folder of them, or
     `train-{000..009}.tar`: webdataset, with the label in a member `.cls`. A picture that cannot be read stays in, to
-    be recorded as failed. Raises ValueError where there is nothing to explain, FileNotFoundError for a wrong path.
+    be recorded as failed. Raises ValueError where there is nothing to explain and for a damaged table or tar, whose
+    other examples would be lost; FileNotFoundError for a wrong path.
     """
     found = False
     for position, entry in enumerate(_entries(images)):
@@ -38,8 +43,8 @@ def find_examples(images: str, limit: int | None = None) -> Iterator[Entry]:
 
 def _hashed(entry: Entry) -> Entry:
     try:
-        content = read_bytes(entry.file, entry.offset, entry.size)
-    except OSError:  # the worker meets it again, and records it
+        content = entry.read()
+    except (OSError, ValueError):  # such as a NUL in its path; the worker meets it again, and records it
         return entry
     return replace(entry, size=len(content), content=content_hash(content))
 
@@ -78,21 +83,54 @@ def _table_entries(table: str, suffix: str) -> Iterator[Entry]:
 
 
 def _csv_rows(table: str) -> Iterator[tuple[str, str]]:
+    whole = 0  # lines read, up to the last whole row
     with open_binary(table) as file:
-        rows = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
-        path, label = _columns(table, list(rows.fieldnames or ()))
-        for row in rows:
-            yield row[path] or "", (row[label] or "") if label else ""
+        rows = csv.DictReader(_lines(table, file), strict=True)
+        try:
+            path, label = _columns(table, list(rows.fieldnames or ()))
+            whole = rows.line_num
+            for row in rows:
+                whole = rows.line_num
+                yield row[path] or "", (row[label] or "").strip() if label else ""
+        except csv.Error as error:
+            raise ValueError(
+                f"images: {table!r}, from line {whole + 1}: {error}; close each quote, and double those inside a field"
+            ) from error
+
+
+def _lines(table: str, file: IO[bytes]) -> Iterator[str]:
+    """Raises ValueError with the number of the first line that is not UTF-8."""
+    with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+        for number, line in enumerate(text, 1):
+            if not line.isascii() and re.search("[\udc80-\udcff]", line):
+                raise ValueError(f"images: {table!r}, line {number}: {line.strip()[:80]!r} is no UTF-8; save it so")
+            yield line
 
 
 def _parquet_rows(table: str) -> Iterator[tuple[str, str]]:
     with open_binary(table) as file:
-        parquet = arrow("parquet").ParquetFile(file)
+        try:
+            parquet = arrow("parquet").ParquetFile(file)
+        except arrow().ArrowInvalid as error:
+            raise ValueError(f"images: {table!r}: {error}") from error
         path, label = _columns(table, parquet.schema_arrow.names)
+        kind = parquet.schema_arrow.field(path).type
+        text = kind.value_type if arrow("types").is_dictionary(kind) else kind
+        if str(text) not in ("string", "large_string", "string_view"):
+            raise ValueError(
+                f"images: {table!r}: its column {path!r} is {kind}; make it text, the path of each picture, "
+                "or put the pictures into a .tar"
+            )
         for batch in parquet.iter_batches(columns=[path, label] if label else [path]):
             for row in batch.to_pylist():
-                found = row[label] if label else None
-                yield str(row[path] or ""), "" if found is None else str(found)
+                yield row[path] or "", _label(row[label]) if label else ""
+
+
+def _label(value: Any) -> str:
+    """A label as text; a column of classes with gaps in it holds floats, and NaN for none."""
+    if isinstance(value, float) and (math.isnan(value) or value.is_integer()):
+        return "" if math.isnan(value) else str(int(value))
+    return "" if value is None else str(value).strip()
 
 
 def _columns(table: str, names: list[str]) -> tuple[str, str | None]:
@@ -107,23 +145,52 @@ def _columns(table: str, names: list[str]) -> tuple[str, str | None]:
 def _tar_entries(place: str) -> Iterator[Entry]:
     """The pictures of an uncompressed tar, each by its offset, so that any of them is read without the others."""
     tar_name = place.rpartition("/")[2]
-    with open_binary(place) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-        for key, members in groupby(_members(tar), lambda member: _key(member.name)):
-            pictures, label = list[tarfile.TarInfo](), ""
+
+    @cache  # asked by links alone, because it takes another walk, and memory
+    def by_name() -> dict[str, tarfile.TarInfo]:
+        with open_binary(place) as again:
+            return {posixpath.normpath(each.name): each for each in _members(place, again)}
+
+    with open_binary(place) as file:
+        for key, members in groupby(_members(place, file), lambda member: _key(member.name)):
+            pictures, label = list[Entry](), ""
             for member in members:
+                found = _linked(member, by_name)
                 if member.name.lower().endswith(SUFFIXES):
-                    pictures.append(member)
-                elif member.name == f"{key}.cls" and (found := tar.extractfile(member)):
-                    label = found.read().decode(errors="replace").strip()
-            for member in pictures:
-                yield Entry(f"{tar_name}/{member.name}", label, place, member.offset_data, member.size)
+                    # A link that leads out of the tar leads nowhere, which the worker meets, and records.
+                    at = (place, found.offset_data, found.size) if found else (f"{place}/{member.linkname}", -1, -1)
+                    pictures.append(Entry(f"{tar_name}/{member.name}", "", *at))
+                elif found and member.name == f"{key}.cls":
+                    file.seek(found.offset_data)
+                    label = file.read(found.size).decode(errors="replace").strip()
+            yield from (replace(each, label=label) for each in pictures)
 
 
-def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    while member := tar.next():
-        tar.members = []  # type: ignore[attr-defined]  # or the tar would remember them all
-        if member.isfile():
-            yield member
+def _members(place: str, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
+    """The files and links of a tar. Raises ValueError where it does not end as a tar does: there may be more."""
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            while member := tar.next():
+                tar.members = []  # type: ignore[attr-defined]  # or the tar would remember them all
+                if member.isfile() or member.issym() or member.islnk():
+                    yield member
+            end = tar.offset
+    except tarfile.TarError as error:
+        raise ValueError(f"images: {place!r} is no whole tar, uncompressed ({error}); make it again") from error
+    file.seek(end)
+    if any(file.read(2 * tarfile.BLOCKSIZE)):
+        raise ValueError(f"images: {place!r} is damaged or cut at byte {end:,}, where a member begins; make it again")
+
+
+def _linked(member: tarfile.TarInfo, by_name: Callable[[], dict[str, tarfile.TarInfo]]) -> tarfile.TarInfo | None:
+    """The file itself, or the one that a link leads to; None where it leads to none in the tar."""
+    passed = set[str]()
+    found: tarfile.TarInfo | None = member
+    while found and not found.isfile() and found.name not in passed:
+        passed.add(found.name)
+        folder = posixpath.dirname(found.name) if found.issym() else ""  # a hard link's name counts from the root
+        found = by_name().get(posixpath.normpath(posixpath.join(folder, found.linkname)))
+    return found if found and found.isfile() else None
 
 
 def _key(name: str) -> str:

@@ -7,13 +7,15 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ..files import write_whole
 from .ledger import FAILURES_SHOWN, STATUS, Counts, Done, Ledger
+from .manifest import Entry
 
 State = Literal["running", "finished", "stopped"]
 _EVERY = 1.0  # seconds between two looks at the file
@@ -105,6 +107,22 @@ class Meter:
             reason,
         )
 
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Tell of what ends the work inside."""
+        try:
+            yield
+        except BaseException as error:
+            self.tell("stopped", f"{type(error).__name__}: {error}".rstrip(": "))
+            raise
+
+    def listing(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """The entries, counted as they come: before a run has its manifest, it is known by its status alone."""
+        for entry in entries:
+            self.counts = replace(self.counts, pending=self.counts.pending + 1)
+            self.tell()
+            yield entry
+
     def tell(self, state: State = "running", reason: str = "") -> None:
         """To the listener and the file; while running no more often than once a second."""
         now = time.monotonic()
@@ -112,7 +130,8 @@ class Meter:
             return
         self._told = now
         status = self.status(state, reason)
-        stamp = {"pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()}
+        pid = os.getpid()
+        stamp = {"pid": pid, "born": _born(pid), "host": socket.gethostname(), "updated": time.time()}
         write_whole(self.out / STATUS, (json.dumps(status.to_dict() | stamp, indent=1) + "\n").encode())
         if self.listener:
             self.listener(status)
@@ -123,16 +142,31 @@ def read_status(out: Path) -> Status:
 
     Raises FileNotFoundError where there is no run.
     """
-    counts = Ledger.open(out).counts()
+    told, why = _told(out)
     try:
-        found = json.loads((out / STATUS).read_text(encoding="utf-8"))
+        counts = Ledger.open(out).counts()
     except FileNotFoundError:
-        return Status("stopped", counts, 0.0, 0, 0.0, 0.0, None, 0, 0, (), "not begun")
-    if found["state"] == "running" and not _alive(found):
-        found |= {"state": "stopped", "reason": "its process is gone; the same command goes on from here"}
-    names = Status.__dataclass_fields__
-    facts = {name: value for name, value in found.items() if name in names}
-    return Status(**{**facts, "counts": counts, "failures": tuple(found["failures"])})
+        if told is None or told.state == "finished":
+            raise
+        return told  # its pictures are being listed, or were
+    if told is not None:
+        return replace(told, counts=counts)
+    return Status("stopped" if counts.pending else "finished", counts, 0.0, 0, 0.0, 0.0, None, 0, 0, (), why)
+
+
+def _told(out: Path) -> tuple[Status | None, str]:
+    """The status as last written, or why it is not known."""
+    try:
+        found = json.loads((out / STATUS).read_bytes())
+        if found["state"] == "running" and not _alive(found):
+            found |= {"state": "stopped", "reason": "its process is gone; the same command goes on from here"}
+        facts = {name: found[name] for name in Status.__dataclass_fields__}
+        told = {"counts": Counts(**found["counts"]), "failures": tuple(found["failures"])}
+        return Status(**{**facts, **told}), ""
+    except FileNotFoundError:
+        return None, "not begun"
+    except (ValueError, TypeError, KeyError):
+        return None, f"{STATUS} is damaged; the examples are counted"
 
 
 def _alive(found: Mapping[str, Any]) -> bool:
@@ -145,7 +179,16 @@ def _alive(found: Mapping[str, Any]) -> bool:
         return False
     except PermissionError:
         pass
-    return True
+    return bool(found.get("born") == _born(found["pid"]))  # or another process has its number now
+
+
+def _born(pid: int) -> int | None:
+    """When a process began, in ticks of this machine's clock; None where that cannot be told."""
+    try:
+        facts = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    return int(facts.rpartition(")")[2].split()[19])  # the name in brackets, before it, may hold anything
 
 
 def _duration(seconds: float) -> str:

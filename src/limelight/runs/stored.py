@@ -17,7 +17,6 @@ from .extras import arrow
 from .job import as_folder
 from .ledger import MANIFEST, Counts, Ledger
 from .manifest import Entry, Manifest
-from .opening import read_bytes
 from .rows import map_checksum
 from .status import Status, read_status
 
@@ -162,13 +161,15 @@ class Run:
         return found
 
     def picture(self, example: int) -> Tensor:
-        """What the model saw of it, `(3, H, W)` in [0, 1], from the picture's own file."""
+        """What the model saw of it, `(3, H, W)` in [0, 1], from the picture's own file.
+
+        Raises OSError where that is gone, ValueError where it is no picture or another than was explained.
+        """
         entry = self[example].entry
-        content = read_bytes(entry.file, entry.offset, entry.size)
-        return prepare(open_image(content, name=entry.path), Preprocessing(**self.settings["preprocessing"]))[0][0]
+        return prepare(open_image(entry.read(), name=entry.path), Preprocessing(**self.settings["preprocessing"]))[0][0]
 
     def show(self, example: int) -> Image:
-        """The example's maps over its picture, as a PIL image. Raises what `StoredMap.values` raises."""
+        """The example's maps over its picture, as a PIL image. Raises what `picture` and `StoredMap.values` raise."""
         from ..show import Tile, draw_panel, picture_of
 
         found = self[example]

@@ -116,11 +116,10 @@ class Summary:
         rows = {name: column[rows["error"] == ""] for name, column in rows.items()}
         explained = _explained(rows)
         groups = rows["label"] if any(rows["label"]) else explained
-        first = rows["method"] == run.methods[0]
         maps = {} if run.settings["store"] == "scores" else _maps(run, rows, explained)
         return Summary(
             run,
-            tuple(_accuracy(rows["correct"][first], groups[first])),
+            tuple(_accuracy(rows, groups)),
             {name: tuple(_spreads(rows, name, groups, run.methods)) for name in (*run.checks, "probability")},
             tuple(_extremes(rows, run, most)),
             tuple(_failing(rows, run)),
@@ -135,10 +134,14 @@ def _explained(rows: Rows) -> NDArray[Any]:
     return np.asarray([names.get(each, f"class {each}") for each in rows["target"]], dtype=object)
 
 
-def _accuracy(correct: NDArray[Any], groups: NDArray[Any]) -> Iterator[Share]:
-    known = np.asarray([each is not None for each in correct], dtype=bool)
-    for name in ("all", *sorted(set(groups[known]))):
-        chosen = correct[known & ((groups == name) | (name == "all"))]
+def _accuracy(rows: Rows, groups: NDArray[Any]) -> Iterator[Share]:
+    """Of all examples, then class by class."""
+    known = np.flatnonzero([each is not None for each in rows["correct"]])
+    known = known[np.unique(rows["id"][known], return_index=True)[1]]  # every method says the same of an example
+    correct, groups = rows["correct"][known], groups[known]
+    yield Share("all examples", int(correct.sum()), len(correct))
+    for name in sorted(set(groups)):
+        chosen = correct[groups == name]
         yield Share(name, int(chosen.sum()), len(chosen))
 
 

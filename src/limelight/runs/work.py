@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -17,13 +19,14 @@ from ..checks.running import measure
 from ..explain import explain
 from ..images import open_image
 from ..methods import Method
-from .job import LABEL, Job, model_hash
+from .identity import differences, model_identity
+from .job import LABEL, Job
 from .ledger import MANIFEST, Done, Lease, Ledger
-from .manifest import Entry, Manifest, content_hash
-from .opening import read_bytes
+from .manifest import Entry, Manifest
 from .rows import Row, facts_of, index_bytes, shard_bytes, stored
 
 _DEATHS = 2  # of workers at one place, before a group is taken apart, and before an example is given up
+_NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"  # 1, and what was to be one, such as 1.0 or -1
 _TOLD = 3  # failures that a record quotes
 
 
@@ -56,12 +59,14 @@ class _Shard:
 
 @dataclass(frozen=True)
 class _Item:
-    """An example that could be read: `pixels` `(1, 3, H, W)`; `label` its class, where that is known."""
+    """An example that could be read: `pixels` `(1, 3, H, W)`; `label` its class, where that is known; `notes` on what
+    was converted."""
 
     id: int
     entry: Entry
     pixels: Tensor
     label: int | None
+    notes: tuple[str, ...]
 
 
 class Worker:
@@ -72,9 +77,10 @@ class Worker:
         self.job, self.ledger, self.manifest = job, Ledger.open(out), Manifest(out / MANIFEST)
         self.model = job.load()
         self.rows = job.rows(self.model)
-        found, wanted = model_hash(self.model), self.ledger.plan.settings["weights"]
-        if found != wanted:
-            raise ValueError(f"model: {self.model.name} has weights {found} here and {wanted} in the plan of the run")
+        found = model_identity(self.model)
+        changed = differences({name: self.ledger.plan.settings[name] for name in found}, found)
+        if changed:
+            raise ValueError(f"model: {self.model.name} is another than that of the run's plan: {'; '.join(changed)}")
 
     def work(self, task: Task) -> Done | None:
         """Do the shard; its record, also where another worker had done it; None where one is at it now.
@@ -121,7 +127,7 @@ class Worker:
         shard.lease.at(place)
         left = [each for each in examples if not (apart and self._given_up(shard, *each))]
         items = [item for each in left if (item := self._read(shard, *each))]
-        if not items or (not apart and self._tried(shard, items, self.job.methods) is None):
+        if not items or (not apart and self._tried(shard, items, self.job.named_methods) is None):
             return
         for item in items:
             if apart:
@@ -138,14 +144,14 @@ class Worker:
 
     def _single(self, shard: _Shard, item: _Item) -> None:
         """One example: all methods at once, and where that fails each by itself."""
-        if self._tried(shard, [item], self.job.methods) is None:
+        if self._tried(shard, [item], self.job.named_methods) is None:
             return
-        for method, name in zip(self.job.methods, self.job.method_names, strict=True):
-            error = self._tried(shard, [item], [method])
+        for name, method in self.job.named_methods:
+            error = self._tried(shard, [item], [(name, method)])
             if error is not None:
                 shard.fail(item.id, item.entry, [name], error)
 
-    def _tried(self, shard: _Shard, items: Sequence[_Item], methods: Sequence[Method]) -> Exception | None:
+    def _tried(self, shard: _Shard, items: Sequence[_Item], methods: Sequence[tuple[str, Method]]) -> Exception | None:
         """Explain, and return what went wrong, which belongs to the examples: models and methods raise anything."""
         try:
             self._explain(shard, items, methods)
@@ -156,48 +162,53 @@ class Worker:
 
     def _read(self, shard: _Shard, example: int, entry: Entry) -> _Item | None:
         try:
-            content = read_bytes(entry.file, entry.offset, entry.size)
-            if entry.content and content_hash(content) != entry.content:
-                raise ValueError("its bytes are no longer those of the manifest")
-            pixels = self.model.prepare(open_image(content, name=entry.path))[0]
+            pixels, _, picture = self.model.prepare(open_image(entry.read(), name=entry.path))
             label = self._class_of(entry.label)
             if self.job.target == LABEL and label is None:
-                raise ValueError(f"target: the label {entry.label!r} is no class of the model")
+                raise ValueError(
+                    f"target: the label {entry.label!r} is no class of the model; "
+                    "use one of its labels, or the number of a class: 0, 1, 2"
+                )
         except Exception as error:  # noqa: BLE001  whatever is wrong with a picture is recorded
+            shard.again |= isinstance(error, OSError) and bool(entry.content)  # it was there, and may be again
             shard.fail(example, entry, self.job.method_names, error)
             return None
-        return _Item(example, entry, pixels, label)
+        return _Item(example, entry, pixels, label, picture.notes)
 
     def _class_of(self, label: str) -> int | None:
-        """By the model's labels; a number is itself; without labels the place in the order of the run's labels."""
+        """By the model's labels; a number is itself; without either the place in the order of the run's labels."""
         if label in self.model.labels:
             return self.model.labels.index(label)
         if label.isdecimal():
             return int(label)
-        known = () if self.model.labels else self.ledger.plan.labels
-        return known.index(label) if label in known else None
+        return self._places.get(label)
 
-    def _explain(self, shard: _Shard, items: Sequence[_Item], methods: Sequence[Method]) -> None:
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        """Classes by the order of the run's labels: for a model without labels, and if none of them is a number."""
+        labels = self.ledger.plan.labels
+        if self.model.labels or any(re.fullmatch(_NUMBER, label) for label in labels):
+            return {}
+        return {label: place for place, label in enumerate(labels)}
+
+    def _explain(self, shard: _Shard, items: Sequence[_Item], methods: Sequence[tuple[str, Method]]) -> None:
         """Rows of all items and methods, or none and what `explain` raises."""
         target = [item.label for item in items] if self.job.target == LABEL else self.job.target
         panel = explain(
             self.model,
             torch.cat([item.pixels for item in items]),
-            tuple(methods),
+            tuple(method for _, method in methods),
             target=target,
             baseline=self.job.baseline,
             layer=self.job.layer,
             seed=self.job.seed,
             rows_per_pass=self.rows,
         )
-        names = dict(zip(self.job.methods, self.job.method_names, strict=True))
         rows, spent = [], panel.forward_rows + panel.backward_rows
-        for method, a in zip(methods, panel.values(), strict=True):
+        for (name, method), a in zip(methods, panel.values(), strict=True):
             findings, seconds = self._checked(method, a)
             spent += sum(each.forward_rows + each.backward_rows for each in findings)
-            rows += [
-                self._row(item, i, a, names[method], findings, seconds / len(items)) for i, item in enumerate(items)
-            ]
+            rows += [self._row(item, i, a, name, findings, seconds / len(items)) for i, item in enumerate(items)]
         shard.rows += rows
         shard.model_rows += spent
 
@@ -215,7 +226,7 @@ class Worker:
     ) -> Row:
         named = dict(zip(self.job.check_names, findings, strict=True))
         values, scale = stored(a, i, self.job.store)
-        facts = facts_of(a, i, self.model, item.label, named) | {"scale": scale}
+        facts = facts_of(a, i, self.model, item.label, named, item.notes) | {"scale": scale}
         return Row(item.id, method, item.entry, facts, values, seconds)
 
 

@@ -1,0 +1,62 @@
+"""What tells one run from another, as texts: its options, and the model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..models import ImageModel
+from .manifest import HASH_BYTES, content_hash
+
+
+def described(value: Any) -> str:
+    """The value as `repr` writes it, but arrays by their shape, type and a hash of their bytes.
+
+    `repr` leaves out the middle of a large tensor, and digits of every one.
+    """
+    match value:
+        case Tensor():
+            return f"Tensor({tuple(value.shape)}, {value.dtype}, {content_hash(bytes_of(value))})"
+        case np.ndarray():
+            return f"ndarray({value.shape}, {value.dtype}, {content_hash(value.tobytes())})"
+        case Mapping():
+            return "{" + ", ".join(f"{described(key)}: {described(each)}" for key, each in value.items()) + "}"
+        case tuple():
+            return f"({', '.join(map(described, value))})"
+        case list():
+            return f"[{', '.join(map(described, value))}]"
+    if not is_dataclass(value) or isinstance(value, type):
+        return repr(value)
+    told = ", ".join(f"{each.name}={described(getattr(value, each.name))}" for each in fields(value) if each.init)
+    return f"{type(value).__qualname__}({told})"
+
+
+def bytes_of(values: Tensor) -> bytes:
+    """A tensor's values as they lie in memory, in order."""
+    return values.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def model_identity(model: ImageModel) -> dict[str, str]:
+    """Hashes of the model's structure, preprocessing, parameters and buffers, and of its labels, by setting."""
+    digest = blake2b(repr(model).encode(), digest_size=HASH_BYTES)
+    for name, value in model.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(bytes_of(value))
+    labels = content_hash(json.dumps(model.labels).encode())
+    return {"weights": digest.hexdigest(), "labels": f"{len(model.labels)} labels, {labels}"}
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Each setting that differs, as one line."""
+    return [
+        f"{name} was {old.get(name)!r} and is now {new.get(name)!r}"
+        for name in dict.fromkeys((*old, *new))
+        if old.get(name) != new.get(name)
+    ]
