@@ -84,9 +84,11 @@ def test_input_shift_of_paths_on_efficientnet(
         assert ll.check(model, x, "input-x-gradient", ll.InputShift())[0].passed is False
 
 
-def test_the_gradient_is_more_fragile_than_integrated_gradients(cnn: nn.Module, shown: Scenes) -> None:
+def test_the_gradient_is_more_fragile_than_integrated_gradients(cnn: nn.Module) -> None:
+    """A mean over 16 scenes: of 4, whose order depends on the machine that trained the network, it was the other way
+    round once."""
     attack = ll.Fragility(iterations=24, looks=4)
-    x, y = shown.x[:4], shown.y[:4]
+    x, y = scenes(16, seed=7).x, scenes(16, seed=7).y
     gradient = ll.check(cnn, x, "gradient", attack, target=y)[0]
     path = ll.check(cnn, x, "integrated-gradients(Midpoint(8))", attack, target=y)[0]
     assert gradient.mean < path.mean

@@ -45,6 +45,8 @@ class Infidelity(Check):
     def __post_init__(self) -> None:
         require(self.perturbation in ("patches", "gaussian"), self, "perturbation", "'patches' or 'gaussian'")
         require(self.samples >= 1, self, "samples", "1 or more")
+        require(self.patch is None or self.patch >= 1, self, "patch", "1 or more, or None for an eighth of the side")
+        require(self.noise > 0, self, "noise", "a positive share of the input's range")
 
     def run(self, case: Case) -> Measured:
         x = case.x
@@ -114,6 +116,7 @@ class FaithfulnessCorrelation(Check):
 
     def __post_init__(self) -> None:
         require(self.samples >= 3, self, "samples", "3 or more")
+        require(self.size is None or self.size >= 1, self, "size", "1 or more, or None for an eighth of the units")
 
     def run(self, case: Case) -> Measured:
         units = units_of(case.attribution.values)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from ..targets import CentredLogit, Logit, LogProbability, Probability
 from .base import Better, Check, Kind, Measured, nan_where, require
 from .case import Case
 from .maps import over_units, space_of, units_of
@@ -26,6 +27,27 @@ def _only(case: Case, unit: Tensor) -> Tensor:
     count = space_of(case.x).numel()
     chosen = torch.zeros(len(case), count, dtype=torch.bool, device=case.x.device)
     return over_units(chosen.scatter_(1, unit[:, None], True), case.x)
+
+
+def _flat(case: Case) -> Tensor:
+    """Units `(n, units)` at which the score has no slope at all; every one of a black box."""
+    if not case.score.runner.differentiable:
+        return torch.ones(len(case), space_of(case.x).numel(), dtype=torch.bool, device=case.x.device)
+    target, outputs = case.target, case.attribution.outputs
+    if isinstance(target, Probability | LogProbability):
+        several = outputs is None or outputs.shape[-1] > 1
+        target = CentredLogit(target.index) if several else Logit(target.index)
+    slope = replace(case.score, target=target, inputs=None, at_inputs=None).gradient(case.x)
+    return units_of(slope.abs()) == 0
+
+
+def _rounding(case: Case) -> Tensor:
+    """How far `(n,)` the same score may be off in passes of another size; of a black box not at all."""
+    at_x, outputs = case.attribution.score.abs(), case.attribution.outputs
+    if not case.score.runner.differentiable:
+        return torch.zeros_like(at_x)
+    largest = at_x if outputs is None else at_x.maximum(outputs.abs().flatten(1).amax(1))
+    return 64 * torch.finfo(case.x.dtype).eps * largest
 
 
 @dataclass(frozen=True)
@@ -77,8 +99,10 @@ class Sensitivity(Check):
 class Dummy(Check):
     r"""Features that the score ignores get nothing: max |A| over them, of the map's maximum.
 
-    A unit counts as ignored when `draws` random values in its place, within the example's range, all leave the score
-    exactly as it is. `features` units are tried. [sundararajan2017]
+    A unit counts as ignored when the score has a slope of exactly 0 there and `draws` random values in its place,
+    within the example's range, all leave the score as it is, rounding apart. A black box has no slope; its score has to
+    stay exactly. Of a probability the slope of the logit is taken, which does not vanish where the probability is full.
+    `features` units are tried. [sundararajan2017]
     """
 
     features: int = 16
@@ -88,6 +112,10 @@ class Dummy(Check):
     better: ClassVar[Better | None] = "lower"
     meaning: ClassVar[str] = "relevance given to features that the model ignores"
 
+    def __post_init__(self) -> None:
+        require(self.features >= 1, self, "features", "1 or more")
+        require(self.draws >= 1, self, "draws", "1 or more")
+
     def run(self, case: Case) -> Measured:
         x = case.x
         low, high = x.flatten(1).amin(1), x.flatten(1).amax(1)
@@ -95,25 +123,20 @@ class Dummy(Check):
         low = low.view(width.shape)
         units = _tried(case, self.features)
         at_x = case.attribution.score
-        ignored = torch.ones(units.shape, dtype=torch.bool, device=x.device)
+        ignored = _flat(case).gather(1, units)
+        rounding = _rounding(case)
 
-        def rows() -> list[Tensor]:
-            return [
-                torch.where(_only(case, unit), low + width * case.rng.uniform(f"dummy {k} {d}", x.shape[1:], x), x)
-                for k, unit in enumerate(units.T)
-                for d in range(2)
-            ]
-
-        # Two draws for every unit first; the rest only for those that have passed both in some example.
-        first = case.score.stream_values(iter(rows())).reshape(len(units.T), 2, len(case))
-        ignored &= (first == at_x).all(1).T
-        for k in ignored.any(0).nonzero()[:, 0].tolist():
+        def stays(k: int, draws: range) -> Tensor:
             mask = _only(case, units[:, k])
-            more = (
-                torch.where(mask, low + width * case.rng.uniform(f"dummy {k} {d}", x.shape[1:], x), x)
-                for d in range(2, self.draws)
+            rows = (
+                torch.where(mask, low + width * case.rng.uniform(f"dummy {k} {d}", x.shape[1:], x), x) for d in draws
             )
-            ignored[:, k] &= (case.score.stream_values(more) == at_x).all(0)
+            return ((case.score.stream_values(rows) - at_x).abs() <= rounding).all(0)
+
+        # Two draws first; the rest only where they have passed in some example.
+        for draws in (range(min(2, self.draws)), range(2, self.draws)):
+            for k in ignored.any(0).nonzero()[:, 0].tolist() if draws else ():
+                ignored[:, k] &= stays(k, draws)
         found = units_of(case.attribution.values.abs())
         scale = found.amax(1).clamp(min=torch.finfo(found.dtype).tiny)
         here = (found.gather(1, units) * ignored).amax(1).double() / scale

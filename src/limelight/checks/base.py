@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -55,6 +55,16 @@ class Check(ABC):
     def maps(self) -> float:
         """Maps of the method that one example costs beyond the one examined; for budgets."""
         return 0.0
+
+    def select(self, example: int, x: Tensor) -> Self:
+        """The check for one example of the batch `x` alone: of fields shaped like the batch, its part."""
+        part = slice(example, example + 1)
+        chosen = {
+            name: value[part]
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor) and value.ndim == x.ndim and len(value) == len(x)
+        }
+        return replace(self, **chosen) if chosen else self
 
     @classmethod
     def kebab(cls) -> str:

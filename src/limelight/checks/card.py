@@ -7,22 +7,21 @@ import json
 import math
 import textwrap
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from ..attribution import Attribution
 from ..baselines import Baseline
-from ..files import write_whole
+from ..files import finite, write_whole
 from ..passes import Model
 from ..show.card import Entry, Section
 from .base import Check
 from .case import open_case
 from .controls import CONTROLS
-from .evaluating import interval
+from .evaluating import column_of, interval
 from .running import REFUSALS, Subject, as_mask, examined, measure
 from .table import Finding, shown
 
@@ -36,6 +35,7 @@ _WIDTH = 100
 class TrustCard:
     """The hard tests and the evidence on the map of a batch; `controls` has each piece of evidence for each control.
 
+    A piece of evidence goes by its check's name, or by its settings where several checks of that name were asked.
     `findings` in the order asked; `cautions`: what to read before the map is believed, from the map and the tests.
     """
 
@@ -58,12 +58,23 @@ class TrustCard:
         return tuple(each.name for each in self.hard if each.passed is False)
 
     def beats(self, finding: Finding) -> dict[str, bool]:
-        """For each control with a figure, whether the map is on the better side of it (the mean over the batch)."""
-        if finding.check.better is None or math.isnan(finding.mean):
+        """For each control, whether the map is on the better side of it, by the mean over the examples that both have a
+        figure of; without the controls that share none."""
+        if finding.check.better is None:
             return {}
         sign = 1 if finding.check.better == "higher" else -1
-        others = {name: found[finding.name].mean for name, found in self.controls.items() if finding.name in found}
-        return {name: sign * (finding.mean - mean) > 0 for name, mean in others.items() if not math.isnan(mean)}
+        gaps = {name: float((finding.value - other.value).nanmean()) for name, other in self._controls(finding).items()}
+        return {name: sign * gap > 0 for name, gap in gaps.items() if not math.isnan(gap)}
+
+    def _controls(self, finding: Finding) -> dict[str, Finding]:
+        """What the controls came to under the finding's check, on the examples that it has a figure of."""
+        column = column_of(finding.check, [each.check for each in self.findings])
+        unknown = finding.value.isnan()
+        return {
+            name: replace(found[column], value=found[column].value.masked_fill(unknown, math.nan))
+            for name, found in self.controls.items()
+            if column in found
+        }
 
     @property
     def headline(self) -> str:
@@ -95,11 +106,13 @@ class TrustCard:
         }
 
     def to_json(self) -> str:
-        return json.dumps(self.to_dict(), indent=1)
+        return json.dumps(finite(self.to_dict()), indent=1, allow_nan=False)
 
     def sections(self) -> tuple[Section, ...]:
         """The card's parts: hard tests, evidence beside the controls, cautions."""
-        hard = tuple(Entry(e.verdict, e.name, _figure(e), e.reason or e.check.meaning) for e in self.hard)
+        hard = tuple(
+            Entry(e.verdict, e.name, _figure(e), self._settings(e) + (e.reason or e.check.meaning)) for e in self.hard
+        )
         evidence = tuple(self._evidence(each) for each in self.evidence)
         cautions = tuple(Entry("-", "", "", each) for each in self.cautions)
         parts = (
@@ -112,15 +125,19 @@ class TrustCard:
     def _evidence(self, finding: Finding) -> Entry:
         beaten = self.beats(finding)
         lost = [name for name, won in beaten.items() if not won]
-        means = {
-            name: by_check[finding.name].mean for name, by_check in self.controls.items() if finding.name in by_check
-        }
-        others = [f"{name} {shown(mean)}" for name, mean in means.items() if not math.isnan(mean)]
+        controls = self._controls(finding).items()
+        others = [f"{name} {shown(other.mean)}" for name, other in controls if not math.isnan(other.mean)]
         words = finding.reason or finding.check.meaning
         words += f" ({finding.check.better} is better)" if finding.check.better else ""
         words += f"; controls: {', '.join(others)}" if others else ""
         words += f"; does not beat {', '.join(lost)}" if lost else ""
-        return Entry("-" if not beaten else "NOT ABOVE" if lost else "above", finding.name, _figure(finding), words)
+        mark = "-" if not beaten else "NOT ABOVE" if lost else "above"
+        return Entry(mark, finding.name, _figure(finding), self._settings(finding) + words)
+
+    def _settings(self, finding: Finding) -> str:
+        """The check's settings, where others of its name stand beside it."""
+        column = column_of(finding.check, [each.check for each in self.findings])
+        return "" if column == finding.name else f"{column}: "
 
     def to_text(self) -> str:
         lines = [f"Trust card: {self.attribution.name}", self.headline]
@@ -219,7 +236,7 @@ def card_of(
         except REFUSALS:  # edges need pictures; the card then shows the other two controls
             continue
         with open_case(model, other, control, region, rows_per_pass) as case:
-            controls[other.name] = {each.kebab(): measure(each, case) for each in compared}
+            controls[other.name] = {column_of(each, checks): measure(each, case) for each in compared}
     return TrustCard(attribution, findings, controls, _cautions(attribution, findings))
 
 
@@ -230,7 +247,7 @@ def _cautions(attribution: Attribution, findings: tuple[Finding, ...]) -> tuple[
         error = attribution.stderr.double().flatten(1).norm(dim=1) / size
         if bool((error > 0.2).any()):
             found.append(f"sampling noise is {float(error.nan_to_num(0).max()):.0%} of the map: take more samples")
-    by_name = {each.name: each for each in findings}
+    failed = {each.name for each in findings if each.passed is False}
     known = {
         "randomisation": "the map hardly changes when the classifier is replaced by random numbers: it may show the "
         "picture more than the decision",
@@ -240,8 +257,8 @@ def _cautions(attribution: Attribution, findings: tuple[Finding, ...]) -> tuple[
         "sensitivity": "features that changed the answer by themselves got no relevance",
         "completeness": "the values do not add up to the score they should",
     }
-    found += [text for name, text in known.items() if name in by_name and by_name[name].passed is False]
-    shift = by_name.get("bias-shift")
-    if shift is not None and "flips" in shift.detail and bool(torch.as_tensor(shift.detail["flips"]).any()):
+    found += [text for name, text in known.items() if name in failed]
+    shifts = [each.detail for each in findings if each.name == "bias-shift"]
+    if any(bool(detail["flips"].any()) for detail in shifts if "flips" in detail):
         found.append("the model's own answer changes when the picture gets brighter")
     return tuple(dict.fromkeys(found))

@@ -158,8 +158,12 @@ def open_case(
     rows_per_pass: int | None,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[Case]:
-    """The case of a map, with the model ready to run rows."""
+    """The case of a map, with the model ready to run rows. Raises ValueError for several targets for each example."""
     x = attribution.inputs
+    if attribution.score.ndim > 1:
+        raise ValueError(
+            f"target: {attribution.score.shape[1]} for each example; checks look at one target, so ask for each in turn"
+        )
     target = as_target(attribution.target, len(x))
     rows = rows_per_pass or MOST_ROWS.get(x.device.type)
     with torch.inference_mode(False), Runner(model, x, rows, progress) as runner:

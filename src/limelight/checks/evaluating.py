@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -187,10 +188,10 @@ def evaluate(
                 raise
             refused[label] = f"{type(error).__name__}: {error}"
             continue
-        name = attribution.name if attribution.name not in findings else repr(attribution.method)
+        name = _another(attribution.name if attribution.name not in findings else repr(attribution.method), findings)
         controls += [name] if control else []
         with open_case(model, attribution, again, region, rows_per_pass) as case:
-            findings[name] = {_column(each, asked): measure(each, case) for each in asked}
+            findings[name] = {column_of(each, asked): measure(each, case) for each in asked}
     edges = findings.get(EDGES, {})
     cells = {
         name: {
@@ -208,7 +209,13 @@ def _label(method: MethodLike) -> str:
     return method.kebab() if isinstance(method, type) else repr(method)
 
 
-def _column(check: Check, asked: Sequence[Check]) -> str:
+def _another(name: str, taken: Mapping[str, Any]) -> str:
+    """`name`, with a number where it is taken: finished maps have no settings to tell them apart."""
+    several = (f"{name} ({number})" for number in itertools.count(2))
+    return next(each for each in itertools.chain([name], several) if each not in taken)
+
+
+def column_of(check: Check, asked: Sequence[Check]) -> str:
     """The check's name; its whole repr where another of that name is asked too."""
     same = [each for each in asked if each.kebab() == check.kebab()]
     return check.kebab() if len(same) == 1 else repr(check)

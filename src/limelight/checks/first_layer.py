@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..passes import Model
 from ..twin import twin_of
+from .rewrites import require_runs
 
 FIRST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -18,7 +20,7 @@ FIRST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 class Compensated(nn.Module):
     """The layer with another bias: `missing`, what the shift adds to its output, is taken off at every position.
 
-    At borders that is what padding with the shift instead of zero does.
+    At borders that is what padding with the shift instead of zero does. What else is read of it is the layer's.
     """
 
     missing: Tensor
@@ -28,8 +30,14 @@ class Compensated(nn.Module):
         self.layer = layer
         self.register_buffer("missing", missing, persistent=False)
 
-    def forward(self, h: Tensor) -> Tensor:
-        out: Tensor = self.layer(h)
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("layer"), name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        out: Tensor = self.layer(*args, **kwargs)
         return out - self.missing
 
 
@@ -58,7 +66,8 @@ def compensated(model: Model, x: Tensor, shift: float) -> Iterator[Shifted]:
 
     The first linear layer or convolution that runs gets the bias, provided that what the shift does to its input is
     the same for every example, so that only additions and scalings lie before it. Else the shift is taken off the
-    input. Raises ValueError for a black box or a model that cannot be copied: nothing of the user's is edited.
+    input. Raises ValueError for a black box or a model that cannot be copied: nothing of the user's is edited;
+    NotApplicable where the copy does not run.
     """
     if not isinstance(model, nn.Module):
         raise ValueError("model: a black box has no first layer")
@@ -75,6 +84,7 @@ def compensated(model: Model, x: Tensor, shift: float) -> Iterator[Shifted]:
             missing = layer(change) - layer(torch.zeros_like(change))
         place = twin.module.get_submodule(parent)
         setattr(place, leaf, Compensated(layer, missing))
+        require_runs(twin.module, x + shift, f"another bias in {name}")
         yield Shifted(twin.module, f"the bias of layer {name} takes the shift back")
 
 
@@ -84,11 +94,11 @@ def _reached(module: nn.Module, x: Tensor, shift: float) -> tuple[str | None, Te
     rows = torch.cat([nothing, nothing + shift, x[:1], x[:1] + shift])
     seen: list[tuple[str, Tensor]] = []
 
-    def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda layer, args: seen.append((name, args[0].detach().clone()))
+    def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor]], None]:
+        return lambda layer, args, named: seen.append((name, next(iter((*args, *named.values()))).detach().clone()))
 
     handles = [
-        child.register_forward_pre_hook(note(name))
+        child.register_forward_pre_hook(note(name), with_kwargs=True)
         for name, child in module.named_modules()
         if name and type(child) in FIRST
     ]

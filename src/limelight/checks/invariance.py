@@ -8,6 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..passes import Runner
+from ..score import Score
 from .base import Better, Check, Kind, Measured, NotApplicable, nan_where, relative_difference, require
 from .case import Case
 from .rewrites import rewritten
@@ -39,7 +41,7 @@ class ImplementationInvariance(Check):
     def run(self, case: Case) -> Measured:
         if self.other is not None:
             return self._compare(case, self.other, ("a network that was given",))
-        with rewritten(case.model) as (module, done):
+        with rewritten(case.model, case.x) as (module, done):
             if not done:
                 raise NotApplicable("no layer of the model could be rewritten (nn.Linear, nn.ReLU); pass other=")
             return self._compare(case, module, done)
@@ -60,8 +62,9 @@ def _agree(case: Case, other: nn.Module) -> Tensor:
     x = case.x
     near = [x + 0.1 * (2 * case.rng.uniform(f"near {k}", x.shape[1:], x) - 1) for k in range(NEAR)]
     ours = case.score.stream_values(iter([x, *near]))
-    with torch.no_grad():
-        theirs = torch.stack([case.target(other(rows), case.score.examples) for rows in (x, *near)])
+    with Runner(other, x, case.score.rows_per_pass, None) as runner:
+        theirs = Score(runner, case.target, case.score.examples).stream_values(iter([x, *near]))
+    case.spent.forward_rows += runner.forward_rows
     tolerance = 1e-7 if x.dtype == torch.float64 else 1e-3
     scale = ours.abs().amax(0).clamp(min=1e-3)
     return ((ours - theirs).abs().amax(0) <= tolerance * scale) & torch.isfinite(theirs).all(0)

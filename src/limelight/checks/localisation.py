@@ -92,8 +92,11 @@ class RelevanceMass(_Localisation):
     meaning: ClassVar[str] = "share of the map's positive weight on the object"
 
     def run(self, case: Case) -> Measured:
-        share = mass_inside(units_of(case.attribution.values), _inside(case))
-        values, reasons = nan_where(share, share.isnan(), "the map has no positive value")
+        inside = _inside(case)
+        share = mass_inside(units_of(case.attribution.values), inside)
+        empty = ~inside.any(1)
+        values, reasons = nan_where(share, share.isnan() | empty, "the map has no positive value")
+        reasons = tuple(EMPTY if none else reason for none, reason in zip(empty.tolist(), reasons, strict=True))
         return Measured(values, reasons=reasons)
 
 

@@ -19,7 +19,7 @@ Init = Literal["moments", "permute", "identity"]
 
 @contextmanager
 def redrawable(model: Model, x: Tensor) -> Iterator[tuple[nn.Module, list[str]]]:
-    """A copy of the model whose parameters may be replaced, and its layers with parameters, the top one first.
+    """A copy of the model whose parameters may be replaced, and its layers with parameters that vary, the top first.
 
     Layers are ordered by when they start in a forward pass; one that is never called by itself (a projection that its
     attention layer reads) counts with its parent. Raises ValueError for a black box or a model that cannot be copied.
@@ -54,11 +54,16 @@ def _layers(module: nn.Module, x: Tensor) -> list[str]:
             name = name.rpartition(".")[0]
         return started.get(name, 0)
 
-    own = [name for name, child in module.named_modules() if next(child.parameters(recurse=False), None) is not None]
+    own = [name for name, child in module.named_modules() if any(map(_varies, child.parameters(recurse=False)))]
     found = sorted(own, key=start, reverse=True)
     if not found:
-        raise ValueError("model: it has no parameters to randomise")
+        raise ValueError("model: it has no parameters to randomise: none, or each of equal numbers only")
     return found
+
+
+def _varies(parameter: Tensor) -> bool:
+    """Whether drawing it anew changes more than a scale: a single number or equal ones have no spread to draw from."""
+    return parameter.is_floating_point() and bool((parameter != parameter.flatten()[:1]).any())
 
 
 def redraw(module: nn.Module, layer: str, init: Init, seed: int) -> None:

@@ -6,8 +6,8 @@ Every check here is one curve: an order of the units, an imputer for the hidden 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -62,6 +62,10 @@ class Faithfulness(Check):
     kind: ClassVar[Kind] = "faithfulness"
 
 
+def require_confidence(check: Check, on: str) -> None:
+    require(on in ("probability", "score"), check, "on", "'probability' or 'score'")
+
+
 def _row(x: Tensor) -> int:
     space = space_of(x)
     return space[-1] if len(space) > 1 else 1
@@ -86,6 +90,7 @@ class Deletion(Faithfulness):
     meaning: ClassVar[str] = "how long the answer survives as its most important pixels go"
 
     def __post_init__(self) -> None:
+        require_confidence(self, self.on)
         require(self.steps is None or self.steps >= 1, self, "steps", "1 or more, or None for a row a step")
 
     def run(self, case: Case) -> Measured:
@@ -110,6 +115,7 @@ class Insertion(Faithfulness):
     meaning: ClassVar[str] = "how soon the answer returns as its most important pixels come back"
 
     def __post_init__(self) -> None:
+        require_confidence(self, self.on)
         require(self.steps is None or self.steps >= 1, self, "steps", "1 or more, or None for a row a step")
 
     def run(self, case: Case) -> Measured:
@@ -137,6 +143,7 @@ class SRG(Faithfulness):
     meaning: ClassVar[str] = "how much more the top pixels matter than the bottom ones"
 
     def __post_init__(self) -> None:
+        require_confidence(self, self.on)
         require(self.steps >= 1, self, "steps", "1 or more")
         require(len(self.imputers) > 0, self, "imputers", "at least one imputer")
 
@@ -176,6 +183,7 @@ class PixelFlipping(Faithfulness):
     meaning: ClassVar[str] = "how fast the score falls as the most relevant regions go"
 
     def __post_init__(self) -> None:
+        require_confidence(self, self.on)
         require(self.region >= 1, self, "region", "1 or more pixels")
         require(self.steps is None or self.steps >= 1, self, "steps", "1 or more, or None for all regions")
 
@@ -217,7 +225,16 @@ class ROAD(Faithfulness):
     meaning: ClassVar[str] = "how much more the top pixels matter than the bottom ones, filled in smoothly"
 
     def __post_init__(self) -> None:
+        require_confidence(self, self.on)
         require(self.order in ("both", "morf", "lerf"), self, "order", "'both', 'morf' or 'lerf'")
+        if self.order != "both":  # one curve is no difference, and says less the longer the answer lasts
+            means = {
+                "morf": ("lower", "how long the answer survives as its top pixels go, filled in smoothly"),
+                "lerf": ("higher", "how long the answer survives as its bottom pixels go, filled in smoothly"),
+            }
+            better, meaning = means[self.order]
+            object.__setattr__(self, "better", better)
+            object.__setattr__(self, "meaning", meaning)
         good = len(self.shares) > 0 and all(0 < share < 1 for share in self.shares)
         require(good, self, "shares", "shares between 0 and 1")
 
@@ -251,6 +268,15 @@ class IROF(Faithfulness):
     on: On = "probability"
     better: ClassVar[Better | None] = "higher"
     meaning: ClassVar[str] = "how fast the answer falls as the most relevant segments go"
+
+    def __post_init__(self) -> None:
+        require_confidence(self, self.on)
+
+    def select(self, example: int, x: Tensor) -> Self:
+        labels = self.segments
+        if isinstance(labels, Tensor) and labels.shape == (len(x), *space_of(x)):
+            return replace(super().select(example, x), segments=labels[example])
+        return super().select(example, x)
 
     def run(self, case: Case) -> Measured:
         score, notes = case.confidence(self.on)

@@ -10,15 +10,20 @@ from torch import Tensor, nn
 
 from ..passes import Model
 from ..twin import twin_of
+from .case import NotApplicable
 
 
 class SplitLinear(nn.Module):
-    """A linear layer as the sum of two, each of half the weights, on inputs whose channels are permuted."""
+    """A linear layer as the sum of two, each of half the weights, on inputs whose channels are permuted.
+
+    Called and read as the layer is: `input` by place or name, `weight`, `bias`, `in_features`, `out_features`.
+    """
 
     order: Tensor
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
+        self.in_features, self.out_features = layer.in_features, layer.out_features
         order = torch.arange(layer.in_features, device=layer.weight.device).flip(0)
         self.register_buffer("order", order, persistent=False)
         half = layer.in_features // 2
@@ -28,8 +33,13 @@ class SplitLinear(nn.Module):
         )
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach(), requires_grad=False)
 
-    def forward(self, h: Tensor) -> Tensor:
-        turned = h[..., self.order]
+    @property
+    def weight(self) -> Tensor:
+        """The layer's own weights, for a parent that reads them."""
+        return torch.cat([*self.halves], 1)[:, self.order.argsort()]
+
+    def forward(self, input: Tensor) -> Tensor:
+        turned = input[..., self.order]
         first, second = turned.split([len(part.T) for part in self.halves], -1)
         rest: Tensor = nn.functional.linear(second, self.halves[1], self.bias)
         return rest + nn.functional.linear(first, self.halves[0])
@@ -38,13 +48,16 @@ class SplitLinear(nn.Module):
 class ReluTwice(nn.Module):
     """relu(h) = h + relu(-h)."""
 
-    def forward(self, h: Tensor) -> Tensor:
-        return h + torch.relu(-h)
+    def forward(self, input: Tensor) -> Tensor:
+        return input + torch.relu(-input)
 
 
 @contextmanager
-def rewritten(model: Model) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
-    """A functionally identical copy of the model and what was rewritten in it; nothing, where nothing could be."""
+def rewritten(model: Model, x: Tensor) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
+    """A functionally identical copy of the model and what was rewritten in it; nothing, where nothing could be.
+
+    Raises NotApplicable where the copy does not run on `x`: the model asks of a layer what only the layer can do.
+    """
     if not isinstance(model, nn.Module):
         raise ValueError("model: a black box cannot be rewritten")
     with twin_of(model) as twin:
@@ -61,4 +74,15 @@ def rewritten(model: Model) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
                     relu += 1
         done = [f"{linear} linear layers split in two over permuted channels"] if linear else []
         done += [f"{relu} times relu(h) as h + relu(-h)"] if relu else []
+        require_runs(twin.module, x, ", ".join(done))
         yield twin.module, tuple(done)
+
+
+def require_runs(module: nn.Module, x: Tensor, change: str) -> None:
+    """Raise NotApplicable, with what went wrong, for a changed copy that does not run on the first of `x`."""
+    try:
+        with torch.enable_grad():
+            module(x[:1].clone().requires_grad_())
+    except Exception as error:  # whatever a user's model raises; the model itself has run on x
+        message = f"the copy with {change} does not run: {type(error).__name__}: {error}"
+        raise NotApplicable(message) from error

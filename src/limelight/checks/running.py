@@ -14,6 +14,7 @@ from ..baselines import Baseline
 from ..explain import MethodLike, explain
 from ..methods import Method
 from ..passes import Model
+from ..targets import Logit, as_target
 from .base import Check, Measured
 from .case import Case, NotApplicable, open_case
 from .controls import ConstantMap
@@ -75,19 +76,38 @@ def examined(
         )
 
     if isinstance(method, Attribution):
+        if target is not None and not _is_about(method, target):
+            raise ValueError(f"target: {target!r}, but the attribution explains {method.target}; leave target out")
         if method.inputs.shape != inputs.shape or not torch.equal(method.inputs, inputs.detach()):
             raise ValueError("method: the attribution was made for other inputs than these; pass its own .inputs")
         return method, None
     if not isinstance(method, Tensor):
         found = explained(method)
         return found, found.method
-    if not method.is_floating_point() or len(method) != len(inputs) or method.shape[-1] != inputs.shape[-1]:
+    return replace(explained(ConstantMap()), values=_finished(method.detach(), inputs), method="map"), None
+
+
+def _is_about(attribution: Attribution, target: Any) -> bool:
+    asked, own = as_target(target, len(attribution.inputs)), attribution.target
+    if isinstance(own, Tensor):
+        return type(asked) is Logit and asked.index is not None and [*asked.listed(len(own))] == own.tolist()
+    return asked == own
+
+
+def _finished(values: Tensor, inputs: Tensor) -> Tensor:
+    """A finished map as values of an attribution: a channel axis of 1 where it came without."""
+    if inputs.ndim > 2 and values.shape == (len(inputs), *inputs.shape[2:]):
+        values = values[:, None]
+    one_channel = (len(inputs), 1, *inputs.shape[2:]) if inputs.ndim > 2 else inputs.shape
+    if not values.is_floating_point() or values.shape not in (inputs.shape, one_channel):
         raise ValueError(
-            f"method: a map of shape {tuple(method.shape)} and {method.dtype} does not fit inputs of shape "
+            f"method: a map of shape {tuple(values.shape)} and {values.dtype} does not fit inputs of shape "
             f"{tuple(inputs.shape)}; use floating point of that shape, or one with a channel axis of 1"
         )
-    values = method.detach()[:, None] if method.ndim == inputs.ndim - 1 else method.detach()
-    return replace(explained(ConstantMap()), values=values, method="map"), None
+    bad = (~torch.isfinite(values)).flatten(1).any(1).nonzero()[:, 0].tolist()
+    if bad:
+        raise ValueError(f"method: the map has NaN or infinity in example {', '.join(map(str, bad))}; leave it out")
+    return values
 
 
 def as_mask(mask: Tensor | None, inputs: Tensor) -> Tensor | None:
@@ -126,7 +146,7 @@ def _measured(check: Check, case: Case) -> Measured:
         parts = [case.select([i]) for i in range(len(case))]
     except NotApplicable:  # a target that is written for the whole batch
         return failure
-    return _joined([_measured(check, part) for part in parts])
+    return _joined([_measured(check.select(i, case.x), part) for i, part in enumerate(parts)])
 
 
 def _nothing(case: Case, reason: str) -> Measured:

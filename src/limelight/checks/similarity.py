@@ -8,12 +8,19 @@ from torch import Tensor
 
 
 def pearson(a: Tensor, b: Tensor, dim: int = -1) -> Tensor:
-    """Correlation along `dim`, in float64; NaN where either side does not vary."""
+    """Correlation along `dim`, in float64; NaN where either side does not vary by more than its rounding."""
     a, b = a.double(), b.double()
-    a, b = a - a.mean(dim, keepdim=True), b - b.mean(dim, keepdim=True)
+    (a, a_varies), (b, b_varies) = _centred(a, dim), _centred(b, dim)
     scale = (a.square().sum(dim) * b.square().sum(dim)).sqrt()
     found = (a * b).sum(dim) / scale
-    return torch.where(scale > 0, found.clamp(-1, 1), torch.full_like(found, torch.nan))
+    varies = a_varies & b_varies & (scale > 0)
+    return torch.where(varies, found.clamp(-1, 1), torch.full_like(found, torch.nan))
+
+
+def _centred(z: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    rounding = 64 * torch.finfo(z.dtype).eps * z.abs().amax(dim)
+    centred = z - z.mean(dim, keepdim=True)
+    return centred, centred.abs().amax(dim) > rounding
 
 
 def on_unit(maps: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from ..targets import ClassTarget
 from .base import Better, Check, Kind, Measured, nan_where, require
 from .case import Case
 
+FLAT = "the map is zero everywhere, a share of it means nothing"
+PLAIN = "the input is the same number everywhere: a share of its range is no change; use absolute_radius=True"
 MOST_MAPS = 16  # explained at once, so that memory does not grow with the samples
 
 
@@ -62,9 +64,9 @@ class _Stability(Check):
                     flips[example] += float(found.outputs[row].argmax() != classes[example]) / self.samples
         detail = {"flips": flips} if classes is not None else {}
         flat = (size == 0).cpu() & self.relative
-        values, reasons = nan_where(
-            self.summary(changes), flat, "the map is zero everywhere, a share of it means nothing"
-        )
+        plain = (case.x.flatten(1).amax(1) == case.x.flatten(1).amin(1)).cpu() & (not self.absolute_radius)
+        values, reasons = nan_where(self.summary(changes), flat | plain, FLAT)
+        reasons = tuple(PLAIN if no_range else reason for no_range, reason in zip(plain.tolist(), reasons, strict=True))
         return Measured(values, detail=detail, reasons=reasons)
 
     def _groups(self, n: int) -> Iterator[tuple[list[int], list[int]]]:

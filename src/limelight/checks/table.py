@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..files import finite
 from .base import Check, Measured
 
 
@@ -19,7 +20,8 @@ class Finding:
     """What one check said about one map.
 
     `value` `(n,)`: one figure per example, NaN with the reason in `reasons`. `passed`: whether all examples with a
-    figure passed, None where no right answer is known or none has a figure; `each` `(n,)` says it per example.
+    figure passed, None where no right answer is known or none has a figure; `each` `(n,)` says it per example, False
+    for one without a figure.
     `detail`: further figures by name. `forward_rows`, `backward_rows`: what the check cost.
     """
 
@@ -69,7 +71,7 @@ class Finding:
         return {True: "pass", False: "FAIL", None: "-"}[self.passed]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, lists and text; NaN as None."""
+        """Plain numbers, lists and text; NaN and the infinities as None."""
         return {
             "check": self.name,
             "settings": repr(self.check),
@@ -77,25 +79,25 @@ class Finding:
             "better": self.check.better,
             "meaning": self.check.meaning,
             "method": self.method,
-            "value": [None if math.isnan(v) else v for v in self.value.tolist()],
-            "mean": None if math.isnan(self.mean) else self.mean,
+            "value": finite(self.value.tolist()),
+            "mean": finite(self.mean),
             "passed": self.passed,
-            "passed_each": None if self.each is None else self.each.tolist(),
+            "passed_each": None if self.each is None else self._passed_each(self.each),
             "reasons": list(self.reasons),
             "notes": list(self.notes),
-            "detail": {name: _plain(value) for name, value in self.detail.items()},
+            "detail": {name: finite(value.double().tolist()) for name, value in self.detail.items()},
             "forward_rows": self.forward_rows,
             "backward_rows": self.backward_rows,
         }
 
+    def _passed_each(self, each: Tensor) -> list[bool | None]:
+        """None for examples without a figure, which neither passed nor failed."""
+        known = (~self.value.isnan()).tolist()
+        return [passed if there else None for passed, there in zip(each.tolist(), known, strict=True)]
+
     def __repr__(self) -> str:
         figure = self.reason if math.isnan(self.mean) else f"{self.mean:.3g}"
         return f"Finding({self.check!r}, {self.method}: {figure}, {self.verdict})"
-
-
-def _plain(values: Tensor) -> Any:
-    finite = values.double()
-    return [None if math.isnan(v) else v for v in finite.tolist()] if finite.ndim == 1 else finite.tolist()
 
 
 class Findings(list[Finding]):
