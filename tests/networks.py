@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 import limelight as ll
+from limelight.rules.patterns import fingerprint
 
 
 def conv_net(seed: int = 0, classes: int = 5) -> nn.Module:
@@ -65,6 +68,14 @@ class ReluOfDifference(nn.Module):
 
 
 PATTERNS = ll.estimate_patterns(conv_net(), [pictures(16, seed=11)])
+
+
+def patterns_for(model: nn.Module, method: ll.Method) -> ll.Method:
+    """The method with PATTERNS marked as this model's, which wraps `conv_net()` or has its weights in float32."""
+    if not isinstance(method, ll.PatternNet | ll.PatternAttribution):
+        return method
+    return replace(method, patterns=replace(PATTERNS, model=fingerprint(model)))
+
 
 # Every method with settings that keep the tests short; the defaults are tested by name in test_methods.py.
 SHORT: dict[type[ll.Method], dict[str, object]] = {

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import limelight as ll
+from limelight.methods import Needs
+from limelight.rules import UncoveredOperator
 
 from .networks import conv_net, pictures
 
@@ -36,6 +40,25 @@ class BatchNormOfTheBatch(nn.Module):
         return y.mean((2, 3))
 
 
+@dataclass(frozen=True)
+class Answering(ll.Method):
+    """A method that someone wrote, with this answer."""
+
+    answer: Any = None
+
+    def run(self, score: Any, x: Tensor, baseline: Tensor, rng: Any) -> Any:
+        return self.answer
+
+
+@dataclass(frozen=True)
+class Telling(Answering):
+    """One that promises to tell the scores."""
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(told=True)
+
+
 CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a number": (lambda: ll.explain(conv_net(), 3, "gradient"), TypeError, r"inputs: int, not a torch\.Tensor"),  # type: ignore[call-overload]
     "integers": (
@@ -47,6 +70,46 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: ll.explain(conv_net(), X[0, 0, 0], "gradient"),
         ValueError,
         r"\(8,\).*use inputs\[None\]",
+    ),
+    "a picture without its batch axis": (
+        lambda: ll.explain(conv_net(), X[0], "gradient"),
+        ValueError,
+        r"inputs: shape \(3, 8, 8\) fails in the model.*use inputs\[None\]",
+    ),
+    "a huge class": (
+        lambda: ll.explain(conv_net(), X, "gradient", target=[1, 10**30]),
+        ValueError,
+        rf"target: class {10**30} is out of range for a model with 5 outputs; use 0 to 4",
+    ),
+    "an empty region": (
+        lambda: ll.Region(torch.zeros(8, 8), 1),
+        ValueError,
+        r"Region\.mask is empty; mark at least one",
+    ),
+    "an example's empty region": (
+        lambda: ll.Region(torch.stack([torch.ones(8, 8), torch.zeros(8, 8)]), 1, "mean"),
+        ValueError,
+        r"Region\.mask is empty for example 1",
+    ),
+    "values for one example": (
+        lambda: ll.explain(conv_net(), X, Answering(ll.methods.Estimate(X[:1]))),
+        ValueError,
+        r"Answering\.run gave values of shape \(1, 3, 8, 8\) for inputs \(2, 3, 8, 8\); .* or \(2, 1, 8, 8\)",
+    ),
+    "stderr of another shape": (
+        lambda: ll.explain(conv_net(), X, Answering(ll.methods.Estimate(X, X[:, :1]))),
+        ValueError,
+        r"Answering\.run gave a stderr of shape \(2, 1, 8, 8\)",
+    ),
+    "scores that were promised": (
+        lambda: ll.explain(conv_net(), X, Telling(ll.methods.Estimate(X)), target=0),
+        ValueError,
+        r"Telling\.run told no scores, as needs\.told promises",
+    ),
+    "a bare tensor": (
+        lambda: ll.explain(conv_net(), X, Answering(X)),
+        TypeError,
+        r"Answering\.run gave Tensor; it must return Estimate",
     ),
     "empty batch": (lambda: ll.explain(conv_net(), X[:0], "gradient"), ValueError, r"\(0, 3, 8, 8\) is empty"),
     "NaN": (
@@ -239,6 +302,61 @@ def test_message(name: str) -> None:
     call, kind, message = CASES[name]
     with pytest.raises(kind, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: ll.RISE(masks=100.5), r"RISE\.masks=100\.5: use a whole number of 3"),  # type: ignore[arg-type]
+        (lambda: ll.KernelShap(samples=400.5), r"KernelShap\.samples=400\.5: use a whole number"),  # type: ignore[arg-type]
+        (lambda: ll.KernelShap(ll.Grid(2)), r"KernelShap\.samples=Grid\(cells=2\): use a whole number"),  # type: ignore[arg-type]
+        (lambda: ll.ExpectedGradients(samples=8.5), r"ExpectedGradients\.samples=8\.5: use a whole"),  # type: ignore[arg-type]
+        (lambda: ll.SmoothGrad(samples=4.0), r"SmoothGrad\.samples=4\.0: use a whole number"),  # type: ignore[arg-type]
+        (lambda: ll.SmoothGrad(noise="a"), r"SmoothGrad\.noise='a': use 0 or a positive"),  # type: ignore[arg-type]
+        (lambda: ll.SmoothGrad(noise=float("nan")), r"SmoothGrad\.noise=nan: use 0 or a positive"),
+        (lambda: ll.SmoothGrad(tolerance="a"), r"SmoothGrad\.tolerance='a': use a positive number or None"),  # type: ignore[arg-type]
+        (lambda: ll.Lime(samples=300.5), r"Lime\.samples=300\.5: use a whole number of 2"),  # type: ignore[arg-type]
+        (lambda: ll.BlurIntegratedGradients(max_sigma=float("inf")), r"\.max_sigma=inf: use a positive number of"),
+        (lambda: ll.Midpoint(8.5), r"Midpoint\.n=8\.5: use a whole number of 1"),  # type: ignore[arg-type]
+        (lambda: ll.XRAI(scales=("a",)), r"XRAI\.scales=\('a',\): use one or more positive"),  # type: ignore[arg-type]
+        (lambda: ll.ExtremalPerturbation(steps=1.5), r"\.steps=1\.5: use a whole number of 1"),  # type: ignore[arg-type]
+        (lambda: ll.MeaningfulPerturbation(beta="a"), r"\.beta='a': use 1 or more"),  # type: ignore[arg-type]
+        (lambda: ll.Occlusion(window=3.5), r"Occlusion\.window=3\.5: use 1 or more"),  # type: ignore[arg-type]
+    ],
+)
+def test_settings_of_the_wrong_kind_are_refused_where_they_are_set(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_settings_may_be_numpys_numbers() -> None:
+    assert ll.SmoothGrad(samples=np.int64(2), noise=np.float32(0.1)).samples == 2
+    assert len(list(ll.Midpoint(np.int64(3)))) == 3
+
+
+def test_a_shape_error_of_a_model_that_takes_such_inputs_is_its_own() -> None:
+    class AddsTheChannel(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head, self.passes = nn.Conv2d(1, 2, 3), nn.Linear(72, 2), 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.passes += 1
+            if self.passes > 1:
+                raise RuntimeError("something else")
+            out: Tensor = self.head(self.conv(x[:, None]).flatten(1))
+            return out
+
+    with pytest.raises(RuntimeError, match="something else"):
+        ll.explain(AddsTheChannel().double(), X[:, 0], "occlusion(4, 4)", target=0)
+
+    class Sorts(AddsTheChannel):
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.head(self.conv(x[:, None]).flatten(1).sort(1).values)
+            return out
+
+    with pytest.raises(UncoveredOperator, match="sort"):
+        ll.explain(Sorts().double(), X[:, 0], "deep-lift", target=0)
 
 
 def test_a_black_box_runs_where_no_gradient_is_needed() -> None:

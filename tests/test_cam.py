@@ -231,6 +231,22 @@ def test_x_grad_cam_of_a_channel_that_sums_to_zero() -> None:
     assert a.values.tolist() == [[[0, 0]]] and "example 0: the map is identically zero" in a.notes
 
 
+def test_x_grad_cam_after_instance_norm() -> None:
+    """There a channel sums to rounding, which is no number to divide by, whatever the rows of a pass."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.InstanceNorm2d(4),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 3),
+    ).eval()
+    for rows_per_pass in (None, 1):
+        a = ll.explain(net, torch.rand(2, 3, 16, 16), ll.XGradCAM(), target=1, layer="1", rows_per_pass=rows_per_pass)
+        assert not a.values.any() and "example 1: the map is identically zero" in a.notes
+
+
 def test_score_cam_leaves_constant_channels_out() -> None:
     net, x = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(180, 2)).double(), pictures(2)
     with torch.no_grad():
@@ -280,7 +296,7 @@ def test_score_cam_of_the_channels_that_vary_most() -> None:
         torch.testing.assert_close(a.values[i, 0], torch.einsum("k,khw->hw", weights, act[i, chosen]))
     every = ll.explain(small, x, ll.ScoreCAM(relu=False, most_channels=99), target=1, layer="0.body")
     assert torch.equal(every.values, ll.explain(small, x, ll.ScoreCAM(relu=False), target=1, layer="0.body").values)
-    with pytest.raises(ValueError, match="most_channels=0: use 1 or more"):
+    with pytest.raises(ValueError, match="most_channels=0: use a whole number of 1 or more"):
         ll.ScoreCAM(most_channels=0)
 
 

@@ -212,6 +212,21 @@ def test_tokens_as_a_grid_by_hand() -> None:
     assert b.raw is not None and b.raw.shape == (2, 1, 4, 4)
 
 
+def test_a_number_is_the_name_of_a_layer() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.Flatten(), nn.Linear(32, 3)).double()
+    x = pictures(2)
+    for number in (0, 2):
+        named = ll.explain(net, x, ["grad-cam", ll.AtLayer(layer=str(number))], target=0, layer=str(number))
+        found = ll.explain(net, x, ["grad-cam", f"at-layer(layer={number})"], target=0, layer=number)
+        assert found[0].layer == found[1].layer == str(number)
+        assert all(torch.equal(a.values, b.values) for a, b in zip(found.values(), named.values(), strict=True))
+    assert ll.explain(net, x, "grad-cam", target=0, layer=[0, net[2]]).layer == "0, 2"
+    neuron = ll.explain(net, x, "gradient", target=ll.Neuron(0, channel=1))
+    torch.testing.assert_close(neuron.score, net[0](x)[:, 1].mean((1, 2)).detach())
+    with pytest.raises(ValueError, match="layer: 7 is not a module of the model; nearest"):
+        ll.explain(net, x, "grad-cam", target=0, layer=7)
+
+
 def test_a_zero_gradient_is_an_error_that_names_better_layers() -> None:
     torch.manual_seed(0)
     net, x = Tokens().double(), pictures(2)

@@ -99,7 +99,7 @@ def test_tolerance_stops_each_example_by_itself() -> None:
 
 
 def test_too_few_masks_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"RISE\.masks=2: use 3 or more"):
+    with pytest.raises(ValueError, match=r"RISE\.masks=2: use a whole number of 3 or more"):
         ll.RISE(2)
     with pytest.raises(ValueError, match=r"RISE\.masks=3: use more: at \d+ positions all of them agreed"):
         ll.explain(conv_net(), pictures(1), ll.RISE(3, cells=1, probability=0.01), target=0)

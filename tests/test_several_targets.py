@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 import limelight as ll
 
@@ -50,6 +51,35 @@ def test_occlusion_hides_a_window_once_for_all_targets() -> None:
     one = ll.explain(spy, pictures(1), ll.Occlusion(4, 4), target=0, rows_per_pass=1000)
     several = ll.explain(spy, pictures(1), ll.Occlusion(4, 4), target=[[0, 1, 2]], rows_per_pass=1000)
     assert several.forward_rows == one.forward_rows
+
+
+def test_ablation_after_a_layer_that_is_not_merely_pooled() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.Linear(80, 5)).double()
+    x = pictures()
+    for rows_per_pass in (1, 4, 100):
+        a = ll.explain(net, x, "ablation-cam", target=TABLE, layer="1", rows_per_pass=rows_per_pass)
+        for k in range(2):
+            alone = ll.explain(net, x, "ablation-cam", target=[row[k] for row in TABLE], layer="1")
+            torch.testing.assert_close(a.values[:, k], alone.values)
+
+
+@pytest.mark.parametrize("rows_per_pass", [1, 2, 100])
+def test_references_of_a_model_that_returns_a_mapping(rows_per_pass: int) -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = conv_net()
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"logits": self.net(x)}
+
+    for method in (ll.DeepShap(), ll.DeepLift()):
+        a = ll.explain(Named(), pictures(), method, target=TABLE, rows_per_pass=rows_per_pass)
+        b = ll.explain(conv_net(), pictures(), ll.DeepLift(), target=TABLE)
+        torch.testing.assert_close(a.values, b.values)
+        torch.testing.assert_close(a.baseline_score, b.baseline_score)
+        torch.testing.assert_close(a.outputs, b.outputs)
 
 
 def test_tables_of_classes_are_read_from_tensors_and_targets_and_checked() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from typer.testing import CliRunner, Result
 
 import limelight as ll
@@ -65,6 +66,8 @@ def test_layers_are_swept_over() -> None:
     assert [each.layer for each in found.values()] == ["stem", "body", "act"]
     inside = ll.sweep(net, x, ll.AtLayer(ll.IntegratedGradients(ll.Midpoint(2))), layer=["stem", "body"], target=0)
     assert [each.layer for each in inside.values()] == ["stem", "body"]
+    numbered = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)).double()
+    assert list(ll.sweep(numbered, x, "grad-cam", layer=[0, 1], target=0)) == ["layer=0", "layer=1"]  # type: ignore[list-item]
 
 
 def test_a_field_of_a_part_is_named_with_two_underscores() -> None:
@@ -148,6 +151,8 @@ def test_the_command_refuses_what_it_cannot_sweep(here: Path) -> None:
         (("-m", "grad-cam,gradient", "-f", "relu=True"), "a sweep is of one"),
         (("-m", "grad-cam", "-f", "layer=network.0", "--layer", "network.2"), "give one of them"),
         (("-m", "grad-cam", "-f", "layer=network.77"), "is not a module"),
+        (("-m", "smooth-grad", "-f", "noise=0.1,abc"), "SmoothGrad.noise='abc'"),
+        (("-m", "smooth-grad", "-f", "noise=0.1,0.2", "-f", "samples=2,3"), "SmoothGrad.samples=3"),
     ):
         done = run("sweep", *arguments)
         assert done.exit_code == 2 and message in done.output

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 
 import limelight as ll
 
-from .networks import conv_net, pictures
+from .networks import PATTERNS, conv_net, pictures
 
 D = torch.float64
 
@@ -43,6 +45,87 @@ def test_scores_and_gradients_of_class_targets(target: Any, expected: Any) -> No
     a = ll.explain(net, x, "gradient", target=target)
     torch.testing.assert_close(a.score, score.detach())
     torch.testing.assert_close(a.values, gradient)
+
+
+RULES = (
+    ll.DeepLift(),
+    ll.DeepLift("reveal-cancel"),
+    ll.DeepShap(),
+    ll.LRP(),
+    ll.AttnLRP(),
+    ll.CPLRP(),
+    ll.DeepTaylor(),
+    ll.DeconvNet(),
+    ll.GuidedBackprop(),
+    ll.ExcitationBackprop(),
+    ll.PatternNet(PATTERNS),
+    ll.PatternAttribution(PATTERNS),
+)
+
+
+@pytest.mark.parametrize("method", RULES, ids=repr)
+def test_the_rival_of_a_margin_is_a_maximum_with_a_rule(method: ll.Method) -> None:
+    net, x, classes = conv_net(), pictures(), (0, 3, 1)
+    rivals = net(x).scatter(1, torch.tensor(classes)[:, None], -torch.inf).argmax(1).tolist()
+    for rows_per_pass in (None, 1):
+        a = ll.explain(net, x, method, target=ll.Margin(classes), rows_per_pass=rows_per_pass)
+        for i, (own, other) in enumerate(zip(classes, rivals, strict=True)):
+            alone = ll.explain(net, x[i : i + 1], method, target=ll.Margin(own))
+            torch.testing.assert_close(a.values[i : i + 1], alone.values, atol=1e-12, rtol=1e-9)
+            if not method.needs.baseline:  # with a baseline the rival there counts too
+                fixed = ll.explain(net, x[i : i + 1], method, target=ll.Margin(own, other=other))
+                torch.testing.assert_close(alone.values, fixed.values, atol=1e-12, rtol=1e-9)
+
+
+def test_a_margin_is_complete_where_the_baselines_rival_is_another() -> None:
+    net, x, classes = conv_net(), pictures(), (0, 3, 1)
+    baseline = 3 * torch.randn(1, 3, 8, 8, dtype=D, generator=torch.Generator().manual_seed(1))
+    own = torch.tensor(classes)[:, None]
+    at_x, at_baseline = (net(each).expand(3, -1).scatter(1, own, -torch.inf).argmax(1) for each in (x, baseline))
+    assert bool((at_x != at_baseline).any()) and len(set(at_baseline.tolist())) > 1
+    for rule in ("rescale", "reveal-cancel"):
+        a = ll.explain(net, x, ll.DeepLift(rule), target=ll.Margin(classes), baseline=baseline)
+        torch.testing.assert_close(a.delta, torch.zeros(3, dtype=D), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("wrap", [lambda z: {"logits": z}, lambda z: SimpleNamespace(logits=z), lambda z: {"out": z}])
+def test_outputs_are_kept_whatever_holds_them(wrap: Callable[[Tensor], Any]) -> None:
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = conv_net()
+
+        def forward(self, x: Tensor) -> Any:
+            return wrap(self.net(x))
+
+    for method in ("gradient", "occlusion(4, 4)", "deep-lift", "deep-shap", "lrp"):
+        outputs = ll.explain(Wrapped(), pictures(), method, target=1).outputs
+        assert outputs is not None and not outputs.requires_grad
+        torch.testing.assert_close(outputs, conv_net()(pictures()).detach())
+
+
+def test_outputs_that_are_no_vectors_are_not_kept() -> None:
+    x, first = pictures(2), lambda outputs: outputs[0].flatten(1).sum(1)
+    pair, maps = ll.Differentiable(lambda x: (x.mean((2, 3)), x)), ll.Differentiable(lambda x: {"out": x})
+    for method in ("gradient", "lrp"):
+        assert ll.explain(pair, x, method, target=first).outputs is None
+        assert ll.explain(maps, x, method, target=ll.Region(torch.ones(8, 8), 1)).outputs is None
+
+
+def test_deep_shap_of_outputs_that_are_no_tensor() -> None:
+    def maps(x: Tensor) -> dict[str, Tensor]:
+        return {"out": (x * x).relu()}
+
+    mask = torch.zeros(3, 8, 8)
+    for i in range(3):
+        mask[i, i:] = 1
+    for target in (ll.Region(mask, 1), ll.Region(mask[1], 1)):
+        a, b = (ll.explain(ll.Differentiable(maps), pictures(), m, target=target) for m in ("deep-shap", "deep-lift"))
+        torch.testing.assert_close(a.values, b.values)
+        torch.testing.assert_close(a.delta, torch.zeros(3, dtype=D))
+    pair = ll.Differentiable(lambda x: ((x * x).mean((2, 3)), x))
+    a = ll.explain(pair, pictures(), "deep-shap", target=lambda outputs: outputs[0][:, 1])
+    torch.testing.assert_close(a.delta, torch.zeros(3, dtype=D))
 
 
 def test_centred_logits_worked_numbers() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from .layers import Layer, Linear
 from .passes import Outcome, Runner
 from .score import Activation
-from .targets import ClassTarget, Target
+from .targets import ClassTarget, Target, joined_vectors
 from .trace import Trace, traced
 
 
@@ -99,7 +99,7 @@ def clean_pass(
     return Clean(
         _resolved(target, [each.outputs for each in found]),
         torch.cat([each.scores for each in found]),
-        _small(found),
+        joined_vectors([each.outputs for each in found], len(x)),
         torch.cat([_present(each.gradient) for each in found]) if gradient else None,
         places,
         tuple(Activation.of(place, found, layer_gradient) for place in places if place.grid),
@@ -155,11 +155,3 @@ def _resolved(target: Target, outputs: list[Any]) -> Target:
         parts = [target.resolve(part) for part in outputs]
         return replace(target, index=sum((part.listed(0) for part in parts), start=()))
     return target
-
-
-def _small(found: list[Outcome]) -> Tensor | None:
-    """The outputs where they are one short vector a row, as evidence beside the maps."""
-    outputs = [each.outputs for each in found]
-    if all(isinstance(each, Tensor) and each.ndim <= 2 for each in outputs):
-        return torch.cat(outputs)
-    return None

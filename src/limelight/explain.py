@@ -77,8 +77,8 @@ def explain(
             Several classes for each example, `[[281, 285], [7, 8]]`, share forward passes and give each map, score
             and stderr a target axis after the batch axis (`Attribution` has the shapes).
         baseline: what "absent" means: a number, a tensor that broadcasts to the inputs, or a `Baseline`.
-        layer: module or dotted name, for methods that read one, or several, whose maps are averaged; None takes the
-            last layer with a spatial map that the score depends on.
+        layer: module or dotted name (or number), for methods that read one, or several, whose maps are averaged; None
+            takes the last layer with a spatial map that the score depends on.
         seed: of every random number; the same seed and example give the same map in any batch.
         draws_of: the examples, as many, whose random numbers to take in place of the inputs' own. A changed picture
             asked with the draws of the original shows what the change did, and none of the sampling noise.

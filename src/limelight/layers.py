@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from .grids import Grid
 
 Modules = Mapping[str, nn.Module]  # by dotted name, as `dict(model.named_modules())`
-LayerLike = str | nn.Module | Sequence[str | nn.Module]
+OneLayer = str | int | nn.Module  # a number is the name of a layer of nn.Sequential
+LayerLike = OneLayer | Sequence[OneLayer]
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Layer:
         return self.grid.maps(output)
 
 
-def layer_name(model: nn.Module, layer: str | nn.Module) -> str:
+def layer_name(model: nn.Module, layer: OneLayer) -> str:
     """The dotted name of a layer given by name or as the module itself. Raises ValueError with the nearest names."""
     names: dict[str, nn.Module] = {name: module for name, module in model.named_modules() if name}
     if isinstance(layer, nn.Module):
@@ -58,7 +59,7 @@ def layer_name(model: nn.Module, layer: str | nn.Module) -> str:
         raise ValueError(f"layer: this {type(layer).__name__} is not a module of the model")
     if str(layer) in names:
         return str(layer)
-    near = difflib.get_close_matches(layer, names, n=4, cutoff=0.3) or list(names)[-4:]
+    near = difflib.get_close_matches(str(layer), names, n=4, cutoff=0.3) or list(names)[-4:]
     raise ValueError(f"layer: {layer!r} is not a module of the model; nearest: {', '.join(near) or 'it has none'}")
 
 
@@ -69,13 +70,25 @@ def layer_names(model: nn.Module, layer: LayerLike) -> tuple[str, ...]:
     """
     modules = dict(model.named_modules())
     if isinstance(layer, str) and layer not in modules:
-        asked: Sequence[str | nn.Module] = [name.strip() for name in layer.split(",")]
+        asked: Sequence[OneLayer] = [name.strip() for name in layer.split(",")]
     else:
-        asked = [layer] if isinstance(layer, str | nn.Module) else layer
+        asked = [layer] if isinstance(layer, str | int | nn.Module) else layer
     names = tuple(layer_name(model, each) for each in asked)
     if not names or len(set(names)) < len(names):
         raise ValueError(f"layer: {layer!r}; name one layer or several different ones")
     return names
+
+
+def without_batch_axis(modules: Modules, inputs: Tensor) -> str:
+    """What is wrong with inputs of as many axes as one example of the model's convolutions has; else nothing.
+
+    Not an error by itself: a convolution takes a single example too, and the model may reshape what it is given.
+    """
+    space = {len(module.kernel_size) for module in modules.values() if isinstance(module, nn.modules.conv._ConvNd)}
+    if inputs.ndim - 1 not in space or inputs.ndim - 2 in space:
+        return ""
+    shape = tuple(inputs.shape)
+    return f"inputs: shape {shape} fails in the model, whose examples have {inputs.ndim} axes; use inputs[None]"
 
 
 @contextmanager

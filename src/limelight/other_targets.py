@@ -28,6 +28,10 @@ class Region(Target):
         object.__setattr__(self, "label", class_index(self.label))
         if self.mask.ndim < 2:
             raise ValueError(f"target: Region.mask has shape {tuple(self.mask.shape)}; use (H, W) or (batch, H, W)")
+        empty = (self.mask == 0).flatten(-2).all(-1)
+        if bool(empty.any()):
+            which = f" for example {empty.nonzero()[0, 0]}" if empty.ndim else ""
+            raise ValueError(f"target: Region.mask is empty{which}; mark at least one position of the output map")
         if self.reduction not in ("sum", "mean"):
             raise ValueError(f"target: Region.reduction={self.reduction!r}; use 'sum' or 'mean'")
 
@@ -136,12 +140,13 @@ class Neuron(Target):
     `index` is a tuple into the layer's output without its batch axis; `pooling` is "mean", "max" or "sum".
     """
 
-    at: str
+    at: str | int
     index: tuple[int, ...] | None = None
     channel: int | None = None
     pooling: Literal["mean", "max", "sum"] = "mean"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "at", str(self.at))  # a number is the name of a layer of nn.Sequential
         if isinstance(self.index, int):
             object.__setattr__(self, "index", (self.index,))
         if (self.index is None) == (self.channel is None):
@@ -151,7 +156,7 @@ class Neuron(Target):
 
     @property
     def layer(self) -> str | None:
-        return self.at
+        return str(self.at)
 
     def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
         activation: Tensor = outputs

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .inside import Inside
-from .layers import Modules, captured
+from .layers import Modules, captured, without_batch_axis
 from .points import Points
 from .targets import Target, output_tensor
 from .twin import twin_of
@@ -23,6 +23,7 @@ Model = nn.Module | Callable[[Tensor], Any]
 
 FIRST_PASS_ROWS = 8  # before a pass has told how much memory a row needs
 MOST_ROWS = {"cpu": 8, "cuda": 256}  # beyond these, larger passes were not faster
+_SHAPE_ERRORS = (RuntimeError, ValueError, IndexError)
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Runner:
         self.backward_rows = 0
         self.notes: list[str] = []
         self._channels_last = False
+        self._unbatched = ""  # what to say where the model fails on inputs that look like a single example
         self.shares_points = shares_points
         self._model = model
         self._inputs = inputs
@@ -89,6 +91,7 @@ class Runner:
             _refuse_batch_statistics(self.modules)
             _check_dtype(self.modules, self._inputs)
             self._channels_last = _channels_last_pays(self.modules, self._inputs)
+            self._unbatched = without_batch_axis(self.modules, self._inputs)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -106,14 +109,17 @@ class Runner:
         layer_gradients: bool = False,
         also: Callable[[Any, Tensor], Mapping[str, Tensor]] | None = None,
         inside: Inside | None = None,
+        merged: bool = True,
     ) -> Outcome:
         """One call of the model on `rows`, with the gradients asked for.
 
         `also` is given outputs and scores and may name more activations, found during the pass, to keep like those of
         `layers`; the gradient of several is always taken, to choose by. With `inside` the rows are a layer's outputs.
+        Equal neighbours, which several targets share, are run once unless `merged` is False: where a module answers
+        from memory, equal rows need not stand for the same.
         """
         backward = gradient or layer_gradients or also is not None
-        points = Points.among(rows) if self.shares_points and inside is None else None
+        points = Points.among(rows) if self.shares_points and merged and inside is None else None
         with torch.set_grad_enabled(backward):
             leaf = (rows if points is None else rows[points.first]).detach().requires_grad_(backward)
             outputs, scores, found = self._scored(leaf, examples, target, layers, inside, points)
@@ -187,9 +193,12 @@ class Runner:
         fast = self._channels_last and not torch.is_grad_enabled()
         try:
             return self.call(leaf.clone(memory_format=torch.channels_last if fast else torch.contiguous_format))
-        except RuntimeError as error:
+        except _SHAPE_ERRORS as error:
             if fast and "view size is not compatible" in str(error):
                 raise _LayoutRefused from error  # x.view(...) on a map: the model assumes contiguous memory
+            # What torch raises for a wrong shape is none of their subclasses, which say themselves what is wrong.
+            if self._unbatched and type(error) in _SHAPE_ERRORS and not _is_out_of_memory(error):
+                raise ValueError(self._unbatched) from error
             raise
 
     def _scores(self, outputs: Any, examples: Tensor, target: Target) -> Tensor:
@@ -197,7 +206,8 @@ class Runner:
         if isinstance(outputs, Tensor):
             if outputs.ndim == 0 or len(outputs) != rows:
                 raise ValueError(
-                    f"model: returned outputs of shape {tuple(outputs.shape)} for {rows} rows; "
+                    self._unbatched
+                    or f"model: returned outputs of shape {tuple(outputs.shape)} for {rows} rows; "
                     "the first axis of the outputs must be the rows"
                 )
             _require_finite(outputs, examples, "model's outputs")
@@ -213,6 +223,7 @@ class Runner:
         return Scorer(self, examples, target)
 
     def _count(self, rows: int) -> None:
+        self._unbatched = ""  # the model takes such inputs
         self.forward_rows += rows
         self.most_rows = max(self.most_rows, rows)
         if self._progress:
@@ -307,14 +318,11 @@ class Scorer:
             self._alone = _detached(found[self.target.layer] if self.target.layer else outputs)
         return scores
 
-    def shared(self) -> Tensor | None:
-        """Each example's score `(n,)` of the one row that was run for all; None where outputs are no tensor."""
-        if not isinstance(self._alone, Tensor):
-            return None
+    def shared(self) -> Tensor:
+        """Each example's score `(n,)` of the one row that was run for all."""
         with torch.no_grad():
-            return self.runner._scores(
-                self._alone.expand(len(self.examples), *self._alone.shape[1:]), self.examples, self.target
-            )
+            each = [self.runner._scores(self._alone, example, self.target) for example in self.examples.split(1)]
+        return torch.cat(each)
 
 
 def _rows_of(points: Points, outputs: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -131,15 +132,15 @@ class Question:
     def _estimate(self, method: Method, rng: Streams) -> tuple[Estimate, Tensor | None]:
         """The method's estimate; over several references, their mean and standard deviation."""
         if method.needs.references:
-            return method.run(self.score, self.x, self.references, rng), None
+            return _checked(method.run(self.score, self.x, self.references, rng), method, self.x), None
         if not method.needs.baseline:
-            return method.run(self.score, self.x, self.references[0], rng), None
+            return _checked(method.run(self.score, self.x, self.references[0], rng), method, self.x), None
         count = len(self.references)
         found = []
         for k, reference in enumerate(self.references):
             at_baseline = None if self.at_references is None else self.at_references[k]
             score = replace(self.score, baseline=reference, at_baseline=at_baseline)
-            found.append(method.run(score, self.x, reference, rng))
+            found.append(_checked(method.run(score, self.x, reference, rng), method, self.x))
         if count == 1:
             return found[0], None
         values = torch.stack([each.values for each in found])
@@ -231,8 +232,7 @@ def _learnt(target: Target, estimate: Estimate) -> Clean:
     """What a lone method's own passes told, in place of a clean pass."""
     told = estimate.told
     assert told is not None
-    outputs = told.outputs if isinstance(told.outputs, Tensor) and told.outputs.ndim <= 2 else None
-    return Clean(target, told.at_inputs, outputs, None)
+    return Clean(target, told.at_inputs, told.outputs, None)
 
 
 def _mean(told: list[Told | None]) -> Told | None:
@@ -257,6 +257,31 @@ class _Cost:
 
     def __sub__(self, other: _Cost) -> _Cost:
         return _Cost(self.forward - other.forward, self.backward - other.backward)
+
+
+def _checked(found: Any, method: Method, x: Tensor) -> Estimate:
+    """The estimate that a method's `run` gave for x. TypeError where it is none, ValueError for another shape."""
+    if not isinstance(found, Estimate) or not isinstance(found.values, Tensor):
+        got = f"Estimate(values={type(found.values).__name__})" if isinstance(found, Estimate) else type(found).__name__
+        raise TypeError(f"method: {type(method).__name__}.run gave {got}; it must return Estimate(values=a tensor)")
+    shape, wanted = tuple(found.values.shape), [tuple(x.shape)]
+    if x.ndim > 2:
+        wanted.append((len(x), 1, *x.shape[2:]))  # channels count as one
+    if shape not in wanted and (found.layer is None or shape[:1] != (len(x),)):  # a layer's own shape may be any
+        raise ValueError(
+            f"method: {type(method).__name__}.run gave values of shape {shape} for inputs {tuple(x.shape)}; they must "
+            f"be {' or '.join(map(str, wanted))}"
+        )
+    if method.needs.told and found.told is None:
+        raise ValueError(
+            f"method: {type(method).__name__}.run told no scores, as needs.told promises; use told=Told(...)"
+        )
+    if found.stderr is not None and found.stderr.shape != found.values.shape:
+        raise ValueError(
+            f"method: {type(method).__name__}.run gave a stderr of shape {tuple(found.stderr.shape)} for values of "
+            f"shape {shape}; they must be alike"
+        )
+    return found
 
 
 def _require_finite(estimate: Estimate, method: Method) -> None:

@@ -15,7 +15,7 @@ from .passes import Outcome, Rows, Runner
 from .rules import Propagated, Propagation, multipliers
 from .rules.engine import OnUncovered
 from .tail import recorded, replayed
-from .targets import Target
+from .targets import Target, joined_vectors
 from .trace import traced
 
 
@@ -252,20 +252,20 @@ class Score:
         place = torch.arange(len(self), device=rows.device)
 
         def run(part: Tensor, places: Tensor) -> Propagated:
-            other = None if reference is None else reference[places]
-            if reference is not None and other is not None and reference.stride(0) == 0:
-                other = other[:1]  # one reference for all: its activations are recorded once
-            scorer = self.runner.scorer(self.examples[places], self.target)
+            examples, other = self.examples[places], None
+            if reference is not None:
+                shared = reference.stride(0) == 0 and self.target.reads_alike(examples)
+                other = reference[places[:1] if shared else places]  # of a shared one activations are recorded once
+            scorer = self.runner.scorer(examples, self.target)
             one = backward(scorer, part, other)
             self.runner.backward_rows += passes * len(part)
             at_reference = one.reference_score
             if at_reference is not None and len(at_reference) < len(part):
                 at_reference = scorer.shared()
-            return replace(one, reference_score=at_reference, outputs=scorer.outputs)
+            return replace(one, reference_score=at_reference, outputs=joined_vectors([scorer.outputs], len(part)))
 
         found = list(self.runner.safely(rows, place, run))
         references = [each.reference_score for each in found if each.reference_score is not None]
-        outputs = [each.outputs for each in found]
         return Propagated(
             torch.cat([each.values for each in found]).contiguous(),
             torch.cat([each.multiplier for each in found]).contiguous(),
@@ -273,7 +273,7 @@ class Score:
             torch.cat(references) if len(references) == len(found) else None,
             tuple(dict.fromkeys(note for each in found for note in each.notes)),
             sum(each.absorbed for each in found),
-            torch.cat(outputs) if all(isinstance(each, Tensor) for each in outputs) else None,
+            joined_vectors([each.outputs for each in found], len(rows)),
         )
 
     def activations(self, rows: Tensor, gradient: bool = True) -> tuple[Activation, ...]:
@@ -317,7 +317,7 @@ class Score:
 
         def run(part: Tensor, examples: Tensor) -> Tensor:
             with recorded(modules, layer.name) as front:
-                self.runner.once(part, examples, self.target)
+                self.runner.once(part, examples, self.target, merged=False)
             before = front.outputs()
             channels = layer.maps(front.output).shape[1]
             found = []
@@ -327,7 +327,7 @@ class Score:
                 layer.maps(changed)[torch.arange(len(pairs), device=part.device), channel] = 0
                 memory = {name: output[place] for name, output in before.items()} | {layer.name: changed}
                 with replayed(modules, memory):
-                    found.append(self.runner.once(part[place], examples[place], self.target).scores)
+                    found.append(self.runner.once(part[place], examples[place], self.target, merged=False).scores)
             return torch.cat(found).view(channels, len(part))
 
         return torch.cat(list(self.runner.safely(rows, self.examples, run)), dim=1)

@@ -32,19 +32,34 @@ def probabilities(outputs: Tensor) -> Tensor:
 
 
 def output_tensor(outputs: Any) -> Tensor:
-    """The tensor to read classes from: the output itself, or its `logits` or `out` entry."""
-    if isinstance(outputs, Tensor):
-        return outputs
-    named = outputs if isinstance(outputs, Mapping) else getattr(outputs, "__dict__", {})
-    for key in ("logits", "out"):
-        if isinstance(named.get(key), Tensor):
-            found: Tensor = named[key]
-            return found
+    """The tensor to read classes from: the output itself, or its `logits` or `out` entry. TypeError without any."""
+    found = _tensor_in(outputs)
+    if found is not None:
+        return found
+    named = _entries(outputs)
     keys = f" with entries {sorted(map(str, named))}" if named else ""
     raise TypeError(
         f"target: the model returns {type(outputs).__name__}{keys}, not a tensor; "
         "pass target=lambda outputs: ... that returns one number per row, or Box(...) for a detector"
     )
+
+
+def joined_vectors(passes: Sequence[Any], rows: int) -> Tensor | None:
+    """The tensor that classes are read from in the outputs of several passes, joined, where it is a number or a vector
+    for each of so many rows; else None."""
+    found = [tensor.detach() for tensor in map(_tensor_in, passes) if tensor is not None and tensor.ndim in (1, 2)]
+    return torch.cat(found) if len(found) == len(passes) and sum(map(len, found)) == rows else None
+
+
+def _tensor_in(outputs: Any) -> Tensor | None:
+    if isinstance(outputs, Tensor):
+        return outputs
+    named = _entries(outputs)
+    return next((named[key] for key in ("logits", "out") if isinstance(named.get(key), Tensor)), None)
+
+
+def _entries(outputs: Any) -> Mapping[str, Any]:
+    return outputs if isinstance(outputs, Mapping) else getattr(outputs, "__dict__", {})
 
 
 class Target(ABC):
@@ -63,6 +78,11 @@ class Target(ABC):
     def resolve(self, outputs: Any) -> Self:
         """The same target with everything filled in that was left to the model's own answer at x."""
         return self
+
+    def reads_alike(self, examples: Tensor) -> bool:
+        """Whether, up to what is linear, the outputs are read in one way for all of these examples, so that backward
+        rules can compare them with one shared reference row."""
+        return True
 
     @abstractmethod
     def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
@@ -122,13 +142,14 @@ class ClassTarget(Target):
         logits = _class_scores(outputs)
         if self.index is None:
             return logits, logits.detach().argmax(1, keepdim=True)
-        index = torch.as_tensor(self.index, device=logits.device)
-        index = index[examples] if index.ndim else index.expand(len(logits))
-        if bool((index >= logits.shape[1]).any()):
+        largest = self.index if isinstance(self.index, int) else max(self.index)
+        if largest >= logits.shape[1]:  # type: ignore[operator]  # nested ones were made flat
             raise ValueError(
-                f"target: class {int(index.max())} is out of range for a model with {logits.shape[1]} outputs; "
+                f"target: class {largest} is out of range for a model with {logits.shape[1]} outputs; "
                 f"use 0 to {logits.shape[1] - 1}"
             )
+        index = torch.as_tensor(self.index, device=logits.device)
+        index = index[examples] if index.ndim else index.expand(len(logits))
         return logits, index[:, None]
 
 
@@ -207,17 +228,24 @@ class Margin(ClassTarget):
         if self.other is not None:
             object.__setattr__(self, "other", class_index(self.other))
 
+    def reads_alike(self, examples: Tensor) -> bool:
+        """The maximum is over other classes where the class is another."""
+        if self.other is not None or not isinstance(self.index, tuple):
+            return True
+        return len({self.index[example] for example in examples.tolist()}) == 1
+
     def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
         logits, index = self._pick(outputs, examples)
         if logits.shape[1] < 2:
             raise ValueError("target: Margin needs at least two classes, the model has one output; use Logit")
         if self.other is None:
-            rival = logits.detach().scatter(1, index, -torch.inf).argmax(1, keepdim=True)
+            own = F.one_hot(index[:, 0], logits.shape[1]).bool()
+            rival = logits.masked_fill(own, -torch.inf).max(1).values
         elif self.other < logits.shape[1]:
-            rival = torch.full_like(index, self.other)
+            rival = logits[:, self.other]
         else:
             raise ValueError(f"target: Margin.other={self.other} is out of range for {logits.shape[1]} outputs")
-        return (logits.gather(1, index) - logits.gather(1, rival))[:, 0]
+        return logits.gather(1, index)[:, 0] - rival
 
 
 @dataclass(frozen=True)

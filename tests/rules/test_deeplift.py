@@ -229,6 +229,24 @@ def test_a_constant_reference_does_not_explode_layer_norm() -> None:
     assert multipliers(score, x, RESCALE, reference=x[:1]).values[0].abs().max() == 0
 
 
+@pytest.mark.parametrize("rule", DEEPLIFT)
+@pytest.mark.parametrize("flat", ["x", "reference"])
+def test_complete_through_the_root_of_a_variance_that_is_zero(rule: str, flat: str) -> None:
+    """The derivative of a square root at 0 is infinite, and is to meet no change."""
+    conv, dense = frozen(nn.Conv2d(2, 6, 3)), frozen(nn.Linear(6, 3))
+
+    def forward(rows: Tensor) -> Tensor:
+        h = conv(rows)
+        whitened = (h - h.mean((2, 3), keepdim=True)) / (h.std((2, 3), keepdim=True) + 0.1)
+        return dense(F.relu(whitened).mean((2, 3)) + h.std((2, 3)))[:, 1]
+
+    level, varied = torch.full((1, 2, 10, 10), 0.3, dtype=torch.float64), constant(2, 2, 10, 10)
+    x, reference = (level.expand_as(varied), varied[:1]) if flat == "x" else (varied, level)
+    found = multipliers(forward, x, DEEPLIFT[rule], reference=reference)
+    change = forward(x) - forward(reference)
+    assert torch.allclose(found.values.flatten(1).sum(1), change, rtol=1e-9)
+
+
 def test_transformer_encoder_and_multihead_attention() -> None:
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, activation="gelu")

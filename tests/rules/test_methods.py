@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import limelight as ll
 from limelight.rules import (
     COMPOSITES,
     Epsilon,
@@ -193,3 +194,38 @@ def test_box_bounds_matter() -> None:
     tight = composite("epsilon").prepend((weight_of(net[0]), ZBox(0.0, 1.0)))  # type: ignore[index]
     first, second = (multipliers(lambda r: net(r)[:, 0], x, p).values for p in (wide, tight))
     assert not torch.allclose(first, second)
+
+
+def test_a_box_that_the_inputs_leave_is_noted() -> None:
+    net, x = _net(), torch.rand(2, 3, 8, 8, dtype=torch.float64)
+    x[1, 0, 0, 0] = -4
+    for method in (
+        ll.LRP("epsilon-gamma-box"),
+        ll.LRP(rules=((weight_of(net[0]), ZBox()),)),
+        ll.DeepTaylor(low=0, high=1),
+    ):  # type: ignore[index]
+        for rows_per_pass in (1, None):
+            noted = [n for n in ll.explain(net, x, method, target=0, rows_per_pass=rows_per_pass).notes if "box" in n]
+            assert len(noted) == 1 and "inputs run from -4 to" in noted[0] and "set low= and high=" in noted[0]
+        assert not any("box" in note for note in ll.explain(net, x.clamp(0, 1), method, target=0).notes)
+    for call in (lambda: ZBox(1.0, 0.0), lambda: ll.LRP(low=1.0), lambda: ll.DeepTaylor(low=2.0, high=2.0)):
+        with pytest.raises(ValueError, match=r"(ZBox|LRP|DeepTaylor)\.low=[12]\.0: use a number below high"):
+            call()
+
+
+def test_patterns_of_another_model_are_refused() -> None:
+    net, other, x = _net(), _net(), torch.rand(1, 3, 8, 8, dtype=torch.float64)
+    with torch.no_grad():
+        other[0].bias[0] += 1  # type: ignore[index, operator]
+    patterns = ll.estimate_patterns(net, [constant(8, 3, 8, 8)])
+    for kind in (ll.PatternNet, ll.PatternAttribution):
+        assert ll.explain(net, x, kind(patterns), target=0).values.any()
+        with pytest.raises(ValueError, match=rf"{kind.__name__}\.patterns=.* holds patterns of another model"):
+            ll.explain(other, x, kind(patterns), target=0)
+
+
+def test_cp_lrp_says_why_a_softmax_leaves_nothing() -> None:
+    net, x = _net(), torch.rand(1, 3, 8, 8, dtype=torch.float64)
+    for target in (ll.Probability(0), ll.LogProbability(0)):
+        with pytest.raises(ValueError, match=r"CP-LRP takes the output of .*softmax .* for a constant.*target=Logit"):
+            ll.explain(net, x, ll.CPLRP(), target=target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -69,8 +70,10 @@ def sweep_command(
     fields = _read_fields(field)
     if LAYER in fields and layer is not None:
         raise usage("--layer", "is swept over by --field layer=...; give one of them")
+    own = {name: values for name, values in fields.items() if name != LAYER}
     try:
-        with_fields(methods[0], {name: values[0] for name, values in fields.items() if name != LAYER})
+        for values in itertools.product(*own.values()):
+            with_fields(methods[0], dict(zip(own, values, strict=True)))
     except ValueError as error:
         raise usage("--field", str(error).removeprefix("fields: ")) from error
     meaning = read_baseline(baseline)

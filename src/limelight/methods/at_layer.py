@@ -35,9 +35,11 @@ class AtLayer(Method):
     """
 
     inner: Method = field(default_factory=IntegratedGradients)
-    layer: str | None = None
+    layer: str | int | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.layer, int):  # the layers of a Sequential are called by numbers
+            object.__setattr__(self, "layer", str(self.layer))
         require(isinstance(self.inner, Method), self, "inner", "a method such as IntegratedGradients()")
         needs = self.inner.needs
         fits = needs.gradients and not needs.layer and not needs.told
@@ -53,7 +55,7 @@ class AtLayer(Method):
         return Needs(baseline=inner.baseline, references=inner.references, layer=self.layer is None, value=True)
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        layer = self.layer or score.layer
+        layer = score.layer if self.layer is None else str(self.layer)
         assert layer is not None  # needs.layer asked for it
         at_x, needs = score.layer_outputs(x, layer), self.inner.needs
         own = score.values(x)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -18,6 +18,7 @@ from ..rules import (
     Patterns,
     Propagated,
     Propagation,
+    ZBox,
     composite,
     deep_taylor,
     excitation,
@@ -27,7 +28,7 @@ from ..rules import (
 from ..rules.propagation import Entry
 from ..score import Score
 from ..streams import Streams
-from .base import Estimate, Method, Needs, Told, require
+from .base import Estimate, Method, Needs, Told, is_finite, require
 from .cam import GradCAM
 from .moments import Moments
 
@@ -52,7 +53,9 @@ class Backward(Method):
         return 1
 
     def propagated(self, score: Score, x: Tensor, rules: Propagation, reference: Tensor | None = None) -> Propagated:
-        return score.propagate(x, rules, reference, self.on_uncovered)
+        found = score.propagate(x, rules, reference, self.on_uncovered)
+        boxes = [rule for _, rule in rules.entries if isinstance(rule, ZBox)]
+        return replace(found, notes=(*found.notes, *(note for box in boxes for note in box.note(x))))
 
 
 def _estimate(found: Propagated) -> Estimate:
@@ -162,9 +165,14 @@ class DeepShap(Backward):
             at_baseline += found.reference_score.split(len(x))
             notes |= dict.fromkeys(found.notes)
         stderr = moments.standard_error() if len(baseline) > 1 else None
-        outputs = found.outputs[: len(x)] if isinstance(found.outputs, Tensor) else found.outputs
+        outputs = None if found.outputs is None else found.outputs[: len(x)]
         told = Told(found.score[: len(x)], torch.stack(at_baseline).mean(0), outputs)
         return Estimate(moments.mean(), stderr, notes=tuple(notes), told=told)
+
+
+def _require_box(method: Method, low: float, high: float) -> None:
+    require(is_finite(high), method, "high", "a number")
+    require(is_finite(low) and low < high, method, "low", f"a number below high={high!r}")
 
 
 @dataclass(frozen=True)
@@ -187,6 +195,7 @@ class LRP(Backward):
         super().__post_init__()
         known = isinstance(self.composite, Propagation) or self.composite in COMPOSITES
         require(known, self, "composite", f"a Propagation or one of {', '.join(COMPOSITES)}")
+        _require_box(self, self.low, self.high)
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         rules = composite(self.composite, self.low, self.high) if isinstance(self.composite, str) else self.composite
@@ -203,6 +212,11 @@ class DeepTaylor(Backward):
 
     no_sum: ClassVar[str | None] = "the rules leave biases out, so the sum holds only for networks without them"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.low is not None and self.high is not None:
+            _require_box(self, self.low, self.high)
+
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         found = self.propagated(score, x, deep_taylor(self.low, self.high))
         negative = (found.score <= 0).nonzero()[:, 0].tolist()
@@ -217,6 +231,11 @@ class PatternMethod(Backward):
 
     patterns: Patterns | str | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known = self.patterns is None or isinstance(self.patterns, Patterns | str)
+        require(known, self, "patterns", "limelight.estimate_patterns(model, batches) or the name of a file")
+
     def _patterns(self, score: Score) -> Patterns:
         if self.patterns is None:
             raise ValueError(
@@ -224,7 +243,9 @@ class PatternMethod(Backward):
                 "patterns=limelight.estimate_patterns(model, batches), or 'limelight patterns PICTURES -o FILE' and "
                 "patterns='FILE'"
             )
-        return Patterns.load(self.patterns, score.module) if isinstance(self.patterns, str) else self.patterns
+        if isinstance(self.patterns, str):
+            return Patterns.load(self.patterns, score.module)
+        return self.patterns.checked(score.module, f"{type(self).__name__}.patterns={self.patterns!r}")
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,11 +40,12 @@ class Needs:
 
 @dataclass(frozen=True)
 class Told:
-    """What a method's own passes told besides its map: scores `(n,)` at x and at the baseline, the outputs at x."""
+    """What a method's own passes told besides its map: scores `(n,)` at x and at the baseline, the outputs at x where
+    they are one number or vector a row."""
 
     at_inputs: Tensor
     at_baseline: Tensor | None
-    outputs: Any
+    outputs: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -90,3 +94,30 @@ def require(condition: bool, method: Method, field: str, wanted: str) -> None:
     """Raise ValueError that names the method's field, its value and what would have worked."""
     if not condition:
         raise ValueError(f"{type(method).__name__}.{field}={getattr(method, field)!r}: use {wanted}")
+
+
+def is_whole(value: Any, least: int) -> bool:
+    """Whether a setting is a whole number of `least` or more."""
+    return isinstance(value, int | np.integer) and bool(value >= least)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a setting is a number, neither NaN nor infinite."""
+    return isinstance(value, int | float | np.integer | np.floating) and math.isfinite(value)
+
+
+def require_whole(method: Method, field: str, least: int) -> None:
+    """`require` that the field is a whole number of `least` or more."""
+    require(is_whole(getattr(method, field), least), method, field, f"a whole number of {least} or more")
+
+
+def require_number(method: Method, field: str, fits: Callable[[float], bool], wanted: str) -> None:
+    """`require` that the field is a finite number that fits."""
+    value = getattr(method, field)
+    require(is_finite(value) and fits(value), method, field, wanted)
+
+
+def require_tolerance(method: Method) -> None:
+    """`require` that the field `tolerance` is a positive number or None."""
+    if vars(method)["tolerance"] is not None:
+        require_number(method, "tolerance", lambda value: value > 0, "a positive number or None")

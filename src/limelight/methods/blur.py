@@ -11,7 +11,7 @@ from torch import Tensor
 from ..baselines import gaussian_blur
 from ..score import Score, result_dtype, sum_dtype
 from ..streams import Streams
-from .base import Estimate, Method, Needs, require
+from .base import Estimate, Method, Needs, require_number, require_whole
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class BlurIntegratedGradients(Method):
     no_sum: ClassVar[str | None] = "the values sum to f(x) - f(x blurred), not to f(x) - f(baseline); see the notes"
 
     def __post_init__(self) -> None:
-        require(isinstance(self.steps, int) and self.steps >= 1, self, "steps", "a whole number of 1 or more")
-        require(self.max_sigma > 0, self, "max_sigma", "a positive number of pixels")
+        require_whole(self, "steps", 1)
+        require_number(self, "max_sigma", lambda sigma: sigma > 0, "a positive number of pixels")
 
     @property
     def needs(self) -> Needs:

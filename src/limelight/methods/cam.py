@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..score import Activation, Score, result_dtype
+from ..score import Activation, Score, result_dtype, sum_dtype
 from ..streams import Streams
 from .base import Estimate, Method, Needs
 
@@ -151,13 +151,15 @@ class XGradCAM(GradientMap):
 
     $$w_k = \frac{\sum_p g_{k,p} A_{k,p}}{\sum_p A_{k,p}}$$
 
-    and 0 where a channel's activations sum to 0. [fu2020]
+    and 0 where a channel's activations sum to 0 within rounding, as they do after instance norm. [fu2020]
     """
 
     def combined(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        total = activation.flatten(2).sum(2)
-        weights = (gradient * activation).flatten(2).sum(2) / total.where(total != 0, 1)
-        return weighted(weights.where(total != 0, 0), activation)
+        wide = activation.to(sum_dtype(activation)).flatten(2)
+        total, size = wide.sum(2), wide.abs().sum(2)
+        none = total.abs() <= torch.finfo(activation.dtype).eps ** (2 / 3) * size  # what is left is rounding
+        weights = (gradient.flatten(2) * wide).sum(2) / total.masked_fill(none, 1)
+        return weighted(weights.masked_fill(none, 0).to(activation.dtype), activation)
 
 
 @dataclass(frozen=True)

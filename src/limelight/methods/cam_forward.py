@@ -11,7 +11,7 @@ from torch import Tensor
 from ..layers import Linear
 from ..score import Activation, Score, sum_dtype
 from ..streams import Streams
-from .base import Estimate, Needs, require
+from .base import Estimate, Needs, is_whole, require
 from .cam import ActivationMap, upsampled, weighted
 
 ROWS_OF_OUTPUTS = 1024  # outputs with one channel taken away that are held at once; no pass of the model is needed
@@ -97,8 +97,8 @@ class ScoreCAM(ForwardMap):
     most_channels: int | None = None
 
     def __post_init__(self) -> None:
-        least = self.most_channels is None or self.most_channels >= 1
-        require(least, self, "most_channels", "1 or more, or None for every channel")
+        fits = self.most_channels is None or is_whole(self.most_channels, 1)
+        require(fits, self, "most_channels", "a whole number of 1 or more, or None for every channel")
 
     def map(self, layer: Activation, score: Score, x: Tensor) -> Tensor:
         flat = layer.values.flatten(2)

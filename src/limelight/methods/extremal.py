@@ -13,7 +13,7 @@ from torch import Tensor
 from ..baselines import gaussian_blur
 from ..score import Score, result_dtype, sum_dtype
 from ..streams import Streams
-from .base import Estimate, Method, Needs, require
+from .base import Estimate, Method, Needs, is_finite, require, require_number, require_whole
 from .perturbation import require_pictures
 
 _TEMPERATURE = 20.0  # of the smooth maximum
@@ -51,12 +51,14 @@ class ExtremalPerturbation(Method):
     no_sum: ClassVar[str | None] = "a mask says what to keep, it does not divide up the score"
 
     def __post_init__(self) -> None:
-        fit = isinstance(self.areas, tuple) and self.areas and all(0 < area < 1 for area in self.areas)
-        require(bool(fit), self, "areas", "shares of the picture between 0 and 1, as a tuple")
+        areas = self.areas if isinstance(self.areas, tuple) else ()
+        fit = len(areas) > 0 and all(is_finite(area) and 0 < area < 1 for area in areas)
+        require(fit, self, "areas", "shares of the picture between 0 and 1, as a tuple")
         require(self.variant in ("preserve", "delete", "dual"), self, "variant", "'preserve', 'delete' or 'dual'")
-        require(self.levels >= 2, self, "levels", "2 or more")
-        for name in ("steps", "step", "sigma", "blur", "learning_rate", "weight", "growth"):
-            require(getattr(self, name) > 0, self, name, "a positive number")
+        for name, least in (("levels", 2), ("steps", 1), ("step", 1)):
+            require_whole(self, name, least)
+        for name in ("sigma", "blur", "learning_rate", "weight", "growth"):
+            require_number(self, name, lambda value: value > 0, "a positive number")
 
     @property
     def needs(self) -> Needs:

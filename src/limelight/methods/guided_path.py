@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..score import Score, result_dtype, sum_dtype
 from ..streams import Streams
-from .base import Estimate, Method, Needs, require
+from .base import Estimate, Method, Needs, require_number, require_whole
 
 _TIE = 2.0**-16  # gradients closer than this share of the largest count as equal, so that rounding decides nothing
 _ROUGH = 0.05
@@ -49,9 +49,9 @@ class GuidedIntegratedGradients(Method):
     max_dist: float = 0.02
 
     def __post_init__(self) -> None:
-        require(isinstance(self.steps, int) and self.steps >= 1, self, "steps", "a whole number of 1 or more")
-        require(0 < self.fraction <= 1, self, "fraction", "a share of the features in (0, 1]")
-        require(0 <= self.max_dist <= 1, self, "max_dist", "a share of the way in [0, 1]")
+        require_whole(self, "steps", 1)
+        require_number(self, "fraction", lambda share: 0 < share <= 1, "a share of the features in (0, 1]")
+        require_number(self, "max_dist", lambda share: 0 <= share <= 1, "a share of the way in [0, 1]")
 
     @property
     def needs(self) -> Needs:

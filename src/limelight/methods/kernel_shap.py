@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..score import Score
 from ..streams import Streams
-from .base import Estimate, require
+from .base import Estimate, require, require_tolerance, require_whole
 from .coalitions import Game, GameMethod, check_table, every_coalition, relative_error
 from .kriging import Kriged, shapley_by_kriging
 from .shapley import shapley_values
@@ -40,8 +40,8 @@ class KernelShap(GameMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.samples >= 1, self, "samples", "1 or more")
-        require(self.tolerance is None or self.tolerance > 0, self, "tolerance", "a positive number or None")
+        require_whole(self, "samples", 1)
+        require_tolerance(self)
 
     def rows(self, features: torch.Size) -> int | None:
         count = self.count(features)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..score import Score
 from ..streams import Streams
-from .base import Estimate, require
+from .base import Estimate, require, require_number, require_whole
 from .coalitions import Game, GameMethod, check_table, every_coalition
 
 
@@ -36,9 +36,9 @@ class Lime(GameMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.samples >= 2, self, "samples", "2 or more")
-        require(self.kernel_width > 0, self, "kernel_width", "a positive distance")
-        require(self.alpha >= 0, self, "alpha", "0 or a positive penalty")
+        require_whole(self, "samples", 2)
+        require_number(self, "kernel_width", lambda width: width > 0, "a positive distance")
+        require_number(self, "alpha", lambda alpha: alpha >= 0, "0 or a positive penalty")
 
     def rows(self, features: torch.Size) -> int | None:
         count = self.count(features)

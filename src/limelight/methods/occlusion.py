@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..score import Score, result_dtype, sum_dtype
 from ..streams import Streams
-from .base import Estimate, Method, Needs, require
+from .base import Estimate, Method, Needs, is_whole, require
 
 Size = int | tuple[int, ...]
 
@@ -46,7 +46,7 @@ class Occlusion(Method):
         for name in ("window", "stride"):
             value = getattr(self, name)
             sizes = value if isinstance(value, tuple) else (value,)
-            require(all(isinstance(s, int) and s >= 1 for s in sizes), self, name, "1 or more positions")
+            require(all(is_whole(size, 1) for size in sizes), self, name, "1 or more positions")
         require(self.reduce in ("mean", "sum"), self, "reduce", "'mean' or 'sum'")
         require(self.channels in ("together", "each"), self, "channels", "'together' or 'each'")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..score import Score
 from ..streams import Streams
-from .base import Estimate, require
+from .base import Estimate, require_whole
 from .coalitions import Game, GameMethod, check_table
 
 SPLITS = 8  # parts split before their worth is asked for, whatever the size of a pass
@@ -50,7 +50,7 @@ class PartitionShap(GameMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.evaluations >= 2, self, "evaluations", "2 or more")
+        require_whole(self, "evaluations", 2)
 
     def rows(self, features: torch.Size) -> int | None:
         count = self.count(features)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..score import Score
 from ..streams import Streams
-from .base import Estimate, Method, Needs, require
+from .base import Estimate, Method, Needs, is_whole, require, require_number, require_tolerance, require_whole
 from .moments import Moments, spread_over
 from .quadrature import GaussLegendre, Quadrature
 
@@ -34,12 +34,11 @@ class IntegratedGradients(Method):
 
     def __post_init__(self) -> None:
         require(isinstance(self.quadrature, Quadrature), self, "quadrature", "a Quadrature such as Midpoint(50)")
-        require(self.tolerance is None or self.tolerance > 0, self, "tolerance", "a positive number or None")
+        require_tolerance(self)
         if self.tolerance is not None:
             next_n = self.quadrature.refined().rule.n
-            require(
-                self.most_nodes >= next_n, self, "most_nodes", f"at least {next_n}, one refinement of the quadrature"
-            )
+            enough = is_whole(self.most_nodes, next_n)
+            require(enough, self, "most_nodes", f"at least {next_n}, one refinement of the quadrature")
 
     @property
     def needs(self) -> Needs:
@@ -105,8 +104,8 @@ class ExpectedGradients(Method):
     noise: float = 0.0
 
     def __post_init__(self) -> None:
-        require(self.samples >= 2, self, "samples", "2 or more")
-        require(self.noise >= 0, self, "noise", "0 or a positive share of the input's range")
+        require_whole(self, "samples", 2)
+        require_number(self, "noise", lambda noise: noise >= 0, "0 or a positive share of the input's range")
 
     @property
     def no_sum(self) -> str | None:  # type: ignore[override]

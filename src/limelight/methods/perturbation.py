@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..score import Score, result_dtype
 from ..streams import Streams
-from .base import Estimate, Method, Needs, require
+from .base import Estimate, Method, Needs, require_number, require_whole
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class MeaningfulPerturbation(Method):
     no_sum: ClassVar[str | None] = "a mask says what to delete, it does not divide up the score"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "size", "jitter"):
-            require(getattr(self, name) >= (name != "jitter"), self, name, "a whole number, 1 or more (jitter: 0)")
+        for name, least in (("steps", 1), ("size", 1), ("jitter", 0)):
+            require_whole(self, name, least)
         for name in ("l1", "variation"):
-            require(getattr(self, name) >= 0, self, name, "0 or a positive weight")
-        require(self.beta >= 1, self, "beta", "1 or more")
-        require(self.learning_rate > 0, self, "learning_rate", "a positive number")
+            require_number(self, name, lambda weight: weight >= 0, "0 or a positive weight")
+        require_number(self, "beta", lambda beta: beta >= 1, "1 or more")
+        require_number(self, "learning_rate", lambda rate: rate > 0, "a positive number")
 
     @property
     def needs(self) -> Needs:

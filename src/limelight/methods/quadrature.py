@@ -9,6 +9,8 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from .base import is_whole
+
 
 class Refinement(NamedTuple):
     """A finer rule whose sum is `kept` times the coarser one's plus that over the `fresh` nodes and weights."""
@@ -26,7 +28,7 @@ class Quadrature(ABC):
     least: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        if not isinstance(self.n, int) or self.n < self.least:
+        if not is_whole(self.n, self.least):
             raise ValueError(f"{type(self).__name__}.n={self.n!r}: use a whole number of {self.least} or more")
 
     def __iter__(self) -> Iterator[tuple[float, float]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..score import Score, result_dtype
 from ..streams import Streams
-from .base import Estimate, Method, Needs, require
+from .base import Estimate, Method, Needs, require, require_number, require_tolerance, require_whole
 from .mixed import MixedMoments
 
 FIRST_STAGE = 128  # masks before the tolerance is looked at; doubled from there
@@ -44,10 +44,10 @@ class RISE(Method):
     no_sum: ClassVar[str | None] = "the slopes of the score along each position's visibility add up to no total"
 
     def __post_init__(self) -> None:
-        require(self.masks >= 3, self, "masks", "3 or more")
-        require(self.cells >= 1, self, "cells", "1 or more")
-        require(0 < self.probability < 1, self, "probability", "a number between 0 and 1")
-        require(self.tolerance is None or self.tolerance > 0, self, "tolerance", "a positive number or None")
+        require_whole(self, "masks", 3)
+        require_whole(self, "cells", 1)
+        require_number(self, "probability", lambda share: 0 < share < 1, "a number between 0 and 1")
+        require_tolerance(self)
 
     @property
     def needs(self) -> Needs:

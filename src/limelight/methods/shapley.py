@@ -13,7 +13,7 @@ from torch import Tensor
 from ..players import Players
 from ..score import Score
 from ..streams import Streams
-from .base import Estimate, require
+from .base import Estimate, require, require_tolerance, require_whole
 from .coalitions import Game, GameMethod, check_table, every_coalition, relative_error
 
 MOST_PLAYERS = 16
@@ -82,8 +82,8 @@ class _Orders(GameMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.permutations >= 1, self, "permutations", "1 or more")
-        require(self.tolerance is None or self.tolerance > 0, self, "tolerance", "a positive number or None")
+        require_whole(self, "permutations", 1)
+        require_tolerance(self)
         if self.paired:
             require(self.permutations % 2 == 0, self, "permutations", "an even number: each order and its reverse")
 

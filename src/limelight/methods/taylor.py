@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..score import Score
 from ..streams import Streams
-from .base import Estimate, Method, Needs, require
+from .base import Estimate, Method, Needs, require, require_whole
 from .moments import column
 
 _REACH = 1024.0  # of the first guess |f| / |g|: how far the search for a root goes
@@ -38,7 +38,7 @@ class TaylorDecomposition(Method):
 
     def __post_init__(self) -> None:
         require(self.root in ("baseline", "nearest"), self, "root", "'baseline' or 'nearest'")
-        require(self.most_evaluations >= 16, self, "most_evaluations", "16 or more")
+        require_whole(self, "most_evaluations", 16)
 
     @property
     def needs(self) -> Needs:

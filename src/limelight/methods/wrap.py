@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..score import Score
 from ..streams import Streams
-from .base import Estimate, Method, Needs, require
+from .base import Estimate, Method, Needs, require, require_number, require_tolerance, require_whole
 from .gradient import Gradient
 from .moments import Moments, spread_over
 
@@ -51,11 +51,11 @@ class Smoothing(Method):
 
     def __post_init__(self) -> None:
         require(isinstance(self.inner, Method), self, "inner", "a method such as Gradient()")
-        require(self.samples >= 1, self, "samples", "1 or more")
+        require_whole(self, "samples", 1)
         if self.antithetic:
             require(self.samples % 2 == 0, self, "samples", "an even number with antithetic=True")
-        require(self.noise >= 0, self, "noise", "0 or a positive share of the input's range")
-        require(self.tolerance is None or self.tolerance > 0, self, "tolerance", "a positive number or None")
+        require_number(self, "noise", lambda noise: noise >= 0, "0 or a positive share of the input's range")
+        require_tolerance(self)
 
     @property
     def needs(self) -> Needs:

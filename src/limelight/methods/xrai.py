@@ -13,7 +13,7 @@ from torch import Tensor
 from ..players import Felzenszwalb, Players, Segments
 from ..score import Score, result_dtype, sum_dtype
 from ..streams import Streams
-from .base import Estimate, Method, Needs, require
+from .base import Estimate, Method, Needs, is_finite, require, require_whole
 from .path import IntegratedGradients
 
 _SMOOTHING, _SMALLEST = 0.8, 150  # of the segmentation, in pixels and in pixels of area, as published
@@ -49,8 +49,11 @@ class XRAI(Method):
             object.__setattr__(self, "segments", Segments(self.segments))
         players = self.segments is None or isinstance(self.segments, Players)
         require(players, self, "segments", "an integer label map (H, W), players such as Grid(7), or None")
-        require(len(self.scales) >= 1 and min(self.scales) > 0, self, "scales", "one or more positive numbers")
-        require(self.dilation >= 0, self, "dilation", "0 or a number of pixels")
+        scales = self.scales if isinstance(self.scales, tuple | list) else ()
+        positive = len(scales) > 0 and all(is_finite(scale) and scale > 0 for scale in scales)
+        require(positive, self, "scales", "one or more positive numbers")
+        require_whole(self, "dilation", 0)
+        require_whole(self, "least", 0)
 
     @property
     def needs(self) -> Needs:

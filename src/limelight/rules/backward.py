@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +15,9 @@ from limelight.rules.tape import OtherPath, Tape
 class Propagated:
     """What a backward pass found. `values` and `multiplier` have the input's shape, `score` one number per row.
 
-    `reference_score` is one for every row of the reference, `outputs` what the scored model returned at x, where it
-    was told. `absorbed` is the relevance, summed over all rows, that stayed inside softmax (AttnLRP's rule has a
-    constant term).
+    `reference_score` is one for every row of the reference, `outputs` what the scored model returned at x, where that
+    was told and is a number or vector a row. `absorbed` is the relevance, summed over all rows, that stayed inside
+    softmax (AttnLRP's rule has a constant term).
     """
 
     values: Tensor
@@ -27,7 +26,7 @@ class Propagated:
     reference_score: Tensor | None
     notes: tuple[str, ...]
     absorbed: float = 0.0
-    outputs: Any = None
+    outputs: Tensor | None = None
 
 
 def multipliers(
@@ -88,6 +87,11 @@ def _propagate(
     if score.shape != x.shape[:1]:
         raise ValueError(f"forward returned shape {tuple(score.shape)} for {x.shape[0]} rows: one number a row needed")
     if not score.requires_grad:
+        if run.constants:
+            raise ValueError(
+                f"{propagation.name} takes the output of {', '.join(run.constants)} for a constant, and the score has "
+                "no other way to the input; explain a number before it, such as the logit (target=Logit(class))"
+            )
         raise ValueError("the score does not depend on the input through differentiable operators")
     run.audit(score)
     run.forget()

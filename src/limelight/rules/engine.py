@@ -89,6 +89,7 @@ class Propagate(TorchFunctionMode):
         self.topmost: object = None  # the affine operator that the backward pass met first
         self.handed: list[Handed] = []
         self.notes: dict[str, None] = {}
+        self.constants: dict[str, None] = {}  # operators on the way whose output a rule took for a constant
         self._producers: dict[int, Producer] = {}
         self._covered: set[Any] = set()
         self._masks: dict[int, Tensor] = {}

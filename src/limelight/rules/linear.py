@@ -231,6 +231,22 @@ class ZBox(FirstRule):
     low: Any = 0.0
     high: Any = 1.0
 
+    def __post_init__(self) -> None:
+        if not bool((torch.as_tensor(self.low) < torch.as_tensor(self.high)).all()):
+            raise ValueError(f"ZBox.low={self.low!r}: use a number below high, which is {self.high!r}")
+
+    def note(self, x: Tensor) -> tuple[str, ...]:
+        """What to know where the model's input leaves the box, in which alone the rule is defined."""
+        low, high = (torch.as_tensor(limit, dtype=x.dtype, device=x.device) for limit in (self.low, self.high))
+        rounding = 8 * torch.finfo(x.dtype).eps * torch.maximum(low.abs(), high.abs())
+        if not bool(((x < low - rounding) | (x > high + rounding)).any()):
+            return ()
+        return (
+            f"the inputs run from {float(x.min()):.4g} to {float(x.max()):.4g}, outside the box rule's bounds "
+            f"low={self.low}, high={self.high}, within which it is defined: set low= and high= to the least and "
+            "greatest value that an input can take",
+        )
+
     def bounds(self, x: Tensor, propagate: Propagate) -> tuple[Tensor, ...]:
         root = propagate.root
         assert root is not None

@@ -68,10 +68,18 @@ class Patterns:
         """Read patterns back. Raises ValueError if they were estimated for other weights than this model's."""
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("model") != fingerprint(model):
-                raise ValueError(f"{path} holds patterns of another model: its fingerprint is {metadata.get('model')}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-        return Patterns(tensors, metadata["estimator"], metadata["model"])
+        patterns = Patterns(tensors, metadata.get("estimator", "unknown"), metadata.get("model", "unknown"))
+        return patterns.checked(model, str(path))
+
+    def checked(self, model: nn.Module, holder: str) -> "Patterns":
+        """Itself. Raises ValueError that names the holder if they were estimated for other weights than this model's.
+
+        The model's weights are hashed for it, which takes about a tenth of a second for 100 MB.
+        """
+        if self.model != fingerprint(model):
+            raise ValueError(f"{holder} holds patterns of another model: its fingerprint is {self.model}")
+        return self
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from limelight.rules.audit import source_line
 from limelight.rules.call import Call, active
 from limelight.rules.deeplift import product_pull
 from limelight.rules.engine import Propagate, ruled, stabilised
@@ -144,6 +145,7 @@ class Constant:
     """The operator's output counts as a constant: nothing travels through it. [ali2022]"""
 
     def __call__(self, call: Call, propagate: Propagate) -> Tensor:
+        propagate.constants[f"{call.name} ({source_line()})"] = None
         with torch.no_grad():
             out: Tensor = call.run(*call.operands)
         return out

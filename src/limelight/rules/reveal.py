@@ -73,7 +73,8 @@ def _slope(call: Call, change: Tensor, effect: Tensor, starts: tuple[Tensor, Ten
         with torch.enable_grad():
             points = [(start.expand_as(change) + change / 2).detach().requires_grad_() for start in starts]
             derivatives = torch.autograd.grad(sum(call.run(p).sum() for p in points), points)
-        slope = torch.where(near | (change == 0), (derivatives[0] + derivatives[1]) / 2, slope)
+        limits = [each.nan_to_num(0.0, 0.0, 0.0) for each in derivatives]  # sqrt at 0: infinite, times nothing
+        slope = torch.where(near | (change == 0), (limits[0] + limits[1]) / 2, slope)
     return slope
 
 
