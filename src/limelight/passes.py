@@ -197,7 +197,7 @@ class Runner:
             if fast and "view size is not compatible" in str(error):
                 raise _LayoutRefused from error  # x.view(...) on a map: the model assumes contiguous memory
             # What torch raises for a wrong shape is none of their subclasses, which say themselves what is wrong.
-            if self._unbatched and type(error) in _SHAPE_ERRORS and not _is_out_of_memory(error):
+            if self._unbatched and type(error) in _SHAPE_ERRORS and not is_out_of_memory(error):
                 raise ValueError(self._unbatched) from error
             raise
 
@@ -243,7 +243,7 @@ class Runner:
                 continue
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 size = len(rows[part])
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if size == 1:
                     raise MemoryError(
@@ -348,8 +348,10 @@ def _require_finite(values: Tensor, examples: Tensor, stage: str) -> None:
     raise FloatingPointError(f"{stage}: NaN or infinity for example {', '.join(map(str, which))}")
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: a smaller pass, or another try, may go well."""
+    said = ("can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in said)
 
 
 def _free_bytes(device: torch.device) -> int:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .attribution import Attribution
 from .baselines import Baseline, Black, Blur, Noise, White, as_baseline
 from .compare import rank_correlations
 from .explain import MethodLike, as_method, explain
 from .files import json_bytes, write_whole
+from .layers import LayerLike
 from .passes import Model, Progress
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def compare_baselines(
     baselines: Sequence[float | Tensor | Baseline] | Mapping[str, float | Tensor | Baseline] = DEFAULT_BASELINES,
     *,
     target: Any = None,
-    layer: str | nn.Module | None = None,
+    layer: LayerLike | None = None,
     seed: int = 0,
     rows_per_pass: int | None = None,
     progress: bool | Progress = False,

@@ -15,6 +15,7 @@ from .attribution import Attribution
 from .baselines import Baseline
 from .compare import rank_correlation
 from .explain import MethodLike, as_method, explain
+from .layers import LayerLike
 from .methods import Method
 from .passes import Model, Progress
 from .study import MapSeries
@@ -77,7 +78,7 @@ def sweep(
     *,
     target: Any = None,
     baseline: float | Tensor | Baseline = 0.0,
-    layer: str | nn.Module | Sequence[str | nn.Module] | None = None,
+    layer: LayerLike | None = None,
     seed: int = 0,
     rows_per_pass: int | None = None,
     progress: bool | Progress = False,

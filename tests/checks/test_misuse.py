@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 import limelight as ll
 from limelight.checks import CONTROLS, RandomMap
+from limelight.checks.base import Measured
+from limelight.checks.case import Case
 from limelight.checks.similarity import pearson
 
 from ..networks import conv_net, pictures
@@ -305,3 +308,33 @@ class TestFigures:
 
     def test_linearity_takes_a_tolerance_of_nothing(self) -> None:
         assert one(conv_net(), pictures(2), "grad-cam", ll.Linearity(tolerance=0.0)).passed is False
+
+
+def test_memory_that_ran_out_is_no_word_on_the_map() -> None:
+    @dataclass(frozen=True)
+    class Hungry(ll.Check):
+        kind = "faithfulness"
+
+        def run(self, case: Case) -> Measured:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte")
+
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        ll.check(conv_net(), pictures(2), "gradient", Hungry())
+
+
+def test_outputs_in_a_mapping_are_read_as_outputs() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = conv_net()
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"logits": self.net(x)}
+
+    x = pictures(2)
+    checks = [ll.Deletion(steps=4), ll.Linearity(), ll.BiasShift((0.1,)), ll.Randomisation(stages=2, keep_class=False)]
+    plain, named = (ll.check(net, x, "gradient", checks) for net in (conv_net(), Named()))
+    for ours, theirs in zip(plain[:3], named[:3], strict=True):
+        torch.testing.assert_close(theirs.value, ours.value)
+        assert set(theirs.detail) == set(ours.detail)
+    assert not named[3].value.isnan().any()  # its layers have other names, and so other draws

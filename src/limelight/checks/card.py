@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..attribution import Attribution
 from ..baselines import Baseline
 from ..files import finite, write_whole
+from ..layers import LayerLike
 from ..passes import Model
 from ..show.card import Entry, Section
 from .base import Check
@@ -194,7 +195,7 @@ def trust_card(
     *,
     target: Any = None,
     baseline: float | Tensor | Baseline = 0.0,
-    layer: str | nn.Module | None = None,
+    layer: LayerLike | None = None,
     seed: int = 0,
     rows_per_pass: int | None = None,
     mask: Tensor | None = None,

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..baselines import Baseline
 from ..explain import MethodLike
+from ..layers import LayerLike
 from ..passes import Model
 from .base import Check
 from .case import open_case
@@ -153,7 +154,7 @@ def evaluate(
     *,
     target: Any = None,
     baseline: float | Tensor | Baseline = 0.0,
-    layer: str | nn.Module | None = None,
+    layer: LayerLike | None = None,
     seed: int = 0,
     rows_per_pass: int | None = None,
     mask: Tensor | None = None,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..attribution import Attribution
 from ..compare import rank_correlation
+from ..targets import Logit, output_tensor
 from .base import Better, Check, Kind, Measured, nan_where, require
 from .case import Case
 from .maps import units_of
@@ -93,8 +94,8 @@ class Randomisation(Check):
 
     def _own_class(self, case: Case, module: nn.Module) -> Attribution:
         with torch.no_grad():
-            outputs = module(case.x)
-        return case.explain(model=module, target=outputs.argmax(1))
+            outputs = output_tensor(module(case.x))
+        return case.explain(model=module, target=Logit(tuple(outputs.argmax(1).tolist())))
 
 
 def _own(module: nn.Module, layer: str) -> dict[str, nn.Parameter]:

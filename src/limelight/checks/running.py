@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..attribution import Attribution
 from ..baselines import Baseline
 from ..explain import MethodLike, explain
+from ..layers import LayerLike
 from ..methods import Method
-from ..passes import Model
+from ..passes import Model, is_out_of_memory
 from ..targets import Logit, as_target
 from .base import Check, Measured
 from .case import Case, NotApplicable, open_case
@@ -33,7 +34,7 @@ def check(
     *,
     target: Any = None,
     baseline: float | Tensor | Baseline = 0.0,
-    layer: str | nn.Module | None = None,
+    layer: LayerLike | None = None,
     seed: int = 0,
     rows_per_pass: int | None = None,
     mask: Tensor | None = None,
@@ -64,7 +65,7 @@ def examined(
     method: Subject,
     target: Any,
     baseline: float | Tensor | Baseline,
-    layer: str | nn.Module | None,
+    layer: LayerLike | None,
     seed: int,
     rows_per_pass: int | None,
 ) -> tuple[Attribution, Method | None]:
@@ -139,6 +140,8 @@ def _measured(check: Check, case: Case) -> Measured:
     except NotApplicable as error:
         return _nothing(case, str(error))
     except REFUSALS as error:
+        if is_out_of_memory(error):
+            raise  # no word on the map: with more memory it has its figure
         failure = _nothing(case, f"{type(error).__name__}: {error}")
     if len(case) == 1:
         return failure

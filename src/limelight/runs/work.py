@@ -19,6 +19,7 @@ from ..checks.running import measure
 from ..explain import explain
 from ..images import open_image
 from ..methods import Method
+from ..passes import is_out_of_memory
 from .identity import differences, model_identity
 from .job import LABEL, Job
 from .ledger import MANIFEST, Done, Lease, Ledger
@@ -232,6 +233,4 @@ class Worker:
 
 def _of_memory(error: BaseException) -> bool:
     """Whether another try, with more memory or in better health, may go well."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError | ChildProcessError) or "not enough memory" in str(
-        error
-    )
+    return is_out_of_memory(error) or isinstance(error, ChildProcessError)
