@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 
     from .show.image import Tile
 
-_CAUTIONS = ("NOT converged", "INCOMPLETE", "identically zero", "never hidden", "did not converge", "INTERRUPTED")
+_CAUTIONS = (
+    "NOT converged",
+    "INCOMPLETE",
+    "PLAIN GRADIENT",
+    "identically zero",
+    "never hidden",
+    "did not converge",
+    "INTERRUPTED",
+)
 
 Reduce = Literal["sum", "abs", "max", "norm"]
 Example = int | tuple[int, int]  # with several targets for each example: (example, target)

@@ -229,3 +229,15 @@ def test_cp_lrp_says_why_a_softmax_leaves_nothing() -> None:
     for target in (ll.Probability(0), ll.LogProbability(0)):
         with pytest.raises(ValueError, match=r"CP-LRP takes the output of .*softmax .* for a constant.*target=Logit"):
             ll.explain(net, x, ll.CPLRP(), target=target)
+
+
+@pytest.mark.parametrize("method", [ll.DeconvNet(), ll.GuidedBackprop(), ll.GuidedGradCAM()])
+def test_a_network_without_a_relu_gets_the_plain_gradient_and_hears_so(method: ll.Method) -> None:
+    x = torch.rand(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for unit, plain in ((nn.GELU(), True), (nn.SiLU(), True), (nn.ReLU(), False), (nn.ReLU6(), False)):
+        net = nn.Sequential(nn.Conv2d(3, 4, 3), unit, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)).double()
+        found = ll.explain(net, x, method, target=0, layer="0")
+        assert any("PLAIN GRADIENT: no ReLU ran" in caution for caution in found.cautions) is plain, unit
+        if not isinstance(method, ll.GuidedGradCAM):
+            gradient = ll.explain(net, x, ll.Gradient(), target=0).values
+            assert torch.allclose(found.values, gradient, rtol=1e-12) is plain

@@ -93,6 +93,11 @@ def _propagate(
                 "no other way to the input; explain a number before it, such as the logit (target=Logit(class))"
             )
         raise ValueError("the score does not depend on the input through differentiable operators")
+    if propagation.own_rule not in (None, *run.ruled_by):
+        run.note(
+            f"PLAIN GRADIENT: no ReLU ran, which alone {propagation.name} treats otherwise; GELU, SiLU and other "
+            "smooth units are left as they are"
+        )
     run.audit(score)
     run.forget()
     wrt = leaf if at is None else at()

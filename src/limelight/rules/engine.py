@@ -90,6 +90,7 @@ class Propagate(TorchFunctionMode):
         self.handed: list[Handed] = []
         self.notes: dict[str, None] = {}
         self.constants: dict[str, None] = {}  # operators on the way whose output a rule took for a constant
+        self.ruled_by: set[type] = set()  # the rules that came to act
         self._producers: dict[int, Producer] = {}
         self._covered: set[Any] = set()
         self._masks: dict[int, Tensor] = {}
@@ -134,6 +135,7 @@ class Propagate(TorchFunctionMode):
         if rule is None:
             result = self.native(call)
         else:
+            self.ruled_by.add(type(rule))
             result = rule(call, self)
             if call.in_place and isinstance(result, Tensor) and result is not call.args[0]:
                 # Written back rather than returned, so that every alias of the tensor sees it.

@@ -42,5 +42,7 @@ _GRADIENT = (
     (is_kind("affine", "sum", "product", "quotient", "normalisation", "batch_norm", "softmax", "max"), Native()),
     (named(*(ACTIVATIONS - RELUS), "clamp_max"), Native()),
 )
-DECONVNET = Propagation("DeconvNet", ((relu_like, Deconv()), *_GRADIENT), answer="multiplier")
-GUIDED_BACKPROP = Propagation("GuidedBackprop", ((relu_like, Guided()), *_GRADIENT), answer="multiplier")
+DECONVNET = Propagation("DeconvNet", ((relu_like, Deconv()), *_GRADIENT), answer="multiplier", own_rule=Deconv)
+GUIDED_BACKPROP = Propagation(
+    "GuidedBackprop", ((relu_like, Guided()), *_GRADIENT), answer="multiplier", own_rule=Guided
+)

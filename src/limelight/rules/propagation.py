@@ -112,6 +112,7 @@ class Propagation:
     `start`: the score carries itself downwards, or `"unit"` relevance (excitation backprop's probability).
     `taped`: names of the operators whose operands are recorded in the reference run.
     `linear_nodes`: whether a native linear node in the graph is this method's own rule.
+    `own_rule`: the one rule that tells the method from the plain gradient; where it never acts, the answer says so.
     """
 
     name: str
@@ -121,6 +122,7 @@ class Propagation:
     taped: frozenset[str] = frozenset()
     linear_nodes: bool = True
     producers: bool = False
+    own_rule: type | None = None
 
     @property
     def needs_reference(self) -> bool:
