@@ -24,11 +24,21 @@ def test_all_coalitions_give_the_ridge_regression_of_the_definition() -> None:
     cosine = z.sum(1) / (z.sum(1).sqrt() * 2).clamp(min=1e-300)  # with the whole input, of norm 2; 0 for nobody
     weight = torch.exp(-((1 - cosine) ** 2) / 0.4**2).sqrt()
     rows = torch.cat([torch.ones(16, 1, dtype=D), z], 1) * weight.sqrt()[:, None]
-    penalty = torch.cat([torch.zeros(4, 1, dtype=D), 0.3**0.5 * torch.eye(4, dtype=D)], 1)
+    alpha = 0.3 * 16 / 1001  # 16 rows stand for the 1,000 samples and the input itself
+    penalty = torch.cat([torch.zeros(4, 1, dtype=D), alpha**0.5 * torch.eye(4, dtype=D)], 1)
     response = torch.cat([model(z)[:, 0] * weight.sqrt(), torch.zeros(4, dtype=D)])
     expected = torch.linalg.lstsq(torch.cat([rows, penalty]), response[:, None]).solution[1:, 0]
     torch.testing.assert_close(a.values[0], expected)
     assert a.forward_rows == 3 + 14 and a.stderr is None
+
+
+@pytest.mark.parametrize("players", [2, 3, 4, 6])
+def test_few_players_are_not_shrunk_to_nothing(players: int) -> None:
+    """The penalty is small beside 1,000 samples, and so beside the few coalitions that they would repeat."""
+    worth = torch.linspace(1, 2, players, dtype=D)
+    f = lambda rows: (rows * worth).sum(1, keepdim=True)  # noqa: E731
+    found = ll.explain(f, torch.ones(1, players, dtype=D), ll.Lime(), target=0).values[0]
+    torch.testing.assert_close(found, worth, rtol=0.05, atol=0)
 
 
 def test_without_penalty_a_linear_model_is_found_with_certainty() -> None:
@@ -68,7 +78,7 @@ def test_one_segment() -> None:
     ridged = ll.explain(f, x, ll.Lime(players=one), target=0)
     w = torch.tensor([1.0, float(torch.exp(torch.tensor(-1 / (2 * 0.25**2))))])  # with it at distance 0, without at 1
     spread = float(w[0] * w[1] / w.sum())
-    assert float(ridged.values.sum()) == pytest.approx(float(x.sum()) * spread / (spread + 1), rel=1e-6)
+    assert float(ridged.values.sum()) == pytest.approx(float(x.sum()) * spread / (spread + 2 / 1001), rel=1e-6)
 
 
 def test_a_constant_picture_and_a_constant_model_are_answered() -> None:

@@ -9,7 +9,7 @@ import torch
 
 import limelight as ll
 
-from .networks import pictures
+from .networks import conv_net, pictures
 
 D = torch.float64
 everyone = torch.arange(8)
@@ -144,3 +144,61 @@ def test_players_are_written_in_the_methods_text() -> None:
     assert ll.parse_method("shapley-sampling(8, players=Pixels)") == ll.ShapleySampling(8, players=ll.Pixels())
     with pytest.raises(ValueError, match="not a method"):
         ll.parse_method("Grid(8)")
+
+
+LABELS = torch.arange(64).reshape(8, 8) // 16
+EACH = torch.stack([LABELS, LABELS.T.contiguous()])
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ll.ExactShapley(players=ll.Segments(EACH)),
+        ll.FeatureAblation(players=ll.Segments(EACH)),
+        ll.SmoothGrad(ll.ExactShapley(players=ll.Segments(EACH)), samples=2),
+    ],
+)
+def test_segments_of_each_example_follow_it_to_every_target(method: ll.Method) -> None:
+    """Each example stands in several rows then, and each row needs its own example's segments."""
+    net, x = conv_net(), pictures(2)
+    baseline = ll.SegmentMean(ll.Segments(EACH))
+    several = ll.explain(net, x, method, target=[[0, 1], [1, 2]], baseline=baseline)
+    assert several.method == method
+    for column in range(2):
+        alone = ll.explain(net, x, method, target=[[0, 1][column], [1, 2][column]], baseline=baseline)
+        torch.testing.assert_close(several.values[:, column], alone.values)
+
+
+@pytest.mark.parametrize("chosen", [slice(1, 2), slice(0, 1)])
+def test_segments_of_a_batch_are_refused_for_a_part_of_it(chosen: slice) -> None:
+    x = pictures(2)[chosen]
+    given = ll.Segments(EACH)
+    for method, baseline in ((ll.KernelShap(players=given), 0.0), ("gradient", ll.SegmentMean(given))):
+        with pytest.raises(ValueError, match=r"Segments\.map has shape \(2, 8, 8\) for 1 examples; use \(8, 8\)"):
+            ll.explain(conv_net(), x, method, target=0, baseline=baseline)
+
+
+def test_a_mask_of_channels_is_no_segment_of_examples() -> None:
+    channels = torch.arange(3)[:, None, None].expand(3, 8, 8)
+    wanted = r"\(3, 8, 8\) for 2 examples; use \(8, 8\), or one for each example, \(2, 8, 8\)"
+    with pytest.raises(ValueError, match=wanted):
+        ll.explain(conv_net(), pictures(2), ll.FeatureAblation(players=ll.Segments(channels)), target=0)
+
+
+def test_checks_take_each_examples_own_segments() -> None:
+    net, x = conv_net(), pictures(2)
+    checks = [ll.Determinism(), ll.MaxSensitivity(samples=2), ll.Sensitivity(features=2)]
+    for method, baseline in (
+        (ll.FeatureAblation(players=ll.Segments(EACH)), 0.0),
+        ("integrated-gradients(Midpoint(4))", ll.SegmentMean(ll.Segments(EACH))),
+    ):
+        both = ll.check(net, x, method, checks, target=0, baseline=baseline)
+        assert both[0].passed is True and float(both[0].value.max()) < 1e-9
+        for i in range(2):
+            own = (
+                ll.FeatureAblation(players=ll.Segments(EACH[i])) if baseline == 0.0 else method,
+                baseline if baseline == 0.0 else ll.SegmentMean(ll.Segments(EACH[i])),
+            )
+            alone = ll.check(net, x[i : i + 1], own[0], checks, target=0, baseline=own[1])
+            for whole, part in zip(both, alone, strict=True):
+                torch.testing.assert_close(whole.value[i : i + 1], part.value)

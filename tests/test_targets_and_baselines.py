@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -273,3 +274,24 @@ def test_samples_are_drawn_without_replacement_and_averaged_with_their_spread() 
     net_at_data = net(data).detach()[:, 0]
     torch.testing.assert_close(a.baseline_score, net_at_data.mean().expand(2))
     assert any("mean over 3 references" in note for note in a.notes)
+
+
+@pytest.mark.parametrize("method", [ll.ShapleySampling(permutations=4), ll.PermutationShap(permutations=4)])
+def test_standard_errors_over_references_are_those_seen_over_seeds(method: ll.Method) -> None:
+    """Each reference has draws of its own: eight equal ones are eight times the samples, and the error says so."""
+    f = lambda rows: (rows.sum(1, keepdim=True).square() + rows[:, :1] * rows[:, 1:2]).sin()  # noqa: E731
+    x = torch.linspace(-1, 1.5, 8, dtype=D)[None]
+    seen = {}
+    for count in (1, 8):
+        baseline = ll.Samples(torch.zeros(8, 8, dtype=D), count)
+        runs = [ll.explain(f, x, method, target=0, baseline=baseline, seed=seed) for seed in range(60)]
+        seen[count] = torch.stack([run.values for run in runs]).var(0).mean().sqrt()
+        said = torch.stack([run.stderr for run in runs if run.stderr is not None]).square().mean().sqrt()
+        assert 0.8 < float(said / seen[count]) < 1.3, (count, said, seen)
+    assert 2.3 < float(seen[1] / seen[8]) < 3.4  # the root of 8
+
+
+@pytest.mark.parametrize("baseline", [ll.Samples(torch.full((2, 3, 8, 8), torch.nan), 2), ll.Noise(low=-math.inf)])
+def test_a_baseline_that_gives_no_numbers_is_named(baseline: ll.Baseline) -> None:
+    with pytest.raises((FloatingPointError, ValueError), match="baseline: "):
+        ll.explain(conv_net(), pictures(2), "integrated-gradients", target=0, baseline=baseline)

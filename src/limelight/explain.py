@@ -18,6 +18,7 @@ from .methods import METHODS, Method
 from .methods.parse import parse_method
 from .other_targets import Neuron
 from .passes import Model, Progress, Runner
+from .per_example import for_examples, require_every_example
 from .question import Question
 from .streams import Streams
 from .targets import ClassTarget, Logit, Target, as_target
@@ -104,21 +105,29 @@ def explain(
         drawn = x if draws_of is None else _as_many(draws_of, x)
         rng = Streams.of(drawn, seed)
         meaning = as_baseline(baseline)
+        for each in (*methods, meaning):
+            require_every_example(each, x)
         references = meaning.references(x, rng.fork("baseline"))
+        if not bool(torch.isfinite(references).all()):
+            raise FloatingPointError(f"baseline: {meaning!r} gives NaN or infinity")
         classes = asked.classes if isinstance(asked, ClassTarget) else None
-        flat, rows = asked, x
+        flat, rows, asking = asked, x, methods
         if isinstance(asked, ClassTarget) and classes is not None:
             # As many questions about each example: it is repeated, and the passes run equal rows once.
             flat, rows, references = asked.flat(), x.repeat_interleave(classes, 0), _repeated(references, classes)
             rng = Streams.of(drawn.repeat_interleave(classes, 0), seed)
+            asking = [for_examples(each, [i for i in range(len(x)) for _ in range(classes)], x) for each in methods]
         with _reporter(progress) as report, Runner(model, rows, rows_per_pass, report, classes is not None) as runner:
             found = _layers(runner, model, layer, flat)
-            question = Question(runner, rows, methods, flat, meaning, references, found, seed)
-            attributions = [question.answer(each, rng.fork(each.kebab())) for each in methods]
+            question = Question(runner, rows, asking, flat, meaning, references, found, seed)
+            attributions = [question.answer(each, rng.fork(each.kebab())) for each in asking]
             if draws_of is not None and not torch.equal(drawn, x):
                 attributions = [replace(each, notes=(*each.notes, _OTHER_DRAWS)) for each in attributions]
             if classes is not None:
-                attributions = [_with_target_axis(each, x, asked, classes) for each in attributions]
+                attributions = [
+                    _with_target_axis(replace(each, method=method), x, asked, classes)
+                    for each, method in zip(attributions, methods, strict=True)
+                ]
             panel = Panel(attributions, runner.forward_rows, runner.backward_rows)
     return panel[0] if single else panel
 

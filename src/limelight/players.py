@@ -193,6 +193,10 @@ class Segments(Players):
                 f"players: Segments.map is {self.map.dtype} of shape {tuple(self.map.shape)}; use integer labels (H, W)"
             )
 
+    def per_example(self, x: Tensor) -> bool:
+        """Whether the map has one axis more than an example of x has positions."""
+        return self.map.ndim == max(x.ndim - 2, 1) + 1
+
     def labels(self, x: Tensor, examples: Tensor) -> Tensor:
         space, given = x.shape[2:] if x.ndim > 2 else x.shape[1:], tuple(self.map.shape)
         labels = self.map.to(x.device)

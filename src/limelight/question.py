@@ -140,17 +140,21 @@ class Question:
         for k, reference in enumerate(self.references):
             at_baseline = None if self.at_references is None else self.at_references[k]
             score = replace(self.score, baseline=reference, at_baseline=at_baseline)
-            found.append(_checked(method.run(score, self.x, reference, rng), method, self.x))
+            draws = rng.fork(f"reference {k}") if k else rng  # its own, so that errors average out as the maps do
+            found.append(_checked(method.run(score, self.x, reference, draws), method, self.x))
         if count == 1:
             return found[0], None
         values = torch.stack([each.values for each in found])
         spread = values.std(0)
-        notes = [f"mean over {count} references; spread is their standard deviation"]
+        scatter = ", that of the samples included" if any(each.stderr is not None for each in found) else ""
+        notes = [f"mean over {count} references; spread is their standard deviation{scatter}"]
         notes += [f"reference {k}: {note}" for k, each in enumerate(found) for note in each.notes]
         errors = [each.stderr for each in found if each.stderr is not None]
-        inner = torch.stack(errors).square().mean(0) / count if errors else torch.zeros_like(spread)
+        # What the maps scatter by holds the references' share of the error and the samples'; the latter alone is known
+        # better where there are few references.
+        inner = torch.stack(errors).square().mean(0) if errors else torch.zeros_like(spread)
         raws = [each.raw for each in found if each.raw is not None]
-        stderr = (spread.square() / count + inner).sqrt()
+        stderr = (torch.maximum(spread.square(), inner) / count).sqrt()
         raw = torch.stack(raws).mean(0) if raws else None
         told = _mean([each.told for each in found])
         return Estimate(values.mean(0), stderr, raw, tuple(notes), told, found[0].layer), spread

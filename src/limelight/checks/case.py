@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from ..attribution import Attribution
-from ..baselines import Baseline, Constant
+from ..baselines import Baseline
 from ..explain import explain
 from ..methods import Method
 from ..passes import MOST_ROWS, Model, Runner
+from ..per_example import for_examples
 from ..score import Score
 from ..streams import Streams
 from ..targets import Logit, Probability, Target, are_probabilities, as_target
@@ -121,9 +122,10 @@ class Case:
         return replace(
             self,
             x=x,
+            method=for_examples(self.method, index, self.x),
             attribution=attribution,
             target=target,
-            baseline=_select_baseline(self.baseline, self.x, chosen),
+            baseline=for_examples(self.baseline, index, self.x),
             mask=part(self.mask),
             score=replace(score, inputs=x, at_inputs=attribution.score),
             rng=self.rng.select(index),
@@ -138,15 +140,6 @@ def select_target(target: Target, index: list[int]) -> Target:
     if target.per_example is not None:
         raise NotApplicable(f"target: {target!r} is written for its batch; check the examples with a target for each")
     return target
-
-
-def _select_baseline(baseline: Baseline, x: Tensor, chosen: Tensor) -> Baseline:
-    """A baseline written as one tensor for the batch, for some of its examples."""
-    if isinstance(baseline, Constant) and isinstance(baseline.value, Tensor):
-        value = baseline.value
-        if value.ndim == x.ndim and len(value) == len(x):
-            return replace(baseline, value=value[chosen.to(value.device)])
-    return baseline
 
 
 @contextmanager

@@ -22,8 +22,10 @@ class Lime(GameMethod):
     $$\hat\beta = \arg\min_{\beta, \beta_0} \sum_S w_S\,\Bigl(v(S) - \beta_0 - \sum_{i \in S} \beta_i\Bigr)^2
       + \alpha \lVert\beta\rVert^2, \qquad w_S = \sqrt{\exp(-d_S^2 / \mathrm{width}^2)},\ d_S = 1 - \sqrt{|S| / M}$$
 
-    over `samples` different coalitions, in each of which a fair coin decided about each player (all of them where there
-    are no more), and the input itself. d is the cosine distance to the whole input. `notes` give the surrogate's
+    over `samples` different coalitions, in each of which a fair coin decided about each player, and the input itself.
+    Where there are no more than that, all are asked once, and $\alpha$ is scaled by their number over that of the
+    samples: the penalty was meant beside so many rows, and would shrink few players to nothing beside few. d is the
+    cosine distance to the whole input. `notes` give the surrogate's
     weighted $R^2$; `stderr` is the regression's, robust to unequal variances. Raises ValueError where there are fewer
     samples than the M + 1 unknowns. [ribeiro2016]
     """
@@ -89,7 +91,7 @@ class Lime(GameMethod):
         share = (weight / weight.sum())[:, None]
         centred, response = present - (share * present).sum(0), worth - (share[:, 0] * worth).sum()
         normal = (weight[:, None] * centred).T @ centred
-        normal.diagonal().add_(self.alpha)
+        normal.diagonal().add_(self.alpha * len(coalitions) / (self.samples + 1))
         inverse = torch.linalg.pinv(normal, hermitian=True)
         values = inverse @ ((weight[:, None] * centred).T @ response)
         residual = response - centred @ values
