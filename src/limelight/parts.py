@@ -1,8 +1,8 @@
-"""Methods and baselines that hold something of each example of a batch, asked about some of its examples."""
+"""Methods, baselines and what they hold, changed in some of their parts: for some of a batch's examples, say."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
@@ -15,21 +15,31 @@ from .players import Segments
 T = TypeVar("T")
 
 
+def rebuilt(thing: T, change: Callable[[Any], Any]) -> T:
+    """The dataclass `thing` as `change` makes it, or where that leaves it as it is, with what it holds rebuilt so."""
+    found: T = change(thing)
+    if found is not thing:
+        return found
+    parts = {name: (value, rebuilt(value, change)) for name, value in _held(thing)}
+    changed = {name: part for name, (value, part) in parts.items() if part is not value}
+    return replace(thing, **changed) if changed else thing  # type: ignore[type-var]  # what holds is a dataclass
+
+
 def for_examples(thing: T, index: Sequence[int], x: Tensor) -> T:
     """A method or a baseline for the examples `index` of the batch `x`, which may repeat.
 
     Segments and baselines that were given for each example are selected, also inside of what `thing` holds.
     """
-    changed: dict[str, Any] = {}
-    match thing:
-        case Segments() if thing.per_example(x):
-            changed = {"map": _of(thing.map, index)}
-        case Constant(value=Tensor() as value) if value.ndim == x.ndim and len(value) == len(x):
-            changed = {"value": _of(value, index)}
-        case _:
-            parts = {name: (value, for_examples(value, index, x)) for name, value in _held(thing)}
-            changed = {name: part for name, (value, part) in parts.items() if part is not value}
-    return replace(thing, **changed) if changed else thing  # type: ignore[type-var]  # what is held in is a dataclass
+
+    def chosen(part: Any) -> Any:
+        match part:
+            case Segments() if part.per_example(x):
+                return replace(part, map=_of(part.map, index))
+            case Constant(value=Tensor() as value) if value.ndim == x.ndim and len(value) == len(x):
+                return replace(part, value=_of(value, index))
+        return part
+
+    return rebuilt(thing, chosen)
 
 
 def require_every_example(thing: Any, x: Tensor) -> None:
