@@ -42,6 +42,7 @@ ORDER = (
     "other_targets",
     "targets",
     "sequences",
+    "parts",
     "players",
     "baselines",
     "streams",

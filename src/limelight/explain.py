@@ -17,8 +17,8 @@ from .layers import LayerLike, layer_name, layer_names
 from .methods import METHODS, Method
 from .methods.parse import parse_method
 from .other_targets import Neuron
+from .parts import for_examples, require_every_example
 from .passes import Model, Progress, Runner
-from .per_example import for_examples, require_every_example
 from .question import Question
 from .streams import Streams
 from .targets import ClassTarget, Logit, Target, as_target

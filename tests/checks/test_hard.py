@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -120,6 +122,27 @@ def test_linearity() -> None:
         assert finding(net, x, method, ll.Linearity()).passed is True, method
     assert finding(net, x, "grad-cam", ll.Linearity()).passed is False  # its relu
     assert "second one" in finding(Formula(lambda rows: rows.flatten(1).sum(1)), x, "gradient", ll.Linearity()).reason
+
+
+@pytest.mark.parametrize("padding", [0, 1, (0, 2), "same", "valid"])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_the_bias_takes_the_shift_whatever_the_padding(padding: Any, scaled: bool) -> None:
+    class Normalised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 4, (3, 2), padding=padding, bias=scaled, dilation=(1, 2))
+
+        def forward(self, rows: Tensor) -> Tensor:
+            mean = torch.tensor([0.5, 0.4, 0.3], dtype=rows.dtype).view(3, 1, 1)
+            return self.first((rows - mean) / (mean if scaled else 1)).relu()
+
+    torch.manual_seed(0)
+    net, x = Normalised().double(), pictures(2)
+    with compensated(net, x, 0.7) as shifted, torch.no_grad():
+        torch.testing.assert_close(shifted.module(x + 0.7), net(x))
+        assert "the bias of layer first" in shifted.note
+        kinds = {type(module).__name__ for module in shifted.module.modules()}
+        assert "TakenBack" not in kinds and ("Padded" in kinds) is (padding not in (0, "valid"))
 
 
 @pytest.mark.parametrize("shift", [0.5, -0.3])

@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import limelight as ll
-from limelight.checks import CONTROLS, RandomMap
+from limelight.checks import CONTROLS, RandomMap, quick_checks
 from limelight.checks.base import Measured
 from limelight.checks.case import Case
 from limelight.checks.similarity import pearson
+from limelight.methods import Estimate
 
 from ..networks import conv_net, pictures
 
@@ -123,9 +124,9 @@ class TestRewrittenCopies:
 
     def test_a_copy_that_does_not_run_is_a_reason(self) -> None:
         x = torch.rand(2, 3, 2, 2, generator=torch.Generator().manual_seed(0))
-        for check in (ll.ImplementationInvariance(), ll.InputShift()):
-            found = one(seeded(Demanding), x, "gradient", check)
-            assert found.passed is None and "does not run: LookupError: no linear layer" in found.reason
+        found = one(seeded(Demanding), x, "gradient", ll.ImplementationInvariance())
+        assert found.passed is None and "does not run: LookupError: no linear layer" in found.reason
+        assert one(seeded(Demanding), x, "gradient", ll.InputShift()).passed is True  # its own layer, with another bias
 
     def test_another_network_in_training_mode_is_left_as_it_is(self) -> None:
         net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).double()
@@ -338,3 +339,62 @@ def test_outputs_in_a_mapping_are_read_as_outputs() -> None:
         torch.testing.assert_close(theirs.value, ours.value)
         assert set(theirs.detail) == set(ours.detail)
     assert not named[3].value.isnan().any()  # its layers have other names, and so other draws
+
+
+def test_patterns_go_along_to_the_copies_that_checks_make() -> None:
+    net, x = conv_net(), pictures(2)
+    patterns = ll.estimate_patterns(net, [pictures(8, seed=3)])
+    checks = [ll.InputShift(), ll.Randomisation(stages=1, draws=1), ll.ImplementationInvariance()]
+    for method in (ll.PatternNet(patterns), ll.SmoothGrad(ll.PatternAttribution(patterns), samples=2)):
+        shift, drawn, written = ll.check(net, x, method, checks, target=0)
+        assert shift.passed is True and not drawn.value.isnan().any(), (shift, drawn)
+        assert "another model" not in written.reason
+
+
+@dataclass(frozen=True)
+class ByTheBatch(ll.Method):
+    """Scaled by the batch's largest value, as some libraries do: each map depends on its company."""
+
+    no_sum = "it is scaled"
+
+    def run(self, score: Any, x: Tensor, baseline: Tensor, rng: Any) -> Estimate:
+        slope = score.gradient(x)
+        return Estimate(slope / slope.abs().max())
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_determinism_sees_a_map_that_depends_on_its_company(n: int) -> None:
+    net, x = conv_net(), pictures(4) * torch.tensor([1.0, 3.0, 0.2, 2.0]).view(4, 1, 1, 1)
+    assert one(net, x[:n], ByTheBatch(), ll.Determinism(), target=0).passed is (n == 1 and _mirror_is_smaller(net, x))
+    assert one(net, x[:n], "smooth-grad(samples=4)", ll.Determinism(), target=0).passed is True
+
+
+def _mirror_is_smaller(net: nn.Module, x: Tensor) -> bool:
+    slopes = [float(ll.explain(net, each, "gradient", target=0).values.abs().max()) for each in (x[:1], x[:1].flip(-1))]
+    return slopes[1] <= slopes[0]
+
+
+def test_fragility_of_attention() -> None:
+    x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = one(seeded(Tokens), x, "gradient", ll.Fragility(iterations=4, looks=2, k=6), target=0)
+    assert not found.value.isnan().any() and float(found.value.max()) <= 1
+
+
+def test_a_single_output_has_no_class_to_change() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(192, 1)).double()
+    found = ll.check(net, pictures(2), "gradient", [ll.BiasShift((0.1,)), ll.MaxSensitivity(samples=2)])
+    assert all("flips" not in each.detail for each in found)
+
+
+def test_negative_labels_of_segments_are_named() -> None:
+    labels = torch.zeros(8, 8, dtype=torch.long) - 1
+    found = one(conv_net(), pictures(1), torch.rand(1, 8, 8), ll.IROF(labels))
+    assert "IROF.segments: label -1" in found.reason
+
+
+def test_passes_that_maps_share_count_once_in_the_quick_budget() -> None:
+    net, x = conv_net(), pictures(1)
+    panel = ll.explain(net, x, ["gradient", "input-x-gradient", "grad-cam", "layer-cam"], target=0)
+    found = quick_checks(net, panel)
+    spent = sum(each.forward_rows + each.backward_rows for findings in found.values() for each in findings)
+    assert 0 < spent <= panel.forward_rows + panel.backward_rows

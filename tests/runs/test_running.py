@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from typer.testing import CliRunner
 
 import limelight as ll
@@ -232,6 +233,29 @@ def test_resume_with_another_tensor_or_other_labels_is_refused(images: Path, tmp
         again(0.5 + 1e-6, "a", "b", "c")
     with pytest.raises(ValueError, match=r"labels was '3 labels, [0-9a-f]{32}' and is now '3 labels, "):
         again(0.5, "b", "a", "c")
+
+
+def test_resume_with_another_network_in_a_check_or_another_attribute_is_refused(images: Path, tmp_path: Path) -> None:
+    class Scaled(nn.Module):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            self.factor, self.network = factor, plain().network
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.factor * self.network(x)
+            return found
+
+    def again(factor: float, other: float) -> ll.Run:
+        model = ll.ImageModel(Scaled(factor), plain().preprocessing)
+        check = ll.ImplementationInvariance(ll.ImageModel(Scaled(other), plain().preprocessing))
+        return ll.run(images, model, METHODS, [check], output=tmp_path / "out", workers=0, limit=2)
+
+    again(1.0, 1.0)
+    again(1.0, 1.0)
+    with pytest.raises(ValueError, match="weights was"):
+        again(2.0, 1.0)
+    with pytest.raises(ValueError, match="check was"):
+        again(1.0, 2.0)
 
 
 def test_a_worker_whose_model_has_other_labels_is_refused(

@@ -271,6 +271,7 @@ class TestFigures:
         maps = maps_of(net, hands, Asked("g", ll.Gradient(), ll.Black()), [0.5])
         (found,) = compared("g", maps, hands, {0.5: torch.tensor([False])})
         assert found.n == 0 and math.isnan(found.spearman)
+        assert found.on_hand == 1  # of the unshifted map: no matter what the shift did
 
     def test_the_published_observations(self) -> None:
         figures = dict(zip(STUDIED, (0.1, 0.2, 0.9, 0.5, 0.8), strict=True))  # ixg, black, white, random, cam

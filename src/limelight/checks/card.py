@@ -83,6 +83,8 @@ class TrustCard:
         passed = sum(each.passed is True for each in self.hard)
         failed = len(self.failed)
         silent = len(self.hard) - passed - failed
+        if not self.hard:
+            return "no hard test was asked"
         text = f"{passed} of {passed + failed} hard tests passed"
         text += f"; failed: {', '.join(self.failed)}" if failed else ""
         return text + (f"; {silent} could not be asked" if silent else "")

@@ -8,14 +8,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..attribution import Attribution
 from ..baselines import Baseline
 from ..explain import explain
 from ..methods import Method
+from ..methods.backward import PatternMethod
+from ..parts import for_examples, rebuilt
 from ..passes import MOST_ROWS, Model, Runner
-from ..per_example import for_examples
+from ..rules.patterns import fingerprint
 from ..score import Score
 from ..streams import Streams
 from ..targets import Logit, Probability, Target, are_probabilities, as_target
@@ -74,10 +76,13 @@ class Case:
         """The method's map of the same question, with what is given put in place of the original."""
         if self.method is None:
             raise NotApplicable("this check explains again, and only a finished map was given")
+        method = self.method
+        if model is not None and model is not self.model:
+            method = rebuilt(method, lambda part: _for_copy(part, self.model, model))
         found = explain(
             self.model if model is None else model,
             self.x if x is None else x,
-            self.method,
+            method,
             target=self.target if target is None else target,
             baseline=self.baseline if baseline is None else baseline,
             layer=self.layer,
@@ -130,6 +135,13 @@ class Case:
             score=replace(score, inputs=x, at_inputs=attribution.score),
             rng=self.rng.select(index),
         )
+
+
+def _for_copy(part: Any, model: Model, copy: Model) -> Any:
+    """The patterns of the model for a changed copy of it, which is asked with the same."""
+    if not (isinstance(part, PatternMethod) and isinstance(model, nn.Module) and isinstance(copy, nn.Module)):
+        return part
+    return replace(part, patterns=replace(part.patterns_of(model), model=fingerprint(copy)))
 
 
 def select_target(target: Target, index: list[int]) -> Target:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..passes import Model
@@ -17,18 +18,12 @@ from .rewrites import require_runs
 FIRST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-class Compensated(nn.Module):
-    """The layer with another bias: `missing`, what the shift adds to its output, is taken off at every position.
+class Wrapped(nn.Module):
+    """A layer with something done before or after it. What else is read of it is the layer's."""
 
-    At borders that is what padding with the shift instead of zero does. What else is read of it is the layer's.
-    """
-
-    missing: Tensor
-
-    def __init__(self, layer: nn.Module, missing: Tensor) -> None:
+    def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.layer = layer
-        self.register_buffer("missing", missing, persistent=False)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -36,9 +31,82 @@ class Compensated(nn.Module):
         except AttributeError:
             return getattr(super().__getattr__("layer"), name)
 
+
+class Padded(Wrapped):
+    """A convolution without padding of its own, on inputs padded by `level` `(1, channels, ...)`: what zero has become.
+
+    `sides` are as torch's pad takes them.
+    """
+
+    level: Tensor
+
+    def __init__(self, layer: nn.Module, level: Tensor, sides: list[int]) -> None:
+        super().__init__(layer)
+        self.sides = sides
+        self.register_buffer("level", level, persistent=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        found: Tensor = self.layer(F.pad(input - self.level, self.sides) + self.level)
+        return found
+
+
+class TakenBack(Wrapped):
+    """The layer less `missing`, which differs from position to position, so that no bias could take it."""
+
+    missing: Tensor
+
+    def __init__(self, layer: nn.Module, missing: Tensor) -> None:
+        super().__init__(layer)
+        self.register_buffer("missing", missing, persistent=False)
+
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         out: Tensor = self.layer(*args, **kwargs)
         return out - self.missing
+
+
+def _compensated(layer: Any, change: Tensor) -> nn.Module:
+    """What to put in the place of `layer`, which is our own copy's: it takes back what `change` `(1, *features)` of its
+    input does.
+
+    By its bias, after padding with what has become of zero, so that methods meet the operators they did before. Where
+    the change differs from position to position no bias can.
+    """
+    replacement: nn.Module = layer
+    asked, sides = change, _sides(layer)
+    if any(sides):
+        level = change.flatten(2).mean(2).view(*change.shape[:2], *[1] * (change.ndim - 2))
+        if not _near(change, level):
+            return TakenBack(layer, _missing(layer, change))
+        layer.padding = (0,) * (len(sides) // 2)
+        replacement, asked = Padded(layer, level, sides), level.expand_as(F.pad(change, sides))
+    missing = _missing(layer, asked)
+    channels = -1 if isinstance(layer, nn.Linear) else 1
+    each = missing.movedim(channels, 0).flatten(1).mean(1)
+    if not _near(missing.movedim(channels, -1), each):
+        return TakenBack(layer, missing)
+    layer.bias = nn.Parameter(-each if layer.bias is None else layer.bias - each, requires_grad=False)
+    return replacement
+
+
+def _missing(layer: nn.Module, change: Tensor) -> Tensor:
+    found: Tensor = layer(change) - layer(torch.zeros_like(change))
+    return found
+
+
+def _near(a: Tensor, b: Tensor) -> bool:
+    return float((a - b).abs().max()) <= 1e-4 * float(a.abs().max())
+
+
+def _sides(layer: Any) -> list[int]:
+    """How a convolution pads with zeros, as torch's pad takes it; empty for other layers and other padding."""
+    if isinstance(layer, nn.Linear) or layer.padding_mode != "zeros" or layer.padding == "valid":
+        return []
+    if layer.padding == "same":
+        totals = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+        pairs = [(total // 2, total - total // 2) for total in totals]
+    else:
+        pairs = [(side, side) for side in layer.padding]
+    return [side for pair in reversed(pairs) for side in pair]
 
 
 class TakenOff(nn.Module):
@@ -81,9 +149,8 @@ def compensated(model: Model, x: Tensor, shift: float) -> Iterator[Shifted]:
         parent, _, leaf = name.rpartition(".")
         layer = twin.module.get_submodule(name)
         with torch.no_grad():
-            missing = layer(change) - layer(torch.zeros_like(change))
-        place = twin.module.get_submodule(parent)
-        setattr(place, leaf, Compensated(layer, missing))
+            replacement = _compensated(layer, change)
+        setattr(twin.module.get_submodule(parent), leaf, replacement)
         require_runs(twin.module, x + shift, f"another bias in {name}")
         yield Shifted(twin.module, f"the bias of layer {name} takes the shift back")
 

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from ..compare import rank_correlation
 from ..methods import InputXGradient, IntegratedGradients, Method
-from ..targets import ClassTarget
 from ..twin import twin_of
 from .base import Better, Check, Kind, Measured, NotApplicable, nan_where, require
 from .case import Case
 from .maps import space_of
 from .similarity import top_overlap
 from .softened import Softened
+from .stability import other_class
 
 NODES = 8  # of the path whose map is attacked
 
@@ -34,8 +34,9 @@ class Fragility(Check):
     then attacks by transfer. What is reported is always the method's own map on the model as it is, at the worst of
     `looks` iterates that keep the label.
 
-    Value: overlap of the top k; `detail`: Spearman of |A|, the shift of the centre in pixels, and the overlap under
-    random signs of the same size, the control. k is `k`, or 1000 of 224 x 224 pixels, 2% of others. [ghorbani2019]
+    A model without classes has no label to keep. Value: overlap of the top k; `detail`: Spearman of |A|, the shift of
+    the centre in pixels, and the overlap under random signs of the same size, the control. k is `k`, or 1000 of
+    224 x 224 pixels, 2% of others. [ghorbani2019]
     """
 
     eps: float = 8 / 255
@@ -112,9 +113,8 @@ class Fragility(Check):
         found = case.explain(x=moved)
         units = _per_unit(found.values)
         overlap = top_overlap(own, units, k).cpu()
-        kept = torch.ones_like(overlap, dtype=torch.bool)
-        if isinstance(case.target, ClassTarget) and found.outputs is not None and case.attribution.outputs is not None:
-            kept = (found.outputs.argmax(1) == case.attribution.outputs.argmax(1)).cpu()
+        changed = other_class(case, found)
+        kept = torch.ones_like(overlap, dtype=torch.bool) if changed is None else ~changed.cpu()
         better = kept & (overlap < worst)
         worst[better] = overlap[better]
         shift = (_centre(_share(units), case.x) - _centre(_share(own), case.x)).norm(dim=1)

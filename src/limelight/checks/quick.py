@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ..attribution import Attribution
+from ..attribution import Attribution, Panel
 from ..passes import Model
 from .base import Check, Measured
 from .case import open_case
@@ -23,13 +23,13 @@ def quick_checks(
     """Findings for each map of a panel, by name.
 
     `budget`: model rows that all of them together may cost, forward and backward; None allows as many as the maps
-    themselves took. A check that no longer fits is a NaN whose reason is its price. A price is what the map took times
-    the maps that the check makes, known before it runs.
+    themselves took, passes that a Panel's maps shared counted once. A check that no longer fits is a NaN whose reason
+    is its price. A price is what the map took times the maps that the check makes, known before it runs.
     """
     from . import QUICK
 
     asked = QUICK if checks is None else checks
-    allowed = sum(map(price, panel.values())) if budget is None else budget
+    allowed = _rows(panel) if budget is None else budget
     offers = sorted(
         ((round(check.maps() * price(a)), name, i) for name, a in panel.items() for i, check in enumerate(asked)),
         key=lambda offer: offer[0],
@@ -47,6 +47,12 @@ def quick_checks(
             found[name, i] = measure(asked[i], case)
         spent += max(cost, found[name, i].forward_rows + found[name, i].backward_rows)
     return {name: Findings(found[name, i] for i in range(len(asked))) for name in panel}
+
+
+def _rows(panel: Mapping[str, Attribution]) -> int:
+    if isinstance(panel, Panel):
+        return panel.forward_rows + panel.backward_rows
+    return sum(map(price, panel.values()))
 
 
 def price(attribution: Attribution) -> int:

@@ -301,6 +301,8 @@ class IROF(Faithfulness):
             side = self.segments or max(1, min(space) // 14)
             return grid_labels(space, side if len(space) > 1 else 1, x.device).expand(len(x), -1)
         labels = self.segments.to(x.device).long()
+        if bool((labels < 0).any()):
+            raise ValueError(f"IROF.segments: label {int(labels.min())}; number segments from 0")
         if labels.shape not in (space, (len(x), *space)):
             raise ValueError(
                 f"IROF.segments: shape {tuple(labels.shape)}; use a label map {tuple(space)} or {(len(x), *space)}"

@@ -8,12 +8,12 @@ from typing import ClassVar
 import torch
 
 from ..compare import rank_correlation
-from ..targets import ClassTarget
 from .base import Better, Check, Kind, Measured, nan_where, relative_difference, require
 from .case import Case
 from .first_layer import compensated
 from .maps import units_of
 from .similarity import ssim
+from .stability import other_class
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ class BiasShift(Check):
             if case.x.ndim == 4:
                 structure.append(ssim(own.heatmap(), found.heatmap()))
             scores.append(found.score.double())
-            if isinstance(case.target, ClassTarget) and found.outputs is not None and own.outputs is not None:
-                flips.append((found.outputs.argmax(1) != own.outputs.argmax(1)).double())
+            if (changed := other_class(case, found)) is not None:
+                flips.append(changed.double())
         by_level = torch.stack(alike, 1)
         detail = {"spearman": by_level, "score": torch.stack(scores, 1)}
         detail |= {"ssim": torch.stack(structure, 1)} if structure else {}

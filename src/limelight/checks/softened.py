@@ -9,13 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from ..rules.opened import OPENED
+
 RELUS = frozenset({"relu", "relu_"})
 CLIPPED = {"relu6": (0.0, 6.0), "relu6_": (0.0, 6.0), "hardtanh": (-1.0, 1.0), "hardtanh_": (-1.0, 1.0)}
+ATTENTION = frozenset({"multi_head_attention_forward", "scaled_dot_product_attention"})
 LOW, HIGH = "min_val", "max_val"  # hardtanh's limits, which nn.ReLU6 passes by name
 
 
 class Softened(TorchFunctionMode):
-    r"""Within it relu(h) is $\log(1 + e^{\beta h}) / \beta$, and ReLU6 and hardtanh are differences of two of these.
+    r"""Within it relu(h) is $\log(1 + e^{\beta h}) / \beta$, and ReLU6 and hardtanh are differences of two of these;
+    attention is taken apart.
 
     It sees operators, so neither the model nor anything global is changed. [dombrowski2019]
     """
@@ -28,6 +32,9 @@ class Softened(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         name = getattr(func, "__name__", "")
+        if name in ATTENTION:
+            with self:  # what is inside, and has second derivatives, which the fused operators lack
+                return OPENED[name](*args, **(kwargs or {}))
         if name in RELUS:
             return self._above(args[0], 0.0)
         if name in CLIPPED:

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..attribution import Attribution
 from ..targets import ClassTarget
 from .base import Better, Check, Kind, Measured, nan_where, require
 from .case import Case
@@ -51,18 +52,20 @@ class _Stability(Check):
         flips = torch.zeros(len(case), dtype=torch.float64)
         own = case.attribution.values.double()
         size = own.flatten(1).norm(dim=1)
-        classes = _classes(case)
+        known = False
         for examples, draws in self._groups(len(case)):
             part = case.select(examples)
             found = part.explain(
                 x=torch.cat([self._near(case.select([e]), d) for e, d in zip(examples, draws, strict=True)])
             )
+            changed = other_class(part, found)
+            known = changed is not None
             gap = (found.values.double() - own[examples]).flatten(1).norm(dim=1)
             for row, (example, draw) in enumerate(zip(examples, draws, strict=True)):
                 changes[draw, example] = gap[row] / (size[example] if self.relative else 1)
-                if classes is not None and found.outputs is not None:
-                    flips[example] += float(found.outputs[row].argmax() != classes[example]) / self.samples
-        detail = {"flips": flips} if classes is not None else {}
+                if changed is not None:
+                    flips[example] += float(changed[row]) / self.samples
+        detail = {"flips": flips} if known else {}
         flat = (size == 0).cpu() & self.relative
         plain = (case.x.flatten(1).amax(1) == case.x.flatten(1).amin(1)).cpu() & (not self.absolute_radius)
         values, reasons = nan_where(self.summary(changes), flat | plain, FLAT)
@@ -81,12 +84,17 @@ class _Stability(Check):
         return x + self.radius * width * (2 * case.rng.uniform(f"near {draw}", x.shape[1:], x) - 1)
 
 
-def _classes(case: Case) -> list[int] | None:
-    outputs = case.attribution.outputs
-    if not isinstance(case.target, ClassTarget) or outputs is None or outputs.ndim != 2 or outputs.shape[1] < 2:
+def other_class(case: Case, found: Attribution) -> Tensor | None:
+    """Whether the model's first class `(n,)` is another in `found` than in the case; None where it has no classes.
+
+    Of a single output nobody says where its threshold lies.
+    """
+    before, after = case.attribution.outputs, found.outputs
+    if not isinstance(case.target, ClassTarget) or before is None or after is None:
         return None
-    found: list[int] = outputs.argmax(1).tolist()
-    return found
+    if before.ndim != 2 or before.shape[1] < 2:
+        return None
+    return after.argmax(1) != before.argmax(1)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..rules import (
     ATTN_LRP,
@@ -236,7 +236,8 @@ class PatternMethod(Backward):
         known = self.patterns is None or isinstance(self.patterns, Patterns | str)
         require(known, self, "patterns", "limelight.estimate_patterns(model, batches) or the name of a file")
 
-    def _patterns(self, score: Score) -> Patterns:
+    def patterns_of(self, model: nn.Module) -> Patterns:
+        """The patterns, which have to be this model's. Raises ValueError for others, or where none are given."""
         if self.patterns is None:
             raise ValueError(
                 f"{type(self).__name__}.patterns=None: estimate them from data first, "
@@ -244,8 +245,8 @@ class PatternMethod(Backward):
                 "patterns='FILE'"
             )
         if isinstance(self.patterns, str):
-            return Patterns.load(self.patterns, score.module)
-        return self.patterns.checked(score.module, f"{type(self).__name__}.patterns={self.patterns!r}")
+            return Patterns.load(self.patterns, model)
+        return self.patterns.checked(model, f"{type(self).__name__}.patterns={self.patterns!r}")
 
 
 @dataclass(frozen=True)
@@ -255,7 +256,7 @@ class PatternNet(PatternMethod):
     no_sum: ClassVar[str | None] = "PatternNet shows the signal's direction, not its share of the score"
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        return _estimate(self.propagated(score, x, pattern_net(self._patterns(score))))
+        return _estimate(self.propagated(score, x, pattern_net(self.patterns_of(score.module))))
 
 
 @dataclass(frozen=True)
@@ -265,7 +266,7 @@ class PatternAttribution(PatternMethod):
     no_sum: ClassVar[str | None] = "pattern attribution is a root-point estimate whose sum is not promised"
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        return _estimate(self.propagated(score, x, pattern_attribution(self._patterns(score))))
+        return _estimate(self.propagated(score, x, pattern_attribution(self.patterns_of(score.module))))
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..models import ImageModel
 from .manifest import HASH_BYTES, content_hash
+
+_PLAIN = (bool, int, float, str)
 
 
 def described(value: Any) -> str:
@@ -32,6 +34,8 @@ def described(value: Any) -> str:
             return f"({', '.join(map(described, value))})"
         case list():
             return f"[{', '.join(map(described, value))}]"
+        case nn.Module():
+            return f"{type(value).__qualname__}({_module_hash(value)})"
     if not is_dataclass(value) or isinstance(value, type):
         return repr(value)
     told = ", ".join(f"{each.name}={described(getattr(value, each.name))}" for each in fields(value) if each.init)
@@ -44,13 +48,22 @@ def bytes_of(values: Tensor) -> bytes:
 
 
 def model_identity(model: ImageModel) -> dict[str, str]:
-    """Hashes of the model's structure, preprocessing, parameters and buffers, and of its labels, by setting."""
-    digest = blake2b(repr(model).encode(), digest_size=HASH_BYTES)
-    for name, value in model.state_dict().items():
+    """Hashes of the model's structure, preprocessing, plain attributes, parameters and buffers, and of its labels, by
+    setting."""
+    labels = content_hash(json.dumps(model.labels).encode())
+    return {"weights": _module_hash(model), "labels": f"{len(model.labels)} labels, {labels}"}
+
+
+def _module_hash(module: nn.Module) -> str:
+    """Of its structure, the plain attributes of each module in it, parameters and buffers."""
+    digest = blake2b(repr(module).encode(), digest_size=HASH_BYTES)
+    for name, part in module.named_modules():
+        plain = {key: value for key, value in vars(part).items() if key != "training" and isinstance(value, _PLAIN)}
+        digest.update(f"{name} {sorted(plain.items())!r}".encode())
+    for name, value in module.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(bytes_of(value))
-    labels = content_hash(json.dumps(model.labels).encode())
-    return {"weights": digest.hexdigest(), "labels": f"{len(model.labels)} labels, {labels}"}
+    return digest.hexdigest()
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

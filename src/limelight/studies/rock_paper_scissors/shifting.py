@@ -96,7 +96,10 @@ def _asked_together(
 
 
 def compared(name: str, maps: Mapping[float, Attribution], hands: Hands, kept: Mapping[float, Tensor]) -> list[Shifted]:
-    """A line for each level above 0. `kept` says for each level which pictures the model still takes for the same."""
+    """A line for each level above 0. `kept` says for each level which pictures the model still takes for the same.
+
+    What the unshifted maps alone say is of these pictures too, or of all where none is left.
+    """
     own = maps[0.0]
     before = own.heatmap()
     rise = (own.score - own.baseline_score).abs().double()
@@ -107,6 +110,7 @@ def compared(name: str, maps: Mapping[float, Attribution], hands: Hands, kept: M
         if not level:
             continue
         same, after = kept[level], shifted.heatmap()
+        there = same if bool(same.any()) else torch.ones_like(same)
         count = max(1, round(TOP_SHARE * before[0].numel()))
         lines.append(
             Shifted(
@@ -116,8 +120,8 @@ def compared(name: str, maps: Mapping[float, Attribution], hands: Hands, kept: M
                 _mean(rank_correlation(before, after), same),
                 _mean(ssim(before, after), same),
                 _mean(top_overlap(before.flatten(1), after.flatten(1), count), same),
-                _mean(missing, same),
-                _mean(mass_inside(before.flatten(1), on_hand), same),
+                _mean(missing, there),
+                _mean(mass_inside(before.flatten(1), on_hand), there),
                 _mean(mass_inside(after.flatten(1), on_hand), same),
             )
         )
