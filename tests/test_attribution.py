@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import limelight as ll
+from limelight.show.image import png_bytes
 
 from .networks import CASES, conv_net, pictures
 
@@ -65,6 +66,28 @@ def test_a_file_cannot_name_a_class_that_is_not_ours(tmp_path: Path) -> None:
             ll.Attribution.load(tmp_path / "c.safetensors")
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        "[]",
+        '{"values": 1',
+        '{"values": 1}',
+        "{}",
+        '{"x": {"$class": "Gradient", "fields": {"z": 1}}}',
+        '{"values": {"$tensor": "nope"}}',
+        '{"values": {"$class": "Gradient"}}',
+        '{"values": {"$tuple": 3}}',
+        '{"method": {"$class": "SmoothGrad", "fields": {"samples": 3}}}',
+    ],
+)
+def test_a_record_that_is_no_attribution_is_refused(record: str, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, tmp_path / "d.safetensors", metadata={"limelight": record})
+    with pytest.raises(ValueError, match=r"path: .*d\.safetensors.* use a file that Attribution\.save wrote"):
+        ll.Attribution.load(tmp_path / "d.safetensors")
+
+
 def test_heatmaps() -> None:
     a = ll.explain(conv_net(), pictures(2), "gradient")
     torch.testing.assert_close(a.heatmap(), a.values.sum(1))
@@ -95,9 +118,71 @@ def test_panel_is_a_mapping_that_tells_equal_names_apart(tmp_path: Path) -> None
     assert p.show(1).size == p.show(0).size
 
 
+def test_two_settings_of_a_method_are_told_apart_wherever_a_panel_is_seen(tmp_path: Path) -> None:
+    methods = [ll.SmoothGrad(ll.Gradient(), samples=4), ll.SmoothGrad(ll.Gradient(), samples=64)]
+    p = ll.explain(conv_net(), pictures(1), methods, target=0)
+    assert [tile.title for tile in p.tiles()] == [repr(method) for method in methods]
+    for page in (p.save(tmp_path / "p.html").read_text(), p._repr_html_()):
+        for method in methods:
+            assert f'"title":{json.dumps(repr(method))}' in page.replace('": "', '":"')
+        assert '"smooth-grad"' not in page and ">smooth-grad<" not in page
+    drawn = p.save(tmp_path / "p.png").read_bytes()
+    assert drawn == png_bytes(p.show())
+    assert ll.explain(conv_net(), pictures(1), methods[0], target=0).tiles()[0].title == "smooth-grad"
+
+
+def test_a_panel_is_saved_whatever_its_methods_are_called(tmp_path: Path) -> None:
+    segments = (torch.arange(64).reshape(8, 8) // 16, torch.arange(64).reshape(8, 8).T // 16)
+    methods = [*map(ll.FeatureAblation, segments), ll.Gradient()]
+    long = [ll.SmoothGrad(ll.IntegratedGradients(ll.GaussLegendre(n)), samples=2, noise=0.1) for n in (2, 3)]
+    for inner in range(4):
+        long = [ll.SmoothGrad(each, samples=2, noise=0.1 + 0.1 * inner) for each in long]
+    p = ll.explain(conv_net(), pictures(1), [*methods, *long], target=0)
+    assert max(map(len, p)) > 255 and any("\n" in name for name in p)
+    folder = p.save(tmp_path / "maps.safetensors")
+    saved = sorted(path.name for path in folder.glob("*.safetensors"))
+    assert "gradient.safetensors" in saved and len(saved) == len(p)
+    assert all(name.isprintable() and len(name) < 120 for name in saved)
+    again = [ll.Attribution.load(folder / name) for name in saved]
+    assert {repr(each.method) for each in again} == {repr(each.method) for each in p.values()}
+
+
 def test_captions_say_what_the_map_cost_and_whether_it_sums() -> None:
     p = ll.explain(conv_net(), pictures(1), ["gradient", "integrated-gradients", "smooth-grad"])
     assert "delta: no sum promised" in p["gradient"].caption()
     assert any(line.startswith("delta ") and "of the change" in line for line in p["integrated-gradients"].caption())
     assert any(line.startswith("standard error ") for line in p["smooth-grad"].caption())
     assert f"{p['smooth-grad'].forward_rows} forward + 32 backward rows" in p["smooth-grad"].caption()
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ll.KernelShap(players=ll.Grid(4), samples=64),
+        ll.ShapleySampling(8, players=ll.Grid(2)),
+        ll.Lime(players=ll.Grid(4), samples=64),
+        ll.RISE(256, cells=2),
+        ll.RISE(256, cells=2, tolerance=0.1),
+    ],
+    ids=repr,
+)
+def test_a_constant_model_has_no_error_and_no_map(method: ll.Method) -> None:
+    a = ll.explain(lambda x: torch.ones(len(x), 2, dtype=x.dtype), pictures(1), method, target=0)
+    assert a.stderr is not None and not a.stderr.any() and not a.values.any()
+    assert "standard error 0% of the map" in a.caption()
+    assert not any("NOT converged" in note for note in a.notes)
+
+
+def test_an_unknown_standard_error_is_called_so_and_is_a_caution() -> None:
+    a = ll.explain(conv_net(), pictures(1), ll.KernelShap(players=ll.Features(), samples=300), target=0)
+    assert a.stderr is not None and a.stderr.isnan().all()
+    assert "standard error unknown" in a.caption()
+    assert any("stderr is NaN" in note for note in a.cautions) and a.tiles()[0].warning
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 5, 5), (2, 2, 5, 5), (2, 3, 4, 5, 5), (2, 7)])
+def test_inputs_that_are_no_pictures_are_text_in_a_notebook(shape: tuple[int, ...]) -> None:
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(2))
+    net(torch.rand(shape))
+    panel = ll.explain(net, torch.rand(shape), [ll.Gradient()], target=0)
+    assert panel[0]._repr_html_().startswith("<pre>Attribution(") and panel._repr_html_().startswith("<pre>")

@@ -72,7 +72,7 @@ def test_a_scikit_learn_pipeline_on_pictures() -> None:
         ll.BlackBox.from_sklearn({})
 
 
-def _onnx_model(path: Path) -> Path:
+def _onnx_model(path: Path, rows: str | int = "rows") -> Path:
     """y = x . w over pictures (rows, 3, 8, 8), as a file."""
     onnx = pytest.importorskip("onnx", reason="onnx is an extra of the tests")
     from onnx import TensorProto, helper, numpy_helper
@@ -81,8 +81,8 @@ def _onnx_model(path: Path) -> Path:
     graph = helper.make_graph(
         [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("MatMul", ["flat", "w"], ["y"])],
         "linear",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 3, 8, 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", 2])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [rows, 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [rows, 2])],
         [weight],
     )
     opsets = [helper.make_opsetid("", 17)]
@@ -104,6 +104,16 @@ def test_an_onnx_runtime_session_is_explained(tmp_path: Path) -> None:
         ll.BlackBox.from_onnx(session, "z")
     with pytest.raises(TypeError, match=r"BlackBox\.from_onnx"):
         ll.BlackBox(session)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_an_onnx_model_of_a_fixed_number_of_rows_is_explained(rows: int, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is an extra")
+    fixed, free = (ll.BlackBox.from_onnx(_onnx_model(tmp_path / f"{each}.onnx", each), "y") for each in (rows, "rows"))
+    x = pictures(4).float()
+    torch.testing.assert_close(fixed(x), free(x))
+    a, b = (ll.explain(each, x, ll.ExactShapley(ll.Grid(2)), target=0).values for each in (fixed, free))
+    torch.testing.assert_close(a, b)
 
 
 def test_without_onnxruntime_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save_file, save_model
 from torch import nn
 
 from limelight.images import Preprocessing, open_image
@@ -24,6 +24,7 @@ from limelight.models import (
     imagenet_labels,
     load_model,
 )
+from limelight.networks.weights import load_state, read_state
 
 SHARED = Path(os.environ.get("LIMELIGHT_SHARED", Path(__file__).parents[2] / "shared"))
 SAMPLE = SHARED / "data" / "imagenet-sample"
@@ -311,6 +312,9 @@ def test_factories(module: str, tmp_path: Path) -> None:
         ("nowhere.at.all:make", "no module 'nowhere'"),
         ("ownmodels:plane", "no function 'plane'; did you mean plain"),
         ("ownmodels:wrong", "returned a int"),
+        (":plain", "'' is no module's whole name; use 'package.module:factory'"),
+        ("..ownmodels:plain", "'..ownmodels' is no module's whole name"),
+        ("ownmodels.:plain", "'ownmodels.' is no module's whole name"),
     ],
 )
 def test_factory_errors(module: str, name: str, words: str) -> None:
@@ -347,6 +351,23 @@ def test_weights_errors(module: str, tmp_path: Path) -> None:
     refused("other.safetensors", r"missing 1.weight, 1.bias; unexpected k0, k1, k2, k3 and 5 more")
     save_file({"1.weight": torch.zeros(3, 12), "1.bias": torch.zeros(3)}, tmp_path / "shape.safetensors")
     refused("shape.safetensors", r"1.weight.*\[3, 12\]")
+
+
+def test_of_tied_weights_one_is_enough(tmp_path: Path) -> None:
+    def tied() -> nn.Sequential:
+        first = nn.Linear(3, 3)
+        return nn.Sequential(first, nn.Linear(3, 3), first)
+
+    saved, loaded = tied(), tied()
+    save_model(saved, str(tmp_path / "tied.safetensors"))
+    state = read_state(tmp_path / "tied.safetensors")
+    assert len(state) == 4 < len(saved.state_dict())
+    load_state(loaded, state, "weights")
+    for name, weight in saved.state_dict().items():
+        assert torch.equal(weight, loaded.state_dict()[name])
+    for gone in ("1.weight", next(name for name in state if name.endswith("bias") and not name.startswith("1"))):
+        with pytest.raises(ModelError, match=f"missing .*{gone[1:]}"):
+            load_state(tied(), {name: weight for name, weight in state.items() if name != gone}, "weights")
 
 
 # The demonstration picture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,6 +69,12 @@ def test_a_study_is_shown_and_saved(tmp_path: Path) -> None:
 def test_a_study_needs_a_method_that_compares() -> None:
     with pytest.raises(ValueError, match="compares with no baseline"):
         ll.compare_baselines(conv_net(), pictures(1), "gradient")
+
+
+@pytest.mark.parametrize("baselines", [0, "black", ll.Black()], ids=repr)
+def test_one_baseline_is_no_list_of_them(baselines: Any) -> None:
+    with pytest.raises(TypeError, match=r"baselines: .* is no list; use baselines=\["):
+        ll.compare_baselines(conv_net(), pictures(1), IG, baselines)
     with pytest.raises(ValueError, match="baselines: none given"):
         ll.compare_baselines(conv_net(), pictures(1), IG, [])
     with pytest.raises(ValueError, match="one target at a time"):

@@ -92,7 +92,7 @@ def test_a_sweep_is_shown_and_saved(tmp_path: Path) -> None:
     assert wide.width > 1.8 * one.width  # the picture and three columns, where one map has two
     assert found.save(tmp_path / "a.png").exists() and found.save(tmp_path / "a.html").exists()
     folder = found.save(tmp_path / "a.safetensors")
-    assert (folder / "0 samples=2 noise=0.1.safetensors").exists()
+    assert (folder / "0 samples=2, noise=0.1.safetensors").exists()
 
 
 def test_bad_sweeps_are_refused() -> None:
@@ -103,6 +103,10 @@ def test_bad_sweeps_are_refused() -> None:
         ll.sweep(net, x, "smooth-grad")
     with pytest.raises(ValueError, match="one field or two"):
         ll.sweep(net, x, "smooth-grad", noise=[0.1], samples=[2], antithetic=[True])
+    with pytest.raises(TypeError, match=r"samples: 4 is no list; use samples=\[4\]"):
+        ll.sweep(net, x, "smooth-grad", samples=4)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"reduce: 'mean' is no list; use reduce=\['mean'\]"):
+        ll.sweep(net, x, "occlusion", reduce="mean")
     with pytest.raises(ValueError, match=r"SmoothGrad\.samples=3"):
         ll.sweep(net, x, "smooth-grad", samples=[3])
 

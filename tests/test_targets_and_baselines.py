@@ -263,6 +263,12 @@ def test_blur_is_a_gaussian_with_repeated_edges() -> None:
     torch.testing.assert_close(reference(ll.Blur(10.0), flat), flat)
 
 
+@pytest.mark.parametrize("sigma", [float("inf"), float("nan"), 0.0, -1.0])
+def test_a_blur_needs_a_width(sigma: float) -> None:
+    with pytest.raises(ValueError, match=r"Blur\.sigma=.*use a positive, finite number of pixels"):
+        ll.Blur(sigma)
+
+
 def test_samples_are_drawn_without_replacement_and_averaged_with_their_spread() -> None:
     x, data = pictures(2), pictures(3, seed=8)
     net = conv_net()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from .storage import read, write
+from .compare import relative_size
+from .storage import file_stem, read, write
 from .targets import Target
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ _CAUTIONS = (
     "never hidden",
     "did not converge",
     "INTERRUPTED",
+    "stderr is NaN",
 )
 
 Reduce = Literal["sum", "abs", "max", "norm"]
@@ -112,13 +115,13 @@ class Attribution:
         delta = float(self.delta[example])
         if self.complete:
             change = float(self.score[example] - self.baseline_score[example])
-            share = f" ({abs(delta / change):.1%} of the change)" if change else ""
-            lines.append(f"delta {delta:.2g}{share}")
+            of_change = f" ({abs(delta / change):.1%} of the change)" if change else ""
+            lines.append(f"delta {delta:.2g}{of_change}")
         else:
             lines.append("delta: no sum promised")
         if self.stderr is not None:
-            error, size = self.stderr[example].double().norm(), self.values[example].double().norm()
-            lines.append(f"standard error {float(error / size):.0%} of the map")
+            share = relative_size(self.stderr[example], self.values[example])
+            lines.append(f"standard error {'unknown' if math.isnan(share) else f'{share:.0%} of the map'}")
         lines.append(f"{self.forward_rows} forward + {self.backward_rows} backward rows")
         if self.layer:
             lines.append(f"layer {self.layer}")
@@ -153,7 +156,7 @@ class Attribution:
         path = Path(path)
         if path.suffix == ".safetensors":
             return write(path, self.fields())
-        return _save_pictures(path, [self])
+        return _save_pictures(path, {self.name: self})
 
     def fields(self) -> dict[str, Any]:
         """Every field by name."""
@@ -163,12 +166,20 @@ class Attribution:
     def load(path: str | Path) -> Attribution:
         """Read what `save` wrote as `.safetensors`; no code in the file is ever run.
 
-        A target or baseline that cannot be stored (a callable) comes back as its text.
+        A target or baseline that cannot be stored (a callable) comes back as its text. Raises ValueError for any other
+        file.
         """
-        return Attribution(**read(Path(path)))
+        record = read(Path(path))
+        try:
+            return Attribution(**record)
+        except TypeError as error:
+            raise ValueError(
+                f"path: {str(path)!r} holds {', '.join(record) or 'nothing'}, which is no Attribution ({error}); "
+                "use a file that Attribution.save wrote"
+            ) from error
 
     def _repr_html_(self) -> str:
-        return _html([self])
+        return _html({self.name: self})
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.values.shape))
@@ -234,11 +245,7 @@ class Panel(Mapping[str, Attribution]):
 
     def tiles(self, example: Example = 0) -> list[Tile]:
         """The maps of one example with their captions, each under its name here."""
-        return [
-            replace(tile, title=tile.title.replace(each.name, name, 1))
-            for name, each in self.items()
-            for tile in each.tiles(example)
-        ]
+        return _tiles(self, example)
 
     def show(self, example: Example = 0, heading: str | None = None) -> Image:
         """All maps of one example side by side, as a PIL image."""
@@ -252,18 +259,22 @@ class Panel(Mapping[str, Attribution]):
         )
 
     def save(self, path: str | Path) -> Path:
-        """Write a `.png` or `.html` with all maps; as `.safetensors`, one file a method, in a folder of that name."""
+        """Write a `.png` or `.html` with all maps; as `.safetensors`, one file a method, in a folder of that name.
+
+        A file has the name of its map here, cut to what a file's name may hold, and a number where two are the same.
+        """
         path = Path(path)
         if path.suffix != ".safetensors":
-            return _save_pictures(path, list(self.values()))
+            return _save_pictures(path, self)
         folder = path.with_suffix("")
         folder.mkdir(parents=True, exist_ok=True)
-        for name, attribution in self.items():
-            attribution.save(folder / f"{name}.safetensors")
+        stems = [file_stem(name) for name in self]
+        for place, (stem, attribution) in enumerate(zip(stems, self.values(), strict=True)):
+            attribution.save(folder / f"{stem if stems.count(stem) == 1 else f'{place} {stem}'}.safetensors")
         return folder
 
     def _repr_html_(self) -> str:
-        return _html(list(self.values()))
+        return _html(self)
 
 
 def describe_target(attribution: Attribution, example: Example | None = None) -> str:
@@ -291,37 +302,44 @@ def _short(values: Tensor) -> str:
     return f"[{shown}{', ...' if values.numel() > 4 else ''}]"
 
 
-def _facts(attributions: list[Attribution]) -> list[tuple[str, str]]:
-    first = attributions[0]
+def _tiles(by_name: Mapping[str, Attribution], example: Example = 0) -> list[Tile]:
+    return [
+        replace(tile, title=tile.title.replace(each.name, name, 1))
+        for name, each in by_name.items()
+        for tile in each.tiles(example)
+    ]
+
+
+def _facts(by_name: Mapping[str, Attribution]) -> list[tuple[str, str]]:
+    first = next(iter(by_name.values()))
     facts = [
         ("baseline", repr(first.baseline)),
         ("seed", str(first.seed)),
         ("versions", ", ".join(f"{name} {version}" for name, version in first.versions.items())),
     ]
-    return facts + [(each.name, note) for each in attributions for note in each.notes]
+    return facts + [(name, note) for name, each in by_name.items() for note in each.notes]
 
 
-def _save_pictures(path: Path, attributions: list[Attribution]) -> Path:
+def _save_pictures(path: Path, by_name: Mapping[str, Attribution]) -> Path:
     from .show.html import write_html
     from .show.image import draw_panel, save_png
 
-    first = attributions[0]
-    tiles = [tile for each in attributions for tile in each.tiles()]
+    first, tiles = next(iter(by_name.values())), _tiles(by_name)
     match path.suffix:
         case ".png":
             save_png(draw_panel(first._picture(0), tiles, first._heading(0)), path)
         case ".html":
-            write_html(path, first._picture(0), tiles, first._heading(0), "", _facts(attributions))
+            write_html(path, first._picture(0), tiles, first._heading(0), "", _facts(by_name))
         case suffix:
             raise ValueError(f"path: {str(path)!r} ends in {suffix!r}; use .png, .html or .safetensors")
     return path
 
 
-def _html(attributions: list[Attribution]) -> str:
+def _html(by_name: Mapping[str, Attribution]) -> str:
     from .show.html import html_fragment
+    from .show.image import is_picture
 
-    first = attributions[0]
-    if first.inputs.ndim != 4:
-        return f"<pre>{'<br>'.join(map(repr, attributions)).replace('<', '&lt;')}</pre>"
-    tiles = [tile for each in attributions for tile in each.tiles()]
-    return html_fragment(first._picture(0), tiles, first._heading(0), "", _facts(attributions))
+    first = next(iter(by_name.values()))
+    if not is_picture(first.inputs[0]):
+        return f"<pre>{'<br>'.join(map(repr, by_name.values())).replace('<', '&lt;')}</pre>"
+    return html_fragment(first._picture(0), _tiles(by_name), first._heading(0), "", _facts(by_name))

@@ -115,8 +115,8 @@ class Blur(Baseline):
     sigma: float = 10.0
 
     def __post_init__(self) -> None:
-        if not self.sigma > 0:
-            raise ValueError(f"baseline: Blur.sigma={self.sigma}; use a positive number of pixels")
+        if not 0 < self.sigma < math.inf:
+            raise ValueError(f"baseline: Blur.sigma={self.sigma}; use a positive, finite number of pixels")
 
     def references(self, inputs: Tensor, streams: Streams) -> Tensor:
         return gaussian_blur(inputs, self.sigma)[None]

@@ -47,7 +47,8 @@ class BlackBox:
     def from_onnx(model: Any, output: str | None = None, providers: Sequence[str] | None = None) -> BlackBox:
         """An ONNX model of one input: an `onnxruntime.InferenceSession`, or the path of a file (extra `onnx`).
 
-        `output` names the output to read, the first by default; rows are cast to the type of the model's input.
+        `output` names the output to read, the first by default; rows are cast to the type of the model's input. A model
+        of a fixed number of rows is run as often as it takes, the last time filled up with copies.
         Raises ValueError for several inputs or an unknown output.
         """
         session = _session(model, providers) if isinstance(model, str | Path) else model
@@ -62,7 +63,13 @@ class BlackBox:
         if inputs[0].type not in kinds:
             raise ValueError(f"model: the ONNX model takes {inputs[0].type}; use one that takes {', '.join(kinds)}")
         name, kind, wanted = inputs[0].name, kinds[inputs[0].type], output or outputs[0]
-        return BlackBox(lambda rows: session.run([wanted], {name: rows.astype(kind)})[0])
+        fixed = next((size for size in inputs[0].shape[:1] if isinstance(size, int)), None)
+
+        def run(rows: np.ndarray) -> np.ndarray:
+            found: np.ndarray = session.run([wanted], {name: rows.astype(kind)})[0]
+            return found
+
+        return BlackBox(run if fixed is None else lambda rows: _in_batches(run, rows, fixed))
 
     @staticmethod
     def from_sklearn(estimator: Any, layout: Layout = "flat") -> BlackBox:
@@ -100,6 +107,12 @@ class BlackBox:
             except self.retry_on:
                 time.sleep(self.wait * 2**attempt)
         return self.function(array)
+
+
+def _in_batches(run: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, size: int) -> np.ndarray:
+    """What `run`, which takes `size` rows and no others, gives for any number of them."""
+    filled = np.concatenate([rows, np.repeat(rows[-1:], -len(rows) % size, axis=0)])
+    return np.concatenate([run(filled[start : start + size]) for start in range(0, len(filled), size)])[: len(rows)]
 
 
 def _session(path: str | Path, providers: Sequence[str] | None) -> Any:

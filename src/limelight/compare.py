@@ -1,4 +1,4 @@
-"""How alike two maps are: Spearman's rank correlation."""
+"""How alike two maps are, by Spearman's rank correlation, and how large an error is beside its map."""
 
 from __future__ import annotations
 
@@ -41,6 +41,12 @@ def rank_correlations(maps: Sequence[Tensor]) -> Tensor:
     centred = [_centred(each) for each in maps]
     rows = [torch.stack([_correlation(a, b) for b in centred], 1) for a in centred]
     return torch.stack(rows, 1)
+
+
+def relative_size(errors: Tensor, values: Tensor) -> float:
+    r"""$\lVert e \rVert_2 / \lVert v \rVert_2$: 0 where every error is, NaN where one is unknown."""
+    size = errors.double().norm()
+    return float(size / values.double().norm()) if bool(size) else 0.0
 
 
 def _centred(maps: Tensor) -> Tensor:

@@ -241,6 +241,8 @@ def _from_library(library: Library, name: str, weights: Path | None, pretrained:
 
 def _from_factory(module_name: str, factory_name: str, weights: Path | None) -> ImageModel:
     full_name = f"{module_name}:{factory_name}"
+    if not all(module_name.split(".")):
+        raise ModelError(f"{full_name}: {module_name!r} is no module's whole name; use 'package.module:factory'")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

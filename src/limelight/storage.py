@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,11 @@ def write(path: Path, fields: Mapping[str, Any]) -> Path:
     return path
 
 
+def file_stem(label: str) -> str:
+    """A label as the name of a file, without its suffix: without what a path may not hold, and cut."""
+    return re.sub(r"[^\w.,=()-]+", " ", label).strip()[:80].strip()
+
+
 def as_bytes(fields: Mapping[str, Any]) -> bytes:
     """What `write` would put into the `.safetensors` file."""
     return _encoded(fields)[0]
@@ -38,7 +44,7 @@ def _encoded(fields: Mapping[str, Any]) -> tuple[bytes, str]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read what `write` wrote. Raises ValueError for any other file."""
+    """Read what `write` wrote. Raises ValueError for any other file, or a damaged record."""
     try:
         with safe_open(path, "pt") as opened:
             metadata = opened.metadata() or {}
@@ -47,7 +53,13 @@ def read(path: Path) -> dict[str, Any]:
         raise ValueError(f"path: {str(path)!r} is not a whole safetensors file ({error})") from error
     if RECORD not in metadata:
         raise ValueError(f"path: {str(path)!r} holds no limelight record; it was not written by Attribution.save")
-    return {name: _decode(value, tensors) for name, value in json.loads(metadata[RECORD]).items()}
+    try:
+        return {name: _decode(value, tensors) for name, value in json.loads(metadata[RECORD]).items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"path: {str(path)!r} holds a record that can't be read ({type(error).__name__}: {error}); "
+            "use a file that Attribution.save wrote"
+        ) from error
 
 
 def _encode(value: Any, key: str, tensors: dict[str, Tensor]) -> Any:
@@ -82,7 +94,7 @@ def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if "$class" in value:
         kind = _public(value["$class"])
         if kind is None:
-            raise ValueError(f"path: holds a {value['$class']!r}, which this version of limelight does not know")
+            raise ValueError(f"it has a {value['$class']!r}, which this version of limelight does not know")
         return kind(**{name: _decode(each, tensors) for name, each in value["fields"].items()})
     return value["$repr"]
 

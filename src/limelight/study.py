@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from .explain import MethodLike, as_method, explain
 from .files import json_bytes, write_whole
 from .layers import LayerLike
 from .passes import Model, Progress
+from .storage import file_stem
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -114,8 +114,7 @@ class MapSeries(Mapping[str, Attribution]):
                 path = path.with_suffix("")
                 path.mkdir(parents=True, exist_ok=True)
                 for position, (label, each) in enumerate(self.items()):
-                    plain = re.sub(r"[^\w.=-]+", " ", label).strip()[:80]
-                    each.save(path / f"{position} {plain}.safetensors")
+                    each.save(path / f"{position} {file_stem(label)}.safetensors")
                 write_whole(path / "summary.json", json_bytes(self.summary()))
             case suffix:
                 raise ValueError(f"path: {str(path)!r} ends in {suffix!r}; use .png, .html or .safetensors")
@@ -168,8 +167,9 @@ def compare_baselines(
             By default black, white, noise and blur; `Mean` and `Samples` need data of yours.
 
     The other arguments are those of `explain()`. Raises ValueError for a method that compares with no baseline, or
-    without any baseline.
+    without any baseline, and TypeError for baselines that are no list.
     """
+    require_list("baselines", baselines)
     asked = as_method(method)
     if not asked.needs.baseline:
         raise ValueError(f"method: {asked!r} compares with no baseline, so its map is the same for all of them")
@@ -194,6 +194,12 @@ def compare_baselines(
             for label, baseline in by_label.items()
         }
     )
+
+
+def require_list(name: str, values: object) -> None:
+    """Raise TypeError for one value, a text among them, where a list of values belongs."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{name}: {values!r} is no list; use {name}=[{values!r}], with as many values as you like")
 
 
 def labelled_baselines(baselines: Sequence[Baseline]) -> dict[str, Baseline]:

@@ -18,7 +18,7 @@ from .explain import MethodLike, as_method, explain
 from .layers import LayerLike
 from .methods import Method
 from .passes import Model, Progress
-from .study import MapSeries
+from .study import MapSeries, require_list
 
 LAYER = "layer"
 
@@ -92,9 +92,12 @@ def sweep(
             method is written with two underscores: `quadrature__n=[8, 16, 32]`, `inner__samples=[4, 8]`.
 
     The other arguments are those of `explain()`; methods that differ in their fields share its passes, and random
-    numbers are the same for all. Raises ValueError for an unknown field, no field, or more than two.
+    numbers are the same for all. Raises ValueError for an unknown field, no field, or more than two, and TypeError
+    for values that are no list.
     """
     asked = as_method(method)
+    for name, values in over.items():
+        require_list(name, values)
     swept = {name.replace("__", "."): tuple(values) for name, values in over.items()}
     one_layer = None if isinstance(layer, list | tuple) else layer
     if isinstance(layer, list | tuple):

@@ -129,6 +129,12 @@ class TestAnswers:
         assert answers[0]["picture"] == answers[1]["picture"]
         assert any("upright" in note for note in answers[1]["notes"])
 
+    def test_the_part_of_a_picture_that_the_model_sees_is_told(self, server: Server) -> None:
+        status, _, body = server.ask("POST", "/api/pictures", png(1, (1000, 800)), PNG)
+        assert status == 200
+        seen = f"the middle {SIDE} x {SIDE} of 1000 x 800 pixels resized to {SIDE * 1000 // 800} x {SIDE}"
+        assert json.loads(body)["notes"][0] == seen
+
     def test_two_people_at_once_get_their_own_maps_from_one_model(self, serve: Callable[..., Server]) -> None:
         server = serve(workers=2, waiting=8, uploads=8)
         seeds = range(8)
@@ -300,6 +306,20 @@ class TestNames:
             ("integrated-gradients", {"quadrature": "GaussLegendre(1000000)"}),
             ("kernel-shap", {"players": "Pixels()"}),
             ("kernel-shap", {"players": "Grid(500)"}),
+            ("kernel-shap", {"players": "Grid((4, 500))"}),
+            ("kernel-shap", {"players": "Slic(sigma=900.0)"}),
+            ("extremal-perturbation", {"levels": "1500", "steps": "2"}),
+            ("extremal-perturbation", {"sigma": "900", "steps": "2"}),
+            ("extremal-perturbation", {"step": "1", "steps": "2"}),
+            ("extremal-perturbation", {"blur": "5000", "steps": "2"}),
+            ("extremal-perturbation", {"areas": str((0.1,) * 40)}),
+            ("extremal-perturbation", {"steps": "2000"}),
+            ("rise", {"cells": "1500"}),
+            ("xrai", {"dilation": "1000"}),
+            ("kernel-shap", {"players": "Slic(5000)"}),
+            ("kernel-shap", {"players": "Felzenszwalb(min_size=1)"}),
+            ("blur-integrated-gradients", {"max_sigma": "5000"}),
+            ("idgi", {"inner": "BlurIntegratedGradients(max_sigma=5000.0)"}),
             ("lrp", {"composite": "/etc/passwd"}),
             ("lrp", {"rules": "()"}),
             ("gradient", {"no": "1"}),
@@ -309,6 +329,15 @@ class TestNames:
     def test_no_file_no_code_no_giant_in_a_field(self, name: str, fields: dict[str, str]) -> None:
         with pytest.raises(Refused):
             read_method(name, fields)
+
+    def test_a_refusal_names_the_field_and_what_would_have_worked(self) -> None:
+        with pytest.raises(Refused, match="levels: 1500 is beyond what a page may ask for; use 2 to 32"):
+            read_method("extremal-perturbation", {"levels": "1500"})
+        with pytest.raises(Refused, match="areas: 9 values are more than a page may ask for; use up to 8"):
+            read_method("extremal-perturbation", {"areas": str((0.1,) * 9)})
+        widest = {"levels": "32", "sigma": "40", "step": "4", "blur": "100", "areas": str((0.1,) * 8)}
+        expected = ll.ExtremalPerturbation((0.1,) * 8, step=4, sigma=40, levels=32, blur=100)
+        assert read_method("extremal-perturbation", widest) == expected
 
     def test_labels_that_utf_8_cannot_write(self, serve: Callable[..., Server]) -> None:
         model = small_model()

@@ -132,9 +132,14 @@ class Explained:
 
     def what_was_seen(self) -> str:
         """The maps are of the model's crop, not of the whole picture."""
-        left, top, right, bottom = self.geometry.crop
-        size, resized = (f"{width} x {height}" for width, height in (self.geometry.original, self.geometry.resized))
-        return f"the model saw the middle {right - left} x {bottom - top} of {size} pixels resized to {resized}"
+        return f"the model saw {part_seen(self.geometry)}"
+
+
+def part_seen(geometry: Geometry) -> str:
+    """The crop in words: its size is in pixels of the picture once it was resized."""
+    left, top, right, bottom = geometry.crop
+    size, resized = (f"{width} x {height}" for width, height in (geometry.original, geometry.resized))
+    return f"the middle {right - left} x {bottom - top} of {size} pixels resized to {resized}"
 
 
 def explain_picture(name: str, picture: Picture, request: Request, progress: Callable[[int], None]) -> Explained:

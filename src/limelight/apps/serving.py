@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from limelight import Attribution, ImageError, Picture, __version__, demo_image, open_image
+from limelight.apps.explaining import part_seen
 from limelight.apps.listing import layers_of
 from limelight.apps.options import BASELINES
 from limelight.apps.serving_forms import Refused, chosen_methods, method_forms, read_baseline, read_method
@@ -116,13 +117,10 @@ class Service:
     def keep(self, picture: Picture) -> dict[str, Any]:
         """What the model sees of a picture, kept under an id; the picture itself is not. Raises ImageError."""
         pixels, geometry, _ = self.model.prepare(picture)
-        left, top, right, bottom = geometry.crop
-        width, height = geometry.original
-        seen = f"the middle {right - left} x {bottom - top} of {width} x {height}, resized"
         return {
             "id": self.pictures.put(pixels),
             "picture": picture_payload(picture_of(pixels[0])),
-            "notes": [seen, *picture.notes],
+            "notes": [part_seen(geometry), *picture.notes],
         }
 
     def decode(self, body: bytes) -> dict[str, Any]:

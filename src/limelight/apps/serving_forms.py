@@ -1,7 +1,8 @@
 """The page's forms, read off the methods' fields, and what the page sends back, read into what `explain()` takes.
 
 A method added to METHODS is on the page with its settings. A value from the page is a number, a choice, a plain name,
-or a quadrature, method or set of players written as in Python; it can't name a file, and no number in it is large.
+or a quadrature, method or set of players written as in Python; it can't name a file, and no number in it is one that
+would take gigabytes, or long beside the model's passes, which alone are counted and stopped.
 """
 
 from __future__ import annotations
@@ -21,10 +22,23 @@ from limelight import METHODS, Baseline, Constant, Method, Patterns
 from limelight.apps.explaining import DEFAULT_METHODS
 from limelight.apps.options import BASELINES
 from limelight.methods.parse import parse_value
-from limelight.players import Features, Grid, Pixels
+from limelight.players import Features, Pixels
 
 LARGEST_NUMBER = 5000
-MOST_PLAYERS = 64  # a side of a grid; single pixels would make matrices of gigabytes
+BOUNDS: Mapping[str, tuple[float, float]] = {
+    # By the name of a field, wherever it stands: what memory or time between two passes grows with.
+    "cells": (1, 32),  # a side of a grid of players or masks
+    "number": (1, 1000),  # of superpixels
+    "min_size": (50, LARGEST_NUMBER),  # of a region, in pixels
+    "step": (4, LARGEST_NUMBER),  # pixels between bumps, where each meets the (sigma / step)^2 around it
+    "sigma": (0, 40),
+    "blur": (0, 100),
+    "max_sigma": (0, 100),
+    "steps": (1, 1000),
+    "levels": (2, 32),
+    "dilation": (0, 32),
+}
+MOST_VALUES = 8  # of a field with several
 LONGEST_TEXT = 300  # characters of one field
 DEEPEST = 4  # methods inside methods
 
@@ -149,29 +163,28 @@ def _value(name: str, field: str, hint: Any, text: str) -> Any:
     return value
 
 
-def _check(value: Any, depth: int = 0) -> None:
-    """Raise Refused for large numbers, deep nesting, and methods inside with settings that the page may not set."""
+def _check(value: Any, name: str = "", depth: int = 0) -> None:
+    """Raise Refused for numbers out of bounds in the field `name`, deep nesting, and methods inside with settings that
+    the page may not set."""
     if isinstance(value, bool) or value is None:
         return
     if isinstance(value, int | float):
-        if not abs(value) <= LARGEST_NUMBER:
-            raise Refused(f"{value!r} is more than a page may ask for; use numbers up to {LARGEST_NUMBER}")
+        least, most = BOUNDS.get(name, (-LARGEST_NUMBER, LARGEST_NUMBER))
+        if not least <= value <= most:
+            raise Refused(f"{name}: {value!r} is beyond what a page may ask for; use {least} to {most}")
     elif isinstance(value, tuple):
+        if len(value) > MOST_VALUES:
+            raise Refused(f"{name}: {len(value)} values are more than a page may ask for; use up to {MOST_VALUES}")
         for each in value:
-            _check(each, depth)
+            _check(each, name, depth)
     elif dataclasses.is_dataclass(value):
         if depth > DEEPEST:
             raise Refused(f"methods inside methods more than {DEEPEST} deep")
         if isinstance(value, Features | Pixels):
-            raise Refused(f"{value!r} are too many players for a page; use Grid({MOST_PLAYERS}) or fewer, or Slic()")
-        if (
-            isinstance(value, Grid)
-            and max(value.cells if isinstance(value.cells, tuple) else (value.cells,)) > MOST_PLAYERS
-        ):
-            raise Refused(f"{value!r} is too fine for a page; use up to {MOST_PLAYERS} cells a side")
+            raise Refused(f"{value!r} are too many players for a page; use Grid({BOUNDS['cells'][1]}) or Slic()")
         offered = {each.name for each, _ in _offered(type(value))} if isinstance(value, Method) else None
         for each in dataclasses.fields(value):
             if offered is None or each.name in offered:
-                _check(getattr(value, each.name), depth + 1)
+                _check(getattr(value, each.name), each.name, depth + 1)
             elif getattr(value, each.name) != each.default:
                 raise Refused(f"{type(value).__name__}.{each.name} can't be set from the page")

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..compare import relative_size
 from ..score import Score, result_dtype
 from ..streams import Streams
 from .base import Estimate, Method, Needs, require, require_number, require_tolerance, require_whole
@@ -67,14 +68,15 @@ class RISE(Method):
             done = stop
             if self.tolerance is None:
                 break
-            errors = {i: _relative(*self._map(moments[i])) for i in active}
+            found = {i: self._map(moments[i]) for i in active}
+            errors = {i: relative_size(stderr, values) for i, (values, stderr) in found.items()}
             for i, error in errors.items():
                 state = "converged" if error <= self.tolerance else "NOT converged"
                 notes[i] = f"example {i}: {state} after {done} masks, relative standard error {error:.2g}"
             active = [i for i, error in errors.items() if not error <= self.tolerance]
         shape = (len(x), 1, *space) if x.ndim > 2 else x.shape
-        found = [self._map(each) for each in moments]
-        values, stderr = (torch.stack(each).reshape(shape).to(result_dtype(x)) for each in zip(*found, strict=True))
+        maps = [self._map(each) for each in moments]
+        values, stderr = (torch.stack(each).reshape(shape).to(result_dtype(x)) for each in zip(*maps, strict=True))
         return Estimate(values, stderr, notes=tuple(filter(None, notes)))
 
     def _stage(
@@ -116,8 +118,3 @@ class RISE(Method):
         still = int((moments.variance() <= 1e-12).sum())
         require(still == 0, self, "masks", f"more: at {still} positions all of them agreed, so nothing is known there")
         return moments.slope()
-
-
-def _relative(values: Tensor, stderr: Tensor) -> float:
-    found = stderr.norm() / values.norm()
-    return float("inf") if bool(found.isnan()) else float(found)

@@ -3,11 +3,13 @@
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 
 class ModelError(ValueError):
@@ -46,7 +48,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
-    """Load every weight of `network` from `state`, strictly.
+    """Load every weight of `network` from `state`, strictly; of tied weights one is enough.
 
     Raises ModelError that names the first missing, unexpected and misshapen ones; the network may then be
     half loaded.
@@ -56,10 +58,23 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> 
         missing, unexpected = network.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise ModelError(f"{origin} does not fit {type(network).__name__}: {_shorten(str(error))}") from error
+    places = {name: _place(weight) for name, weight in network.state_dict().items() if _is_weight(weight)}
+    loaded = {places[name] for name in state if name in places}
+    missing = [name for name in missing if places.get(name) not in loaded]
     if missing or unexpected:
         raise ModelError(
             f"{origin} does not fit {type(network).__name__}: missing {_some(missing)}; unexpected {_some(unexpected)}"
         )
+
+
+def _is_weight(value: object) -> bool:
+    """No extra state of a module, which may be anything, and no weight whose shape isn't known yet."""
+    return isinstance(value, Tensor) and not is_lazy(value)
+
+
+def _place(weight: Tensor) -> tuple[Any, ...]:
+    """Equal for tied weights alone: where in memory a weight lies, and how."""
+    return weight.data_ptr(), weight.dtype, weight.shape, weight.stride()
 
 
 def _some(keys: list[str], most: int = 4) -> str:

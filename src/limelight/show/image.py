@@ -54,9 +54,14 @@ class Tile:
         return (*remarks(self.heatmap, self.scale), *self.lines)
 
 
+def is_picture(inputs: Tensor) -> bool:
+    """Whether inputs are what `picture_of` takes: `(1 or 3, H, W)`, and not empty."""
+    return inputs.ndim == 3 and inputs.shape[0] in (1, 3) and inputs.numel() > 0
+
+
 def picture_of(inputs: Tensor) -> Image.Image:
     """Inputs `(1 or 3, H, W)` as an RGB picture: values within [0, 1] as they are, any others scaled to fill [0, 1]."""
-    if inputs.ndim != 3 or inputs.shape[0] not in (1, 3) or inputs.numel() == 0:
+    if not is_picture(inputs):
         raise ValueError(f"inputs: have shape {tuple(inputs.shape)}; a picture is (1 or 3, H, W)")
     values = inputs.detach().cpu().double()
     finite = values[values.isfinite()]
