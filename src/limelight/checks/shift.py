@@ -22,7 +22,7 @@ class InputShift(Check):
 
     Both models give the same outputs (asserted), so the same map is due: $\max|A_1 - A_2| / \max|A_1|$. Methods that
     multiply with the input, or compare with a fixed reference, fail it; a reference that moves along
-    (`limelight.Minimum()`) mends that. The first layer of a copy is wrapped, nothing of the model is edited. In float32
+    (`limelight.Minimum()`) mends that. A copy gets another bias, nothing of the model is edited. In float32
     rounding alone moves a gradient by up to a percent, where units sit at their kinks; failures are tens of percent.
     [kindermans2019]
     """
