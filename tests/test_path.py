@@ -250,6 +250,11 @@ def test_dilation_is_a_disk() -> None:
     mask[0, 3, 3] = True
     assert int(_dilated(mask, 2).sum()) == 13  # 1 + 3 + 5 + 3 + 1
     assert torch.equal(_dilated(mask, 0), mask)
+    corner = torch.zeros(1, 5, 8, dtype=torch.bool)
+    corner[0, 0, 0] = True
+    y, x = torch.meshgrid(torch.arange(5), torch.arange(8), indexing="ij")
+    for radius in (3, 5, 7, 8, 9, 40):  # up to disks larger than the picture
+        assert torch.equal(_dilated(corner, radius)[0], y**2 + x**2 <= radius**2), radius
 
 
 # Expected gradients -----------------------------------------------------------------------------------

@@ -107,11 +107,12 @@ def _masks_of(players: Players, picture: Tensor, example: Tensor) -> Tensor:
 def _dilated(masks: Tensor, radius: int) -> Tensor:
     """Each mask grown by a disk, row of the disk by row."""
     height, width = masks.shape[1:]
-    until = F.pad(masks, (radius + 1, radius)).cumsum(2, dtype=torch.int32)  # pixels of the mask up to each place
+    side, reach = min(radius, width), min(radius, height - 1)  # a disk may be larger than the picture
+    until = F.pad(masks, (side + 1, side)).cumsum(2, dtype=torch.int32)  # pixels of the mask up to each place
     grown = masks.clone()
-    for dy in range(-radius, radius + 1):
-        half = math.isqrt(radius**2 - dy**2)
-        last, before = radius + 1 + half, radius - half
+    for dy in range(-reach, reach + 1):
+        half = min(math.isqrt(radius**2 - dy**2), side)
+        last, before = side + 1 + half, side - half
         wide = until[..., last : last + width] > until[..., before : before + width]
         grown[:, max(dy, 0) : height + min(dy, 0)] |= wide[:, max(-dy, 0) : height - max(dy, 0)]
     return grown
