@@ -568,3 +568,12 @@ def test_anything_that_fsspec_opens(scheme: str, images: Path, tmp_path: Path, d
         assert run.counts == done.counts
         assert run.table(["label"])["label"].to_pylist()[0] == ("" if source == "tars" else "a")
     assert run[0].entry.path == "train.tar/00000.png"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"{}", b"[]", b"\xff\xfe", b'{"method_names": 1}'])
+def test_a_damaged_plan_is_named(images: Path, tmp_path: Path, content: bytes) -> None:
+    run = start(images, tmp_path / "out", limit=1)
+    (run.out / "plan.json").write_bytes(content)
+    for read in (lambda: ll.open_run(run.out), lambda: start(images, run.out, limit=1)):
+        with pytest.raises(ValueError, match=r"output: the plan\.json in .* is damaged"):
+            read()

@@ -109,13 +109,18 @@ class Ledger:
 
     @staticmethod
     def open(out: Path) -> Ledger:
-        """The ledger of a run that was begun. Raises FileNotFoundError where there is none."""
+        """The ledger of a run that was begun. Raises FileNotFoundError where there is none, ValueError for a plan that
+        cannot be read, which nothing else in the folder could replace."""
         try:
-            found = json.loads((out / PLAN).read_text(encoding="utf-8"))
+            found = json.loads((out / PLAN).read_bytes())
+            found |= {name: tuple(found[name]) for name in ("method_names", "check_names", "labels")}
+            return Ledger(out, Plan(**found))
         except FileNotFoundError as error:
             raise FileNotFoundError(f"output: {str(out)!r} holds no run ({PLAN} is missing)") from error
-        found |= {name: tuple(found[name]) for name in ("method_names", "check_names", "labels")}
-        return Ledger(out, Plan(**found))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"output: the {PLAN} in {str(out)!r} is damaged ({type(error).__name__}: {error}); use another folder"
+            ) from error
 
     def write_plan(self) -> None:
         """The last file of a start: where it is, the manifest is whole."""
