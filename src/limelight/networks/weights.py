@@ -1,7 +1,7 @@
 """Weights from files, without ever unpickling anything but tensors."""
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,18 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ModelError(f"weights={str(path)!r}: not a state dict; save model.state_dict()")
     return dict(state)
+
+
+def state_bytes(module: nn.Module) -> Iterator[bytes]:
+    """The parameters and buffers by name: what tells one state from another, to be hashed."""
+    for name, value in module.state_dict().items():
+        yield f"{name} {value.dtype} {tuple(value.shape)}".encode()
+        yield bytes_of(value)
+
+
+def bytes_of(values: Tensor) -> bytes:
+    """A tensor's values as they lie in memory, in order."""
+    return values.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:

@@ -21,6 +21,7 @@ from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
 from limelight.files import write_whole
+from limelight.networks.weights import state_bytes
 from limelight.rules.affine import Affine
 from limelight.rules.call import Call
 from limelight.rules.engine import Propagate
@@ -41,9 +42,8 @@ _REST: tuple[Entry, ...] = (
 def fingerprint(model: nn.Module) -> str:
     """A hash of the model's parameters and buffers, by name."""
     digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    for part in state_bytes(model):
+        digest.update(part)
     return digest.hexdigest()
 
 

@@ -9,10 +9,10 @@ from hashlib import blake2b
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from ..models import ImageModel
+from ..networks.weights import bytes_of, state_bytes
 from .manifest import HASH_BYTES, content_hash
 
 _PLAIN = (bool, int, float, str)
@@ -42,11 +42,6 @@ def described(value: Any) -> str:
     return f"{type(value).__qualname__}({told})"
 
 
-def bytes_of(values: Tensor) -> bytes:
-    """A tensor's values as they lie in memory, in order."""
-    return values.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
-
-
 def model_identity(model: ImageModel) -> dict[str, str]:
     """Hashes of the model's structure, preprocessing, plain attributes, parameters and buffers, and of its labels, by
     setting."""
@@ -60,9 +55,8 @@ def _module_hash(module: nn.Module) -> str:
     for name, part in module.named_modules():
         plain = {key: value for key, value in vars(part).items() if key != "training" and isinstance(value, _PLAIN)}
         digest.update(f"{name} {sorted(plain.items())!r}".encode())
-    for name, value in module.state_dict().items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(bytes_of(value))
+    for part_of_state in state_bytes(module):
+        digest.update(part_of_state)
     return digest.hexdigest()
 
 

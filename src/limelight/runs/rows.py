@@ -16,9 +16,9 @@ from torch import Tensor
 from ..attribution import Attribution
 from ..checks import Finding
 from ..models import ImageModel
+from ..networks.weights import bytes_of
 from ..targets import probabilities
 from .extras import arrow
-from .identity import bytes_of
 from .job import Store
 from .manifest import Entry, content_hash
 from .tables import Kind, table_of
