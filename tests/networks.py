@@ -49,6 +49,17 @@ def linear_net() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Flatten(), nn.Linear(4 * 8 * 8, 3)).double()
 
 
+class Named(nn.Module):
+    """`conv_net()` whose outputs are a mapping, as many libraries have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = conv_net()
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.net(x)}
+
+
 def pictures(batch: int = 3, seed: int = 0, size: int = 8) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(batch, 3, size, size, dtype=torch.float64, generator=generator)

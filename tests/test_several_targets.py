@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import limelight as ll
 
-from .networks import CASES, conv_net, pictures
+from .networks import CASES, Named, conv_net, pictures
 from .test_methods import Counting
 
 TABLE = [[0, 3], [1, 1], [2, 4]]
@@ -66,14 +66,6 @@ def test_ablation_after_a_layer_that_is_not_merely_pooled() -> None:
 
 @pytest.mark.parametrize("rows_per_pass", [1, 2, 100])
 def test_references_of_a_model_that_returns_a_mapping(rows_per_pass: int) -> None:
-    class Named(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = conv_net()
-
-        def forward(self, x: Tensor) -> dict[str, Tensor]:
-            return {"logits": self.net(x)}
-
     for method in (ll.DeepShap(), ll.DeepLift()):
         a = ll.explain(Named(), pictures(), method, target=TABLE, rows_per_pass=rows_per_pass)
         b = ll.explain(conv_net(), pictures(), ll.DeepLift(), target=TABLE)

@@ -35,11 +35,16 @@ def for_examples(thing: T, index: Sequence[int], x: Tensor) -> T:
         match part:
             case Segments() if part.per_example(x):
                 return replace(part, map=_of(part.map, index))
-            case Constant(value=Tensor() as value) if value.ndim == x.ndim and len(value) == len(x):
+            case Constant(value=Tensor() as value) if has_each(value, x):
                 return replace(part, value=_of(value, index))
         return part
 
     return rebuilt(thing, chosen)
+
+
+def has_each(values: Tensor, x: Tensor) -> bool:
+    """Whether `values` hold an entry of each example of the batch `x`, as wide as it or to be broadcast."""
+    return values.ndim == x.ndim and len(values) == len(x)
 
 
 def require_every_example(thing: Any, x: Tensor) -> None:

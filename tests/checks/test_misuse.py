@@ -20,7 +20,7 @@ from limelight.checks.case import Case
 from limelight.checks.similarity import pearson
 from limelight.methods import Estimate
 
-from ..networks import conv_net, pictures
+from ..networks import Named, conv_net, pictures
 
 
 def one(model: Any, x: Tensor, method: Any, check: Any, **options: Any) -> ll.Finding:
@@ -250,10 +250,13 @@ class TestFigures:
         x = pictures(2) * 0.3
         x[0] += 5
         values = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-        labels = (torch.arange(64).view(8, 8) // 16).expand(2, 8, 8)
+        rows = torch.arange(64).view(8, 8) // 16
+        labels = torch.stack([rows, rows.T])
         for tensor, number in (
             (ll.Deletion(fill=torch.full_like(x, 0.1), steps=4), ll.Deletion(fill=0.1, steps=4)),
-            (ll.IROF(labels, fill=0.1), ll.IROF(labels[0], fill=0.1)),
+            (ll.IROF(labels, fill=0.1), ll.IROF(labels[1], fill=0.1)),
+            (ll.IROF(ll.Segments(labels), fill=0.1), ll.IROF(labels[1], fill=0.1)),
+            (ll.Deletion(fill=ll.Black(torch.full_like(x, 0.1)), steps=4), ll.Deletion(fill=0.1, steps=4)),
         ):
             expected = one(Sometimes(), x, values, number).value
             assert expected.isnan().tolist() == [True, False]
@@ -324,14 +327,6 @@ def test_memory_that_ran_out_is_no_word_on_the_map() -> None:
 
 
 def test_outputs_in_a_mapping_are_read_as_outputs() -> None:
-    class Named(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = conv_net()
-
-        def forward(self, x: Tensor) -> dict[str, Tensor]:
-            return {"logits": self.net(x)}
-
     x = pictures(2)
     checks = [ll.Deletion(steps=4), ll.Linearity(), ll.BiasShift((0.1,)), ll.Randomisation(stages=2, keep_class=False)]
     plain, named = (ll.check(net, x, "gradient", checks) for net in (conv_net(), Named()))

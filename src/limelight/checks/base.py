@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
+from ..parts import for_examples, has_each
 from .case import Case, NotApplicable
 
 __all__ = ["Better", "Check", "Kind", "Measured", "NotApplicable", "nan_where", "relative_difference", "require"]
@@ -57,14 +58,14 @@ class Check(ABC):
         return 0.0
 
     def select(self, example: int, x: Tensor) -> Self:
-        """The check for one example of the batch `x` alone: of fields shaped like the batch, its part."""
-        part = slice(example, example + 1)
+        """The check for one example of the batch `x` alone: of what is given for each example, its part."""
+        alone = for_examples(self, [example], x)
         chosen = {
-            name: value[part]
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor) and value.ndim == x.ndim and len(value) == len(x)
+            name: value[example : example + 1]
+            for name, value in vars(alone).items()
+            if isinstance(value, Tensor) and has_each(value, x)
         }
-        return replace(self, **chosen) if chosen else self
+        return replace(alone, **chosen) if chosen else alone
 
     @classmethod
     def kebab(cls) -> str:

@@ -67,9 +67,12 @@ class TrustCard:
         gaps = {name: float((finding.value - other.value).nanmean()) for name, other in self._controls(finding).items()}
         return {name: sign * gap > 0 for name, gap in gaps.items() if not math.isnan(gap)}
 
+    def _column(self, finding: Finding) -> str:
+        return column_of(finding.check, [each.check for each in self.findings])
+
     def _controls(self, finding: Finding) -> dict[str, Finding]:
         """What the controls came to under the finding's check, on the examples that it has a figure of."""
-        column = column_of(finding.check, [each.check for each in self.findings])
+        column = self._column(finding)
         unknown = finding.value.isnan()
         return {
             name: replace(found[column], value=found[column].value.masked_fill(unknown, math.nan))
@@ -139,7 +142,7 @@ class TrustCard:
 
     def _settings(self, finding: Finding) -> str:
         """The check's settings, where others of its name stand beside it."""
-        column = column_of(finding.check, [each.check for each in self.findings])
+        column = self._column(finding)
         return "" if column == finding.name else f"{column}: "
 
     def to_text(self) -> str:
