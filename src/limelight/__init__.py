@@ -188,7 +188,7 @@ _LATE = {
         "checks",
     ),
 }
-_PACKAGES = ("checks", "lab", "runs")
+_PACKAGES = ("checks", "lab", "rules", "runs")
 
 __all__ = [
     "CAM",
@@ -347,3 +347,7 @@ def __getattr__(name: str) -> Any:
     if name not in _LATE:
         raise AttributeError(f"module 'limelight' has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_LATE[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *_PACKAGES, "__doc__", "__file__", "__name__", "__path__"]
