@@ -9,8 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from limelight.lab.ranking import rank_on_scenes
-from limelight.lab.trained import Architecture
+from limelight.studies.ground_truth.ranking import rank_on_scenes
+from limelight.studies.ground_truth.trained import Architecture
 
 HEAD = """# Who finds the object that decides?
 

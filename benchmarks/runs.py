@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import limelight as ll
-from limelight.images import Preprocessing
+from limelight.models.pictures import Preprocessing
 
 from .memory import peak_resident
 

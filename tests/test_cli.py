@@ -19,10 +19,10 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from limelight import METHODS, Attribution, __version__
-from limelight.apps.cli import app
-from limelight.apps.explaining import DEFAULT_METHODS
-from limelight.apps.options import read_target, split_methods
-from limelight.apps.terminal import visible
+from limelight.cli.main import app
+from limelight.cli.options import read_target, split_methods
+from limelight.cli.terminal import visible
+from limelight.show.explained import DEFAULT_METHODS
 
 # A model of one's own, in the folder where the user stands. It prints, as models do.
 MODEL = """
@@ -321,7 +321,7 @@ def test_a_failure_while_writing_leaves_what_was_there(here: Path, monkeypatch: 
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("limelight.apps.writing.write_report", full)
+    monkeypatch.setattr("limelight.cli.writing.write_report", full)
     result = _run("explain", "cat.png", *FAST, "--target", "4")
     assert result.exit_code == 1 and "No space left" in result.stderr
     after = {each: (here / "limelight-out" / each).read_bytes() for each in _files(here / "limelight-out")}
@@ -346,7 +346,7 @@ def test_interrupt_exits_with_130_and_leaves_nothing(here: Path) -> None:
 def test_as_a_program_with_a_model_beside_the_user_and_output_in_ascii(here: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "ascii"}
     _picture().save(here / "été.png")
-    command = [sys.executable, "-c", "from limelight.apps.cli import main; main()", "explain", "été.png", *FAST]
+    command = [sys.executable, "-c", "from limelight.cli.main import main; main()", "explain", "été.png", *FAST]
     done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "integrated-gradients" in done.stdout and "together" in done.stdout

@@ -270,7 +270,7 @@ def test_the_halving_spends_its_budget_where_the_score_changes() -> None:
 
 def test_pairs_of_coalitions_are_distinct() -> None:
     from limelight.methods.kernel_shap import _distinct
-    from limelight.streams import Streams
+    from limelight.question.random_streams import Streams
 
     generator = Streams.of(torch.zeros(1, 1), 0).generators("x")[0]
     found = _distinct(generator, 1000, 12)

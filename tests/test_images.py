@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from limelight.images import Geometry, ImageError, Picture, Preprocessing, open_image, prepare
+from limelight.models.pictures import Geometry, ImageError, Picture, Preprocessing, open_image, prepare
 
 
 def encode(image: Image.Image, format: str = "PNG", **options: object) -> bytes:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import limelight as ll
-from limelight.incremental import OPERATORS, Patched, Picture, hidden
+from limelight.engine.incremental import OPERATORS, Patched, Picture, hidden
 
 D = torch.float64
 BOXES = [(slice(None), slice(y, y + 3), slice(x, x + 4)) for y, x in ((0, 0), (2, 5), (8, 9), (5, 1))]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import limelight as ll
-from limelight.grids import Grid, grid_of
+from limelight.engine.layer_maps import Grid, grid_of
 
 from .networks import pictures
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import limelight as ll
-from limelight.streams import Streams
+from limelight.question.random_streams import Streams
 
 from .memory import peaks
 from .networks import CASES, conv_net, patterns_for, pictures

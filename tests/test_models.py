@@ -15,16 +15,9 @@ import torch
 from safetensors.torch import save_file, save_model
 from torch import nn
 
-from limelight.images import Preprocessing, open_image
-from limelight.models import (
-    ImageModel,
-    ModelError,
-    available_models,
-    demo_image,
-    imagenet_labels,
-    load_model,
-)
-from limelight.networks.weights import load_state, read_state
+from limelight.models.catalogue import ImageModel, ModelError, available_models, demo_image, imagenet_labels, load_model
+from limelight.models.pictures import Preprocessing, open_image
+from limelight.models.weights import load_state, read_state
 
 SHARED = Path(os.environ.get("LIMELIGHT_SHARED", Path(__file__).parents[2] / "shared"))
 SAMPLE = SHARED / "data" / "imagenet-sample"
@@ -220,7 +213,7 @@ def test_torchvision_weights_from_a_file_and_from_the_cache(caches: Path) -> Non
 
 
 def test_old_densenet_keys() -> None:
-    from limelight.networks.libraries import Torchvision
+    from limelight.models.libraries import Torchvision
 
     old = "features.denseblock1.denselayer1.norm.1.running_mean"
     assert Torchvision().rename(old) == "features.denseblock1.denselayer1.norm1.running_mean"

@@ -110,7 +110,7 @@ def test_shapley_values_of_a_linear_model_from_any_baseline(baseline: object) ->
     a = ll.explain(f, x, ll.ExactShapley(ll.Grid(2)), baseline=baseline)  # type: ignore[call-overload]
     # Linear: a cell brings sum w (x - mean b) over it, whoever else is there.
     streams = ll.streams.Streams.of(x, 0)  # type: ignore[attr-defined]
-    from limelight.baselines import as_baseline
+    from limelight.question.baselines import as_baseline
 
     mean = as_baseline(baseline).references(x, streams.fork("baseline")).mean(0)
     cells = ((x - mean) * weight).sum(1).reshape(2, 2, 4, 2, 4).sum((2, 4)).flatten(1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import limelight as ll
 from limelight.methods.mixed import MixedMoments
-from limelight.streams import Streams
+from limelight.question.random_streams import Streams
 
 from .memory import peaks
 from .networks import conv_net, pictures

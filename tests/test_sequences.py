@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 import limelight as ll
-from limelight.compare import rank_correlation, rank_correlations, ranks
-from limelight.streams import Streams
+from limelight.base.similarity import rank_correlation, rank_correlations, ranks
+from limelight.question.random_streams import Streams
 
 D = torch.float64
 

@@ -24,58 +24,38 @@ DECISIONS = PACKAGE.parents[1] / "docs" / "decisions"
 ORDER = (
     "__main__",
     "",
-    "apps",
-    "studies",
     "lab",
+    "cli",
+    "server",
+    "studies",
     "runs",
-    "checks",
-    "sweep",
-    "study",
-    "explain",
-    "question",
-    "methods",
-    "patterns",
-    "clean",
-    "attribution",
-    "storage",
     "show",
-    "score",
-    "passes",
-    "inside",
-    "points",
-    "tail",
-    "trace",
-    "layers",
-    "grids",
-    "twin",
-    "incremental",
+    "evaluation",
+    "checks",
+    "model_edits",
+    "explain",
+    "answer",
+    "methods",
+    "engine",
     "rules",
-    "other_targets",
-    "targets",
-    "sequences",
-    "parts",
-    "players",
-    "baselines",
-    "streams",
+    "question",
     "models",
-    "networks",
-    "images",
-    "differentiable",
-    "blackbox",
-    "compare",
-    "files",
-    "_version",
+    "base",
 )
 
 # Imports that point up or close a circle, made when a function runs or for types alone: (module, what it imports).
 FORWARDS = {
     ("rules.propagation", "rules.engine"),
     ("checks.parse", "checks"),
-    ("storage", ""),
-    ("checks.case", "checks"),
-    ("checks.card", "checks"),
-    ("checks.quick", "checks"),
-    ("checks.running", "checks"),
+    ("base.records", ""),
+    # Save and show of what lies below the drawing.
+    ("base.attribution", "show.html"),
+    ("base.attribution", "show.image"),
+    ("evaluation.card", "show.card_image"),
+    ("evaluation.card", "show.image"),
+    ("evaluation.compare_baselines", "show"),
+    # The type of a field.
+    ("base.attribution", "question.targets"),
 }
 
 
@@ -200,7 +180,7 @@ def test_arrows_point_down() -> None:
 )
 def test_a_forbidden_import_is_found(place: str, line: str, tmp_path: Path) -> None:
     """In a copy of the package with one more import, which is never run."""
-    names = {"low": "streams", "high": "explain", "room": "rules", "low_inside": "call", "high_inside": "engine"}
+    names = {"low": "answer", "high": "explain", "room": "rules", "low_inside": "call", "high_inside": "engine"}
     copy = tmp_path / "limelight"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("*.pyc", "data", "viewer"))
     assert not wrong_arrows(copy)
@@ -208,7 +188,7 @@ def test_a_forbidden_import_is_found(place: str, line: str, tmp_path: Path) -> N
     before = source.read_text() if source.exists() else ""
     source.write_text(f"{before}\n{line.format(**names)}\nfrom math import pi\n")
     if place == "new_module.py":
-        (copy / "streams.py").write_text("from .new_module import anything\n")
+        (copy / "answer.py").write_text("from .new_module import anything\n")
     assert len(wrong_arrows(copy)) == 1
 
 

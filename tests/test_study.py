@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import limelight as ll
-from limelight.compare import rank_correlation
+from limelight.base.similarity import rank_correlation
 
 from .networks import conv_net, linear_net, pictures
 

@@ -12,8 +12,8 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 import limelight as ll
-from limelight.apps.cli import app
-from limelight.compare import rank_correlation
+from limelight.base.similarity import rank_correlation
+from limelight.cli.main import app
 
 from .networks import conv_net, pictures
 from .test_methods import Counting

@@ -10,11 +10,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ._version import __version__
-from .attribution import Attribution, Panel
-from .baselines import Baseline, Black, Blur, Constant, Mean, Minimum, Noise, Samples, White
-from .blackbox import BlackBox
-from .differentiable import Differentiable
+from .base.attribution import Attribution, Panel
+from .base.version import __version__
+from .engine.score import Score
+from .evaluation.compare_baselines import BaselineStudy, compare_baselines
+from .evaluation.sweep import Sweep, sweep
 from .explain import explain
 from .methods import (
     CAM,
@@ -72,15 +72,15 @@ from .methods import (
     XGradCAM,
 )
 from .methods.parse import parse_method
-from .other_targets import Box, Neuron, Region, Similarity
-from .patterns import estimate_patterns
-from .players import Features, Felzenszwalb, Grid, Pixels, Players, SegmentMean, Segments, Slic
+from .methods.pattern_estimation import estimate_patterns
+from .models.black_box import BlackBox
+from .models.differentiable import Differentiable
+from .question.baselines import Baseline, Black, Blur, Constant, Mean, Minimum, Noise, Samples, White
+from .question.output_targets import Box, Neuron, Region, Similarity
+from .question.players import Features, Felzenszwalb, Grid, Pixels, Players, SegmentMean, Segments, Slic
+from .question.sequence_baselines import Frequencies, Shuffle
+from .question.targets import CentredLogit, Logit, LogProbability, Margin, Probability, Target
 from .rules import Patterns, UncoveredOperator
-from .score import Score
-from .sequences import Frequencies, Shuffle
-from .study import BaselineStudy, compare_baselines
-from .sweep import Sweep, sweep
-from .targets import CentredLogit, Logit, LogProbability, Margin, Probability, Target
 
 if TYPE_CHECKING:
     from .checks import (
@@ -92,15 +92,11 @@ if TYPE_CHECKING:
         BiasShift,
         Check,
         Completeness,
-        ConstantMap,
         Deletion,
         Determinism,
         Dummy,
         Entropy,
-        Evaluation,
         FaithfulnessCorrelation,
-        Finding,
-        Findings,
         Fragility,
         Gini,
         GridPointing,
@@ -115,78 +111,32 @@ if TYPE_CHECKING:
         PixelFlipping,
         PointingGame,
         Randomisation,
-        RandomMap,
         RelevanceMass,
         RelevanceRank,
         Sensitivity,
         SensitivityN,
-        SobelEdges,
-        TrustCard,
-        check,
-        evaluate,
-        trust_card,
     )
-    from .images import ImageError, Picture, open_image
-    from .models import ImageModel, demo_image, load_model
+    from .evaluation.card import TrustCard, trust_card
+    from .evaluation.check import check
+    from .evaluation.controls import ConstantMap, RandomMap, SobelEdges
+    from .evaluation.evaluate import Evaluation, evaluate
+    from .evaluation.findings import Finding, Findings
+    from .models.catalogue import ImageModel, demo_image, load_model
+    from .models.pictures import ImageError, Picture, open_image
     from .runs import Run, open_run, run
 
 # Pictures and models load when first asked for: a program that brings its own tensors needs neither.
 _LATE = {
-    "ImageModel": "models",
-    "load_model": "models",
-    "demo_image": "models",
-    "ImageError": "images",
-    "Picture": "images",
-    "open_image": "images",
+    "ImageModel": "models.catalogue",
+    "load_model": "models.catalogue",
+    "demo_image": "models.catalogue",
+    "ImageError": "models.pictures",
+    "Picture": "models.pictures",
+    "open_image": "models.pictures",
     "Run": "runs",
     "open_run": "runs",
     "run": "runs",
-    **dict.fromkeys(
-        (
-            "CHECKS",
-            "AvgSensitivity",
-            "BiasShift",
-            "Check",
-            "Completeness",
-            "ConstantMap",
-            "Deletion",
-            "Determinism",
-            "Dummy",
-            "Entropy",
-            "Evaluation",
-            "FaithfulnessCorrelation",
-            "Finding",
-            "Findings",
-            "Fragility",
-            "Gini",
-            "GridPointing",
-            "IROF",
-            "ImplementationInvariance",
-            "Infidelity",
-            "InputShift",
-            "Insertion",
-            "IoU",
-            "Linearity",
-            "MaskROC",
-            "MaxSensitivity",
-            "PixelFlipping",
-            "PointingGame",
-            "ROAD",
-            "RandomMap",
-            "Randomisation",
-            "RelevanceMass",
-            "RelevanceRank",
-            "SRG",
-            "Sensitivity",
-            "SensitivityN",
-            "SobelEdges",
-            "TrustCard",
-            "check",
-            "evaluate",
-            "trust_card",
-        ),
-        "checks",
-    ),
+    "CHECKS": "checks",
 }
 _PACKAGES = ("checks", "lab", "rules", "runs")
 
@@ -344,8 +294,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _PACKAGES:
         return importlib.import_module(f".{name}", __name__)
-    if name not in _LATE:
+    if name not in __all__:
         raise AttributeError(f"module 'limelight' has no attribute {name!r}")
+    if name not in _LATE:
+        return getattr(importlib.import_module(".checks", __name__), name)
     return getattr(importlib.import_module(f".{_LATE[name]}", __name__), name)
 
 

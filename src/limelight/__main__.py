@@ -1,6 +1,6 @@
 """`python -m limelight` is the command `limelight`."""
 
-from limelight.apps.cli import main
+from .cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -11,17 +11,17 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from .attribution import Attribution, Panel
-from .baselines import Baseline, as_baseline
-from .layers import LayerLike, layer_name, layer_names
+from .answer import Question
+from .base.attribution import Attribution, Panel
+from .engine.layers import LayerLike, layer_name, layer_names
+from .engine.runner import Model, Progress, Runner
 from .methods import METHODS, Method
 from .methods.parse import parse_method
-from .other_targets import Neuron
-from .parts import for_examples, require_every_example
-from .passes import Model, Progress, Runner
-from .question import Question
-from .streams import Streams
-from .targets import ClassTarget, Logit, Target, as_target
+from .question.baselines import Baseline, as_baseline
+from .question.output_targets import Neuron
+from .question.per_example import for_examples, require_every_example
+from .question.random_streams import Streams
+from .question.targets import ClassTarget, Logit, Target, as_target
 
 MethodLike = Method | type[Method] | str
 _OTHER_DRAWS = "the random numbers are those of other examples (draws_of=)"

@@ -11,9 +11,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import limelight as ll
-from limelight.apps.cli import app
-from limelight.checks import quick_checks
-from limelight.checks.quick import price
+from limelight.cli.main import app
+from limelight.evaluation.budget import price, quick_checks
 
 from ..networks import conv_net, pictures
 from ..test_cli import MODEL

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import limelight as ll
-from limelight.checks.first_layer import compensated
-from limelight.checks.rewrites import rewritten
-from limelight.lab.handset import HANDSET, Formula, HandSet
+from limelight.model_edits.input_shift import compensated
+from limelight.model_edits.rewrite import rewritten
+from limelight.studies.ground_truth.handset import HANDSET, Formula, HandSet
 
 from ..networks import ReluOfDifference, conv_net, pictures
 from ..test_methods import snapshot
@@ -205,7 +205,7 @@ def test_randomisation_never_touches_the_model(order: str, init: str) -> None:
 
 
 def test_every_parameter_is_drawn_anew() -> None:
-    from limelight.checks.randomised import redraw, redrawable
+    from limelight.model_edits.randomise import redraw, redrawable
 
     torch.manual_seed(0)
 

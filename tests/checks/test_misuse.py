@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import limelight as ll
-from limelight.checks import CONTROLS, RandomMap, quick_checks
 from limelight.checks.base import Measured
 from limelight.checks.case import Case
 from limelight.checks.similarity import pearson
+from limelight.evaluation.budget import quick_checks
+from limelight.evaluation.controls import CONTROLS, RandomMap
 from limelight.methods import Estimate
 
 from ..networks import Named, conv_net, pictures

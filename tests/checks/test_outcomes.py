@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import limelight as ll
-from limelight.lab.ranking import rank_on_scenes
-from limelight.lab.synthetic import Scenes, scenes, trained
+from limelight.studies.ground_truth.ranking import rank_on_scenes
+from limelight.studies.ground_truth.synthetic import Scenes, scenes, trained
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import limelight as ll
-from limelight.checks import CONTROLS, NotApplicable, parse_check
+from limelight.checks import NotApplicable, parse_check
 from limelight.checks.case import Case
 from limelight.checks.parse import as_checks
+from limelight.evaluation.controls import CONTROLS
 
 from ..networks import CASES, conv_net, pictures, smooth_net
 from ..test_methods import snapshot

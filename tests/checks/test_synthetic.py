@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import limelight as ll
-from limelight.lab.synthetic import (
+from limelight.studies.ground_truth.synthetic import (
     CLASSES,
     HANDSET,
     PATTERNS,

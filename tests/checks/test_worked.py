@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 import limelight as ll
 from limelight.checks import MeanColour, NoisyLinear, masks_of_boxes
-from limelight.checks.evaluating import interval
 from limelight.checks.harmonic import harmonic
 from limelight.checks.maps import grid_labels, order_of, places_of
 from limelight.checks.similarity import hog, pearson, ssim, top_overlap
-from limelight.checks.softened import Softened
-from limelight.streams import Streams
+from limelight.evaluation.evaluate import interval
+from limelight.model_edits.smooth_relu import Softened
+from limelight.question.random_streams import Streams
 
 from ..networks import ReluOfDifference
 

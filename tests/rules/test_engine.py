@@ -8,15 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from limelight.rules import (
-    ATTN_LRP,
-    DEEPLIFT,
-    GUIDED_BACKPROP,
-    Propagation,
-    UncoveredOperator,
-    composite,
-    multipliers,
-)
+from limelight.rules import ATTN_LRP, DEEPLIFT, GUIDED_BACKPROP, Propagation, UncoveredOperator, composite, multipliers
 from limelight.rules.names import ACTIVATIONS, AVERAGES, CONVOLUTIONS, DROPOUTS, NORMALISATIONS, canonical
 from tests.rules.helpers import constant, frozen, randomise_batch_norm
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import limelight as ll
-from limelight.images import Preprocessing
+from limelight.models.pictures import Preprocessing
 from limelight.runs import durable
 
 SIDE = 16

@@ -15,13 +15,13 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import limelight as ll
-from limelight.apps.cli import app
-from limelight.images import Preprocessing
-from limelight.lab.scenes import CLASSES, scenes
-from limelight.lab.trained import SceneCNN
+from limelight.cli.main import app
+from limelight.models.pictures import Preprocessing
 from limelight.runs import Summary, write_report
 from limelight.runs.clusters import clusters_of, features_of
 from limelight.runs.summary import GroupMaps
+from limelight.studies.ground_truth.scenes import CLASSES, scenes
+from limelight.studies.ground_truth.trained import SceneCNN
 
 from .helpers import pictures, start
 

@@ -21,7 +21,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import limelight as ll
-from limelight.apps.cli import app
+from limelight.cli.main import app
 from limelight.runs import read_status
 from limelight.runs.job import Job
 from limelight.runs.ledger import Counts, Done, Ledger
@@ -525,7 +525,7 @@ def test_a_run_that_is_not_complete_is_no_success(
 ) -> None:
     run = start(images, tmp_path / "out", limit=4)
     (run.out / "done" / "000001.json").unlink()
-    monkeypatch.setattr("limelight.apps.running.run", lambda *anything, **options: run)
+    monkeypatch.setattr("limelight.cli.run.run", lambda *anything, **options: run)
     assert CliRunner().invoke(app, ["run", "--images", "a", "-o", "b", "-m", "gradient"]).exit_code == 1
 
 

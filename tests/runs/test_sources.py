@@ -14,7 +14,7 @@ import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner
 
-from limelight.apps.cli import app
+from limelight.cli.main import app
 from limelight.runs.manifest import Entry, Manifest, write_manifest
 from limelight.runs.sources import find_examples
 

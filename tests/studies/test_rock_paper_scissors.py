@@ -15,12 +15,12 @@ from torch import nn
 from typer.testing import CliRunner
 
 import limelight as ll
-from limelight.apps.cli import app
-from limelight.images import open_image
-from limelight.lab.each import one_of_each
-from limelight.networks.rock_paper_scissors import CLASSES, PublishedHands, SmallHands
-from limelight.patterns import estimate_patterns
+from limelight.cli.main import app
+from limelight.methods.pattern_estimation import estimate_patterns
+from limelight.models.pictures import open_image
+from limelight.models.rock_paper_scissors import CLASSES, PublishedHands, SmallHands
 from limelight.rules import Patterns
+from limelight.studies.ground_truth.each import one_of_each
 from limelight.studies.rock_paper_scissors.data import DataError, Part, part_of, read_parts
 from limelight.studies.rock_paper_scissors.normalising import folded, normalised
 from limelight.studies.rock_paper_scissors.observations import STUDIED, observe

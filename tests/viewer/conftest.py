@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from limelight.images import Preprocessing
-from limelight.models import ImageModel
+from limelight.models.catalogue import ImageModel
+from limelight.models.pictures import Preprocessing
 
 HOSTILE = "<img src=x onerror=alert(1)> </script><script>alert(2)</script> \" ' & https://elsewhere.example/a.png"
 SIDE = 32
@@ -119,7 +119,7 @@ class Server:
 def serve() -> Iterator[Callable[..., Server]]:
     """Starts servers of the small model, with limits given by name."""
     uvicorn = pytest.importorskip("uvicorn", reason="the page's extra 'app' is not installed")
-    from limelight.apps.serving import Limits, create_app
+    from limelight.server.app import Limits, create_app
 
     running: list[tuple[Any, threading.Thread]] = []
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from limelight.apps.cli import app
+from limelight.cli.main import app
 
 from .conftest import HOSTILE, Watched, as_url, png
 
@@ -121,8 +121,8 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path) -> Non
     script = f"""
 import gc, tracemalloc, sys
 from pathlib import Path
-from limelight.apps import cli
-from limelight.apps.indexing import Index
+from limelight.cli import main as cli
+from limelight.cli.index import Index
 held, add = [], Index.add
 def watched(self, *args):
     add(self, *args)

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load
 
 import limelight as ll
-from limelight.models import ImageModel
+from limelight.models.catalogue import ImageModel
 
 from .conftest import CLASSES, UNNAMED, WORK, Server, Small, Watched, png, small_model, until
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from limelight.models import ImageModel
+from limelight.models.catalogue import ImageModel
 
 from .conftest import WORK, Server, Watched, png, small_model, until
 from .test_page import bring, choose, done

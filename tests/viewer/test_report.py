@@ -19,6 +19,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 import limelight as ll
+from limelight.evaluation.sections import Entry, Section
 from limelight.show import (
     Row,
     Tile,
@@ -31,7 +32,6 @@ from limelight.show import (
     write_report,
 )
 from limelight.show.assets import MODULES, asset, viewer_script
-from limelight.show.card import Entry, Section
 from limelight.show.image import TILE_OPACITY
 from limelight.show.payload import PERCENTILES, half, map_payload
 

@@ -25,7 +25,7 @@ import limelight as ll
 from .conftest import CLASSES, HOSTILE, SIDE, WORK, Server, png, small_model
 
 pytest.importorskip("fastapi", reason="the page's extra 'app' is not installed")
-from limelight.apps.serving_forms import Refused, method_forms, read_method
+from limelight.server.forms import Refused, method_forms, read_method
 
 JSON = {"content-type": "application/json"}
 PNG = {"content-type": "image/png"}
@@ -87,7 +87,7 @@ class TestAnswers:
 
             width: int = 3
 
-        monkeypatch.setattr("limelight.apps.serving_forms.METHODS", (BrandNew,))
+        monkeypatch.setattr("limelight.server.forms.METHODS", (BrandNew,))
         method_forms.cache_clear()
         (form,) = method_forms()
         method_forms.cache_clear()
@@ -157,7 +157,7 @@ class TestAnswers:
 
     def test_the_model_is_loaded_once(self, serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
         loads = []
-        monkeypatch.setattr("limelight.models.load_model", lambda *args, **options: loads.append(args))
+        monkeypatch.setattr("limelight.models.catalogue.load_model", lambda *args, **options: loads.append(args))
         server = serve()
         for seed in range(3):
             server.explain(pictures=[server.upload(png(seed))], methods=GRADIENT)
@@ -557,7 +557,7 @@ class TestWork:
             raise KeyError("a fault")
 
         with monkeypatch.context() as patched:
-            patched.setattr("limelight.apps.serving_work.explain", broken)
+            patched.setattr("limelight.server.work.explain", broken)
             assert server.explain(pictures=[picture], methods=GRADIENT)[-1] == (
                 "stopped",
                 {"message": "limelight failed; its server's standard error says how"},
@@ -581,7 +581,7 @@ def test_the_command_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
     from typer.testing import CliRunner
 
-    from limelight.apps.cli import app
+    from limelight.cli.main import app
 
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     result = CliRunner().invoke(app, ["serve"])

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..targets import CentredLogit, Logit, LogProbability, Probability
+from ..question.targets import CentredLogit, Logit, LogProbability, Probability
 from .base import Better, Check, Kind, Measured, nan_where, require
 from .case import Case
 from .maps import over_units, space_of, units_of

@@ -11,8 +11,9 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from ..parts import for_examples, has_each
-from .case import Case, NotApplicable
+from ..base.errors import NotApplicable
+from ..question.per_example import for_examples, has_each
+from .case import Case
 
 __all__ = ["Better", "Check", "Kind", "Measured", "NotApplicable", "nan_where", "relative_difference", "require"]
 

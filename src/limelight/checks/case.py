@@ -10,23 +10,20 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..attribution import Attribution
-from ..baselines import Baseline
+from ..base.attribution import Attribution
+from ..base.errors import NotApplicable
+from ..engine.runner import MOST_ROWS, Model, Runner
+from ..engine.score import Score
 from ..explain import explain
 from ..methods import Method
 from ..methods.backward import PatternMethod
-from ..parts import for_examples, rebuilt
-from ..passes import MOST_ROWS, Model, Runner
+from ..question.baselines import Baseline
+from ..question.per_example import for_examples, rebuilt
+from ..question.random_streams import Streams
+from ..question.targets import Logit, Probability, Target, are_probabilities, as_target
 from ..rules.patterns import fingerprint
-from ..score import Score
-from ..streams import Streams
-from ..targets import Logit, Probability, Target, are_probabilities, as_target
 
 On = Literal["probability", "score"]
-
-
-class NotApplicable(ValueError):
-    """The check has nothing to say about this case; the message says why, and the value is NaN."""
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..targets import ClassTarget, Logit, Target
+from ..question.targets import ClassTarget, Logit, Target
 from .base import Better, Check, Kind, Measured, NotApplicable, nan_where, relative_difference, require
 from .case import Case
 

@@ -10,14 +10,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ..compare import rank_correlation
+from ..base.similarity import rank_correlation
+from ..engine.model_copy import twin_of
 from ..methods import InputXGradient, IntegratedGradients, Method
-from ..twin import twin_of
+from ..model_edits.smooth_relu import Softened
 from .base import Better, Check, Kind, Measured, NotApplicable, nan_where, require
 from .case import Case
 from .maps import space_of
 from .similarity import top_overlap
-from .softened import Softened
 from .stability import other_class
 
 NODES = 8  # of the path whose map is attacked

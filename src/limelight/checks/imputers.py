@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..baselines import Baseline, as_baseline
-from ..streams import Streams
+from ..question.baselines import Baseline, as_baseline
+from ..question.random_streams import Streams
 from .harmonic import harmonic
 
 Hide = Callable[[Tensor, int], Tensor]

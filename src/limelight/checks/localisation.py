@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..compare import ranks
+from ..base.similarity import ranks
 from .base import Better, Check, Kind, Measured, NotApplicable, nan_where, require
 from .case import Case
 from .maps import units_of
@@ -144,7 +144,8 @@ def _top_overlap(case: Case) -> tuple[Tensor, Tensor]:
 class GridPointing(_Localisation):
     r"""On a mosaic, the share of positive relevance in the cell of the class explained; chance is 1/cells.
 
-    The mask marks that cell; `limelight.lab.synthetic.mosaic` makes mosaics with their masks. [bohle2021]
+    The mask marks that cell; `limelight.studies.ground_truth.synthetic.mosaic` makes mosaics with their masks.
+    [bohle2021]
     """
 
     meaning: ClassVar[str] = "share of the positive weight in the right cell of a mosaic"

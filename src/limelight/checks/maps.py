@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..streams import Streams
+from ..question.random_streams import Streams
 
 
 def units_of(values: Tensor) -> Tensor:

@@ -8,13 +8,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ..attribution import Attribution
-from ..compare import rank_correlation
-from ..targets import Logit, output_tensor
+from ..base.attribution import Attribution
+from ..base.similarity import rank_correlation
+from ..model_edits.randomise import Init, redraw, redrawable
+from ..question.targets import Logit, output_tensor
 from .base import Better, Check, Kind, Measured, nan_where, require
 from .case import Case
 from .maps import units_of
-from .randomised import Init, redraw, redrawable
 from .similarity import hog, pearson, ssim
 
 CONSTANT = "a map is constant: it has no order to compare"

@@ -12,9 +12,9 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from ..baselines import Baseline
-from ..players import Players
-from ..score import Score
+from ..engine.score import Score
+from ..question.baselines import Baseline
+from ..question.players import Players
 from .base import Better, Check, Kind, Measured, NotApplicable, nan_where, require
 from .case import Case, On
 from .imputers import Blurred, Fill, Imputer, MeanColour, NoisyLinear, UniformNoise

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import torch
 
-from ..compare import rank_correlation
+from ..base.similarity import rank_correlation
+from ..model_edits.input_shift import compensated
 from .base import Better, Check, Kind, Measured, nan_where, relative_difference, require
 from .case import Case
-from .first_layer import compensated
 from .maps import units_of
 from .similarity import ssim
 from .stability import other_class

@@ -10,8 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..attribution import Attribution
-from ..targets import ClassTarget
+from ..base.attribution import Attribution
+from ..question.targets import ClassTarget
 from .base import Better, Check, Kind, Measured, nan_where, require
 from .case import Case
 

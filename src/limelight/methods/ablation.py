@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..players import Players, Segments
-from ..score import Score
-from ..streams import Streams
+from ..engine.score import Score
+from ..question.players import Players, Segments
+from ..question.random_streams import Streams
 from .base import Estimate
 from .coalitions import GameMethod
 

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..grids import Grid, grid_of
-from ..score import Score
-from ..streams import Streams
+from ..engine.layer_maps import Grid, grid_of
+from ..engine.score import Score
+from ..question.random_streams import Streams
 from .base import Estimate, Method, Needs, require
 from .path import IntegratedGradients
 

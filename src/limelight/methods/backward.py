@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from ..engine.score import Score
+from ..question.random_streams import Streams
 from ..rules import (
     ATTN_LRP,
     COMPOSITES,
@@ -26,8 +28,6 @@ from ..rules import (
     pattern_net,
 )
 from ..rules.propagation import Entry
-from ..score import Score
-from ..streams import Streams
 from .base import Estimate, Method, Needs, Told, is_finite, require
 from .cam import GradCAM
 from .moments import Moments

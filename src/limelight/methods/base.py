@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..score import Score
-from ..streams import Streams
+from ..engine.score import Score
+from ..question.random_streams import Streams
 
 
 @dataclass(frozen=True)

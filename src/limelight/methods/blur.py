@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..baselines import gaussian_blur
-from ..score import Score, result_dtype, sum_dtype
-from ..streams import Streams
+from ..engine.score import Score, result_dtype, sum_dtype
+from ..question.baselines import gaussian_blur
+from ..question.random_streams import Streams
 from .base import Estimate, Method, Needs, require_number, require_whole
 
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..score import Activation, Score, result_dtype, sum_dtype
-from ..streams import Streams
+from ..engine.score import Activation, Score, result_dtype, sum_dtype
+from ..question.random_streams import Streams
 from .base import Estimate, Method, Needs
 
 MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..layers import Linear
-from ..score import Activation, Score, sum_dtype
-from ..streams import Streams
+from ..engine.layers import Linear
+from ..engine.score import Activation, Score, sum_dtype
+from ..question.random_streams import Streams
 from .base import Estimate, Needs, is_whole, require
 from .cam import ActivationMap, upsampled, weighted
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..players import Players, default_players
-from ..score import Score, result_dtype
-from ..streams import Streams
+from ..engine.score import Score, result_dtype
+from ..question.players import Players, default_players
+from ..question.random_streams import Streams
 from .base import Estimate, Method, Needs, require
 
 _MOST_CELLS = 2**26  # of one table of coalitions: 64 MiB of booleans

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..baselines import gaussian_blur
-from ..score import Score, result_dtype, sum_dtype
-from ..streams import Streams
+from ..engine.score import Score, result_dtype, sum_dtype
+from ..question.baselines import gaussian_blur
+from ..question.random_streams import Streams
 from .base import Estimate, Method, Needs, is_finite, require, require_number, require_whole
 from .perturbation import require_pictures
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..score import Score
-from ..streams import Streams
+from ..engine.score import Score
+from ..question.random_streams import Streams
 from .base import Estimate, Method, Needs
 
 

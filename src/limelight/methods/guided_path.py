@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..score import Score, result_dtype, sum_dtype
-from ..streams import Streams
+from ..engine.score import Score, result_dtype, sum_dtype
+from ..question.random_streams import Streams
 from .base import Estimate, Method, Needs, require_number, require_whole
 
 _TIE = 2.0**-16  # gradients closer than this share of the largest count as equal, so that rounding decides nothing

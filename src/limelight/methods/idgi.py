@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..score import Score, result_dtype, sum_dtype
-from ..streams import Streams
+from ..engine.score import Score, result_dtype, sum_dtype
+from ..question.random_streams import Streams
 from .base import Estimate, Method, Needs, require
 from .blur import BlurIntegratedGradients
 from .guided_path import GuidedIntegratedGradients

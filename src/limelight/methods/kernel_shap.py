@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..score import Score
-from ..streams import Streams
+from ..engine.score import Score
+from ..question.random_streams import Streams
 from .base import Estimate, require, require_tolerance, require_whole
 from .coalitions import Game, GameMethod, check_table, every_coalition, relative_error
 from .kriging import Kriged, shapley_by_kriging

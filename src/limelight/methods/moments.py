@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..score import result_dtype, sum_dtype
+from ..engine.score import result_dtype, sum_dtype
 
 
 class Moments:

@@ -10,8 +10,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..score import Score, result_dtype, sum_dtype
-from ..streams import Streams
+from ..engine.score import Score, result_dtype, sum_dtype
+from ..question.random_streams import Streams
 from .base import Estimate, Method, Needs, is_whole, require
 
 Size = int | tuple[int, ...]

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..players import PLAYERS
+from ..question.players import PLAYERS
 from . import METHODS, QUADRATURES
 from .base import Method
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..score import Score
-from ..streams import Streams
+from ..engine.score import Score
+from ..question.random_streams import Streams
 from .base import Estimate, Method, Needs, is_whole, require, require_number, require_tolerance, require_whole
 from .moments import Moments, spread_over
 from .quadrature import GaussLegendre, Quadrature

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..score import Score, result_dtype
-from ..streams import Streams
+from ..engine.score import Score, result_dtype
+from ..question.random_streams import Streams
 from .base import Estimate, Method, Needs, require_number, require_whole
 
 

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..compare import relative_size
-from ..score import Score, result_dtype
-from ..streams import Streams
+from ..base.similarity import relative_size
+from ..engine.score import Score, result_dtype
+from ..question.random_streams import Streams
 from .base import Estimate, Method, Needs, require, require_number, require_tolerance, require_whole
 from .mixed import MixedMoments
 

@@ -10,9 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..players import Players
-from ..score import Score
-from ..streams import Streams
+from ..engine.score import Score
+from ..question.players import Players
+from ..question.random_streams import Streams
 from .base import Estimate, require, require_tolerance, require_whole
 from .coalitions import Game, GameMethod, check_table, every_coalition, relative_error
 

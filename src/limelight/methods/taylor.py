@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..score import Score
-from ..streams import Streams
+from ..engine.score import Score
+from ..question.random_streams import Streams
 from .base import Estimate, Method, Needs, require, require_whole
 from .moments import column
 

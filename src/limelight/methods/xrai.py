@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..players import Felzenszwalb, Players, Segments
-from ..score import Score, result_dtype, sum_dtype
-from ..streams import Streams
+from ..engine.score import Score, result_dtype, sum_dtype
+from ..question.players import Felzenszwalb, Players, Segments
+from ..question.random_streams import Streams
 from .base import Estimate, Method, Needs, is_finite, require, require_whole
 from .path import IntegratedGradients
 

@@ -5,30 +5,19 @@
 `pattern_attribution(patterns)`, or one of your own.
 """
 
-from limelight.rules.audit import UncoveredOperator
-from limelight.rules.backward import Propagated, multipliers
-from limelight.rules.call import Call
-from limelight.rules.composites import ATTN_LRP, COMPOSITES, CP_LRP, composite, deep_taylor
-from limelight.rules.engine import Propagate
-from limelight.rules.excitation import EXCITATION, excitation
-from limelight.rules.guided import DECONVNET, GUIDED_BACKPROP
-from limelight.rules.linear import AlphaBeta, Epsilon, Flat, Gamma, LinearRule, WSquare, ZBox, Zero, ZPlus
-from limelight.rules.patterns import Patterns, estimate_patterns, pattern_attribution, pattern_net
-from limelight.rules.propagation import (
-    Native,
-    Propagation,
-    Rule,
-    convolution,
-    dense,
-    first,
-    is_kind,
-    named,
-    relu_like,
-    weight_of,
-)
-from limelight.rules.relevance import Constant, ConstantScale, Fold, Half, Numerator, Pass, Proportional, Taylor
-from limelight.rules.reveal import DEEPLIFT, RevealCancel
-from limelight.rules.tape import OtherPath
+from .audit import UncoveredOperator
+from .backward import Propagated, multipliers
+from .call import Call
+from .composites import ATTN_LRP, COMPOSITES, CP_LRP, composite, deep_taylor
+from .engine import Propagate
+from .excitation import EXCITATION, excitation
+from .guided import DECONVNET, GUIDED_BACKPROP
+from .linear import AlphaBeta, Epsilon, Flat, Gamma, LinearRule, WSquare, ZBox, Zero, ZPlus
+from .patterns import Patterns, estimate_patterns, pattern_attribution, pattern_net
+from .propagation import Native, Propagation, Rule, convolution, dense, first, is_kind, named, relu_like, weight_of
+from .relevance import Constant, ConstantScale, Fold, Half, Numerator, Pass, Proportional, Taylor
+from .reveal import DEEPLIFT, RevealCancel
+from .tape import OtherPath
 
 __all__ = [
     "ATTN_LRP",

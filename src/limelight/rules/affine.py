@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from limelight.rules.call import Call, active
-from limelight.rules.names import CONVOLUTIONS
+from .call import Call, active
+from .names import CONVOLUTIONS
 
 Map = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
 Transpose = Callable[[Tensor, Tensor], Tensor]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules._functions import BackwardHookFunction
 
-from limelight.rules.names import words
+from .names import words
 
 _HERE, _TORCH = str(Path(__file__).parent), str(Path(torch.__file__).parent)
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from limelight.rules.engine import Handed, OnUncovered, Propagate, jvp, stabilised
-from limelight.rules.propagation import Propagation
-from limelight.rules.tape import OtherPath, Tape
+from .engine import Handed, OnUncovered, Propagate, jvp, stabilised
+from .propagation import Propagation
+from .tape import OtherPath, Tape
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from limelight.rules.names import (
+from .names import (
     ACTIVATIONS,
     AVERAGES,
     BATCH_NORMS,

@@ -2,19 +2,9 @@
 
 from typing import Any
 
-from limelight.rules.linear import (
-    AlphaBeta,
-    Epsilon,
-    Flat,
-    Gamma,
-    LinearRule,
-    WSquare,
-    ZBox,
-    Zero,
-    ZPlus,
-)
-from limelight.rules.propagation import Entry, Native, Propagation, convolution, dense, first, is_kind
-from limelight.rules.relevance import Constant, ConstantScale, Fold, Half, Numerator, Pass, Proportional, Taylor
+from .linear import AlphaBeta, Epsilon, Flat, Gamma, LinearRule, WSquare, ZBox, Zero, ZPlus
+from .propagation import Entry, Native, Propagation, convolution, dense, first, is_kind
+from .relevance import Constant, ConstantScale, Fold, Half, Numerator, Pass, Proportional, Taylor
 
 # What all of them share: activations and batch norm pass, sums and averages split in proportion, maxima go to the
 # winner, softmax by its first-order (Taylor) rule, which is operand times gradient. [bach2015] [achtibat2024]

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from limelight.rules.call import Call
-from limelight.rules.differences import NormDifference, SoftmaxDifference
-from limelight.rules.engine import Propagate, ruled
-from limelight.rules.maxima import MaxDifference, MaximumDifference, WhereDifference
-from limelight.rules.propagation import NONLINEAR, Native, Propagation, is_kind
+from .call import Call
+from .differences import NormDifference, SoftmaxDifference
+from .engine import Propagate, ruled
+from .maxima import MaxDifference, MaximumDifference, WhereDifference
+from .propagation import NONLINEAR, Native, Propagation, is_kind
 
 # Piecewise linear with slopes 0 and 1 only: within a piece y - y0 is x - x0 or 0 to the last bit, and across a kink
 # nothing cancels, so their quotient is exact however close x and x0 are.

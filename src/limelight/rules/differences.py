@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from limelight.rules.call import Call
-from limelight.rules.engine import Propagate, ruled
-from limelight.rules.normalise import normalised
+from .call import Call
+from .engine import Propagate, ruled
+from .normalise import normalised
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from torch._C._autograd import _top_saved_tensors_default_hooks
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
-from limelight.rules import audit
-from limelight.rules.audit import UncoveredOperator, source_line
-from limelight.rules.call import Call, active, keep_parameters_frozen
-from limelight.rules.names import DETACHING, PLAIN, canonical
-from limelight.rules.opened import opened
-from limelight.rules.propagation import Propagation
-from limelight.rules.tape import Tape
+from . import audit
+from .audit import UncoveredOperator, source_line
+from .call import Call, active, keep_parameters_frozen
+from .names import DETACHING, PLAIN, canonical
+from .opened import opened
+from .propagation import Propagation
+from .tape import Tape
 
 OnUncovered = Literal["error", "gradient"]
 Pull = Callable[..., tuple["Tensor | None", ...]]

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from limelight.rules.affine import Affine
-from limelight.rules.backward import Propagated, multipliers
-from limelight.rules.call import Call
-from limelight.rules.composites import BASE
-from limelight.rules.engine import OnUncovered, Propagate, ruled
-from limelight.rules.linear import Folding, ZPlus
-from limelight.rules.propagation import Propagation, is_kind
+from .affine import Affine
+from .backward import Propagated, multipliers
+from .call import Call
+from .composites import BASE
+from .engine import OnUncovered, Propagate, ruled
+from .linear import Folding, ZPlus
+from .propagation import Propagation, is_kind
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from limelight.rules.call import Call
-from limelight.rules.engine import Propagate, ruled
-from limelight.rules.names import ACTIVATIONS, RELUS
-from limelight.rules.propagation import Native, Propagation, is_kind, named, relu_like
+from .call import Call
+from .engine import Propagate, ruled
+from .names import ACTIVATIONS, RELUS
+from .propagation import Native, Propagation, is_kind, named, relu_like
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from limelight.rules.affine import Affine, affine
-from limelight.rules.call import Call, active
-from limelight.rules.engine import Handed, Propagate, jvp, ruled, stabilised
+from .affine import Affine, affine
+from .call import Call, active
+from .engine import Handed, Propagate, jvp, ruled, stabilised
 
 
 @dataclass(frozen=True)

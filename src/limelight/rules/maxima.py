@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from limelight.rules.call import Call
-from limelight.rules.engine import Propagate, ruled
-from limelight.rules.names import MAX_POOLS
+from .call import Call
+from .engine import Propagate, ruled
+from .names import MAX_POOLS
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from limelight.rules.call import Call
+from .call import Call
 
 
 @dataclass(frozen=True, eq=False)

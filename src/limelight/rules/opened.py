@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from limelight.rules.call import Call
+from .call import Call
 
 
 def _unchecked(function: Any) -> Callable[..., Any]:

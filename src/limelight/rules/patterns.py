@@ -20,16 +20,16 @@ from safetensors import safe_open
 from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
-from limelight.files import write_whole
-from limelight.networks.weights import state_bytes
-from limelight.rules.affine import Affine
-from limelight.rules.call import Call
-from limelight.rules.engine import Propagate
-from limelight.rules.linear import Folding, LinearRule
-from limelight.rules.names import ACTIVATIONS, RELUS
-from limelight.rules.propagation import Entry, Native, Propagation, is_kind, named, relu_like
-from limelight.rules.relevance import Fold
-from limelight.rules.tape import Tape
+from ..base.files import write_whole
+from ..models.weights import state_bytes
+from .affine import Affine
+from .call import Call
+from .engine import Propagate
+from .linear import Folding, LinearRule
+from .names import ACTIVATIONS, RELUS
+from .propagation import Entry, Native, Propagation, is_kind, named, relu_like
+from .relevance import Fold
+from .tape import Tape
 
 Estimator = Literal["linear", "two-component"]
 _REST: tuple[Entry, ...] = (

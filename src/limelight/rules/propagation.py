@@ -7,19 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from limelight.rules.call import Call, Kind
-from limelight.rules.names import (
-    ACTIVATIONS,
-    CONVOLUTIONS,
-    MATRIX_PRODUCTS,
-    MAX_POOLS,
-    NORMALISATIONS,
-    RELUS,
-    SOFTMAXES,
-)
+from .call import Call, Kind
+from .names import ACTIVATIONS, CONVOLUTIONS, MATRIX_PRODUCTS, MAX_POOLS, NORMALISATIONS, RELUS, SOFTMAXES
 
 if TYPE_CHECKING:
-    from limelight.rules.engine import Propagate
+    from .engine import Propagate
 
 
 class Rule(Protocol):

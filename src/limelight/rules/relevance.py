@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from limelight.rules.audit import source_line
-from limelight.rules.call import Call, active
-from limelight.rules.deeplift import product_pull
-from limelight.rules.engine import Propagate, ruled, stabilised
-from limelight.rules.linear import Folding
-from limelight.rules.normalise import normalised
+from .audit import source_line
+from .call import Call, active
+from .deeplift import product_pull
+from .engine import Propagate, ruled, stabilised
+from .linear import Folding
+from .normalise import normalised
 
 
 @dataclass(frozen=True)

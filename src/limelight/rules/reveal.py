@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from limelight.rules.affine import affine
-from limelight.rules.call import Call
-from limelight.rules.deeplift import RESCALE, Rescale
-from limelight.rules.engine import Propagate, ruled
-from limelight.rules.names import AVERAGES, CONVOLUTIONS
-from limelight.rules.propagation import AFFINE, Propagation, is_kind
-from limelight.rules.relevance import batch_norm_scale
+from .affine import affine
+from .call import Call
+from .deeplift import RESCALE, Rescale
+from .engine import Propagate, ruled
+from .names import AVERAGES, CONVOLUTIONS
+from .propagation import AFFINE, Propagation, is_kind
+from .relevance import batch_norm_scale
 
 _SUMS = AVERAGES | {"add", "sub", "rsub"}
 Streams = tuple[Tensor, Tensor]

@@ -8,12 +8,12 @@ from typing import Any, cast
 
 import torch
 
-from limelight.rules.call import Call, Kind
-from limelight.rules.composites import ATTN_LRP, COMPOSITES
-from limelight.rules.deeplift import RESCALE
-from limelight.rules.engine import Propagate
-from limelight.rules.guided import GUIDED_BACKPROP
-from limelight.rules.names import (
+from .call import Call, Kind
+from .composites import ATTN_LRP, COMPOSITES
+from .deeplift import RESCALE
+from .engine import Propagate
+from .guided import GUIDED_BACKPROP
+from .names import (
     ACTIVATIONS,
     AVERAGES,
     BATCH_NORMS,
@@ -25,8 +25,8 @@ from limelight.rules.names import (
     PLAIN,
     SOFTMAXES,
 )
-from limelight.rules.opened import OPENED
-from limelight.rules.propagation import Native, Propagation, Rule
+from .opened import OPENED
+from .propagation import Native, Propagation, Rule
 
 PAGE = Path(__file__).parents[3] / "docs" / "rules.md"
 BEGIN = "<!-- written by `python -m limelight.rules.table` -->"

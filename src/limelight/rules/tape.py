@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from limelight.rules.audit import source_line
-from limelight.rules.call import Call
+from .audit import source_line
+from .call import Call
 
 
 class OtherPath(RuntimeError):

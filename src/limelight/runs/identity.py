@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from ..models import ImageModel
-from ..networks.weights import bytes_of, state_bytes
+from ..models.catalogue import ImageModel
+from ..models.weights import bytes_of, state_bytes
 from .manifest import HASH_BYTES, content_hash
 
 _PLAIN = (bool, int, float, str)

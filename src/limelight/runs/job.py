@@ -13,12 +13,12 @@ from typing import Any, Literal
 import PIL
 import torch
 
-from ..baselines import Baseline
+from ..answer import versions
 from ..checks import Check
+from ..engine.runner import MOST_ROWS
 from ..methods import Method
-from ..models import ImageModel, load_model
-from ..passes import MOST_ROWS
-from ..question import versions
+from ..models.catalogue import ImageModel, load_model
+from ..question.baselines import Baseline
 from .identity import described, model_identity
 
 Store = Literal["values", "heatmap-float16", "scores"]

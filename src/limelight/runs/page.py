@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from ..files import write_whole
+from ..base.files import write_whole
 from ..show import overlay, picture_of, scale_of
 from ..show.image import fit, png_source
 from .clusters import Cluster

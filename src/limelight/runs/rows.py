@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from ..attribution import Attribution
-from ..checks import Finding
-from ..models import ImageModel
-from ..networks.weights import bytes_of
-from ..targets import probabilities
+from ..base.attribution import Attribution
+from ..evaluation.findings import Finding
+from ..models.catalogue import ImageModel
+from ..models.weights import bytes_of
+from ..question.targets import probabilities
 from .extras import arrow
 from .job import Store
 from .manifest import Entry, content_hash

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from ..baselines import Baseline, as_baseline
 from ..checks import Check
 from ..checks.parse import as_checks
 from ..explain import MethodLike, as_method
 from ..methods import Method
-from ..models import ImageModel
+from ..models.catalogue import ImageModel
+from ..question.baselines import Baseline, as_baseline
 from .coordinate import Coordinator
 from .crew import Crew, Inline
 from .extras import arrow

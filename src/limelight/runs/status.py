@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ..files import write_whole
+from ..base.files import write_whole
 from .ledger import FAILURES_SHOWN, STATUS, Counts, Done, Ledger
 from .manifest import Entry
 

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from ..images import Preprocessing, open_image, prepare
+from ..models.pictures import Preprocessing, open_image, prepare
 from .extras import arrow
 from .job import as_folder
 from .ledger import MANIFEST, Counts, Ledger

@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..attribution import Attribution
-from ..checks import Finding
+from ..base.attribution import Attribution
 from ..checks.case import open_case
-from ..checks.running import measure
+from ..engine.runner import is_out_of_memory
+from ..evaluation.check import measure
+from ..evaluation.findings import Finding
 from ..explain import explain
-from ..images import open_image
 from ..methods import Method
-from ..passes import is_out_of_memory
+from ..models.pictures import open_image
 from .identity import differences, model_identity
 from .job import LABEL, Job
 from .ledger import MANIFEST, Done, Lease, Ledger

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
-from .card import Section
+from ..evaluation.sections import Section
 from .image import _AMBER, _FAINT, _GAP, _HEADING, _INK, _TEXT, _height, _wrapped, _write
 
 _GOOD, _BAD = (20, 120, 60), (190, 40, 30)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
-from ..files import write_whole
+from ..base.files import write_whole
 from .assets import asset, script_hash, viewer_script
 from .colour import Scale, colourise
 from .image import TILE_OPACITY, Tile, fit, overlay, png_source

@@ -14,8 +14,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..files import write_whole
-from .card import Section
+from ..base.files import write_whole
+from ..evaluation.sections import Section
 from .colour import Scale, colourise, remarks, scale_of, strength, values_of
 
 # Pixels of the finished image.

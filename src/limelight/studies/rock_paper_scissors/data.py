@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...images import ImageError, Picture, open_image, prepare
-from ...models import HANDS_PREPROCESSING
-from ...networks.rock_paper_scissors import CLASSES
+from ...models.catalogue import HANDS_PREPROCESSING
+from ...models.pictures import ImageError, Picture, open_image, prepare
+from ...models.rock_paper_scissors import CLASSES
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 PARTS = {"training": 0.7, "validation": 0.2, "test": 0.1}

@@ -9,7 +9,7 @@ from typing import TypeVar
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ...networks.rock_paper_scissors import PublishedHands, SmallHands
+from ...models.rock_paper_scissors import PublishedHands, SmallHands
 
 Network = TypeVar("Network", bound=PublishedHands | SmallHands)
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from PIL import Image
 
-from ...checks.table import html_table, markdown
-from ...files import json_bytes, write_whole
-from ...networks.rock_paper_scissors import CLASSES
+from ...base.files import json_bytes, write_whole
+from ...evaluation.findings import html_table, markdown
+from ...models.rock_paper_scissors import CLASSES
 from ...show import Row, Tile, draw_grid, picture_of, save_png, write_report
 from .observations import CLAIMS, STUDIED
 from .shifting import TOP_SHARE, Shifted

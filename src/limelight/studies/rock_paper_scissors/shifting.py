@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ...attribution import Attribution
-from ...baselines import Baseline
+from ...base.attribution import Attribution
+from ...base.similarity import rank_correlation
 from ...checks.localisation import mass_inside
-from ...checks.running import REFUSALS
 from ...checks.similarity import ssim, top_overlap
-from ...compare import rank_correlation
+from ...evaluation.check import REFUSALS
 from ...explain import explain
 from ...methods import Method
+from ...question.baselines import Baseline
 
 TOP_SHARE = 0.05  # of the pixels: what a viewer takes for "the bright part"
 _SHARING = 8  # methods to a call, which share its passes at the picture and at the baseline

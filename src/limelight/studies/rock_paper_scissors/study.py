@@ -9,17 +9,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...attribution import Attribution
-from ...baselines import Baseline, Black, Mean, Minimum, Noise, White
-from ...checks import QUICK, BiasShift, Check, Findings, quick_checks
-from ...checks.quick import price
-from ...lab.each import one_of_each
+from ...base.attribution import Attribution
+from ...checks import QUICK, BiasShift, Check
+from ...evaluation.budget import price, quick_checks
+from ...evaluation.compare_baselines import DEFAULT_BASELINES, BaselineStudy, compare_baselines, labelled_baselines
+from ...evaluation.findings import Findings
 from ...methods import GradCAM, InputXGradient, IntegratedGradients
+from ...methods.pattern_estimation import estimate_patterns
 from ...methods.quadrature import GaussLegendre
-from ...models import HANDS, HANDS_PREPROCESSING, ImageModel
-from ...networks.rock_paper_scissors import CLASSES
-from ...patterns import estimate_patterns
-from ...study import DEFAULT_BASELINES, BaselineStudy, compare_baselines, labelled_baselines
+from ...models.catalogue import HANDS, HANDS_PREPROCESSING, ImageModel
+from ...models.rock_paper_scissors import CLASSES
+from ...question.baselines import Baseline, Black, Mean, Minimum, Noise, White
+from ..ground_truth.each import one_of_each
 from .data import Part, read_parts
 from .observations import BLACK, GRAD_CAM, INPUT_X_GRADIENT, RANDOM, WHITE, Observation, observe
 from .shifting import Asked, Hands, Maps, Shifted, answers, compared, every_method, hand_mask, maps_of

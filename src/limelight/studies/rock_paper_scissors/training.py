@@ -15,8 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ...files import write_whole
-from ...networks.rock_paper_scissors import CLASSES, SIZE, PublishedHands, SmallHands
+from ...base.files import write_whole
+from ...models.rock_paper_scissors import CLASSES, SIZE, PublishedHands, SmallHands
 from .data import Part
 from .normalising import folded, normalised
 

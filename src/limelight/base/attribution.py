@@ -1,0 +1,345 @@
+"""The answer with its evidence: Attribution for one method, Panel for several."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from .records import file_stem, read, write
+from .similarity import relative_size
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ..question.targets import Target
+    from ..show.image import Tile
+
+_CAUTIONS = (
+    "NOT converged",
+    "INCOMPLETE",
+    "PLAIN GRADIENT",
+    "identically zero",
+    "never hidden",
+    "did not converge",
+    "INTERRUPTED",
+    "stderr is NaN",
+)
+
+Reduce = Literal["sum", "abs", "max", "norm"]
+Example = int | tuple[int, int]  # with several targets for each example: (example, target)
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """A map for each example of a batch, with what it explains, what it cost and what to know about it.
+
+    The shape law: with one target for each example, everything below starts with the axis `batch`. With several,
+    `target=[[281, 285], [7, 8]]`, what depends on the target starts with `(batch, targets)` instead: values, raw,
+    target, score, baseline_score, delta, stderr, spread and heatmap(); inputs and outputs keep `batch`. An example is
+    then named by a pair `(example, target)` in show() and caption().
+
+    `values`: `(batch, *features)`; a channel axis of 1 where a method treats a pixel's channels as one.
+    `raw`: the map before upsampling, or one value per player; else None. `target`: the classes explained
+    `(batch,)`, or the Target. `score`, `baseline_score`: `(batch,)`, f(x) and the mean f(b) over references
+    (NaN where the method compares with none). `stderr`: the values' standard error, or None. `spread`: the values'
+    standard deviation over several references, or None. `forward_rows`, `backward_rows`: model rows this map needs,
+    the shared clean pass included. `outputs`: the model's outputs `(batch, outputs)` at x, where they are vectors.
+    `seconds`: what the method's own passes took, without the shared ones.
+    """
+
+    values: Tensor
+    raw: Tensor | None
+    inputs: Tensor
+    target: Tensor | Target
+    score: Tensor
+    baseline_score: Tensor
+    stderr: Tensor | None
+    spread: Tensor | None
+    forward_rows: int
+    backward_rows: int
+    method: Any
+    baseline: Any
+    layer: str | None
+    seed: int
+    versions: Mapping[str, str]
+    notes: tuple[str, ...]
+    outputs: Tensor | None = None
+    complete: bool = False
+    seconds: float = 0.0
+
+    @property
+    def delta(self) -> Tensor:
+        """Completeness, like `score`: sum of values minus (score - baseline_score); NaN where no sum is promised."""
+        if not self.complete:
+            return torch.full_like(self.score, torch.nan)
+        total = self.values.double().flatten(self.score.ndim).sum(-1)
+        return (total - (self.score.double() - self.baseline_score.double())).to(self.score.dtype)
+
+    @property
+    def name(self) -> str:
+        """The method's name as typed, such as `integrated-gradients`."""
+        kebab = getattr(type(self.method), "kebab", None)
+        return kebab() if kebab else str(self.method)
+
+    def heatmap(self, reduce: Reduce = "sum") -> Tensor:
+        """One value per position, `(batch, H, W)` for pictures: channels summed with their sign, or the sum of
+        absolute values ("abs"), the largest absolute value ("max"), or the Euclidean norm ("norm")."""
+        channels = self.score.ndim
+        if self.values.ndim < channels + 2:
+            return self.values
+        reduced: dict[str, Callable[[], Tensor]] = {
+            "sum": lambda: self.values.sum(channels),
+            "abs": lambda: self.values.abs().sum(channels),
+            "max": lambda: self.values.abs().amax(channels),
+            "norm": lambda: self.values.square().sum(channels).sqrt(),
+        }
+        if reduce not in reduced:
+            raise ValueError(f"reduce: {reduce!r}; use {', '.join(map(repr, reduced))}")
+        return reduced[reduce]()
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """The notes that must be read before the map is believed."""
+        return tuple(note for note in self.notes if any(word in note for word in _CAUTIONS))
+
+    def caption(self, example: Example = 0) -> tuple[str, ...]:
+        """What a person should read beside the map of one example: short lines."""
+        example = self._place(example)
+        lines = [f"score {float(self.score[example]):.4g}"]
+        delta = float(self.delta[example])
+        if self.complete:
+            change = float(self.score[example] - self.baseline_score[example])
+            of_change = f" ({abs(delta / change):.1%} of the change)" if change else ""
+            lines.append(f"delta {delta:.2g}{of_change}")
+        else:
+            lines.append("delta: no sum promised")
+        if self.stderr is not None:
+            share = relative_size(self.stderr[example], self.values[example])
+            lines.append(f"standard error {'unknown' if math.isnan(share) else f'{share:.0%} of the map'}")
+        lines.append(f"{self.forward_rows} forward + {self.backward_rows} backward rows")
+        if self.layer:
+            lines.append(f"layer {self.layer}")
+        return tuple(lines)
+
+    def tiles(self, example: Example = 0) -> list[Tile]:
+        """The maps of one example with their captions: one, or one for each of its targets."""
+        from ..show.image import Tile
+
+        places = [example]
+        if self.score.ndim == 2 and isinstance(example, int):
+            places = [(example, k) for k in range(self.score.shape[1])]
+        one = len(places) == 1
+        return [
+            Tile(
+                self.name if one else f"{self.name}: {describe_target(self, place)}",
+                self.caption(place),
+                self._picture_map(place),
+                warning=bool(self.cautions),
+            )
+            for place in places
+        ]
+
+    def show(self, example: Example = 0) -> Image:
+        """The map of one example over its picture (the maps, where it has several targets), as a PIL image."""
+        from ..show.image import draw_panel
+
+        return draw_panel(self._picture(example), self.tiles(example), self._heading(example))
+
+    def save(self, path: str | Path) -> Path:
+        """Write by suffix: `.png` and `.html` to look at, `.safetensors` (with a `.json` beside it) to load again."""
+        path = Path(path)
+        if path.suffix == ".safetensors":
+            return write(path, self.fields())
+        return _save_pictures(path, {self.name: self})
+
+    def fields(self) -> dict[str, Any]:
+        """Every field by name."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+    @staticmethod
+    def load(path: str | Path) -> Attribution:
+        """Read what `save` wrote as `.safetensors`; no code in the file is ever run.
+
+        A target or baseline that cannot be stored (a callable) comes back as its text. Raises ValueError for any other
+        file.
+        """
+        record = read(Path(path))
+        try:
+            return Attribution(**record)
+        except TypeError as error:
+            raise ValueError(
+                f"path: {str(path)!r} holds {', '.join(record) or 'nothing'}, which is no Attribution ({error}); "
+                "use a file that Attribution.save wrote"
+            ) from error
+
+    def _repr_html_(self) -> str:
+        return _html({self.name: self})
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.values.shape))
+        return (
+            f"Attribution({self.method!r}, values {shape}, target={describe_target(self)}, "
+            f"delta={_short(self.delta)}, rows {self.forward_rows}+{self.backward_rows})"
+        )
+
+    def _place(self, example: Example) -> Example:
+        """Where example stands in the scores: a bare number means its first target."""
+        return (example, 0) if self.score.ndim == 2 and isinstance(example, int) else example
+
+    def _picture(self, example: Example) -> Image:
+        from ..show.image import picture_of
+
+        picture = self.inputs[example if isinstance(example, int) else example[0]]
+        if picture.ndim != 3:
+            raise ValueError(f"show: inputs have shape {tuple(picture.shape)}, not a picture's (channels, H, W)")
+        return picture_of(picture)
+
+    def _picture_map(self, example: Example) -> Tensor:
+        return self.heatmap()[self._place(example)].detach().float().cpu()
+
+    def _heading(self, example: Example) -> str:
+        return f"target {describe_target(self, example)}"
+
+
+class Panel(Mapping[str, Attribution]):
+    """Maps of several methods for the same question, by name, in the order asked; also found by method or position.
+
+    `forward_rows` and `backward_rows` are what was actually spent: what methods share is counted once.
+    """
+
+    def __init__(
+        self,
+        attributions: list[Attribution],
+        forward_rows: int,
+        backward_rows: int,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        self._by_name = dict(zip(names or _names(attributions), attributions, strict=True))
+        self.forward_rows = forward_rows
+        self.backward_rows = backward_rows
+
+    def __getitem__(self, key: Any) -> Attribution:
+        if isinstance(key, int):
+            return list(self._by_name.values())[key]
+        if isinstance(key, str) and key in self._by_name:
+            return self._by_name[key]
+        for attribution in self._by_name.values():
+            if key in (attribution.method, repr(attribution.method)):
+                return attribution
+        raise KeyError(f"{key!r} is not in the panel, which has {', '.join(self._by_name)}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __repr__(self) -> str:
+        return f"Panel({', '.join(self._by_name)}; rows {self.forward_rows}+{self.backward_rows})"
+
+    def tiles(self, example: Example = 0) -> list[Tile]:
+        """The maps of one example with their captions, each under its name here."""
+        return _tiles(self, example)
+
+    def show(self, example: Example = 0, heading: str | None = None) -> Image:
+        """All maps of one example side by side, as a PIL image."""
+        from ..show.image import draw_panel
+
+        every = list(self.values())
+        return draw_panel(
+            every[0]._picture(example),
+            self.tiles(example),
+            heading or every[0]._heading(example),
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write a `.png` or `.html` with all maps; as `.safetensors`, one file a method, in a folder of that name.
+
+        A file has the name of its map here, cut to what a file's name may hold, and a number where two are the same.
+        """
+        path = Path(path)
+        if path.suffix != ".safetensors":
+            return _save_pictures(path, self)
+        folder = path.with_suffix("")
+        folder.mkdir(parents=True, exist_ok=True)
+        stems = [file_stem(name) for name in self]
+        for place, (stem, attribution) in enumerate(zip(stems, self.values(), strict=True)):
+            attribution.save(folder / f"{stem if stems.count(stem) == 1 else f'{place} {stem}'}.safetensors")
+        return folder
+
+    def _repr_html_(self) -> str:
+        return _html(self)
+
+
+def describe_target(attribution: Attribution, example: Example | None = None) -> str:
+    target = attribution.target
+    if not isinstance(target, Tensor):
+        return repr(target)
+    if example is None:
+        return ", ".join(map(str, target.tolist()))
+    found = target[example].tolist()
+    return ", ".join(map(str, found)) if isinstance(found, list) else str(found)
+
+
+def _names(attributions: list[Attribution]) -> list[str]:
+    """Kebab-case names; methods of the same name are told apart by their whole repr, then by a number."""
+    plain = [each.name for each in attributions]
+    names: list[str] = []
+    for each, name in zip(attributions, plain, strict=True):
+        name = name if plain.count(name) == 1 else repr(each.method)
+        names.append(name if name not in names else f"{name} #{len(names)}")
+    return names
+
+
+def _short(values: Tensor) -> str:
+    shown = ", ".join(f"{value:.2g}" for value in values.flatten().tolist()[:4])
+    return f"[{shown}{', ...' if values.numel() > 4 else ''}]"
+
+
+def _tiles(by_name: Mapping[str, Attribution], example: Example = 0) -> list[Tile]:
+    return [
+        replace(tile, title=tile.title.replace(each.name, name, 1))
+        for name, each in by_name.items()
+        for tile in each.tiles(example)
+    ]
+
+
+def _facts(by_name: Mapping[str, Attribution]) -> list[tuple[str, str]]:
+    first = next(iter(by_name.values()))
+    facts = [
+        ("baseline", repr(first.baseline)),
+        ("seed", str(first.seed)),
+        ("versions", ", ".join(f"{name} {version}" for name, version in first.versions.items())),
+    ]
+    return facts + [(name, note) for name, each in by_name.items() for note in each.notes]
+
+
+def _save_pictures(path: Path, by_name: Mapping[str, Attribution]) -> Path:
+    from ..show.html import write_html
+    from ..show.image import draw_panel, save_png
+
+    first, tiles = next(iter(by_name.values())), _tiles(by_name)
+    match path.suffix:
+        case ".png":
+            save_png(draw_panel(first._picture(0), tiles, first._heading(0)), path)
+        case ".html":
+            write_html(path, first._picture(0), tiles, first._heading(0), "", _facts(by_name))
+        case suffix:
+            raise ValueError(f"path: {str(path)!r} ends in {suffix!r}; use .png, .html or .safetensors")
+    return path
+
+
+def _html(by_name: Mapping[str, Attribution]) -> str:
+    from ..show.html import html_fragment
+    from ..show.image import is_picture
+
+    first = next(iter(by_name.values()))
+    if not is_picture(first.inputs[0]):
+        return f"<pre>{'<br>'.join(map(repr, by_name.values())).replace('<', '&lt;')}</pre>"
+    return html_fragment(first._picture(0), _tiles(by_name), first._heading(0), "", _facts(by_name))

@@ -1,0 +1,172 @@
+"""What `limelight explain` says on standard output: a heading, a table, notes and paths, or the same as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..evaluation.compare_baselines import BaselineStudy
+from ..evaluation.findings import Finding, Findings
+from ..show.explained import Explained, Explanation, Ranked, classes_shown, relative_stderr, share_of_change
+from .terminal import visible
+
+
+def plain_table(*columns: str, numbers: Sequence[str] = ()) -> Table:
+    """A table without a frame; columns in `numbers` are aligned right."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in columns:
+        right = name in numbers
+        table.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
+    return table
+
+
+def print_explained(out: Console, done: Explained, files: Sequence[Sequence[Path]]) -> None:
+    for explanation, written in zip(done.explanations, files, strict=True):
+        out.print(
+            Text(f"{visible(done.name)}: {visible(explanation.target.described())}", style="bold"), soft_wrap=True
+        )
+        if done.ranking:
+            out.print(Text(f"top 5: {visible(classes_shown(done.ranking))}"), soft_wrap=True)
+        out.print(Text("; ".join((done.what_was_seen(), *map(visible, done.picture.notes)))), soft_wrap=True)
+        out.print()
+        out.print(_table(explanation))
+        out.print()
+        tests = quick_table(explanation.tests)
+        if tests:
+            out.print(tests)
+            left = any(each.reason.startswith("left out") for found in explanation.tests.values() for each in found)
+            if left:
+                out.print("what did not fit --check-rows is left out; 'limelight check' runs every test")
+            out.print()
+        for name, study in explanation.studies.items():
+            out.print(_study_table(name, study))
+            out.print()
+        for methods, note in explanation.notes():
+            word = "CAUTION" if note in explanation.cautions() else "note"
+            out.print(Text(f"{word} ({visible(methods)}): {visible(note)}"), soft_wrap=True)
+        out.print(Text("\n".join(["", *(visible(path) for path in _shown(written)), ""])), soft_wrap=True)
+
+
+def _table(explanation: Explanation) -> Table:
+    numbers = ("f(x)", "delta", "of f(x)-f(b)", "rows fwd+bwd", "seconds", "std. error")
+    table = plain_table("method", *numbers, numbers=numbers)
+    for name, attribution in explanation.panel.items():
+        table.add_row(
+            Text(visible(name)),
+            f"{float(attribution.score[0]):.4g}",
+            _number(float(attribution.delta[0]), ".2g"),
+            _number(share_of_change(attribution), ".1%"),
+            f"{attribution.forward_rows}+{attribution.backward_rows}",
+            f"{attribution.seconds:.1f}",
+            _number(relative_stderr(attribution), ".0%"),
+        )
+    panel = explanation.panel
+    rows = f"{panel.forward_rows}+{panel.backward_rows}"
+    table.add_section()
+    table.add_row("together, sharing passes", "", "", "", rows, f"{explanation.seconds:.1f}", "")
+    return table
+
+
+def _study_table(name: str, study: BaselineStudy) -> Table:
+    """How alike a method's maps are from one baseline to another."""
+    labels = [visible(label) for label in study]
+    table = plain_table(f"{visible(name)}: rank correlation", *labels, numbers=labels)
+    for label, row in zip(labels, study.correlations[0].tolist(), strict=True):
+        table.add_row(Text(label), *(_number(each, ".2f") for each in row))
+    return table
+
+
+def quick_table(tests: Mapping[str, Findings]) -> Table | None:
+    """The quick tests of a panel, one row per map; None where none was run."""
+    first = next(iter(tests.values()), None)
+    if not first:
+        return None
+    names = [each.name for each in first]
+    table = plain_table("quick tests", *names, numbers=names)
+    for name, findings in tests.items():
+        table.add_row(Text(visible(name)), *map(_tested, findings))
+    return table
+
+
+def _tested(finding: Finding) -> str:
+    if math.isnan(finding.mean):
+        return "left out" if finding.reason.startswith("left out") else "-"
+    return f"{finding.mean:.3g}" + ("" if finding.passed is None else f" {finding.verdict}")
+
+
+def _number(value: float, form: str) -> str:
+    return "-" if math.isnan(value) else format(value, form)
+
+
+def _shown(files: Sequence[Path]) -> list[str]:
+    """Every file; a map and the provenance beside it, which differ in suffix alone, share a line."""
+    maps = {path.with_suffix("") for path in files if path.suffix == ".safetensors"}
+    lines = [str(path) for path in files if path.with_suffix("") not in maps]
+    return lines + [f"{path}.safetensors .json" for path in sorted(maps)]
+
+
+def explained_document(done: Explained, files: Sequence[Sequence[Path]]) -> dict[str, Any]:
+    """The same for machines: plain numbers, lists and text."""
+    return {
+        "picture": done.name,
+        "status": "done",
+        "size": list(done.geometry.original),
+        "resized": list(done.geometry.resized),
+        "crop": list(done.geometry.crop),
+        "picture_notes": list(done.picture.notes),
+        "top": [_class_document(each) for each in done.ranking[:5]],
+        "explanations": [
+            _explanation_document(each, written) for each, written in zip(done.explanations, files, strict=True)
+        ],
+    }
+
+
+def _class_document(ranked: Ranked) -> dict[str, Any]:
+    return {
+        "class": ranked.index,
+        "label": ranked.label,
+        "output": ranked.output,
+        "probability": ranked.probability,
+    }
+
+
+def _explanation_document(explanation: Explanation, files: Sequence[Path]) -> dict[str, Any]:
+    panel = explanation.panel
+    first = panel[0]
+    return {
+        "target": _class_document(explanation.target),
+        "baseline": repr(first.baseline),
+        "baseline_studies": {name: study.summary() for name, study in explanation.studies.items()},
+        "seed": first.seed,
+        "versions": dict(first.versions),
+        "forward_rows": panel.forward_rows,
+        "backward_rows": panel.backward_rows,
+        "seconds": explanation.seconds,
+        "maps": [
+            {
+                "method": name,
+                "settings": repr(attribution.method),
+                "baseline": repr(attribution.baseline),
+                "score": float(attribution.score[0]),
+                "baseline_score": float(attribution.baseline_score[0]),
+                "delta": float(attribution.delta[0]),
+                "delta_share": share_of_change(attribution),
+                "relative_stderr": relative_stderr(attribution),
+                "forward_rows": attribution.forward_rows,
+                "backward_rows": attribution.backward_rows,
+                "seconds": attribution.seconds,
+                "layer": attribution.layer,
+                "notes": list(attribution.notes),
+                "tests": [each.to_dict() for each in explanation.tests.get(name, ())],
+            }
+            for name, attribution in panel.items()
+        ],
+        "files": [str(each) for each in files],
+    }

@@ -1,0 +1,167 @@
+"""The command `limelight sweep`: what a setting of a method does to its map, as one labelled grid."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+from torch import Tensor
+
+from ..base.version import __version__
+from ..evaluation.sweep import LAYER, Sweep, sweep, with_fields
+from ..methods.parse import parse_value
+from ..models.catalogue import DEFAULT_MODEL, ImageModel
+from ..show.explained import share_of_change
+from .flags import Debug, Json, Weights
+from .options import read_baseline, read_layer, read_methods, read_model, read_target, split_methods, usage
+from .pictures import DEMO, find_pictures
+from .printing import plain_table
+from .progress import progress_on
+from .terminal import boundary, console, visible, write_json
+from .writing import DEFAULT_OUT, publish, staging
+
+
+def sweep_command(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help=f"A picture, or the word '{DEMO}'.")],
+    field: Annotated[
+        list[str],
+        typer.Option(
+            "--field",
+            "-f",
+            metavar="NAME=VALUES",
+            help="A setting and its values, such as 'noise=0.05,0.1,0.2', 'quadrature.n=8,32,128' or "
+            "'layer=features.3,features.6'; two make a grid.",
+        ),
+    ],
+    method: Annotated[str, typer.Option("--method", "-m", metavar="NAME", help="One, as for 'limelight explain'.")],
+    model: Annotated[str, typer.Option(metavar="NAME", help="See 'limelight models'.")] = DEFAULT_MODEL,
+    weights: Weights = None,
+    target: Annotated[str | None, typer.Option(metavar="CLASS", help="Its number, or words of its label.")] = None,
+    baseline: Annotated[str, typer.Option(metavar="WHAT", help="As for 'limelight explain'.")] = "black",
+    layer: Annotated[str | None, typer.Option(metavar="NAME", help="For methods that read one.")] = None,
+    seed: Annotated[int, typer.Option(help="Of every random number.")] = 0,
+    rows_per_pass: Annotated[int | None, typer.Option(min=1, help="Rows the model runs on at once.")] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", file_okay=False, metavar="DIR", help="Where files go.")
+    ] = DEFAULT_OUT,
+    as_json: Json = False,
+    progress: Annotated[bool, typer.Option(help="Report progress on standard error.")] = True,
+    debug: Debug = False,
+) -> None:
+    """Explain a picture with each value of a setting; compare neighbours, and write a grid and its maps."""
+    methods = read_methods([method])
+    if len(methods) != 1:
+        raise usage("--method", f"{len(methods)} methods; a sweep is of one")
+    fields = _read_fields(field)
+    if LAYER in fields and layer is not None:
+        raise usage("--layer", "is swept over by --field layer=...; give one of them")
+    own = {name: values for name, values in fields.items() if name != LAYER}
+    try:
+        for values in itertools.product(*own.values()):
+            with_fields(methods[0], dict(zip(own, values, strict=True)))
+    except ValueError as error:
+        raise usage("--field", str(error).removeprefix("fields: ")) from error
+    meaning = read_baseline(baseline)
+    with boundary(debug), contextlib.redirect_stdout(sys.stderr):
+        loaded = read_model(model, weights)
+        item = find_pictures([image])[0]
+        layers = [read_layer(name, loaded) for name in fields.pop(LAYER, ())]
+        one = None if layer is None else read_layer(layer, loaded)
+        pixels, _, _ = loaded.prepare(item.open())
+        with progress_on(item.name, None, progress) as report:
+            found = sweep(
+                loaded,
+                pixels,
+                methods[0],
+                target=None if target is None else read_target(target, loaded.labels),
+                baseline=meaning,
+                layer=layers or one,
+                seed=seed,
+                rows_per_pass=rows_per_pass,
+                progress=report,
+                **fields,
+            )
+        files = _write(found, f"{item.stem(set())}-{methods[0].kebab()}-by-{'-'.join(found.fields)}", out)
+    if as_json:
+        write_json(_document(found, loaded, item.name, files))
+    else:
+        _print(found, loaded, item.name, files)
+
+
+def _read_fields(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """`["noise=0.1,0.2"]` as the field and its values; a layer's name stays text."""
+    fields: dict[str, tuple[Any, ...]] = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        name, parts = name.strip(), [part for part in split_methods(values) if part]
+        if not equals or not name or not parts:
+            raise usage("--field", f"{text!r}; write a setting and its values, such as noise=0.05,0.1,0.2")
+        if name in fields:
+            raise usage("--field", f"{name!r} twice; give its values at once")
+        fields[name] = tuple(parts) if name == LAYER else tuple(map(parse_value, parts))
+    return fields
+
+
+def _write(found: Sweep, stem: str, out: Path) -> list[Path]:
+    """STEM.png, STEM.html and a folder STEM of maps: whole, or not at all."""
+    with staging(out) as folder:
+        for suffix in (".png", ".html", ".safetensors"):
+            found.save(folder / f"{stem}{suffix}")
+        return publish(folder, out)
+
+
+def _print(found: Sweep, model: ImageModel, picture: str, files: Sequence[Path]) -> None:
+    out = console()
+    index = _class_of(found)
+    heading = f"{picture}: {found.heading()}, {model.label(index)} ({index})"
+    out.print(Text(visible(heading), style="bold"), soft_wrap=True)
+    out.print()
+    numbers = ("f(x)", "delta", "of f(x)-f(b)", "rows fwd+bwd", "seconds")
+    table = plain_table("value", *numbers, "rank correlation with", numbers=numbers)
+    for position, (label, each) in enumerate(found.items()):
+        delta, share = float(each.delta[0]), share_of_change(each)
+        table.add_row(
+            Text(visible(label)),
+            f"{float(each.score[0]):.4g}",
+            "-" if delta != delta else f"{delta:.2g}",
+            "-" if share != share else f"{share:.1%}",
+            f"{each.forward_rows}+{each.backward_rows}",
+            f"{each.seconds:.1f}",
+            Text(
+                visible("; ".join(line.removeprefix("rank correlation with ") for line in found.remarks(position, 0)))
+            ),
+        )
+    out.print(table)
+    out.print()
+    lines = [*(str(path) for path in files if path.suffix in (".png", ".html")), f"{files[-1].parent}{os.sep}"]
+    out.print(Text("\n".join(map(visible, lines))), soft_wrap=True)
+
+
+def _class_of(found: Sweep) -> int:
+    target = found[0].target
+    assert isinstance(target, Tensor)  # a class is all that the command line asks for
+    return int(target[0])
+
+
+def _document(found: Sweep, model: ImageModel, picture: str, files: Sequence[Path]) -> dict[str, Any]:
+    return {
+        "limelight": __version__,
+        "model": model.name,
+        "picture": picture,
+        "method": repr(found.method),
+        "fields": {
+            name: [value if isinstance(value, int | float | str) else repr(value) for value in values]
+            for name, values in found.fields.items()
+        },
+        "target": _class_of(found),
+        **found.summary(),
+        "neighbours": {name: each[0].tolist() for name, each in found.neighbours.items()},
+        "files": [str(path) for path in files],
+    }

@@ -1,0 +1,100 @@
+"""The files of `limelight explain`: made in a hidden folder beside their places, moved there when all are whole."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from PIL import Image
+
+from ..show import Row, draw_panel, picture_of, save_png, write_report
+from ..show.explained import Explained, Explanation, classes_shown
+
+DEFAULT_OUT = Path("limelight-out")
+
+
+@contextmanager
+def staging(out: Path) -> Iterator[Path]:
+    """A folder inside `out` for files that aren't whole yet. It goes away, and so does `out` if nothing came of it."""
+    made = [each for each in (out, *out.parents) if not each.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".limelight-", dir=out) as folder:
+            yield Path(folder)
+    finally:
+        with suppress(OSError):  # not empty: there are results in it
+            for each in made:
+                each.rmdir()
+
+
+def write_all(done: Explained, stem: str, model: str, folder: Path, out: Path) -> list[list[Path]]:
+    """Write the files of each explanation: in `folder` first, and when all are whole to `out`, where they are named.
+
+    The page, which has all of a picture's classes, comes with the first of them.
+    """
+    # One picture for all, so that the page carries it once.
+    seen = picture_of(done.explanations[0].panel[0].inputs[0])
+    for place, explanation in enumerate(done.explanations):
+        within = folder / str(place)
+        within.mkdir()
+        name = stem if len(done.explanations) == 1 else f"{stem}-{explanation.target.index}"
+        _write_maps(within, name, seen, done, explanation, model)
+    _write_page(folder / "0" / f"{stem}.html", seen, done, model)
+    return [publish(folder / str(place), out) for place in range(len(done.explanations))]
+
+
+def _write_maps(
+    folder: Path, name: str, seen: Image.Image, done: Explained, explanation: Explanation, model: str
+) -> None:
+    """NAME.png, and a folder NAME with each map and its provenance."""
+    panel = explanation.panel
+    top = classes_shown(done.ranking)
+    says = f"{model} says {top}. " if top else ""
+    footer = f"{says}Here {done.what_was_seen()}. Model rows spent in all: {_rows(explanation)}."
+    save_png(draw_panel(seen, panel.tiles(), _heading(done, explanation), footer), folder / f"{name}.png")
+    panel.save(folder / f"{name}.safetensors")
+
+
+def _write_page(path: Path, seen: Image.Image, done: Explained, model: str) -> None:
+    """One page for the picture, a row a class."""
+    several = len(done.explanations) > 1
+    panels = [each.panel for each in done.explanations]
+    first = panels[0][0]
+    top = classes_shown(done.ranking)
+    facts = [
+        ("model", model),
+        *([("top 5", top)] if top else []),
+        ("picture", done.what_was_seen()),
+        *(("picture", note) for note in done.picture.notes),
+        *((f"rows for {each.target.named}" if several else "rows in all", _rows(each)) for each in done.explanations),
+        ("baseline", ", ".join(dict.fromkeys(repr(each.baseline) for panel in panels for each in panel.values()))),
+        ("seed", str(first.seed)),
+        *dict.fromkeys(note for each in done.explanations for note in each.notes()),
+        ("versions", ", ".join(f"{library} {version}" for library, version in first.versions.items())),
+    ]
+    rows = [Row(each.target.described() if several else "", seen, tuple(each.tiles())) for each in done.explanations]
+    heading = f"{Path(done.name).name}: {len(rows)} classes" if several else _heading(done, done.explanations[0])
+    write_report(path, rows, heading, "", facts)
+
+
+def _heading(done: Explained, explanation: Explanation) -> str:
+    return f"{Path(done.name).name}: {explanation.target.described()}"
+
+
+def _rows(explanation: Explanation) -> str:
+    return f"{explanation.panel.forward_rows} forward + {explanation.panel.backward_rows} backward"
+
+
+def publish(folder: Path, out: Path) -> list[Path]:
+    """Move whole files to their places: those of one folder together, pictures first."""
+    sources = [each for each in folder.rglob("*") if each.is_file()]
+    files = []
+    for source in sorted(sources, key=lambda each: (each.parent != folder, each.suffix == ".html", each)):
+        place = out / source.relative_to(folder)
+        place.parent.mkdir(exist_ok=True)
+        os.replace(source, place)
+        files.append(place)
+    return files

@@ -1,0 +1,129 @@
+"""Layers: finding one by name, and reading its activation on the twin."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layer_maps import Grid
+
+Modules = Mapping[str, nn.Module]  # by dotted name, as `dict(model.named_modules())`
+OneLayer = str | int | nn.Module  # a number is the name of a layer of nn.Sequential
+LayerLike = OneLayer | Sequence[OneLayer]
+
+
+@dataclass(frozen=True)
+class Linear:
+    """The classifier of a model that is global average pooling and this alone after a layer: z = weight a + bias."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __call__(self, pooled: Tensor) -> Tensor:
+        return F.linear(pooled, self.weight, self.bias)
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A layer to read: its dotted name, how its output holds a map, and the linear classifier if there is one.
+
+    Where the output holds no map, `grid` is None and `no_map` says why.
+    """
+
+    name: str
+    grid: Grid | None
+    linear: Linear | None = None
+    no_map: str = ""
+
+    def maps(self, output: Tensor) -> Tensor:
+        """The layer's output as maps `(rows, channels, *space)`, a view of it; ValueError where it holds none."""
+        if self.grid is None:
+            raise ValueError(f"layer: {self.name!r} {self.no_map}")
+        return self.grid.maps(output)
+
+
+def layer_name(model: nn.Module, layer: OneLayer) -> str:
+    """The dotted name of a layer given by name or as the module itself. Raises ValueError with the nearest names."""
+    names: dict[str, nn.Module] = {name: module for name, module in model.named_modules() if name}
+    if isinstance(layer, nn.Module):
+        for name, module in names.items():
+            if module is layer:
+                return name
+        raise ValueError(f"layer: this {type(layer).__name__} is not a module of the model")
+    if str(layer) in names:
+        return str(layer)
+    near = difflib.get_close_matches(str(layer), names, n=4, cutoff=0.3) or list(names)[-4:]
+    raise ValueError(f"layer: {layer!r} is not a module of the model; nearest: {', '.join(near) or 'it has none'}")
+
+
+def layer_names(model: nn.Module, layer: LayerLike) -> tuple[str, ...]:
+    """The dotted names of a layer, or of several: a sequence of them, or names separated by commas.
+
+    Raises ValueError as `layer_name` does, and for an empty sequence or a layer that is named twice.
+    """
+    modules = dict(model.named_modules())
+    if isinstance(layer, str) and layer not in modules:
+        asked: Sequence[OneLayer] = [name.strip() for name in layer.split(",")]
+    else:
+        asked = [layer] if isinstance(layer, str | int | nn.Module) else layer
+    names = tuple(layer_name(model, each) for each in asked)
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"layer: {layer!r}; name one layer or several different ones")
+    return names
+
+
+def without_batch_axis(modules: Modules, inputs: Tensor) -> str:
+    """What is wrong with inputs of as many axes as one example of the model's convolutions has; else nothing.
+
+    Not an error by itself: a convolution takes a single example too, and the model may reshape what it is given.
+    """
+    space = {len(module.kernel_size) for module in modules.values() if isinstance(module, nn.modules.conv._ConvNd)}
+    if inputs.ndim - 1 not in space or inputs.ndim - 2 in space:
+        return ""
+    shape = tuple(inputs.shape)
+    return f"inputs: shape {shape} fails in the model, whose examples have {inputs.ndim} axes; use inputs[None]"
+
+
+@contextmanager
+def captured(modules: Modules, names: tuple[str, ...]) -> Iterator[dict[str, Tensor]]:
+    """Collect the outputs of the named modules in one forward pass of the twin.
+
+    The model goes on with a copy of each output, so an in-place operation that follows cannot
+    overwrite what was captured. Raises ValueError for a layer that runs more than once.
+    """
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Any:
+        def hook(child: nn.Module, args: tuple[Any, ...], output: Any) -> Tensor:
+            if not isinstance(output, Tensor):
+                raise ValueError(f"layer: {name!r} returns {type(output).__name__}, not a tensor; choose one inside it")
+            if name in found:
+                raise ValueError(
+                    f"layer: {name!r} runs more than once in a forward pass; choose a module that runs once"
+                )
+            found[name] = output
+            return output.clone()
+
+        return hook
+
+    handles = []
+    try:
+        for name in names:
+            child = modules[name]
+            if isinstance(child, torch.jit.ScriptModule):
+                raise ValueError(f"layer: {name!r} is TorchScript, which cannot be looked into; pass the eager module")
+            handles.append(child.register_forward_hook(keep(name)))
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ValueError(f"layer: {', '.join(map(repr, missing))} did not run in the forward pass")

@@ -1,0 +1,399 @@
+"""Running rows: packs them into full passes, counts them, bounds their memory, keeps the model untouched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..question.targets import Target, output_tensor
+from .layer_input import Inside
+from .layers import Modules, captured, without_batch_axis
+from .model_copy import twin_of
+from .shared_rows import Points
+
+T = TypeVar("T")
+Progress = Callable[[int], None]
+Model = nn.Module | Callable[[Tensor], Any]
+
+FIRST_PASS_ROWS = 8  # before a pass has told how much memory a row needs
+MOST_ROWS = {"cpu": 8, "cuda": 256}  # beyond these, larger passes were not faster
+_SHAPE_ERRORS = (RuntimeError, ValueError, IndexError)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The outcome of one pass: row r is point `step[r]` of example `position[r]` of the batch asked about."""
+
+    step: Tensor
+    position: Tensor
+    scores: Tensor
+    gradient: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one pass through the model gave; gradients are of the scores, None where not asked for.
+
+    `first`: where rows shared points, a row of each point that the model ran on.
+    """
+
+    outputs: Any
+    scores: Tensor
+    gradient: Tensor | None = None
+    activations: dict[str, Tensor] = field(default_factory=dict)
+    layer_gradients: dict[str, Tensor] = field(default_factory=dict)
+    first: Tensor | None = None
+
+
+class _LayoutRefused(Exception):
+    """The model cannot run on channels-last rows."""
+
+
+class Runner:
+    """Calls one model for one `explain()`; a context manager that gives the model back as it was."""
+
+    def __init__(
+        self,
+        model: Model,
+        inputs: Tensor,
+        rows_per_pass: int | None,
+        progress: Progress | None,
+        shares_points: bool = False,
+    ) -> None:
+        self.differentiable = isinstance(model, nn.Module)
+        self.forward_rows = 0
+        self.most_rows = 0  # of a pass, since someone set it to 0
+        self.backward_rows = 0
+        self.notes: list[str] = []
+        self._channels_last = False
+        self._unbatched = ""  # what to say where the model fails on inputs that look like a single example
+        self.shares_points = shares_points
+        self._model = model
+        self._inputs = inputs
+        self._progress = progress
+        self._asked = rows_per_pass
+        self.budget = rows_per_pass or FIRST_PASS_ROWS
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self.call: Callable[[Tensor], Any] = self._model
+        if isinstance(self._model, nn.Module):
+            twin = self._stack.enter_context(twin_of(self._model))
+            self.notes += twin.notes
+            self.call = self.module = twin.module
+            self.modules = dict(twin.module.named_modules())
+            _refuse_batch_statistics(self.modules)
+            _check_dtype(self.modules, self._inputs)
+            self._channels_last = _channels_last_pays(self.modules, self._inputs)
+            self._unbatched = without_batch_axis(self.modules, self._inputs)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    # One pass -------------------------------------------------------------------------------------
+
+    def once(
+        self,
+        rows: Tensor,
+        examples: Tensor,
+        target: Target,
+        gradient: bool = False,
+        layers: tuple[str, ...] = (),
+        layer_gradients: bool = False,
+        also: Callable[[Any, Tensor], Mapping[str, Tensor]] | None = None,
+        inside: Inside | None = None,
+        merged: bool = True,
+    ) -> Outcome:
+        """One call of the model on `rows`, with the gradients asked for.
+
+        `also` is given outputs and scores and may name more activations, found during the pass, to keep like those of
+        `layers`; the gradient of several is always taken, to choose by. With `inside` the rows are a layer's outputs.
+        Equal neighbours, which several targets share, are run once unless `merged` is False: where a module answers
+        from memory, equal rows need not stand for the same.
+        """
+        backward = gradient or layer_gradients or also is not None
+        points = Points.among(rows) if self.shares_points and merged and inside is None else None
+        with torch.set_grad_enabled(backward):
+            leaf = (rows if points is None else rows[points.first]).detach().requires_grad_(backward)
+            outputs, scores, found = self._scored(leaf, examples, target, layers, inside, points)
+        extra = also(outputs, scores) if also else {}
+        kept = {name: found[name] for name in layers} | dict(extra)
+        slopes = layer_gradients or len(extra) > 1
+        sources = ([leaf] if gradient else []) + (list(kept.values()) if slopes else [])
+        activations = {name: value.detach() for name, value in kept.items()}
+        first = None if points is None else points.first
+        if points is not None:
+            activations = {name: value[points.point] for name, value in activations.items()}
+        if not sources:
+            return Outcome(_detached(outputs), scores.detach(), None, activations, {}, first)
+        if not scores.requires_grad:
+            raise ValueError(
+                "model: the score carries no gradient back to the inputs (detach, no_grad or NumPy inside?); "
+                "use a method that needs none, such as Occlusion"
+            )
+        if points is None:
+            slopes_found: Sequence[Tensor | None] = torch.autograd.grad(scores.sum(), sources, allow_unused=True)
+        else:
+            slopes_found = points.gradients(scores, sources)
+        self.backward_rows += len(rows)
+        grads = [
+            source.new_zeros((len(rows), *source.shape[1:])) if slope is None else slope.detach()
+            for source, slope in zip(sources, slopes_found, strict=True)
+        ]
+        for grad in grads:
+            _require_finite(grad, examples, "gradient")
+        by_layer = dict(zip(kept, grads[int(gradient) :], strict=True)) if slopes else {}
+        return Outcome(
+            _detached(outputs),
+            scores.detach(),
+            grads[0].contiguous() if gradient else None,
+            activations,
+            by_layer,
+            first,
+        )
+
+    def _scored(
+        self,
+        leaf: Tensor,
+        examples: Tensor,
+        target: Target,
+        layers: tuple[str, ...] = (),
+        inside: Inside | None = None,
+        points: Points | None = None,
+    ) -> tuple[Any, Tensor, dict[str, Tensor]]:
+        """Call the model on `leaf`: its outputs, the scores, and what the layers returned (the target's among them).
+
+        With `points` the leaf holds them, and outputs and scores are those of the rows that ask about them.
+        """
+        wanted = tuple(dict.fromkeys((*layers, *filter(None, [target.layer]))))
+        replaced: AbstractContextManager[None] = inside.replaced(self.modules, leaf) if inside else nullcontext()
+        watched: AbstractContextManager[dict[str, Tensor]] = (
+            captured(self.modules, wanted) if wanted else nullcontext({})
+        )
+        # In this order, so that of a layer that is both replaced and captured the replacement is captured.
+        with replaced, watched as found:
+            outputs = self._call(inside.inputs if inside else leaf)
+            if points is not None:
+                outputs = _rows_of(points, output_tensor(outputs))
+            scores = self._scores(found[target.layer] if target.layer else outputs, examples, target)
+        self._count(len(leaf))
+        return outputs, scores, found
+
+    def _call(self, leaf: Tensor) -> Any:
+        # The model gets its own copy of the rows, so an in-place first operation harms nobody. Gradients are taken in
+        # the usual layout: another order of additions flips units at their kinks, and the map is then not the one
+        # that the model's own backward gives.
+        fast = self._channels_last and not torch.is_grad_enabled()
+        try:
+            return self.call(leaf.clone(memory_format=torch.channels_last if fast else torch.contiguous_format))
+        except _SHAPE_ERRORS as error:
+            if fast and "view size is not compatible" in str(error):
+                raise _LayoutRefused from error  # x.view(...) on a map: the model assumes contiguous memory
+            # What torch raises for a wrong shape is none of their subclasses, which say themselves what is wrong.
+            if self._unbatched and type(error) in _SHAPE_ERRORS and not is_out_of_memory(error):
+                raise ValueError(self._unbatched) from error
+            raise
+
+    def _scores(self, outputs: Any, examples: Tensor, target: Target) -> Tensor:
+        rows = len(examples)
+        if isinstance(outputs, Tensor):
+            if outputs.ndim == 0 or len(outputs) != rows:
+                raise ValueError(
+                    self._unbatched
+                    or f"model: returned outputs of shape {tuple(outputs.shape)} for {rows} rows; "
+                    "the first axis of the outputs must be the rows"
+                )
+            _require_finite(outputs, examples, "model's outputs")
+        scores = target(outputs, examples)
+        if not isinstance(scores, Tensor) or scores.shape != (rows,):
+            got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            raise ValueError(f"target: gave {got} for {rows} rows; it must give one number per row, shape ({rows},)")
+        _require_finite(scores, examples, "score")
+        return scores
+
+    def scorer(self, examples: Tensor, target: Target) -> Scorer:
+        """The score of each row as a function of the rows, for backward passes by rules; counts each call's rows."""
+        return Scorer(self, examples, target)
+
+    def _count(self, rows: int) -> None:
+        self._unbatched = ""  # the model takes such inputs
+        self.forward_rows += rows
+        self.most_rows = max(self.most_rows, rows)
+        if self._progress:
+            self._progress(rows)
+
+    # Many rows ------------------------------------------------------------------------------------
+
+    def safely(self, rows: Tensor, examples: Tensor, run: Callable[[Tensor, Tensor], T]) -> Iterator[T]:
+        """Run rows within the budget; where memory does not suffice, halve the budget and go on."""
+        start = 0
+        while start < len(rows):
+            part = slice(start, start + self.budget)
+            try:
+                outcome = run(rows[part], examples[part])
+            except _LayoutRefused:
+                self._channels_last = False
+                continue
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                size = len(rows[part])
+                if not is_out_of_memory(error):
+                    raise
+                if size == 1:
+                    raise MemoryError(
+                        "rows_per_pass: a single row does not fit into memory; use a smaller input"
+                    ) from error
+                self.budget = size // 2
+                self.notes.append(f"out of memory with {size} rows a pass: went on with {self.budget}")
+                continue
+            start += len(rows[part])
+            yield outcome
+
+    def stream(
+        self,
+        points: Iterable[Tensor],
+        examples: Tensor,
+        target: Target,
+        gradient: bool,
+        inside: Inside | None = None,
+    ) -> Iterator[Rows]:
+        """Evaluate a lazy stream of batches `(n, *features)`, all rows packed into full passes."""
+
+        def run(rows: Tensor, places: Tensor) -> Outcome:
+            return self.once(rows, examples[places], target, gradient, inside=inside.at(places) if inside else None)
+
+        for rows, step, position in self._packed(points):
+            done = 0
+            for outcome in self.safely(rows, position, run):
+                part = slice(done, done + len(outcome.scores))
+                done = part.stop
+                yield Rows(step[part], position[part], outcome.scores, outcome.gradient)
+
+    def _packed(self, points: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        held: list[tuple[Tensor, Tensor, Tensor]] = []
+        count = 0
+        for step, batch in enumerate(points):
+            start, n = 0, len(batch)
+            while start < n:
+                take = min(n - start, self.budget - count)
+                position = torch.arange(start, start + take, device=batch.device)
+                held.append((batch[start : start + take], torch.full_like(position, step), position))
+                start, count = start + take, count + take
+                if count >= self.budget:
+                    yield _joined(held)
+                    held, count = [], 0
+        if held:
+            yield _joined(held)
+
+    def set_budget(self, rows: int, activation_bytes: int, device: torch.device) -> None:
+        """Choose the rows of a pass from what `rows` rows held in activations; an explicit choice stays."""
+        if self._asked is None:
+            most = MOST_ROWS.get(device.type, 64)
+            # Backward holds the activations and about as much again in gradients and workspaces.
+            per_row = max(1, 3 * activation_bytes // rows)
+            self.budget = max(1, min(most, _free_bytes(device) // 4 // per_row))
+
+
+@dataclass
+class Scorer:
+    """Rows to scores `(rows,)`, a row for each example or one row for all. `outputs` are those of the last call."""
+
+    runner: Runner
+    examples: Tensor
+    target: Target
+    outputs: Any = None
+    _alone: Any = None
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        owner = self.examples if len(rows) == len(self.examples) else self.examples[:1].expand(len(rows))
+        outputs, scores, found = self.runner._scored(rows, owner, self.target)
+        self.outputs = _detached(outputs)
+        if len(rows) < len(self.examples):
+            self._alone = _detached(found[self.target.layer] if self.target.layer else outputs)
+        return scores
+
+    def shared(self) -> Tensor:
+        """Each example's score `(n,)` of the one row that was run for all."""
+        with torch.no_grad():
+            each = [self.runner._scores(self._alone, example, self.target) for example in self.examples.split(1)]
+        return torch.cat(each)
+
+
+def _rows_of(points: Points, outputs: Tensor) -> Tensor:
+    """The outputs of each row from those of its point; wrong shapes are left to be found where all are checked."""
+    return outputs[points.point] if outputs.ndim and len(outputs) == len(points.first) else outputs
+
+
+def _joined(held: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+    rows, step, position = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*held, strict=True))
+    return rows, step, position
+
+
+def _detached(outputs: Any) -> Any:
+    return outputs.detach() if isinstance(outputs, Tensor) else outputs
+
+
+def _require_finite(values: Tensor, examples: Tensor, stage: str) -> None:
+    # A sum that is finite has no other terms, and takes a fifth of the time; one that is not may have overflowed.
+    if bool(torch.isfinite(values.detach().sum())) or bool(torch.isfinite(values).all()):
+        return
+    bad = (~torch.isfinite(values)).flatten(1).any(1) if values.ndim > 1 else ~torch.isfinite(values)
+    which = sorted({int(i) for i in examples[bad.to(examples.device)]})
+    raise FloatingPointError(f"{stage}: NaN or infinity for example {', '.join(map(str, which))}")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: a smaller pass, or another try, may go well."""
+    said = ("can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in said)
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return (
+            4 * 2**30 if not hasattr(os, "sysconf") else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        )
+
+
+def _channels_last_pays(modules: Modules, inputs: Tensor) -> bool:
+    """Whether forward-only passes run channels-last: float32 pictures through 2-D convolutions on the CPU."""
+    pictures = inputs.ndim == 4 and inputs.shape[2] * inputs.shape[3] >= 32 * 32
+    return (
+        pictures
+        and inputs.device.type == "cpu"
+        and inputs.dtype == torch.float32
+        and any(isinstance(module, nn.Conv2d) for module in modules.values())
+    )
+
+
+def _refuse_batch_statistics(modules: Modules) -> None:
+    for name, module in modules.items():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise ValueError(
+                f"model: {name!r} normalises by the statistics of the batch it is in (track_running_stats=False), so "
+                "an example's score depends on its neighbours; give it running statistics"
+            )
+
+
+def _check_dtype(modules: Modules, inputs: Tensor) -> None:
+    parameters = (each for module in modules.values() for each in module._parameters.values() if each is not None)
+    kinds = {(parameter.dtype, parameter.device) for parameter in parameters}
+    dtypes = sorted({dtype for dtype, _ in kinds if dtype.is_floating_point}, key=str)
+    devices = sorted({device for _, device in kinds}, key=str)
+    if dtypes and inputs.dtype not in dtypes and not torch.is_autocast_enabled(inputs.device.type):
+        found = ", ".join(map(str, dtypes))
+        raise TypeError(f"inputs: {inputs.dtype}, but the model's parameters are {found}; use inputs.to({found})")
+    if devices and inputs.device not in devices:
+        found = ", ".join(map(str, devices))
+        raise ValueError(f"inputs: on {inputs.device}, but the model's parameters are on {found}; move one of them")

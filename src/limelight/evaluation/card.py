@@ -1,0 +1,268 @@
+"""The trust card: what the tests say about one map, in words a person decides by, with the figures beside them."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from ..base.attribution import Attribution
+from ..base.files import finite, write_whole
+from ..checks.base import Check
+from ..checks.case import open_case
+from ..checks.parse import as_checks
+from ..engine.layers import LayerLike
+from ..engine.runner import Model
+from ..question.baselines import Baseline
+from .check import CARD, REFUSALS, Subject, as_mask, examined, measure
+from .controls import CONTROLS
+from .evaluate import column_of, interval
+from .findings import Finding, shown
+from .sections import Entry, Section
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_WIDTH = 100
+
+
+@dataclass(frozen=True, eq=False)
+class TrustCard:
+    """The hard tests and the evidence on the map of a batch; `controls` has each piece of evidence for each control.
+
+    A piece of evidence goes by its check's name, or by its settings where several checks of that name were asked.
+    `findings` in the order asked; `cautions`: what to read before the map is believed, from the map and the tests.
+    """
+
+    attribution: Attribution
+    findings: tuple[Finding, ...]
+    controls: dict[str, dict[str, Finding]]
+    cautions: tuple[str, ...]
+
+    @property
+    def hard(self) -> tuple[Finding, ...]:
+        return tuple(each for each in self.findings if each.check.kind == "hard")
+
+    @property
+    def evidence(self) -> tuple[Finding, ...]:
+        return tuple(each for each in self.findings if each.check.kind != "hard")
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """The hard tests that the map failed."""
+        return tuple(each.name for each in self.hard if each.passed is False)
+
+    def beats(self, finding: Finding) -> dict[str, bool]:
+        """For each control, whether the map is on the better side of it, by the mean over the examples that both have a
+        figure of; without the controls that share none."""
+        if finding.check.better is None:
+            return {}
+        sign = 1 if finding.check.better == "higher" else -1
+        gaps = {name: float((finding.value - other.value).nanmean()) for name, other in self._controls(finding).items()}
+        return {name: sign * gap > 0 for name, gap in gaps.items() if not math.isnan(gap)}
+
+    def _column(self, finding: Finding) -> str:
+        return column_of(finding.check, [each.check for each in self.findings])
+
+    def _controls(self, finding: Finding) -> dict[str, Finding]:
+        """What the controls came to under the finding's check, on the examples that it has a figure of."""
+        column = self._column(finding)
+        unknown = finding.value.isnan()
+        return {
+            name: replace(found[column], value=found[column].value.masked_fill(unknown, math.nan))
+            for name, found in self.controls.items()
+            if column in found
+        }
+
+    @property
+    def headline(self) -> str:
+        """One sentence: how the hard tests went."""
+        passed = sum(each.passed is True for each in self.hard)
+        failed = len(self.failed)
+        silent = len(self.hard) - passed - failed
+        if not self.hard:
+            return "no hard test was asked"
+        text = f"{passed} of {passed + failed} hard tests passed"
+        text += f"; failed: {', '.join(self.failed)}" if failed else ""
+        return text + (f"; {silent} could not be asked" if silent else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, lists and text."""
+        return {
+            "method": self.attribution.name,
+            "settings": repr(self.attribution.method),
+            "headline": self.headline,
+            "failed": list(self.failed),
+            "findings": [each.to_dict() | {"beats": self.beats(each)} for each in self.findings],
+            "controls": {
+                name: {check: found.to_dict()["mean"] for check, found in by_check.items()}
+                for name, by_check in self.controls.items()
+            },
+            "cautions": list(self.cautions),
+            "rows": {
+                "forward": sum(each.forward_rows for each in self.findings),
+                "backward": sum(each.backward_rows for each in self.findings),
+            },
+        }
+
+    def to_json(self) -> str:
+        return json.dumps(finite(self.to_dict()), indent=1, allow_nan=False)
+
+    def sections(self) -> tuple[Section, ...]:
+        """The card's parts: hard tests, evidence beside the controls, cautions."""
+        hard = tuple(
+            Entry(e.verdict, e.name, _figure(e), self._settings(e) + (e.reason or e.check.meaning)) for e in self.hard
+        )
+        evidence = tuple(self._evidence(each) for each in self.evidence)
+        cautions = tuple(Entry("-", "", "", each) for each in self.cautions)
+        parts = (
+            Section("Hard tests, where the right answer is known", hard),
+            Section("Evidence, beside maps that know nothing of the model", evidence),
+            Section("Before you believe it", cautions),
+        )
+        return tuple(part for part in parts if part.entries)
+
+    def _evidence(self, finding: Finding) -> Entry:
+        beaten = self.beats(finding)
+        lost = [name for name, won in beaten.items() if not won]
+        controls = self._controls(finding).items()
+        others = [f"{name} {shown(other.mean)}" for name, other in controls if not math.isnan(other.mean)]
+        words = finding.reason or finding.check.meaning
+        words += f" ({finding.check.better} is better)" if finding.check.better else ""
+        words += f"; controls: {', '.join(others)}" if others else ""
+        words += f"; does not beat {', '.join(lost)}" if lost else ""
+        mark = "-" if not beaten else "NOT ABOVE" if lost else "above"
+        return Entry(mark, finding.name, _figure(finding), self._settings(finding) + words)
+
+    def _settings(self, finding: Finding) -> str:
+        """The check's settings, where others of its name stand beside it."""
+        column = self._column(finding)
+        return "" if column == finding.name else f"{column}: "
+
+    def to_text(self) -> str:
+        lines = [f"Trust card: {self.attribution.name}", self.headline]
+        for section in self.sections():
+            lines += ["", section.title]
+            for each in section.entries:
+                head = f"  {each.mark:<9} {each.name:<26} {each.figure:>10}  " if each.name else f"  {each.mark} "
+                indent = " " * 12 if each.name else " " * 4
+                lines += textwrap.wrap(each.words, _WIDTH, initial_indent=head, subsequent_indent=indent)
+        return "\n".join(lines) + "\n"
+
+    __str__ = to_text
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(self.to_text())}</pre>"
+
+    def show(self, example: int = 0) -> Image:
+        """The picture, the map and the card as one PIL image."""
+        from ..show.card_image import draw_card
+
+        heading = f"Trust card: {self.attribution.name}"
+        return draw_card(self.attribution.show(example), heading, self.headline, self.sections())
+
+    def save(self, path: str | Path) -> Path:
+        """Write by suffix: `.txt`, `.json`, or `.png` for the figure. A failure leaves what was there before."""
+        path = Path(path)
+        match path.suffix:
+            case ".txt":
+                write_whole(path, self.to_text().encode())
+            case ".json":
+                write_whole(path, (self.to_json() + "\n").encode())
+            case ".png":
+                from ..show.image import save_png
+
+                save_png(self.show(), path)
+            case suffix:
+                raise ValueError(f"path: {str(path)!r} ends in {suffix!r}; use .txt, .json or .png")
+        return path
+
+
+def _figure(finding: Finding) -> str:
+    if math.isnan(finding.mean):
+        return "-"
+    known = finding.value[~finding.value.isnan()]
+    low, high = interval(known, 0)
+    return shown(finding.mean) + ("" if math.isnan(low) else f" [{shown(low)}, {shown(high)}]")
+
+
+def trust_card(
+    model: Model,
+    inputs: Tensor,
+    method: Subject,
+    checks: Iterable[Check | type[Check] | str] | Check | type[Check] | str | None = None,
+    *,
+    target: Any = None,
+    baseline: float | Tensor | Baseline = 0.0,
+    layer: LayerLike | None = None,
+    seed: int = 0,
+    rows_per_pass: int | None = None,
+    mask: Tensor | None = None,
+    progress: Any = None,
+) -> TrustCard:
+    """Sum up one map: `check()` on it, the faithfulness and localisation checks on the three controls, the cautions.
+
+    The arguments are those of `check`; `checks` None is `limelight.evaluation.CARD`. Evidence is compared on the same
+    examples; it ranks the map against ignorance, not against other methods.
+    """
+    asked = as_checks(CARD if checks is None else checks)
+    attribution, again = examined(model, inputs, method, target, baseline, layer, seed, rows_per_pass)
+    return card_of(model, attribution, again, asked, mask, rows_per_pass, progress)
+
+
+def card_of(
+    model: Model,
+    attribution: Attribution,
+    method: Any,
+    checks: tuple[Check, ...],
+    mask: Tensor | None = None,
+    rows_per_pass: int | None = None,
+    progress: Any = None,
+) -> TrustCard:
+    """The trust card of a map that is there already; `method` None where only the map is known."""
+    inputs = attribution.inputs
+    region = as_mask(mask, inputs)
+    with open_case(model, attribution, method, region, rows_per_pass, progress) as case:
+        findings = tuple(measure(each, case) for each in checks)
+    compared = [each for each in checks if each.kind in ("faithfulness", "localisation")]
+    controls: dict[str, dict[str, Finding]] = {}
+    for control in CONTROLS if compared else ():
+        target = attribution.target
+        try:
+            other, _ = examined(model, inputs, control, target, 0.0, None, attribution.seed, rows_per_pass)
+        except REFUSALS:  # edges need pictures; the card then shows the other two controls
+            continue
+        with open_case(model, other, control, region, rows_per_pass) as case:
+            controls[other.name] = {column_of(each, checks): measure(each, case) for each in compared}
+    return TrustCard(attribution, findings, controls, _cautions(attribution, findings))
+
+
+def _cautions(attribution: Attribution, findings: tuple[Finding, ...]) -> tuple[str, ...]:
+    found = list(attribution.cautions)
+    if attribution.stderr is not None:
+        size = attribution.values.double().flatten(1).norm(dim=1)
+        error = attribution.stderr.double().flatten(1).norm(dim=1) / size
+        if bool((error > 0.2).any()):
+            found.append(f"sampling noise is {float(error.nan_to_num(0).max()):.0%} of the map: take more samples")
+    failed = {each.name for each in findings if each.passed is False}
+    known = {
+        "randomisation": "the map hardly changes when the classifier is replaced by random numbers: it may show the "
+        "picture more than the decision",
+        "input-shift": "the map depends on where zero lies: choose a baseline with a meaning, or one that moves along",
+        "implementation-invariance": "an equal network written differently gets another map",
+        "determinism": "the map depends on the batch it was made in",
+        "sensitivity": "features that changed the answer by themselves got no relevance",
+        "completeness": "the values do not add up to the score they should",
+    }
+    found += [text for name, text in known.items() if name in failed]
+    shifts = [each.detail for each in findings if each.name == "bias-shift"]
+    if any(bool(detail["flips"].any()) for detail in shifts if "flips" in detail):
+        found.append("the model's own answer changes when the picture gets brighter")
+    return tuple(dict.fromkeys(found))

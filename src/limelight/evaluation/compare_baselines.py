@@ -1,0 +1,212 @@
+"""How much a map depends on the choice of its baseline: one method over several, side by side."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..base.attribution import Attribution
+from ..base.files import json_bytes, write_whole
+from ..base.records import file_stem
+from ..base.similarity import rank_correlations
+from ..engine.layers import LayerLike
+from ..engine.runner import Model, Progress
+from ..explain import MethodLike, as_method, explain
+from ..question.baselines import Baseline, Black, Blur, Noise, White, as_baseline
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ..show import Tile
+
+DEFAULT_BASELINES: tuple[Baseline, ...] = (Black(), White(), Noise(), Blur())
+
+
+class MapSeries(Mapping[str, Attribution]):
+    """Maps of one question under labels, in the order asked, compared by Spearman's rank correlation."""
+
+    def __init__(self, attributions: Mapping[str, Attribution]) -> None:
+        self._by_label = dict(attributions)
+        many = [label for label, each in self.items() if each.score.ndim > 1]
+        if many:
+            raise ValueError("target: several for each example; compare maps of one target at a time")
+
+    def __getitem__(self, key: str | int) -> Attribution:
+        if isinstance(key, int):
+            return list(self._by_label.values())[key]
+        if key not in self._by_label:
+            raise KeyError(f"{key!r} is not among {', '.join(self._by_label)}")
+        return self._by_label[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_label)
+
+    def __len__(self) -> int:
+        return len(self._by_label)
+
+    @property
+    def correlations(self) -> Tensor:
+        """Spearman's rank correlation of each heatmap with each other, `(batch, k, k)`; NaN for a constant one."""
+        return rank_correlations([each.heatmap() for each in self.values()])
+
+    @property
+    def delta(self) -> Tensor:
+        """Completeness `(k, batch)`, as `Attribution.delta`; NaN where the method promises no sum."""
+        return torch.stack([each.delta for each in self.values()])
+
+    @abstractmethod
+    def heading(self) -> str:
+        """What is compared, in a line."""
+
+    @abstractmethod
+    def remarks(self, position: int, example: int) -> tuple[str, ...]:
+        """What to say of a map beside its own caption."""
+
+    @abstractmethod
+    def rows(self) -> list[list[int]]:
+        """Positions of the maps in the rows of a picture."""
+
+    def tiles(self, example: int = 0) -> list[Tile]:
+        return [
+            replace(each.tiles(example)[0], title=label, lines=(*self.remarks(k, example), *each.caption(example)))
+            for k, (label, each) in enumerate(self.items())
+        ]
+
+    def show(self, example: int = 0) -> Image:
+        """All maps of one example in a labelled grid, as a PIL image."""
+        from ..show import draw_grid
+
+        tiles = self.tiles(example)
+        rows = [[tiles[position] for position in row] for row in self.rows()]
+        return draw_grid(self[0]._picture(example), rows, f"{self.heading()}; {self[0]._heading(example)}")
+
+    def summary(self) -> dict[str, Any]:
+        """Labels, completeness and correlations as plain numbers and lists."""
+        return {
+            "heading": self.heading(),
+            "labels": list(self),
+            "score": self[0].score.tolist(),
+            "baseline_score": {label: each.baseline_score.tolist() for label, each in self.items()},
+            "delta": {label: each.delta.tolist() for label, each in self.items()},
+            "rank_correlations": self.correlations.tolist(),
+        }
+
+    def save(self, path: str | Path) -> Path:
+        """Write a `.png` or `.html` to look at; as `.safetensors`, a folder of that name with a file for each map and
+        `summary.json`."""
+        from ..show import save_png, write_html
+
+        path = Path(path)
+        match path.suffix:
+            case ".png":
+                save_png(self.show(), path)
+            case ".html":
+                facts = [(label, note) for label, each in self.items() for note in each.notes]
+                picture, heading = self[0]._picture(0), f"{self.heading()}; {self[0]._heading(0)}"
+                write_html(path, picture, self.tiles(), heading, "", list(dict.fromkeys(facts)))
+            case ".safetensors":
+                path = path.with_suffix("")
+                path.mkdir(parents=True, exist_ok=True)
+                for position, (label, each) in enumerate(self.items()):
+                    each.save(path / f"{position} {file_stem(label)}.safetensors")
+                write_whole(path / "summary.json", json_bytes(self.summary()))
+            case suffix:
+                raise ValueError(f"path: {str(path)!r} ends in {suffix!r}; use .png, .html or .safetensors")
+        return path
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.heading()}: {', '.join(self)})"
+
+
+class BaselineStudy(MapSeries):
+    """Maps of one method for several baselines: what stays is of the picture, what changes of the baseline.
+
+    `study["blur"]` is the Attribution with that baseline; `correlations` `(batch, k, k)` how alike the maps are;
+    `agreement` `(batch,)` the lowest of them; `delta` `(k, batch)` what each map misses of f(x) - f(baseline).
+    """
+
+    @property
+    def agreement(self) -> Tensor:
+        """The lowest rank correlation between two of the maps `(batch,)`, NaN where a map is constant."""
+        return self.correlations.flatten(1).amin(1)
+
+    def heading(self) -> str:
+        return f"{self[0].name} by baseline"
+
+    def remarks(self, position: int, example: int) -> tuple[str, ...]:
+        row = self.correlations[example, position].tolist()
+        others = [f"{label} {row[k]:.2f}" for k, label in enumerate(self) if k != position]
+        return (f"rank correlation with {', '.join(others)}",) if others else ()
+
+    def rows(self) -> list[list[int]]:
+        return [list(range(len(self)))[start : start + 3] for start in range(0, len(self), 3)]
+
+
+def compare_baselines(
+    model: Model,
+    inputs: Tensor,
+    method: MethodLike = "integrated-gradients",
+    baselines: Sequence[float | Tensor | Baseline] | Mapping[str, float | Tensor | Baseline] = DEFAULT_BASELINES,
+    *,
+    target: Any = None,
+    layer: LayerLike | None = None,
+    seed: int = 0,
+    rows_per_pass: int | None = None,
+    progress: bool | Progress = False,
+) -> BaselineStudy:
+    """Run one method with each of several baselines, and compare the maps.
+
+    Args:
+        baselines: a sequence of what `explain(baseline=...)` takes, labelled by their kind, or a mapping from labels.
+            By default black, white, noise and blur; `Mean` and `Samples` need data of yours.
+
+    The other arguments are those of `explain()`. Raises ValueError for a method that compares with no baseline, or
+    without any baseline, and TypeError for baselines that are no list.
+    """
+    require_list("baselines", baselines)
+    asked = as_method(method)
+    if not asked.needs.baseline:
+        raise ValueError(f"method: {asked!r} compares with no baseline, so its map is the same for all of them")
+    by_label = (
+        dict(baselines) if isinstance(baselines, Mapping) else labelled_baselines([as_baseline(b) for b in baselines])
+    )
+    if not by_label:
+        raise ValueError("baselines: none given; use for example [Black(), White(), Blur()]")
+    return BaselineStudy(
+        {
+            label: explain(
+                model,
+                inputs,
+                asked,
+                target=target,
+                baseline=baseline,
+                layer=layer,
+                seed=seed,
+                rows_per_pass=rows_per_pass,
+                progress=progress,
+            )
+            for label, baseline in by_label.items()
+        }
+    )
+
+
+def require_list(name: str, values: object) -> None:
+    """Raise TypeError for one value, a text among them, where a list of values belongs."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{name}: {values!r} is no list; use {name}=[{values!r}], with as many values as you like")
+
+
+def labelled_baselines(baselines: Sequence[Baseline]) -> dict[str, Baseline]:
+    """Each baseline under its kind; those of the same kind under their whole text, and if need be a number."""
+    kinds = [type(each).__name__.lower() for each in baselines]
+    found: dict[str, Baseline] = {}
+    for each, kind in zip(baselines, kinds, strict=True):
+        label = kind if kinds.count(kind) == 1 else repr(each)
+        found[label if label not in found else f"{label} #{len(found)}"] = each
+    return found

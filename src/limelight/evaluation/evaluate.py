@@ -1,0 +1,244 @@
+"""evaluate(): methods beside each other and beside the controls, with intervals over the examples."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..checks.base import Check
+from ..checks.case import open_case
+from ..checks.parse import as_checks
+from ..engine.layers import LayerLike
+from ..engine.runner import Model
+from ..explain import MethodLike
+from ..question.baselines import Baseline
+from .check import REFUSALS, as_mask, examined, measure
+from .controls import CONTROLS, SobelEdges
+from .findings import Finding, data_frame, html_table, markdown
+
+RESAMPLES = 2000
+LEVEL = 0.95
+EDGES = SobelEdges.kebab()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method under one check: the mean over `n` examples with a figure and its bootstrap 95% interval.
+
+    `beats_edges`: whether the paired difference to the Sobel control is on the better side with its whole interval;
+    None for the controls, for checks without a better side and where there are too few examples.
+    """
+
+    finding: Finding
+    mean: float
+    low: float
+    high: float
+    n: int
+    beats_edges: bool | None
+
+    def __str__(self) -> str:
+        if math.isnan(self.mean):
+            return "-"
+        text = f"{self.mean:.3g}"
+        if not math.isnan(self.low):
+            text += f" [{self.low:.3g}, {self.high:.3g}]"
+        if self.finding.check.kind == "hard":
+            return f"{text} {self.finding.verdict}"
+        return text + (" not above edges" if self.beats_edges is False else "")
+
+
+class Evaluation(Mapping[str, Mapping[str, Cell]]):
+    """Methods x checks. `evaluation[method][check]` is a Cell; the controls come last.
+
+    No overall winner is named: measures of faithfulness disagree with each other.
+    """
+
+    def __init__(self, cells: dict[str, dict[str, Cell]], controls: Sequence[str], refused: Mapping[str, str]) -> None:
+        self._cells = cells
+        self.controls = tuple(controls)
+        self.refused = dict(refused)
+
+    def __getitem__(self, method: str) -> Mapping[str, Cell]:
+        return self._cells[method]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._cells)
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        return tuple(next(iter(self._cells.values()), {}))
+
+    def ranking(self, check: str) -> list[tuple[str, Cell]]:
+        """Methods and controls by one check, the better first; those without a figure last."""
+        found = [(method, cells[check]) for method, cells in self._cells.items()]
+        sign = -1 if found and found[0][1].finding.check.better == "higher" else 1
+        return sorted(found, key=lambda each: (math.isnan(each[1].mean), sign * each[1].mean))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat row per method: text cells, as a person reads them."""
+        return [
+            {"method": f"({name})" if name in self.controls else name}
+            | {check: str(cell) for check, cell in cells.items()}
+            for name, cells in self._cells.items()
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers: for each method and check the figures, the interval and the finding."""
+        return {
+            "controls": list(self.controls),
+            "refused": dict(self.refused),
+            "methods": {
+                name: {
+                    check: {
+                        "mean": _number(cell.mean),
+                        "low": _number(cell.low),
+                        "high": _number(cell.high),
+                        "n": cell.n,
+                        "beats_edges": cell.beats_edges,
+                        "finding": cell.finding.to_dict(),
+                    }
+                    for check, cell in cells.items()
+                }
+                for name, cells in self._cells.items()
+            },
+        }
+
+    def to_markdown(self) -> str:
+        refused = [f"- {name}: {reason}" for name, reason in self.refused.items()]
+        return markdown(self.rows()) + ("\nNot evaluated:\n" + "\n".join(refused) + "\n" if refused else "")
+
+    def to_pandas(self) -> Any:
+        """One row per method and check, in numbers."""
+        return data_frame(
+            [
+                {
+                    "method": name,
+                    "check": check,
+                    "mean": cell.mean,
+                    "low": cell.low,
+                    "high": cell.high,
+                    "n": cell.n,
+                    "beats_edges": cell.beats_edges,
+                    "control": name in self.controls,
+                }
+                for name, cells in self._cells.items()
+                for check, cell in cells.items()
+            ]
+        )
+
+    def _repr_html_(self) -> str:
+        return html_table(self.rows())
+
+    def __repr__(self) -> str:
+        return f"Evaluation({len(self)} methods, controls included, x {', '.join(self.checks)})"
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def evaluate(
+    model: Model,
+    inputs: Tensor,
+    methods: Iterable[MethodLike] | MethodLike,
+    checks: Iterable[Check | type[Check] | str] | Check | type[Check] | str,
+    *,
+    target: Any = None,
+    baseline: float | Tensor | Baseline = 0.0,
+    layer: LayerLike | None = None,
+    seed: int = 0,
+    rows_per_pass: int | None = None,
+    mask: Tensor | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Evaluation:
+    """Checks on several methods and on three controls: a random map, a constant one, the picture's Sobel edges.
+
+    Intervals are percentiles of a bootstrap over the examples, drawn anew 2,000 times by the seed. A method that
+    cannot explain this model (or a control, these inputs) is named in `refused` with the reason, and the others go on.
+    `progress` is told the name of each method as its turn comes. The other arguments are those of `check`.
+    """
+    asked = as_checks(checks)
+    single = isinstance(methods, str | type) or not isinstance(methods, Iterable)
+    everything: list[MethodLike] = [methods] if single else list(methods)  # type: ignore[list-item, arg-type]
+    if not everything:
+        raise ValueError("methods: an empty sequence; name at least one method")
+    findings: dict[str, dict[str, Finding]] = {}
+    refused: dict[str, str] = {}
+    controls: list[str] = []
+    region = as_mask(mask, inputs)
+    for position, method in enumerate([*everything, *CONTROLS]):
+        control = position >= len(everything)
+        label = _label(method)
+        if progress:
+            progress(label)
+        try:
+            attribution, again = examined(model, inputs, method, target, baseline, layer, seed, rows_per_pass)
+        except REFUSALS as error:
+            if not control and len(everything) == 1:
+                raise
+            refused[label] = f"{type(error).__name__}: {error}"
+            continue
+        name = _another(attribution.name if attribution.name not in findings else repr(attribution.method), findings)
+        controls += [name] if control else []
+        with open_case(model, attribution, again, region, rows_per_pass) as case:
+            findings[name] = {column_of(each, asked): measure(each, case) for each in asked}
+    edges = findings.get(EDGES, {})
+    cells = {
+        name: {
+            check: _cell(finding, None if name in controls else edges.get(check), seed)
+            for check, finding in by_check.items()
+        }
+        for name, by_check in findings.items()
+    }
+    return Evaluation(cells, controls, refused)
+
+
+def _label(method: MethodLike) -> str:
+    if isinstance(method, str):
+        return method
+    return method.kebab() if isinstance(method, type) else repr(method)
+
+
+def _another(name: str, taken: Mapping[str, Any]) -> str:
+    """`name`, with a number where it is taken: finished maps have no settings to tell them apart."""
+    several = (f"{name} ({number})" for number in itertools.count(2))
+    return next(each for each in itertools.chain([name], several) if each not in taken)
+
+
+def column_of(check: Check, asked: Sequence[Check]) -> str:
+    """The check's name; its whole repr where another of that name is asked too."""
+    same = [each for each in asked if each.kebab() == check.kebab()]
+    return check.kebab() if len(same) == 1 else repr(check)
+
+
+def _cell(finding: Finding, edges: Finding | None, seed: int) -> Cell:
+    known = finding.value[~finding.value.isnan()]
+    low, high = interval(known, seed)
+    beats = None
+    if edges is not None and finding.check.better is not None:
+        both = finding.value - edges.value
+        both = both[~both.isnan()] * (1 if finding.check.better == "higher" else -1)
+        if len(both) > 1:
+            beats = interval(both, seed)[0] > 0
+    return Cell(finding, finding.mean if len(known) else math.nan, low, high, len(known), beats)
+
+
+def interval(values: Tensor, seed: int, level: float = LEVEL) -> tuple[float, float]:
+    """The bootstrap's percentile interval of the mean; NaN for fewer than two values."""
+    n = len(values)
+    if n < 2:
+        return math.nan, math.nan
+    drawn = torch.from_numpy(np.random.default_rng(seed).integers(0, n, (RESAMPLES, n)))
+    means = values.double().cpu()[drawn].mean(1)
+    low, high = means.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
+    return low, high

@@ -1,0 +1,177 @@
+"""Findings, and how they read: as plain values, Markdown, a data frame, or in a notebook."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..base.files import finite
+from ..checks.base import Check, Measured
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What one check said about one map.
+
+    `value` `(n,)`: one figure per example, NaN with the reason in `reasons`. `passed`: whether all examples with a
+    figure passed, None where no right answer is known or none has a figure; `each` `(n,)` says it per example, False
+    for one without a figure.
+    `detail`: further figures by name. `forward_rows`, `backward_rows`: what the check cost.
+    """
+
+    check: Check
+    method: str
+    value: Tensor
+    passed: bool | None
+    each: Tensor | None = None
+    detail: Mapping[str, Tensor] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    forward_rows: int = 0
+    backward_rows: int = 0
+
+    @staticmethod
+    def of(check: Check, method: str, measured: Measured, forward_rows: int, backward_rows: int) -> Finding:
+        value = measured.values.detach().double().cpu()
+        known = ~value.isnan()
+        passed = None
+        each = None
+        if measured.passed is not None:
+            each = measured.passed.detach().cpu() & known
+            passed = bool(each[known].all()) if bool(known.any()) else None
+        reasons = measured.reasons or ("",) * len(value)
+        unexplained = [i for i in (~known).nonzero()[:, 0].tolist() if not reasons[i]]
+        if unexplained:
+            raise AssertionError(f"{check!r}: NaN without a reason for example {unexplained}")
+        detail = {name: each_one.detach().cpu() for name, each_one in measured.detail.items()}
+        return Finding(check, method, value, passed, each, detail, reasons, measured.notes, forward_rows, backward_rows)
+
+    @property
+    def name(self) -> str:
+        return self.check.kebab()
+
+    @property
+    def mean(self) -> float:
+        """The mean over examples that have a figure; NaN where none has."""
+        return float(self.value.nanmean())
+
+    @property
+    def reason(self) -> str:
+        """Why there are examples without a figure, each reason once; empty where all have one."""
+        return "; ".join(dict.fromkeys(each for each in self.reasons if each))
+
+    @property
+    def verdict(self) -> str:
+        return {True: "pass", False: "FAIL", None: "-"}[self.passed]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, lists and text; NaN and the infinities as None."""
+        return {
+            "check": self.name,
+            "settings": repr(self.check),
+            "kind": self.check.kind,
+            "better": self.check.better,
+            "meaning": self.check.meaning,
+            "method": self.method,
+            "value": finite(self.value.tolist()),
+            "mean": finite(self.mean),
+            "passed": self.passed,
+            "passed_each": None if self.each is None else self._passed_each(self.each),
+            "reasons": list(self.reasons),
+            "notes": list(self.notes),
+            "detail": {name: finite(value.double().tolist()) for name, value in self.detail.items()},
+            "forward_rows": self.forward_rows,
+            "backward_rows": self.backward_rows,
+        }
+
+    def _passed_each(self, each: Tensor) -> list[bool | None]:
+        """None for examples without a figure, which neither passed nor failed."""
+        known = (~self.value.isnan()).tolist()
+        return [passed if there else None for passed, there in zip(each.tolist(), known, strict=True)]
+
+    def __repr__(self) -> str:
+        figure = self.reason if math.isnan(self.mean) else f"{self.mean:.3g}"
+        return f"Finding({self.check!r}, {self.method}: {figure}, {self.verdict})"
+
+
+class Findings(list[Finding]):
+    """The findings of one `check()`, in the order asked; a list that also reads as a table."""
+
+    def by_name(self, name: str) -> Finding:
+        """The first finding of the check of that name. Raises KeyError with the names there are."""
+        for each in self:
+            if name in (each.name, type(each.check).__name__):
+                return each
+        raise KeyError(f"{name!r} was not checked; there are {', '.join(each.name for each in self)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"findings": [each.to_dict() for each in self]}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat row per finding."""
+        return [
+            {
+                "method": each.method,
+                "check": each.name,
+                "value": each.mean,
+                "passed": each.verdict,
+                "better": each.check.better or "",
+                "what it says": each.reason if math.isnan(each.mean) else each.check.meaning,
+            }
+            for each in self
+        ]
+
+    def to_markdown(self) -> str:
+        return markdown(self.rows())
+
+    def to_pandas(self) -> Any:
+        return data_frame(self.rows())
+
+    def _repr_html_(self) -> str:
+        return html_table(self.rows())
+
+
+def shown(value: Any) -> str:
+    if isinstance(value, float):
+        return "-" if math.isnan(value) else f"{value:.3g}"
+    return str(value)
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """A Markdown table; empty for no rows."""
+    if not rows:
+        return ""
+    names = list(rows[0])
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    for row in rows:
+        lines.append("| " + " | ".join(shown(row[name]).replace("|", "\\|") for name in names) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def html_table(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return "<p>nothing was checked</p>"
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in rows[0])
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(shown(value))}</td>" for value in row.values()) + "</tr>" for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def data_frame(rows: list[dict[str, Any]]) -> Any:
+    """A pandas DataFrame. Raises ImportError that says what to install where pandas is missing."""
+    try:
+        import pandas  # type: ignore[import-untyped,unused-ignore]
+    except ImportError as error:
+        raise ImportError("to_pandas needs pandas: pip install pandas; to_dict and to_markdown need nothing") from error
+    return pandas.DataFrame(rows)
+
+
+def nan_like(n: int) -> Tensor:
+    return torch.full((n,), torch.nan, dtype=torch.float64)

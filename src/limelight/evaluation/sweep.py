@@ -1,0 +1,173 @@
+"""What a hyper-parameter does to a map: any field of any method over a list, as one labelled grid."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..base.attribution import Attribution
+from ..base.similarity import rank_correlation
+from ..engine.layers import LayerLike
+from ..engine.runner import Model, Progress
+from ..explain import MethodLike, as_method, explain
+from ..methods import Method
+from ..question.baselines import Baseline
+from .compare_baselines import MapSeries, require_list
+
+LAYER = "layer"
+
+
+class Sweep(MapSeries):
+    """Maps over the values of one or two fields: `fields` maps each to its values, the last one varies fastest.
+
+    `neighbours[name]` is the rank correlation of each map with the next along that field, `(batch, *grid)` with that
+    axis one shorter: where it is near 1 the value no longer matters.
+    """
+
+    def __init__(self, method: Method, fields: Mapping[str, tuple[Any, ...]], maps: Sequence[Attribution]) -> None:
+        self.method, self.fields = method, dict(fields)
+        super().__init__(dict(zip(_labels(self.fields), maps, strict=True)))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(len(values) for values in self.fields.values())
+
+    @property
+    def neighbours(self) -> dict[str, Tensor]:
+        maps = [each.heatmap() for each in self.values()]
+        place = torch.arange(len(maps)).reshape(self.shape)
+        found = {}
+        for axis, (name, size) in enumerate(zip(self.fields, self.shape, strict=True)):
+            here, after = place.narrow(axis, 0, size - 1), place.narrow(axis, 1, size - 1)
+            pairs = zip(here.flatten().tolist(), after.flatten().tolist(), strict=True)
+            each = [rank_correlation(maps[i], maps[j]) for i, j in pairs]
+            batch = len(maps[0])
+            found[name] = torch.stack(each, 1).reshape(batch, *here.shape) if each else torch.empty(batch, *here.shape)
+        return found
+
+    def heading(self) -> str:
+        return f"{self.method.kebab()} by {' and '.join(self.fields)}"
+
+    def remarks(self, position: int, example: int) -> tuple[str, ...]:
+        place = torch.arange(len(self)).reshape(self.shape)
+        at = (place == position).nonzero()[0].tolist()
+        found = []
+        for axis, (name, correlation) in enumerate(self.neighbours.items()):
+            if at[axis] > 0:
+                before = [index - (k == axis) for k, index in enumerate(at)]
+                value = _text(self.fields[name][before[axis]])
+                found.append(f"rank correlation with {name}={value}: {float(correlation[(example, *before)]):.2f}")
+        return tuple(found)
+
+    def rows(self) -> list[list[int]]:
+        """A row for each value of the first of two fields; one field in rows of four."""
+        width = self.shape[-1] if len(self.shape) > 1 else 4
+        return [list(range(len(self)))[start : start + width] for start in range(0, len(self), width)]
+
+
+def sweep(
+    model: Model,
+    inputs: Tensor,
+    method: MethodLike,
+    *,
+    target: Any = None,
+    baseline: float | Tensor | Baseline = 0.0,
+    layer: LayerLike | None = None,
+    seed: int = 0,
+    rows_per_pass: int | None = None,
+    progress: bool | Progress = False,
+    **over: Sequence[Any],
+) -> Sweep:
+    """Explain with each value of a hyper-parameter, and compare neighbours: `sweep(model, x, m, noise=[0.05, 0.1])`.
+
+    Args:
+        layer: a list of layers is swept over like a field.
+        over: a field of the method and the values to give it; two of them make a grid. A field of a part of the
+            method is written with two underscores: `quadrature__n=[8, 16, 32]`, `inner__samples=[4, 8]`.
+
+    The other arguments are those of `explain()`; methods that differ in their fields share its passes, and random
+    numbers are the same for all. Raises ValueError for an unknown field, no field, or more than two, and TypeError
+    for values that are no list.
+    """
+    asked = as_method(method)
+    for name, values in over.items():
+        require_list(name, values)
+    swept = {name.replace("__", "."): tuple(values) for name, values in over.items()}
+    one_layer = None if isinstance(layer, list | tuple) else layer
+    if isinstance(layer, list | tuple):
+        swept = {LAYER: tuple(layer), **swept}
+    if not 1 <= len(swept) <= 2 or not all(swept.values()):
+        raise ValueError(
+            f"fields: {', '.join(swept) or 'none'}; sweep over one field or two, each with at least one value, such as "
+            f"{next(iter(_paths(asked)), LAYER).replace('.', '__')}=[...]"
+        )
+    layers = swept[LAYER] if isinstance(layer, list | tuple) else (one_layer,)
+    names = [name for name in swept if not (name == LAYER and isinstance(layer, list | tuple))]
+    methods: list[MethodLike] = [
+        with_fields(asked, dict(zip(names, values, strict=True)))
+        for values in itertools.product(*(swept[name] for name in names))
+    ]
+    maps = [
+        attribution
+        for each in layers
+        for attribution in explain(
+            model,
+            inputs,
+            methods,
+            target=target,
+            baseline=baseline,
+            layer=each,
+            seed=seed,
+            rows_per_pass=rows_per_pass,
+            progress=progress,
+        ).values()
+    ]
+    return Sweep(asked, swept, maps)
+
+
+def with_fields(method: Method, values: Mapping[str, Any]) -> Method:
+    """The method with other values; a dotted name such as `quadrature.n` is a field of a part of it."""
+    for path, value in values.items():
+        if path not in _paths(method):
+            known = list(_paths(method))
+            near = difflib.get_close_matches(path, known, n=3) or known
+            raise ValueError(f"fields: {method.kebab()} has no {path!r}; use {', '.join(near) or 'layer=[...]'}")
+        method = _replaced(method, path.split("."), value)
+    return method
+
+
+def _replaced(part: Any, path: list[str], value: Any) -> Any:
+    inner = _replaced(getattr(part, path[0]), path[1:], value) if len(path) > 1 else value
+    return replace(part, **{path[0]: inner})
+
+
+def _paths(part: Any) -> dict[str, Any]:
+    """The fields of a method and of its parts, by dotted name."""
+    found: dict[str, Any] = {}
+    for field in fields(part):
+        value = getattr(part, field.name)
+        found[field.name] = value
+        if is_dataclass(value) and not isinstance(value, type):
+            found |= {f"{field.name}.{inner}": each for inner, each in _paths(value).items()}
+    return found
+
+
+def _labels(swept: Mapping[str, tuple[Any, ...]]) -> list[str]:
+    """A name for each combination; equal ones are told apart by a number."""
+    found: list[str] = []
+    for values in itertools.product(*swept.values()):
+        label = ", ".join(f"{name}={_text(value)}" for name, value in zip(swept, values, strict=True))
+        found.append(label if label not in found else f"{label} #{len(found)}")
+    return found
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, nn.Module):
+        return type(value).__name__
+    return value if isinstance(value, str) else repr(value)

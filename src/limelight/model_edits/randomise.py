@@ -1,0 +1,93 @@
+"""Copies of a model with layers drawn anew. The user's parameters are read, never written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..engine.model_copy import twin_of
+from ..engine.runner import Model
+
+Init = Literal["moments", "permute", "identity"]
+
+
+@contextmanager
+def redrawable(model: Model, x: Tensor) -> Iterator[tuple[nn.Module, list[str]]]:
+    """A copy of the model whose parameters may be replaced, and its layers with parameters that vary, the top first.
+
+    Layers are ordered by when they start in a forward pass; one that is never called by itself (a projection that its
+    attention layer reads) counts with its parent. Raises ValueError for a black box or a model that cannot be copied.
+    """
+    if not isinstance(model, nn.Module):
+        raise ValueError("model: a black box has no parameters to randomise")
+    with twin_of(model) as twin:
+        if twin.module is model:
+            raise ValueError("model: it cannot be copied, and the user's own is never edited")
+        yield twin.module, _layers(twin.module, x)
+
+
+def _layers(module: nn.Module, x: Tensor) -> list[str]:
+    started: dict[str, int] = {}
+
+    def note(name: str) -> Callable[[nn.Module, tuple[object, ...]], None]:
+        def hook(layer: nn.Module, args: tuple[object, ...]) -> None:
+            started.setdefault(name, len(started))
+
+        return hook
+
+    handles = [child.register_forward_pre_hook(note(name)) for name, child in module.named_modules()]
+    try:
+        with torch.no_grad():
+            module(x[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+
+    def start(name: str) -> int:
+        while name and name not in started:
+            name = name.rpartition(".")[0]
+        return started.get(name, 0)
+
+    own = [name for name, child in module.named_modules() if any(map(_varies, child.parameters(recurse=False)))]
+    found = sorted(own, key=start, reverse=True)
+    if not found:
+        raise ValueError("model: it has no parameters to randomise: none, or each of equal numbers only")
+    return found
+
+
+def _varies(parameter: Tensor) -> bool:
+    """Whether drawing it anew changes more than a scale: a single number or equal ones have no spread to draw from."""
+    return parameter.is_floating_point() and bool((parameter != parameter.flatten()[:1]).any())
+
+
+def redraw(module: nn.Module, layer: str, init: Init, seed: int) -> None:
+    """Replace the own parameters of one layer of the copy: weights, biases, tokens and batch norm's alike.
+
+    "moments" draws each tensor from a normal distribution of its own mean and standard deviation, so that activations
+    keep their scale; "permute" shuffles its entries; "identity" puts in an equal copy, the control.
+    """
+    child = module.get_submodule(layer)
+    for name, parameter in child.named_parameters(recurse=False):
+        fresh = _drawn(parameter.detach(), init, f"{seed} {layer} {name}")
+        setattr(child, name, nn.Parameter(fresh, requires_grad=False))
+
+
+def _drawn(tensor: Tensor, init: Init, label: str) -> Tensor:
+    if init == "identity" or not tensor.is_floating_point():
+        return tensor.clone()
+    generator = np.random.Generator(
+        np.random.Philox(key=int.from_bytes(blake2b(label.encode(), digest_size=16).digest(), "little"))
+    )
+    if init == "permute":
+        order = torch.from_numpy(generator.permutation(tensor.numel())).to(tensor.device)
+        return tensor.flatten()[order].reshape(tensor.shape).clone()
+    noise = torch.from_numpy(generator.standard_normal(tuple(tensor.shape))).to(tensor)
+    if tensor.numel() == 1:
+        return tensor.abs() * noise  # one number has no spread of its own
+    return tensor.mean() + tensor.std() * noise

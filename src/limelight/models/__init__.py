@@ -1,0 +1,1 @@
+"""What is explained: models by name, pictures, black boxes, weights, the embedded networks."""

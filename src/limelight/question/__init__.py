@@ -1,0 +1,1 @@
+"""What is asked: targets, baselines, players, random numbers."""

@@ -1,0 +1,311 @@
+"""The local page's server: a picture in, maps out as they are made. Models come from the command line, never the page.
+
+GET  /                              the page, its modules under /viewer/
+GET  /api/form                      what can be asked: methods with their fields, layers, baselines, labels
+POST /api/pictures                  a PNG, JPEG or WEBP as the body: its id and what the model sees of it
+POST /api/demo                      the same for the demonstration picture
+POST /api/explain                   a question as JSON: server-sent events; hanging up stops the work
+GET  /api/maps/ID.safetensors       a map with its provenance
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+import uvicorn
+from anyio import to_thread
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import Response, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from ..base.attribution import Attribution
+from ..base.records import as_bytes
+from ..base.version import __version__
+from ..engine.layer_listing import layers_of
+from ..engine.layers import layer_names
+from ..models.catalogue import ImageModel, ModelError, demo_image
+from ..models.pictures import ImageError, Picture, open_image
+from ..question.baselines import BASELINES
+from ..show import picture_of, picture_payload, viewer_payload
+from ..show.assets import asset
+from ..show.explained import part_seen
+from .forms import Refused, chosen_methods, method_forms, read_baseline, read_method
+from .guard import Guard, read_body
+from .jobs import Full, Job, Queue
+from .work import Question, Store, answer
+
+PICTURE_FORMATS = ("PNG", "JPEG", "WEBP")
+_FILES = {
+    **{
+        f"{name}.js": "text/javascript"
+        for name in ("numbers", "colours", "elements", "cell", "viewer", "page", "form", "stream")
+    },
+    "viewer.css": "text/css",
+    "page.css": "text/css",
+}
+_JSON_BYTES = 65536
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one server does at most; counts are of things at once, `seconds` and `rows` for one request."""
+
+    body: int = 20_000_000  # bytes of a picture's file
+    pixels: int = 40_000_000  # of a picture, read from its header
+    uploads: int = 4
+    workers: int = 1
+    waiting: int = 8
+    rows: int = 20_000
+    seconds: float = 300.0
+    pictures: int = 64  # kept; a request is about at most 4
+    maps: int = 128  # kept, and made for one request
+
+
+class MethodAsked(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    name: Annotated[str, Field(max_length=60)]
+    fields: Annotated[dict[str, Annotated[str, Field(max_length=300)]], Field(max_length=20)] = {}
+
+
+class Asked(BaseModel):
+    """A question as the page sends it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    pictures: Annotated[list[Annotated[str, Field(max_length=40)]], Field(min_length=1, max_length=4)]
+    methods: Annotated[list[MethodAsked], Field(min_length=1, max_length=16)]
+    classes: Annotated[list[Annotated[int, Field(ge=0, lt=1_000_000)]], Field(max_length=8)] = []
+    baseline: Annotated[str, Field(max_length=40)] = "black"
+    layer: Annotated[str, Field(max_length=200)] = ""
+    shift: Annotated[float, Field(ge=-1, le=1, strict=False)] = 0.0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    tests: bool = True
+
+
+class Service:
+    """The model, what people brought and made, and the queue they share."""
+
+    def __init__(self, model: ImageModel, limits: Limits) -> None:
+        self.model = model
+        self.limits = limits
+        self.pictures: Store[Tensor] = Store(limits.pictures)
+        self.maps: Store[Attribution] = Store(limits.maps)
+        self.queue = Queue(limits.workers, limits.waiting, limits.rows, limits.seconds)
+        self.layers, self.layer = _layers(model)
+        self._uploading = 0
+
+    def form(self) -> dict[str, Any]:
+        """Everything the page needs to ask."""
+        return {
+            "version": __version__,
+            "model": self.model.name,
+            "labels": list(self.model.labels),
+            "methods": method_forms(),
+            "chosen": chosen_methods(),
+            "layers": self.layers,
+            "layer": self.layer,
+            "baselines": list(BASELINES),
+            "limits": asdict(self.limits),
+            "viewer": viewer_payload([], "", "", []),
+        }
+
+    def keep(self, picture: Picture) -> dict[str, Any]:
+        """What the model sees of a picture, kept under an id; the picture itself is not. Raises ImageError."""
+        pixels, geometry, _ = self.model.prepare(picture)
+        return {
+            "id": self.pictures.put(pixels),
+            "picture": picture_payload(picture_of(pixels[0])),
+            "notes": [part_seen(geometry), *picture.notes],
+        }
+
+    def decode(self, body: bytes) -> dict[str, Any]:
+        picture = open_image(body, name="the picture", max_pixels=self.limits.pixels, formats=PICTURE_FORMATS)
+        return self.keep(picture)
+
+    @asynccontextmanager
+    async def uploading(self) -> AsyncIterator[None]:
+        """A place among those who may send a picture now. Raises HTTPException 429."""
+        if self._uploading >= self.limits.uploads:
+            raise _busy()
+        self._uploading += 1
+        try:
+            yield
+        finally:
+            self._uploading -= 1
+
+    def question(self, asked: Asked) -> Question:
+        """Raises Refused, or HTTPException 404 for a picture that isn't there."""
+        pixels = []
+        for each in asked.pictures:
+            found = self.pictures.get(each)
+            if found is None:
+                raise HTTPException(404, "the picture is no longer here; drop it again")
+            pixels.append(found)
+        if asked.layer:
+            try:
+                layer_names(self.model, asked.layer)
+            except ValueError as error:
+                raise Refused(str(error)) from error
+        question = Question(
+            tuple(pixels),
+            tuple(read_method(each.name, each.fields) for each in asked.methods),
+            tuple(dict.fromkeys(asked.classes)),
+            read_baseline(asked.baseline),
+            asked.layer or None,
+            asked.shift,
+            asked.seed,
+            asked.tests,
+        )
+        rows = question.rows(self.model.preprocessing.size)
+        if rows > self.limits.rows:
+            raise Refused(
+                f"{rows:,} model rows; one request may use {self.limits.rows:,}: fewer samples, steps or maps"
+            )
+        if question.maps > self.limits.maps:  # the first would be gone before the last is made
+            raise Refused(
+                f"{question.maps} maps; the server keeps {self.limits.maps}: fewer pictures, classes or methods"
+            )
+        return question
+
+
+def create_app(model: ImageModel, limits: Limits = Limits()) -> FastAPI:
+    """The server for one model, which is loaded already and shared by all requests."""
+    service = Service(model, limits)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.queue.close()
+
+    # No pages of documentation: they would ask other hosts for their scripts.
+    app = FastAPI(lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
+    app.state.service = service
+    app.add_middleware(Guard)
+
+    @app.get("/")
+    async def page() -> Response:
+        return Response(asset("page.html"), media_type="text/html")
+
+    @app.get("/viewer/{name}")
+    async def file(name: str) -> Response:
+        if name not in _FILES:
+            raise HTTPException(404)
+        return Response(asset(name), media_type=_FILES[name])
+
+    @app.get("/api/form")
+    async def form() -> Response:
+        return _json(service.form())
+
+    @app.post("/api/pictures")
+    async def add_picture(request: Request) -> Response:
+        _require_type(request, "image/png", "image/jpeg", "image/webp")
+        async with service.uploading():
+            body = await read_body(request, limits.body)
+            try:
+                return _json(await to_thread.run_sync(service.decode, body))
+            except ImageError as error:
+                raise HTTPException(415, str(error)) from error
+
+    @app.post("/api/demo")
+    async def add_demo() -> Response:
+        async with service.uploading():
+            try:
+                return _json(await to_thread.run_sync(lambda: service.keep(demo_image())))
+            except ModelError as error:
+                raise HTTPException(404, str(error)) from error
+
+    @app.post("/api/explain")
+    async def explain(request: Request) -> Response:
+        _require_type(request, "application/json")
+        try:
+            asked = Asked.model_validate_json(await read_body(request, _JSON_BYTES))
+            question = service.question(asked)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise HTTPException(422, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        except Refused as error:
+            raise HTTPException(422, str(error)) from error
+        try:
+            job, before = service.queue.start(lambda job: answer(model, question, service.maps, job))
+        except Full as error:
+            raise _busy() from error
+        return StreamingResponse(_events(job, before), media_type="text/event-stream")
+
+    @app.get("/api/maps/{name}")
+    async def download(name: str) -> Response:
+        found = service.maps.get(name.removesuffix(".safetensors"))
+        if found is None:
+            raise HTTPException(404, "the map is no longer here; explain again")
+        body = await to_thread.run_sync(as_bytes, found.fields())
+        return Response(body, media_type="application/octet-stream", headers={"content-disposition": "attachment"})
+
+    return app
+
+
+class Server(uvicorn.Server):
+    """A server that stops its work before it waits for those who listen to it."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._service: Service = app.state.service
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._service.queue.cancel()
+        await super().shutdown(sockets)
+
+
+async def _events(job: Job, before: int) -> AsyncIterator[bytes]:
+    """The job's events as they come. When the client hangs up this is closed, and the job with it."""
+    try:
+        yield _event("queued", {"before": before})
+        while True:
+            try:
+                event = await asyncio.wait_for(job.events.get(), timeout=1)
+            except TimeoutError:
+                if job.overdue:
+                    yield _event("stopped", {"message": "waited too long for its turn; try again"})
+                    return
+                yield b": waiting\n\n"  # finds out whether anybody is there
+                continue
+            if event is None:
+                return
+            yield _event(*event)
+    finally:
+        job.cancel()
+
+
+def _event(name: Literal["queued", "stopped"] | str, data: Mapping[str, Any]) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(data, allow_nan=False)}\n\n".encode()
+
+
+def _json(document: Mapping[str, Any]) -> Response:
+    """ASCII, since a label may hold what UTF-8 can't (lone surrogates)."""
+    return Response(json.dumps(document, allow_nan=False), media_type="application/json")
+
+
+def _require_type(request: Request, *types: str) -> None:
+    """Types that a page elsewhere can't send without asking first, and nothing that isn't known."""
+    found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if found not in types:
+        raise HTTPException(415, f"content-type {found[:60]!r}; use {', '.join(types)}")
+
+
+def _busy() -> HTTPException:
+    return HTTPException(429, "busy with others; try again in a moment", headers={"retry-after": "1"})
+
+
+def _layers(model: ImageModel) -> tuple[list[dict[str, str]], str]:
+    """The layers a page may choose, and the one `explain()` would; none for a model that returns no classes."""
+    side = model.preprocessing.size
+    try:
+        found, chosen, _ = layers_of(model, torch.full((1, 3, side, side), 0.5).to(model.mean))
+    except ValueError:
+        return [], ""
+    return [{"name": each.name, "grid": each.grid} for each in found], chosen

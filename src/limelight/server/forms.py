@@ -1,0 +1,191 @@
+"""The page's forms, read off the methods' fields, and what the page sends back, read into what `explain()` takes.
+
+A method added to METHODS is on the page with its settings. A value from the page is a number, a choice, a plain name,
+or a quadrature, method or set of players written as in Python; it can't name a file, and no number in it is one that
+would take gigabytes, or long beside the model's passes, which alone are counted and stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import re
+import sys
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, Literal
+
+from ..methods import METHODS, Method
+from ..methods.parse import parse_value
+from ..question.baselines import BASELINES, Baseline, Constant
+from ..question.players import Features, Pixels
+from ..rules import Patterns
+from ..show.explained import DEFAULT_METHODS
+
+LARGEST_NUMBER = 5000
+BOUNDS: Mapping[str, tuple[float, float]] = {
+    # By the name of a field, wherever it stands: what memory or time between two passes grows with.
+    "cells": (1, 32),  # a side of a grid of players or masks
+    "number": (1, 1000),  # of superpixels
+    "min_size": (50, LARGEST_NUMBER),  # of a region, in pixels
+    "step": (4, LARGEST_NUMBER),  # pixels between bumps, where each meets the (sigma / step)^2 around it
+    "sigma": (0, 40),
+    "blur": (0, 100),
+    "max_sigma": (0, 100),
+    "steps": (1, 1000),
+    "levels": (2, 32),
+    "dilation": (0, 32),
+}
+MOST_VALUES = 8  # of a field with several
+LONGEST_TEXT = 300  # characters of one field
+DEEPEST = 4  # methods inside methods
+
+
+class Refused(ValueError):
+    """What was asked can't be done; the message says what could."""
+
+
+@cache
+def method_forms() -> list[dict[str, Any]]:
+    """For each method its name, what it does, what it needs, and its fields in the order of the class."""
+    return [
+        {
+            "name": kind.kebab(),
+            "summary": _summary(kind),
+            "needs": [each for each in ("gradients", "layer", "baseline") if getattr(kind().needs, each)],
+            "fields": [
+                {"name": each.name, "default": _text(getattr(kind(), each.name)), **_kind(hint)}
+                for each, hint in _offered(kind)
+            ],
+        }
+        for kind in METHODS
+    ]
+
+
+def chosen_methods() -> dict[str, dict[str, str]]:
+    """The methods that a page begins with, each with the fields that differ from its class's."""
+    return {
+        method.kebab(): {
+            each.name: _text(getattr(method, each.name))
+            for each, _ in _offered(type(method))
+            if getattr(method, each.name) != getattr(type(method)(), each.name)
+        }
+        for method in DEFAULT_METHODS
+    }
+
+
+def read_method(name: str, fields: Mapping[str, str]) -> Method:
+    """The method of that name with its fields as the page has them, each as text.
+
+    Raises Refused for what is unknown, too large or not offered, and for values that the method doesn't take.
+    """
+    kind = next((each for each in METHODS if each.kebab() == name), None)
+    if kind is None:
+        raise Refused(f"method: {name!r} is none of {', '.join(each.kebab() for each in METHODS)}")
+    offered = {each.name: hint for each, hint in _offered(kind)}
+    unknown = sorted(set(fields) - set(offered))
+    if unknown:
+        raise Refused(f"{name}: has no field {', '.join(unknown)} here; its fields are {', '.join(offered) or 'none'}")
+    try:
+        method = kind(**{field: _value(name, field, offered[field], text) for field, text in fields.items()})
+    except (ValueError, TypeError) as error:
+        raise Refused(str(error)) from error
+    _check(method)
+    return method
+
+
+def read_baseline(text: str) -> Baseline:
+    """One of the named baselines, or a number in [-1, 2], in units of pixels. Raises Refused."""
+    if text in BASELINES:
+        return BASELINES[text]()
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not -1 <= value <= 2:
+        raise Refused(f"baseline: {text!r} is none of {', '.join(BASELINES)}, or a number from -1 to 2")
+    return Constant(value)
+
+
+def _summary(kind: type[Method]) -> str:
+    """The first paragraph of its documentation up to its first formula or reference, as plain text."""
+    paragraph = " ".join((inspect.getdoc(kind) or "").partition("\n\n")[0].split())
+    return re.split(r"\$|\[\w+\d{4}", paragraph)[0].replace("`", "").rstrip(" ,:;.=")
+
+
+def _offered(kind: type[Method]) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
+    """The fields that a page may set, with their types: not those that take a file, nor rules written in Python."""
+    for each in dataclasses.fields(kind):
+        if each.default == ():
+            continue
+        owner = next(base for base in kind.__mro__ if each.name in vars(base).get("__annotations__", {}))
+        # One at a time: what a field left out is annotated with may be known to type checkers alone.
+        names = types.SimpleNamespace(__annotations__={each.name: each.type})
+        hint = typing.get_type_hints(names, vars(sys.modules[owner.__module__]))[each.name]
+        if Patterns not in _members(hint):
+            yield each, hint
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def _kind(hint: Any) -> dict[str, Any]:
+    """What a page asks with: a box to tick, a number, a choice, or a line of text."""
+    members = _members(hint)
+    if members == (bool,):
+        return {"kind": "switch"}
+    if typing.get_origin(hint) is Literal:
+        return {"kind": "choice", "options": list(typing.get_args(hint))}
+    if set(members) <= {int, float, type(None)}:
+        return {"kind": "number", "whole": float not in members, "optional": type(None) in members}
+    return {"kind": "text"}
+
+
+def _text(value: Any) -> str:
+    """A default as the page shows it, and as `_value` reads it back."""
+    return value if isinstance(value, str) else repr(value)
+
+
+def _value(name: str, field: str, hint: Any, text: str) -> Any:
+    if len(text) > LONGEST_TEXT:
+        raise Refused(f"{name}: {field} has {len(text)} characters; use at most {LONGEST_TEXT}")
+    try:
+        value = parse_value(text)
+    except (RecursionError, MemoryError) as error:
+        raise Refused(f"{name}: {field} is nested too deeply") from error
+    if _kind(hint)["kind"] in ("number", "switch") and not isinstance(value, int | float | None):
+        raise Refused(
+            f"{name}: {field} is {text!r}; use a number" if bool not in _members(hint) else "use True or False"
+        )
+    return value
+
+
+def _check(value: Any, name: str = "", depth: int = 0) -> None:
+    """Raise Refused for numbers out of bounds in the field `name`, deep nesting, and methods inside with settings that
+    the page may not set."""
+    if isinstance(value, bool) or value is None:
+        return
+    if isinstance(value, int | float):
+        least, most = BOUNDS.get(name, (-LARGEST_NUMBER, LARGEST_NUMBER))
+        if not least <= value <= most:
+            raise Refused(f"{name}: {value!r} is beyond what a page may ask for; use {least} to {most}")
+    elif isinstance(value, tuple):
+        if len(value) > MOST_VALUES:
+            raise Refused(f"{name}: {len(value)} values are more than a page may ask for; use up to {MOST_VALUES}")
+        for each in value:
+            _check(each, name, depth)
+    elif dataclasses.is_dataclass(value):
+        if depth > DEEPEST:
+            raise Refused(f"methods inside methods more than {DEEPEST} deep")
+        if isinstance(value, Features | Pixels):
+            raise Refused(f"{value!r} are too many players for a page; use Grid({BOUNDS['cells'][1]}) or Slic()")
+        offered = {each.name for each, _ in _offered(type(value))} if isinstance(value, Method) else None
+        for each in dataclasses.fields(value):
+            if offered is None or each.name in offered:
+                _check(getattr(value, each.name), each.name, depth + 1)
+            elif getattr(value, each.name) != each.default:
+                raise Refused(f"{type(value).__name__}.{each.name} can't be set from the page")

@@ -1,0 +1,163 @@
+"""The work behind one request of the page: maps of pictures and classes, each told when it is there."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import Any, Generic, TypeVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..base.attribution import Attribution
+from ..base.errors import EXPECTED, reason
+from ..evaluation.budget import price, quick_checks
+from ..explain import explain
+from ..methods import Method
+from ..models.catalogue import ImageModel
+from ..question.baselines import Baseline
+from ..show import Tile, map_payload, picture_of, picture_payload, section_payload
+from ..show.explained import Ranked, card_sections, ranked
+from .jobs import Job, Stopped
+
+T = TypeVar("T")
+
+TEST_ROWS = 64
+"""Model rows that the quick tests of a map may always cost; beyond them as many as the map itself."""
+
+
+class Store(Generic[T]):
+    """The last `most` things, each under a name that nobody can guess."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._things: OrderedDict[str, T] = OrderedDict()
+        self._lock = Lock()
+
+    def put(self, thing: T) -> str:
+        key = secrets.token_urlsafe(16)
+        with self._lock:
+            self._things[key] = thing
+            while len(self._things) > self._most:
+                self._things.popitem(last=False)
+        return key
+
+    def get(self, key: str) -> T | None:
+        with self._lock:
+            if key in self._things:
+                self._things.move_to_end(key)
+            return self._things.get(key)
+
+    def __len__(self) -> int:
+        return len(self._things)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: `pixels` `(1, 3, H, W)` in [0, 1] for each picture; `classes` empty is each picture's first;
+    `shift` is added to every pixel; `tests` also runs the quick tests of each map."""
+
+    pixels: tuple[Tensor, ...]
+    methods: tuple[Method, ...]
+    classes: tuple[int, ...]
+    baseline: Baseline
+    layer: str | None
+    shift: float
+    seed: int
+    tests: bool
+
+    @property
+    def questions(self) -> int:
+        """Rows of the grid: pictures times classes."""
+        return len(self.pixels) * max(len(self.classes), 1)
+
+    @property
+    def maps(self) -> int:
+        return self.questions * len(self.methods)
+
+    def rows(self, side: int) -> int:
+        """Model rows that this will cost at least: what can be known before it runs."""
+        each = [method.rows(torch.Size((3, side, side))) or 0 for method in self.methods]
+        return self.questions * sum(each)
+
+
+def answer(model: ImageModel, question: Question, maps: Store[Attribution], job: Job) -> None:
+    """Tell `prediction`, then `map`, `card` or `failed` for every picture, class and method; the grid's row counts
+    pictures, and within them classes."""
+    row = 0
+    for place, plain in enumerate(question.pixels):
+        # The class stays that of the picture as it is, however it is brightened: its map is compared with itself.
+        ranking = _predict(model, plain)
+        if not ranking:
+            raise Stopped(f"{model.name} returns no row of classes for each picture, and the page explains classes")
+        pixels = plain + question.shift
+        now = _predict(model, pixels) if question.shift else ranking
+        picture = picture_of(pixels.clamp(0, 1)[0])
+        job.tell(
+            "prediction",
+            picture=place,
+            shown=picture_payload(picture),
+            top=[_class(each) for each in now[:5]],
+            plain=[_class(each) for each in ranking[:5]] if question.shift else None,
+        )
+        for index in question.classes or tuple(each.index for each in ranking[:1]):
+            target = next((each.described() for each in now if each.index == index), f"class {index}")
+            for column, method in enumerate(question.methods):
+                job.tell("begun", picture=place, row=row, column=column, target=target, method=method.kebab())
+                for event, data in _map(model, question, plain, index, method, picture, maps, job):
+                    job.tell(event, row=row, column=column, **data)
+            row += 1
+
+
+def _map(
+    model: ImageModel,
+    question: Question,
+    plain: Tensor,
+    index: int,
+    method: Method,
+    picture: Image.Image,
+    maps: Store[Attribution],
+    job: Job,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """One map and its card, or why there is none."""
+    try:
+        found = explain(
+            model,
+            plain + question.shift,
+            method,
+            target=index,
+            baseline=question.baseline,
+            layer=question.layer,
+            seed=question.seed,
+            draws_of=plain,
+            progress=job.progress,
+        )
+        (tile,) = found.tiles()
+    except EXPECTED as error:
+        yield "failed", {"method": method.kebab(), "message": reason(error)}
+        return
+    tile = replace(tile, lines=(*tile.lines, *found.cautions))
+    yield "map", {"map": map_payload(picture, tile) | {"url": f"/api/maps/{maps.put(found)}.safetensors"}}
+    if question.tests:
+        yield "card", {"sections": _card(model, found, tile, job)}
+
+
+def _card(model: ImageModel, found: Attribution, tile: Tile, job: Job) -> list[dict[str, Any]]:
+    budget = max(price(found), TEST_ROWS)
+    tests = quick_checks(model, {tile.title: found}, budget, progress=job.progress)[tile.title]
+    return [section_payload(section) for section in card_sections(found, tests)]
+
+
+def _predict(model: ImageModel, pixels: Tensor) -> Sequence[Ranked]:
+    with torch.inference_mode():
+        return ranked(model, model(pixels))
+
+
+def _class(each: Ranked) -> dict[str, Any]:
+    known = not math.isnan(each.probability)
+    return {"class": each.index, "label": each.named, "probability": each.probability if known else None}

@@ -1,0 +1,235 @@
+"""The work of `limelight explain` on one picture: from a request to maps, classes and probabilities."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from ..base.attribution import Attribution, Panel
+from ..evaluation.budget import quick_checks
+from ..evaluation.card import TrustCard
+from ..evaluation.compare_baselines import BaselineStudy, labelled_baselines
+from ..evaluation.findings import Findings
+from ..evaluation.sections import Section
+from ..explain import explain
+from ..methods import GaussLegendre, GradCAM, Gradient, IntegratedGradients, Method, Occlusion, SmoothGrad
+from ..models.catalogue import ImageModel
+from ..models.pictures import Geometry, Picture
+from ..question.baselines import Baseline
+from ..question.targets import probabilities
+from . import Tile
+
+# What `limelight explain PICTURE` shows: the raw gradient, two ways to calm it, and two coarse maps to compare with.
+# 128 nodes, because 32 miss a quarter of the promised sum from black on the default model.
+DEFAULT_METHODS: tuple[Method, ...] = (
+    Gradient(),
+    SmoothGrad(),
+    IntegratedGradients(GaussLegendre(128)),
+    GradCAM(),
+    Occlusion(),
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of every picture: `target` None is the model's first class, `top` how many from there."""
+
+    model: ImageModel
+    methods: tuple[Method, ...]
+    target: int | None
+    top: int
+    baseline: Baseline
+    layer: str | None
+    seed: int
+    rows_per_pass: int | None
+    more_baselines: tuple[Baseline, ...] = ()
+    check_rows: int | None = 0
+    """Model rows that the quick tests of a class's maps may cost; None is as many as the maps took, 0 runs none."""
+
+    def rows(self) -> int | None:
+        """Model rows that one picture will cost, about; None where a method decides by itself when to stop."""
+        side = self.model.preprocessing.size
+        each = [method.rows(torch.Size((3, side, side))) for method in self.methods]
+        if None in each:
+            return None
+        again = [rows for rows, method in zip(each, self.methods, strict=True) if method.needs.baseline]
+        return self.top * (2 + sum(filter(None, each)) + len(self.more_baselines) * (2 + sum(filter(None, again))))
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A class in the model's answer; `probability` is NaN where the outputs aren't those of several classes."""
+
+    index: int
+    label: str
+    output: float
+    probability: float
+
+    @property
+    def named(self) -> str:
+        return self.label if self.label == f"class {self.index}" else f"{self.label} ({self.index})"
+
+    def __str__(self) -> str:
+        return self.named if math.isnan(self.probability) else f"{self.named} {self.probability:.1%}"
+
+    def described(self) -> str:
+        return str(self) if math.isnan(self.probability) else f"{self.named}, probability {self.probability:.1%}"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The maps of one class."""
+
+    target: Ranked
+    panel: Panel
+    seconds: float
+    tests: Mapping[str, Findings] = field(default_factory=dict)
+    studies: Mapping[str, BaselineStudy] = field(default_factory=dict)
+
+    def tiles(self) -> list[Tile]:
+        """Each map with its caption and the card of its tests."""
+        return [
+            replace(tile, sections=card_sections(attribution, self.tests.get(name, Findings())))
+            for tile, (name, attribution) in zip(self.panel.tiles(), self.panel.items(), strict=True)
+        ]
+
+    def cautions(self) -> set[str]:
+        """The notes to read before a map is believed."""
+        return {note for attribution in self.panel.values() for note in attribution.cautions}
+
+    def notes(self) -> list[tuple[str, str]]:
+        """(methods, note): each note once, with the methods it is about."""
+        about: dict[str, list[str]] = {}
+        for name, attribution in self.panel.items():
+            for note in attribution.notes:
+                about.setdefault(note, []).append(name)
+        return [(", ".join(names) if len(names) < len(self.panel) else "all", note) for note, names in about.items()]
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One picture: what the model saw of it, its classes from the likeliest down, and the maps of one or several."""
+
+    name: str
+    picture: Picture
+    geometry: Geometry
+    ranking: tuple[Ranked, ...]
+    explanations: tuple[Explanation, ...]
+
+    def what_was_seen(self) -> str:
+        """The maps are of the model's crop, not of the whole picture."""
+        return f"the model saw {part_seen(self.geometry)}"
+
+
+def part_seen(geometry: Geometry) -> str:
+    """The crop in words: its size is in pixels of the picture once it was resized."""
+    left, top, right, bottom = geometry.crop
+    size, resized = (f"{width} x {height}" for width, height in (geometry.original, geometry.resized))
+    return f"the middle {right - left} x {bottom - top} of {size} pixels resized to {resized}"
+
+
+def explain_picture(name: str, picture: Picture, request: Request, progress: Callable[[int], None]) -> Explained:
+    """Explain a picture, class by class. Raises what `ImageModel.prepare` and `explain` raise."""
+    pixels, geometry, _ = request.model.prepare(picture)
+    first = _explain_class(pixels, request, request.target, progress)
+    ranking = ranked(request.model, first.panel[0].outputs)
+    others = [each.index for each in ranking[1 : request.top]]
+    explanations = (first, *(_explain_class(pixels, request, index, progress) for index in others))
+    return Explained(name, picture, geometry, ranking, explanations)
+
+
+def _explain_class(
+    pixels: Tensor, request: Request, target: int | None, progress: Callable[[int], None]
+) -> Explanation:
+    start = time.perf_counter()
+    panel, studies = _panel(pixels, request, target, progress)
+    seconds = time.perf_counter() - start
+    tests = {} if request.check_rows == 0 else quick_checks(request.model, panel, request.check_rows)
+    return Explanation(_explained_class(request.model, panel[0]), panel, seconds, tests, studies)
+
+
+def _panel(
+    pixels: Tensor, request: Request, target: int | None, progress: Callable[[int], None]
+) -> tuple[Panel, dict[str, BaselineStudy]]:
+    """The maps, and where there are several baselines a study of them for each method that compares with one."""
+
+    def run(methods: Sequence[Method], baseline: Baseline) -> Panel:
+        return explain(
+            request.model,
+            pixels,
+            tuple(methods),
+            target=target,
+            baseline=baseline,
+            layer=request.layer,
+            seed=request.seed,
+            rows_per_pass=request.rows_per_pass,
+            progress=progress,
+        )
+
+    first = run(request.methods, request.baseline)
+    compared = [method for method in request.methods if method.needs.baseline]
+    if not request.more_baselines or not compared:
+        return first, {}
+    panels = [first, *(run(compared, baseline) for baseline in request.more_baselines)]
+    labels = list(labelled_baselines((request.baseline, *request.more_baselines)))
+    maps: dict[str, Attribution] = {}
+    studies: dict[str, BaselineStudy] = {}
+    for name, attribution in first.items():
+        if not attribution.method.needs.baseline:
+            maps[name] = attribution
+            continue
+        place = compared.index(attribution.method)
+        found = [attribution, *(panel[place] for panel in panels[1:])]
+        studies[name] = BaselineStudy(dict(zip(labels, found, strict=True)))
+        maps |= {f"{name}, {label}": each for label, each in studies[name].items()}
+    forward, backward = (sum(rows) for rows in zip(*((p.forward_rows, p.backward_rows) for p in panels), strict=True))
+    return Panel(list(maps.values()), forward, backward, list(maps)), studies
+
+
+def card_sections(attribution: Attribution, findings: Findings) -> tuple[Section, ...]:
+    """What the tests said of a map, as the sections of its trust card; none where nothing was tested."""
+    if not findings:
+        return ()
+    return TrustCard(attribution, tuple(findings), {}, attribution.cautions).sections()
+
+
+def _explained_class(model: ImageModel, attribution: Attribution) -> Ranked:
+    assert isinstance(attribution.target, Tensor)  # a class is all that the command line asks for
+    index = int(attribution.target[0])
+    same = (each for each in ranked(model, attribution.outputs) if each.index == index)
+    return next(same, Ranked(index, model.label(index), float(attribution.score[0]), math.nan))
+
+
+def ranked(model: ImageModel, outputs: Tensor | None) -> tuple[Ranked, ...]:
+    """The classes of the first row of `outputs`, the likeliest first; empty where it isn't `(rows, classes)`."""
+    if outputs is None or outputs.ndim != 2:
+        return ()
+    outputs = outputs[0].double()
+    likely = probabilities(outputs)
+    return tuple(
+        Ranked(i, model.label(i), float(outputs[i]), float(likely[i]))
+        for i in outputs.argsort(descending=True, stable=True).tolist()
+    )
+
+
+def share_of_change(attribution: Attribution) -> float:
+    """|delta| / |f(x) - f(b)|; NaN where there is neither."""
+    change = float(attribution.score[0] - attribution.baseline_score[0])
+    return abs(float(attribution.delta[0]) / change) if change else math.nan
+
+
+def relative_stderr(attribution: Attribution) -> float:
+    """|standard error| / |map| (L2); NaN where a method has none."""
+    size = float(attribution.values[0].double().norm())
+    if attribution.stderr is None or not size:
+        return math.nan
+    return float(attribution.stderr[0].double().norm()) / size
+
+
+def classes_shown(ranking: Sequence[Ranked]) -> str:
+    return ", ".join(map(str, ranking[:5]))

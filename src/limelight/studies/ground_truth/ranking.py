@@ -1,0 +1,50 @@
+"""Every method of METHODS on scenes whose deciding object is known, beside the controls, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ...checks import Check, Deletion, Insertion, PointingGame, RelevanceMass, RelevanceRank
+from ...evaluation.evaluate import Evaluation, evaluate
+from ...methods.pattern_estimation import estimate_patterns
+from .each import one_of_each
+from .scenes import scenes
+from .trained import Architecture, trained
+
+CHECKS: tuple[Check, ...] = (
+    RelevanceRank(),
+    RelevanceMass(),
+    PointingGame(),
+    Deletion(fill=0.5, steps=32),
+    Insertion(steps=32),
+)
+
+
+def rank_on_scenes(
+    architecture: Architecture = "cnn",
+    examples: int = 16,
+    *,
+    rows: int = 1024,
+    baseline: float = 0.5,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> Evaluation:
+    """`evaluate` every method on fresh scenes: who finds the red object that alone decides the class?
+
+    `rows`: what the methods that can choose may spend on a scene. Methods that do not apply to the architecture are in
+    `refused` with the reason.
+    """
+    model = trained(architecture)
+    shown = scenes(examples, seed=1000 + seed)
+    patterns = estimate_patterns(model, scenes(512, seed=1).x.split(64))
+    return evaluate(
+        model,
+        shown.x,
+        one_of_each(patterns, shown.x.shape[-1], rows),
+        CHECKS,
+        target=shown.y,
+        baseline=baseline,
+        seed=seed,
+        mask=shown.mask,
+        progress=progress,
+    )
