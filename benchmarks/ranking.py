@@ -24,9 +24,7 @@ object (the absence of other shapes, the ground around it), so the first places 
 
 
 def section(architecture: Architecture, scenes: int) -> str:
-    table = rank_on_scenes(
-        architecture, scenes, progress=lambda name: print(f"{architecture}: {name}", file=sys.stderr)
-    )
+    table = rank_on_scenes(architecture, scenes, progress=True)
     order = [name for name, _ in table.ranking("relevance-rank")]
     lines = table.to_markdown().splitlines()
     rows = sorted(lines[2:], key=lambda line: _place(line, order))

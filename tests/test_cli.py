@@ -19,8 +19,9 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from limelight import METHODS, Attribution, __version__
+from limelight.base.named import split_texts
 from limelight.cli.main import app
-from limelight.cli.options import read_target, split_methods
+from limelight.cli.options import read_target
 from limelight.cli.terminal import visible
 from limelight.show.explained import DEFAULT_METHODS
 
@@ -396,7 +397,7 @@ def test_layers_of_a_model_have_sizes_and_gradients(here: Path) -> None:
 
 
 def test_commas_inside_brackets_and_quotes_do_not_separate_methods() -> None:
-    assert split_methods("gradient, smooth-grad(Gradient(), samples=8),x('a,(b')") == [
+    assert split_texts("gradient, smooth-grad(Gradient(), samples=8),x('a,(b')") == [
         "gradient",
         "smooth-grad(Gradient(), samples=8)",
         "x('a,(b')",
@@ -405,7 +406,7 @@ def test_commas_inside_brackets_and_quotes_do_not_separate_methods() -> None:
 
 def test_labels_match_whole_then_by_word_then_in_part() -> None:
     labels = ("polecat", "tiger", "tiger cat", "tabby, tabby cat")
-    assert [read_target(text, labels) for text in ("TIGER", "tabby", "pole", "tiger c", " 2 ")] == [1, 3, 0, 2, 2]
+    assert [read_target(text, labels).index for text in ("TIGER", "tabby", "pole", "tiger c", " 2 ")] == [1, 3, 0, 2, 2]
 
 
 @pytest.mark.skipif(

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import limelight as ll
+from limelight.question.random_streams import Streams
 
 from .networks import conv_net, pictures
 
@@ -109,8 +110,8 @@ def test_shapley_values_of_a_linear_model_from_any_baseline(baseline: object) ->
     f = lambda rows: (rows * weight).sum((1, 2, 3))[:, None]  # noqa: E731
     a = ll.explain(f, x, ll.ExactShapley(ll.Grid(2)), baseline=baseline)  # type: ignore[call-overload]
     # Linear: a cell brings sum w (x - mean b) over it, whoever else is there.
-    streams = ll.streams.Streams.of(x, 0)  # type: ignore[attr-defined]
-    from limelight.question.baselines import as_baseline
+    streams = Streams.of(x, 0)
+    from limelight.question.registries import as_baseline
 
     mean = as_baseline(baseline).references(x, streams.fork("baseline")).mean(0)
     cells = ((x - mean) * weight).sum(1).reshape(2, 2, 4, 2, 4).sum((2, 4)).flatten(1)

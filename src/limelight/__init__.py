@@ -8,298 +8,92 @@ a = ll.explain(model, x, ll.IntegratedGradients(), target=281, baseline=ll.Black
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from .base.attribution import Attribution, Panel
-from .base.version import __version__
-from .engine.score import Score
-from .evaluation.compare_baselines import BaselineStudy, compare_baselines
-from .evaluation.sweep import Sweep, sweep
-from .explain import explain
-from .methods import (
-    CAM,
-    CPLRP,
-    IDGI,
-    LRP,
-    METHODS,
-    RISE,
-    XRAI,
-    AblationCAM,
-    AtLayer,
-    AttnLRP,
-    BlurIntegratedGradients,
-    DeconvNet,
-    DeepLift,
-    DeepShap,
-    DeepTaylor,
-    EigenCAM,
-    ExactShapley,
-    ExcitationBackprop,
-    ExpectedGradients,
-    ExtremalPerturbation,
-    FeatureAblation,
-    GaussLegendre,
-    GradCAM,
-    GradCAMPlusPlus,
-    Gradient,
-    GuidedBackprop,
-    GuidedGradCAM,
-    GuidedIntegratedGradients,
-    HiResCAM,
-    InputXGradient,
-    IntegratedGradients,
-    KernelShap,
-    LayerCAM,
-    Lime,
-    MeaningfulPerturbation,
-    Method,
-    Midpoint,
-    Occlusion,
-    PartitionShap,
-    PatternAttribution,
-    PatternNet,
-    PermutationShap,
-    Quadrature,
-    RiemannLeft,
-    RiemannRight,
-    ScoreCAM,
-    ShapleySampling,
-    SmoothGrad,
-    SmoothGradSquared,
-    TaylorDecomposition,
-    Trapezoid,
-    VarGrad,
-    XGradCAM,
+from .base.attribution import Attribution as Attribution, Panel as Panel
+from .base.named import Named as Named
+from .base.notes import Note as Note
+from .base.version import __version__ as __version__
+from .checks import CHECKS as CHECKS, Check as Check
+from .engine.score import Score as Score
+from .evaluation import (
+    BaselineStudy as BaselineStudy,
+    ConstantMap as ConstantMap,
+    Evaluation as Evaluation,
+    Finding as Finding,
+    Findings as Findings,
+    RandomMap as RandomMap,
+    SobelEdges as SobelEdges,
+    Sweep as Sweep,
+    TrustCard as TrustCard,
+    check as check,
+    compare_baselines as compare_baselines,
+    evaluate as evaluate,
+    sweep as sweep,
+    trust_card as trust_card,
 )
-from .methods.parse import parse_method
-from .methods.pattern_estimation import estimate_patterns
-from .models.black_box import BlackBox
-from .models.differentiable import Differentiable
-from .question.baselines import Baseline, Black, Blur, Constant, Mean, Minimum, Noise, Samples, White
-from .question.output_targets import Box, Neuron, Region, Similarity
-from .question.players import Features, Felzenszwalb, Grid, Pixels, Players, SegmentMean, Segments, Slic
-from .question.sequence_baselines import Frequencies, Shuffle
-from .question.targets import CentredLogit, Logit, LogProbability, Margin, Probability, Target
-from .rules import Patterns, UncoveredOperator
+from .explain import explain as explain
+from .methods import METHODS as METHODS, QUADRATURES as QUADRATURES, Method as Method, Quadrature as Quadrature
+from .methods.pattern_estimation import estimate_patterns as estimate_patterns
+from .models.black_box import BlackBox as BlackBox
+from .models.differentiable import Differentiable as Differentiable
+from .question.baselines import Baseline as Baseline
+from .question.players import Players as Players
+from .question.registries import BASELINES as BASELINES, PLAYERS as PLAYERS, TARGETS as TARGETS
+from .question.targets import Target as Target
+from .rules import Patterns as Patterns, UncoveredOperator as UncoveredOperator
 
-if TYPE_CHECKING:
-    from .checks import (
-        CHECKS,
-        IROF,
-        ROAD,
-        SRG,
-        AvgSensitivity,
-        BiasShift,
-        Check,
-        Completeness,
-        Deletion,
-        Determinism,
-        Dummy,
-        Entropy,
-        FaithfulnessCorrelation,
-        Fragility,
-        Gini,
-        GridPointing,
-        ImplementationInvariance,
-        Infidelity,
-        InputShift,
-        Insertion,
-        IoU,
-        Linearity,
-        MaskROC,
-        MaxSensitivity,
-        PixelFlipping,
-        PointingGame,
-        Randomisation,
-        RelevanceMass,
-        RelevanceRank,
-        Sensitivity,
-        SensitivityN,
-    )
-    from .evaluation.card import TrustCard, trust_card
-    from .evaluation.check import check
-    from .evaluation.controls import ConstantMap, RandomMap, SobelEdges
-    from .evaluation.evaluate import Evaluation, evaluate
-    from .evaluation.findings import Finding, Findings
-    from .models.catalogue import ImageModel, demo_image, load_model
-    from .models.pictures import ImageError, Picture, open_image
-    from .runs import Run, open_run, run
-
-# Pictures and models load when first asked for: a program that brings its own tensors needs neither.
+# Pictures, models and data sets load when first used: a program that brings its own tensors needs none of them.
 _LATE = {
-    "ImageModel": "models.catalogue",
-    "load_model": "models.catalogue",
-    "demo_image": "models.catalogue",
-    "ImageError": "models.pictures",
-    "Picture": "models.pictures",
-    "open_image": "models.pictures",
-    "Run": "runs",
-    "open_run": "runs",
-    "run": "runs",
-    "CHECKS": "checks",
+    "models.catalogue": ("ImageModel", "demo_image", "load_model"),
+    "models.pictures": ("ImageError", "Picture", "open_image"),
+    "runs": ("Run", "open_run", "run"),
 }
 _PACKAGES = ("checks", "lab", "rules", "runs")
 
-__all__ = [
-    "CAM",
-    "CHECKS",
-    "CPLRP",
-    "IDGI",
-    "IROF",
-    "LRP",
-    "METHODS",
-    "RISE",
-    "ROAD",
-    "SRG",
-    "XRAI",
-    "AblationCAM",
-    "AtLayer",
-    "AttnLRP",
-    "Attribution",
-    "AvgSensitivity",
-    "Baseline",
-    "BaselineStudy",
-    "BiasShift",
-    "Black",
-    "BlackBox",
-    "Blur",
-    "BlurIntegratedGradients",
-    "Box",
-    "CentredLogit",
-    "Check",
-    "Completeness",
-    "Constant",
-    "ConstantMap",
-    "DeconvNet",
-    "DeepLift",
-    "DeepShap",
-    "DeepTaylor",
-    "Deletion",
-    "Determinism",
-    "Differentiable",
-    "Dummy",
-    "EigenCAM",
-    "Entropy",
-    "Evaluation",
-    "ExactShapley",
-    "ExcitationBackprop",
-    "ExpectedGradients",
-    "ExtremalPerturbation",
-    "FaithfulnessCorrelation",
-    "FeatureAblation",
-    "Features",
-    "Felzenszwalb",
-    "Finding",
-    "Findings",
-    "Fragility",
-    "Frequencies",
-    "GaussLegendre",
-    "Gini",
-    "GradCAM",
-    "GradCAMPlusPlus",
-    "Gradient",
-    "Grid",
-    "GridPointing",
-    "GuidedBackprop",
-    "GuidedGradCAM",
-    "GuidedIntegratedGradients",
-    "HiResCAM",
-    "ImageError",
-    "ImageModel",
-    "ImplementationInvariance",
-    "Infidelity",
-    "InputShift",
-    "InputXGradient",
-    "Insertion",
-    "IntegratedGradients",
-    "IoU",
-    "KernelShap",
-    "LayerCAM",
-    "Lime",
-    "Linearity",
-    "LogProbability",
-    "Logit",
-    "Margin",
-    "MaskROC",
-    "MaxSensitivity",
-    "Mean",
-    "MeaningfulPerturbation",
-    "Method",
-    "Midpoint",
-    "Minimum",
-    "Neuron",
-    "Noise",
-    "Occlusion",
-    "Panel",
-    "PartitionShap",
-    "PatternAttribution",
-    "PatternNet",
-    "Patterns",
-    "PermutationShap",
-    "Picture",
-    "PixelFlipping",
-    "Pixels",
-    "Players",
-    "PointingGame",
-    "Probability",
-    "Quadrature",
-    "RandomMap",
-    "Randomisation",
-    "Region",
-    "RelevanceMass",
-    "RelevanceRank",
-    "RiemannLeft",
-    "RiemannRight",
-    "Run",
-    "Samples",
-    "Score",
-    "ScoreCAM",
-    "SegmentMean",
-    "Segments",
-    "Sensitivity",
-    "SensitivityN",
-    "ShapleySampling",
-    "Shuffle",
-    "Similarity",
-    "Slic",
-    "SmoothGrad",
-    "SmoothGradSquared",
-    "SobelEdges",
-    "Sweep",
-    "Target",
-    "TaylorDecomposition",
-    "Trapezoid",
-    "TrustCard",
-    "UncoveredOperator",
-    "VarGrad",
-    "White",
-    "XGradCAM",
-    "__version__",
-    "check",
-    "compare_baselines",
-    "demo_image",
-    "estimate_patterns",
-    "evaluate",
-    "explain",
-    "load_model",
-    "open_image",
-    "open_run",
-    "parse_method",
-    "run",
-    "sweep",
-    "trust_card",
-]
+if TYPE_CHECKING:
+    from .checks import *
+    from .methods import *
+    from .models.catalogue import ImageModel as ImageModel, demo_image as demo_image, load_model as load_model
+    from .models.pictures import ImageError as ImageError, Picture as Picture, open_image as open_image
+    from .question.baselines import *
+    from .question.output_targets import *
+    from .question.players import *
+    from .question.sequence_baselines import *
+    from .question.targets import *
+    from .runs import Run as Run, open_run as open_run, run as run
+
+    parse_method = METHODS.read
+else:
+    # A class that is listed in its registry is public by that.
+    _KINDS = {
+        kind.__name__: kind
+        for registry in (METHODS, QUADRATURES, CHECKS, TARGETS, BASELINES, PLAYERS)
+        for kind in registry
+        if kind.__name__ != "Function"
+    }
+    globals().update(_KINDS)
+    parse_method = METHODS.read  # the old name, until 0.2
+    __all__ = sorted(
+        {
+            *(name for name, value in globals().items() if name[0] != "_" and not isinstance(value, ModuleType)),
+            *(name for names in _LATE.values() for name in names),
+            "__version__",
+        }
+        - {"TYPE_CHECKING", "Any", "ModuleType", "annotations"},
+        key=lambda name: (not name.isupper(), not name[0].isupper(), name),
+    )
 
 
 def __getattr__(name: str) -> Any:
     if name in _PACKAGES:
         return importlib.import_module(f".{name}", __name__)
-    if name not in __all__:
+    home = next((module for module, names in _LATE.items() if name in names), None)
+    if home is None:
         raise AttributeError(f"module 'limelight' has no attribute {name!r}")
-    if name not in _LATE:
-        return getattr(importlib.import_module(".checks", __name__), name)
-    return getattr(importlib.import_module(f".{_LATE[name]}", __name__), name)
+    return getattr(importlib.import_module(f".{home}", __name__), name)
 
 
 def __dir__() -> list[str]:
-    return [*__all__, *_PACKAGES, "__doc__", "__file__", "__name__", "__path__"]
+    return [*globals()["__all__"], *_PACKAGES, "__doc__", "__file__", "__name__", "__path__"]

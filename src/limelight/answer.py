@@ -1,46 +1,132 @@
-"""The question of one explain() call: what is shared is worked out once, then each method answers it."""
+"""Answering one question: what the methods share is worked out once, then each method makes its map."""
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .base.attribution import Attribution
-from .base.version import __version__
+from .base.attribution import Attribution, Panel
+from .base.notes import Note, notes_of, renumbered
+from .base.version import versions
 from .engine.input_pass import Clean, clean_pass
+from .engine.layers import layer_name, layer_names
 from .engine.runner import Runner
 from .engine.score import Score
-from .methods import Estimate, Method
+from .methods import METHODS, Estimate, Method
 from .methods.base import Told
-from .question.baselines import Baseline
+from .question.output_targets import Neuron
+from .question.per_example import for_examples
+from .question.question import Question
 from .question.random_streams import Streams
 from .question.targets import ClassTarget, Logit, Target
 
 SHORTFALL = 0.05  # of f(x) - f(baseline); a map that misses more carries a caution
 
 
-class Question:
-    """One call of explain(): the clean pass and the baseline's scores, made once, and the methods' answers."""
+_OTHER_DRAWS = "the random numbers are those of other examples (draws_of=)"
+
+
+def answer(question: Question, methods: Sequence[Method]) -> Panel:
+    """Explain the question's inputs by each method. Raises what `explain` raises."""
+    _require_module(question, methods)
+    question.require_every_example(*methods)
+    streams = question.streams()
+    references, classes, owners = question.references(streams), question.classes, question.owners()
+    flat, asking = question.flat(), list(methods)
+    if classes is not None:
+        # As many questions about each example: it is repeated, and the passes run equal rows once.
+        references, streams = _repeated(references, classes), streams.select(owners)
+        asking = [for_examples(each, owners, question.inputs) for each in methods]
+    shares = classes is not None
+    with Runner(question.model, flat.inputs, question.rows_per_pass, question.progress, shares) as runner:
+        layers = _layers(runner, flat)
+        answers = Answers(runner, flat, asking, references, layers)
+        attributions = [answers.by(each, streams.fork(each.kebab())) for each in asking]
+    if question.draws_of is not None and not torch.equal(question.draws_of, question.inputs):
+        note = Note("fact", _OTHER_DRAWS)
+        attributions = [replace(each, notes=(*each.notes, note)) for each in attributions]
+    if classes is not None:
+        attributions = [
+            _with_target_axis(replace(each, method=method), question, classes)
+            for each, method in zip(attributions, methods, strict=True)
+        ]
+    return Panel(attributions, runner.forward_rows, runner.backward_rows)
+
+
+def _repeated(references: Tensor, times: int) -> Tensor:
+    """`(references, n, *features)` with each example repeated; what all examples share stays shared."""
+    if references.stride(1) == 0:
+        return references[:, :1].expand(-1, times * references.shape[1], *references.shape[2:])
+    return references.repeat_interleave(times, 1)
+
+
+def _with_target_axis(a: Attribution, question: Question, classes: int) -> Attribution:
+    """The answers about a flat batch of examples x classes, with the classes as the second axis."""
+    inputs, target = question.inputs, question.target
+
+    def shaped(values: Tensor) -> Tensor:
+        return values.reshape(len(inputs), classes, *values.shape[1:])
+
+    return replace(
+        a,
+        values=shaped(a.values),
+        raw=None if a.raw is None else shaped(a.raw),
+        inputs=inputs,
+        target=torch.tensor(target.index) if type(target) is Logit else target,
+        score=shaped(a.score),
+        baseline_score=shaped(a.baseline_score),
+        stderr=None if a.stderr is None else shaped(a.stderr),
+        spread=None if a.spread is None else shaped(a.spread),
+        outputs=None if a.outputs is None else a.outputs[::classes],
+        notes=renumbered(a.notes, lambda row: divmod(row, classes)),
+    )
+
+
+def _require_module(question: Question, methods: Sequence[Method]) -> None:
+    model = question.model
+    if isinstance(model, nn.Module):
+        return
+    refused = [method.kebab() for method in methods if method.needs.gradients or method.needs.layer]
+    if refused:
+        free = [kind.kebab() for kind in METHODS if not (kind().needs.gradients or kind().needs.layer)]
+        raise TypeError(
+            f"model: {type(model).__name__} is a black box, and {', '.join(refused)} needs gradients or layers of "
+            f"a torch.nn.Module; methods that need none: {', '.join(free)}. A differentiable function can be wrapped: "
+            "limelight.Differentiable(function)"
+        )
+    if question.target.layer or question.layer is not None:
+        raise TypeError("layer: a black box has no layers; pass the torch.nn.Module itself")
+
+
+def _layers(runner: Runner, question: Question) -> tuple[str, ...]:
+    target, layer, model = question.target, question.layer, question.model
+    if isinstance(target, Neuron):
+        layer_name(runner.module, target.at)
+    if layer is None:
+        return ()
+    assert isinstance(model, nn.Module)
+    return layer_names(model, layer)
+
+
+class Answers:
+    """The methods' answers to one question: the input pass and the baseline's scores are made once for all."""
 
     def __init__(
         self,
         runner: Runner,
-        x: Tensor,
+        question: Question,
         methods: Sequence[Method],
-        target: Target,
-        baseline: Baseline,
         references: Tensor,
         layers: tuple[str, ...],
-        seed: int,
     ) -> None:
-        self.runner, self.x, self.baseline, self.references, self.seed = runner, x, baseline, references, seed
+        self.runner, self.question, self.references = runner, question, references
+        self.x = x = question.inputs
+        target = question.target
         needs = [method.needs for method in methods]
         # Told once the class is known, by passes that hold the whole batch as far as is known by now.
         self._told = {method.kebab() for method in methods if method.needs.told and len(x) <= runner.budget}
@@ -80,7 +166,7 @@ class Question:
         elif len(x) > 1:
             self._probe_a_neighbour()
 
-    def answer(self, method: Method, rng: Streams) -> Attribution:
+    def by(self, method: Method, rng: Streams) -> Attribution:
         before, start = _Cost.of(self.runner), time.perf_counter()
         self.runner.most_rows = 0
         estimate, spread = self._estimate(method, rng)
@@ -95,13 +181,11 @@ class Question:
         seconds = time.perf_counter() - start
         _require_finite(estimate, method)
         target = self.clean.target
-        notes = [*self.runner.notes, *estimate.notes]
+        notes: list[str] = [*self.runner.notes, *estimate.notes]
         if method.needs.layer:
             notes += self.clean.notes
-        if method.no_sum:
-            notes.append(f"delta is NaN: {method.no_sum}")
         silent = (estimate.values.flatten(1) == 0).all(1)
-        notes += [f"example {i}: the map is identically zero" for i in silent.nonzero()[:, 0].tolist()]
+        notes += [Note("zero-map", "the map is identically zero", i) for i in silent.nonzero()[:, 0].tolist()]
         if at_baseline is None:
             notes.append("baseline_score is NaN: the method compares with no baseline")
         elif method.no_sum is None:
@@ -119,11 +203,11 @@ class Question:
             forward_rows=cost.forward,
             backward_rows=cost.backward,
             method=method,
-            baseline=self.baseline,
+            baseline=self.question.baseline,
             layer=self.clean.layer if method.needs.layer else estimate.layer,
-            seed=self.seed,
+            seed=self.question.seed,
             versions=versions(),
-            notes=tuple(dict.fromkeys(notes)),
+            notes=notes_of(notes),
             outputs=self.clean.outputs,
             complete=method.no_sum is None,
             seconds=seconds,
@@ -147,8 +231,8 @@ class Question:
         values = torch.stack([each.values for each in found])
         spread = values.std(0)
         scatter = ", that of the samples included" if any(each.stderr is not None for each in found) else ""
-        notes = [f"mean over {count} references; spread is their standard deviation{scatter}"]
-        notes += [f"reference {k}: {note}" for k, each in enumerate(found) for note in each.notes]
+        notes: list[str] = [f"mean over {count} references; spread is their standard deviation{scatter}"]
+        notes += [Note.of(note).after(f"reference {k}: ") for k, each in enumerate(found) for note in each.notes]
         errors = [each.stderr for each in found if each.stderr is not None]
         # What the maps scatter by holds the references' share of the error and the samples'; the latter alone is known
         # better where there are few references.
@@ -295,22 +379,16 @@ def _require_finite(estimate: Estimate, method: Method) -> None:
         raise FloatingPointError(f"map of {method!r}: NaN or infinity for example {which}")
 
 
-def _missed(estimate: Estimate, at_x: Tensor, at_baseline: Tensor) -> list[str]:
+def _missed(estimate: Estimate, at_x: Tensor, at_baseline: Tensor) -> list[Note]:
     """A caution for each example whose values miss the promised sum by more than SHORTFALL of it."""
     change = at_x.double() - at_baseline.double()
     share = (estimate.values.double().flatten(1).sum(1) - change).abs() / change.abs()
     return [
-        f"example {i}: INCOMPLETE, the values miss f(x) - f(baseline) by {float(share[i]):.0%}: "
-        "take more nodes or samples, or set tolerance="
+        Note(
+            "incomplete",
+            f"INCOMPLETE, the values miss f(x) - f(baseline) by {float(share[i]):.0%}: take more nodes or samples, or "
+            "set tolerance=",
+            i,
+        )
         for i in (share > SHORTFALL).nonzero()[:, 0].tolist()
     ]
-
-
-def versions() -> dict[str, str]:
-    """The versions that a result depends on."""
-    return {
-        "limelight": __version__,
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }

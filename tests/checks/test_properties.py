@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import limelight as ll
 from limelight.checks import NotApplicable, parse_check
 from limelight.checks.case import Case
-from limelight.checks.parse import as_checks
+from limelight.evaluation.check import as_checks
 from limelight.evaluation.controls import CONTROLS
 
 from ..networks import CASES, conv_net, pictures, smooth_net

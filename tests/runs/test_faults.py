@@ -177,7 +177,7 @@ def test_an_outage_of_the_pictures_is_tried_again(tmp_path: Path, monkeypatch: p
             images.rename(away)
 
     for _ in range(2):
-        assert start(images, out, progress=leave).counts.failed == 4
+        assert start(images, out, on_status=leave).counts.failed == 4
         assert_whole(out)
     away.rename(images)
     assert start(images, out).counts.failed == 1

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 import limelight as ll
 from limelight.cli.main import app
+from limelight.models.pictures import Preprocessing
 from limelight.runs import read_status
 from limelight.runs.job import Job
 from limelight.runs.ledger import Counts, Done, Ledger
@@ -128,7 +129,7 @@ def test_run_is_readable_while_it_goes_on(images: Path, tmp_path: Path, monkeypa
             with pytest.raises(LookupError, match="example 11 is not done yet; the run has"):
                 run[11]
 
-    start(images, tmp_path / "out", shard_size=1, progress=look)
+    start(images, tmp_path / "out", shard_size=1, on_status=look)
     assert len(seen) == 11 and all(rows == 2 * (12 - pending) for pending, rows in seen)
 
 
@@ -498,7 +499,7 @@ def test_speed_counts_from_the_first_worker_that_is_ready(tmp_path: Path, monkey
 )
 def test_rows_of_a_pass(size: int, device: str, asked: int | None, rows: int | None) -> None:
     """Of pictures of 128 three have the pixels of one of 224, of smaller ones more, and four times is the most."""
-    model = ll.ImageModel(torch.nn.Identity(), ll.images.Preprocessing(size=size))
+    model = ll.ImageModel(torch.nn.Identity(), Preprocessing(size=size))
     job = _job(model=model, rows_per_pass=asked, device=device)
     assert job.rows(model) == rows == job.settings(model)["rows_per_pass"]
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from .named import text_of
+from .notes import Note, Place as Example
 from .records import file_stem, read, write
 from .similarity import relative_size
 
@@ -20,19 +22,7 @@ if TYPE_CHECKING:
     from ..question.targets import Target
     from ..show.image import Tile
 
-_CAUTIONS = (
-    "NOT converged",
-    "INCOMPLETE",
-    "PLAIN GRADIENT",
-    "identically zero",
-    "never hidden",
-    "did not converge",
-    "INTERRUPTED",
-    "stderr is NaN",
-)
-
 Reduce = Literal["sum", "abs", "max", "norm"]
-Example = int | tuple[int, int]  # with several targets for each example: (example, target)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +58,7 @@ class Attribution:
     layer: str | None
     seed: int
     versions: Mapping[str, str]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     outputs: Tensor | None = None
     complete: bool = False
     seconds: float = 0.0
@@ -104,9 +94,9 @@ class Attribution:
         return reduced[reduce]()
 
     @property
-    def cautions(self) -> tuple[str, ...]:
+    def cautions(self) -> tuple[Note, ...]:
         """The notes that must be read before the map is believed."""
-        return tuple(note for note in self.notes if any(word in note for word in _CAUTIONS))
+        return tuple(note for note in self.notes if note.is_caution)
 
     def caption(self, example: Example = 0) -> tuple[str, ...]:
         """What a person should read beside the map of one example: short lines."""
@@ -277,10 +267,18 @@ class Panel(Mapping[str, Attribution]):
         return _html(self)
 
 
+def described_target(target: Any) -> str:
+    """A target that is no plain class, as text that can be read back where there is one."""
+    try:
+        return text_of(target)
+    except ValueError:
+        return repr(target)
+
+
 def describe_target(attribution: Attribution, example: Example | None = None) -> str:
     target = attribution.target
     if not isinstance(target, Tensor):
-        return repr(target)
+        return described_target(target)
     if example is None:
         return ", ".join(map(str, target.tolist()))
     found = target[example].tolist()

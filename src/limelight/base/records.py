@@ -14,8 +14,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .files import write_whole
+from .format1 import from_format1
+from .named import Named, registered
+from .notes import Note
 
 RECORD = "limelight"  # the metadata key of the JSON record
+FORMAT = 2
+RENAMED: dict[str, str] = {}
+"""Old names of registered classes and the names they have now: a class that is renamed stays readable."""
 
 
 def write(path: Path, fields: Mapping[str, Any]) -> Path:
@@ -39,7 +45,8 @@ def as_bytes(fields: Mapping[str, Any]) -> bytes:
 def _encoded(fields: Mapping[str, Any]) -> tuple[bytes, str]:
     """The bytes of the file, and the record inside it."""
     tensors: dict[str, Tensor] = {}
-    record = json.dumps({name: _encode(value, name, tensors) for name, value in fields.items()}, indent=1)
+    encoded = {name: _encode(value, name, tensors) for name, value in fields.items()}
+    record = json.dumps({"format": FORMAT, **encoded}, indent=1)
     return save(tensors, metadata={RECORD: record}), record
 
 
@@ -54,7 +61,12 @@ def read(path: Path) -> dict[str, Any]:
     if RECORD not in metadata:
         raise ValueError(f"path: {str(path)!r} holds no limelight record; it was not written by Attribution.save")
     try:
-        return {name: _decode(value, tensors) for name, value in json.loads(metadata[RECORD]).items()}
+        record = json.loads(metadata[RECORD])
+        written = record.pop("format", 1)
+        if written not in (1, FORMAT):
+            raise ValueError(f"it has format {written!r}, and this version of limelight reads up to {FORMAT}")
+        fields = {name: _decode(value, tensors) for name, value in record.items()}
+        return fields if written == FORMAT else from_format1(fields)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"path: {str(path)!r} holds a record that can't be read ({type(error).__name__}: {error}); "
@@ -63,45 +75,60 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _encode(value: Any, key: str, tensors: dict[str, Tensor]) -> Any:
-    """JSON for a value: plain ones as they are, tensors by key, our own dataclasses by name, the rest as text."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Tensor):
-        tensors[key] = value.detach().cpu().contiguous().clone()
-        return {"$tensor": key}
-    if isinstance(value, tuple | list):
-        return {"$tuple": [_encode(each, f"{key}.{i}", tensors) for i, each in enumerate(value)]}
-    if isinstance(value, Mapping):
-        return {"$map": {str(name): _encode(each, f"{key}.{name}", tensors) for name, each in value.items()}}
-    if dataclasses.is_dataclass(value) and _public(type(value).__name__) is type(value):
-        fields = {each.name: getattr(value, each.name) for each in dataclasses.fields(value) if each.init}
-        return {
-            "$class": type(value).__name__,
-            "fields": {name: _encode(each, f"{key}.{name}", tensors) for name, each in fields.items()},
-        }
-    return {"$repr": repr(value)}
+    """JSON for a value: plain ones as they are, tensors by key, registered classes by name, the rest as text."""
+    found: dict[str, Tensor] = {}
+    try:
+        encoded = _encoded_value(value, key, found)
+    except _NoRecord:
+        return {"$repr": repr(value)}
+    tensors |= found
+    return encoded
+
+
+class _NoRecord(Exception):
+    """A value holds something, such as a function, that no file can hold."""
+
+
+def _encoded_value(value: Any, key: str, tensors: dict[str, Tensor]) -> Any:
+    match value:
+        case Note():
+            return {"$note": [value.kind, value.text, value.example]}
+        case None | bool() | int() | float() | str():
+            return value
+        case Tensor():
+            tensors[key] = value.detach().cpu().contiguous().clone()
+            return {"$tensor": key}
+        case tuple() | list():
+            return {"$tuple": [_encoded_value(each, f"{key}.{i}", tensors) for i, each in enumerate(value)]}
+        case Mapping():
+            return {"$map": {str(name): _encoded_value(each, f"{key}.{name}", tensors) for name, each in value.items()}}
+        case Named() if registered(type(value).__name__) is type(value):
+            assert dataclasses.is_dataclass(value)
+            fields = {each.name: getattr(value, each.name) for each in dataclasses.fields(value) if each.init}
+            return {
+                "$class": type(value).__name__,
+                "fields": {name: _encoded_value(each, f"{key}.{name}", tensors) for name, each in fields.items()},
+            }
+    raise _NoRecord
 
 
 def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    if not isinstance(value, dict):
-        return value
-    if "$tensor" in value:
-        return tensors[value["$tensor"]]
-    if "$tuple" in value:
-        return tuple(_decode(each, tensors) for each in value["$tuple"])
-    if "$map" in value:
-        return {name: _decode(each, tensors) for name, each in value["$map"].items()}
-    if "$class" in value:
-        kind = _public(value["$class"])
-        if kind is None:
-            raise ValueError(f"it has a {value['$class']!r}, which this version of limelight does not know")
-        return kind(**{name: _decode(each, tensors) for name, each in value["fields"].items()})
-    return value["$repr"]
-
-
-def _public(name: str) -> type | None:
-    """The public dataclass of that name; only these are ever built from a file."""
-    import limelight
-
-    found = getattr(limelight, name, None) if name in limelight.__all__ else None
-    return found if isinstance(found, type) and dataclasses.is_dataclass(found) else None
+    match value:
+        case {"$note": [kind, text, example]}:
+            return Note(kind, text, tuple(example) if isinstance(example, list) else example)
+        case {"$tensor": key}:
+            return tensors[key]
+        case {"$tuple": values}:
+            return tuple(_decode(each, tensors) for each in values)
+        case {"$map": entries}:
+            return {name: _decode(each, tensors) for name, each in entries.items()}
+        case {"$class": name, "fields": fields}:
+            kind = registered(RENAMED.get(name, name))
+            if kind is None:
+                raise ValueError(f"it has a {name!r}, which this version of limelight does not know")
+            return kind(**{field: _decode(each, tensors) for field, each in fields.items()})
+        case {"$repr": text}:
+            return text
+        case dict():
+            raise ValueError(f"it has an entry of unknown kind: {value!r}")
+    return value

@@ -3,98 +3,86 @@
 import importlib
 from typing import Any
 
-from ..base.errors import NotApplicable
-from .agreement import FaithfulnessCorrelation, Infidelity, SensitivityN
-from .axioms import Dummy, Sensitivity
-from .base import Check, Measured
-from .case import Case
-from .complexity import Entropy, Gini
-from .exact import Completeness, Determinism, Linearity
-from .fragility import Fragility
-from .imputers import Blurred, Fill, Imputer, MeanColour, NoisyLinear, UniformNoise
-from .invariance import ImplementationInvariance
-from .localisation import GridPointing, IoU, MaskROC, PointingGame, RelevanceMass, RelevanceRank, masks_of_boxes
-from .randomisation import Randomisation
-from .removal import IROF, ROAD, SRG, Deletion, Insertion, PixelFlipping
-from .shift import BiasShift, InputShift
-from .stability import AvgSensitivity, MaxSensitivity
+from ..base.errors import NotApplicable as NotApplicable
+from ..base.named import Registry
+from .agreement import (
+    FaithfulnessCorrelation as FaithfulnessCorrelation,
+    Infidelity as Infidelity,
+    SensitivityN as SensitivityN,
+)
+from .axioms import Dummy as Dummy, Sensitivity as Sensitivity
+from .base import Check as Check, Measured as Measured
+from .case import Case as Case
+from .complexity import Entropy as Entropy, Gini as Gini
+from .exact import Completeness as Completeness, Determinism as Determinism, Linearity as Linearity
+from .fragility import Fragility as Fragility
+from .imputers import (
+    Blurred as Blurred,
+    Fill as Fill,
+    Imputer as Imputer,
+    MeanColour as MeanColour,
+    NoisyLinear as NoisyLinear,
+    UniformNoise as UniformNoise,
+)
+from .invariance import ImplementationInvariance as ImplementationInvariance
+from .localisation import (
+    GridPointing as GridPointing,
+    IoU as IoU,
+    MaskROC as MaskROC,
+    PointingGame as PointingGame,
+    RelevanceMass as RelevanceMass,
+    RelevanceRank as RelevanceRank,
+    masks_of_boxes as masks_of_boxes,
+)
+from .randomisation import Randomisation as Randomisation
+from .removal import (
+    IROF as IROF,
+    ROAD as ROAD,
+    SRG as SRG,
+    Deletion as Deletion,
+    Insertion as Insertion,
+    PixelFlipping as PixelFlipping,
+)
+from .shift import BiasShift as BiasShift, InputShift as InputShift
+from .stability import AvgSensitivity as AvgSensitivity, MaxSensitivity as MaxSensitivity
 
-CHECKS: tuple[type[Check], ...] = (
-    Completeness,
-    Sensitivity,
-    Dummy,
-    Linearity,
-    ImplementationInvariance,
-    InputShift,
-    BiasShift,
-    Randomisation,
-    Determinism,
-    Fragility,
-    MaxSensitivity,
-    AvgSensitivity,
-    Deletion,
-    Insertion,
-    SRG,
-    PixelFlipping,
-    ROAD,
-    Infidelity,
-    SensitivityN,
-    FaithfulnessCorrelation,
-    IROF,
-    PointingGame,
-    RelevanceMass,
-    RelevanceRank,
-    IoU,
-    MaskROC,
-    GridPointing,
-    Gini,
-    Entropy,
+CHECKS: Registry[Check] = Registry(
+    "checks",
+    Check,
+    (
+        Completeness,
+        Sensitivity,
+        Dummy,
+        Linearity,
+        ImplementationInvariance,
+        InputShift,
+        BiasShift,
+        Randomisation,
+        Determinism,
+        Fragility,
+        MaxSensitivity,
+        AvgSensitivity,
+        Deletion,
+        Insertion,
+        SRG,
+        PixelFlipping,
+        ROAD,
+        Infidelity,
+        SensitivityN,
+        FaithfulnessCorrelation,
+        IROF,
+        PointingGame,
+        RelevanceMass,
+        RelevanceRank,
+        IoU,
+        MaskROC,
+        GridPointing,
+        Gini,
+        Entropy,
+    ),
+    "deletion(steps=16)",
 )
 """Every check, the one registry that names, tests and pages read."""
-
-__all__ = [
-    "CHECKS",
-    "IROF",
-    "ROAD",
-    "SRG",
-    "AvgSensitivity",
-    "BiasShift",
-    "Blurred",
-    "Case",
-    "Check",
-    "Completeness",
-    "Deletion",
-    "Determinism",
-    "Dummy",
-    "Entropy",
-    "FaithfulnessCorrelation",
-    "Fill",
-    "Fragility",
-    "Gini",
-    "GridPointing",
-    "ImplementationInvariance",
-    "Imputer",
-    "Infidelity",
-    "InputShift",
-    "Insertion",
-    "IoU",
-    "Linearity",
-    "MaskROC",
-    "MaxSensitivity",
-    "MeanColour",
-    "Measured",
-    "NoisyLinear",
-    "NotApplicable",
-    "PixelFlipping",
-    "PointingGame",
-    "Randomisation",
-    "RelevanceMass",
-    "RelevanceRank",
-    "Sensitivity",
-    "SensitivityN",
-    "UniformNoise",
-    "masks_of_boxes",
-]
 
 # Until 0.2, the names that moved to `limelight.evaluation`.
 _MOVED = {
@@ -119,11 +107,11 @@ _MOVED = {
 
 def __getattr__(name: str) -> Any:
     if name == "parse_check":
-        return importlib.import_module(".parse", __name__).parse_check
+        return CHECKS.read
     if name not in _MOVED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"..evaluation.{_MOVED[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:
-    return [*__all__, *_MOVED]
+    return [*globals(), *_MOVED]

@@ -9,7 +9,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from .base import Better, Check, Kind, Measured, nan_where, require
+from ..base.named import require
+from .base import Better, Check, Kind, Measured, nan_where
 from .case import Case
 from .imputers import Imputer
 from .maps import over_units, units_of

@@ -8,8 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..base.named import require
 from ..question.targets import CentredLogit, Logit, LogProbability, Probability
-from .base import Better, Check, Kind, Measured, nan_where, require
+from .base import Better, Check, Kind, Measured, nan_where
 from .case import Case
 from .maps import over_units, space_of, units_of
 

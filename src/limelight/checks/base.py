@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,10 +11,11 @@ import torch
 from torch import Tensor
 
 from ..base.errors import NotApplicable
+from ..base.named import Named
 from ..question.per_example import for_examples, has_each
 from .case import Case
 
-__all__ = ["Better", "Check", "Kind", "Measured", "NotApplicable", "nan_where", "relative_difference", "require"]
+__all__ = ["Better", "Check", "Kind", "Measured", "NotApplicable", "nan_where", "relative_difference"]
 
 Kind = Literal["hard", "robustness", "faithfulness", "localisation", "complexity"]
 Better = Literal["higher", "lower"]
@@ -37,7 +37,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Check(ABC):
+class Check(Named, ABC):
     """Base of all checks. Subclasses are frozen dataclasses; their fields are the protocol's settings.
 
     `kind`: a hard test has a right answer, the others are evidence. `better`: which way is better, None for figures
@@ -67,19 +67,6 @@ class Check(ABC):
             if isinstance(value, Tensor) and has_each(value, x)
         }
         return replace(alone, **chosen) if chosen else alone
-
-    @classmethod
-    def kebab(cls) -> str:
-        """The name a user types: `MaxSensitivity` is `max-sensitivity`, `SRG` is `srg`, `IoU` is `iou`."""
-        if cls.__name__ == "IoU":
-            return "iou"
-        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", cls.__name__).lower()
-
-
-def require(condition: bool, check: Check, name: str, wanted: str) -> None:
-    """Raise ValueError that names the check's field, its value and what would have worked."""
-    if not condition:
-        raise ValueError(f"{type(check).__name__}.{name}={getattr(check, name)!r}: use {wanted}")
 
 
 def relative_difference(a: Tensor, b: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -10,17 +10,20 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..answer import answer
 from ..base.attribution import Attribution
 from ..base.errors import NotApplicable
-from ..engine.runner import MOST_ROWS, Model, Runner
+from ..base.types import Model
+from ..engine.runner import MOST_ROWS, Runner
 from ..engine.score import Score
-from ..explain import explain
 from ..methods import Method
 from ..methods.backward import PatternMethod
 from ..question.baselines import Baseline
 from ..question.per_example import for_examples, rebuilt
+from ..question.question import Question
 from ..question.random_streams import Streams
-from ..question.targets import Logit, Probability, Target, are_probabilities, as_target
+from ..question.registries import as_baseline, as_target
+from ..question.targets import Logit, Probability, Target, are_probabilities
 from ..rules.patterns import fingerprint
 
 On = Literal["probability", "score"]
@@ -36,27 +39,33 @@ class Spent:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One map of a batch `x` `(n, *features)` and the whole question behind it.
+    """One map of a batch, with the question that it answers and the means to ask it again.
 
-    `method` is None where a finished map was handed in. `target` has its classes filled in, so that a check asks about
-    the same class whatever it does to the input or to the model. `score` runs the model on rows; `mask` is
+    `method` is None where a finished map was given. The question's target has its classes filled in, so that a check
+    asks about the same class whatever it does to the input or to the model. `score` runs the model on rows; `mask` is
     `(n, 1, H, W)`, booleans.
     """
 
-    model: Model
-    x: Tensor
+    question: Question
     method: Method | None
     attribution: Attribution
-    target: Target
-    baseline: Baseline
-    layer: str | None
-    seed: int
-    rows_per_pass: int | None
     mask: Tensor | None
     score: Score
     rng: Streams
     spent: Spent = field(default_factory=Spent)
-    progress: Callable[[int], None] | None = None
+
+    @property
+    def x(self) -> Tensor:
+        """The inputs `(n, *features)`."""
+        return self.question.inputs
+
+    @property
+    def model(self) -> Model:
+        return self.question.model
+
+    @property
+    def target(self) -> Target:
+        return self.question.target
 
     def __len__(self) -> int:
         return len(self.x)
@@ -73,21 +82,17 @@ class Case:
         """The method's map of the same question, with what is given put in place of the original."""
         if self.method is None:
             raise NotApplicable("this check explains again, and only a finished map was given")
-        method = self.method
-        if model is not None and model is not self.model:
-            method = rebuilt(method, lambda part: _for_copy(part, self.model, model))
-        found = explain(
-            self.model if model is None else model,
-            self.x if x is None else x,
-            method,
-            target=self.target if target is None else target,
-            baseline=self.baseline if baseline is None else baseline,
-            layer=self.layer,
-            seed=self.seed,
-            draws_of=self.x,  # or the map would change by its noise alone
-            rows_per_pass=rows_per_pass or self.rows_per_pass,
-            progress=self.progress or False,
+        method, own = self.method, self.question
+        if model is not None and model is not own.model:
+            method = rebuilt(method, lambda part: _for_copy(part, own.model, model))
+        question = replace(
+            own.with_inputs(own.inputs if x is None else x),
+            model=own.model if model is None else model,
+            target=own.target if target is None else target,
+            baseline=own.baseline if baseline is None else as_baseline(baseline),
+            rows_per_pass=rows_per_pass or own.rows_per_pass,
         )
+        (found,) = answer(question, [method]).values()
         self.spent.forward_rows += found.forward_rows
         self.spent.backward_rows += found.backward_rows
         return found
@@ -105,7 +110,7 @@ class Case:
 
     def reference(self) -> Tensor:
         """The baseline's first reference `(n, *features)`."""
-        return self.baseline.references(self.x, self.rng.fork("baseline"))[0]
+        return self.question.references(self.rng)[0]
 
     def select(self, index: list[int]) -> Case:
         """The same case for some of the examples."""
@@ -114,22 +119,19 @@ class Case:
         def part(value: Any) -> Any:
             return value[chosen.to(value.device)] if isinstance(value, Tensor) and len(value) == len(self.x) else value
 
-        x = self.x[chosen]
-        target = select_target(self.target, index)
+        question = self.question.select(index)
         names = ("values", "raw", "target", "score", "baseline_score", "stderr", "spread", "outputs")
-        attribution = replace(
-            self.attribution, **{name: part(getattr(self.attribution, name)) for name in names}, inputs=x
-        )
-        score = Score(self.score.runner, target, torch.arange(len(x), device=x.device))
+        parts = {name: part(getattr(self.attribution, name)) for name in names}
+        attribution = replace(self.attribution, **parts, inputs=question.inputs)
+        examples = torch.arange(len(question), device=question.inputs.device)
+        score = Score(self.score.runner, question.target, examples)
         return replace(
             self,
-            x=x,
+            question=question,
             method=for_examples(self.method, index, self.x),
             attribution=attribution,
-            target=target,
-            baseline=for_examples(self.baseline, index, self.x),
             mask=part(self.mask),
-            score=replace(score, inputs=x, at_inputs=attribution.score),
+            score=replace(score, inputs=question.inputs, at_inputs=attribution.score),
             rng=self.rng.select(index),
         )
 
@@ -141,47 +143,40 @@ def _for_copy(part: Any, model: Model, copy: Model) -> Any:
     return replace(part, patterns=replace(part.patterns_of(model), model=fingerprint(copy)))
 
 
-def select_target(target: Target, index: list[int]) -> Target:
-    """The target of some of the examples."""
-    classes = getattr(target, "index", None)
-    if isinstance(classes, tuple):
-        return replace(target, index=tuple(classes[i] for i in index))  # type: ignore[type-var]
-    if target.per_example is not None:
-        raise NotApplicable(f"target: {target!r} is written for its batch; check the examples with a target for each")
-    return target
+def question_about(attribution: Attribution, question: Question) -> Question:
+    """The question that a map answers: its own inputs, classes, baseline, layer and seed, run as `question` is.
 
-
-@contextmanager
-def open_case(
-    model: Model,
-    attribution: Attribution,
-    method: Method | None,
-    mask: Tensor | None,
-    rows_per_pass: int | None,
-    progress: Callable[[int], None] | None = None,
-) -> Iterator[Case]:
-    """The case of a map, with the model ready to run rows. Raises ValueError for several targets for each example."""
-    x = attribution.inputs
+    Raises ValueError for several targets for each example, and for a baseline that a file could not hold.
+    """
     if attribution.score.ndim > 1:
         raise ValueError(
             f"target: {attribution.score.shape[1]} for each example; checks look at one target, so ask for each in turn"
         )
-    target = as_target(attribution.target, len(x))
-    rows = rows_per_pass or MOST_ROWS.get(x.device.type)
-    with torch.inference_mode(False), Runner(model, x, rows, progress) as runner:
-        examples = torch.arange(len(x), device=x.device)
-        yield Case(
-            model=model,
-            x=x,
-            method=method,
-            attribution=attribution,
-            target=target,
-            baseline=attribution.baseline,
-            layer=attribution.layer,
-            seed=attribution.seed,
-            rows_per_pass=rows_per_pass,
-            mask=mask,
-            score=Score(runner, target, examples, inputs=x, at_inputs=attribution.score),
-            rng=Streams.of(x, attribution.seed),
-            progress=progress,
-        )
+    for name in ("target", "baseline"):
+        if isinstance(getattr(attribution, name), str):
+            raise ValueError(
+                f"{name}: the file could not hold {getattr(attribution, name)}; explain again, or use "
+                f"dataclasses.replace(attribution, {name}=...)"
+            )
+    return replace(
+        question,
+        inputs=attribution.inputs,
+        target=as_target(attribution.target, len(attribution.inputs)),
+        baseline=attribution.baseline,
+        layer=attribution.layer,
+        seed=attribution.seed,
+    )
+
+
+@contextmanager
+def open_case(
+    question: Question, attribution: Attribution, method: Method | None, mask: Tensor | None = None
+) -> Iterator[Case]:
+    """The case of a map, with the model ready to run rows. Raises what `question_about` raises."""
+    asked = question_about(attribution, question)
+    x = asked.inputs
+    rows = asked.rows_per_pass or MOST_ROWS.get(x.device.type)
+    with torch.inference_mode(False), Runner(asked.model, x, rows, asked.progress) as runner:
+        score = Score(runner, asked.target, torch.arange(len(x), device=x.device))
+        known = replace(score, inputs=x, at_inputs=attribution.score)
+        yield Case(asked, method, attribution, mask, known, Streams.of(x, asked.seed))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from ..base.named import require
 from ..question.targets import ClassTarget, Logit, Target
-from .base import Better, Check, Kind, Measured, NotApplicable, nan_where, relative_difference, require
+from .base import Better, Check, Kind, Measured, NotApplicable, nan_where, relative_difference
 from .case import Case
 
 
@@ -61,7 +63,7 @@ class Determinism(Check):
         return 2.0 if self.company else 1.0
 
     def run(self, case: Case) -> Measured:
-        other = self.rows_per_pass + 2 * (case.rows_per_pass == self.rows_per_pass)
+        other = self.rows_per_pass + 2 * (case.question.rows_per_pass == self.rows_per_pass)
         again = torch.empty_like(case.attribution.values)
         if len(case) == 1 and self.company:
             pair = torch.cat([case.x, case.x.flip(-1)])
@@ -90,6 +92,9 @@ class Combination(Target):
     @property
     def per_example(self) -> int | None:
         return self.first.per_example
+
+    def select(self, index: Sequence[int]) -> Self:
+        return replace(self, first=self.first.select(index), other=self.other.select(index))
 
     def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
         return self.alpha * self.first(outputs, examples) + self.beta * self.other(outputs, examples)

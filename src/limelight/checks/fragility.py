@@ -10,11 +10,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from ..base.named import require
 from ..base.similarity import rank_correlation
 from ..engine.model_copy import twin_of
 from ..methods import InputXGradient, IntegratedGradients, Method
 from ..model_edits.smooth_relu import Softened
-from .base import Better, Check, Kind, Measured, NotApplicable, nan_where, require
+from .base import Better, Check, Kind, Measured, NotApplicable, nan_where
 from .case import Case
 from .maps import space_of
 from .similarity import top_overlap

@@ -10,15 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..question.baselines import Baseline, as_baseline
+from ..base.named import Named, Registry
+from ..question.baselines import Baseline
 from ..question.random_streams import Streams
+from ..question.registries import as_baseline
 from .harmonic import harmonic
 
 Hide = Callable[[Tensor, int], Tensor]
 """`hide(hidden, step)`: the batch with the units where `hidden` `(n, 1, *space)` is True replaced."""
 
 
-class Imputer(ABC):
+class Imputer(Named, ABC):
     """Fills hidden pixels. `prepare` does once what does not depend on which pixels they are."""
 
     @abstractmethod
@@ -90,6 +92,12 @@ class NoisyLinear(Imputer):
             return torch.where(hidden, solved, x)
 
         return hide
+
+
+IMPUTERS: Registry[Imputer] = Registry(
+    "fill", Imputer, (Fill, MeanColour, Blurred, UniformNoise, NoisyLinear), "blurred(11, sigma=5)"
+)
+"""Every imputer by name."""
 
 
 def blurred(x: Tensor, kernel: int, sigma: float) -> Tensor:

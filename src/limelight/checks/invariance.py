@@ -8,10 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..base.named import require
 from ..engine.runner import Runner
 from ..engine.score import Score
 from ..model_edits.rewrite import rewritten
-from .base import Better, Check, Kind, Measured, NotApplicable, nan_where, relative_difference, require
+from .base import Better, Check, Kind, Measured, NotApplicable, nan_where, relative_difference
 from .case import Case
 
 NEAR = 3  # random points around each example at which both networks have to agree too

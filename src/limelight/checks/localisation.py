@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..base.named import require
 from ..base.similarity import ranks
-from .base import Better, Check, Kind, Measured, NotApplicable, nan_where, require
+from .base import Better, Check, Kind, Measured, NotApplicable, nan_where
 from .case import Case
 from .maps import units_of
 
@@ -120,6 +121,10 @@ class IoU(_Localisation):
     r"""Intersection over union of the |M| highest pixels and the mask M: $k / (2|M| - k)$ for k inside."""
 
     meaning: ClassVar[str] = "overlap of the top pixels and the object over their union"
+
+    @classmethod
+    def kebab(cls) -> str:
+        return "iou"
 
     def run(self, case: Case) -> Measured:
         overlap, size = _top_overlap(case)

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ..base.attribution import Attribution
+from ..base.named import require
 from ..base.similarity import rank_correlation
 from ..model_edits.randomise import Init, redraw, redrawable
 from ..question.targets import Logit, output_tensor
-from .base import Better, Check, Kind, Measured, nan_where, require
+from .base import Better, Check, Kind, Measured, nan_where
 from .case import Case
 from .maps import units_of
 from .similarity import hog, pearson, ssim
@@ -58,7 +59,7 @@ class Randomisation(Check):
 
     def run(self, case: Case) -> Measured:
         own = case.attribution
-        draws = [self._stages(case, case.seed + draw) for draw in range(self.draws)]
+        draws = [self._stages(case, case.question.seed + draw) for draw in range(self.draws)]
         names = draws[0][1]
         maps = [found for found, _ in draws]
         figures: dict[str, Tensor] = {}

@@ -12,10 +12,11 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
+from ..base.named import require
 from ..engine.score import Score
 from ..question.baselines import Baseline
 from ..question.players import Players
-from .base import Better, Check, Kind, Measured, NotApplicable, nan_where, require
+from .base import Better, Check, Kind, Measured, NotApplicable, nan_where
 from .case import Case, On
 from .imputers import Blurred, Fill, Imputer, MeanColour, NoisyLinear, UniformNoise
 from .maps import grid_labels, means_by_label, order_of, over_units, places_of, space_of, units_of

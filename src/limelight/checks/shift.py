@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import torch
 
+from ..base.named import require
 from ..base.similarity import rank_correlation
 from ..model_edits.input_shift import compensated
-from .base import Better, Check, Kind, Measured, nan_where, relative_difference, require
+from .base import Better, Check, Kind, Measured, nan_where, relative_difference
 from .case import Case
 from .maps import units_of
 from .similarity import ssim

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from ..base.attribution import Attribution
+from ..base.named import require
 from ..question.targets import ClassTarget
-from .base import Better, Check, Kind, Measured, nan_where, require
+from .base import Better, Check, Kind, Measured, nan_where
 from .case import Case
 
 FLAT = "the map is zero everywhere, a share of it means nothing"

@@ -2,47 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.text import Text
+from torch import Tensor
 
+from ..base.types import Progress
 from ..checks import Check
-from ..checks.parse import as_checks
-from ..evaluation.card import TrustCard, card_of
-from ..evaluation.check import CARD
+from ..evaluation.card import TrustCard, card_about
+from ..evaluation.check import as_mask
 from ..methods import GaussLegendre, GradCAM, Gradient, IntegratedGradients, Method
 from ..models.pictures import Picture
+from ..question.question import question_of
 from ..show import picture_of, save_png, write_html
 from ..show.explained import Explained, Request, explain_picture
-from .options import usage
 from .terminal import visible
 
 CHECK_METHODS: tuple[Method, ...] = (Gradient(), IntegratedGradients(GaussLegendre(128)), GradCAM())
 
 
-def read_checks(texts: Sequence[str], split: Callable[[str], list[str]]) -> tuple[Check, ...]:
-    """`["deletion(steps=8),srg", "gini"]` as checks; none is the card's own set."""
-    if not texts:
-        return CARD
-    try:
-        return as_checks([part for text in texts for part in split(text)])
-    except (ValueError, TypeError) as error:
-        raise usage("--check", str(error).removeprefix("checks: ")) from error
-
-
 def check_picture(
-    name: str, picture: Picture, request: Request, checks: tuple[Check, ...], progress: Callable[[int], None]
+    name: str,
+    picture: Picture,
+    request: Request,
+    checks: tuple[Check, ...],
+    mask: Tensor | None,
+    progress: Progress,
 ) -> tuple[Explained, list[TrustCard]]:
-    """Explain a picture's class by each method and test each map. Raises what `explain_picture` raises."""
+    """Explain a picture by each method and test each map. Raises what `explain_picture` raises."""
     done = explain_picture(name, picture, request, progress)
     panel = done.explanations[0].panel
-    cards = [
-        card_of(request.model, each, each.method, checks, None, request.rows_per_pass, progress)
-        for each in panel.values()
-    ]
+    with question_of(request.model, panel[0].inputs, {**request.options, "progress": progress}) as question:
+        region = as_mask(mask, question.inputs)
+        cards = [card_about(question, each, each.method, checks, region) for each in panel.values()]
     return done, cards
 
 

@@ -24,11 +24,12 @@ from .check import check_command
 from .flags import Debug, Json, Weights
 from .index import INDEX, index_in
 from .listing import method_documents
-from .options import read_baselines, read_layer, read_methods, read_model, read_target, usage
+from .options import read_methods, read_model, usage
 from .patterns import patterns_of
 from .pictures import DEMO, Item, find_pictures
 from .printing import explained_document, plain_table, print_explained
 from .progress import progress_on
+from .question_options import QuestionOptions, asks
 from .run import report_command, run_command
 from .serve import serve_command
 from .study import studies
@@ -67,15 +68,12 @@ def limelight(
 
 
 @app.command("explain")
+@asks
 def explain_command(
     image: Annotated[
         list[str] | None,
         typer.Argument(metavar="IMAGE", help=f"Pictures, folders of pictures, or the word '{DEMO}'."),
     ] = None,
-    model: Annotated[
-        str, typer.Option(metavar="NAME", help="See 'limelight models'; 'package.module:factory' for your own.")
-    ] = DEFAULT_MODEL,
-    weights: Weights = None,
     method: Annotated[
         list[str] | None,
         typer.Option(
@@ -87,24 +85,7 @@ def explain_command(
             + ".",
         ),
     ] = None,
-    target: Annotated[
-        str | None, typer.Option(metavar="CLASS", help="Its number, or words of its label. Default: the model's first.")
-    ] = None,
-    top: Annotated[int, typer.Option(min=1, max=100, help="Explain the model's first so many classes.")] = 1,
-    baseline: Annotated[
-        str,
-        typer.Option(
-            metavar="WHAT", help="What 'absent' means: black, white, noise, blur, or a number; several with commas."
-        ),
-    ] = "black",
-    layer: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="For methods that read one; see 'limelight models NAME --layers'."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of every random number.")] = 0,
-    rows_per_pass: Annotated[
-        int | None, typer.Option(min=1, help="Rows the model runs on at once. Default: by memory.")
-    ] = None,
+    top: Annotated[int, typer.Option(min=1, max=100, help="Explain this many of the model's first classes.")] = 1,
     check_rows: Annotated[
         int | None,
         typer.Option(min=0, help="Rows the quick tests may cost; 0 for none. Default: as many as the maps."),
@@ -113,52 +94,41 @@ def explain_command(
         Path, typer.Option("--out", "-o", file_okay=False, metavar="DIR", help="Where files go.")
     ] = DEFAULT_OUT,
     demo: Annotated[bool, typer.Option("--demo", help="Explain the demonstration picture, a cat.")] = False,
-    as_json: Json = False,
-    progress: Annotated[bool, typer.Option(help="Report progress on standard error.")] = True,
-    debug: Debug = False,
+    *,
+    asked: QuestionOptions,
 ) -> None:
     """Explain pictures: print a table, and write for each a panel (PNG, HTML) and its maps (safetensors, JSON)."""
     arguments = [*(image or []), *([DEMO] if demo else [])]
     if not arguments:
         raise usage("IMAGE", f"give a picture or a folder of pictures, or '{DEMO}' for a cat")
-    if target is not None and top > 1:
+    if asked.target is not None and top > 1:
         raise usage("--top", "explains the model's first classes, --target one that you choose; give one of them")
     methods = read_methods(method) if method else DEFAULT_METHODS
-    meanings = read_baselines(baseline)
-    with boundary(debug), contextlib.redirect_stdout(sys.stderr):  # what a model of yours prints is not the result
-        loaded = read_model(model, weights)
-        request = Request(
-            model=loaded,
-            methods=methods,
-            target=None if target is None else read_target(target, loaded.labels),
-            top=top,
-            baseline=meanings[0],
-            more_baselines=meanings[1:],
-            layer=None if layer is None else read_layer(layer, loaded),
-            seed=seed,
-            rows_per_pass=rows_per_pass,
-            check_rows=check_rows,
-        )
-    with boundary(debug):
-        code = _explain_all(find_pictures(arguments), request, out, as_json, progress, debug)
+    # What a model of yours prints is not the result.
+    with boundary(asked.debug), contextlib.redirect_stdout(sys.stderr):
+        more = asked.baselines[1:]
+        loaded = asked.load()
+        request = Request(loaded, methods, asked.read(loaded), top, more, check_rows)
+    with boundary(asked.debug):
+        code = _explain_all(find_pictures(arguments), request, out, asked)
     raise typer.Exit(code)
 
 
-def _explain_all(items: list[Item], request: Request, out: Path, as_json: bool, progress: bool, debug: bool) -> int:
+def _explain_all(items: list[Item], request: Request, out: Path, asked: QuestionOptions) -> int:
     """Explain every picture, whatever happens to the others; the exit code."""
     taken = {INDEX} if len(items) > 1 else set[str]()
     failed = 0
-    with index_in(out, len(items) > 1) as index, json_pictures(as_json) as documents:
+    with index_in(out, len(items) > 1) as index, json_pictures(asked.as_json) as documents:
         for item in items:
             stem = item.stem(taken)
             try:
                 with staging(out) as folder, contextlib.redirect_stdout(sys.stderr):
                     picture = item.open()
-                    with progress_on(item.name, request.rows(), progress) as report:
+                    with progress_on(item.name, request.rows(), asked.progress) as report:
                         done = explain_picture(item.name, picture, request, report)
                     files = write_all(done, stem, request.model.name, folder, out)
             except EXPECTED as error:
-                if debug:
+                if asked.debug:
                     raise
                 failed += 1
                 line = reason(error, item.name)
@@ -167,12 +137,12 @@ def _explain_all(items: list[Item], request: Request, out: Path, as_json: bool, 
                 documents.add({"picture": item.name, "status": "failed", "error": line})
                 continue
             index.add(done, stem)
-            if as_json:
+            if asked.as_json:
                 documents.add(explained_document(done, files))
             else:
                 print_explained(console(), done, files)
         documents.finish({"limelight": __version__, "model": request.model.name, "failed": failed})
-    if len(items) > 1 and failed < len(items) and not as_json:
+    if len(items) > 1 and failed < len(items) and not asked.as_json:
         console().print(Text(str(out / f"{INDEX}.html")), soft_wrap=True)
     if len(items) > 1 and failed:
         say(f"{failed} of {len(items)} pictures failed")

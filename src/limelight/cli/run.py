@@ -7,27 +7,30 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from ..base.version import __version__
-from ..models.catalogue import DEFAULT_MODEL
+from ..models.pictures import open_image
+from ..question.question import CheckOptions
 from ..runs import Run, Status, open_run, read_status, run, write_report
 from ..runs.job import LABEL, STORES
 from ..runs.running import ENGINES
-from .cards import read_checks
-from .flags import Debug, Json, Weights
-from .options import read_baseline, read_layer, read_methods, read_model, read_target, split_methods, usage
+from .flags import Debug
+from .options import read_checks, read_methods, usage
 from .printing import plain_table
+from .question_options import MaskOption, QuestionOptions, asks
 from .terminal import FAILED, boundary, console, exit_code, say, visible, write_json
 
 _LINES_EVERY = 10.0  # seconds between two lines of progress in a file: a run may take days
 
 
+@asks
 def run_command(
     images: Annotated[
         str | None,
@@ -41,21 +44,13 @@ def run_command(
         Path | None,
         typer.Option("--output", "-o", file_okay=False, metavar="DIR", help="Where it goes, and goes on from."),
     ] = None,
-    model: Annotated[str, typer.Option(metavar="NAME", help="See 'limelight models'.")] = DEFAULT_MODEL,
-    weights: Weights = None,
     method: Annotated[
         list[str] | None, typer.Option("--method", "-m", metavar="NAME", help="As for 'limelight explain'.")
     ] = None,
     check: Annotated[
         list[str] | None, typer.Option("--check", "-c", metavar="NAME", help="As for 'limelight check'.")
     ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(metavar="CLASS", help="Its number or words of its label; 'label' is each picture's own."),
-    ] = None,
-    baseline: Annotated[str, typer.Option(metavar="WHAT", help="As for 'limelight explain'.")] = "black",
-    layer: Annotated[str | None, typer.Option(metavar="NAME", help="For methods that read one.")] = None,
-    seed: Annotated[int, typer.Option(help="Of every random number.")] = 0,
+    mask: MaskOption = None,
     store: Annotated[str, typer.Option(metavar="WHAT", help=f"Of the maps: {', '.join(STORES)}.")] = STORES[0],
     engine: Annotated[str, typer.Option(metavar="NAME", help=f"{' or '.join(ENGINES)}.")] = ENGINES[0],
     workers: Annotated[
@@ -65,19 +60,17 @@ def run_command(
     device: Annotated[str, typer.Option(metavar="NAME", help="cpu or cuda.")] = "cpu",
     shard_size: Annotated[int, typer.Option(min=1, help="Examples that are written at once.")] = 128,
     group: Annotated[int, typer.Option(min=1, help="Pictures that are explained at once.")] = 16,
-    rows_per_pass: Annotated[int | None, typer.Option(min=1, help="Rows the model runs on at once.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Explain only the first so many.")] = None,
     status: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Say how far the run in this folder is, and do nothing else.")
     ] = None,
-    as_json: Json = False,
-    progress: Annotated[bool, typer.Option(help="Report progress on standard error.")] = True,
-    debug: Debug = False,
+    *,
+    asked: QuestionOptions,
 ) -> None:
     """Explain and test all pictures of a data set; the same command again goes on where it stopped."""
     if status is not None:
-        with boundary(debug):
-            _print_status(read_status(status), as_json)
+        with boundary(asked.debug):
+            _print_status(read_status(status), asked.as_json)
         return
     if images is None or output is None:
         raise usage("--images" if images is None else "--output", "is needed, or --status DIR")
@@ -87,30 +80,29 @@ def run_command(
         raise usage("--store", f"{store!r}; use {', '.join(STORES)}")
     if engine not in ENGINES:
         raise usage("--engine", f"{engine!r}; use {' or '.join(ENGINES)}")
-    methods = read_methods(method)
-    checks = read_checks(check, split_methods) if check else ()
-    meaning = read_baseline(baseline)
-    with boundary(debug), contextlib.redirect_stdout(sys.stderr):
-        wanted: Any = target
-        if target not in (None, LABEL) or layer is not None:
-            loaded = read_model(model, weights)
-            wanted = target if target in (None, LABEL) else read_target(str(target), loaded.labels)
-            layer = None if layer is None else read_layer(layer, loaded)
+    methods, checks = read_methods(method), read_checks(check or ())
+    options: CheckOptions = {"baseline": asked.one_baseline, "seed": asked.seed, "rows_per_pass": asked.rows_per_pass}
+    with boundary(asked.debug), contextlib.redirect_stdout(sys.stderr):
+        needs_model = (asked.layer, asked.draws_of, mask) != (None, None, None)
+        if needs_model or asked.target not in (None, LABEL):
+            loaded = asked.load()
+            by_label = asked.target in (None, LABEL)
+            read = (replace(asked, target=None) if by_label else asked).read(loaded)
+            region = None if mask is None else loaded.preprocess(open_image(mask)).mean(1)[0] > 0.5
+            options = {**read, "target": asked.target if by_label else read["target"], "mask": region}
             del loaded
-        elif ":" in model and "" not in sys.path:
-            sys.path.insert(0, "")  # your own model, found in the folder where you stand
-        with _progress(progress) as listener:
+        else:
+            options["target"] = asked.target
+            if ":" in asked.model and "" not in sys.path:
+                sys.path.insert(0, "")  # your own model, found in the folder where you stand
+        with _progress(asked.progress) as listener:
             found = run(
                 images,
-                model,
+                asked.model,
                 methods,
                 checks,
                 output=output,
-                target=wanted,
-                baseline=meaning,
-                layer=layer,
-                seed=seed,
-                weights=weights,
+                weights=asked.weights,
                 store=store,
                 engine=engine,
                 workers=workers,
@@ -118,11 +110,11 @@ def run_command(
                 device=device,
                 shard_size=shard_size,
                 group=group,
-                rows_per_pass=rows_per_pass,
                 limit=limit,
-                progress=listener,
+                on_status=listener,
+                **options,
             )
-    _print_run(found, as_json)
+    _print_run(found, asked.as_json)
     counts = found.counts
     raise typer.Exit(FAILED if counts.pending else exit_code(counts.failed, counts.failed + counts.ok))
 

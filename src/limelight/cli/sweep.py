@@ -12,22 +12,22 @@ from typing import Annotated, Any
 
 import typer
 from rich.text import Text
-from torch import Tensor
 
+from ..base.named import read_value, split_texts
 from ..base.version import __version__
 from ..evaluation.sweep import LAYER, Sweep, sweep, with_fields
-from ..methods.parse import parse_value
-from ..models.catalogue import DEFAULT_MODEL, ImageModel
-from ..show.explained import share_of_change
-from .flags import Debug, Json, Weights
-from .options import read_baseline, read_layer, read_methods, read_model, read_target, split_methods, usage
+from ..models.catalogue import ImageModel
+from ..show.explained import explained_class, share_of_change
+from .options import read_layer, read_methods, usage
 from .pictures import DEMO, find_pictures
 from .printing import plain_table
 from .progress import progress_on
+from .question_options import QuestionOptions, asks
 from .terminal import boundary, console, visible, write_json
 from .writing import DEFAULT_OUT, publish, staging
 
 
+@asks
 def sweep_command(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help=f"A picture, or the word '{DEMO}'.")],
     field: Annotated[
@@ -41,26 +41,18 @@ def sweep_command(
         ),
     ],
     method: Annotated[str, typer.Option("--method", "-m", metavar="NAME", help="One, as for 'limelight explain'.")],
-    model: Annotated[str, typer.Option(metavar="NAME", help="See 'limelight models'.")] = DEFAULT_MODEL,
-    weights: Weights = None,
-    target: Annotated[str | None, typer.Option(metavar="CLASS", help="Its number, or words of its label.")] = None,
-    baseline: Annotated[str, typer.Option(metavar="WHAT", help="As for 'limelight explain'.")] = "black",
-    layer: Annotated[str | None, typer.Option(metavar="NAME", help="For methods that read one.")] = None,
-    seed: Annotated[int, typer.Option(help="Of every random number.")] = 0,
-    rows_per_pass: Annotated[int | None, typer.Option(min=1, help="Rows the model runs on at once.")] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", file_okay=False, metavar="DIR", help="Where files go.")
     ] = DEFAULT_OUT,
-    as_json: Json = False,
-    progress: Annotated[bool, typer.Option(help="Report progress on standard error.")] = True,
-    debug: Debug = False,
+    *,
+    asked: QuestionOptions,
 ) -> None:
     """Explain a picture with each value of a setting; compare neighbours, and write a grid and its maps."""
     methods = read_methods([method])
     if len(methods) != 1:
         raise usage("--method", f"{len(methods)} methods; a sweep is of one")
     fields = _read_fields(field)
-    if LAYER in fields and layer is not None:
+    if LAYER in fields and asked.layer is not None:
         raise usage("--layer", "is swept over by --field layer=...; give one of them")
     own = {name: values for name, values in fields.items() if name != LAYER}
     try:
@@ -68,28 +60,19 @@ def sweep_command(
             with_fields(methods[0], dict(zip(own, values, strict=True)))
     except ValueError as error:
         raise usage("--field", str(error).removeprefix("fields: ")) from error
-    meaning = read_baseline(baseline)
-    with boundary(debug), contextlib.redirect_stdout(sys.stderr):
-        loaded = read_model(model, weights)
+    with boundary(asked.debug), contextlib.redirect_stdout(sys.stderr):
+        asked.one_baseline  # noqa: B018  refused before the model is loaded
+        loaded = asked.load()
         item = find_pictures([image])[0]
         layers = [read_layer(name, loaded) for name in fields.pop(LAYER, ())]
-        one = None if layer is None else read_layer(layer, loaded)
+        options = asked.read(loaded)
+        if layers:
+            options["layer"] = layers
         pixels, _, _ = loaded.prepare(item.open())
-        with progress_on(item.name, None, progress) as report:
-            found = sweep(
-                loaded,
-                pixels,
-                methods[0],
-                target=None if target is None else read_target(target, loaded.labels),
-                baseline=meaning,
-                layer=layers or one,
-                seed=seed,
-                rows_per_pass=rows_per_pass,
-                progress=report,
-                **fields,
-            )
+        with progress_on(item.name, None, asked.progress) as report:
+            found = sweep(loaded, pixels, methods[0], **options, **fields, progress=report)
         files = _write(found, f"{item.stem(set())}-{methods[0].kebab()}-by-{'-'.join(found.fields)}", out)
-    if as_json:
+    if asked.as_json:
         write_json(_document(found, loaded, item.name, files))
     else:
         _print(found, loaded, item.name, files)
@@ -100,12 +83,12 @@ def _read_fields(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     fields: dict[str, tuple[Any, ...]] = {}
     for text in texts:
         name, equals, values = text.partition("=")
-        name, parts = name.strip(), [part for part in split_methods(values) if part]
+        name, parts = name.strip(), [part for part in split_texts(values) if part]
         if not equals or not name or not parts:
             raise usage("--field", f"{text!r}; write a setting and its values, such as noise=0.05,0.1,0.2")
         if name in fields:
             raise usage("--field", f"{name!r} twice; give its values at once")
-        fields[name] = tuple(parts) if name == LAYER else tuple(map(parse_value, parts))
+        fields[name] = tuple(parts) if name == LAYER else tuple(map(read_value, parts))
     return fields
 
 
@@ -119,8 +102,7 @@ def _write(found: Sweep, stem: str, out: Path) -> list[Path]:
 
 def _print(found: Sweep, model: ImageModel, picture: str, files: Sequence[Path]) -> None:
     out = console()
-    index = _class_of(found)
-    heading = f"{picture}: {found.heading()}, {model.label(index)} ({index})"
+    heading = f"{picture}: {found.heading()}, {explained_class(model, found[0]).named}"
     out.print(Text(visible(heading), style="bold"), soft_wrap=True)
     out.print()
     numbers = ("f(x)", "delta", "of f(x)-f(b)", "rows fwd+bwd", "seconds")
@@ -144,12 +126,6 @@ def _print(found: Sweep, model: ImageModel, picture: str, files: Sequence[Path])
     out.print(Text("\n".join(map(visible, lines))), soft_wrap=True)
 
 
-def _class_of(found: Sweep) -> int:
-    target = found[0].target
-    assert isinstance(target, Tensor)  # a class is all that the command line asks for
-    return int(target[0])
-
-
 def _document(found: Sweep, model: ImageModel, picture: str, files: Sequence[Path]) -> dict[str, Any]:
     return {
         "limelight": __version__,
@@ -160,7 +136,7 @@ def _document(found: Sweep, model: ImageModel, picture: str, files: Sequence[Pat
             name: [value if isinstance(value, int | float | str) else repr(value) for value in values]
             for name, values in found.fields.items()
         },
-        "target": _class_of(found),
+        "target": explained_class(model, found[0]).index,
         **found.summary(),
         "neighbours": {name: each[0].tolist() for name, each in found.neighbours.items()},
         "files": [str(path) for path in files],

@@ -12,11 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..base.types import LayerLike, OneLayer
 from .layer_maps import Grid
 
 Modules = Mapping[str, nn.Module]  # by dotted name, as `dict(model.named_modules())`
-OneLayer = str | int | nn.Module  # a number is the name of a layer of nn.Sequential
-LayerLike = OneLayer | Sequence[OneLayer]
 
 
 @dataclass(frozen=True)

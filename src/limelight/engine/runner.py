@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..base.types import Model, Progress
 from ..question.targets import Target, output_tensor
 from .layer_input import Inside
 from .layers import Modules, captured, without_batch_axis
@@ -18,8 +19,7 @@ from .model_copy import twin_of
 from .shared_rows import Points
 
 T = TypeVar("T")
-Progress = Callable[[int], None]
-Model = nn.Module | Callable[[Tensor], Any]
+
 
 FIRST_PASS_ROWS = 8  # before a pass has told how much memory a row needs
 MOST_ROWS = {"cpu": 8, "cuda": 256}  # beyond these, larger passes were not faster

@@ -6,22 +6,20 @@ import html
 import json
 import math
 import textwrap
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from torch import Tensor
 
 from ..base.attribution import Attribution
 from ..base.files import finite, write_whole
+from ..base.types import Model
 from ..checks.base import Check
-from ..checks.case import open_case
-from ..checks.parse import as_checks
-from ..engine.layers import LayerLike
-from ..engine.runner import Model
-from ..question.baselines import Baseline
-from .check import CARD, REFUSALS, Subject, as_mask, examined, measure
+from ..checks.case import open_case, question_about
+from ..question.baselines import Constant
+from ..question.question import CheckOptions, Options, Question, question_of
+from .check import CARD, REFUSALS, ChecksLike, Subject, as_checks, as_mask, examination, examined, measure
 from .controls import CONTROLS
 from .evaluate import column_of, interval
 from .findings import Finding, shown
@@ -197,24 +195,18 @@ def trust_card(
     model: Model,
     inputs: Tensor,
     method: Subject,
-    checks: Iterable[Check | type[Check] | str] | Check | type[Check] | str | None = None,
-    *,
-    target: Any = None,
-    baseline: float | Tensor | Baseline = 0.0,
-    layer: LayerLike | None = None,
-    seed: int = 0,
-    rows_per_pass: int | None = None,
-    mask: Tensor | None = None,
-    progress: Any = None,
+    checks: ChecksLike | None = None,
+    **options: Unpack[CheckOptions],
 ) -> TrustCard:
     """Sum up one map: `check()` on it, the faithfulness and localisation checks on the three controls, the cautions.
 
-    The arguments are those of `check`; `checks` None is `limelight.evaluation.CARD`. Evidence is compared on the same
-    examples; it ranks the map against ignorance, not against other methods.
+    The arguments are those of `check`. Evidence is compared on the same examples; it ranks the map against ignorance,
+    not against other methods.
     """
-    asked = as_checks(CARD if checks is None else checks)
-    attribution, again = examined(model, inputs, method, target, baseline, layer, seed, rows_per_pass)
-    return card_of(model, attribution, again, asked, mask, rows_per_pass, progress)
+    wanted = as_checks(CARD if checks is None else checks)
+    with examination(model, inputs, options) as (question, mask):
+        attribution, again = examined(question, method, options)
+        return card_about(question, attribution, again, wanted, mask)
 
 
 def card_of(
@@ -223,29 +215,38 @@ def card_of(
     method: Any,
     checks: tuple[Check, ...],
     mask: Tensor | None = None,
-    rows_per_pass: int | None = None,
-    progress: Any = None,
+    **options: Unpack[Options],
 ) -> TrustCard:
-    """The trust card of a map that is there already; `method` None where only the map is known."""
-    inputs = attribution.inputs
-    region = as_mask(mask, inputs)
-    with open_case(model, attribution, method, region, rows_per_pass, progress) as case:
+    """The trust card of a map that is there already; `method` None where only the map is known.
+
+    Of the options of `explain`, `rows_per_pass` and `progress` count; all else is as the map was made.
+    """
+    with question_of(model, attribution.inputs, options) as question:
+        return card_about(question, attribution, method, checks, as_mask(mask, question.inputs))
+
+
+def card_about(
+    question: Question, attribution: Attribution, method: Any, checks: tuple[Check, ...], mask: Tensor | None = None
+) -> TrustCard:
+    """`card_of` a map that answers a question; `mask` as booleans."""
+    own = question_about(attribution, question)
+    with open_case(own, attribution, method, mask) as case:
         findings = tuple(measure(each, case) for each in checks)
     compared = [each for each in checks if each.kind in ("faithfulness", "localisation")]
     controls: dict[str, dict[str, Finding]] = {}
+    asked = replace(own, baseline=Constant(0.0), layer=None)
     for control in CONTROLS if compared else ():
-        target = attribution.target
         try:
-            other, _ = examined(model, inputs, control, target, 0.0, None, attribution.seed, rows_per_pass)
+            other, _ = examined(asked, control)
         except REFUSALS:  # edges need pictures; the card then shows the other two controls
             continue
-        with open_case(model, other, control, region, rows_per_pass) as case:
+        with open_case(asked, other, control, mask) as case:
             controls[other.name] = {column_of(each, checks): measure(each, case) for each in compared}
     return TrustCard(attribution, findings, controls, _cautions(attribution, findings))
 
 
 def _cautions(attribution: Attribution, findings: tuple[Finding, ...]) -> tuple[str, ...]:
-    found = list(attribution.cautions)
+    found: list[str] = list(attribution.cautions)
     if attribution.stderr is not None:
         size = attribution.values.double().flatten(1).norm(dim=1)
         error = attribution.stderr.double().flatten(1).norm(dim=1) / size

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
+from ..answer import answer
 from ..base.attribution import Attribution
 from ..base.errors import NotApplicable
+from ..base.types import Model
 from ..checks import (
+    CHECKS,
     SRG,
     BiasShift,
     Completeness,
@@ -29,18 +33,16 @@ from ..checks import (
 )
 from ..checks.base import Check, Measured
 from ..checks.case import Case, open_case
-from ..checks.parse import as_checks
-from ..engine.layers import LayerLike
-from ..engine.runner import Model, is_out_of_memory
-from ..explain import MethodLike, explain
-from ..methods import Method
-from ..question.baselines import Baseline
-from ..question.targets import Logit, as_target
+from ..engine.runner import is_out_of_memory
+from ..explain import MethodLike, as_methods
+from ..question.question import CheckOptions, Options, Question, question_of, require_options
+from ..question.targets import Logit, Target
 from .controls import ConstantMap
 from .findings import Finding, Findings, nan_like
 
 # What a method or a check raises about the question itself; anything else is a fault and goes up.
 REFUSALS = (NotApplicable, ValueError, FloatingPointError, RuntimeError, NotImplementedError)
+ChecksLike = Iterable[Check | type[Check] | str] | Check | type[Check] | str
 Subject = MethodLike | Attribution | Tensor
 
 CARD: tuple[Check, ...] = (
@@ -66,63 +68,78 @@ def check(
     model: Model,
     inputs: Tensor,
     method: Subject,
-    checks: Iterable[Check | type[Check] | str] | Check | type[Check] | str | None = None,
-    *,
-    target: Any = None,
-    baseline: float | Tensor | Baseline = 0.0,
-    layer: LayerLike | None = None,
-    seed: int = 0,
-    rows_per_pass: int | None = None,
-    mask: Tensor | None = None,
-    progress: Callable[[int], None] | None = None,
+    checks: ChecksLike | None = None,
+    **options: Unpack[CheckOptions],
 ) -> Findings:
     """Test a map: does it hold what its method promises, and does it beat what knows nothing of the model?
 
-    `method`: a method or its name, or a finished map (an Attribution or a tensor `(batch, *features)`), for which the
-    checks that explain again say so instead of a figure. `checks`: checks, their classes or names; None is the set of
-    the trust card. `mask`: for localisation, booleans `(batch, H, W)` or `(batch, 1, H, W)`; boxes become masks by
-    `limelight.checks.masks_of_boxes`. The other arguments are those of `explain`.
+    Args:
+        method: a method or its text, or a finished map (an Attribution or a tensor `(batch, *features)`), for which
+            the checks that explain again give their reason instead of a figure.
+        checks: checks, their classes or texts such as `"deletion(fill=blur(3))"`; None is the trust card's set.
+        options: those of `explain`, and `mask`, the true region for localisation; boxes become masks by
+            `limelight.checks.masks_of_boxes`. See `CheckOptions`.
 
     Returns a list of `Finding`, in the order of `checks`. The model is left exactly as it was. A check that cannot
     answer for an example gives NaN and its reason; ValueError is raised only for bad arguments.
     """
-    asked = as_checks(CARD if checks is None else checks)
-    attribution, again = examined(model, inputs, method, target, baseline, layer, seed, rows_per_pass)
-    with open_case(model, attribution, again, as_mask(mask, inputs), rows_per_pass, progress) as case:
-        return Findings(measure(each, case) for each in asked)
+    wanted = as_checks(CARD if checks is None else checks)
+    with examination(model, inputs, options) as (question, mask):
+        attribution, again = examined(question, method, options)
+        with open_case(question, attribution, again, mask) as case:
+            return Findings(measure(each, case) for each in wanted)
 
 
-def examined(
-    model: Model,
-    inputs: Tensor,
-    method: Subject,
-    target: Any,
-    baseline: float | Tensor | Baseline,
-    layer: LayerLike | None,
-    seed: int,
-    rows_per_pass: int | None,
-) -> tuple[Attribution, Method | None]:
-    """The map to check, and the method that can make another; None where only the map is there."""
+@contextmanager
+def examination(model: Model, inputs: Tensor, options: CheckOptions) -> Iterator[tuple[Question, Tensor | None]]:
+    """The question of a call that tests maps, and its mask as booleans. Raises as `question_of` and `as_mask` do."""
+    require_options(options, {**Options.__annotations__, **CheckOptions.__annotations__})
+    asked: Options = {name: value for name, value in options.items() if name != "mask"}  # type: ignore[assignment]
+    with question_of(model, inputs, asked) as question:
+        yield question, as_mask(options.get("mask"), question.inputs)
 
-    def explained(by: MethodLike) -> Attribution:
-        return explain(
-            model, inputs, by, target=target, baseline=baseline, layer=layer, seed=seed, rows_per_pass=rows_per_pass
-        )
 
+def as_checks(given: ChecksLike) -> tuple[Check, ...]:
+    """Read checks, their classes or texts. Raises ValueError or TypeError that names what would have worked."""
+    several = given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    found = tuple(map(CHECKS.coerce, several))
+    if not found:
+        raise ValueError("checks: an empty sequence; name at least one check")
+    return found
+
+
+def examined(question: Question, method: Subject, options: CheckOptions | None = None) -> tuple[Attribution, Any]:
+    """The map to check, and the method that can make another; None where only the map is there.
+
+    Raises ValueError where `options` differ from what a finished Attribution was made with.
+    """
     if isinstance(method, Attribution):
-        if target is not None and not _is_about(method, target):
-            raise ValueError(f"target: {target!r}, but the attribution explains {method.target}; leave target out")
-        if method.inputs.shape != inputs.shape or not torch.equal(method.inputs, inputs.detach()):
+        if question.inputs.shape != method.inputs.shape or not torch.equal(method.inputs, question.inputs):
             raise ValueError("method: the attribution was made for other inputs than these; pass its own .inputs")
+        _require_same(question, method, options or {})
         return method, None
     if not isinstance(method, Tensor):
-        found = explained(method)
+        (found,) = answer(question, as_methods(method)).values()
         return found, found.method
-    return replace(explained(ConstantMap()), values=_finished(method.detach(), inputs), method="map"), None
+    (constant,) = answer(question, [ConstantMap()]).values()
+    return replace(constant, values=_finished(method.detach(), question.inputs), method="map"), None
 
 
-def _is_about(attribution: Attribution, target: Any) -> bool:
-    asked, own = as_target(target, len(attribution.inputs)), attribution.target
+def _require_same(question: Question, attribution: Attribution, options: CheckOptions) -> None:
+    if options.get("target") is not None and not _is_about(attribution, question.target):
+        raise ValueError(
+            f"target: {options['target']!r}, but the attribution explains {attribution.target}; leave target out"
+        )
+    if "baseline" in options and question.baseline != attribution.baseline:
+        raise ValueError(
+            f"baseline: {question.baseline!r}, but the attribution has {attribution.baseline!r}; leave baseline out"
+        )
+    if "seed" in options and question.seed != attribution.seed:
+        raise ValueError(f"seed: {question.seed}, but the attribution has {attribution.seed}; leave seed out")
+
+
+def _is_about(attribution: Attribution, asked: Target) -> bool:
+    own = attribution.target
     if isinstance(own, Tensor):
         return type(asked) is Logit and asked.index is not None and [*asked.listed(len(own))] == own.tolist()
     return asked == own
@@ -149,6 +166,8 @@ def as_mask(mask: Tensor | None, inputs: Tensor) -> Tensor | None:
     if mask is None:
         return None
     space = inputs.shape[2:] if inputs.ndim > 2 else inputs.shape[1:]
+    if mask.shape == space:
+        mask = mask.expand(len(inputs), *space)
     lead = (len(inputs), 1) if inputs.ndim > 2 else (len(inputs),)
     found = mask if mask.ndim == len(lead) + len(space) else mask[:, None]
     if found.shape != (*lead, *space):

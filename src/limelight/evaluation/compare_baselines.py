@@ -6,25 +6,28 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor
 
+from ..answer import answer
 from ..base.attribution import Attribution
 from ..base.files import json_bytes, write_whole
 from ..base.records import file_stem
 from ..base.similarity import rank_correlations
-from ..engine.layers import LayerLike
-from ..engine.runner import Model, Progress
-from ..explain import MethodLike, as_method, explain
-from ..question.baselines import Baseline, Black, Blur, Noise, White, as_baseline
+from ..base.types import Model
+from ..explain import MethodLike, as_methods
+from ..question.baselines import Baseline, Black, Blur, Noise, White
+from ..question.question import Options, question_of
+from ..question.registries import as_baseline
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ..show import Tile
 
+BaselineLike = float | Tensor | Baseline | type[Baseline] | str
 DEFAULT_BASELINES: tuple[Baseline, ...] = (Black(), White(), Noise(), Blur())
 
 
@@ -152,48 +155,36 @@ def compare_baselines(
     model: Model,
     inputs: Tensor,
     method: MethodLike = "integrated-gradients",
-    baselines: Sequence[float | Tensor | Baseline] | Mapping[str, float | Tensor | Baseline] = DEFAULT_BASELINES,
-    *,
-    target: Any = None,
-    layer: LayerLike | None = None,
-    seed: int = 0,
-    rows_per_pass: int | None = None,
-    progress: bool | Progress = False,
+    baselines: Sequence[BaselineLike] | Mapping[str, BaselineLike] = DEFAULT_BASELINES,
+    **options: Unpack[Options],
 ) -> BaselineStudy:
     """Run one method with each of several baselines, and compare the maps.
 
     Args:
         baselines: a sequence of what `explain(baseline=...)` takes, labelled by their kind, or a mapping from labels.
             By default black, white, noise and blur; `Mean` and `Samples` need data of yours.
+        options: those of `explain`, without `baseline`.
 
-    The other arguments are those of `explain()`. Raises ValueError for a method that compares with no baseline, or
-    without any baseline, and TypeError for baselines that are no list.
+    Raises ValueError for a method that compares with no baseline, or without any baseline, and TypeError for baselines
+    that are no list.
     """
     require_list("baselines", baselines)
-    asked = as_method(method)
-    if not asked.needs.baseline:
-        raise ValueError(f"method: {asked!r} compares with no baseline, so its map is the same for all of them")
+    if "baseline" in options:
+        raise TypeError("baseline: compare_baselines takes several; use baselines=[...]")
+    (wanted,) = as_methods(method)
+    if not wanted.needs.baseline:
+        raise ValueError(f"method: {wanted!r} compares with no baseline, so its map is the same for all of them")
     by_label = (
-        dict(baselines) if isinstance(baselines, Mapping) else labelled_baselines([as_baseline(b) for b in baselines])
+        {label: as_baseline(each) for label, each in baselines.items()}
+        if isinstance(baselines, Mapping)
+        else labelled_baselines([as_baseline(each) for each in baselines])
     )
     if not by_label:
         raise ValueError("baselines: none given; use for example [Black(), White(), Blur()]")
-    return BaselineStudy(
-        {
-            label: explain(
-                model,
-                inputs,
-                asked,
-                target=target,
-                baseline=baseline,
-                layer=layer,
-                seed=seed,
-                rows_per_pass=rows_per_pass,
-                progress=progress,
-            )
-            for label, baseline in by_label.items()
-        }
-    )
+    with question_of(model, inputs, options) as question:
+        return BaselineStudy(
+            {label: answer(replace(question, baseline=baseline), [wanted])[0] for label, baseline in by_label.items()}
+        )
 
 
 def require_list(name: str, values: object) -> None:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..base.named import Registry
 from ..engine.score import Score
 from ..methods import Estimate, Method, Needs
 from ..question.random_streams import Streams
@@ -70,3 +71,6 @@ def sobel(x: Tensor) -> Tensor:
 
 
 CONTROLS: tuple[Method, ...] = (RandomMap(), ConstantMap(), SobelEdges())
+_STORED: Registry[Control] = Registry(
+    "control", Control, (RandomMap, ConstantMap, SobelEdges), "random-map"
+)  # files of their maps

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..base.types import Model
 from ..checks.base import Check
 from ..checks.case import open_case
-from ..checks.parse import as_checks
-from ..engine.layers import LayerLike
-from ..engine.runner import Model
 from ..explain import MethodLike
-from ..question.baselines import Baseline
-from .check import REFUSALS, as_mask, examined, measure
+from ..question.question import CheckOptions
+from .check import REFUSALS, ChecksLike, as_checks, examination, examined, measure
 from .controls import CONTROLS, SobelEdges
 from .findings import Finding, data_frame, html_table, markdown
 
@@ -151,23 +149,16 @@ def evaluate(
     model: Model,
     inputs: Tensor,
     methods: Iterable[MethodLike] | MethodLike,
-    checks: Iterable[Check | type[Check] | str] | Check | type[Check] | str,
-    *,
-    target: Any = None,
-    baseline: float | Tensor | Baseline = 0.0,
-    layer: LayerLike | None = None,
-    seed: int = 0,
-    rows_per_pass: int | None = None,
-    mask: Tensor | None = None,
-    progress: Callable[[str], None] | None = None,
+    checks: ChecksLike,
+    **options: Unpack[CheckOptions],
 ) -> Evaluation:
     """Checks on several methods and on three controls: a random map, a constant one, the picture's Sobel edges.
 
     Intervals are percentiles of a bootstrap over the examples, drawn anew 2,000 times by the seed. A method that
     cannot explain this model (or a control, these inputs) is named in `refused` with the reason, and the others go on.
-    `progress` is told the name of each method as its turn comes. The other arguments are those of `check`.
+    The options are those of `check`.
     """
-    asked = as_checks(checks)
+    wanted = as_checks(checks)
     single = isinstance(methods, str | type) or not isinstance(methods, Iterable)
     everything: list[MethodLike] = [methods] if single else list(methods)  # type: ignore[list-item, arg-type]
     if not everything:
@@ -175,27 +166,25 @@ def evaluate(
     findings: dict[str, dict[str, Finding]] = {}
     refused: dict[str, str] = {}
     controls: list[str] = []
-    region = as_mask(mask, inputs)
-    for position, method in enumerate([*everything, *CONTROLS]):
-        control = position >= len(everything)
-        label = _label(method)
-        if progress:
-            progress(label)
-        try:
-            attribution, again = examined(model, inputs, method, target, baseline, layer, seed, rows_per_pass)
-        except REFUSALS as error:
-            if not control and len(everything) == 1:
-                raise
-            refused[label] = f"{type(error).__name__}: {error}"
-            continue
-        name = _another(attribution.name if attribution.name not in findings else repr(attribution.method), findings)
-        controls += [name] if control else []
-        with open_case(model, attribution, again, region, rows_per_pass) as case:
-            findings[name] = {column_of(each, asked): measure(each, case) for each in asked}
+    with examination(model, inputs, options) as (question, mask):
+        for position, method in enumerate([*everything, *CONTROLS]):
+            control = position >= len(everything)
+            try:
+                attribution, again = examined(question, method)
+            except REFUSALS as error:
+                if not control and len(everything) == 1:
+                    raise
+                refused[_label(method)] = f"{type(error).__name__}: {error}"
+                continue
+            plain = attribution.name not in findings
+            name = _another(attribution.name if plain else repr(attribution.method), findings)
+            controls += [name] if control else []
+            with open_case(question, attribution, again, mask) as case:
+                findings[name] = {column_of(each, wanted): measure(each, case) for each in wanted}
     edges = findings.get(EDGES, {})
     cells = {
         name: {
-            check: _cell(finding, None if name in controls else edges.get(check), seed)
+            check: _cell(finding, None if name in controls else edges.get(check), question.seed)
             for check, finding in by_check.items()
         }
         for name, by_check in findings.items()

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..answer import answer
 from ..base.attribution import Attribution
 from ..base.similarity import rank_correlation
-from ..engine.layers import LayerLike
-from ..engine.runner import Model, Progress
-from ..explain import MethodLike, as_method, explain
+from ..base.types import Model
+from ..explain import MethodLike, as_methods
 from ..methods import Method
-from ..question.baselines import Baseline
+from ..question.question import Options, question_of
 from .compare_baselines import MapSeries, require_list
 
 LAYER = "layer"
@@ -71,64 +71,40 @@ class Sweep(MapSeries):
         return [list(range(len(self)))[start : start + width] for start in range(0, len(self), width)]
 
 
-def sweep(
-    model: Model,
-    inputs: Tensor,
-    method: MethodLike,
-    *,
-    target: Any = None,
-    baseline: float | Tensor | Baseline = 0.0,
-    layer: LayerLike | None = None,
-    seed: int = 0,
-    rows_per_pass: int | None = None,
-    progress: bool | Progress = False,
-    **over: Sequence[Any],
-) -> Sweep:
+def sweep(model: Model, inputs: Tensor, method: MethodLike, **options: Any) -> Sweep:
     """Explain with each value of a hyper-parameter, and compare neighbours: `sweep(model, x, m, noise=[0.05, 0.1])`.
 
     Args:
-        layer: a list of layers is swept over like a field.
-        over: a field of the method and the values to give it; two of them make a grid. A field of a part of the
-            method is written with two underscores: `quadrature__n=[8, 16, 32]`, `inner__samples=[4, 8]`.
+        options: those of `explain`, where a list of layers is swept over like a field; every other name is a field of
+            the method with the values to give it, and two of them make a grid. A field of a part of the method is
+            written with two underscores: `quadrature__n=[8, 16, 32]`, `inner__samples=[4, 8]`.
 
-    The other arguments are those of `explain()`; methods that differ in their fields share its passes, and random
-    numbers are the same for all. Raises ValueError for an unknown field, no field, or more than two, and TypeError
-    for values that are no list.
+    Methods that differ in their fields share passes, and random numbers are the same for all. Raises ValueError for an
+    unknown field, no field, or more than two, and TypeError for values that are no list.
     """
-    asked = as_method(method)
+    (wanted,) = as_methods(method)
+    over = {name: values for name, values in options.items() if name not in Options.__annotations__}
+    asked: Any = {name: value for name, value in options.items() if name not in over}
     for name, values in over.items():
         require_list(name, values)
     swept = {name.replace("__", "."): tuple(values) for name, values in over.items()}
-    one_layer = None if isinstance(layer, list | tuple) else layer
-    if isinstance(layer, list | tuple):
-        swept = {LAYER: tuple(layer), **swept}
+    layers: tuple[Any, ...] = (asked.pop(LAYER, None),)
+    names = list(swept)
+    if isinstance(layers[0], list | tuple):
+        layers = tuple(layers[0])
+        swept = {LAYER: layers, **swept}
     if not 1 <= len(swept) <= 2 or not all(swept.values()):
         raise ValueError(
             f"fields: {', '.join(swept) or 'none'}; sweep over one field or two, each with at least one value, such as "
-            f"{next(iter(_paths(asked)), LAYER).replace('.', '__')}=[...]"
+            f"{next(iter(_paths(wanted)), LAYER).replace('.', '__')}=[...]"
         )
-    layers = swept[LAYER] if isinstance(layer, list | tuple) else (one_layer,)
-    names = [name for name in swept if not (name == LAYER and isinstance(layer, list | tuple))]
-    methods: list[MethodLike] = [
-        with_fields(asked, dict(zip(names, values, strict=True)))
+    methods = [
+        with_fields(wanted, dict(zip(names, values, strict=True)))
         for values in itertools.product(*(swept[name] for name in names))
     ]
-    maps = [
-        attribution
-        for each in layers
-        for attribution in explain(
-            model,
-            inputs,
-            methods,
-            target=target,
-            baseline=baseline,
-            layer=each,
-            seed=seed,
-            rows_per_pass=rows_per_pass,
-            progress=progress,
-        ).values()
-    ]
-    return Sweep(asked, swept, maps)
+    with question_of(model, inputs, asked) as question:
+        panels = [answer(replace(question, layer=layer), methods) for layer in layers]
+    return Sweep(wanted, swept, [attribution for panel in panels for attribution in panel.values()])
 
 
 def with_fields(method: Method, values: Mapping[str, Any]) -> Method:

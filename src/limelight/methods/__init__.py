@@ -1,147 +1,113 @@
 """Every method, and METHODS, the one registry that tests, command line, page, docs and benchmark read."""
 
-from .ablation import FeatureAblation
-from .at_layer import AtLayer
+from ..base.named import Registry
+from .ablation import FeatureAblation as FeatureAblation
+from .at_layer import AtLayer as AtLayer
 from .backward import (
-    CPLRP,
-    LRP,
-    AttnLRP,
-    DeconvNet,
-    DeepLift,
-    DeepShap,
-    DeepTaylor,
-    ExcitationBackprop,
-    GuidedBackprop,
-    GuidedGradCAM,
-    PatternAttribution,
-    PatternNet,
+    CPLRP as CPLRP,
+    LRP as LRP,
+    AttnLRP as AttnLRP,
+    DeconvNet as DeconvNet,
+    DeepLift as DeepLift,
+    DeepShap as DeepShap,
+    DeepTaylor as DeepTaylor,
+    ExcitationBackprop as ExcitationBackprop,
+    GuidedBackprop as GuidedBackprop,
+    GuidedGradCAM as GuidedGradCAM,
+    PatternAttribution as PatternAttribution,
+    PatternNet as PatternNet,
 )
-from .base import Estimate, Method, Needs
-from .blur import BlurIntegratedGradients
-from .cam import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
-from .cam_forward import CAM, AblationCAM, EigenCAM, ScoreCAM
-from .extremal import ExtremalPerturbation
-from .gradient import Gradient, InputXGradient
-from .guided_path import GuidedIntegratedGradients
-from .idgi import IDGI
-from .kernel_shap import KernelShap
-from .lime import Lime
-from .occlusion import Occlusion
-from .partition import PartitionShap
-from .path import ExpectedGradients, IntegratedGradients
-from .perturbation import MeaningfulPerturbation
-from .quadrature import GaussLegendre, Midpoint, Quadrature, RiemannLeft, RiemannRight, Trapezoid
-from .rise import RISE
-from .shapley import ExactShapley, PermutationShap, ShapleySampling
-from .taylor import TaylorDecomposition
-from .wrap import SmoothGrad, SmoothGradSquared, VarGrad
-from .xrai import XRAI
+from .base import Estimate as Estimate, Method as Method, Needs as Needs
+from .blur import BlurIntegratedGradients as BlurIntegratedGradients
+from .cam import (
+    GradCAM as GradCAM,
+    GradCAMPlusPlus as GradCAMPlusPlus,
+    HiResCAM as HiResCAM,
+    LayerCAM as LayerCAM,
+    XGradCAM as XGradCAM,
+)
+from .cam_forward import CAM as CAM, AblationCAM as AblationCAM, EigenCAM as EigenCAM, ScoreCAM as ScoreCAM
+from .extremal import ExtremalPerturbation as ExtremalPerturbation
+from .gradient import Gradient as Gradient, InputXGradient as InputXGradient
+from .guided_path import GuidedIntegratedGradients as GuidedIntegratedGradients
+from .idgi import IDGI as IDGI
+from .kernel_shap import KernelShap as KernelShap
+from .lime import Lime as Lime
+from .occlusion import Occlusion as Occlusion
+from .partition import PartitionShap as PartitionShap
+from .path import ExpectedGradients as ExpectedGradients, IntegratedGradients as IntegratedGradients
+from .perturbation import MeaningfulPerturbation as MeaningfulPerturbation
+from .quadrature import (
+    GaussLegendre as GaussLegendre,
+    Midpoint as Midpoint,
+    Quadrature as Quadrature,
+    RiemannLeft as RiemannLeft,
+    RiemannRight as RiemannRight,
+    Trapezoid as Trapezoid,
+)
+from .rise import RISE as RISE
+from .shapley import (
+    ExactShapley as ExactShapley,
+    PermutationShap as PermutationShap,
+    ShapleySampling as ShapleySampling,
+)
+from .taylor import TaylorDecomposition as TaylorDecomposition
+from .wrap import SmoothGrad as SmoothGrad, SmoothGradSquared as SmoothGradSquared, VarGrad as VarGrad
+from .xrai import XRAI as XRAI
 
-METHODS: tuple[type[Method], ...] = (
-    Gradient,
-    InputXGradient,
-    IntegratedGradients,
-    ExpectedGradients,
-    BlurIntegratedGradients,
-    GuidedIntegratedGradients,
-    IDGI,
-    XRAI,
-    AtLayer,
-    TaylorDecomposition,
-    SmoothGrad,
-    SmoothGradSquared,
-    VarGrad,
-    DeconvNet,
-    GuidedBackprop,
-    DeepLift,
-    DeepShap,
-    LRP,
-    DeepTaylor,
-    PatternNet,
-    PatternAttribution,
-    ExcitationBackprop,
-    AttnLRP,
-    CPLRP,
-    CAM,
-    GradCAM,
-    GuidedGradCAM,
-    GradCAMPlusPlus,
-    XGradCAM,
-    HiResCAM,
-    LayerCAM,
-    EigenCAM,
-    ScoreCAM,
-    AblationCAM,
-    Occlusion,
-    FeatureAblation,
-    RISE,
-    MeaningfulPerturbation,
-    ExtremalPerturbation,
-    ExactShapley,
-    KernelShap,
-    ShapleySampling,
-    PermutationShap,
-    PartitionShap,
-    Lime,
+METHODS: Registry[Method] = Registry(
+    "method",
+    Method,
+    (
+        Gradient,
+        InputXGradient,
+        IntegratedGradients,
+        ExpectedGradients,
+        BlurIntegratedGradients,
+        GuidedIntegratedGradients,
+        IDGI,
+        XRAI,
+        AtLayer,
+        TaylorDecomposition,
+        SmoothGrad,
+        SmoothGradSquared,
+        VarGrad,
+        DeconvNet,
+        GuidedBackprop,
+        DeepLift,
+        DeepShap,
+        LRP,
+        DeepTaylor,
+        PatternNet,
+        PatternAttribution,
+        ExcitationBackprop,
+        AttnLRP,
+        CPLRP,
+        CAM,
+        GradCAM,
+        GuidedGradCAM,
+        GradCAMPlusPlus,
+        XGradCAM,
+        HiResCAM,
+        LayerCAM,
+        EigenCAM,
+        ScoreCAM,
+        AblationCAM,
+        Occlusion,
+        FeatureAblation,
+        RISE,
+        MeaningfulPerturbation,
+        ExtremalPerturbation,
+        ExactShapley,
+        KernelShap,
+        ShapleySampling,
+        PermutationShap,
+        PartitionShap,
+        Lime,
+    ),
+    "smooth-grad(samples=8)",
 )
 
-QUADRATURES: tuple[type[Quadrature], ...] = (GaussLegendre, Midpoint, RiemannLeft, RiemannRight, Trapezoid)
-
-__all__ = [
-    "CAM",
-    "CPLRP",
-    "IDGI",
-    "LRP",
-    "METHODS",
-    "QUADRATURES",
-    "RISE",
-    "XRAI",
-    "AblationCAM",
-    "AtLayer",
-    "AttnLRP",
-    "BlurIntegratedGradients",
-    "DeconvNet",
-    "DeepLift",
-    "DeepShap",
-    "DeepTaylor",
-    "EigenCAM",
-    "Estimate",
-    "ExactShapley",
-    "ExcitationBackprop",
-    "ExpectedGradients",
-    "ExtremalPerturbation",
-    "FeatureAblation",
-    "GaussLegendre",
-    "GradCAM",
-    "GradCAMPlusPlus",
-    "Gradient",
-    "GuidedBackprop",
-    "GuidedGradCAM",
-    "GuidedIntegratedGradients",
-    "HiResCAM",
-    "InputXGradient",
-    "IntegratedGradients",
-    "KernelShap",
-    "LayerCAM",
-    "Lime",
-    "MeaningfulPerturbation",
-    "Method",
-    "Midpoint",
-    "Needs",
-    "Occlusion",
-    "PartitionShap",
-    "PatternAttribution",
-    "PatternNet",
-    "PermutationShap",
-    "Quadrature",
-    "RiemannLeft",
-    "RiemannRight",
-    "ScoreCAM",
-    "ShapleySampling",
-    "SmoothGrad",
-    "SmoothGradSquared",
-    "TaylorDecomposition",
-    "Trapezoid",
-    "VarGrad",
-    "XGradCAM",
-]
+QUADRATURES: Registry[Quadrature] = Registry(
+    "quadrature", Quadrature, (GaussLegendre, Midpoint, RiemannLeft, RiemannRight, Trapezoid), "midpoint(16)"
+)

@@ -8,10 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..base.named import require
+from ..base.notes import Note
 from ..engine.layer_maps import Grid, grid_of
 from ..engine.score import Score
 from ..question.random_streams import Streams
-from .base import Estimate, Method, Needs, require
+from .base import Estimate, Method, Needs
 from .path import IntegratedGradients
 
 
@@ -74,13 +76,17 @@ class AtLayer(Method):
         return replace(_placed(found, x, layer, grids.get(layer), notes), layer=layer)
 
 
-def _around(layer: str, at_x: Tensor, cut: Tensor, at_baseline: Tensor) -> list[str]:
+def _around(layer: str, at_x: Tensor, cut: Tensor, at_baseline: Tensor) -> list[Note]:
     """A note for each example whose score does not all run through the layer."""
     apart = (cut - at_baseline).abs() > 1e-4 * (at_x - at_baseline).abs().maximum(at_baseline.abs())
     return [
-        f"example {i}: the score does not all run through {layer}: with its output at the baseline's it is "
-        f"{float(cut[i]):.4g}, at the baseline {float(at_baseline[i]):.4g}; the values sum to the change "
-        f"{float(at_x[i] - cut[i]):.4g} that runs through the layer"
+        Note(
+            "fact",
+            f"the score does not all run through {layer}: with its output at the baseline's it is {float(cut[i]):.4g}, "
+            f"at the baseline {float(at_baseline[i]):.4g}; the values sum to the change {float(at_x[i] - cut[i]):.4g} "
+            "that runs through the layer",
+            i,
+        )
         for i in apart.nonzero()[:, 0].tolist()
     ]
 

@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from ..base.named import is_finite, require
+from ..base.notes import Note
 from ..engine.score import Score
 from ..question.random_streams import Streams
 from ..rules import (
@@ -28,7 +30,7 @@ from ..rules import (
     pattern_net,
 )
 from ..rules.propagation import Entry
-from .base import Estimate, Method, Needs, Told, is_finite, require
+from .base import Estimate, Method, Needs, Told
 from .cam import GradCAM
 from .moments import Moments
 
@@ -220,7 +222,7 @@ class DeepTaylor(Backward):
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         found = self.propagated(score, x, deep_taylor(self.low, self.high))
         negative = (found.score <= 0).nonzero()[:, 0].tolist()
-        notes = [f"example {i}: the score is not positive, so there is nothing to decompose" for i in negative]
+        notes = [Note("caution", "the score is not positive, so there is nothing to decompose", i) for i in negative]
         return Estimate(found.values, notes=(*found.notes, *notes), told=_told(found))
 
 

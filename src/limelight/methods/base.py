@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ..base.named import Named
+from ..base.notes import Kind, Note
 from ..engine.score import Score
 from ..question.random_streams import Streams
 
@@ -62,8 +60,14 @@ class Estimate:
     layer: str | None = None
 
 
+def convergence(converged: bool, spent: str, detail: str, example: int) -> Note:
+    """How an adaptive method ended: `"NOT converged after 40 samples, relative standard error 0.2"`."""
+    kind: Kind = "fact" if converged else "not-converged"
+    return Note(kind, f"{'' if converged else 'NOT '}converged {spent}, {detail}", example)
+
+
 @dataclass(frozen=True)
-class Method(ABC):
+class Method(Named, ABC):
     """Base of all methods. Subclasses are frozen dataclasses; their fields are the hyper-parameters."""
 
     no_sum: ClassVar[str | None] = None
@@ -83,41 +87,3 @@ class Method(ABC):
     @abstractmethod
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         """The map of each example: x and baseline are `(n, *features)`, aligned with `score` and `rng`."""
-
-    @classmethod
-    def kebab(cls) -> str:
-        """The name a user types: `IntegratedGradients` is `integrated-gradients`."""
-        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", cls.__name__).lower()
-
-
-def require(condition: bool, method: Method, field: str, wanted: str) -> None:
-    """Raise ValueError that names the method's field, its value and what would have worked."""
-    if not condition:
-        raise ValueError(f"{type(method).__name__}.{field}={getattr(method, field)!r}: use {wanted}")
-
-
-def is_whole(value: Any, least: int) -> bool:
-    """Whether a setting is a whole number of `least` or more."""
-    return isinstance(value, int | np.integer) and bool(value >= least)
-
-
-def is_finite(value: Any) -> bool:
-    """Whether a setting is a number, neither NaN nor infinite."""
-    return isinstance(value, int | float | np.integer | np.floating) and math.isfinite(value)
-
-
-def require_whole(method: Method, field: str, least: int) -> None:
-    """`require` that the field is a whole number of `least` or more."""
-    require(is_whole(getattr(method, field), least), method, field, f"a whole number of {least} or more")
-
-
-def require_number(method: Method, field: str, fits: Callable[[float], bool], wanted: str) -> None:
-    """`require` that the field is a finite number that fits."""
-    value = getattr(method, field)
-    require(is_finite(value) and fits(value), method, field, wanted)
-
-
-def require_tolerance(method: Method) -> None:
-    """`require` that the field `tolerance` is a positive number or None."""
-    if vars(method)["tolerance"] is not None:
-        require_number(method, "tolerance", lambda value: value > 0, "a positive number or None")

@@ -8,10 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..base.named import require_number, require_whole
+from ..base.notes import Note
 from ..engine.score import Score, result_dtype, sum_dtype
 from ..question.baselines import gaussian_blur
 from ..question.random_streams import Streams
-from .base import Estimate, Method, Needs, require_number, require_whole
+from .base import Estimate, Method, Needs
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,12 @@ class BlurIntegratedGradients(Method):
         change = score.values(x).to(total.dtype) - at_start
         missed = total.flatten(1).sum(1) - change
         notes = tuple(
-            f"example {i}: the values sum to f(x) - f(x blurred by {self.max_sigma:g} pixels) = {float(change[i]):.4g} "
-            f"but for {float(missed[i]):.2g}"
+            Note(
+                "fact",
+                f"the values sum to f(x) - f(x blurred by {self.max_sigma:g} pixels) = {float(change[i]):.4g} "
+                f"but for {float(missed[i]):.2g}",
+                i,
+            )
             for i in range(len(x))
         )
         return Estimate(total.to(result_dtype(x)), notes=notes)

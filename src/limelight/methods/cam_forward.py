@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..base.named import is_whole, require
+from ..base.notes import Note
 from ..engine.layers import Linear
 from ..engine.score import Activation, Score, sum_dtype
 from ..question.random_streams import Streams
-from .base import Estimate, Needs, is_whole, require
+from .base import Estimate, Needs
 from .cam import ActivationMap, upsampled, weighted
 
 ROWS_OF_OUTPUTS = 1024  # outputs with one channel taken away that are held at once; no pass of the model is needed
@@ -137,7 +139,8 @@ class AblationCAM(ForwardMap):
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         found = super().run(score, x, baseline, rng)
         negative = score.examples[score.values(x) < 0].tolist()
-        notes = [f"example {i}: its score is negative, so a positive value speaks AGAINST it here" for i in negative]
+        words = "its score is negative, so a positive value speaks AGAINST it here"
+        notes = [Note("fact", words, i) for i in negative]
         return replace(found, notes=tuple(notes))
 
     def map(self, layer: Activation, score: Score, x: Tensor) -> Tensor:

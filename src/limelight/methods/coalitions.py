@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..base.named import require
+from ..base.notes import Note
 from ..engine.score import Score, result_dtype
 from ..question.players import Players, default_players
 from ..question.random_streams import Streams
-from .base import Estimate, Method, Needs, require
+from .base import Estimate, Method, Needs
 
 _MOST_CELLS = 2**26  # of one table of coalitions: 64 MiB of booleans
 
@@ -96,10 +98,8 @@ class Game:
     ) -> Estimate:
         """The players' values and standard errors, one `(counts[i],)` an example, on the map of the input."""
         if self.interrupted:
-            notes = [
-                *notes,
-                f"INTERRUPTED: the map rests on the {', '.join(map(str, self.spent))} samples that were run",
-            ]
+            samples = ", ".join(map(str, self.spent))
+            notes = [*notes, Note("caution", f"INTERRUPTED: the map rests on the {samples} samples that were run")]
         kind = self._x.device, result_dtype(self._x)
         raw = self._padded(values)
         stderr = None if errors is None else self.division.spread(self._padded(errors)).to(*kind)

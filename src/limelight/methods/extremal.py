@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..base.named import is_finite, require, require_number, require_whole
+from ..base.notes import Note
 from ..engine.score import Score, result_dtype, sum_dtype
 from ..question.baselines import gaussian_blur
 from ..question.random_streams import Streams
-from .base import Estimate, Method, Needs, is_finite, require, require_number, require_whole
+from .base import Estimate, Method, Needs
 from .perturbation import require_pictures
 
 _TEMPERATURE = 20.0  # of the smooth maximum
@@ -94,9 +96,10 @@ class ExtremalPerturbation(Method):
             weight *= self.growth
         masks = bumps.mask(grid).to(result_dtype(x)).reshape(len(x), count, *x.shape[2:])
         inside = masks.flatten(2).mean(2)
-        notes = [f"example {i}: areas inside the picture " + ", ".join(
-            f"{float(each):.3f} ({area:g} asked)" for each, area in zip(row, self.areas, strict=True)
-        ) for i, row in enumerate(inside)]  # fmt: skip
+        notes = []
+        for i, row in enumerate(inside):
+            shares = [f"{float(each):.3f} ({area:g} asked)" for each, area in zip(row, self.areas, strict=True)]
+            notes.append(Note("fact", f"areas inside the picture {', '.join(shares)}", i))
         return Estimate(masks.mean(1, keepdim=True), raw=masks, notes=tuple(notes))
 
     def _pyramid(self, x: Tensor) -> Tensor:

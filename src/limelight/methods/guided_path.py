@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..base.named import require_number, require_whole
+from ..base.notes import Note
 from ..engine.score import Score, result_dtype, sum_dtype
 from ..question.random_streams import Streams
-from .base import Estimate, Method, Needs, require_number, require_whole
+from .base import Estimate, Method, Needs
 
 _TIE = 2.0**-16  # gradients closer than this share of the largest count as equal, so that rounding decides nothing
 _ROUGH = 0.05
@@ -68,8 +70,12 @@ class GuidedIntegratedGradients(Method):
         ]
         rough = torch.cat([each for _, each in found]).tolist()
         notes = tuple(
-            f"example {i}: the steps' own error, {share:.0%} of the changes in score, was shared among the features; "
-            "more steps make it smaller"
+            Note(
+                "fact",
+                f"the steps' own error, {share:.0%} of the changes in score, was shared among the features; "
+                "more steps make it smaller",
+                i,
+            )
             for i, share in enumerate(rough)
             if share > _ROUGH
         )

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..base.named import require
+from ..base.notes import Note
 from ..engine.score import Score, result_dtype, sum_dtype
 from ..question.random_streams import Streams
-from .base import Estimate, Method, Needs, require
+from .base import Estimate, Method, Needs
 from .blur import BlurIntegratedGradients
 from .guided_path import GuidedIntegratedGradients
 from .moments import column
@@ -81,8 +83,12 @@ class IDGI(Method):
             flat[examples] += ~there
         step(torch.arange(n, device=x.device), score.values(x))
         notes = tuple(
-            f"example {i}: {count} points of the path have no gradient and were left out"
-            + ("" if moving[i] else ", all of them: nothing to divide up the change by, so the values are zero")
+            Note(
+                "fact",
+                f"{count} points of the path have no gradient and were left out"
+                + ("" if moving[i] else ", all of them: nothing to divide up the change by, so the values are zero"),
+                i,
+            )
             for i, count in enumerate(flat.tolist())
             if count
         )

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..base.named import require, require_tolerance, require_whole
+from ..base.notes import Note
 from ..engine.score import Score
 from ..question.random_streams import Streams
-from .base import Estimate, require, require_tolerance, require_whole
+from .base import Estimate, convergence
 from .coalitions import Game, GameMethod, check_table, every_coalition, relative_error
 from .kriging import Kriged, shapley_by_kriging
 from .shapley import shapley_values
@@ -56,22 +58,23 @@ class KernelShap(GameMethod):
         designs = [self._design(game, i) for i in range(len(game))]
         found: list[Kriged | None] = [None] * len(game)
         taken = [0] * len(game)
-        notes: list[str] = []
+        notes: list[Note] = []
         while None in found and not game.interrupted:
             taken = [self._next(done, game.counts[i]) if found[i] is None else done for i, done in enumerate(taken)]
             worth = game.worth([design[:rows] for design, rows in zip(designs, taken, strict=True)])
             for i, each in enumerate(worth):
                 if found[i] is None:
                     fit = self._solve(game, i, designs[i][: len(each)], each)
-                    note = self._note(fit, taken[i], len(designs[i])) if self.tolerance else ""
+                    note = self._note(fit, taken[i], len(designs[i]), i) if self.tolerance else None
                     found[i] = fit if taken[i] >= len(designs[i]) or game.interrupted or note else None
-                    notes += [f"example {i}: {note}"] if note else []
+                    notes += [note] if note else []
         solved = [each for each in found if each is not None]
         exact = all(map(self._exact, game.counts)) and not game.interrupted
         if exact:
-            notes.append("exact: every coalition was evaluated")
+            notes.append(Note("fact", "exact: every coalition was evaluated"))
         if any(bool(each.errors.isnan().any()) for each in solved):
-            notes.append("stderr is NaN: too few samples to tell more than a linear model; use 2M + 4 or more")
+            text = "stderr is NaN: too few samples to tell more than a linear model; use 2M + 4 or more"
+            notes.append(Note("caution", text))
         return game.estimate([s.values for s in solved], None if exact else [s.errors for s in solved], notes)
 
     def _exact(self, players: int) -> bool:
@@ -132,13 +135,14 @@ class KernelShap(GameMethod):
         values = torch.cat([others, change - others.sum(0, keepdim=True)])
         return Kriged(values, torch.full_like(values, torch.nan))
 
-    def _note(self, fit: Kriged, taken: int, most: int) -> str:
-        """What to say of an example that stops here; nothing of one that goes on."""
+    def _note(self, fit: Kriged, taken: int, most: int, example: int) -> Note | None:
+        """How an example ended; None for one that goes on."""
         assert self.tolerance is not None
         error = relative_error(fit.values, fit.errors)
-        if error <= self.tolerance:
-            return f"converged after {taken} samples, relative standard error {error:.2g}"
-        return f"NOT converged after {taken} samples, relative standard error {error:.2g}" if taken >= most else ""
+        converged = error <= self.tolerance
+        if not converged and taken < most:
+            return None
+        return convergence(converged, f"after {taken} samples", f"relative standard error {error:.2g}", example)
 
 
 def _distinct(generator: np.random.Generator, pairs: int, players: int) -> Tensor:

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..base.named import require, require_number, require_whole
+from ..base.notes import Note
 from ..engine.score import Score
 from ..question.random_streams import Streams
-from .base import Estimate, require, require_number, require_whole
+from .base import Estimate
 from .coalitions import Game, GameMethod, check_table, every_coalition
 
 
@@ -56,7 +58,7 @@ class Lime(GameMethod):
             fit = self._fit(asked[i][: len(each)], each)
             values.append(fit[0])
             errors.append(fit[1])
-            notes.append(f"example {i}: {fit[2]}")
+            notes.append(Note("fact", fit[2], i))
         exact = all(map(self._all, game.counts)) and not game.interrupted
         return game.estimate(values, None if exact else errors, notes)
 

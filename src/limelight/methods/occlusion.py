@@ -10,9 +10,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ..base.named import is_whole, require
+from ..base.notes import Note
 from ..engine.score import Score, result_dtype, sum_dtype
 from ..question.random_streams import Streams
-from .base import Estimate, Method, Needs, is_whole, require
+from .base import Estimate, Method, Needs
 
 Size = int | tuple[int, ...]
 
@@ -121,12 +123,13 @@ class Occlusion(Method):
 
     def _notes(self, features: torch.Size, cover: Tensor) -> tuple[str, ...]:
         space = features[1:] if len(features) > 1 else features
-        notes = []
+        notes: list[str] = []
         if any(w > s for w, s in zip(self._per_axis("window", space), space, strict=True)):
             notes.append(
                 f"window {self.window} is larger than the input {tuple(space)} and was cut to it; use a smaller one"
             )
         if bool((cover == 0).any()):
             share = float((cover == 0).double().mean())
-            notes.append(f"{share:.0%} of the positions were never hidden (stride above the window) and show 0")
+            text = f"{share:.0%} of the positions were never hidden (stride above the window) and show 0"
+            notes.append(Note("caution", text))
         return tuple(notes)

@@ -9,9 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..base.named import require_whole
+from ..base.notes import Note
 from ..engine.score import Score
 from ..question.random_streams import Streams
-from .base import Estimate, require_whole
+from .base import Estimate
 from .coalitions import Game, GameMethod, check_table
 
 SPLITS = 8  # parts split before their worth is asked for, whatever the size of a pass
@@ -64,7 +66,7 @@ class PartitionShap(GameMethod):
             worth = game.worth([_asked(parts, count) for parts, count in zip(chosen, game.counts, strict=True)])
             for tree, parts, each in zip(trees, chosen, worth, strict=True):
                 tree.split(parts, each)
-        notes = [f"example {i}: {tree.told()}" for i, tree in enumerate(trees)]
+        notes = [Note("fact", tree.told(), i) for i, tree in enumerate(trees)]
         return game.estimate([tree.values() for tree in trees], None, notes)
 
 

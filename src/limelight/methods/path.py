@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..base.named import is_whole, require, require_number, require_tolerance, require_whole
+from ..base.notes import Note
 from ..engine.score import Score
 from ..question.random_streams import Streams
-from .base import Estimate, Method, Needs, is_whole, require, require_number, require_tolerance, require_whole
+from .base import Estimate, Method, Needs, convergence
 from .moments import Moments, spread_over
 from .quadrature import GaussLegendre, Quadrature
 
@@ -60,7 +62,7 @@ class IntegratedGradients(Method):
         floor = 1e-3 * (at_x.abs() + at_baseline.abs()).clamp(max=1)
         allowed = tolerance * change_in_score.abs().clamp(max=1).maximum(floor)
         active = list(range(len(x)))
-        notes = [""] * len(x)
+        notes: dict[int, Note] = {}
         rule, kept, fresh = self.quadrature.refined()
         while active and rule.n <= self.most_nodes:
             finer = kept * values[active] + _integrate(score.select(active), x[active], baseline[active], fresh)
@@ -69,14 +71,14 @@ class IntegratedGradients(Method):
             values = values.index_copy(0, torch.tensor(active, device=x.device), finer)
             good = (change <= tolerance) & (delta <= allowed[active])
             for row, i in enumerate(active):
-                state = "converged with" if good[row] else "NOT converged with"
-                notes[i] = (
-                    f"example {i}: {state} {rule.n} nodes, the last refinement changed the map by "
-                    f"{float(change[row]):.2g} and left |delta| {float(delta[row]):.2g}"
+                detail = (
+                    f"the last refinement changed the map by {float(change[row]):.2g} and left |delta| "
+                    f"{float(delta[row]):.2g}"
                 )
+                notes[i] = convergence(bool(good[row]), f"with {rule.n} nodes", detail, i)
             active = [i for row, i in enumerate(active) if not good[row]]
             rule, kept, fresh = rule.refined()
-        return Estimate(values, notes=tuple(notes))
+        return Estimate(values, notes=tuple(notes[i] for i in sorted(notes)))
 
 
 def _integrate(score: Score, x: Tensor, baseline: Tensor, nodes: Iterable[tuple[float, float]]) -> Tensor:

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..base.named import require_number, require_whole
 from ..engine.score import Score, result_dtype
 from ..question.random_streams import Streams
-from .base import Estimate, Method, Needs, require_number, require_whole
+from .base import Estimate, Method, Needs
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from .base import is_whole
+from ..base.named import Named, is_whole
 
 
 class Refinement(NamedTuple):
@@ -21,7 +21,7 @@ class Refinement(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Quadrature(ABC):
+class Quadrature(Named, ABC):
     """`n` nodes t and weights w on [0, 1]; the weights sum to 1. `least` is the smallest n that makes sense."""
 
     n: int

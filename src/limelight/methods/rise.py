@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..base.named import require, require_number, require_tolerance, require_whole
+from ..base.notes import Note
 from ..base.similarity import relative_size
 from ..engine.score import Score, result_dtype
 from ..question.random_streams import Streams
-from .base import Estimate, Method, Needs, require, require_number, require_tolerance, require_whole
+from .base import Estimate, Method, Needs, convergence
 from .mixed import MixedMoments
 
 FIRST_STAGE = 128  # masks before the tolerance is looked at; doubled from there
@@ -60,7 +62,8 @@ class RISE(Method):
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         space = x.shape[2:] if x.ndim > 2 else x.shape[1:]
         moments = [MixedMoments(self.probability, space.numel(), x.device) for _ in range(len(x))]
-        active, done, notes = list(range(len(x))), 0, [""] * len(x)
+        active, done = list(range(len(x))), 0
+        notes: dict[int, Note] = {}
         while active and done < self.masks:
             stop = self.masks if self.tolerance is None else min(self.masks, max(FIRST_STAGE, 2 * done))
             self._stage(score.select(active), x[active], baseline[active], rng.select(active), range(done, stop),
@@ -71,13 +74,13 @@ class RISE(Method):
             found = {i: self._map(moments[i]) for i in active}
             errors = {i: relative_size(stderr, values) for i, (values, stderr) in found.items()}
             for i, error in errors.items():
-                state = "converged" if error <= self.tolerance else "NOT converged"
-                notes[i] = f"example {i}: {state} after {done} masks, relative standard error {error:.2g}"
+                detail = f"relative standard error {error:.2g}"
+                notes[i] = convergence(error <= self.tolerance, f"after {done} masks", detail, i)
             active = [i for i, error in errors.items() if not error <= self.tolerance]
         shape = (len(x), 1, *space) if x.ndim > 2 else x.shape
         maps = [self._map(each) for each in moments]
         values, stderr = (torch.stack(each).reshape(shape).to(result_dtype(x)) for each in zip(*maps, strict=True))
-        return Estimate(values, stderr, notes=tuple(filter(None, notes)))
+        return Estimate(values, stderr, notes=tuple(notes[i] for i in sorted(notes)))
 
     def _stage(
         self, score: Score, x: Tensor, baseline: Tensor, rng: Streams, masks: range, moments: list[MixedMoments]

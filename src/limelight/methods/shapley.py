@@ -10,10 +10,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..base.named import require, require_tolerance, require_whole
+from ..base.notes import Note
 from ..engine.score import Score
 from ..question.players import Players
 from ..question.random_streams import Streams
-from .base import Estimate, require, require_tolerance, require_whole
+from .base import Estimate, convergence
 from .coalitions import Game, GameMethod, check_table, every_coalition, relative_error
 
 MOST_PLAYERS = 16
@@ -96,7 +98,7 @@ class _Orders(GameMethod):
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         game = self.game(score, x, baseline, rng)
         found: list[list[Tensor]] = [[] for _ in game.counts]  # one tensor (M,) an order, or a pair of them
-        notes: list[str] = []
+        notes: list[Note] = []
         active, done = list(range(len(game))), 0
         for stop in self._stages():
             for first, last in _blocks(done, stop, max(game.counts), 2 if self.paired else 1):
@@ -110,15 +112,15 @@ class _Orders(GameMethod):
                 for i in list(active):
                     error = relative_error(*_summary(found[i]))
                     if error <= self.tolerance or done == self.permutations:
-                        state = "converged" if error <= self.tolerance else "NOT converged"
-                        notes.append(
-                            f"example {i}: {state} after {done} permutations, relative standard error {error:.2g}"
-                        )
+                        spent, detail = f"after {done} permutations", f"relative standard error {error:.2g}"
+                        notes.append(convergence(error <= self.tolerance, spent, detail, i))
                         active.remove(i)
         game.enough(all(found))
         summaries = [_summary(each) for each in found]
         if min(map(len, found)) < 2:
-            notes.append("stderr is NaN: one draw tells nothing about its spread; use more permutations")
+            notes.append(
+                Note("caution", "stderr is NaN: one draw tells nothing about its spread; use more permutations")
+            )
         return game.estimate([mean for mean, _ in summaries], [error for _, error in summaries], notes)
 
     def _stages(self) -> Iterator[int]:

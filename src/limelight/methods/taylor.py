@@ -8,9 +8,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ..base.named import require, require_whole
+from ..base.notes import Note
 from ..engine.score import Score
 from ..question.random_streams import Streams
-from .base import Estimate, Method, Needs, require, require_whole
+from .base import Estimate, Method, Needs
 from .moments import column
 
 _REACH = 1024.0  # of the first guess |f| / |g|: how far the search for a root goes
@@ -50,22 +52,28 @@ class TaylorDecomposition(Method):
         return 1 if self.root == "baseline" else None
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        at_x, notes = score.values(x), []
+        at_x = score.values(x)
+        notes: list[Note] = []
         if self.root == "baseline":
             root, at_root = baseline, score.values(baseline)
         else:
             root, at_root = self._search(score, x, at_x)
             for i in (at_root.abs() > _CLOSE * at_x.abs()).nonzero()[:, 0].tolist():
-                notes.append(
-                    f"example {i}: the search for a root did not converge: the smallest |f| along the gradient was "
+                text = (
+                    "the search for a root did not converge: the smallest |f| along the gradient was "
                     f"{float(at_root[i].abs()):.4g}, of f(x) = {float(at_x[i]):.4g}; take root='baseline'"
                 )
+                notes.append(Note("not-converged", text, i))
         values = (x - root) * score.gradient(root)
         rest = at_x.double() - at_root.double() - values.double().flatten(1).sum(1)
         far = (x - root).flatten(1).norm(dim=1)
         notes += [
-            f"example {i}: root at L2 distance {float(far[i]):.4g} with score {float(at_root[i]):.4g}; beyond "
-            f"the first order f(x) - f(root) has {float(rest[i]):.4g}"
+            Note(
+                "fact",
+                f"root at L2 distance {float(far[i]):.4g} with score {float(at_root[i]):.4g}; beyond the first order "
+                f"f(x) - f(root) has {float(rest[i]):.4g}",
+                i,
+            )
             for i in range(len(x))
         ]
         return Estimate(values, notes=tuple(notes))

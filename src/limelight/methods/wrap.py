@@ -10,9 +10,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..base.named import require, require_number, require_tolerance, require_whole
+from ..base.notes import Note
 from ..engine.score import Score
 from ..question.random_streams import Streams
-from .base import Estimate, Method, Needs, require, require_number, require_tolerance, require_whole
+from .base import Estimate, Method, Needs, convergence
 from .gradient import Gradient
 from .moments import Moments, spread_over
 
@@ -72,7 +74,7 @@ class Smoothing(Method):
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         statistic = self.statistic(x)
-        notes: list[str] = []
+        notes: list[Note] = []
         active = torch.arange(len(x), device=x.device)
         done = 0
         while len(active) and done < self.samples:
@@ -93,12 +95,11 @@ class Smoothing(Method):
                 good = error <= self.tolerance  # a NaN, from too few samples or an empty map, is never good
                 for i, each, ok in zip(active.tolist(), error.tolist(), good.tolist(), strict=True):
                     if ok or done == self.samples:
-                        state = "converged" if ok else "NOT converged"
-                        notes.append(f"example {i}: {state} after {done} samples, relative standard error {each:.2g}")
+                        notes.append(convergence(ok, f"after {done} samples", f"relative standard error {each:.2g}", i))
                 active = active[~good]
         stderr = statistic.standard_error()
         if self.samples // (2 if self.antithetic else 1) < 2:
-            notes.append("stderr is NaN: one draw tells nothing about its spread; use more samples")
+            notes.append(Note("caution", "stderr is NaN: one draw tells nothing about its spread; use more samples"))
         return Estimate(statistic.value(), stderr, notes=tuple(notes))
 
     def _maps(
@@ -109,13 +110,13 @@ class Smoothing(Method):
         rng: Streams,
         samples: range,
         active: Tensor,
-        notes: list[str],
+        notes: list[Note],
     ) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Maps of the active examples, sample by sample: (sample, examples, maps). Rows of all samples are packed."""
         sigma = self.noise * spread_over(x)
         flat = [(sample, example) for sample in samples for example in active.tolist()]
         start = 0
-        inner_notes: list[str] = []
+        cautions: list[Note] = []
         while start < len(flat):
             group = flat[start : start + score.rows_per_pass]
             start += len(group)
@@ -127,12 +128,15 @@ class Smoothing(Method):
                 baseline[:, examples] if self.needs.references else baseline[examples],
                 rng.select(examples.tolist()).fork([f"sample {sample}" for sample, _ in group]),
             )
-            inner_notes += [note for note in maps.notes if "NOT converged" in note]
+            cautions += [note for note in map(Note.of, maps.notes) if note.is_caution]
             for sample in dict.fromkeys(sample for sample, _ in group):
                 mine = torch.tensor([s == sample for s, _ in group], device=x.device)
                 yield sample, examples[mine], maps.values[mine]
-        if inner_notes:
-            notes.append(f"{len(inner_notes)} of {len(flat)} inner maps did not converge: {inner_notes[0]}")
+        open_ended = [note for note in cautions if note.kind == "not-converged"]
+        if open_ended:
+            text = f"{len(open_ended)} of {len(flat)} inner maps did not converge: {open_ended[0]}"
+            notes.append(Note("not-converged", text))
+        notes += [note for note in cautions if note.kind != "not-converged" and note not in notes]
 
     def _noise(self, sample: int, rng: Streams, x: Tensor) -> Tensor:
         if not self.antithetic:

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..base.named import is_finite, require, require_whole
 from ..engine.score import Score, result_dtype, sum_dtype
 from ..question.players import Felzenszwalb, Players, Segments
 from ..question.random_streams import Streams
-from .base import Estimate, Method, Needs, is_finite, require, require_whole
+from .base import Estimate, Method, Needs
 from .path import IntegratedGradients
 
 _SMOOTHING, _SMALLEST = 0.8, 150  # of the segmentation, in pixels and in pixels of area, as published

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..base.types import Model
 from ..engine.model_copy import twin_of
-from ..engine.runner import Model
 
 Init = Literal["moments", "permute", "identity"]
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..base.errors import NotApplicable
+from ..base.types import Model
 from ..engine.model_copy import twin_of
-from ..engine.runner import Model
 
 
 class SplitLinear(nn.Module):

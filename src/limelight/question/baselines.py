@@ -6,16 +6,17 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..base.named import Named
 from .random_streams import Streams
 
 
-class Baseline(ABC):
+class Baseline(Named, ABC):
     """Inputs `(batch, *features)` to references `(references, batch, *features)`.
 
     A result that is the same for every example is returned expanded, so that it is evaluated once.
@@ -149,7 +150,7 @@ class Mean(Baseline):
     mean: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        batches = [self.data] if isinstance(self.data, Tensor) else self.data
+        batches = [self.data] if isinstance(self.data, Tensor) else map(torch.as_tensor, self.data)
         total, count = torch.zeros((), dtype=torch.float64), 0
         for batch in batches:
             total, count = total + batch.double().sum(0).cpu(), count + len(batch)
@@ -170,6 +171,7 @@ class Samples(Baseline):
     n: int = 8
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "data", torch.as_tensor(self.data))
         if not 1 <= self.n <= len(self.data):
             raise ValueError(f"baseline: Samples.n={self.n}, but data holds {len(self.data)} examples")
 
@@ -181,15 +183,3 @@ class Samples(Baseline):
             )
         chosen = streams.permutation("samples", len(self.data))[:, : self.n]
         return self.data[chosen.T].to(inputs)
-
-
-BASELINES: dict[str, type[Baseline]] = {"black": Black, "white": White, "noise": Noise, "blur": Blur}
-
-
-def as_baseline(baseline: Any) -> Baseline:
-    """Read what a user may write as `baseline=`: a number, a tensor or a Baseline."""
-    if isinstance(baseline, Baseline):
-        return baseline
-    if isinstance(baseline, Tensor) or (isinstance(baseline, int | float) and not isinstance(baseline, bool)):
-        return Constant(baseline)
-    raise TypeError(f"baseline: {baseline!r} is not a number, a tensor or a Baseline such as Black() or Blur(10)")

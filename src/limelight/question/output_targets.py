@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ class Region(Target):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", class_index(self.label))
+        object.__setattr__(self, "mask", torch.as_tensor(self.mask))
         if self.mask.ndim < 2:
             raise ValueError(f"target: Region.mask has shape {tuple(self.mask.shape)}; use (H, W) or (batch, H, W)")
         empty = (self.mask == 0).flatten(-2).all(-1)
@@ -38,6 +39,9 @@ class Region(Target):
     @property
     def per_example(self) -> int | None:
         return len(self.mask) if self.mask.ndim > 2 else None
+
+    def select(self, index: Sequence[int]) -> Self:
+        return replace(self, mask=self.mask[list(index)]) if self.mask.ndim > 2 else self
 
     def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
         logits = output_tensor(outputs)
@@ -78,6 +82,9 @@ class Box(Target):
     def per_example(self) -> int | None:
         return len(self.box) if self.box.ndim > 1 else None
 
+    def select(self, index: Sequence[int]) -> Self:
+        return replace(self, box=self.box[list(index)]) if self.box.ndim > 1 else self
+
     def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
         if isinstance(outputs, Mapping):
             outputs = [{key: value[i] for key, value in outputs.items()} for i in range(len(examples))]
@@ -117,9 +124,15 @@ class Similarity(Target):
 
     reference: Tensor
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reference", torch.as_tensor(self.reference))
+
     @property
     def per_example(self) -> int | None:
         return len(self.reference) if self.reference.ndim > 1 else None
+
+    def select(self, index: Sequence[int]) -> Self:
+        return replace(self, reference=self.reference[list(index)]) if self.reference.ndim > 1 else self
 
     def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
         embedding = output_tensor(outputs)

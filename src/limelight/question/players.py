@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..base.named import Named
 from .baselines import Baseline
 from .random_streams import Streams
 
@@ -54,7 +55,7 @@ class Division:
         return total / owner.bincount(minlength=self.counts[example])[:, None]
 
 
-class Players(ABC):
+class Players(Named, ABC):
     """A way to divide an input into players. All channels of a position belong to one player."""
 
     @abstractmethod
@@ -239,10 +240,6 @@ class SegmentMean(Baseline):
 def default_players(features: torch.Size, cells: int) -> Players:
     """A grid for pictures `(channels, H, W)`; each feature by itself for anything else."""
     return Grid(cells) if len(features) == 3 else Features()
-
-
-PLAYERS: tuple[type[Players], ...] = (Features, Pixels, Grid, Slic, Felzenszwalb)
-"""The players that can be named in a method's text."""
 
 
 def _space(features: torch.Size, players: Players) -> torch.Size:

@@ -15,6 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..base.errors import NotApplicable
+from ..base.named import Named
+
 Index = int | tuple[int, ...] | tuple[tuple[int, ...], ...] | None
 
 
@@ -62,7 +65,7 @@ def _entries(outputs: Any) -> Mapping[str, Any]:
     return outputs if isinstance(outputs, Mapping) else getattr(outputs, "__dict__", {})
 
 
-class Target(ABC):
+class Target(Named, ABC):
     """Maps a model's outputs for some rows to one score per row."""
 
     @property
@@ -74,6 +77,12 @@ class Target(ABC):
     def per_example(self) -> int | None:
         """How many examples the target's fields are written for (None: any number)."""
         return None
+
+    def select(self, index: Sequence[int]) -> Self:
+        """The target of some of the examples. Raises NotApplicable where its fields are written for the whole batch."""
+        if self.per_example is not None:
+            raise NotApplicable(f"target: {self!r} is written for its batch; give a target for each example")
+        return self
 
     def resolve(self, outputs: Any) -> Self:
         """The same target with everything filled in that was left to the model's own answer at x."""
@@ -131,6 +140,11 @@ class ClassTarget(Target):
         if self.classes is None:
             return self
         return replace(self, index=tuple(each for some in self.index for each in some))  # type: ignore[union-attr]
+
+    def select(self, index: Sequence[int]) -> Self:
+        own = self.index
+        chosen: Any = tuple(own[i] for i in index) if isinstance(own, tuple) else own
+        return replace(self, index=chosen)
 
     def resolve(self, outputs: Any) -> Self:
         if self.index is not None:
@@ -269,29 +283,3 @@ class Function(Target):
 
     def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
         return self.function(outputs)
-
-
-def as_target(target: Any, batch: int) -> Target:
-    """Read what a user may write as `target=`, and check it against the batch before any model runs."""
-    if isinstance(target, Target):
-        read = target
-    elif isinstance(target, Tensor):
-        if target.is_floating_point() or target.dtype == torch.bool or target.ndim > 2:
-            raise TypeError(
-                f"target: a tensor of classes holds integers, (examples,) or (examples, classes), not {target.dtype} "
-                f"{tuple(target.shape)}"
-            )
-        read = Logit(tuple(target.tolist()) if target.ndim else int(target))
-    elif target is None or hasattr(target, "__index__"):
-        read = Logit(target)
-    elif isinstance(target, Sequence) and not isinstance(target, str):
-        read = Logit(tuple(target))
-    elif callable(target):
-        read = Function(target)
-    else:
-        raise TypeError(
-            f"target: {target!r} is not an int, a sequence or tensor of ints, a Target or a callable outputs -> (rows,)"
-        )
-    if read.per_example not in (None, batch):
-        raise ValueError(f"target: {read.per_example} targets for a batch of {batch}; give one, or one per example")
-    return read

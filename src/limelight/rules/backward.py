@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..base.notes import Note
 from .engine import Handed, OnUncovered, Propagate, jvp, stabilised
 from .propagation import Propagation
 from .tape import OtherPath, Tape
@@ -95,8 +96,11 @@ def _propagate(
         raise ValueError("the score does not depend on the input through differentiable operators")
     if propagation.own_rule not in (None, *run.ruled_by):
         run.note(
-            f"PLAIN GRADIENT: no ReLU ran, which alone {propagation.name} treats otherwise; GELU, SiLU and other "
-            "smooth units are left as they are"
+            Note(
+                "plain-gradient",
+                f"PLAIN GRADIENT: no ReLU ran, which alone {propagation.name} treats otherwise; GELU, SiLU and other "
+                "smooth units are left as they are",
+            )
         )
     run.audit(score)
     run.forget()

@@ -17,6 +17,7 @@ from torch._C._autograd import _top_saved_tensors_default_hooks
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
+from ..base.notes import Note
 from . import audit
 from .audit import UncoveredOperator, source_line
 from .call import Call, active, keep_parameters_frozen
@@ -185,7 +186,8 @@ class Propagate(TorchFunctionMode):
         where = where or source_line()
         if self.on_uncovered == "error":
             raise UncoveredOperator(self.propagation.name, operator, where, reason)
-        self.note(f"plain gradient used for {operator} ({where}), which {self.propagation.name} has no rule for")
+        text = f"plain gradient used for {operator} ({where}), which {self.propagation.name} has no rule for"
+        self.note(Note("plain-gradient", text))
 
     def note(self, text: str) -> None:
         self.notes[text] = None

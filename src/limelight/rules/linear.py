@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..base.notes import Note
 from .affine import Affine, affine
 from .call import Call, active
 from .engine import Handed, Propagate, jvp, ruled, stabilised
@@ -241,11 +242,12 @@ class ZBox(FirstRule):
         rounding = 8 * torch.finfo(x.dtype).eps * torch.maximum(low.abs(), high.abs())
         if not bool(((x < low - rounding) | (x > high + rounding)).any()):
             return ()
-        return (
+        text = (
             f"the inputs run from {float(x.min()):.4g} to {float(x.max()):.4g}, outside the box rule's bounds "
             f"low={self.low}, high={self.high}, within which it is defined: set low= and high= to the least and "
-            "greatest value that an input can take",
+            "greatest value that an input can take"
         )
+        return (Note("caution", text),)
 
     def bounds(self, x: Tensor, propagate: Propagate) -> tuple[Tensor, ...]:
         root = propagate.root

@@ -21,6 +21,7 @@ from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
 from ..base.files import write_whole
+from ..base.named import Named, Registry
 from ..models.weights import state_bytes
 from .affine import Affine
 from .call import Call
@@ -48,7 +49,7 @@ def fingerprint(model: nn.Module) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Patterns:
+class Patterns(Named):
     """One pattern per affine operator, in the order of the forward pass, each shaped like the operator's weight."""
 
     tensors: dict[str, Tensor]
@@ -80,6 +81,9 @@ class Patterns:
         if self.model != fingerprint(model):
             raise ValueError(f"{holder} holds patterns of another model: its fingerprint is {self.model}")
         return self
+
+
+_STORED = Registry("patterns", Patterns, (Patterns,), "Patterns.load(path, model)")  # files hold them inside a method
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,16 @@ from typing import Any, Literal
 
 import PIL
 import torch
+from torch import Tensor
 
-from ..answer import versions
+from ..base.version import versions
 from ..checks import Check
 from ..engine.runner import MOST_ROWS
 from ..methods import Method
 from ..models.catalogue import ImageModel, load_model
 from ..question.baselines import Baseline
+from ..question.question import Options
+from ..question.targets import Target
 from .identity import described, model_identity
 
 Store = Literal["values", "heatmap-float16", "scores"]
@@ -42,7 +45,7 @@ class Job:
     weights: str | None
     methods: tuple[Method, ...]
     checks: tuple[Check, ...]
-    target: int | Literal["label"] | None
+    target: int | Literal["label"] | Target | None
     baseline: Baseline
     layer: str | None
     seed: int
@@ -53,6 +56,8 @@ class Job:
     threads: int
     device: str
     limit: int | None
+    draws_of: Tensor | None = None
+    mask: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError that names the argument."""
@@ -61,13 +66,30 @@ class Job:
         if self.store not in STORES:
             raise ValueError(f"store: {self.store!r}; use {', '.join(map(repr, STORES))}")
         if isinstance(self.target, str) and self.target != LABEL:
-            raise ValueError(f"target: {self.target!r}; use the number of a class, {LABEL!r} or None")
+            raise ValueError(f"target: {self.target!r}; use the number of a class, a target, {LABEL!r} or None")
+        if isinstance(self.target, Target) and self.target.per_example is not None:
+            raise ValueError(f"target: {self.target!r} is written for {self.target.per_example} examples; give one")
+        if self.draws_of is not None and len(self.draws_of) != 1:
+            raise ValueError(f"draws_of: {len(self.draws_of)} examples; a run takes one, for all pictures")
+        if self.mask is not None and self.mask.ndim != 2:
+            raise ValueError(f"mask: shape {tuple(self.mask.shape)}; a run takes one region (H, W), for all pictures")
         for name in ("shard_size", "group", "rows_per_pass", "threads", "limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: {value}; use 1 or more")
         if len(set(self.method_names)) < len(self.methods) or len(set(self.check_names)) < len(self.checks):
             raise ValueError("methods, checks: the same one twice; name each once")
+
+    def options(self, labels: Sequence[int | None], rows: int | None) -> Options:
+        """What `explain` takes for pictures of these labels."""
+        found: Options = {
+            "target": labels if self.target == LABEL else self.target,
+            "baseline": self.baseline,
+            "layer": self.layer,
+            "seed": self.seed,
+            "rows_per_pass": rows,
+        }
+        return found if self.draws_of is None else {**found, "draws_of": self.draws_of}
 
     def load(self) -> ImageModel:
         """The model, in eval mode on the device. Raises ValueError where torch has no such device here."""
@@ -126,7 +148,7 @@ class Job:
             **model_identity(model),
             "method": [described(method) for method in self.methods],
             "check": [described(check) for check in self.checks],
-            "target": self.target,
+            "target": described(self.target) if isinstance(self.target, Target) else self.target,
             "baseline": described(self.baseline),
             "layer": self.layer,
             "seed": self.seed,
@@ -140,6 +162,8 @@ class Job:
             "preprocessing": asdict(model.preprocessing),
             "versions": {**versions(), "pillow": PIL.__version__},
         }
+        # Named only where given, so that runs begun before these options go on.
+        found |= {name: described(given) for name in ("draws_of", "mask") if (given := getattr(self, name)) is not None}
         plain: dict[str, Any] = json.loads(json.dumps(found))  # tuples become lists, as when it is read again
         return plain
 

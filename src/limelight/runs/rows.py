@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..base.attribution import Attribution
+from ..base.notes import about_example
 from ..evaluation.findings import Finding
 from ..models.catalogue import ImageModel
 from ..models.weights import bytes_of
@@ -50,6 +51,7 @@ _FACTS: dict[str, Kind] = {
     "delta": "float64",
     "scale": "float64",
     "notes": "string",
+    "cautions": "string",
 }
 
 
@@ -63,8 +65,8 @@ def facts_of(
 ) -> dict[str, Any]:
     """What the index says of example i, apart from where its map is.
 
-    `asked`: the class of its label, if known. `notes`: on its picture, before those on its map and on each check that
-    has no figure.
+    `asked`: the class of its label, if known. `notes`: on its picture; then follow every note on its map, and why a
+    check has no figure. `cautions` are those of the map's notes, each after its kind.
     """
     target = int(a.target[i]) if isinstance(a.target, Tensor) else None
     prediction = probability = None
@@ -72,6 +74,7 @@ def facts_of(
         outputs = a.outputs[i].detach().double().cpu()
         prediction = int(outputs.argmax())
         probability = None if target is None else float(probabilities(outputs)[target])
+    about = about_example(a.notes, i)
     facts: dict[str, Any] = {
         "target": target,
         "prediction": prediction,
@@ -81,7 +84,8 @@ def facts_of(
         "score": float(a.score[i]),
         "baseline_score": _number(a.baseline_score[i]),
         "delta": _number(a.delta[i]),
-        "notes": "; ".join((*notes, *_about(a.notes, i), *_unanswered(findings, i))),
+        "notes": "; ".join((*notes, *(each.text for each in about), *_unanswered(findings, i))),
+        "cautions": "; ".join(f"{each.kind}: {each.text}" for each in about if each.is_caution),
     }
     for name, finding in findings.items():
         facts[name] = _number(finding.value[i])
@@ -93,12 +97,6 @@ def _number(value: Tensor) -> float | None:
     """NaN is no number: null in the index."""
     found = float(value)
     return None if math.isnan(found) else found
-
-
-def _about(notes: Sequence[str], example: int) -> list[str]:
-    """The notes about one example of a batch, without its number there, which says nothing in a run."""
-    found = [re.fullmatch(rf"{_NUMBER}(.*)", note, re.DOTALL) for note in notes]
-    return [match[2] for match in found if match and int(match[1]) == example]
 
 
 def _unanswered(findings: Mapping[str, Finding], example: int) -> list[str]:

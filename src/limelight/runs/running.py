@@ -5,21 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack, cast
 
-from torch import Tensor, nn
+from torch import nn
 
+from ..base.progress import reporting
+from ..base.types import Progress
 from ..checks import Check
-from ..checks.parse import as_checks
-from ..explain import MethodLike, as_method
-from ..methods import Method
+from ..evaluation.check import as_checks
+from ..explain import MethodLike
+from ..methods import METHODS, Method
 from ..models.catalogue import ImageModel
-from ..question.baselines import Baseline, as_baseline
+from ..question.question import CheckOptions, Options, require_options
+from ..question.registries import as_baseline, as_target
+from ..question.targets import Logit, Target
 from .coordinate import Coordinator
 from .crew import Crew, Inline
 from .extras import arrow
 from .identity import differences
-from .job import Job, Store, as_folder
+from .job import LABEL, Job, Store, as_folder
 from .ledger import DONE, INDEX, LOCK, MANIFEST, SHARDS, STATUS, Counts, Ledger, Plan, file_sha256, starting
 from .local import Local
 from .manifest import write_manifest
@@ -40,10 +44,6 @@ def run(
     checks: Sequence[Check | type[Check] | str] = (),
     *,
     output: str | os.PathLike[str],
-    target: int | Literal["label"] | None = None,
-    baseline: float | Tensor | Baseline = 0.0,
-    layer: str | None = None,
-    seed: int = 0,
     weights: str | os.PathLike[str] | None = None,
     store: Store = "values",
     engine: Engine = "local",
@@ -52,9 +52,9 @@ def run(
     device: str = "cpu",
     shard_size: int = 128,
     group: int = 16,
-    rows_per_pass: int | None = None,
     limit: int | None = None,
-    progress: Callable[[Status], None] | None = None,
+    on_status: Callable[[Status], None] | None = None,
+    **options: Unpack[CheckOptions],
 ) -> Run:
     """Explain and test every picture of `images`, and write what comes of it to the folder `output`.
 
@@ -70,8 +70,6 @@ def run(
             gets its default preprocessing.
         methods, checks: as for `explain` and `check`.
         output: a folder on this machine, or for a cluster one that all its machines mount.
-        target: a class, None for each picture's first, or "label" for its own.
-        baseline, layer, seed: as for `explain`.
         weights: a file for `load_model`.
         store: the maps whole; as heatmaps in float16, channels summed, divided by a `scale` in the index; or none.
         engine: "local" processes, or "ray" (extra `ray`): in the cluster that RAY_ADDRESS names, or one started here.
@@ -80,40 +78,46 @@ def run(
         threads: of each worker, on `device`.
         shard_size: examples that are written, and after a kill at most lost, at once.
         group: pictures that are explained at once.
-        rows_per_pass: rows the model is called on at once; None takes 8 on the CPU, and up to 32 of small pictures.
         limit: explain only the first so many.
-        progress: called about once a second.
+        on_status: called about once a second with the `Status`.
+        options: those of `explain` and `check`, the same for every picture. `target` "label" is each picture's own
+            class; `layer` is a name; `draws_of` is one example and `mask` one region `(H, W)` for all pictures;
+            `rows_per_pass` None takes 8 on the CPU, and up to 32 of small pictures; `progress` True counts model rows
+            on standard error, a callable receives the rows of each finished shard.
 
     Returns the run, opened. Raises ValueError for wrong arguments and where `output` holds a run with other settings
     (each difference is named), RunStopped where the run cannot go on, such as on a full disk.
     """
+    require_options(options, {**Options.__annotations__, **CheckOptions.__annotations__})
     out = as_folder(os.fspath(output))
     job = Job(
         images=_absolute(os.fspath(images)),
         model=_as_model(model),
         weights=None if weights is None else str(Path(weights).absolute()),
-        methods=tuple(as_method(each) for each in _several(methods)),
+        methods=tuple(METHODS.coerce(each) for each in _several(methods)),
         checks=as_checks(checks) if checks else (),
-        target=target,
-        baseline=as_baseline(baseline),
-        layer=layer,
-        seed=seed,
+        target=_as_target(options.get("target"), model),
+        baseline=as_baseline(options.get("baseline", 0.0)),
+        layer=_as_layer(options.get("layer")),
+        seed=options.get("seed", 0),
         store=store,
         shard_size=shard_size,
         group=group,
-        rows_per_pass=rows_per_pass,
+        rows_per_pass=options.get("rows_per_pass"),
         threads=threads,
         device=device,
         limit=limit,
+        draws_of=options.get("draws_of"),
+        mask=options.get("mask"),
     )
     if engine not in ENGINES:
         raise ValueError(f"engine: {engine!r}; use {' or '.join(map(repr, ENGINES))}")
     if workers is not None and workers < 0:
         raise ValueError(f"workers: {workers}; use 1 or more, 0 for this process, or None for a worker a core")
-    with job.model_lent():
+    with job.model_lent(), reporting(options.get("progress")) as progress:
         ledger = begin(job, out)
         found = ledger.survey()
-        meter = Meter(out, found.counts, progress)
+        meter = Meter(out, found.counts, _listener(progress, on_status))
         meter.failures += found.failures
         with meter.watching():
             if found.to_do:
@@ -121,6 +125,39 @@ def run(
                 Coordinator(ledger, crew, meter, many, found.to_do).run()
     meter.tell("finished")
     return Run(out)
+
+
+def _listener(progress: Progress | None, on_status: Callable[[Status], None] | None) -> Callable[[Status], None]:
+    """What each status is passed on to: the model rows since the last one, and the status itself."""
+    before = 0
+
+    def listen(status: Status) -> None:
+        nonlocal before
+        if progress and status.rows > before:
+            progress(status.rows - before)
+            before = status.rows
+        if on_status:
+            on_status(status)
+
+    return listen
+
+
+def _as_target(target: Any, model: str | nn.Module) -> int | Literal["label"] | Target | None:
+    """A target for all pictures. A label of the model is read where the model is at hand."""
+    if target is None or target == LABEL:
+        return cast(Literal["label"] | None, target)
+    labels = model.labels if isinstance(model, ImageModel) else ()
+    found = as_target(target, 1, labels)
+    plain = type(found) is Logit and isinstance(found.index, int)
+    return found.index if plain else found  # type: ignore[attr-defined]
+
+
+def _as_layer(layer: Any) -> str | None:
+    if layer is None or isinstance(layer, str | int):
+        return None if layer is None else str(layer)
+    if isinstance(layer, list | tuple) and all(isinstance(each, str | int) for each in layer):
+        return ", ".join(map(str, layer))
+    raise TypeError(f"layer: {layer!r}; a run takes the names of layers, since each worker has its own model")
 
 
 def begin(job: Job, out: Path) -> Ledger:

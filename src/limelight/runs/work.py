@@ -12,14 +12,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..answer import answer
 from ..base.attribution import Attribution
 from ..checks.case import open_case
 from ..engine.runner import is_out_of_memory
-from ..evaluation.check import measure
+from ..evaluation.check import as_mask, measure
 from ..evaluation.findings import Finding
-from ..explain import explain
 from ..methods import Method
 from ..models.pictures import open_image
+from ..question.question import Question, question_of
 from .identity import differences, model_identity
 from .job import LABEL, Job
 from .ledger import MANIFEST, Done, Lease, Ledger
@@ -194,31 +195,28 @@ class Worker:
 
     def _explain(self, shard: _Shard, items: Sequence[_Item], methods: Sequence[tuple[str, Method]]) -> None:
         """Rows of all items and methods, or none and what `explain` raises."""
-        target = [item.label for item in items] if self.job.target == LABEL else self.job.target
-        panel = explain(
-            self.model,
-            torch.cat([item.pixels for item in items]),
-            tuple(method for _, method in methods),
-            target=target,
-            baseline=self.job.baseline,
-            layer=self.job.layer,
-            seed=self.job.seed,
-            rows_per_pass=self.rows,
-        )
+        pixels = torch.cat([item.pixels for item in items])
+        with question_of(self.model, pixels, self.job.options([item.label for item in items], self.rows)) as question:
+            self._answer(shard, items, methods, question)
+
+    def _answer(
+        self, shard: _Shard, items: Sequence[_Item], methods: Sequence[tuple[str, Method]], question: Question
+    ) -> None:
+        panel = answer(question, [method for _, method in methods])
         rows, spent = [], panel.forward_rows + panel.backward_rows
         for (name, method), a in zip(methods, panel.values(), strict=True):
-            findings, seconds = self._checked(method, a)
+            findings, seconds = self._checked(question, method, a)
             spent += sum(each.forward_rows + each.backward_rows for each in findings)
             rows += [self._row(item, i, a, name, findings, seconds / len(items)) for i, item in enumerate(items)]
         shard.rows += rows
         shard.model_rows += spent
 
-    def _checked(self, method: Method, a: Attribution) -> tuple[list[Finding], float]:
+    def _checked(self, question: Question, method: Method, a: Attribution) -> tuple[list[Finding], float]:
         """The checks' findings, and the seconds that the maps and the checks took."""
         if not self.job.checks:
             return [], a.seconds
         start = time.perf_counter()
-        with open_case(self.model, a, method, None, self.rows) as case:
+        with open_case(question, a, method, as_mask(self.job.mask, a.inputs)) as case:
             found = [measure(check, case) for check in self.job.checks]
         return found, a.seconds + time.perf_counter() - start
 

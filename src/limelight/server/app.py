@@ -33,14 +33,15 @@ from ..engine.layer_listing import layers_of
 from ..engine.layers import layer_names
 from ..models.catalogue import ImageModel, ModelError, demo_image
 from ..models.pictures import ImageError, Picture, open_image
-from ..question.baselines import BASELINES
+from ..question.registries import BASELINES
+from ..question.targets import Logit, Target
 from ..show import picture_of, picture_payload, viewer_payload
 from ..show.assets import asset
 from ..show.explained import part_seen
-from .forms import Refused, chosen_methods, method_forms, read_baseline, read_method
+from .forms import Refused, chosen_methods, method_forms, read_baseline, read_method, read_target
 from .guard import Guard, read_body
 from .jobs import Full, Job, Queue
-from .work import Question, Store, answer
+from .work import PageRequest, Store, answer
 
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP")
 _FILES = {
@@ -69,6 +70,9 @@ class Limits:
     maps: int = 128  # kept, and made for one request
 
 
+_OFFERED = ("black", "white", "noise", "blur", "minimum")  # baselines that need no settings; others are typed
+
+
 class MethodAsked(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     name: Annotated[str, Field(max_length=60)]
@@ -82,7 +86,8 @@ class Asked(BaseModel):
     pictures: Annotated[list[Annotated[str, Field(max_length=40)]], Field(min_length=1, max_length=4)]
     methods: Annotated[list[MethodAsked], Field(min_length=1, max_length=16)]
     classes: Annotated[list[Annotated[int, Field(ge=0, lt=1_000_000)]], Field(max_length=8)] = []
-    baseline: Annotated[str, Field(max_length=40)] = "black"
+    target: Annotated[str, Field(max_length=300)] = ""
+    baseline: Annotated[str, Field(max_length=300)] = "black"
     layer: Annotated[str, Field(max_length=200)] = ""
     shift: Annotated[float, Field(ge=-1, le=1, strict=False)] = 0.0
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -111,7 +116,7 @@ class Service:
             "chosen": chosen_methods(),
             "layers": self.layers,
             "layer": self.layer,
-            "baselines": list(BASELINES),
+            "baselines": [each for each in BASELINES.names if each in _OFFERED],
             "limits": asdict(self.limits),
             "viewer": viewer_payload([], "", "", []),
         }
@@ -140,7 +145,7 @@ class Service:
         finally:
             self._uploading -= 1
 
-    def question(self, asked: Asked) -> Question:
+    def question(self, asked: Asked) -> PageRequest:
         """Raises Refused, or HTTPException 404 for a picture that isn't there."""
         pixels = []
         for each in asked.pictures:
@@ -153,14 +158,16 @@ class Service:
                 layer_names(self.model, asked.layer)
             except ValueError as error:
                 raise Refused(str(error)) from error
-        question = Question(
+        targets: list[Target] = [Logit(index) for index in dict.fromkeys(asked.classes)]
+        if asked.target:
+            targets.append(read_target(asked.target, self.model.labels))
+        baseline, layer = read_baseline(asked.baseline), asked.layer or None
+        question = PageRequest(
             tuple(pixels),
             tuple(read_method(each.name, each.fields) for each in asked.methods),
-            tuple(dict.fromkeys(asked.classes)),
-            read_baseline(asked.baseline),
-            asked.layer or None,
+            tuple(targets),
+            {"baseline": baseline, "layer": layer, "seed": asked.seed},
             asked.shift,
-            asked.seed,
             asked.tests,
         )
         rows = question.rows(self.model.preprocessing.size)

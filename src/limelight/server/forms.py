@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import math
 import re
 import sys
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+import torch
+
+from ..base.named import read_value
 from ..methods import METHODS, Method
-from ..methods.parse import parse_value
-from ..question.baselines import BASELINES, Baseline, Constant
+from ..question import registries
+from ..question.baselines import Baseline, Constant
 from ..question.players import Features, Pixels
+from ..question.registries import BASELINES, as_baseline
+from ..question.targets import Target
 from ..rules import Patterns
 from ..show.explained import DEFAULT_METHODS
 
@@ -42,6 +46,9 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
 MOST_VALUES = 8  # of a field with several
 LONGEST_TEXT = 300  # characters of one field
 DEEPEST = 4  # methods inside methods
+
+
+T = TypeVar("T")
 
 
 class Refused(ValueError):
@@ -98,16 +105,26 @@ def read_method(name: str, fields: Mapping[str, str]) -> Method:
 
 
 def read_baseline(text: str) -> Baseline:
-    """One of the named baselines, or a number in [-1, 2], in units of pixels. Raises Refused."""
-    if text in BASELINES:
-        return BASELINES[text]()
+    """A baseline by name, or a number in [-1, 2], in units of pixels. Raises Refused."""
+    baseline = _read(as_baseline, text)
+    if isinstance(baseline, Constant) and not -1 <= float(torch.as_tensor(baseline.value).abs().max()) <= 2:
+        raise Refused(f"baseline: {text!r}; use a number from -1 to 2, or one of {', '.join(BASELINES.names)}")
+    _check(baseline)
+    return baseline
+
+
+def read_target(text: str, labels: Sequence[str]) -> Target:
+    """A target by name, or a class by its number or label. Raises Refused."""
+    target = _read(lambda given: registries.read_target(given, labels), text)
+    _check(target)
+    return target
+
+
+def _read(reader: Callable[[str], T], text: str) -> T:
     try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not -1 <= value <= 2:
-        raise Refused(f"baseline: {text!r} is none of {', '.join(BASELINES)}, or a number from -1 to 2")
-    return Constant(value)
+        return reader(text)
+    except (ValueError, TypeError) as error:
+        raise Refused(str(error)) from error
 
 
 def _summary(kind: type[Method]) -> str:
@@ -153,10 +170,7 @@ def _text(value: Any) -> str:
 def _value(name: str, field: str, hint: Any, text: str) -> Any:
     if len(text) > LONGEST_TEXT:
         raise Refused(f"{name}: {field} has {len(text)} characters; use at most {LONGEST_TEXT}")
-    try:
-        value = parse_value(text)
-    except (RecursionError, MemoryError) as error:
-        raise Refused(f"{name}: {field} is nested too deeply") from error
+    value = read_value(text)
     if _kind(hint)["kind"] in ("number", "switch") and not isinstance(value, int | float | None):
         raise Refused(
             f"{name}: {field} is {text!r}; use a number" if bool not in _members(hint) else "use True or False"

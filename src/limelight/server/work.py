@@ -14,14 +14,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..base.attribution import Attribution
+from ..answer import answer as explain_question
+from ..base.attribution import Attribution, described_target
 from ..base.errors import EXPECTED, reason
-from ..evaluation.budget import price, quick_checks
-from ..explain import explain
+from ..evaluation.budget import price, quick_findings
 from ..methods import Method
 from ..models.catalogue import ImageModel
-from ..question.baselines import Baseline
-from ..show import Tile, map_payload, picture_of, picture_payload, section_payload
+from ..question.question import Options, question_of
+from ..question.targets import Logit, Target
+from ..show import map_payload, picture_of, picture_payload, section_payload
 from ..show.explained import Ranked, card_sections, ranked
 from .jobs import Job, Stopped
 
@@ -58,23 +59,24 @@ class Store(Generic[T]):
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked: `pixels` `(1, 3, H, W)` in [0, 1] for each picture; `classes` empty is each picture's first;
-    `shift` is added to every pixel; `tests` also runs the quick tests of each map."""
+class PageRequest:
+    """What a page asks: `pixels` `(1, 3, H, W)` in [0, 1] for each picture, each method, and each target.
+
+    `targets` empty is each picture's first class; `shift` is added to every pixel; `tests` also runs the quick tests
+    of each map; `options` are those of `explain`.
+    """
 
     pixels: tuple[Tensor, ...]
     methods: tuple[Method, ...]
-    classes: tuple[int, ...]
-    baseline: Baseline
-    layer: str | None
+    targets: tuple[Target, ...]
+    options: Options
     shift: float
-    seed: int
     tests: bool
 
     @property
     def questions(self) -> int:
         """Rows of the grid: pictures times classes."""
-        return len(self.pixels) * max(len(self.classes), 1)
+        return len(self.pixels) * max(len(self.targets), 1)
 
     @property
     def maps(self) -> int:
@@ -86,71 +88,67 @@ class Question:
         return self.questions * sum(each)
 
 
-def answer(model: ImageModel, question: Question, maps: Store[Attribution], job: Job) -> None:
+def answer(model: ImageModel, asked: PageRequest, maps: Store[Attribution], job: Job) -> None:
     """Tell `prediction`, then `map`, `card` or `failed` for every picture, class and method; the grid's row counts
     pictures, and within them classes."""
     row = 0
-    for place, plain in enumerate(question.pixels):
+    for place, plain in enumerate(asked.pixels):
         # The class stays that of the picture as it is, however it is brightened: its map is compared with itself.
         ranking = _predict(model, plain)
         if not ranking:
             raise Stopped(f"{model.name} returns no row of classes for each picture, and the page explains classes")
-        pixels = plain + question.shift
-        now = _predict(model, pixels) if question.shift else ranking
+        pixels = plain + asked.shift
+        now = _predict(model, pixels) if asked.shift else ranking
         picture = picture_of(pixels.clamp(0, 1)[0])
         job.tell(
             "prediction",
             picture=place,
             shown=picture_payload(picture),
             top=[_class(each) for each in now[:5]],
-            plain=[_class(each) for each in ranking[:5]] if question.shift else None,
+            plain=[_class(each) for each in ranking[:5]] if asked.shift else None,
         )
-        for index in question.classes or tuple(each.index for each in ranking[:1]):
-            target = next((each.described() for each in now if each.index == index), f"class {index}")
-            for column, method in enumerate(question.methods):
-                job.tell("begun", picture=place, row=row, column=column, target=target, method=method.kebab())
-                for event, data in _map(model, question, plain, index, method, picture, maps, job):
+        for target in asked.targets or tuple(Logit(each.index) for each in ranking[:1]):
+            label = _described(target, now)
+            for column, method in enumerate(asked.methods):
+                job.tell("begun", picture=place, row=row, column=column, target=label, method=method.kebab())
+                for event, data in _map(model, asked, plain, target, method, picture, maps, job):
                     job.tell(event, row=row, column=column, **data)
             row += 1
 
 
 def _map(
     model: ImageModel,
-    question: Question,
+    asked: PageRequest,
     plain: Tensor,
-    index: int,
+    target: Target,
     method: Method,
     picture: Image.Image,
     maps: Store[Attribution],
     job: Job,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """One map and its card, or why there is none."""
+    options: Options = {**asked.options, "target": target, "draws_of": plain, "progress": job.progress}
     try:
-        found = explain(
-            model,
-            plain + question.shift,
-            method,
-            target=index,
-            baseline=question.baseline,
-            layer=question.layer,
-            seed=question.seed,
-            draws_of=plain,
-            progress=job.progress,
-        )
-        (tile,) = found.tiles()
+        with question_of(model, plain + asked.shift, options) as question:
+            found = explain_question(question, [method])[0]
+            (tile,) = found.tiles()
     except EXPECTED as error:
         yield "failed", {"method": method.kebab(), "message": reason(error)}
         return
     tile = replace(tile, lines=(*tile.lines, *found.cautions))
     yield "map", {"map": map_payload(picture, tile) | {"url": f"/api/maps/{maps.put(found)}.safetensors"}}
-    if question.tests:
-        yield "card", {"sections": _card(model, found, tile, job)}
+    if asked.tests:
+        with question_of(model, found.inputs, {"progress": job.progress}) as question:
+            budget = max(price(found), TEST_ROWS)
+            tests = quick_findings(question, {tile.title: found}, budget)[tile.title]
+        yield "card", {"sections": [section_payload(section) for section in card_sections(found, tests)]}
 
 
-def _card(model: ImageModel, found: Attribution, tile: Tile, job: Job) -> list[dict[str, Any]]:
-    budget = max(price(found), TEST_ROWS)
-    tests = quick_checks(model, {tile.title: found}, budget, progress=job.progress)[tile.title]
-    return [section_payload(section) for section in card_sections(found, tests)]
+def _described(target: Target, ranking: Sequence[Ranked]) -> str:
+    """A class as the model ranks it, or another target by name."""
+    if type(target) is not Logit or not isinstance(target.index, int):
+        return described_target(target)
+    return next((each.described() for each in ranking if each.index == target.index), f"class {target.index}")
 
 
 def _predict(model: ImageModel, pixels: Tensor) -> Sequence[Ranked]:

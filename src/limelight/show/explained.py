@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from ..base.attribution import Attribution, Panel
-from ..evaluation.budget import quick_checks
+from ..answer import answer
+from ..base.attribution import Attribution, Panel, described_target
+from ..base.types import Progress
+from ..evaluation.budget import quick_findings
 from ..evaluation.card import TrustCard
 from ..evaluation.compare_baselines import BaselineStudy, labelled_baselines
 from ..evaluation.findings import Findings
 from ..evaluation.sections import Section
-from ..explain import explain
 from ..methods import GaussLegendre, GradCAM, Gradient, IntegratedGradients, Method, Occlusion, SmoothGrad
 from ..models.catalogue import ImageModel
 from ..models.pictures import Geometry, Picture
 from ..question.baselines import Baseline
-from ..question.targets import probabilities
+from ..question.question import Options, Question, question_of
+from ..question.targets import Logit, probabilities
 from . import Tile
 
 # What `limelight explain PICTURE` shows: the raw gradient, two ways to calm it, and two coarse maps to compare with.
@@ -37,16 +39,12 @@ DEFAULT_METHODS: tuple[Method, ...] = (
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of every picture: `target` None is the model's first class, `top` how many from there."""
+    """What is asked about every picture: the options of `explain`, and how many of the first classes (`top`)."""
 
     model: ImageModel
     methods: tuple[Method, ...]
-    target: int | None
-    top: int
-    baseline: Baseline
-    layer: str | None
-    seed: int
-    rows_per_pass: int | None
+    options: Options
+    top: int = 1
     more_baselines: tuple[Baseline, ...] = ()
     check_rows: int | None = 0
     """Model rows that the quick tests of a class's maps may cost; None is as many as the maps took, 0 runs none."""
@@ -63,16 +61,21 @@ class Request:
 
 @dataclass(frozen=True)
 class Ranked:
-    """A class in the model's answer; `probability` is NaN where the outputs aren't those of several classes."""
+    """What a map explains: a class in the model's answer, or another target, whose `index` is None.
 
-    index: int
+    `probability` is NaN where the outputs aren't those of several classes.
+    """
+
+    index: int | None
     label: str
     output: float
     probability: float
 
     @property
     def named(self) -> str:
-        return self.label if self.label == f"class {self.index}" else f"{self.label} ({self.index})"
+        return (
+            self.label if self.index is None or self.label == f"class {self.index}" else f"{self.label} ({self.index})"
+        )
 
     def __str__(self) -> str:
         return self.named if math.isnan(self.probability) else f"{self.named} {self.probability:.1%}"
@@ -133,50 +136,35 @@ def part_seen(geometry: Geometry) -> str:
     return f"the middle {right - left} x {bottom - top} of {size} pixels resized to {resized}"
 
 
-def explain_picture(name: str, picture: Picture, request: Request, progress: Callable[[int], None]) -> Explained:
+def explain_picture(name: str, picture: Picture, request: Request, progress: Progress) -> Explained:
     """Explain a picture, class by class. Raises what `ImageModel.prepare` and `explain` raise."""
     pixels, geometry, _ = request.model.prepare(picture)
-    first = _explain_class(pixels, request, request.target, progress)
-    ranking = ranked(request.model, first.panel[0].outputs)
-    others = [each.index for each in ranking[1 : request.top]]
-    explanations = (first, *(_explain_class(pixels, request, index, progress) for index in others))
+    options: Options = {**request.options, "progress": progress}
+    with question_of(request.model, pixels, options) as question:
+        first = _explain_class(question, request)
+        ranking = ranked(request.model, first.panel[0].outputs)
+        others = [Logit(each.index) for each in ranking[1 : request.top]]
+        explanations = (first, *(_explain_class(replace(question, target=each), request) for each in others))
     return Explained(name, picture, geometry, ranking, explanations)
 
 
-def _explain_class(
-    pixels: Tensor, request: Request, target: int | None, progress: Callable[[int], None]
-) -> Explanation:
+def _explain_class(question: Question, request: Request) -> Explanation:
     start = time.perf_counter()
-    panel, studies = _panel(pixels, request, target, progress)
+    panel, studies = _panel(question, request)
     seconds = time.perf_counter() - start
-    tests = {} if request.check_rows == 0 else quick_checks(request.model, panel, request.check_rows)
-    return Explanation(_explained_class(request.model, panel[0]), panel, seconds, tests, studies)
+    silent = replace(question, progress=None)
+    tests = {} if request.check_rows == 0 else quick_findings(silent, panel, request.check_rows)
+    return Explanation(explained_class(request.model, panel[0]), panel, seconds, tests, studies)
 
 
-def _panel(
-    pixels: Tensor, request: Request, target: int | None, progress: Callable[[int], None]
-) -> tuple[Panel, dict[str, BaselineStudy]]:
+def _panel(question: Question, request: Request) -> tuple[Panel, dict[str, BaselineStudy]]:
     """The maps, and where there are several baselines a study of them for each method that compares with one."""
-
-    def run(methods: Sequence[Method], baseline: Baseline) -> Panel:
-        return explain(
-            request.model,
-            pixels,
-            tuple(methods),
-            target=target,
-            baseline=baseline,
-            layer=request.layer,
-            seed=request.seed,
-            rows_per_pass=request.rows_per_pass,
-            progress=progress,
-        )
-
-    first = run(request.methods, request.baseline)
+    first = answer(question, request.methods)
     compared = [method for method in request.methods if method.needs.baseline]
     if not request.more_baselines or not compared:
         return first, {}
-    panels = [first, *(run(compared, baseline) for baseline in request.more_baselines)]
-    labels = list(labelled_baselines((request.baseline, *request.more_baselines)))
+    panels = [first, *(answer(replace(question, baseline=each), compared) for each in request.more_baselines)]
+    labels = list(labelled_baselines((question.baseline, *request.more_baselines)))
     maps: dict[str, Attribution] = {}
     studies: dict[str, BaselineStudy] = {}
     for name, attribution in first.items():
@@ -198,11 +186,14 @@ def card_sections(attribution: Attribution, findings: Findings) -> tuple[Section
     return TrustCard(attribution, tuple(findings), {}, attribution.cautions).sections()
 
 
-def _explained_class(model: ImageModel, attribution: Attribution) -> Ranked:
-    assert isinstance(attribution.target, Tensor)  # a class is all that the command line asks for
-    index = int(attribution.target[0])
+def explained_class(model: ImageModel, attribution: Attribution) -> Ranked:
+    """What the first map explains: its class as the model ranks it, or its target by name."""
+    score, target = float(attribution.score[0]), attribution.target
+    if not isinstance(target, Tensor):
+        return Ranked(None, described_target(target), score, math.nan)
+    index = int(target[0])
     same = (each for each in ranked(model, attribution.outputs) if each.index == index)
-    return next(same, Ranked(index, model.label(index), float(attribution.score[0]), math.nan))
+    return next(same, Ranked(index, model.label(index), score, math.nan))
 
 
 def ranked(model: ImageModel, outputs: Tensor | None) -> tuple[Ranked, ...]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from ...base.types import Progress
 from ...checks import Check, Deletion, Insertion, PointingGame, RelevanceMass, RelevanceRank
 from ...evaluation.evaluate import Evaluation, evaluate
 from ...methods.pattern_estimation import estimate_patterns
@@ -27,7 +26,7 @@ def rank_on_scenes(
     rows: int = 1024,
     baseline: float = 0.5,
     seed: int = 0,
-    progress: Callable[[str], None] | None = None,
+    progress: bool | Progress = False,
 ) -> Evaluation:
     """`evaluate` every method on fresh scenes: who finds the red object that alone decides the class?
 

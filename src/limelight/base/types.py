@@ -1,0 +1,14 @@
+"""The types that every room uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+Model = nn.Module | Callable[[Tensor], Any]
+Progress = Callable[[int], None]
+"""Called with the number of rows of each finished pass."""
+OneLayer = str | int | nn.Module
+LayerLike = OneLayer | Sequence[OneLayer]

@@ -1,0 +1,209 @@
+"""The question: what is asked of a model, read and checked once, as one value."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Self, TypedDict
+
+import torch
+from torch import Tensor
+
+from ..base.progress import reporting
+from ..base.types import LayerLike, Model, Progress
+from .baselines import Baseline
+from .per_example import for_examples, require_every_example
+from .random_streams import Streams
+from .registries import as_baseline, as_target
+from .targets import ClassTarget, Target
+
+
+class Options(TypedDict, total=False):
+    """What `explain` and everything that explains take beside the model, the inputs and the method.
+
+    target: a class, one class per example, several classes for each example as `[[281, 285], [7, 8]]`, a `Target`, the
+        text of one such as `"margin(281, other=285)"`, a label of the model, or a callable `outputs -> (rows,)`; None
+        is the model's top class.
+    baseline: what "absent" means: a number, a tensor that broadcasts to the inputs, a `Baseline`, or the text of one
+        such as `"blur(5)"`.
+    layer: module, dotted name or number, or several of them, whose maps are averaged, for methods that read a layer;
+        None takes the last layer with a spatial map that the score depends on.
+    seed: of all random numbers; the same seed and example give the same map in any batch.
+    draws_of: examples whose random numbers are taken in place of the inputs' own, as many as the inputs or one for
+        all. A changed picture explained with the draws of the original shows the change and no sampling noise.
+    rows_per_pass: rows that the model runs on at once; None chooses by memory. The map does not depend on it.
+    progress: True counts model rows on standard error; a callable receives the rows of each finished pass.
+    """
+
+    target: Any
+    baseline: float | Tensor | Baseline | type[Baseline] | str
+    layer: LayerLike | None
+    seed: int
+    draws_of: Tensor | None
+    rows_per_pass: int | None
+    progress: bool | Progress | None
+
+
+class CheckOptions(Options, total=False):
+    """The options of everything that tests a map: those of `explain`, and the true region.
+
+    mask: for localisation, booleans `(batch, H, W)` or `(batch, 1, H, W)`, or `(H, W)` for all examples.
+    """
+
+    mask: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What is asked of `model` about `inputs` `(batch, *features)`: see `Options` for the fields."""
+
+    model: Model
+    inputs: Tensor
+    target: Target
+    baseline: Baseline
+    layer: LayerLike | None = None
+    seed: int = 0
+    draws_of: Tensor | None = None
+    rows_per_pass: int | None = None
+    progress: Progress | None = None
+
+    @staticmethod
+    def of(
+        model: Model,
+        inputs: Tensor,
+        target: Any = None,
+        baseline: Any = 0.0,
+        layer: LayerLike | None = None,
+        seed: int = 0,
+        draws_of: Tensor | None = None,
+        rows_per_pass: int | None = None,
+        progress: Progress | None = None,
+    ) -> Question:
+        """Read the options as a user writes them. Raises ValueError or TypeError that names the argument."""
+        if not callable(model):
+            raise TypeError(
+                f"model: {type(model).__name__} is neither a module nor callable; for ONNX sessions and "
+                "scikit-learn estimators there are limelight.BlackBox.from_onnx and .from_sklearn"
+            )
+        if rows_per_pass is not None and (not isinstance(rows_per_pass, int) or rows_per_pass < 1):
+            raise ValueError(f"rows_per_pass: {rows_per_pass!r}; use a whole number of 1 or more, or None")
+        x = _checked(inputs)
+        drawn = None if draws_of is None else _as_many(draws_of, x)
+        read = as_target(target, len(x), _labels(model))
+        return Question(model, x, read, as_baseline(baseline), layer, seed, drawn, rows_per_pass, progress)
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes each example is asked about, where there are several for each; else None."""
+        return self.target.classes if isinstance(self.target, ClassTarget) else None
+
+    def streams(self) -> Streams:
+        """The random streams of the examples, from the seed and the content of the inputs or of `draws_of`."""
+        return Streams.of(self.inputs if self.draws_of is None else self.draws_of, self.seed)
+
+    def references(self, streams: Streams | None = None) -> Tensor:
+        """The baseline's references `(references, batch, *features)`. Raises FloatingPointError for NaN or infinity."""
+        streams = self.streams() if streams is None else streams
+        found = self.baseline.references(self.inputs, streams.fork("baseline"))
+        if not bool(torch.isfinite(found).all()):
+            raise FloatingPointError(f"baseline: {self.baseline!r} gives NaN or infinity")
+        return found
+
+    def require_every_example(self, *others: object) -> None:
+        """Raise ValueError where the baseline, or another part, is given for another number of examples."""
+        for each in (*others, self.baseline):
+            require_every_example(each, self.inputs)
+
+    def with_model(self, model: Model) -> Self:
+        """The same question of another model."""
+        return replace(self, model=model)
+
+    def with_inputs(self, inputs: Tensor) -> Self:
+        """The same question about other inputs, as many, with the same random numbers. Raises as `of` does."""
+        drawn = self.inputs if self.draws_of is None else self.draws_of
+        return replace(self, inputs=_checked(inputs), draws_of=drawn)
+
+    def select(self, index: Sequence[int]) -> Self:
+        """The question about some of the examples, which may repeat.
+
+        Raises ValueError for a target whose own fields are written for the whole batch.
+        """
+        chosen = torch.as_tensor(index, dtype=torch.long, device=self.inputs.device)
+        return replace(
+            self,
+            inputs=self.inputs[chosen],
+            target=self.target.select(index),
+            baseline=for_examples(self.baseline, index, self.inputs),
+            draws_of=None if self.draws_of is None else self.draws_of[chosen.to(self.draws_of.device)],
+        )
+
+    def flat(self) -> Self:
+        """With several classes for each example, the question in which each example is repeated for its classes."""
+        classes = self.classes
+        if classes is None:
+            return self
+        assert isinstance(self.target, ClassTarget)
+        drawn = None if self.draws_of is None else self.draws_of.repeat_interleave(classes, 0)
+        flat = replace(self, inputs=self.inputs.repeat_interleave(classes, 0), target=self.target.flat())
+        return replace(flat, draws_of=drawn, baseline=for_examples(self.baseline, self.owners(), self.inputs))
+
+    def owners(self) -> list[int]:
+        """The example that each row of the flat question is about."""
+        return [i for i in range(len(self)) for _ in range(self.classes or 1)]
+
+
+@contextmanager
+def question_of(model: Model, inputs: Tensor, options: Options) -> Iterator[Question]:
+    """The question for the options of a call, with its progress reported until the block ends.
+
+    Raises TypeError for an unknown option, and what `Question.of` raises.
+    """
+    require_options(options, Options.__annotations__)
+    given: dict[str, Any] = {**options}
+    # Tensors made in the caller's inference mode could not be differentiated.
+    with torch.inference_mode(False), reporting(given.pop("progress", None)) as progress:
+        yield Question.of(model, inputs, **given, progress=progress)
+
+
+def require_options(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Raise TypeError that names the first unknown option and the nearest known ones."""
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=2) or list(known)
+            raise TypeError(f"{name}: there is no such option; use {', '.join(near)}")
+
+
+def _labels(model: Model) -> Sequence[str]:
+    """The names of the model's classes, where it has any."""
+    labels = getattr(model, "labels", ())
+    return labels if isinstance(labels, list | tuple) and all(isinstance(each, str) for each in labels) else ()
+
+
+def _checked(inputs: Tensor) -> Tensor:
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"inputs: {type(inputs).__name__}, not a torch.Tensor of shape (batch, *features)")
+    if not inputs.is_floating_point():
+        raise TypeError(f"inputs: {inputs.dtype}; attribution needs floating point, use inputs.float()")
+    if inputs.ndim < 2:
+        raise ValueError(f"inputs: shape {tuple(inputs.shape)}; the first axis is the batch, use inputs[None]")
+    if inputs.numel() == 0:
+        raise ValueError(f"inputs: shape {tuple(inputs.shape)} is empty; give at least one example")
+    bad = (~torch.isfinite(inputs)).flatten(1).any(1)
+    if bool(bad.any()):
+        which = ", ".join(map(str, bad.nonzero()[:, 0].tolist()))
+        raise FloatingPointError(f"inputs: NaN or infinity in example {which}")
+    x = inputs.detach()
+    return x.clone() if x.is_inference() else x
+
+
+def _as_many(draws_of: Tensor, x: Tensor) -> Tensor:
+    if not isinstance(draws_of, Tensor) or len(draws_of) not in (1, len(x)):
+        found = f"shape {tuple(draws_of.shape)}" if isinstance(draws_of, Tensor) else type(draws_of).__name__
+        raise ValueError(f"draws_of: {found}; use a tensor of {len(x)} examples, one for each input, or of one for all")
+    drawn = draws_of.detach()
+    return drawn if len(drawn) == len(x) else drawn.expand(len(x), *drawn.shape[1:])
