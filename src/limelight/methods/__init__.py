@@ -21,6 +21,7 @@ from .blur import BlurIntegratedGradients
 from .cam import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
 from .cam_forward import CAM, AblationCAM, EigenCAM, ScoreCAM
 from .extremal import ExtremalPerturbation
+from .full_gradient import FullGrad
 from .gradient import Gradient, InputXGradient
 from .guided_path import GuidedIntegratedGradients
 from .idgi import IDGI
@@ -40,6 +41,7 @@ from .xrai import XRAI
 METHODS: tuple[type[Method], ...] = (
     Gradient,
     InputXGradient,
+    FullGrad,
     IntegratedGradients,
     ExpectedGradients,
     BlurIntegratedGradients,
@@ -111,6 +113,7 @@ __all__ = [
     "ExpectedGradients",
     "ExtremalPerturbation",
     "FeatureAblation",
+    "FullGrad",
     "GaussLegendre",
     "GradCAM",
     "GradCAMPlusPlus",
