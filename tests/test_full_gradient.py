@@ -257,6 +257,14 @@ def test_missing_terms_are_a_caution(signed: bool) -> None:
     assert any("INCOMPLETE" in note for note in smooth.cautions)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_rounding_is_no_caution(dtype: torch.dtype) -> None:
+    """Also where terms cancel and f(x) is small beside them."""
+    net = relu_net().to(dtype)
+    a = ll.explain(net, pictures(8).to(dtype), ll.FullGrad(), target=ll.Margin(0, other=1))
+    assert not a.cautions and a.values.dtype == torch.float32
+
+
 def test_it_costs_one_row_forward_and_backward() -> None:
     spy = Counting(relu_net())
     a = ll.explain(spy, pictures(1), ll.FullGrad(), target=0)

@@ -30,7 +30,8 @@ class FullGrad(Method):
     as with ReLU and max pooling. The biases are those of linear layers and (transposed) convolutions, $\beta -
     \mu\gamma / \sqrt{\sigma^2 + \epsilon}$ of batch norm, the bounds of ReLU6 and Hardtanh where these are reached,
     and the mean that an ImageModel subtracts from the pixels. Constants that enter elsewhere (functional calls,
-    attention, smooth activations) are missing: `notes` carry a caution where that is more than 0.1% of f(x).
+    attention, smooth activations) are missing: `notes` carry a caution where that is more than 0.1% of f(x), rounding
+    aside.
 
     `signed=True`: the values `(n, 1, *space)` sum to f(x), not to f(x) - f(baseline). Channels are summed; the terms
     of a map are spread linearly over the input's positions, all others equally, with their sums kept.
@@ -58,11 +59,12 @@ class FullGrad(Method):
         mean, maps, notes = _mean(score.module), [], []
         for found in score.gradients_at(x, list(biased)):
             term = ((x[found.position] - mean) * found.gradient).to(sum_dtype(x))
-            values, total = self._map(term), _total(term)
+            values, totals = self._map(term), [_total(term)]
             for term in _bias_terms(biased, found):
-                values, total = values + self._at_input(term, x), total + _total(term)
+                values = values + self._at_input(term, x)
+                totals.append(_total(term))
             maps.append(values)
-            notes += _missing(found, total)
+            notes += _missing(found, torch.stack(totals))
         return Estimate(torch.cat(maps).to(result_dtype(x)), notes=tuple(notes))
 
     def _at_input(self, term: Tensor, x: Tensor) -> Tensor:
@@ -128,14 +130,14 @@ def _total(term: Tensor) -> Tensor:
     return term.flatten(1).sum(1)
 
 
-def _missing(found: GradientPass, total: Tensor) -> list[str]:
-    """Write a caution for each example whose terms do not sum to its score, up to rounding."""
-    score = found.scores.to(total.dtype)
-    half = found.scores.dtype in (torch.float16, torch.bfloat16)
-    share = (score - total).abs() / score.abs()
+def _missing(found: GradientPass, totals: Tensor) -> list[str]:
+    """Write a caution for each example whose terms, of totals `(terms, n)`, miss its score by more than rounding."""
+    total, score = totals.sum(0), found.scores.to(totals.dtype)
+    missed = (score - total).abs()
+    rounding = 8 * torch.finfo(found.scores.dtype).eps * totals.abs().sum(0)
     return [
         f"example {int(found.position[i])}: INCOMPLETE, the terms of the input and the biases sum to "
-        f"{float(total[i]):.4g} and miss {float(share[i]):.1%} of f(x) = {float(score[i]):.4g}: the score is not "
-        "piecewise linear, or constants enter outside of the modules whose biases are read"
-        for i in (share > (0.05 if half else 1e-3)).nonzero()[:, 0].tolist()
+        f"{float(total[i]):.4g} and miss {float(missed[i] / score[i].abs()):.1%} of f(x) = {float(score[i]):.4g}: the "
+        "score is not piecewise linear, or constants enter outside of the modules whose biases are read"
+        for i in (missed > 1e-3 * score.abs() + rounding).nonzero()[:, 0].tolist()
     ]
