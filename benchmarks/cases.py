@@ -107,6 +107,7 @@ CASES: tuple[Case, ...] = (
             ("EigenCAM", ll.EigenCAM(), "EigenCAM", 1.0),
             ("ScoreCAM", ll.ScoreCAM(), "ScoreCAM", 2.0),
             ("AblationCAM", ll.AblationCAM(), "AblationCAM", 10.0),
+            ("FullGrad, as published", ll.FullGrad(signed=False), "FullGrad", 2.0),
         )
     ),
     Case("IG, 50 midpoints", LITE, FIFTY, peers.integrated_gradients("riemann_middle", 50)),

@@ -125,6 +125,8 @@ EXTRA: tuple[ll.Method, ...] = (
     ll.AtLayer(ll.GuidedIntegratedGradients(steps=4)),
     ll.AtLayer(ll.SmoothGrad(ll.IntegratedGradients(ll.Midpoint(3)), samples=2)),
     ll.SmoothGrad(ll.AtLayer(ll.IntegratedGradients(ll.Midpoint(3))), samples=2),
+    ll.FullGrad(signed=False),
+    ll.SmoothGrad(ll.FullGrad(), samples=2),
     ll.TaylorDecomposition("nearest"),
     ll.SmoothGrad(ll.IntegratedGradients(ll.Midpoint(3)), samples=4),
     ll.SmoothGrad(ll.GradCAM(), samples=4),

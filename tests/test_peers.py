@@ -253,3 +253,18 @@ def test_activation_maps_of_pytorch_grad_cam(network: str, name: str) -> None:
     if name == "EigenCAM":  # up to the sign, which it leaves to the decomposition
         theirs = theirs * torch.sign((theirs * ours_raw).sum((1, 2), keepdim=True))
     assert_close(ours_raw, theirs.to(ours_raw))
+
+
+def test_full_grad_of_pytorch_grad_cam() -> None:
+    """Its map is in float32, the sum over channels stretched to [0, 1], after a small constant in each denominator."""
+    package = pytest.importorskip("pytorch_grad_cam", reason="pytorch-grad-cam is not installed")
+    targets = pytest.importorskip("pytorch_grad_cam.utils.model_targets")
+    at = exact("resnet18")
+    with package.FullGrad(at.model, []) as cam:
+        theirs = torch.from_numpy(cam(at.x, [targets.ClassifierOutputTarget(each) for each in at.target]))
+    at.model.zero_grad(set_to_none=True)
+    found = ours(at, ll.FullGrad(signed=False)).values[:, 0]
+    low, high = found.amin((1, 2), keepdim=True), found.amax((1, 2), keepdim=True)
+    torch.testing.assert_close((found - low) / (high - low), theirs.to(found), atol=1e-4, rtol=0)
+    complete = ours(at, ll.FullGrad())
+    torch.testing.assert_close(complete.values.flatten(1).sum(1), complete.score, atol=1e-9, rtol=0)

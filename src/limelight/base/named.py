@@ -78,7 +78,9 @@ class Registry(Sequence[type[T]], Generic[T]):
         """
         found = _Reader(text, self).value()
         if not self._has(found):
-            raise ValueError(f"{self.argument}: {text!r} is a {type(found).__name__}, not a {self._noun()}; write for example {self.example!r}")
+            raise ValueError(
+                f"{self.argument}: {text!r} is a {type(found).__name__}, not a {self._noun()}; write for example {self.example!r}"
+            )
         member: T = found
         return member
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -99,16 +100,49 @@ def captured(modules: Modules, names: tuple[str, ...]) -> Iterator[dict[str, Ten
     """
     found: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Any:
+    def keep(name: str, output: Tensor) -> Tensor:
+        if name in found:
+            raise ValueError(f"layer: {name!r} runs more than once in a forward pass; choose a module that runs once")
+        found[name] = output
+        return output.clone()
+
+    with _hooked(modules, names, keep):
+        yield found
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ValueError(f"layer: {', '.join(map(repr, missing))} did not run in the forward pass")
+
+
+@contextmanager
+def captured_runs(modules: Modules, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Collect the output of every run of the named modules in one forward pass with gradients, in order.
+
+    The k-th run of a module, counted from 0, is found under `name#k`; a module that does not run, or whose output does
+    not depend on the rows, is left out. The model goes on with a copy of each output, as in `captured`.
+    """
+    found: dict[str, Tensor] = {}
+    runs: Counter[str] = Counter()
+
+    def keep(name: str, output: Tensor) -> Tensor:
+        if not output.requires_grad:
+            return output
+        found[f"{name}#{runs[name]}"] = output
+        runs[name] += 1
+        return output.clone()
+
+    with _hooked(modules, names, keep):
+        yield found
+
+
+@contextmanager
+def _hooked(modules: Modules, names: Sequence[str], keep: Callable[[str, Tensor], Tensor]) -> Iterator[None]:
+    """Replace the outputs of the named modules by `keep(name, output)`. Raises ValueError for one without a tensor."""
+
+    def hook_of(name: str) -> Any:
         def hook(child: nn.Module, args: tuple[Any, ...], output: Any) -> Tensor:
             if not isinstance(output, Tensor):
                 raise ValueError(f"layer: {name!r} returns {type(output).__name__}, not a tensor; choose one inside it")
-            if name in found:
-                raise ValueError(
-                    f"layer: {name!r} runs more than once in a forward pass; choose a module that runs once"
-                )
-            found[name] = output
-            return output.clone()
+            return keep(name, output)
 
         return hook
 
@@ -118,11 +152,8 @@ def captured(modules: Modules, names: tuple[str, ...]) -> Iterator[dict[str, Ten
             child = modules[name]
             if isinstance(child, torch.jit.ScriptModule):
                 raise ValueError(f"layer: {name!r} is TorchScript, which cannot be looked into; pass the eager module")
-            handles.append(child.register_forward_hook(keep(name)))
-        yield found
+            handles.append(child.register_forward_hook(hook_of(name)))
+        yield
     finally:
         for handle in handles:
             handle.remove()
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise ValueError(f"layer: {', '.join(map(repr, missing))} did not run in the forward pass")

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .layers import Modules
+from ..question.targets import Target
+from .layers import Layer, Modules
+from .runner import Runner
 
 
 @dataclass
@@ -83,6 +85,31 @@ def replayed(modules: Modules, outputs: Mapping[str, Tensor]) -> Iterator[None]:
             vars(modules[name]).pop("forward", None)
             if before is not None:
                 modules[name].forward = before
+
+
+def scores_without(runner: Runner, target: Target, examples: Tensor, rows: Tensor, layer: Layer) -> Tensor:
+    """Return the scores `(channels, n)` of `rows` with one channel of the layer's map at a time set to zero.
+
+    The modules before the layer run once; each channel counts as a forward row of each of `rows`.
+    """
+    budget = runner.budget
+
+    def run(part: Tensor, owners: Tensor) -> Tensor:
+        with recorded(runner.modules, layer.name) as front:
+            runner.once(part, owners, target, merged=False)
+        before = front.outputs()
+        channels = layer.maps(front.output).shape[1]
+        found = []
+        for pairs in torch.arange(channels * len(part), device=part.device).split(budget):
+            channel, place = pairs // len(part), pairs % len(part)
+            changed = front.output[place].clone()
+            layer.maps(changed)[torch.arange(len(pairs), device=part.device), channel] = 0
+            memory = {name: output[place] for name, output in before.items()} | {layer.name: changed}
+            with replayed(runner.modules, memory):
+                found.append(runner.once(part[place], owners[place], target, merged=False).scores)
+        return torch.cat(found).view(channels, len(part))
+
+    return torch.cat(list(runner.safely(rows, examples, run)), dim=1)
 
 
 def _returning(output: Tensor) -> Callable[..., Tensor]:

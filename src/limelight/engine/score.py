@@ -1,4 +1,29 @@
-"""The Score: the one thing a method talks to. Rows in, one number per row out."""
+"""The Score: how a method runs the model.
+
+A method gets a Score f, the inputs x `(n, *features)` and a baseline of the same shape, and returns a map. It never
+calls the model itself: it hands rows to the Score, which packs them into passes, counts them and bounds their memory.
+
+    def run(self, score, x, baseline, rng):
+        return Estimate((x - baseline) * score.gradient((x + baseline) / 2))    # Estimate: see methods/base.py
+
+**Rows.** A row is one input `(*features)` that the model runs on. Row i of a tensor belongs to example i: it is scored
+under that example's target. To run other numbers of rows, take `score.select(index)`, whose row r belongs to example
+`index[r]`; to run many rows for each example, use the calls that take a stream of batches.
+
+**Cost.** A row that the model runs on counts as one forward row, and as one backward row too where a gradient is
+taken. What a call costs stands in its docstring, for n rows. Where several targets are explained for each example,
+equal rows that stand next to each other are run forward once for all of them.
+
+**Free.** `explain()` runs the inputs once for all methods and keeps what their `needs` list. `values(x)` costs nothing
+more; neither does `gradient(x)` with `Needs(at_inputs=True)`, `activations(x)` with `Needs(layer=True)` and for its
+gradient `at_inputs` too, or `values(baseline)` with `Needs(baseline=True)`. Pass the very tensors that `run` got: equal
+copies run again. A method with `Needs(told=True)` reports f(x) from its own rows, and nothing is free for it.
+
+**Errors.** Besides what a call lists, every call that runs the model raises FloatingPointError for NaN or infinity in
+the outputs, the scores or a gradient, naming the examples; ValueError where the outputs do not start with one entry
+per row, or where a gradient is needed and the scores carry none; ValueError or TypeError for a target that does not
+fit the outputs; MemoryError where not even a single row fits. The model's own exceptions pass through.
+"""
 
 from __future__ import annotations
 
@@ -11,46 +36,25 @@ from torch import Tensor, nn
 from ..question.targets import Target, joined_vectors
 from ..rules import Propagated, Propagation, multipliers
 from ..rules.engine import OnUncovered
-from .incremental import Box, Picture, hidden, in_passes
+from .activation import Activation as Activation, GradientPass as GradientPass, rows_first
+from .incremental import Box
+from .incremental.scores import box_scores
 from .layer_input import Inside
 from .layer_search import traced
-from .layers import Layer, layer_name
-from .partial_forward import recorded, replayed
+from .layers import Layer, captured_runs, layer_name
+from .partial_forward import scores_without
 from .runner import Outcome, Rows, Runner
-
-
-@dataclass(frozen=True)
-class Activation:
-    """A layer's maps for some rows and the gradient of their scores there: both `(rows, channels, *space)`.
-
-    `gradient` is None where nobody asked for it.
-    """
-
-    layer: Layer
-    values: Tensor
-    gradient: Tensor | None
-
-    @property
-    def name(self) -> str:
-        return self.layer.name
-
-    @staticmethod
-    def of(layer: Layer, outcomes: Sequence[Outcome], gradient: bool) -> Activation:
-        """What the passes found at the layer, as maps."""
-        name, maps = layer.name, layer.maps
-        values = maps(torch.cat([outcome.activations[name] for outcome in outcomes]))
-        slopes = maps(torch.cat([outcome.layer_gradients[name] for outcome in outcomes])) if gradient else None
-        return Activation(layer, values, slopes)
 
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """The scalar score f of a batch of `n` examples under one target.
+    """The scalar score f of `n` examples under one target, as a function of rows. Costs and errors: see the module.
 
-    Every tensor handed in is aligned with the batch: row i asks about example i. Rows are packed into
-    passes of the runner's budget, whatever the batch and the number of points, and counted there.
-    `inputs`, `at_inputs`, `gradient_at_inputs`, `layers_at_inputs` (and the same for the baseline)
-    are what the shared clean pass found; asking about the very same tensor again costs nothing.
+    Fields: `target` maps outputs to scores; `examples` `(n,)` are the numbers of the examples in the batch of
+    `explain()`; `layers` are the layers that `explain(layer=...)` names or chooses, read where the method needs one.
+    The others hold what is known of two tensors and so is free: `inputs` `(n, *features)` with their scores
+    `at_inputs` `(n,)`, gradients `gradient_at_inputs` and layers `layers_at_inputs`; `baseline` with its scores
+    `at_baseline`. `inside` is set on a Score of a layer, see `at_layer`.
     """
 
     runner: Runner
@@ -66,6 +70,7 @@ class Score:
     inside: Inside | None = None
 
     def __len__(self) -> int:
+        """The number of examples n."""
         return len(self.examples)
 
     @property
@@ -73,49 +78,63 @@ class Score:
         """The name of the one layer to read; None where there is none. Raises ValueError where there are several."""
         if len(self.layers) > 1:
             several = ", ".join(layer.name for layer in self.layers)
-            raise ValueError(f"layer: {several}; a method that reads one layer is to be told which")
+            raise ValueError(f"layer: {several}; use a single one, since the method reads one layer")
         return self.layers[0].name if self.layers else None
 
     def select(self, index: Tensor | Sequence[int]) -> Score:
-        """The same question about other rows: row r asks about example `index[r]` of this batch."""
+        """Make a Score of other rows: its row r belongs to example `index[r]`, which may repeat or be left out.
+
+        Free. What is known of the inputs and the baseline is not carried over, so every row of it costs.
+        """
         chosen = torch.as_tensor(index, dtype=torch.long, device=self.examples.device)
         inside = self.inside.at(chosen) if self.inside else None
         return Score(self.runner, self.target, self.examples[chosen], self.layers, inside=inside)
 
     def at_layer(self, layer: str, inputs: Tensor) -> Score:
-        """The same question about a layer's outputs: rows are `(n, *layer)`, and the model runs on `inputs`.
+        """Make a Score whose rows `(n, *layer)` replace the layer's output, while the model runs on `inputs`.
 
-        `inputs` `(n, *features)` are each row's own; the whole model runs on them with the layer's output replaced by
-        the row, so what goes around the layer stays. Raises ValueError for an unknown layer, with the nearest names.
+        `inputs` `(n, *features)`: those that the model runs on, one for each row; paths that go around the layer keep
+        their values. Free; each row then costs a row of the whole model. Of the calls, `values`, `outputs`,
+        `gradient`, `read_by` and the streams work from the layer on. Raises ValueError for an unknown layer, naming
+        the nearest ones, and later, when rows run, for a layer that runs more than once or returns another shape.
         """
         name = layer_name(self.runner.module, layer)
         return Score(self.runner, self.target, self.examples, inside=Inside(name, inputs))
 
     def layer_outputs(self, rows: Tensor, layer: str) -> Tensor:
-        """What the layer returns `(n, *layer)` at `rows`, without gradients; a row that all share is run once."""
+        """Return the layer's outputs `(n, *layer)` at `rows`, without gradients. Costs n forward rows.
+
+        Rows that are one row, expanded, cost a single forward row. Raises ValueError for an unknown layer, naming the
+        nearest ones; for one that does not run or runs more than once; and for outputs that do not start with the
+        rows.
+        """
         name = layer_name(self.runner.module, layer)
-        asked = rows[:1] if rows.stride(0) == 0 else rows
+        distinct = rows[:1] if rows.stride(0) == 0 else rows
         found = self.runner.safely(
-            asked, self.examples[: len(asked)], lambda r, e: self.runner.once(r, e, self.target, layers=(name,))
+            distinct, self.examples[: len(distinct)], lambda r, e: self.runner.once(r, e, self.target, layers=(name,))
         )
         outputs = torch.cat([outcome.activations[name] for outcome in found])
-        if len(outputs) != len(asked):
+        if len(outputs) != len(distinct):
             raise ValueError(
-                f"layer: {name!r} returned {tuple(outputs.shape)} for {len(asked)} rows; rows must be its first axis"
+                f"layer: {name!r} returned {tuple(outputs.shape)} for {len(distinct)} rows; rows must be its first axis"
             )
-        return outputs if len(asked) == len(rows) else outputs.expand(len(rows), *outputs.shape[1:])
+        return outputs if len(distinct) == len(rows) else outputs.expand(len(rows), *outputs.shape[1:])
 
     @property
     def module(self) -> nn.Module:
-        """The module that runs, the user's frozen twin: to be read, never changed."""
+        """The module that runs: a frozen copy of the user's model in eval mode, to be read and never changed."""
         return self.runner.module
 
     @property
     def rows_per_pass(self) -> int:
+        """The most rows that one pass holds at present; a method that makes its own rows makes so many at a time."""
         return self.runner.budget
 
     def outputs(self, rows: Tensor) -> Tensor:
-        """The model's outputs `(n, ...)`, without gradients."""
+        """Return the model's outputs `(n, ...)` at `rows` `(n, *features)`, without gradients. Costs n forward rows.
+
+        For models that return a tensor; `values` is what the target makes of the outputs.
+        """
         places = torch.arange(len(self), device=self.examples.device)
 
         def run(part: Tensor, at: Tensor) -> Outcome:
@@ -126,7 +145,10 @@ class Score:
         return torch.cat([outcome.outputs for outcome in found])
 
     def values(self, rows: Tensor) -> Tensor:
-        """Scores `(n,)` of `rows` `(n, *features)`, without gradients."""
+        """Return the scores `(n,)` of `rows` `(n, *features)`, without gradients.
+
+        Costs n forward rows; free for the inputs and the baseline themselves.
+        """
         if rows is self.inputs and self.at_inputs is not None:
             return self.at_inputs
         if rows is self.baseline and self.at_baseline is not None:
@@ -134,77 +156,68 @@ class Score:
         return self.stream_values([rows])[0]
 
     def stream_values(self, points: Iterable[Tensor]) -> Tensor:
-        """Scores `(points, n)` of a lazy stream of batches `(n, *features)`."""
+        """Return the scores `(k, n)` of a stream of k batches `(n, *features)`. Costs k n forward rows.
+
+        The stream is read lazily and its rows are packed into full passes, so a generator holds little memory.
+        """
         passes = list(self.runner.stream(points, self.examples, self.target, gradient=False, inside=self.inside))
         scores = torch.cat([rows.scores for rows in passes])
         return scores.reshape(-1, len(self))
 
     @property
     def runs_boxes(self) -> bool:
-        """Whether `box_values` has a module to run incrementally; rows that several targets share are run whole."""
+        """Whether `box_values` can be used: not for black boxes, at a layer, or with several targets an example."""
         return self.runner.differentiable and self.inside is None and not self.runner.shares_points
 
     def box_values(self, x: Tensor, filling: Tensor, boxes: Sequence[Box]) -> tuple[Tensor, tuple[str, ...]]:
-        """Scores `(boxes, n)` of pictures x `(n, channels, H, W)` with one box each filled from `filling`.
+        """Return the scores `(boxes, n)` of pictures with one box at a time filled from `filling`.
 
-        Exact, by incremental inference: in the model's spatial part only what a box can reach is worked out. Each box
-        counts as a row, however small its share of one. Also returns the operators that asked for whole rows.
+        x and `filling` are `(n, channels, H, W)`; a box is a slice of channels, of rows and of columns. Exact, by
+        incremental inference: in the model's spatial part only the positions that a box can reach are computed. Costs
+        boxes times n forward rows: a box counts as a row, though it takes a small part of a row's time. Also returns
+        the names of the operators that had to compute whole rows. Use it only where `runs_boxes`.
         """
-        columns: list[Tensor] = []
-        whole: dict[str, None] = {}
-        groups = in_passes(boxes, self.runner.budget)
-        for i in range(len(self)):
-            picture, base, fill = Picture(), x[i : i + 1].clone(), filling[i : i + 1]
-
-            def run(
-                index: Tensor,
-                examples: Tensor,
-                base: Tensor = base,
-                fill: Tensor = fill,
-                picture: Picture = picture,
-            ) -> Tensor:
-                picture.next_pass()
-                rows = hidden(base, fill, [boxes[b] for b in index.tolist()], picture)
-                return self.runner.once(rows, examples, self.target).scores
-
-            scores: Tensor | None = None
-            for group in groups:
-                owner = self.examples[i].expand(len(group))
-                part = torch.cat(list(self.runner.safely(torch.tensor(group), owner, run)))
-                scores = part.new_empty(len(boxes)) if scores is None else scores
-                scores[group] = part
-            assert scores is not None
-            columns.append(scores)
-            whole |= picture.whole_from
-        return torch.stack(columns, 1), tuple(whole)
+        return box_scores(self.runner, self.target, self.examples, x, filling, boxes)
 
     def read_by(self, rows: Tensor, readers: Tensor) -> Tensor:
-        """Scores `(k, n)` of `rows` `(n, *features)`, each run once and read for k examples `readers` `(k, n)`.
+        """Return the scores `(k, n)` of `rows` `(n, *features)` under the targets of k examples for each row.
 
-        These are examples of this batch that differ in the target alone. A target that reads a layer has one reader.
+        `readers` `(k, n)`: numbers of examples, as in `examples`, which differ in their target alone. Costs n forward
+        rows, whatever k: each row runs once. With a target that reads a layer k must be 1.
         """
 
         def run(part: Tensor, places: Tensor) -> Tensor:
-            asked = readers[:, places]
+            readers_of_part = readers[:, places]
             inside = self.inside.at(places) if self.inside else None
-            outcome = self.runner.once(part, asked[0], self.target, inside=inside)
-            others = [self.target(outcome.outputs, each) for each in asked[1:]]
+            outcome = self.runner.once(part, readers_of_part[0], self.target, inside=inside)
+            others = [self.target(outcome.outputs, each) for each in readers_of_part[1:]]
             return torch.stack([outcome.scores, *others])
 
         return torch.cat(list(self.runner.safely(rows, torch.arange(len(rows), device=rows.device), run)), dim=1)
 
     def gradient(self, rows: Tensor) -> Tensor:
-        """Gradient of the score `(n, *features)` at `rows`."""
+        """Return the gradient of each score with respect to its row, `(n, *features)`, at `rows`.
+
+        Costs n forward and n backward rows; free for the inputs themselves with `Needs(at_inputs=True)`.
+        """
         if rows is self.inputs and self.gradient_at_inputs is not None:
             return self.gradient_at_inputs
         return self.weighted_gradient([(rows, 1.0)])
 
     def stream_gradients(self, points: Iterable[Tensor]) -> Iterator[Rows]:
-        """Scores and gradients of a lazy stream of batches, a pass at a time."""
+        """Yield scores and gradients of a stream of k batches `(n, *features)`, a pass at a time.
+
+        Each pass is a `Rows`: row r is the batch `step[r]` at example `position[r]`, with its `scores` and
+        `gradient`. Costs k n forward and k n backward rows. The stream is read lazily.
+        """
         return self.runner.stream(points, self.examples, self.target, gradient=True, inside=self.inside)
 
     def weighted_gradient(self, points: Iterable[tuple[Tensor, float]]) -> Tensor:
-        """Sum of weight times gradient over a lazy stream of (batch, weight); memory doesn't grow with its length."""
+        """Return the sum of weight times gradient `(n, *features)` over a stream of k pairs (batch, weight).
+
+        Costs k n forward and k n backward rows. The stream is read lazily, and memory does not grow with k; sums are
+        kept in float64 where the device has it. Raises ValueError for an empty stream.
+        """
         weights: list[float] = []
 
         def batches() -> Iterator[Tensor]:
@@ -226,10 +239,49 @@ class Score:
             raise ValueError("score: no points to take a gradient at")
         return total.to(dtype)
 
+    def gradients_at(self, rows: Tensor, layers: Sequence[str | Layer]) -> Iterator[GradientPass]:
+        """Yield the outputs of layers at `rows` and the gradients of the scores there, a pass at a time.
+
+        Layers are given by dotted name and may have outputs of any shape that starts with the rows. Each pass also
+        has the scores and the gradient at the rows themselves: see `GradientPass`. A layer that runs several times has
+        as many entries in `runs`; one that does not run, or does not depend on the rows, has none. Costs n forward and
+        n backward rows, whatever the number of layers, and the memory of their outputs and gradients for one pass.
+
+            for found in score.gradients_at(x, ["conv1"]):
+                ((output, gradient),) = found.runs["conv1"]
+
+        Raises ValueError for an unknown layer, naming the nearest ones; for one in TorchScript, one that returns no
+        tensor, or a tensor that does not start with the rows; and for a Score of a layer.
+        """
+        if self.inside:
+            raise ValueError(f"layer: gradients_at runs the whole model, not from {self.inside.layer!r} on")
+        names = [each.name if isinstance(each, Layer) else layer_name(self.runner.module, each) for each in layers]
+
+        def run(part: Tensor, position: Tensor) -> GradientPass:
+            before = self.runner.forward_rows
+            with captured_runs(self.runner.modules, names) as captured:
+                outcome = self.runner.once(
+                    part,
+                    self.examples[position],
+                    self.target,
+                    gradient=True,
+                    layer_gradients=True,
+                    also=lambda *_: rows_first(captured, self.runner.forward_rows - before),
+                )
+            return GradientPass.of(position, outcome, names)
+
+        return self.runner.safely(rows, torch.arange(len(self), device=rows.device), run)
+
     def propagate(
         self, rows: Tensor, rules: Propagation, reference: Tensor | None, on_uncovered: OnUncovered
     ) -> Propagated:
-        """A backward pass by rules at `rows`; `reference` `(n, *features)` where the rules compare with one."""
+        """Return what a backward pass by rules finds at `rows`: values and multipliers `(n, *features)`, scores `(n,)`.
+
+        `reference` `(n, *features)` is for rules that compare with one. `on_uncovered`: "error" raises
+        `UncoveredOperator` at an operator without a rule, "gradient" takes its derivative and adds a note. Costs n
+        forward and n backward rows, and the reference's forward rows, 1 a pass where the rows share it. Raises
+        ValueError for a Score of a layer.
+        """
 
         def by_rules(forward: Callable[[Tensor], Tensor], part: Tensor, other: Tensor | None) -> Propagated:
             return multipliers(forward, part, rules, reference=other, on_uncovered=on_uncovered)
@@ -243,9 +295,11 @@ class Score:
         reference: Tensor | None = None,
         passes: int = 1,
     ) -> Propagated:
-        """Run `backward(forward, rows, reference)` in passes within the budget and join what they found.
+        """Run `backward(forward, rows, reference)` in passes within the budget and join the results.
 
-        `passes` is how many backward passes it makes over its rows, for the count.
+        `forward` maps rows to scores with a graph to differentiate; `passes` is how many backward passes `backward`
+        makes over its rows. Costs the forward rows that it runs and `passes` times n backward rows. Raises ValueError
+        for a Score of a layer.
         """
         if self.inside:
             raise ValueError(f"layer: rules run through the whole model, not from {self.inside.layer!r} on")
@@ -277,7 +331,12 @@ class Score:
         )
 
     def activations(self, rows: Tensor, gradient: bool = True) -> tuple[Activation, ...]:
-        """The maps of each layer at `rows`, with the gradient of the score there if it is asked for."""
+        """Return the maps of each of `layers` at `rows`, with `gradient` the gradient of the scores there too.
+
+        Costs n forward rows, with `gradient` n backward rows; free for the inputs themselves where the method needs
+        the layer, and its gradient with `Needs(at_inputs=True)`. Raises ValueError for a layer without a map over the
+        input's positions, or one that runs more than once. For other layers, or outputs of any shape: `gradients_at`.
+        """
         known = self.layers_at_inputs
         if (
             rows is self.inputs
@@ -294,7 +353,10 @@ class Score:
         return tuple(Activation.of(layer, found, gradient) for layer in self.layers)
 
     def layers_with_gradient(self, rows: Tensor) -> tuple[str, ...]:
-        """Names of the layers whose map the scores of `rows` have a gradient at, in order of use. One more pass."""
+        """Name the layers at whose maps the scores of `rows` have a gradient other than zero, in order of use.
+
+        Costs n forward and n backward rows.
+        """
 
         def run(part: Tensor, examples: Tensor) -> list[str]:
             with traced(self.runner.modules, tuple(rows.shape[2:])) as seen:
@@ -309,36 +371,20 @@ class Score:
         return tuple(dict.fromkeys(names))
 
     def values_without(self, rows: Tensor, layer: Layer) -> Tensor:
-        """Scores `(channels, n)` of `rows` with one channel of the layer's map at a time set to zero.
+        """Return the scores `(channels, n)` of `rows` with one channel of the layer's map at a time set to zero.
 
-        What comes before the layer runs once, what comes after it once for each channel.
+        The model before the layer runs once, the model after it once for each channel. Costs n and channels times n
+        forward rows: a run of the part after the layer counts as a row. Raises ValueError for a layer without a map.
         """
-        modules, budget = self.runner.modules, self.runner.budget
-
-        def run(part: Tensor, examples: Tensor) -> Tensor:
-            with recorded(modules, layer.name) as front:
-                self.runner.once(part, examples, self.target, merged=False)
-            before = front.outputs()
-            channels = layer.maps(front.output).shape[1]
-            found = []
-            for pairs in torch.arange(channels * len(part), device=part.device).split(budget):
-                channel, place = pairs // len(part), pairs % len(part)
-                changed = front.output[place].clone()
-                layer.maps(changed)[torch.arange(len(pairs), device=part.device), channel] = 0
-                memory = {name: output[place] for name, output in before.items()} | {layer.name: changed}
-                with replayed(modules, memory):
-                    found.append(self.runner.once(part[place], examples[place], self.target, merged=False).scores)
-            return torch.cat(found).view(channels, len(part))
-
-        return torch.cat(list(self.runner.safely(rows, self.examples, run)), dim=1)
+        return scores_without(self.runner, self.target, self.examples, rows, layer)
 
 
 def sum_dtype(values: Tensor) -> torch.dtype:
-    """The dtype to accumulate in: float64, or float32 for half precision and where the device has no float64."""
+    """Return the dtype to sum in: float64, or float32 for half precision and where the device has no float64."""
     half = values.dtype in (torch.float16, torch.bfloat16)
     return torch.float32 if half or values.device.type == "mps" else torch.float64
 
 
 def result_dtype(values: Tensor) -> torch.dtype:
-    """Maps of half-precision models are returned in float32, all others in the model's own dtype."""
+    """Return the dtype of maps: float32 for half-precision models, the model's own dtype for all others."""
     return torch.float32 if values.dtype in (torch.float16, torch.bfloat16) else values.dtype

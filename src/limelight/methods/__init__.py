@@ -28,6 +28,7 @@ from .cam import (
 )
 from .cam_forward import CAM as CAM, AblationCAM as AblationCAM, EigenCAM as EigenCAM, ScoreCAM as ScoreCAM
 from .extremal import ExtremalPerturbation as ExtremalPerturbation
+from .full_gradient import FullGrad as FullGrad
 from .gradient import Gradient as Gradient, InputXGradient as InputXGradient
 from .guided_path import GuidedIntegratedGradients as GuidedIntegratedGradients
 from .idgi import IDGI as IDGI
@@ -84,6 +85,7 @@ METHODS: Registry[Method] = Registry(
         AttnLRP,
         CPLRP,
         CAM,
+        FullGrad,
         GradCAM,
         GuidedGradCAM,
         GradCAMPlusPlus,

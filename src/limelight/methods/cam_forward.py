@@ -113,13 +113,14 @@ class ScoreCAM(ForwardMap):
         size = score.rows_per_pass
         for start in range(0, len(shown), size):
             example, channel = shown[start : start + size].unbind(1)
-            rows = x[example] * _stretched(upsampled(layer.values[example, channel][:, None], x))
+            rows = x[example] * stretched(upsampled(layer.values[example, channel][:, None], x))
             scores[example, channel] = score.select(example).stream_values([rows])[0].to(scores)
         weights = scores.softmax(1).nan_to_num(0)  # of no channel at all the map is zero
         return weighted(weights.to(layer.values), layer.values)
 
 
-def _stretched(maps: Tensor) -> Tensor:
+def stretched(maps: Tensor) -> Tensor:
+    """Rescale each map `(maps, ...)` linearly to [0, 1]; a constant map becomes 0."""
     axes = tuple(range(1, maps.ndim))
     low, high = maps.amin(axes, keepdim=True), maps.amax(axes, keepdim=True)
     return (maps - low) / (high - low).where(high > low, 1)
