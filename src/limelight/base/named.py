@@ -78,9 +78,8 @@ class Registry(Sequence[type[T]], Generic[T]):
         """
         found = _Reader(text, self).value()
         if not self._has(found):
-            raise ValueError(
-                f"{self.argument}: {text!r} is a {type(found).__name__}, not a {self._noun()}; write for example {self.example!r}"
-            )
+            given = f"{text!r} is a {type(found).__name__}, not a {self._noun()}"
+            raise ValueError(f"{self.argument}: {given}; write for example {self.example!r}")
         member: T = found
         return member
 
