@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 import limelight as ll
 from limelight.cli.main import app
+from limelight.models.pictures import Preprocessing
 from limelight.runs import read_status
 from limelight.runs.job import Job
 from limelight.runs.ledger import Counts, Done, Ledger
@@ -498,7 +499,7 @@ def test_speed_counts_from_the_first_worker_that_is_ready(tmp_path: Path, monkey
 )
 def test_rows_of_a_pass(size: int, device: str, asked: int | None, rows: int | None) -> None:
     """Of pictures of 128 three have the pixels of one of 224, of smaller ones more, and four times is the most."""
-    model = ll.ImageModel(torch.nn.Identity(), ll.images.Preprocessing(size=size))
+    model = ll.ImageModel(torch.nn.Identity(), Preprocessing(size=size))
     job = _job(model=model, rows_per_pass=asked, device=device)
     assert job.rows(model) == rows == job.settings(model)["rows_per_pass"]
 
