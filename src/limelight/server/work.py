@@ -98,7 +98,7 @@ def answer(model: ImageModel, question: Question, maps: Store[Attribution], job:
         pixels = plain + question.shift
         now = _predict(model, pixels) if question.shift else ranking
         picture = picture_of(pixels.clamp(0, 1)[0])
-        job.tell(
+        job.send(
             "prediction",
             picture=place,
             shown=picture_payload(picture),
@@ -108,9 +108,9 @@ def answer(model: ImageModel, question: Question, maps: Store[Attribution], job:
         for index in question.classes or tuple(each.index for each in ranking[:1]):
             target = next((each.described() for each in now if each.index == index), f"class {index}")
             for column, method in enumerate(question.methods):
-                job.tell("begun", picture=place, row=row, column=column, target=target, method=method.kebab())
+                job.send("begun", picture=place, row=row, column=column, target=target, method=method.kebab())
                 for event, data in _map(model, question, plain, index, method, picture, maps, job):
-                    job.tell(event, row=row, column=column, **data)
+                    job.send(event, row=row, column=column, **data)
             row += 1
 
 
