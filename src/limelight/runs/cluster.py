@@ -25,8 +25,8 @@ class Cluster:
         self._ray: Any = need("ray", "ray", "engine: 'ray'")
         self._own = not self._ray.is_initialized()
         if self._own:
-            address = {"address": os.environ["RAY_ADDRESS"]} if "RAY_ADDRESS" in os.environ else {}
-            self._ray.init(**address, include_dashboard=False, log_to_driver=True, logging_level="warning")
+            address = os.environ.get("RAY_ADDRESS")
+            self._ray.init(address, include_dashboard=False, log_to_driver=True, logging_level="warning")
         gpu = job.device.startswith("cuda")
         needs = {"num_gpus": 1} if gpu else {"num_cpus": job.threads}
         available = self._ray.cluster_resources().get("GPU" if gpu else "CPU", 0)

@@ -27,10 +27,10 @@ def draw_card(panel: Image.Image, heading: str, headline: str, sections: Sequenc
         title = _wrapped(section.title, _TEXT + 2, room)
         blocks.append((_height(title, _TEXT + 2) + 8, [(0, title, _INK)]))
         for entry in section.entries:
-            lines = [_wrapped(text, _TEXT, width) for text, width in zip(astuple(entry), widths, strict=True)]
+            columns = [_wrapped(text, _TEXT, width) for text, width in zip(astuple(entry), widths, strict=True)]
             colours = (_MARKS.get(entry.mark, _FAINT), _INK, _INK, _FAINT)
-            height = max(_height(each, _TEXT) for each in lines) + 3
-            blocks.append((height, list(zip(_COLUMNS, lines, colours, strict=True))))
+            height = max(_height(each, _TEXT) for each in columns) + 3
+            blocks.append((height, list(zip(_COLUMNS, columns, colours, strict=True))))
     top = panel.height + _GAP // 2
     above = _wrapped(heading, _HEADING, room)
     below = _wrapped(headline, _TEXT + 2, room)

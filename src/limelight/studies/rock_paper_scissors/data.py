@@ -60,9 +60,8 @@ def read_parts(folder: str | Path) -> dict[str, Part]:
     for part, examples in found.items():
         if not examples:
             raise DataError(f"data: {str(folder)!r} has too few photographs: none falls into the {part} part")
-        pictures = torch.stack([pixels for _, _, pixels in examples])
-        labels = torch.tensor([label for _, label, _ in examples])
-        parts[part] = Part(pictures, labels, tuple(path for path, _, _ in examples))
+        files, labels, pictures = zip(*examples, strict=True)
+        parts[part] = Part(torch.stack(pictures), torch.tensor(labels), files)
     return parts
 
 

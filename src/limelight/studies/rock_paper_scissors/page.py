@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
 
 from ...base.files import json_bytes, write_whole
 from ...evaluation.findings import html_table, markdown
@@ -71,10 +72,7 @@ def sections(study: Study) -> list[tuple[str, str, Table]]:
         (
             "Test photographs: true class (row) and predicted class (column)",
             "",
-            [
-                {"": name, **dict(zip(CLASSES, counts, strict=True))}
-                for name, counts in zip(CLASSES, study.accuracies[-1].counts.tolist(), strict=True)
-            ],
+            _matrix(CLASSES, study.accuracies[-1].counts),
         ),
         (
             "Training",
@@ -122,7 +120,7 @@ def sections(study: Study) -> list[tuple[str, str, Table]]:
             "Integrated Gradients by baseline",
             "Rank correlation of the maps with each other, mean over the hands: it is low where the baseline decides "
             "the map.",
-            _correlations(study),
+            _matrix(list(study.baselines), study.baselines.correlations.double().nanmean(0)),
         ),
         ("Findings", _summary(study), []),
         (
@@ -186,10 +184,9 @@ def _verdicts(study: Study, name: str) -> dict[str, Any]:
     return words
 
 
-def _correlations(study: Study) -> Table:
-    means = study.baselines.correlations.double().nanmean(0).tolist()
-    names = list(study.baselines)
-    return [{"": name, **dict(zip(names, row, strict=True))} for name, row in zip(names, means, strict=True)]
+def _matrix(names: Sequence[str], values: Tensor) -> Table:
+    """Make a table of values `(n, n)` with the same names for rows and columns."""
+    return [{"": name, **dict(zip(names, row, strict=True))} for name, row in zip(names, values.tolist(), strict=True)]
 
 
 # ---- the formats -----------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ...base.files import write_whole
@@ -283,5 +283,4 @@ class Checkpoint:
         return history
 
     def load_best(self, network: nn.Module) -> None:
-        with safe_open(self.best, "pt") as file:
-            network.load_state_dict({name: file.get_tensor(name) for name in network.state_dict()})
+        network.load_state_dict(load_file(self.best))
