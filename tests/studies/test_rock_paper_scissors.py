@@ -25,9 +25,9 @@ from limelight.studies.rock_paper_scissors.data import DataError, Part, part_of,
 from limelight.studies.rock_paper_scissors.normalising import folded, normalised
 from limelight.studies.rock_paper_scissors.observations import STUDIED, observe
 from limelight.studies.rock_paper_scissors.shifting import (
-    Asked,
     Hands,
     Shifted,
+    Variant,
     compared,
     every_method,
     hand_mask,
@@ -38,7 +38,7 @@ from limelight.studies.rock_paper_scissors.training import Epoch, confusion, pre
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "rock-paper-scissors"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the photographs are not in {DATA}")
-WEIGHTS = Path(ll.__file__).parent / "data" / "rock-paper-scissors.safetensors"
+WEIGHTS = Path(ll.__file__).parent / "models" / "data" / "rock-paper-scissors.safetensors"
 
 
 def hand(label: int, number: int) -> Image.Image:
@@ -185,7 +185,7 @@ class TestTraining:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            train("small", *few, tmp_path / "b", epochs=3, seed=4, told=stop)
+            train("small", *few, tmp_path / "b", epochs=3, seed=4, on_epoch=stop)
         resumed = train("small", *few, tmp_path / "b", epochs=3, seed=4)
         assert [replace(e, seconds=0) for e in resumed.history] == [replace(e, seconds=0) for e in straight.history]
         for (name, a), b in zip(
@@ -240,7 +240,7 @@ class TestFigures:
         mask[..., :6] = True
         hands = Hands(x, torch.tensor([0, 0]), mask)
         kept = {0.5: torch.tensor([True, False])}
-        maps = maps_of(net, hands, Asked("ixg", ll.InputXGradient(), ll.Black()), [0.5])
+        maps = maps_of(net, hands, Variant("ixg", ll.InputXGradient(), ll.Black()), [0.5])
         (found,) = compared("ixg", maps, hands, kept)
         assert (found.n, found.level) == (1, 0.5)
         # Adding a constant keeps every order, so ranks and the brightest pixels stay while the shares even out.
@@ -252,7 +252,7 @@ class TestFigures:
         assert math.isnan(found.missing)  # no sum is promised
 
     def test_a_refusal_leaves_the_others_their_maps(self) -> None:
-        """Methods are asked together; one that refuses must not take the rest with it, nor change them."""
+        """Methods run together; one that refuses must not take the rest with it, nor change them."""
         net = nn.Sequential(nn.Flatten(), nn.Linear(12 * 12 * 3, 2))
         hands = Hands(torch.rand(1, 3, 12, 12), torch.tensor([0]), torch.ones(1, 1, 12, 12, dtype=torch.bool))
         kept = {0.5: torch.tensor([True])}
@@ -261,14 +261,14 @@ class TestFigures:
         assert list(refused) == ["grad-cam"] and "layer" in refused["grad-cam"]
         assert [line.name for line in lines] == list(maps) == ["gradient", "smooth-grad"]
         for method, line in zip((methods[0], methods[2]), lines, strict=True):
-            alone = maps_of(net, hands, Asked(line.name, method, ll.Black()), [0.5], seed=3)
+            alone = maps_of(net, hands, Variant(line.name, method, ll.Black()), [0.5], seed=3)
             assert torch.equal(maps[line.name].values, alone[0.0].values)
             assert repr(compared(line.name, alone, hands, kept)) == repr([line])
 
     def test_no_picture_keeps_its_class(self) -> None:
         net = nn.Sequential(nn.Flatten(), nn.Linear(12 * 12 * 3, 2))
         hands = Hands(torch.rand(1, 3, 12, 12), torch.tensor([0]), torch.ones(1, 1, 12, 12, dtype=torch.bool))
-        maps = maps_of(net, hands, Asked("g", ll.Gradient(), ll.Black()), [0.5])
+        maps = maps_of(net, hands, Variant("g", ll.Gradient(), ll.Black()), [0.5])
         (found,) = compared("g", maps, hands, {0.5: torch.tensor([False])})
         assert found.n == 0 and math.isnan(found.spearman)
         assert found.on_hand == 1  # of the unshifted map: no matter what the shift did

@@ -58,7 +58,7 @@ def test_no_method_and_settings_that_are_no_numbers(watched: Watched, tmp_path: 
     done(page, 1)
     choose(page, ())
     page.click("#explain")
-    assert status(page) == "tick a method"
+    assert status(page) == "select a method"
     choose(page, ("smooth-grad",))
     samples = page.locator(".method:has(input[name=smooth-grad]) input[name=samples]")
     samples.fill("2.5")

@@ -13,7 +13,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from ..studies.rock_paper_scissors import LEVELS, Epoch, Study, Told, run_study, write_study
+from ..studies.rock_paper_scissors import LEVELS, Epoch, Listeners, Study, run_study, write_study
 from ..studies.rock_paper_scissors.page import as_plain
 from .flags import Debug, Json
 from .options import usage
@@ -66,7 +66,7 @@ def rock_paper_scissors(
     if not all(level > 0 for level in levels):
         raise usage("--shift", f"{', '.join(f'{level:g}' for level in levels)}; use shares above 0, such as 0.2")
     with boundary(debug):
-        with _told(progress) as told:
+        with _told(progress) as listeners:
             study = run_study(
                 data,
                 out,
@@ -76,7 +76,7 @@ def rock_paper_scissors(
                 pictures=pictures,
                 rows=rows,
                 seed=seed,
-                told=told,
+                listeners=listeners,
             )
         files = write_study(study, out)
     if as_json:
@@ -86,13 +86,13 @@ def rock_paper_scissors(
 
 
 @contextmanager
-def _told(wanted: bool) -> Iterator[Told]:
+def _told(wanted: bool) -> Iterator[Listeners]:
     """A bar for the batches of an epoch where someone watches; a line an epoch and a stage in any case."""
     if not wanted:
-        yield Told()
+        yield Listeners()
         return
     if not sys.stderr.isatty():
-        yield Told(epoch=lambda each: say(_epoch_line(each)), stage=say)
+        yield Listeners(epoch=lambda each: say(_epoch_line(each)), stage=say)
         return
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -103,7 +103,7 @@ def _told(wanted: bool) -> Iterator[Told]:
     )
     with Progress(*columns, console=console(sys.stderr), transient=True) as bar:
         task = bar.add_task("training", total=None, loss=float("nan"))
-        yield Told(
+        yield Listeners(
             lambda done, total, loss: bar.update(task, completed=done, total=total, loss=loss),
             lambda each: bar.console.print(_epoch_line(each), markup=False),
             lambda words: bar.update(task, description=words),

@@ -1,8 +1,9 @@
-"""The engine of many machines: Ray actors that hold the model, one shard in the hands of each."""
+"""The engine for many machines: Ray actors that hold the model, with one shard at a time each."""
 
 from __future__ import annotations
 
 import os
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +17,28 @@ from .work import Task, Worker
 class Cluster:
     """Workers as Ray actors: on a GPU each where the job asks for "cuda", else on `job.threads` cores.
 
-    Ray places actors and tells of their deaths; it is never asked what is done. No actor has more than one task, so a
-    lost one, or a lost machine, costs its leased shard. The output folder must be one that every machine mounts.
+    Ray places the actors and reports their deaths; what is done is read from the ledger alone. No actor has more than
+    one task, so a lost actor or machine costs its leased shard. Every machine must mount the output folder.
     """
 
     def __init__(self, job: Job, out: Path, workers: int | None) -> None:
         self._ray: Any = need("ray", "ray", "engine: 'ray'")
         self._own = not self._ray.is_initialized()
         if self._own:
-            address = {"address": os.environ["RAY_ADDRESS"]} if "RAY_ADDRESS" in os.environ else {}
-            self._ray.init(**address, include_dashboard=False, log_to_driver=True, logging_level="warning")
+            address = os.environ.get("RAY_ADDRESS")
+            self._ray.init(address, include_dashboard=False, log_to_driver=True, logging_level="warning")
         gpu = job.device.startswith("cuda")
         needs = {"num_gpus": 1} if gpu else {"num_cpus": job.threads}
-        there = self._ray.cluster_resources().get("GPU" if gpu else "CPU", 0)
-        self.workers = workers or max(1, int(there) // (1 if gpu else job.threads))
+        available = self._ray.cluster_resources().get("GPU" if gpu else "CPU", 0)
+        self.workers = workers or max(1, int(available) // (1 if gpu else job.threads))
         self._actor = self._ray.remote(max_restarts=0, **needs)(Actor)
         self._job = self._ray.put(job)  # once, however many actors read it
-        self._out, self._hired = out, 0
+        self._out, self._numbers = out, count()
         self._actors: dict[int, Any] = {}
-        self._waiting: dict[Any, int] = {}  # what each actor will report
+        self._waiting: dict[Any, int] = {}  # the worker of each pending reply
 
-    def hire(self) -> int:
-        number, self._hired = self._hired, self._hired + 1
+    def start(self) -> int:
+        number = next(self._numbers)
         actor = self._actor.remote(self._job, str(self._out.absolute()))
         self._actors[number] = actor
         self._waiting[actor.ready.remote()] = number
@@ -74,13 +75,13 @@ class Cluster:
 
 
 class Actor:
-    """A worker, as Ray makes it on its machine."""
+    """A worker as a Ray actor."""
 
     def __init__(self, job: Job, out: str) -> None:
         self._job, self._out = job, Path(out)
 
     def ready(self) -> str:
-        """Load the model: here, so that its errors come as a task's, and not as a death."""
+        """Load the model here, not in `__init__`: Ray reports an error there as the actor's death."""
         self._worker = Worker(self._job, self._out)
         return "ready"
 

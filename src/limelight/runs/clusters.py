@@ -1,4 +1,4 @@
-"""Clusters of maps: what a class is recognised by, in groups, the most alike first. A shortcut is one of them."""
+"""Clusters of the maps of a class, the most coherent first: a shortcut that the model learned is one of them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from torch import Tensor
 
 from .extras import need
 
-SIDE = 16  # of the maps that are compared
-MOST = 1000  # maps of a class that are compared: the work grows with their square
+SIDE = 16  # pixels, of the averaged maps that are compared
+MOST = 1000  # maps of a class that are compared: time and memory grow with the square of this number
 _MOST_CLUSTERS = 8
 _NEIGHBOURS = 10
-_FEWEST = 8  # maps, below which nothing is divided
-_BRIDGE = 1e-6  # between any two maps: groups that share no neighbour are still one graph, as the method needs
+_FEWEST = 8  # maps; fewer make a single cluster
+_BRIDGE = 1e-6  # affinity between any two maps: the method needs a connected graph
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Maps of one class that are alike.
+    """A cluster of similar maps of one class.
 
-    `ids`: its examples. `medoid`: the one most like all others. `coherence`: the mean correlation of its maps, pair
-    by pair, 1 for equal maps. Objects move from picture to picture; a map that does not move is suspicious.
+    `ids`: its examples. `medoid`: the example with the largest total correlation to the others. `coherence`: the mean
+    correlation over pairs of maps, 1 for equal maps. Objects move from picture to picture; a map that does not move is
+    suspicious.
     """
 
     group: str
@@ -36,27 +37,27 @@ class Cluster:
 
 
 def features_of(heatmaps: Tensor) -> Tensor:
-    """What is compared of maps `(n, H, W)`: relevance for the class, averaged down, `(n, SIDE * SIDE)`.
+    """Reduce maps `(n, H, W)` to features `(n, SIDE * SIDE)`: the positive relevance, averaged down to SIDE x SIDE.
 
-    Each less its mean and of length 1, so that products are correlations: else all maps with relevance everywhere
-    would be alike.
+    Each row has mean 0 and length 1, so that products are correlations; otherwise all maps with relevance everywhere
+    would be similar.
     """
     pooled = F.adaptive_avg_pool2d(heatmaps.double().clamp(min=0)[:, None], SIDE).flatten(1)
     return F.normalize(pooled - pooled.mean(1, keepdim=True), dim=1)
 
 
 def clusters_of(group: str, features: Tensor, ids: Sequence[int]) -> list[Cluster]:
-    r"""Spectral clustering of features `(n, d)`, the most coherent cluster first. [lapuschkin2019]
+    """Cluster features `(n, d)` spectrally, the most coherent cluster first. [lapuschkin2019]
 
-    The graph joins each map to its nearest neighbours; the number of clusters is where the eigenvalues of its
-    normalised Laplacian leave the widest gap, 8 at most. Needs scikit-learn (extra `run`).
+    The graph joins each map to its nearest neighbours; the widest gap between the eigenvalues of its normalised
+    Laplacian gives the number of clusters, 8 at most. Needs scikit-learn (extra `run`).
     """
     parts = np.zeros(len(ids), dtype=np.int64) if len(ids) < _FEWEST else _divided(features.numpy())
-    alike = features @ features.T
+    correlations = features @ features.T
     found = []
     for part in np.unique(parts):
         members = torch.from_numpy(np.flatnonzero(parts == part))
-        inside = alike[members][:, members]
+        inside = correlations[members][:, members]
         pairs = len(members) * (len(members) - 1)
         coherence = float((inside.sum() - inside.diagonal().sum()) / pairs) if pairs else 0.0
         medoid = int(members[inside.sum(1).argmax()])
@@ -65,7 +66,7 @@ def clusters_of(group: str, features: Tensor, ids: Sequence[int]) -> list[Cluste
 
 
 def _divided(features: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The cluster of each row."""
+    """Return the cluster of each row."""
     neighbours = need("sklearn.neighbors", "run", "the clusters of a report")
     spectral = need("sklearn.cluster", "run", "the clusters of a report")
     graph = neighbours.kneighbors_graph(features, min(_NEIGHBOURS, len(features) - 1), include_self=True)

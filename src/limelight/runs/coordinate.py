@@ -1,4 +1,4 @@
-"""The coordinator: hands out shards, replaces workers that died, and asks the ledger what is done."""
+"""The coordinator: gives shards to workers, replaces workers that died, and reads from the ledger what is done."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .ledger import Ledger
 from .status import Meter
 from .work import Task
 
-_WAIT = 0.5  # seconds; also how soon a shard that another process has is asked for again
-_FRUITLESS = 4  # deaths in a row without a finished shard between them, at no example
+_WAIT = 0.5  # seconds; also the pause before a shard that another process holds is tried again
+_MOST_DEATHS = 4  # in a row, without a finished shard between them, and not while an example was explained
 
 
 class RunStopped(RuntimeError):
@@ -25,76 +25,74 @@ class Coordinator:
     def __init__(self, ledger: Ledger, crew: Crew, meter: Meter, workers: int, shards: Iterable[int]) -> None:
         self._ledger, self._crew, self._meter = ledger, crew, meter
         self._to_do = deque(Task(shard) for shard in shards)
-        self._elsewhere: deque[tuple[float, Task]] = deque()  # when to ask again, and for what
-        self._at: dict[int, Task | None] = {}  # what each worker that is ready is at
-        self._hiring = 0
+        self._held_elsewhere: deque[tuple[float, Task]] = deque()  # when to try again, and the task
+        self._current: dict[int, Task | None] = {}  # the task of each ready worker
+        self._starting = 0
         self._wanted = min(workers, len(self._to_do))
-        self._fruitless = 0
+        self._deaths_in_a_row = 0
 
     def run(self) -> None:
         """Raises RunStopped where every worker meets the same error, or workers keep dying."""
         try:
             while self._left():
-                while self._hiring + len(self._at) < min(self._wanted, self._left()):
-                    self._crew.hire()
-                    self._hiring += 1
+                while self._starting + len(self._current) < min(self._wanted, self._left()):
+                    self._crew.start()
+                    self._starting += 1
                 for report in self._crew.wait(_WAIT):
-                    self._hear(report)
+                    self._handle(report)
                 self._hand_out()
-                self._meter.workers = len(self._at)
-                self._meter.tell()
+                self._meter.workers = len(self._current)
+                self._meter.report()
         finally:
             self._crew.close()
             self._meter.workers = 0
 
     def _left(self) -> int:
-        """Shards that are not done, as far as this coordinator knows."""
-        return len(self._to_do) + len(self._elsewhere) + sum(task is not None for task in self._at.values())
+        """Count the shards that are not done, as far as this coordinator knows."""
+        running = sum(task is not None for task in self._current.values())
+        return len(self._to_do) + len(self._held_elsewhere) + running
 
-    def _hear(self, report: Report) -> None:
-        task = self._at.get(report.worker)
+    def _handle(self, report: Report) -> None:
+        task = self._current.get(report.worker)
         match report.kind:
+            case "died":
+                self._handle_death(report, task)
+                return
+            case "refused":
+                raise RunStopped(f"{report.text}; what is done is kept: the same command goes on from here")
             case "ready":
-                self._hiring -= 1
-                self._at[report.worker] = None
+                self._starting -= 1
                 self._meter.ready()
             case "done":
                 assert report.done is not None
-                self._at[report.worker] = None
-                self._fruitless = 0
+                self._deaths_in_a_row = 0
                 self._meter.add(report.done)
             case "elsewhere":
                 assert task is not None
-                self._at[report.worker] = None
-                self._elsewhere.append((time.monotonic() + _WAIT, task))
-            case "died":
-                self._bury(report, task)
-            case "refused":
-                raise RunStopped(f"{report.text}; what is done is kept: the same command goes on from here")
+                self._held_elsewhere.append((time.monotonic() + _WAIT, task))
+        self._current[report.worker] = None
 
-    def _bury(self, report: Report, task: Task | None) -> None:
-        """Put the shard of a dead worker back, with word of where it died."""
+    def _handle_death(self, report: Report, task: Task | None) -> None:
+        """Put the shard of a dead worker back, with the place where it died."""
         self._meter.deaths += 1
-        if report.worker in self._at:
-            del self._at[report.worker]
+        if report.worker in self._current:
+            del self._current[report.worker]
         else:
-            self._hiring -= 1
+            self._starting -= 1
         place = -1
         if task is not None:
             place = self._ledger.place(task.shard)
             self._to_do.appendleft(Task(task.shard, (*task.deaths, place)))
-        self._fruitless = self._fruitless + 1 if place == -1 else 0
-        if self._fruitless >= _FRUITLESS:
+        self._deaths_in_a_row = self._deaths_in_a_row + 1 if place == -1 else 0
+        if self._deaths_in_a_row >= _MOST_DEATHS:
             raise RunStopped(
-                f"{self._fruitless} workers in a row died, and not while they explained an example: {report.text}"
+                f"{self._deaths_in_a_row} workers in a row died, and not while they explained an example: {report.text}"
             )
 
     def _hand_out(self) -> None:
-        while self._elsewhere and self._elsewhere[0][0] <= time.monotonic():
-            _, task = self._elsewhere.popleft()
-            self._to_do.append(task)
-        for worker in [worker for worker, task in self._at.items() if task is None]:
-            if self._to_do:
-                task = self._to_do.popleft()
-                self._at[worker] = task
-                self._crew.give(worker, task)
+        while self._held_elsewhere and self._held_elsewhere[0][0] <= time.monotonic():
+            self._to_do.append(self._held_elsewhere.popleft()[1])
+        for worker, task in self._current.items():
+            if task is None and self._to_do:
+                self._current[worker] = given = self._to_do.popleft()
+                self._crew.give(worker, given)

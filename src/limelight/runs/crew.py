@@ -1,4 +1,4 @@
-"""What the coordinator needs of an engine, and the simplest one: a single worker inside this process."""
+"""The interface between the coordinator and an engine, and the simplest engine: one worker inside this process."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ Kind = Literal["ready", "done", "elsewhere", "died", "refused"]
 
 @dataclass(frozen=True)
 class Report:
-    """What became of a worker: it is ready for its first task, its shard is done, or another process has that shard;
-    it died, `text` says how and what to do; or it refused, with an error in `text` that all others would meet too."""
+    """A message about a worker.
+
+    "ready": it waits for its first task. "done": its shard is done. "elsewhere": another process holds that shard.
+    "died": `text` says how, and what to do. "refused": it met the error in `text`, which every worker would meet.
+    """
 
     worker: int
     kind: Kind
@@ -32,19 +35,19 @@ class Report:
 
 
 class Crew(Protocol):
-    """Workers of one engine. It moves tasks and reports; what is complete, the ledger knows."""
+    """The workers of one engine. It moves tasks and reports; the ledger records what is done."""
 
-    def hire(self) -> int:
-        """Start another worker; its number. It reports itself ready, or that it died or refused."""
+    def start(self) -> int:
+        """Start another worker and return its number. Its first report is "ready", "died" or "refused"."""
 
     def give(self, worker: int, task: Task) -> None:
-        """Hand a task to a worker that has none."""
+        """Give a task to a worker that has none."""
 
     def wait(self, seconds: float) -> list[Report]:
-        """What has been reported since; waits for something at most so long."""
+        """Return the reports since the last call; wait at most `seconds` for the first one."""
 
     def close(self) -> None:
-        """Let the workers go: at once, whatever they are at."""
+        """Stop the workers at once, also in the middle of a task."""
 
 
 class Inline:
@@ -56,7 +59,7 @@ class Inline:
         self._task: Task | None = None
         self._reports: list[Report] = []
 
-    def hire(self) -> int:
+    def start(self) -> int:
         self._worker = Worker(self._job, self._out)
         self._reports.append(Report(0, "ready"))
         return 0
@@ -75,4 +78,4 @@ class Inline:
 
     def close(self) -> None:
         self._worker = None
-        torch.set_num_threads(self._threads)  # a worker sets its own, and this process is not ours
+        torch.set_num_threads(self._threads)  # a worker sets its own, and this process belongs to the caller

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, also after the machine lost its power: written, synced, renamed, synced."""
+"""Files that exist whole or not at all, also after a power failure: written, synced, renamed, folder synced."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import IO
 
 STEPS = ("begun", "written", "synced", "renamed", "lasting")
-"""What `reached` is told of each file, in this order, as `"done synced"`."""
+"""The write points of each file, in order; `reached` gets each as in `"done synced"`."""
 
 
 def reached(point: str) -> None:
-    """Called at every named write point. Does nothing: tests put a kill in its place."""
+    """Do nothing; called at every named write point, so that tests can put a kill there."""
 
 
 def write_durably(path: Path, content: bytes, what: str) -> None:
@@ -25,9 +25,9 @@ def write_durably(path: Path, content: bytes, what: str) -> None:
 
 @contextmanager
 def writing_durably(path: Path, what: str) -> Iterator[IO[bytes]]:
-    """A hidden neighbour to write, that is then synced, renamed to `path`, and its folder synced.
+    """Open a hidden file beside `path` to write, then sync it, rename it to `path`, and sync the folder.
 
-    One writer a path at a time (the lease sees to it): leftovers of a killed one are cleared away. Raises OSError.
+    The lease allows one writer of a path at a time, so leftovers of a killed one are deleted. Raises OSError.
     """
     for left in path.parent.glob(f".{path.name}.*.part"):
         left.unlink(missing_ok=True)
@@ -49,7 +49,7 @@ def writing_durably(path: Path, what: str) -> Iterator[IO[bytes]]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last."""
+    """Sync a folder, so that the names in it outlast a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Packages that only dataset runs need, loaded when used, with an error that says which extra brings them."""
+"""Packages that only dataset runs need, imported when used, with an error that names the extra to install."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def need(module: str, extra: str, why: str) -> Any:
-    """The module. Raises ImportError that names the extra to install."""
+    """Import a module. Raises ImportError that names the extra to install."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -18,5 +18,5 @@ def need(module: str, extra: str, why: str) -> Any:
 
 
 def arrow(module: str = "") -> Any:
-    """pyarrow, or a module inside it."""
+    """Import pyarrow, or a module inside it."""
     return need(f"pyarrow.{module}" if module else "pyarrow", "run", "a dataset run (its manifest and index)")

@@ -1,4 +1,4 @@
-"""What tells one run from another, as texts: its options, and the model."""
+"""The identity of a run as texts: its options and its model."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _PLAIN = (bool, int, float, str)
 
 
 def described(value: Any) -> str:
-    """The value as `repr` writes it, but arrays by their shape, type and a hash of their bytes.
+    """Write the value as `repr` does, but arrays by their shape, type and a hash of their bytes.
 
-    `repr` leaves out the middle of a large tensor, and digits of every one.
+    `repr` leaves out the middle of a large tensor, and digits of every tensor.
     """
     match value:
         case Tensor():
@@ -38,19 +38,18 @@ def described(value: Any) -> str:
             return f"{type(value).__qualname__}({_module_hash(value)})"
     if not is_dataclass(value) or isinstance(value, type):
         return repr(value)
-    told = ", ".join(f"{each.name}={described(getattr(value, each.name))}" for each in fields(value) if each.init)
-    return f"{type(value).__qualname__}({told})"
+    arguments = (f"{each.name}={described(getattr(value, each.name))}" for each in fields(value) if each.init)
+    return f"{type(value).__qualname__}({', '.join(arguments)})"
 
 
 def model_identity(model: ImageModel) -> dict[str, str]:
-    """Hashes of the model's structure, preprocessing, plain attributes, parameters and buffers, and of its labels, by
-    setting."""
+    """Return the settings that identify a model: hashes of the module, its preprocessing included, and its labels."""
     labels = content_hash(json.dumps(model.labels).encode())
     return {"weights": _module_hash(model), "labels": f"{len(model.labels)} labels, {labels}"}
 
 
 def _module_hash(module: nn.Module) -> str:
-    """Of its structure, the plain attributes of each module in it, parameters and buffers."""
+    """Hash a module's structure, the plain attributes of each module in it, its parameters and buffers."""
     digest = blake2b(repr(module).encode(), digest_size=HASH_BYTES)
     for name, part in module.named_modules():
         plain = {key: value for key, value in vars(part).items() if key != "training" and isinstance(value, _PLAIN)}
@@ -61,7 +60,7 @@ def _module_hash(module: nn.Module) -> str:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Each setting that differs, as one line."""
+    """Describe each setting that differs in one line."""
     return [
         f"{name} was {old.get(name)!r} and is now {new.get(name)!r}"
         for name in dict.fromkeys((*old, *new))

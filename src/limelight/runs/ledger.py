@@ -1,4 +1,4 @@
-"""The ledger: which shards are done, by records on disk; no engine and no process is asked."""
+"""The ledger: which shards are done, by records on disk alone, whatever the engine or the processes say."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .durable import write_durably
 PLAN, MANIFEST, LOCK, LEASES, STATUS = "plan.json", "manifest.parquet", "lock", "leases", "status.json"
 SHARDS, INDEX, DONE = "shards", "index", "done"
 FAILURES_SHOWN = 5
-_PLACE = struct.Struct("<q")  # in LEASES, for each shard, where its worker is
+_PLACE = struct.Struct("<q")  # in LEASES, for each shard: the place of its worker (see `Lease.at`), plus 1
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Examples by what became of them; together they are the manifest. `skipped` lie beyond the limit."""
+    """The examples of the manifest by outcome. `skipped` lie beyond the limit."""
 
     ok: int = 0
     failed: int = 0
@@ -66,17 +66,17 @@ class Plan:
         return range(shard * size, min((shard + 1) * size, self.examples))
 
     def config(self) -> str:
-        """A hash of all of it, that every done record repeats."""
+        """Return a hash of the plan, which every done record repeats."""
         return hashlib.blake2b(json.dumps(asdict(self), sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)
 class Done:
-    """A finished shard: its examples, its files with their checksums, what was not reproducible, and for how long.
+    """The record of a finished shard: its examples, its files with their checksums, and what differs between runs.
 
-    `again`: memory or a worker was lost on the way, which another try may not meet: a resumed run does it over.
-    `seconds`: of each row of the index. They stand here, so that the files themselves are the same in every run.
-    `rows`: model rows spent. `failures`: the first few, to be shown.
+    `again`: memory or a worker was lost, so a resumed run tries the shard again. `seconds`: for each row of the index;
+    they are kept here, so that the files themselves are the same in every run. `rows`: model rows spent. `failures`:
+    the first few, to be shown.
     """
 
     shard: int
@@ -94,7 +94,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Survey:
-    """The shards to do; of the others, what became of their examples, and the last few failures."""
+    """The shards to do, and the counts and the last few failures of the others."""
 
     to_do: list[int]
     counts: Counts
@@ -109,8 +109,10 @@ class Ledger:
 
     @staticmethod
     def open(out: Path) -> Ledger:
-        """The ledger of a run that was begun. Raises FileNotFoundError where there is none, ValueError for a plan that
-        cannot be read, which nothing else in the folder could replace."""
+        """Open the ledger of a run that was begun.
+
+        Raises FileNotFoundError where there is none, ValueError for a damaged plan, which no other file can replace.
+        """
         try:
             found = json.loads((out / PLAN).read_bytes())
             found |= {name: tuple(found[name]) for name in ("method_names", "check_names", "labels")}
@@ -123,7 +125,7 @@ class Ledger:
             ) from error
 
     def write_plan(self) -> None:
-        """The last file of a start: where it is, the manifest is whole."""
+        """Write the plan, the last file of a start: where it exists, the manifest is whole."""
         for folder in (SHARDS, INDEX, DONE):
             (self.out / folder).mkdir(exist_ok=True)
         write_durably(self.out / PLAN, (json.dumps(asdict(self.plan), indent=1) + "\n").encode(), "plan")
@@ -138,7 +140,7 @@ class Ledger:
         return self.out / DONE / f"{shard:06d}.json"
 
     def done(self, shard: int) -> Done | None:
-        """The shard's record; None where there is none, or it is damaged or of another plan."""
+        """Read the shard's record; None where it is missing, damaged or from another plan."""
         try:
             found = json.loads(self.done_path(shard).read_bytes())
             done = Done(**{**found, **{name: tuple(found[name]) for name in ("seconds", "failures")}})
@@ -149,11 +151,12 @@ class Ledger:
         return done if whole and done.ok + done.failed == len(ids) else None
 
     def finish(self, shard: int, contents: Mapping[Path, bytes], **facts: Any) -> Done:
-        """Write the shard's files, and when all of them last its record. Raises OSError."""
+        """Write the shard's files, and its record once all of them are synced. Raises OSError."""
         files = {}
         for path, content in contents.items():
             write_durably(path, content, path.parent.name)
-            files[str(path.relative_to(self.out))] = {"bytes": len(content), "sha256": _sha256(content)}
+            sha256 = hashlib.sha256(content).hexdigest()
+            files[str(path.relative_to(self.out))] = {"bytes": len(content), "sha256": sha256}
         ids = self.plan.ids(shard)
         done = Done(shard, self._config, ids.start, ids.stop, files=files, **facts)
         write_durably(self.done_path(shard), (json.dumps(asdict(done)) + "\n").encode(), "done")
@@ -161,62 +164,53 @@ class Ledger:
 
     def _forget(self, done: Done) -> None:
         with self.lease(done.shard) as lease:
-            if lease is not None and self.done(done.shard) == done:  # and not done again since
+            if lease is not None and self.done(done.shard) == done:  # else it was done again meanwhile
                 self.done_path(done.shard).unlink(missing_ok=True)
 
-    def sound(self, done: Done) -> bool:
-        """Whether the shard's files are there with the checksums of the record."""
-        return all(
-            _file_is(self.out / name, told.get("bytes"), told.get("sha256"))  # a damaged record may lack them
-            for name, told in done.files.items()
-        )
-
     def survey(self) -> Survey:
-        """Look at every shard, and hash its files.
+        """Check every shard by its record and the hashes of its files.
 
-        What was damaged, or is to be done again, loses its record, unless another process is at it now.
+        A shard that is damaged, or to be done again, loses its record, unless another process has it now.
         """
         to_do: list[int] = []
         failures: list[str] = []
         ok = failed = 0
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets go of the interpreter
-            for shard, (done, sound) in enumerate(pool.map(self._look, range(self.plan.shards))):
-                if done is not None and sound and not done.again:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the interpreter lock
+            for shard, (done, intact) in enumerate(pool.map(self._checked, range(self.plan.shards))):
+                if done is not None and intact and not done.again:
                     ok, failed = ok + done.ok, failed + done.failed
                     failures = [*failures, *done.failures][-FAILURES_SHOWN:]
                     continue
                 to_do.append(shard)
                 if done is not None:
                     self._forget(done)
-        return Survey(to_do, self.counts_of(ok, failed), tuple(failures))
+        return Survey(to_do, self._counts_of(ok, failed), tuple(failures))
 
-    def _look(self, shard: int) -> tuple[Done | None, bool]:
+    def _checked(self, shard: int) -> tuple[Done | None, bool]:
+        """Read the shard's record, and whether its files have the checksums in it."""
         done = self.done(shard)
-        return done, done is not None and self.sound(done)
+        return done, done is not None and all(_has_checksum(self.out / name, each) for name, each in done.files.items())
 
     def counts(self) -> Counts:
-        """What the records say now; nothing is hashed."""
+        """Count the examples by the records alone; nothing is hashed."""
         found = [done for shard in range(self.plan.shards) if (done := self.done(shard))]
-        return self.counts_of(sum(done.ok for done in found), sum(done.failed for done in found))
+        return self._counts_of(sum(done.ok for done in found), sum(done.failed for done in found))
 
-    def counts_of(self, ok: int, failed: int) -> Counts:
+    def _counts_of(self, ok: int, failed: int) -> Counts:
         return Counts(ok, failed, self.plan.entries - self.plan.examples, self.plan.examples - ok - failed)
 
     @contextmanager
     def lease(self, shard: int) -> Iterator[Lease | None]:
-        """The shard for this process alone, across all coordinators; None where another has it.
+        """Lock the shard for this process, across all coordinators; None where another process has it.
 
-        A lock of the file system: the kernel gives it back when the process ends, however it ends.
+        The lock is the file system's: the kernel releases it when the process ends, however it ends.
         """
         descriptor = os.open(self.out / LEASES, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             start = shard * _PLACE.size
             try:
                 fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, _PLACE.size, start)
-            except BlockingIOError:
-                yield None
-                return
-            except PermissionError:  # what some systems say instead
+            except (BlockingIOError, PermissionError):  # some systems raise the second one for a lock that is held
                 yield None
                 return
             yield Lease(descriptor, start)
@@ -224,7 +218,7 @@ class Ledger:
             os.close(descriptor)
 
     def place(self, shard: int) -> int:
-        """Where the shard's last worker was: an example, or -1 where it was at none."""
+        """Read the last place that the shard's worker recorded; -1 for none."""
         with (self.out / LEASES).open("rb") as file:
             file.seek(shard * _PLACE.size)
             content = file.read(_PLACE.size)
@@ -238,27 +232,24 @@ class Lease:
     descriptor: int
     start: int
 
-    def at(self, example: int) -> None:
-        """Leave word of the example (-1: of none), for whoever asks why this worker died."""
-        os.pwrite(self.descriptor, _PLACE.pack(example + 1), self.start)
+    def at(self, place: int) -> None:
+        """Record where the worker is, so that its death can be blamed on the examples there; -1 for none."""
+        os.pwrite(self.descriptor, _PLACE.pack(place + 1), self.start)
 
 
 @contextmanager
 def starting(out: Path) -> Iterator[None]:
-    """One coordinator at a time looks whether a run is there, and starts it."""
+    """Let one coordinator at a time look for a run in `out`, or start one there."""
     out.mkdir(parents=True, exist_ok=True)
     with (out / LOCK).open("ab") as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
         yield
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _file_is(path: Path, size: int | None, sha256: str | None) -> bool:
+def _has_checksum(path: Path, expected: Mapping[str, Any]) -> bool:
+    """Whether the file exists with the expected size and hash, which a damaged record may lack."""
     try:
-        return path.stat().st_size == size and file_sha256(path) == sha256
+        return path.stat().st_size == expected.get("bytes") and file_sha256(path) == expected.get("sha256")
     except FileNotFoundError:
         return False
 

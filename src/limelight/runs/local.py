@@ -1,4 +1,4 @@
-"""The engine of one machine: a process for each worker, which ends when the coordinator does."""
+"""The engine for one machine: a process for each worker, which ends when the coordinator does."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import traceback
+from itertools import count
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -21,12 +22,12 @@ class Local:
 
     def __init__(self, job: Job, out: Path) -> None:
         self._job, self._out = job, out
-        self._context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads half
-        self._hired = 0
+        self._context = multiprocessing.get_context("spawn")  # a fork would break torch's threads
+        self._numbers = count()
         self._workers: dict[int, tuple[BaseProcess, Connection]] = {}
 
-    def hire(self) -> int:
-        number, self._hired = self._hired, self._hired + 1
+    def start(self) -> int:
+        number = next(self._numbers)
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=_serve, args=(theirs, number, self._job, self._out), name=f"limelight worker {number}", daemon=True
@@ -37,7 +38,7 @@ class Local:
         return number
 
     def give(self, worker: int, task: Task) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it died just now: wait() says so
+        with contextlib.suppress(BrokenPipeError):  # the worker died just now: wait() reports it
             self._workers[worker][1].send(task)
 
     def wait(self, seconds: float) -> list[Report]:
@@ -67,9 +68,9 @@ class Local:
 
 
 def _serve(connection: Connection, number: int, job: Job, out: Path) -> None:
-    """A worker's whole life: it ends with the connection."""
+    """Work in a worker process until the coordinator closes the connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the coordinator, which ends the workers
-    os.dup2(2, 1)  # what a model prints is no result
+    os.dup2(2, 1)  # what a model prints must not mix with the results on standard output
     try:
         worker = Worker(job, out)
         connection.send(Report(number, "ready"))
@@ -77,13 +78,13 @@ def _serve(connection: Connection, number: int, job: Job, out: Path) -> None:
             connection.send(Report.of(number, worker.work(connection.recv())))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the coordinator is gone; what was done is in the ledger
-    except Exception as error:  # noqa: BLE001  told to the coordinator, which ends the run with it
+    except Exception as error:  # noqa: BLE001  reported to the coordinator, which ends the run with it
         traceback.print_exc()
         connection.send(Report(number, "refused", text=f"{type(error).__name__}: {error}"))
 
 
 def _ending(code: int | None) -> str:
-    """How a worker died, and what to do where all die so."""
+    """Say how a worker died, and what to do where all die in this way."""
     if code is None or code >= 0:
         return (
             f"exit code {code}; start the run below `if __name__ == '__main__':`, keep the model's class in a module "

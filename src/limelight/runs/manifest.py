@@ -19,13 +19,13 @@ HASH_BYTES = 16
 
 
 def content_hash(content: bytes) -> str:
-    """What identifies a picture's bytes: BLAKE2b of 16 bytes, in hexadecimal."""
+    """Hash a picture's bytes: BLAKE2b of 16 bytes, in hexadecimal."""
     return blake2b(content, digest_size=HASH_BYTES).hexdigest()
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One example: what it is called, its label ("" for none), and where its bytes are.
+    """One example: its name `path`, its label ("" for none), and where its bytes are.
 
     `file` holds the picture's bytes, `size` of them from `offset`; an offset of -1 is the whole file. `content` is the
     hash of the bytes, "" where they could not be read.
@@ -39,7 +39,7 @@ class Entry:
     content: str = ""
 
     def read(self) -> bytes:
-        """The picture's bytes. Raises OSError, and ValueError where they are no longer those of the manifest."""
+        """Read the picture's bytes. Raises OSError, and ValueError where they differ from the manifest's hash."""
         content = read_bytes(self.file, self.offset, self.size)
         if self.content and content_hash(content) != self.content:
             raise ValueError("its bytes are no longer those of the manifest")
@@ -48,14 +48,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listed:
-    """What a manifest holds: how many examples, and the labels in order."""
+    """The content of a manifest: the number of examples, and the labels in order."""
 
     entries: int
     labels: tuple[str, ...]
 
 
 def write_manifest(path: Path, entries: Iterable[Entry], shard_size: int) -> Listed:
-    """Write the entries as they come, `shard_size` to a row group: memory does not grow with their number."""
+    """Write the entries one row group of `shard_size` at a time: memory does not grow with their number."""
     parquet = arrow("parquet")
     kinds: dict[type, Kind] = {str: "string", int: "int64"}
     columns = {name: kinds[type(value)] for name, value in asdict(Entry("", "", "")).items()}
@@ -76,7 +76,7 @@ def _split(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
 
 
 class Manifest:
-    """A manifest to read, a shard at a time."""
+    """A manifest, read a shard at a time."""
 
     def __init__(self, path: Path) -> None:
         self._file: Any = arrow("parquet").ParquetFile(path)
@@ -90,7 +90,7 @@ def _changed(row: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, 
 
 
 def _escaped(text: str) -> str:
-    """Text that Parquet takes: bytes of a file's name that are no UTF-8 follow a NUL, which no name has, in hex."""
+    """Escape text for Parquet: bytes of a file's name that are no UTF-8 become hex after a NUL, which no name has."""
     return re.sub("[\0\udc80-\udcff]", lambda found: f"\0{ord(found[0]) & 0xFF:02x}", text)
 
 

@@ -1,4 +1,4 @@
-"""Files by what a person types: paths on this machine, or anything that fsspec opens, such as `s3://bucket/folder`."""
+"""Files and folders on this machine, or at a URL that fsspec opens (`s3://bucket/folder`)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def open_binary(place: str) -> IO[bytes]:
     """Open a file for reading. Raises OSError, or ImportError where a remote one needs the extra `cloud`."""
     if not is_remote(place):
         if not stat.S_ISREG(os.stat(place).st_mode):
-            raise OSError(f"{place}: no regular file")  # a pipe would be waited for, without end
+            raise OSError(f"{place}: no regular file")  # reading a pipe might never end
         return Path(place).open("rb")
     return cast(IO[bytes], need("fsspec", "cloud", f"{place!r}").open(place, "rb").open())
 
 
 def read_bytes(place: str, offset: int, size: int) -> bytes:
-    """The whole file for an offset of -1, else `size` bytes from `offset`. Raises OSError, also where bytes lack."""
+    """Read `size` bytes from `offset`, or the whole file for an offset of -1. Raises OSError, also at an early end."""
     with open_binary(place) as file:
         if offset < 0:
             return file.read()
@@ -44,22 +44,22 @@ def is_folder(place: str) -> bool:
 
 
 def files_below(folder: str, below: str = "", above: tuple[Any, ...] = ()) -> Iterator[tuple[str, str]]:
-    """Every file below a folder: its name from there, after `below`, and where it is.
+    """Yield (name, place) of every file below a folder; the name is the path from there, after `below`.
 
-    Sorted within each folder, files before the folders in it; names that begin with a dot are left out, and links to
+    Sorted within each folder, files before the folders in it. Left out are names that begin with a dot, and links to
     one of the folders `above`. Memory holds the names of one folder, not of the tree.
     """
-    itself = _identity(folder)
-    if itself in above:
+    identity = _identity(folder)
+    if identity in above:
         return
     folders, files = _inside(folder)
     yield from ((below + _last(each), each) for each in files)
     for each in folders:
-        yield from files_below(each, f"{below}{_last(each)}/", (*above, itself))
+        yield from files_below(each, f"{below}{_last(each)}/", (*above, identity))
 
 
 def _identity(folder: str) -> Any:
-    """What a folder is, by whatever path it is reached."""
+    """Identify a folder, by whatever path it is reached."""
     if is_remote(folder):
         return folder
     found = os.stat(folder)
@@ -71,7 +71,7 @@ def _last(place: str) -> str:
 
 
 def _inside(folder: str) -> tuple[list[str], list[str]]:
-    """The folders and the files in a folder, each sorted."""
+    """List the folders and the files in a folder, each sorted."""
     if not is_remote(folder):
         with os.scandir(folder) as found:
             named = [(each.path, os.path.isdir(each.path)) for each in found if not each.name.startswith(".")]

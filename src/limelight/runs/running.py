@@ -123,7 +123,7 @@ def run(
             if found.to_do:
                 crew, many = _crew(engine, workers, job, out)
                 Coordinator(ledger, crew, meter, many, found.to_do).run()
-    meter.tell("finished")
+    meter.report("finished")
     return Run(out)
 
 
@@ -190,7 +190,7 @@ def _start(job: Job, settings: dict[str, Any], out: Path) -> Ledger:
     if strange:
         raise ValueError(f"output: {str(out)!r} holds {strange[0]!r} and no run; choose an empty folder")
     meter = Meter(out, Counts())
-    meter.tell()
+    meter.report()
     with meter.watching():
         entries = meter.listing(find_examples(job.images, job.limit))
         listed = write_manifest(out / MANIFEST, entries, job.shard_size)

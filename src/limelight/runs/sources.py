@@ -1,4 +1,4 @@
-"""Where examples come from: a folder, a CSV or Parquet table, webdataset tars; here or on anything fsspec opens."""
+"""The examples of a folder, a CSV or Parquet table, or webdataset tars, here or at a URL that fsspec opens."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ LABEL_COLUMNS = ("label", "class")
 
 
 def find_examples(images: str, limit: int | None = None) -> Iterator[Entry]:
-    """The entries of `images`, in an order that depends on names alone; the first `limit` with the hash of their bytes.
+    """Yield the entries of `images`, in an order that depends on names alone; the first `limit` with their hashes.
 
     A folder: its pictures, and for those in subfolders the first subfolder's name as label. A `.csv` or `.parquet`:
     a column of paths (relative to the table) and perhaps one of labels. A `.tar`, a folder of them, or
-    `train-{000..009}.tar`: webdataset, with the label in a member `.cls`. A picture that cannot be read stays in, to
-    be recorded as failed. Raises ValueError where there is nothing to explain and for a damaged table or tar, whose
-    other examples would be lost; FileNotFoundError for a wrong path.
+    `train-{000..009}.tar`: webdataset, with the label in a member `.cls`. A picture that cannot be read is listed too,
+    and fails later. Raises ValueError where there are no pictures and for a damaged table or tar, whose other examples
+    would be lost; FileNotFoundError for a wrong path.
     """
     found = False
     for position, entry in enumerate(_entries(images)):
@@ -44,7 +44,7 @@ def find_examples(images: str, limit: int | None = None) -> Iterator[Entry]:
 def _hashed(entry: Entry) -> Entry:
     try:
         content = entry.read()
-    except (OSError, ValueError):  # such as a NUL in its path; the worker meets it again, and records it
+    except (OSError, ValueError):  # a NUL in its path, for instance; the worker gets the same error and records it
         return entry
     return replace(entry, size=len(content), content=content_hash(content))
 
@@ -99,7 +99,7 @@ def _csv_rows(table: str) -> Iterator[tuple[str, str]]:
 
 
 def _lines(table: str, file: IO[bytes]) -> Iterator[str]:
-    """Raises ValueError with the number of the first line that is not UTF-8."""
+    """Yield the lines of a table. Raises ValueError with the number of the first one that is not UTF-8."""
     with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
         for number, line in enumerate(text, 1):
             if not line.isascii() and re.search("[\udc80-\udcff]", line):
@@ -127,14 +127,14 @@ def _parquet_rows(table: str) -> Iterator[tuple[str, str]]:
 
 
 def _label(value: Any) -> str:
-    """A label as text; a column of classes with gaps in it holds floats, and NaN for none."""
+    """Write a label as text; a column of classes with gaps holds floats, with NaN for none."""
     if isinstance(value, float) and (math.isnan(value) or value.is_integer()):
         return "" if math.isnan(value) else str(int(value))
     return "" if value is None else str(value).strip()
 
 
 def _columns(table: str, names: list[str]) -> tuple[str, str | None]:
-    """The column of paths, and the one of labels where there is one. Raises ValueError with the columns there are."""
+    """Find the column of paths, and that of labels if there is one. Raises ValueError that lists the columns."""
     plain = {name.strip().lower(): name for name in reversed(names)}
     path = next((plain[each] for each in PATH_COLUMNS if each in plain), None)
     if path is None:
@@ -143,10 +143,10 @@ def _columns(table: str, names: list[str]) -> tuple[str, str | None]:
 
 
 def _tar_entries(place: str) -> Iterator[Entry]:
-    """The pictures of an uncompressed tar, each by its offset, so that any of them is read without the others."""
+    """Yield the pictures of an uncompressed tar with their offsets, so that each can be read alone."""
     tar_name = place.rpartition("/")[2]
 
-    @cache  # asked by links alone, because it takes another walk, and memory
+    @cache  # called for links only, because it reads the tar once more, and takes memory
     def by_name() -> dict[str, tarfile.TarInfo]:
         with open_binary(place) as again:
             return {posixpath.normpath(each.name): each for each in _members(place, again)}
@@ -157,7 +157,7 @@ def _tar_entries(place: str) -> Iterator[Entry]:
             for member in members:
                 found = _linked(member, by_name)
                 if member.name.lower().endswith(SUFFIXES):
-                    # A link that leads out of the tar leads nowhere, which the worker meets, and records.
+                    # A link out of the tar becomes a path that does not exist: the worker records the error.
                     at = (place, found.offset_data, found.size) if found else (f"{place}/{member.linkname}", -1, -1)
                     pictures.append(Entry(f"{tar_name}/{member.name}", "", *at))
                 elif found and member.name == f"{key}.cls":
@@ -167,11 +167,11 @@ def _tar_entries(place: str) -> Iterator[Entry]:
 
 
 def _members(place: str, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
-    """The files and links of a tar. Raises ValueError where it does not end as a tar does: there may be more."""
+    """Yield the files and links of a tar. Raises ValueError where its end mark is missing: members may be lost."""
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             while member := tar.next():
-                tar.members = []  # type: ignore[attr-defined]  # or the tar would remember them all
+                tar.members = []  # type: ignore[attr-defined]  # else the tar would keep them all
                 if member.isfile() or member.issym() or member.islnk():
                     yield member
             end = tar.offset
@@ -183,24 +183,24 @@ def _members(place: str, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
 
 
 def _linked(member: tarfile.TarInfo, by_name: Callable[[], dict[str, tarfile.TarInfo]]) -> tarfile.TarInfo | None:
-    """The file itself, or the one that a link leads to; None where it leads to none in the tar."""
-    passed = set[str]()
+    """Return a file itself, or the file that a link leads to; None where that is not in the tar."""
+    seen = set[str]()
     found: tarfile.TarInfo | None = member
-    while found and not found.isfile() and found.name not in passed:
-        passed.add(found.name)
+    while found and not found.isfile() and found.name not in seen:
+        seen.add(found.name)
         folder = posixpath.dirname(found.name) if found.issym() else ""  # a hard link's name counts from the root
         found = by_name().get(posixpath.normpath(posixpath.join(folder, found.linkname)))
     return found if found and found.isfile() else None
 
 
 def _key(name: str) -> str:
-    """What members of one example share: the path up to the first dot of the file's name."""
+    """Return what the members of one example share: the path up to the first dot of the file's name."""
     folder, slash, file = name.rpartition("/")
     return folder + slash + file.partition(".")[0]
 
 
 def _braces(pattern: str) -> list[str]:
-    """`a-{008..010}.tar` as three names."""
+    """Expand `a-{008..010}.tar` to three names."""
     found = re.fullmatch(r"(.*)\{(\d+)\.\.(\d+)\}(.*)", pattern)
     if found is None:
         return [pattern]

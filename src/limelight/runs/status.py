@@ -1,4 +1,4 @@
-"""How far a run is: kept in a file that another shell reads."""
+"""The status of a run: how far it is, kept in a file that other processes read."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ from .ledger import FAILURES_SHOWN, STATUS, Counts, Done, Ledger
 from .manifest import Entry
 
 State = Literal["running", "finished", "stopped"]
-_EVERY = 1.0  # seconds between two looks at the file
+_EVERY = 1.0  # seconds between two versions of the file
 
 
 @dataclass(frozen=True)
 class Status:
-    """A run at a moment: examples by outcome, and since this start its speed.
+    """A run at a moment: the examples by outcome, and the speed since this start.
 
-    `rows`, `rows_per_second`: model rows, forward and backward. Speeds count from where the first worker had its model:
-    what starting takes is part of `seconds`, and says nothing of what is left. `seconds_left`: at the speed so far,
-    None before there is one.
-    `workers`: at work now; `deaths`: how many died. `failures`: the latest few.
+    `rows`, `rows_per_second`: model rows, forward and backward. Speeds count from when the first worker had its model:
+    `seconds` includes the time before, which says nothing about the rest. `seconds_left`: at the speed so far, None
+    before there is one. `workers`: at work now; `deaths`: how many died. `failures`: the latest few.
     """
 
     state: State
@@ -44,7 +43,7 @@ class Status:
     reason: str = ""
 
     def line(self) -> str:
-        """In words, for a terminal."""
+        """Describe the status in one line for a terminal."""
         counts = self.counts
         total = counts.total - counts.skipped
         parts = [f"{counts.ok + counts.failed} of {total} examples", f"{counts.failed} failed"]
@@ -61,7 +60,7 @@ class Status:
 
 @dataclass
 class Meter:
-    """Counts while a run goes on, tells `listener`, and keeps the status file."""
+    """Counts what a run does, and reports it to `listener` and to the status file."""
 
     out: Path
     counts: Counts
@@ -72,19 +71,16 @@ class Meter:
     _rows: int = 0
     _examples: int = 0
     _began: float = field(default_factory=time.monotonic)
-    _ready: float | None = None  # when the first worker was
-    _told: float = 0.0
+    _ready: float | None = None  # when the first worker was ready
+    _reported: float = 0.0
 
     def ready(self) -> None:
-        """A worker has its model."""
+        """Note that a worker has its model."""
         self._ready = self._ready or time.monotonic()
 
     def add(self, done: Done) -> None:
-        counts = self.counts
-        examples = done.ok + done.failed
-        self.counts = Counts(
-            counts.ok + done.ok, counts.failed + done.failed, counts.skipped, counts.pending - examples
-        )
+        old, examples = self.counts, done.ok + done.failed
+        self.counts = Counts(old.ok + done.ok, old.failed + done.failed, old.skipped, old.pending - examples)
         self._rows += done.rows
         self._examples += examples
         self.failures += done.failures
@@ -109,26 +105,26 @@ class Meter:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Tell of what ends the work inside."""
+        """Report an error that ends the work inside."""
         try:
             yield
         except BaseException as error:
-            self.tell("stopped", f"{type(error).__name__}: {error}".rstrip(": "))
+            self.report("stopped", f"{type(error).__name__}: {error}".rstrip(": "))
             raise
 
     def listing(self, entries: Iterable[Entry]) -> Iterator[Entry]:
-        """The entries, counted as they come: before a run has its manifest, it is known by its status alone."""
+        """Count the entries as they come: before a run has its manifest, its status is all that can be read."""
         for entry in entries:
             self.counts = replace(self.counts, pending=self.counts.pending + 1)
-            self.tell()
+            self.report()
             yield entry
 
-    def tell(self, state: State = "running", reason: str = "") -> None:
-        """To the listener and the file; while running no more often than once a second."""
+    def report(self, state: State = "running", reason: str = "") -> None:
+        """Report the status to the listener and the file; while running at most once a second."""
         now = time.monotonic()
-        if state == "running" and now - self._told < _EVERY:
+        if state == "running" and now - self._reported < _EVERY:
             return
-        self._told = now
+        self._reported = now
         status = self.status(state, reason)
         pid = os.getpid()
         stamp = {"pid": pid, "born": _born(pid), "host": socket.gethostname(), "updated": time.time()}
@@ -138,31 +134,30 @@ class Meter:
 
 
 def read_status(out: Path) -> Status:
-    """The status of a run, from any process: counted from the ledger, the speed as last written.
+    """Read the status of a run from any process: counts from the ledger, the speed as last written.
 
     Raises FileNotFoundError where there is no run.
     """
-    told, why = _told(out)
+    written, why = _written(out)
     try:
         counts = Ledger.open(out).counts()
     except FileNotFoundError:
-        if told is None or told.state == "finished":
+        if written is None or written.state == "finished":
             raise
-        return told  # its pictures are being listed, or were
-    if told is not None:
-        return replace(told, counts=counts)
+        return written  # this start is listing the pictures, or stopped while it listed them
+    if written is not None:
+        return replace(written, counts=counts)
     return Status("stopped" if counts.pending else "finished", counts, 0.0, 0, 0.0, 0.0, None, 0, 0, (), why)
 
 
-def _told(out: Path) -> tuple[Status | None, str]:
-    """The status as last written, or why it is not known."""
+def _written(out: Path) -> tuple[Status | None, str]:
+    """Read the status as last written, or why it is not known."""
     try:
         found = json.loads((out / STATUS).read_bytes())
         if found["state"] == "running" and not _alive(found):
             found |= {"state": "stopped", "reason": "its process is gone; the same command goes on from here"}
-        facts = {name: found[name] for name in Status.__dataclass_fields__}
-        told = {"counts": Counts(**found["counts"]), "failures": tuple(found["failures"])}
-        return Status(**{**facts, **told}), ""
+        found |= {"counts": Counts(**found["counts"]), "failures": tuple(found["failures"])}
+        return Status(**{name: found[name] for name in Status.__dataclass_fields__}), ""
     except FileNotFoundError:
         return None, "not begun"
     except (ValueError, TypeError, KeyError):
@@ -170,20 +165,20 @@ def _told(out: Path) -> tuple[Status | None, str]:
 
 
 def _alive(found: Mapping[str, Any]) -> bool:
-    """Whether the writer still runs, as far as this machine can tell."""
+    """Whether the process that wrote the status still runs, as far as this machine can see."""
     if found["host"] != socket.gethostname():
         return bool(time.time() - found["updated"] < 60 * _EVERY)
     try:
         os.kill(found["pid"], 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except PermissionError:  # it runs, for another user
         pass
-    return bool(found.get("born") == _born(found["pid"]))  # or another process has its number now
+    return bool(found.get("born") == _born(found["pid"]))  # else another process has this number now
 
 
 def _born(pid: int) -> int | None:
-    """When a process began, in ticks of this machine's clock; None where that cannot be told."""
+    """When a process began, in ticks of this machine's clock; None where that is not known."""
     try:
         facts = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:

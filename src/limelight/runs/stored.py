@@ -1,4 +1,4 @@
-"""A run opened again: a lazy data set of maps, readable while the run goes on."""
+"""A stored run: a lazy data set of maps, readable while the run goes on."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _KEPT = 8  # shards whose index stays in memory
 
 @dataclass(frozen=True, eq=False)
 class StoredMap:
-    """One example's map by one method: `row` is its line of the index, `values` are read when asked for."""
+    """One example's map by one method: `row` is its line of the index; `values` are read from disk at each access."""
 
     row: Mapping[str, Any]
     path: Path
 
     @property
     def error(self) -> str:
-        """Why there is no map; empty where there is one."""
+        """The reason why there is no map; empty where there is one."""
         return str(self.row["error"])
 
     @property
@@ -61,7 +61,7 @@ class StoredMap:
 
 
 class Example:
-    """One example of a run: its maps by the methods' names, in the order asked."""
+    """One example of a run: its maps by the methods' names, in the run's order."""
 
     def __init__(self, entry: Entry, maps: Sequence[StoredMap]) -> None:
         self.entry = entry
@@ -87,18 +87,20 @@ class Example:
 
 
 class Run:
-    """A run on disk. `run[17]` is the example of that id; `table()` the whole index. Nothing is read before it is asked
-    for, and what is not done yet is not there yet."""
+    """A run on disk: `run[17]` is the example of that id, `table()` the whole index.
+
+    Everything is read from disk when it is used. Examples that are not done yet are missing.
+    """
 
     def __init__(self, out: Path) -> None:
         self.out = out
         self._ledger = Ledger.open(out)
-        self._rows = lru_cache(_KEPT)(self._read_rows)
+        self._rows = lru_cache(_KEPT)(lambda shard: self._index(shard).to_pylist())
         self._entries = lru_cache(_KEPT)(Manifest(out / MANIFEST).shard)
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What the run was asked to do, as plain values."""
+        """The run's settings, as plain values."""
         return self._ledger.plan.settings
 
     @property
@@ -122,11 +124,11 @@ class Run:
         return self.counts.failed
 
     def __len__(self) -> int:
-        """Examples to explain, done or not."""
+        """Count the examples to explain, done or not."""
         return self._ledger.plan.examples
 
     def __getitem__(self, example: int) -> Example:
-        """Raises IndexError for an id beyond the run, LookupError for one that is not done yet."""
+        """Return an example. Raises IndexError for an id beyond the run, LookupError for one that is not done yet."""
         if not -len(self) <= example < len(self):
             raise IndexError(f"example {example}: the run has {len(self)}")
         shard, place = divmod(example % len(self), self.settings["shard_size"])
@@ -138,38 +140,37 @@ class Run:
         return Example(entry, [StoredMap(row, self._ledger.shard_path(shard)) for row in rows])
 
     def __iter__(self) -> Iterator[Example]:
-        """The examples that are done, in order."""
-        for shard in range(self._ledger.plan.shards):
-            if self._ledger.done(shard):
-                yield from (self[example] for example in self._ledger.plan.ids(shard))
+        """Iterate over the examples that are done, in order."""
+        for shard in self._shards_done():
+            yield from map(self.__getitem__, self._ledger.plan.ids(shard))
+
+    def _shards_done(self) -> Iterator[int]:
+        return filter(self._ledger.done, range(self._ledger.plan.shards))
 
     def table(self, columns: Sequence[str] | None = None) -> Any:
-        """The index as a `pyarrow.Table`: a row for each finished example and method, in order."""
-        tables = []
-        for shard in range(self._ledger.plan.shards):
-            if self._ledger.done(shard):
-                table = self._index(shard)
-                tables.append(table if columns is None else table.select(list(columns)))
-        if not tables:
+        """Read the index as a `pyarrow.Table`: a row for each finished example and method, in order."""
+        tables = map(self._index, self._shards_done())
+        found = [each if columns is None else each.select(list(columns)) for each in tables]
+        if not found:
             raise LookupError(f"nothing is done yet; the run has {self.status.line()}")
-        return arrow().concat_tables(tables)
+        return arrow().concat_tables(found)
 
     def shard_maps(self, shard: int, method: str) -> Tensor:
-        """All maps of a shard by one method `(examples with a map, *shape)`, as kept: float16 unscaled."""
+        """Read all maps of a shard by one method, `(examples with a map, *shape)`, as stored: float16 unscaled."""
         with safe_open(self._ledger.shard_path(shard), "pt") as opened:
             found: Tensor = opened.get_tensor(method) if method in opened.keys() else torch.empty(0)  # noqa: SIM118
         return found
 
     def picture(self, example: int) -> Tensor:
-        """What the model saw of it, `(3, H, W)` in [0, 1], from the picture's own file.
+        """Read the picture's file as the model saw it, `(3, H, W)` in [0, 1].
 
-        Raises OSError where that is gone, ValueError where it is no picture or another than was explained.
+        Raises OSError where the file is gone, ValueError where it is no picture or another than was explained.
         """
         entry = self[example].entry
         return prepare(open_image(entry.read(), name=entry.path), Preprocessing(**self.settings["preprocessing"]))[0][0]
 
     def show(self, example: int) -> Image:
-        """The example's maps over its picture, as a PIL image. Raises what `picture` and `StoredMap.values` raise."""
+        """Draw the example's maps over its picture, as a PIL image. Raises as `picture` and `StoredMap.values` do."""
         from ..show import Tile, draw_panel, picture_of
 
         found = self[example]
@@ -181,12 +182,8 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({str(self.out)!r}, {', '.join(self.methods)}: {self.status.line()})"
 
-    def _read_rows(self, shard: int) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = self._index(shard).to_pylist()
-        return rows
-
     def _index(self, shard: int) -> Any:
-        """A finished shard's lines, with their seconds, which stand in its record (see `Done`)."""
+        """Read a finished shard's rows, with their seconds, which its record holds (see `Done`)."""
         done = self._ledger.done(shard)
         assert done is not None
         table = arrow("parquet").read_table(self._ledger.index_path(shard))

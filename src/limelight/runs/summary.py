@@ -1,4 +1,4 @@
-"""A run in figures: accuracy, how each check is distributed, what fails hard tests, and the maps of each class."""
+"""The summary of a run: accuracy, the distribution of each check, failed hard tests, and the maps of each class."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .stored import Run
 Rows = Mapping[str, NDArray[Any]]
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 COLUMNS = ("probability", "score", "delta", "seconds")
-"""What examples are ranked by, beside the checks."""
+"""The columns that examples are ranked by, beside the checks."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A column for one method and group: how many figures, and their minimum, quartiles and maximum."""
+    """The distribution of a column for one method and group: `quantiles` are minimum, quartiles and maximum."""
 
     method: str
     group: str
@@ -43,7 +43,7 @@ class Extremes:
 
 @dataclass(frozen=True)
 class Share:
-    """How many of `total` are so."""
+    """A share: `count` of `total` examples."""
 
     name: str
     count: int
@@ -56,33 +56,32 @@ class Share:
 
 @dataclass
 class GroupMaps:
-    """The maps of one class by one method: their sum as they are and with their centres in the middle, and features."""
+    """The maps of one class by one method: features, the sum of the maps as they are, and the sum when centred."""
 
     ids: list[int] = field(default_factory=list)
     features: list[Tensor] = field(default_factory=list)
-    total: Tensor | None = None
-    centred: Tensor | None = None
+    total: Tensor | float = 0.0
+    centred: Tensor | float = 0.0
     count: int = 0
 
     def add(self, ids: Sequence[int], heatmaps: Tensor) -> None:
         size = heatmaps.abs().flatten(1).sum(1)[:, None, None].clamp(min=torch.finfo(torch.float64).tiny)
-        scaled = heatmaps / size  # or a few strong maps would be all that the mean shows
-        here, moved = scaled.sum(0), torch.stack([_centred(each) for each in scaled]).sum(0)
-        self.total = here if self.total is None else self.total + here
-        self.centred = moved if self.centred is None else self.centred + moved
+        scaled = heatmaps / size  # else a few strong maps would dominate the mean
+        self.total = self.total + scaled.sum(0)
+        self.centred = self.centred + torch.stack([_centred(each) for each in scaled]).sum(0)
         self.count += len(ids)
         room = MOST - len(self.ids)
         self.ids += ids[:room]
         self.features.append(features_of(heatmaps[:room]))
 
     def means(self) -> tuple[Tensor, Tensor]:
-        """The mean map as it is, and of the aligned ones."""
-        assert self.total is not None and self.centred is not None
+        """Return the mean of the maps as they are, and of the centred maps."""
+        assert isinstance(self.total, Tensor) and isinstance(self.centred, Tensor)
         return self.total / self.count, self.centred / self.count
 
 
 def _centred(heatmap: Tensor) -> Tensor:
-    """The map moved so that the centre of its relevance lies in the middle; what leaves comes in as zero."""
+    """Move a map so that the centre of its relevance is in the middle; pixels from outside are zero."""
     weight = heatmap.abs()
     down, across = (
         round(size / 2 - float((weight.sum(1 - axis) * (torch.arange(size) + 0.5)).sum() / weight.sum()))
@@ -98,7 +97,7 @@ def _centred(heatmap: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Summary:
-    """Everything that the report's page shows."""
+    """All figures and maps of the report."""
 
     run: Run
     accuracy: tuple[Share, ...]
@@ -110,7 +109,7 @@ class Summary:
 
     @staticmethod
     def of(run: Run, most: int = 4) -> Summary:
-        """Raises LookupError where nothing is done yet."""
+        """Summarise a run, with `most` examples at either end. Raises LookupError where nothing is done yet."""
         table = run.table()
         rows = {name: np.asarray(table[name].to_pylist(), dtype=object) for name in table.column_names}
         rows = {name: column[rows["error"] == ""] for name, column in rows.items()}
@@ -129,15 +128,17 @@ class Summary:
 
 
 def _explained(rows: Rows) -> NDArray[Any]:
-    """The class that each row explains, by name where some picture was recognised as it."""
+    """Name the class that each row explains; a class that no picture was recognised as has a number only."""
     names = dict(zip(rows["prediction"], rows["predicted"], strict=True))
     return np.asarray([names.get(each, f"class {each}") for each in rows["target"]], dtype=object)
 
 
 def _accuracy(rows: Rows, groups: NDArray[Any]) -> Iterator[Share]:
-    """Of all examples, then class by class."""
+    """Yield the accuracy of all examples, then of each class."""
     known = np.flatnonzero([each is not None for each in rows["correct"]])
-    known = known[np.unique(rows["id"][known], return_index=True)[1]]  # every method says the same of an example
+    known = known[
+        np.unique(rows["id"][known], return_index=True)[1]
+    ]  # each example once: its rows are equal for all methods
     correct, groups = rows["correct"][known], groups[known]
     yield Share("all examples", int(correct.sum()), len(correct))
     for name in sorted(set(groups)):
@@ -146,7 +147,7 @@ def _accuracy(rows: Rows, groups: NDArray[Any]) -> Iterator[Share]:
 
 
 def _figures(rows: Rows, column: str, chosen: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """The ids and the figures of the chosen rows that have one."""
+    """Return the ids and the figures of the chosen rows that have a figure."""
     known = chosen & np.asarray([each is not None for each in rows[column]], dtype=bool)
     return rows["id"][known], rows[column][known].astype(np.float64)
 
@@ -171,11 +172,11 @@ def _extremes(rows: Rows, run: Run, most: int) -> Iterator[Extremes]:
 
 
 def _failing(rows: Rows, run: Run) -> Iterator[Share]:
-    """For each method the maps that fail a hard test; then test by test."""
+    """Yield for each method the share of maps that fail any hard test, then the share for each test."""
     for method in run.methods:
         here = rows["method"] == method
-        told = {check: rows[f"{check} passed"][here] for check in run.checks}
-        tested = {check: passed for check, passed in told.items() if any(each is not None for each in passed)}
+        results = {check: rows[f"{check} passed"][here] for check in run.checks}
+        tested = {check: passed for check, passed in results.items() if any(each is not None for each in passed)}
         if not tested:
             continue
         failed = np.any([[each is False for each in passed] for passed in tested.values()], axis=0)
@@ -186,7 +187,7 @@ def _failing(rows: Rows, run: Run) -> Iterator[Share]:
 
 
 def _maps(run: Run, rows: Rows, explained: NDArray[Any]) -> dict[tuple[str, str], GroupMaps]:
-    """The maps of each method and class explained, a shard in memory at a time."""
+    """Collect the maps of each method and explained class, with one shard in memory at a time."""
     found: dict[tuple[str, str], GroupMaps] = defaultdict(GroupMaps)
     for shard in sorted(set(rows["shard"])):
         for method in run.methods:
@@ -203,7 +204,7 @@ def _maps(run: Run, rows: Rows, explained: NDArray[Any]) -> dict[tuple[str, str]
 
 
 def _clusters(maps: Mapping[tuple[str, str], GroupMaps], method: str) -> tuple[Cluster, ...]:
-    """Of all classes together, the most coherent first; a cluster of one says nothing."""
+    """List the clusters of all classes, the most coherent first, without those of a single map."""
     found = [
         cluster
         for (name, group), each in maps.items()

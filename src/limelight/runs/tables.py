@@ -1,7 +1,7 @@
 """Arrow tables from lists of values, built from buffers.
 
-`pyarrow.array()` imports pandas wherever it is installed, to ask whether it was given a series: more than half a second
-for each worker of a run, and memory. Buffers ask nothing.
+`pyarrow.array()` imports pandas wherever it is installed, to see whether its argument is a series: more than half a
+second for each worker of a run, and memory. Buffers need no pandas.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Kind = Literal["int64", "float64", "bool_", "string"]
 
 
 def table_of(lines: Sequence[Mapping[str, Any]], columns: Mapping[str, Kind]) -> Any:
-    """A `pyarrow.Table` with a row for each line; a value that is None or not there is null.
+    """Build a `pyarrow.Table` with a row for each line; a value that is None or missing is null.
 
     Raises TypeError, ValueError or OverflowError for a value that its column cannot hold.
     """
@@ -31,7 +31,7 @@ def table_of(lines: Sequence[Mapping[str, Any]], columns: Mapping[str, Kind]) ->
 
 def _array(values: Sequence[Any], kind: Kind) -> Any:
     pa = arrow()
-    there = np.array([value is not None for value in values], dtype=bool)
+    known = np.array([value is not None for value in values], dtype=bool)
     match kind:
         case "string":
             texts = [b"" if value is None else str.encode(value) for value in values]
@@ -42,10 +42,10 @@ def _array(values: Sequence[Any], kind: Kind) -> Any:
                 raise TypeError(f"a column of truth values holds {values!r}")
             data = [_bits(np.array([bool(value) for value in values], dtype=bool))]
         case _:
-            # array() takes no fraction for a whole number and no text for either, where NumPy would convert.
+            # array() refuses a fraction for a whole number, and text for either; NumPy would convert them.
             code = "q" if kind == "int64" else "d"
             data = [np.array(array(code, [0 if value is None else value for value in values]), dtype=kind)]
-    buffers = [pa.py_buffer(each) for each in (_bits(there), *data)]
+    buffers = [pa.py_buffer(each) for each in (_bits(known), *data)]
     return pa.Array.from_buffers(getattr(pa, kind)(), len(values), buffers)
 
 

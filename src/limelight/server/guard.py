@@ -1,4 +1,4 @@
-"""What every request must pass and every answer carries: this machine's own names, this page's own origin."""
+"""The checks of every request, and the headers of every answer: only this machine's own page may use the server."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _HEADERS = {
 
 
 class Guard:
-    """An ASGI layer. A page elsewhere that makes its name mean 127.0.0.1 (DNS rebinding) is refused by its Host, a
-    page elsewhere that posts here by its Origin."""
+    """An ASGI layer that refuses other pages: by Host where their name resolves to 127.0.0.1 (DNS rebinding), and by
+    Origin where they post to this server."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -55,7 +55,7 @@ class Guard:
 
 
 def _refusal(headers: Headers) -> str:
-    """Why a request may not come in; empty if it may."""
+    """Say why a request is refused; empty for one that is allowed."""
     hosts = headers.getlist("host")
     if len(hosts) != 1 or re.sub(r":\d+$", "", hosts[0].lower()) not in OWN_NAMES:
         return f"Host {', '.join(hosts)[:100]!r} is not this machine; open http://127.0.0.1"
@@ -63,12 +63,12 @@ def _refusal(headers: Headers) -> str:
     if origin is not None and origin != f"http://{hosts[0]}":
         return f"Origin {origin[:100]!r} is another page"
     if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-        return "asked for by another page"
+        return "requested by another page"
     return ""
 
 
 async def read_body(request: Request, most: int) -> bytes:
-    """The body, however it is sent. Raises HTTPException 413 as soon as it is larger than `most` bytes, 408 if slow."""
+    """Read the body of a request. Raises HTTPException 413 as soon as it has more than `most` bytes, 408 if slow."""
     declared = request.headers.get("content-length", "0")
     if not declared.isdigit() or int(declared) > most:
         raise HTTPException(413, f"a body of {declared[:20]} bytes; the most is {most:,}")

@@ -1,4 +1,4 @@
-"""Work in a bounded queue: what doesn't fit is refused at once, what nobody waits for any more stops."""
+"""A bounded queue of jobs: a job beyond the bound is refused at once, and a job without a client stops."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ PROGRESS_EVERY = 0.1  # seconds
 
 
 class Full(Exception):
-    """The queue holds as much as it may."""
+    """The queue is full."""
 
 
 class Stopped(Exception):
-    """Work ends early: nobody waits for it, or it has cost all it may. The message is for whoever asked."""
+    """The job ends early: it was cancelled or reached a limit. The message is for the client."""
 
 
 class Job:
-    """One piece of work and the events it tells. Methods are called from its thread, unless they say otherwise."""
+    """One job and the events that it sends. Methods are called from the job's thread, unless they say otherwise."""
 
     def __init__(self, most_rows: int, patience: float) -> None:
         self.events: asyncio.Queue[Event | None] = asyncio.Queue()
@@ -32,51 +32,52 @@ class Job:
         self._most_rows = most_rows
         self._patience = patience
         self._loop = asyncio.get_running_loop()
-        self._unwanted = threading.Event()
+        self._cancelled = threading.Event()
         self._end = time.monotonic() + patience
-        self._told = 0.0
+        self._progress_sent = 0.0
 
     def cancel(self) -> None:
-        """Stop at the next pass of the model, or before the first. From any thread."""
-        self._unwanted.set()
+        """Stop at the next pass of the model, or before the first one. From any thread."""
+        self._cancelled.set()
         if self.future is not None:
             self.future.cancel()
 
-    def tell(self, name: str, **data: Any) -> None:
-        """An event for whoever listens. Raises Stopped if nobody does."""
+    def send(self, name: str, **data: Any) -> None:
+        """Send an event to the client. Raises Stopped if the job must end."""
         self.check()
         self._post((name, data))
 
     def progress(self, rows: int) -> None:
-        """Count rows that the model has run on; tell it from time to time. Raises Stopped."""
+        """Count rows that the model has run on, and send the count from time to time. Raises Stopped."""
         self.rows += rows
         self.check()
         if self.rows > self._most_rows:
             raise Stopped(f"stopped after {self.rows} model rows, of which one request may use {self._most_rows}")
         now = time.monotonic()
-        if now - self._told > PROGRESS_EVERY:
-            self._told = now
+        if now - self._progress_sent > PROGRESS_EVERY:
+            self._progress_sent = now
             self._post(("progress", {"rows": self.rows}))
 
     def check(self) -> None:
-        if self._unwanted.is_set():
+        """Raise Stopped if the job was cancelled or has used its time."""
+        if self._cancelled.is_set():
             raise Stopped("cancelled")
         if time.monotonic() > self._end:
             raise Stopped(f"stopped after {self._patience:.0f} seconds, the longest that one request may take")
 
     @property
     def overdue(self) -> bool:
-        """Whether it has waited in the queue for its whole time. From any thread."""
+        """Whether the job has waited in the queue for its whole time. From any thread."""
         waiting = self.future is not None and not (self.future.running() or self.future.done())
         return waiting and time.monotonic() > self._end
 
     def run(self, work: Callable[[Job], None]) -> None:
-        """The whole of its thread's part: the work, and its failure as an event."""
+        """Do the work in the job's thread, and send an event for its end or failure."""
         try:
-            self.check()  # it may have waited for its whole time
+            self.check()  # the job may have waited for its whole time
             self._end = time.monotonic() + self._patience
             work(self)
-            self.tell("done", rows=self.rows)
+            self.send("done", rows=self.rows)
         except Stopped as error:
             self._post(("stopped", {"message": str(error)}))
         except Exception:
@@ -84,7 +85,7 @@ class Job:
             raise
 
     def end(self, *, unstarted: bool) -> None:
-        """Nothing follows. From any thread, once everything that the work held is free again."""
+        """Close the events. From any thread, once all resources of the work are free."""
         if unstarted:
             self._post(("stopped", {"message": "cancelled"}))
         self._post(None)
@@ -95,7 +96,7 @@ class Job:
 
 
 class Queue:
-    """`workers` jobs at once and `places` waiting. Used from the event loop's thread."""
+    """A queue with `workers` jobs at once and `places` waiting. Used from the event loop's thread."""
 
     def __init__(self, workers: int, places: int, most_rows: int, patience: float) -> None:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="limelight")
@@ -105,7 +106,7 @@ class Queue:
         self._lock = threading.Lock()
 
     def start(self, work: Callable[[Job], None]) -> tuple[Job, int]:
-        """The job, and how many were there before it. Raises Full."""
+        """Add a job; return it and the number of jobs before it. Raises Full."""
         with self._lock:
             if len(self._jobs) >= self._room:
                 raise Full
@@ -126,13 +127,13 @@ class Queue:
         job.end(unstarted=future.cancelled())
 
     def cancel(self) -> None:
-        """Stop every job there is; who listens is told."""
+        """Stop every job; the clients get an event."""
         with self._lock:
             jobs = list(self._jobs)
         for job in jobs:
             job.cancel()
 
     def close(self) -> None:
-        """Stop everything, and wait until it has stopped."""
+        """Stop every job, and wait until all have stopped."""
         self.cancel()
         self._pool.shutdown(cancel_futures=True)

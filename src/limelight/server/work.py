@@ -100,7 +100,7 @@ def answer(model: ImageModel, asked: PageRequest, maps: Store[Attribution], job:
         pixels = plain + asked.shift
         now = _predict(model, pixels) if asked.shift else ranking
         picture = picture_of(pixels.clamp(0, 1)[0])
-        job.tell(
+        job.send(
             "prediction",
             picture=place,
             shown=picture_payload(picture),
@@ -110,9 +110,9 @@ def answer(model: ImageModel, asked: PageRequest, maps: Store[Attribution], job:
         for target in asked.targets or tuple(Logit(each.index) for each in ranking[:1]):
             label = _described(target, now)
             for column, method in enumerate(asked.methods):
-                job.tell("begun", picture=place, row=row, column=column, target=label, method=method.kebab())
+                job.send("begun", picture=place, row=row, column=column, target=label, method=method.kebab())
                 for event, data in _map(model, asked, plain, target, method, picture, maps, job):
-                    job.tell(event, row=row, column=column, **data)
+                    job.send(event, row=row, column=column, **data)
             row += 1
 
 

@@ -1,4 +1,4 @@
-"""Maps made visible: colour scales, pictures and pages from tensors, PIL images and strings alone."""
+"""Drawing of maps: colour scales, pictures and pages, made from tensors, PIL images and strings alone."""
 
 from .colour import Scale, colourise, scale_of
 from .figure import draw_figure

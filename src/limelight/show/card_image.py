@@ -1,8 +1,10 @@
-"""A card of text under a panel: sections of lines with a mark, a name, a figure and words."""
+"""A trust card drawn under a panel: sections of entries with a mark, a name, a figure and words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
+from itertools import pairwise
 
 from PIL import Image, ImageDraw
 
@@ -16,22 +18,19 @@ _LEAST_WIDTH = 1100
 
 
 def draw_card(panel: Image.Image, heading: str, headline: str, sections: Sequence[Section]) -> Image.Image:
-    """The panel, and under it the heading, one sentence, and the sections."""
+    """Draw the heading, one sentence and the sections below the panel."""
     width = max(panel.width, _LEAST_WIDTH)
     room = width - 2 * _GAP
     blocks: list[tuple[int, list[tuple[int, list[str], tuple[int, int, int]]]]] = []
+    widths = [*(end - start - 8 for start, end in pairwise(_COLUMNS)), room - _COLUMNS[-1]]
     for section in sections:
         title = _wrapped(section.title, _TEXT + 2, room)
         blocks.append((_height(title, _TEXT + 2) + 8, [(0, title, _INK)]))
         for entry in section.entries:
-            words = _wrapped(entry.words, _TEXT, room - _COLUMNS[3])
-            cells = [
-                (_COLUMNS[0], _wrapped(entry.mark, _TEXT, _COLUMNS[1] - 8), _MARKS.get(entry.mark, _FAINT)),
-                (_COLUMNS[1], _wrapped(entry.name, _TEXT, _COLUMNS[2] - _COLUMNS[1] - 8), _INK),
-                (_COLUMNS[2], _wrapped(entry.figure, _TEXT, _COLUMNS[3] - _COLUMNS[2] - 8), _INK),
-                (_COLUMNS[3], words, _FAINT),
-            ]
-            blocks.append((max(_height(lines, _TEXT) for _, lines, _ in cells) + 3, cells))
+            columns = [_wrapped(text, _TEXT, width) for text, width in zip(astuple(entry), widths, strict=True)]
+            colours = (_MARKS.get(entry.mark, _FAINT), _INK, _INK, _FAINT)
+            height = max(_height(each, _TEXT) for each in columns) + 3
+            blocks.append((height, list(zip(_COLUMNS, columns, colours, strict=True))))
     top = panel.height + _GAP // 2
     above = _wrapped(heading, _HEADING, room)
     below = _wrapped(headline, _TEXT + 2, room)

@@ -1,4 +1,4 @@
-"""From attributions to colours: one scale a map, zero always in the same place, what is cut off always told."""
+"""From attributions to colours: one scale for each map, zero always at the same colour, clipping always reported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Floats = NDArray[np.float64]
 
 # Anchors at equal steps, interpolated in between. Diverging, from -v over a neutral zero to v, after ColorBrewer's RdBu
 # (less its near-black ends) and PuOr, whose lightness is symmetric. Magnitudes, from 0 to v: lightness rises evenly
-# (matplotlib's inferno and viridis). The first of each group is what is drawn unless a reader chooses otherwise.
+# (matplotlib's inferno and viridis). The first table of each group is the default.
 DIVERGING = {
     "red-blue": "1a4f96 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 930d28",
     "orange-purple": "542788 8073ac b2abd2 d8daeb f7f7f7 fee0b6 fdb863 e08214 b35806",
@@ -28,11 +28,11 @@ _UNDEFINED = 128  # NaN: a grey that neither map contains
 
 @dataclass(frozen=True)
 class Scale:
-    """How a map's values become colours.
+    """The scale by which a map's values become colours.
 
     `limit`: v, where the colours end, in the map's own units; NaN for a map without a finite value. `signed`: colours
     run from -v to v around a neutral zero; else from 0 to v, by magnitude. `clipped`: the share of finite pixels
-    beyond v, in [0, 1]. `empty`: no finite value differs from zero, so colours say nothing and words must.
+    beyond v, in [0, 1]. `empty`: no finite value differs from zero, so that colours show nothing.
     """
 
     limit: float
@@ -52,7 +52,7 @@ class Scale:
 
 
 def scale_of(heatmap: Tensor, signed: bool | None = None, percentile: float = 99.5) -> Scale:
-    r"""The scale of a heatmap `(H, W)`: v is the `percentile` of $|A|$ over finite pixels (NaN marks what lies outside
+    """Find the scale of a heatmap `(H, W)`: v is the `percentile` of $|A|$ over finite pixels (NaN marks pixels outside
     the crop), or the maximum where that percentile is zero. `signed` None: whether any value is negative.
 
     Raises ValueError for a heatmap that isn't `(H, W)` or a percentile outside [0, 100].
@@ -71,7 +71,7 @@ def scale_of(heatmap: Tensor, signed: bool | None = None, percentile: float = 99
 
 
 def colourise(heatmap: Tensor, scale: Scale) -> NDArray[np.uint8]:
-    """A heatmap `(H, W)` as colours `(H, W, 3)`, uint8. Unsigned scales colour the magnitude; NaN is mid-grey."""
+    """Colour a heatmap `(H, W)`: `(H, W, 3)`, uint8. Unsigned scales colour the magnitude; NaN is mid-grey."""
     values = values_of(heatmap)
     ratio = strength(values, scale)
     position = (1 + np.sign(values) * ratio) / 2 if scale.signed else ratio
@@ -82,21 +82,21 @@ def colourise(heatmap: Tensor, scale: Scale) -> NDArray[np.uint8]:
 
 
 def strength(values: Floats, scale: Scale) -> Floats:
-    r"""$\min(|A| / v, 1)$, of any shape; zero where the value is NaN or the map is empty."""
+    r"""Compute $\min(|A| / v, 1)$ for any shape; zero where the value is NaN or the map is empty."""
     if scale.empty:
         return np.zeros_like(values)
     return np.nan_to_num(np.minimum(np.abs(values) / scale.limit, 1))
 
 
 def remarks(heatmap: Tensor, scale: Scale) -> tuple[str, ...]:
-    """What colours can't say about a heatmap `(H, W)`, in words."""
+    """Say in words what colours can't show of a heatmap `(H, W)`: NaN, infinite values, nothing but zero."""
     values = values_of(heatmap)
-    undefined, infinite = np.isnan(values).mean(), int(np.isinf(values).sum())
+    undefined, infinite = float(np.isnan(values).mean()), int(np.isinf(values).sum())
     found = []
     if scale.empty:
         found.append("no finite value" if np.isnan(scale.limit) else "all zero: nothing to show")
     if undefined:
-        found.append(f"{_percent(float(undefined))} undefined (NaN)")
+        found.append(f"{_percent(undefined)} undefined (NaN)")
     if infinite:
         found.append(f"{infinite} infinite values" if infinite > 1 else "1 infinite value")
     return tuple(found)

@@ -1,4 +1,4 @@
-"""Maps as a matplotlib figure, for papers and for notebooks that mix them with plots of their own."""
+"""Maps as a matplotlib figure, for papers and for notebooks with other plots."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Inches of a cell: a map's longer side, what is between cells, a title, a bar with its numbers, a line of a caption.
+# Inches: a map's longer side, the gap between cells, a title, a colour bar with its numbers, a line of a caption.
 _SIDE, _GAP, _TITLE, _BAR, _LINE = 3.0, 0.5, 0.35, 0.45, 0.17
 _STEPS = 256  # of the colour bar
 
 
 def draw_figure(picture: Image.Image, tiles: Sequence[Tile], heading: str = "", columns: int = 4) -> Figure:
-    """The picture, then each tile with its colour bar, title and caption, in rows of `columns` cells.
+    """Draw the picture, then each tile with its colour bar, title and caption, in rows of `columns` cells.
 
-    Colours, scales and numbers are those of `draw_panel`. Raises ImportError without the extra `plot`.
+    Colours, scales and numbers are the same as in `draw_panel`. Raises ImportError without the extra `plot`.
     """
     if columns < 1:
         raise ValueError(f"columns: {columns!r}; a figure needs at least 1")
@@ -38,7 +38,7 @@ def draw_figure(picture: Image.Image, tiles: Sequence[Tile], heading: str = "", 
     wide, high = (_SIDE * each / max(picture.size) for each in picture.size)
     cell_height = _TITLE + high + _BAR + _LINE * lines
     width, height = across * (_SIDE + _GAP) + _GAP, down * cell_height + _GAP
-    figure = Figure((width, height))  # not pyplot's, which would keep it and pick a window for it
+    figure = Figure((width, height))  # pyplot would keep the figure and open a window for it
 
     def cell(place: int) -> Axes:
         row, column = divmod(place, across)
@@ -62,7 +62,7 @@ def _caption(tile: Tile) -> tuple[str, ...]:
 
 
 def _draw_tile(cell: Axes, picture: Image.Image, tile: Tile, high: float) -> None:
-    """Into a cell of `high` inches, and below it."""
+    """Draw a tile into a cell `high` inches high, with its bar and caption below."""
     cell.imshow(np.asarray(overlay(picture, tile.heatmap, tile.scale, TILE_OPACITY)))
     cell.set_title(("(!) " if tile.warning else "") + tile.title, loc="left", parse_math=False)
     text = "\n".join(_caption(tile))
@@ -72,7 +72,7 @@ def _draw_tile(cell: Axes, picture: Image.Image, tile: Tile, high: float) -> Non
 
 
 def _draw_bar(bar: Axes, scale: Scale) -> None:
-    """The colours from the low end to v, with the numbers of `Scale.ticks`."""
+    """Draw the colours from the low end to v, with the numbers of `Scale.ticks`."""
     low = -scale.limit if scale.signed else 0.0
     ramp = torch.linspace(low, scale.limit, _STEPS, dtype=torch.float64)
     bar.imshow(colourise(ramp[None], scale), aspect="auto", extent=(low, scale.limit, 0, 1))

@@ -1,4 +1,4 @@
-"""Maps as a page: self-contained, with the viewer inside; without script it still shows the maps and their numbers."""
+"""Maps as a self-contained page with the viewer; without script it still shows the maps and their numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .image import TILE_OPACITY, Tile, fit, overlay, png_source
 from .payload import Row, as_text, viewer_payload
 from .words import words
 
-_SIDE = 224  # pixels of a still picture's longer side; the viewer draws its own
+_SIDE = 224  # pixels of a still picture's longer side
 
 _PAGE_STYLE = "body { margin: 0 } body > .limelight { min-height: 100vh; box-sizing: border-box }"
 
@@ -40,21 +40,20 @@ def write_report(
     facts: Sequence[tuple[str, str]],
     before: str = "",
 ) -> None:
-    """Write a page of several rows that opens from disk, asks for nothing and runs no script but the viewer's.
+    """Write a page of several rows that opens from disk, loads nothing and runs no script but the viewer's.
 
-    `before` is HTML of the caller's, put above the maps as it is: nothing that came from elsewhere may stand in it
-    unescaped.
+    `before` is HTML to put above the maps as it is: the caller escapes any text from elsewhere in it.
     """
     page = (
         page_opening(heading, _PAGE_STYLE, viewer_script(), images="data: blob:")
         + f"<body>{before}{report_fragment(rows, heading, footer, facts)}</body></html>\n"
     )
-    # A file's name may hold bytes that are no text (surrogates); they become question marks.
+    # A file's name may hold bytes that are no text (surrogates): they become question marks.
     write_whole(path, page.encode("utf-8", errors="replace"))
 
 
 def page_opening(title: str, style: str, script: str, images: str = "data:") -> str:
-    """A page's beginning and its head: it asks for nothing, runs no script but `script`, shows only such `images`."""
+    """Open a page that loads nothing, runs no script but `script`, and shows images from the sources `images` only."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -71,12 +70,12 @@ def html_fragment(
     footer: str,
     facts: Sequence[tuple[str, str]],
 ) -> str:
-    """The picture, the tiles, and `facts` as pairs of name and value; for a page's body or a notebook's cell."""
+    """Write the picture, the tiles, and `facts` as pairs of name and value; for a page's body or a notebook's cell."""
     return report_fragment([Row("", picture, tuple(tiles))], heading, footer, facts)
 
 
 def report_fragment(rows: Sequence[Row], heading: str, footer: str, facts: Sequence[tuple[str, str]]) -> str:
-    """Still maps, the data and the viewer that puts living ones in their place, where script may run."""
+    """Write still maps, the data, and the viewer, which replaces the still maps where script may run."""
     pairs = "".join(f"<dt>{words(name)}</dt><dd>{words(value)}</dd>" for name, value in facts)
     data = as_text(viewer_payload(rows, heading, footer, facts))
     return (

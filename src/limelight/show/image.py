@@ -18,24 +18,24 @@ from ..base.files import write_whole
 from ..evaluation.sections import Section
 from .colour import Scale, colourise, remarks, scale_of, strength, values_of
 
-# Pixels of the finished image.
+# Sizes in pixels.
 CELL = 300
-TILE_OPACITY = 0.85  # beside a colour bar, so that the strongest colours match it
+TILE_OPACITY = 0.85  # of tiles with a colour bar, so that the strongest colours look like those in the bar
 _GAP = 28
-_BAR, _BAR_HEIGHT = 14, 110  # width, and the least height whose numbers don't touch
+_BAR, _BAR_HEIGHT = 14, 110  # width, and the least height at which the numbers don't touch
 _BAR_ROOM = 102  # the bar, its numbers and the space before it
 _TITLE, _TEXT, _SMALL, _HEADING = 17, 14, 12, 24
 _INK, _FAINT, _AMBER = (28, 28, 32), (100, 102, 110), (214, 125, 0)
 
-# Pillow's own font knows ASCII and little else; pages keep the text as it is.
+# Pillow's own font has ASCII and few other characters; pages keep the text as it is.
 _PLAIN = str.maketrans({"−": "-", "–": "-", "—": "-", "×": "x", "→": "->", "Δ": "delta", "’": "'"})
 _BEYOND_ASCII = frozenset("±…·°")
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One map to draw: `title`, caption `lines`, `heatmap` `(H, W)`; `signed` None = whether any value is negative;
-    `warning` marks a map whose caption or notes must be read before it is believed; `sections` are its trust card."""
+    """A map to draw: `title`, caption `lines`, `heatmap` `(H, W)`; `signed` None = whether any value is negative;
+    `warning` marks a map whose caption or notes must be read before it is trusted; `sections` are its trust card."""
 
     title: str
     lines: tuple[str, ...]
@@ -50,17 +50,17 @@ class Tile:
 
     @property
     def caption(self) -> tuple[str, ...]:
-        """The lines, after what the colours can't say."""
+        """The remarks on what colours can't show, then the lines."""
         return (*remarks(self.heatmap, self.scale), *self.lines)
 
 
 def is_picture(inputs: Tensor) -> bool:
-    """Whether inputs are what `picture_of` takes: `(1 or 3, H, W)`, and not empty."""
+    """Whether `picture_of` can draw the inputs: `(1 or 3, H, W)`, and not empty."""
     return inputs.ndim == 3 and inputs.shape[0] in (1, 3) and inputs.numel() > 0
 
 
 def picture_of(inputs: Tensor) -> Image.Image:
-    """Inputs `(1 or 3, H, W)` as an RGB picture: values within [0, 1] as they are, any others scaled to fill [0, 1]."""
+    """Draw inputs `(1 or 3, H, W)` in RGB: values within [0, 1] as they are, others scaled to fill [0, 1]."""
     if not is_picture(inputs):
         raise ValueError(f"inputs: have shape {tuple(inputs.shape)}; a picture is (1 or 3, H, W)")
     values = inputs.detach().cpu().double()
@@ -74,25 +74,34 @@ def picture_of(inputs: Tensor) -> Image.Image:
 
 
 def overlay(picture: Image.Image, heatmap: Tensor, scale: Scale, opacity: float = 0.6) -> Image.Image:
-    r"""The heatmap `(H, W)` in colour over the greyed picture of the same size, each pixel as opaque as it is strong:
-    `opacity` $\cdot \min(|A| / v, 1)$. What is undefined (NaN) lies under an even grey veil."""
+    r"""Draw the heatmap `(H, W)` in colour over the greyed picture of the same size.
+
+    The opacity of a pixel is `opacity` $\cdot \min(|A| / v, 1)$; undefined pixels (NaN) are an even grey.
+    """
     values = values_of(heatmap)
-    if values.shape[::-1] != picture.size:
-        size = "x".join(map(str, values.shape))
-        raise ValueError(
-            f"heatmap: is {size} (height x width), its picture {picture.height}x{picture.width}; "
-            "resize one to the other"
-        )
+    require_size_of(picture, heatmap)
     grey = np.asarray(picture.convert("L"), dtype=np.float64)[..., None]
-    # The diverging map's strong ends are dark and want a pale ground; inferno's is bright and wants a dim one.
+    # The diverging map's ends are dark and need a pale ground; inferno's end is bright and needs a dim one.
     grey = 80 + 0.65 * grey if scale.signed else 0.8 * grey
     alpha = opacity * np.where(np.isnan(values), 1, strength(values, scale))[..., None]
     return Image.fromarray((grey + alpha * (colourise(heatmap, scale) - grey)).round().astype(np.uint8))
 
 
+def require_size_of(picture: Image.Image, heatmap: Tensor, title: str = "") -> None:
+    """Raise ValueError for a heatmap `(H, W)` that isn't as large as its picture."""
+    height, width = heatmap.shape
+    if (width, height) != picture.size:
+        raise ValueError(
+            f"heatmap: {f'{title!r} ' * bool(title)}is {height}x{width} (height x width), its picture "
+            f"{picture.height}x{picture.width}; resize one to the other"
+        )
+
+
 def colour_bar(scale: Scale, height: int) -> Image.Image:
-    """The colours with v at the ends, 0 where it lies, and the clipped share; `height` pixels, or the least that
-    keeps the numbers apart. An empty map's bar is words."""
+    """Draw the colours with v at the ends, the place of 0, and the clipped share; words for an empty map.
+
+    The bar has `height` pixels, or the fewest that keep the numbers apart.
+    """
     height = max(height, _BAR_HEIGHT)
     image = Image.new("RGB", (_BAR_ROOM, height), "white")
     draw = ImageDraw.Draw(image)
@@ -115,7 +124,7 @@ def colour_bar(scale: Scale, height: int) -> Image.Image:
 
 
 def draw_tile(picture: Image.Image, tile: Tile) -> Image.Image:
-    """The map over its picture beside a colour bar, above its title and caption."""
+    """Draw the map over its picture, a colour bar beside it, its title and caption below."""
     scale = tile.scale
     shown = fit(overlay(picture, tile.heatmap, scale, TILE_OPACITY), CELL)
     if scale.empty:
@@ -130,12 +139,10 @@ def draw_panel(
     footer: str = "",
     columns: int | None = None,
 ) -> Image.Image:
-    """The picture, then each tile, in rows of `columns` cells (None: up to four, the fewest gaps) on white."""
+    """Draw the picture, then each tile, in rows of `columns` cells on white; None: up to 4, with the fewest gaps."""
     if columns is not None and columns < 1:
         raise ValueError(f"columns: {columns!r}; a panel needs at least 1")
-    shown = fit(picture.convert("RGB"), CELL)
-    cells = [_cell(shown, "picture", (f"{picture.width} x {picture.height} pixels",))]
-    cells += [draw_tile(picture, tile) for tile in tiles]
+    cells = [_picture_cell(picture), *(draw_tile(picture, tile) for tile in tiles)]
     if columns is None:
         columns = len(cells) if len(cells) <= 4 else min((4, 3), key=lambda count: -len(cells) % count)
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
@@ -143,12 +150,15 @@ def draw_panel(
 
 
 def draw_grid(picture: Image.Image, rows: Sequence[Sequence[Tile]], heading: str, footer: str = "") -> Image.Image:
-    """Tiles in rows and columns that mean something: the picture before the first row, nothing before the others."""
-    shown = fit(picture.convert("RGB"), CELL)
-    first = _cell(shown, "picture", (f"{picture.width} x {picture.height} pixels",))
+    """Draw tiles in the given rows, with the picture before the first row and an empty cell before the others."""
+    first = _picture_cell(picture)
     blank = Image.new("RGB", (first.width, 1), "white")
     cells = [[first if not k else blank, *(draw_tile(picture, tile) for tile in row)] for k, row in enumerate(rows)]
     return _laid_out(cells, max(map(len, cells)), heading, footer)
+
+
+def _picture_cell(picture: Image.Image) -> Image.Image:
+    return _cell(fit(picture.convert("RGB"), CELL), "picture", (f"{picture.width} x {picture.height} pixels",))
 
 
 def _laid_out(rows: Sequence[Sequence[Image.Image]], columns: int, heading: str, footer: str) -> Image.Image:
@@ -172,8 +182,11 @@ def _laid_out(rows: Sequence[Sequence[Image.Image]], columns: int, heading: str,
 
 
 def fit(picture: Image.Image, side: int) -> Image.Image:
-    """The picture with its longer side `side` pixels or a little less: small ones in whole-pixel steps, so that each
-    pixel is a square; large ones averaged, without the ringing that would invent colours."""
+    """Resize the picture so that its longer side has `side` pixels or a little less.
+
+    Small pictures grow by a whole factor, so that each pixel is a square; large ones are averaged, without ringing,
+    which would add colours.
+    """
     ratio = side / max(picture.size)
     if ratio >= 2:
         return picture.resize((picture.width * int(ratio), picture.height * int(ratio)), Image.Resampling.NEAREST)
@@ -187,7 +200,7 @@ def save_png(image: Image.Image, path: str | os.PathLike[str]) -> None:
 
 
 def png_source(image: Image.Image) -> str:
-    """The picture as a data URI, for a page that asks for nothing."""
+    """Write the picture as a data URI, for a page that loads nothing."""
     return "data:image/png;base64," + base64.b64encode(png_bytes(image)).decode("ascii")
 
 
@@ -225,7 +238,7 @@ def _cell(
 
 
 def _stamp(image: Image.Image, words: str) -> None:
-    """Words across the middle of an image, on a white plate."""
+    """Write words across the middle of an image, on a white plate."""
     lines = _wrapped(words, _TEXT, max(image.width - 16, 40))
     font, height = ImageFont.load_default(_TEXT), _height(lines, _TEXT)
     width = max(font.getlength(line) for line in lines)
@@ -254,8 +267,7 @@ def _height(lines: Sequence[str], size: int) -> int:
 
 
 def _wrapped(text: str, size: int, width: float) -> list[str]:
-    """The text in lines no wider than `width` pixels, broken between words; in a longer one after `. _ / -`, or
-    anywhere."""
+    """Break the text into lines of at most `width` pixels, between words; a wider word after `. _ / -` or anywhere."""
     font = ImageFont.load_default(size)
     lines: list[str] = []
     line = ""
@@ -279,10 +291,7 @@ def _wrapped(text: str, size: int, width: float) -> list[str]:
 
 
 def _drawable(text: str) -> str:
-    """The text in letters the font has: accents dropped, a question mark for what has no likeness."""
-    bare = "".join(
-        letter for letter in unicodedata.normalize("NFKD", text.translate(_PLAIN)) if not unicodedata.combining(letter)
-    )
-    return "".join(
-        letter if letter.isspace() or " " <= letter <= "~" or letter in _BEYOND_ASCII else "?" for letter in bare
-    )
+    """Replace letters that the font lacks: accents are dropped, other letters become question marks."""
+    letters = unicodedata.normalize("NFKD", text.translate(_PLAIN))
+    bare = (letter for letter in letters if not unicodedata.combining(letter))
+    return "".join(each if each.isspace() or " " <= each <= "~" or each in _BEYOND_ASCII else "?" for each in bare)

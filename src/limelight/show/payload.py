@@ -1,4 +1,4 @@
-"""What the viewer is told, as plain JSON: pictures once, raw maps once, and the words beside them."""
+"""The viewer's data as plain JSON: each picture once, each raw map once, and the texts beside them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from torch import Tensor
 
 from ..evaluation.sections import Section
 from .colour import DIVERGING, MAGNITUDE, remarks, scale_of, values_of
-from .image import Tile, png_source
+from .image import Tile, png_source, require_size_of
 
 PERCENTILES = (90, 95, 98, 99, 99.5, 99.9, 100)
-"""Where the colours may end: the stops of the viewer's slider."""
+"""The percentiles at which the colours may end: the stops of the viewer's slider."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """The maps of one question about a picture: a class of it, or the picture among others; `label` may be empty."""
+    """A row of the viewer: a picture and its maps, for one class or one of several pictures; `label` may be empty."""
 
     label: str
     picture: Image.Image
@@ -31,24 +31,23 @@ class Row:
 
 
 def viewer_payload(rows: Sequence[Row], heading: str, footer: str, facts: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """The viewer's data. A picture that several rows share is sent once.
+    """Collect the viewer's data. A picture that several rows share is in it once.
 
     Raises ValueError for a map that isn't as large as its picture.
     """
-    pictures: dict[int, tuple[int, Image.Image]] = {}
-    for row in rows:
-        pictures.setdefault(id(row.picture), (len(pictures), row.picture))
+    pictures = {id(row.picture): row.picture for row in rows}
+    places = {key: place for place, key in enumerate(pictures)}
     return {
         "heading": heading,
         "footer": footer,
         "facts": [list(fact) for fact in facts],
         "percentiles": list(PERCENTILES),
         "tables": {"diverging": DIVERGING, "magnitude": MAGNITUDE},
-        "pictures": [picture_payload(picture) for _, picture in pictures.values()],
+        "pictures": [picture_payload(picture) for picture in pictures.values()],
         "rows": [
             {
                 "label": row.label,
-                "picture": pictures[id(row.picture)][0],
+                "picture": places[id(row.picture)],
                 "maps": [map_payload(row.picture, tile) for tile in row.tiles],
             }
             for row in rows
@@ -57,18 +56,13 @@ def viewer_payload(rows: Sequence[Row], heading: str, footer: str, facts: Sequen
 
 
 def picture_payload(picture: Image.Image) -> dict[str, Any]:
-    """The picture as a data URI of a PNG, with its size in pixels."""
+    """Write the picture as a data URI of a PNG, with its size in pixels."""
     return {"src": png_source(picture.convert("RGB")), "width": picture.width, "height": picture.height}
 
 
 def map_payload(picture: Image.Image, tile: Tile) -> dict[str, Any]:
-    """A map: float16 times `scale`, and for each percentile the exact (percentile, v, clipped share) of the tensor."""
-    height, width = tile.heatmap.shape
-    if (width, height) != picture.size:
-        raise ValueError(
-            f"heatmap: {tile.title!r} is {height}x{width} (height x width), its picture "
-            f"{picture.height}x{picture.width}; resize one to the other"
-        )
+    """Write a map: float16 times `scale`, and the exact (percentile, v, clipped share) of the tensor at PERCENTILES."""
+    require_size_of(picture, tile.heatmap, tile.title)
     scale = tile.scale
     values, size = half(tile.heatmap)
     limits = [scale_of(tile.heatmap, tile.signed, percentile) for percentile in PERCENTILES]
@@ -78,7 +72,7 @@ def map_payload(picture: Image.Image, tile: Tile) -> dict[str, Any]:
         "remarks": list(remarks(tile.heatmap, scale)),
         "warning": tile.warning,
         "signed": scale.signed,
-        "shape": [height, width],
+        "shape": list(tile.heatmap.shape),
         "values": values,
         "scale": size,
         "limits": [
@@ -90,14 +84,14 @@ def map_payload(picture: Image.Image, tile: Tile) -> dict[str, Any]:
 
 
 def section_payload(section: Section) -> dict[str, Any]:
-    """A section of a trust card, each entry as [mark, name, figure, words]."""
+    """Write a section of a trust card, each entry as [mark, name, figure, words]."""
     return {"title": section.title, "entries": [list(astuple(entry)) for entry in section.entries]}
 
 
 def half(heatmap: Tensor) -> tuple[str, float]:
-    """`(H, W)` as base64 of little-endian float16 in [-1, 1], and the number to multiply by: the largest finite |A|.
+    """Encode `(H, W)` as base64 of little-endian float16 in [-1, 1], with its factor, the largest finite |A|.
 
-    Relative error of a value at most 2^-11, or 2^-25 of the largest where the value is smaller than 2^-14 of it.
+    The relative error is at most 2^-11, or 2^-25 of the largest value for values smaller than 2^-14 of it.
     """
     values = values_of(heatmap)
     finite = np.abs(values[np.isfinite(values)])
@@ -106,6 +100,6 @@ def half(heatmap: Tensor) -> tuple[str, float]:
 
 
 def as_text(payload: Any) -> str:
-    """JSON that stays data inside an HTML script element, whatever it holds."""
+    """Write JSON that stays data inside an HTML script element, whatever it holds."""
     text = json.dumps(payload, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -118,7 +118,7 @@ export function mapCell(map, source, { point, tables, label }) {
     const finite = values.filter(Number.isFinite);
     const shown = finite.map(SIGNS[sign]);
     const share = exact ? own[2] : shown.filter((value) => Math.abs(value) > limit).length / finite.length;
-    clipped.textContent = shown.some((value) => value !== 0) ? `${percent(share)} clipped` : `no ${sign === "signed" || sign === "absolute" ? "" : `${sign} `}value but zero`;
+    clipped.textContent = shown.some((value) => value !== 0) ? `${percent(share)} clipped` : `no ${sign === "signed" || sign === "absolute" ? "" : `${sign} `}value other than zero`;
   }
 
   return {

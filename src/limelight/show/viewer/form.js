@@ -62,16 +62,16 @@ export function buildForm(server, changed, say) {
 
   const number = element("input", { type: "number", name: "baseline-number", step: "any", min: -1, max: 2, placeholder: "or a number, 0 to 1", "aria-label": "baseline as a number" });
   number.addEventListener("change", changed);
-  const layers = [["", server.layer ? `chosen for you (${server.layer})` : "chosen for you"], ...server.layers.map((each) => [each.name, `${each.name}  ${each.grid}`])];
+  const layers = [["", server.layer ? `automatic (${server.layer})` : "automatic"], ...server.layers.map((each) => [each.name, `${each.name}  ${each.grid}`])];
   const tests = element("input", { type: "checkbox", name: "tests", checked: true });
   find("question").append(
-    choice("baseline: what absent means", "baseline", server.baselines.map((each) => [each, each]), "black", (value) => {
+    choice("baseline: the value of absent pixels", "baseline", server.baselines.map((each) => [each, each]), "black", (value) => {
       state.baseline = value;
       number.value = "";
       changed();
     }),
     number,
-    choice("layer, for methods that read one", "layer", layers, "", (value) => {
+    choice("layer, for methods that use one", "layer", layers, "", (value) => {
       state.layer = value;
       changed();
     }),
@@ -114,7 +114,7 @@ function classPicker(labels, state, changed, say) {
   let seen = [];
   const toggle = (index) => {
     const others = state.classes.filter((each) => each !== index);
-    if (others.length === state.classes.length && others.length >= MOST_CLASSES) return say(`${MOST_CLASSES} classes at once are the most`, true);
+    if (others.length === state.classes.length && others.length >= MOST_CLASSES) return say(`at most ${MOST_CLASSES} classes at once`, true);
     state.classes = others.length < state.classes.length ? others : [...others, index];
     show();
     changed();
@@ -142,6 +142,6 @@ function classPicker(labels, state, changed, say) {
     seen = found;
     show();
   };
-  const what = element("span", {}, "search all classes (none pressed: the model's first)");
+  const what = element("span", {}, "search all classes (with none selected: the model's first class)");
   return { shown: [top, element("label", {}, what, search), list], offer };
 }

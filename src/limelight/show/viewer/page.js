@@ -48,7 +48,7 @@ async function bring(wanted, refusals = []) {
   const brought = [];
   find("refusals").replaceChildren();
   for (const [name, path, options] of wanted) {
-    say(`bringing ${name}`);
+    say(`sending ${name}`);
     try {
       brought.push({ name, ...(await (await ask(path, { method: "POST", ...options }, say)).json()) });
     } catch (error) {
@@ -57,7 +57,7 @@ async function bring(wanted, refusals = []) {
     if (bringing !== mine) return;
   }
   find("refusals").replaceChildren(...refusals.map((each) => element("li", {}, each)));
-  say(pictures.length ? "" : "Bring a picture.");
+  say(pictures.length ? "" : "Add a picture.");
   if (!brought.length) return;
   pictures = brought;
   showPictures();
@@ -66,7 +66,7 @@ async function bring(wanted, refusals = []) {
 
 function bringFiles(files) {
   const most = server.limits.body;
-  const refusals = [...files].slice(MOST_PICTURES).map((file) => `${file.name}: left out; a page shows ${MOST_PICTURES} pictures at once`);
+  const refusals = [...files].slice(MOST_PICTURES).map((file) => `${file.name}: left out; the page shows at most ${MOST_PICTURES} pictures at once`);
   const some = [...files].slice(0, MOST_PICTURES);
   for (const file of some) if (file.size > most) refusals.push(`${file.name}: ${file.size} bytes; the most is ${most}`);
   const small = some.filter((file) => file.size <= most);
@@ -88,7 +88,7 @@ async function explain() {
   }
   const question = { ...form.asked(), pictures: pictures.map((each) => each.id) };
   if (!question.methods.length) {
-    say("tick a method", true);
+    say("select a method", true);
     return;
   }
   running?.abort();
@@ -96,7 +96,7 @@ async function explain() {
   find("cancel").disabled = false;
   find("progress").hidden = false;
   find("progress").value = 0;
-  say("asking");
+  say("sending the request");
   try {
     const options = { method: "POST", body: JSON.stringify(question), headers: { "content-type": "application/json" }, signal: mine.signal };
     const response = await ask("/api/explain", options, (words) => running === mine && say(words));
@@ -125,7 +125,7 @@ async function show(question, answers, mine) {
     find("progress").value = (made + failed) / total;
   };
   const on = {
-    queued: ({ before }) => before && say(`waiting for ${before} before you`),
+    queued: ({ before }) => before && say(`waiting for ${before} earlier requests`),
     prediction(data) {
       shown = viewer.addPicture(data.shown);
       form.predicted(data, (text) => about(data, text));

@@ -37,11 +37,11 @@ export class Viewer {
     const place = (value) => Math.max(percentiles.indexOf(value), 0);
     this.controls.replaceChildren(
       slider("opacity", "opacity", { min: 0, max: 1, step: 0.05, value: this.look.opacity, say: (v) => v.toFixed(2) }, set("opacity")),
-      choice("sign", "sign", [["own", "as each map is"], ["signed", "signed"], ["positive", "positive only"], ["negative", "negative only"], ["absolute", "absolute"]], this.look.sign, set("sign")),
+      choice("sign", "sign", [["own", "the sign of each map"], ["signed", "signed"], ["positive", "positive only"], ["negative", "negative only"], ["absolute", "absolute"]], this.look.sign, set("sign")),
       slider("colours end at percentile", "percentile", { min: 0, max: percentiles.length - 1, step: 1, value: place(this.look.percentile), say: (v) => String(percentiles[v]) }, (v) => set("percentile")(percentiles[v])),
-      choice("scale shared", "share", [["map", "no: each map its own"], ["row", "along each row"], ["all", "by all maps"]], this.look.share, set("share")),
+      choice("scale shared", "share", [["map", "no: one for each map"], ["row", "within each row"], ["all", "by all maps"]], this.look.share, set("share")),
       choice("colours, signed", "diverging", names("diverging"), this.look.diverging, set("diverging")),
-      choice("colours, size", "magnitude", names("magnitude"), this.look.magnitude, set("magnitude")),
+      choice("colours, magnitude", "magnitude", names("magnitude"), this.look.magnitude, set("magnitude")),
     );
     if (this.rows.length > 1) {
       const options = [["all", "all"], ...this.rows.map((row, at) => [String(at), row.label])];

@@ -1,1 +1,1 @@
-"""Ground truth without downloads: hand-set networks, patterns, scenes with masks, mosaics, nets trained on them."""
+"""Cases with a known answer, without downloads: hand-set networks, patterns, scenes, mosaics, trained networks."""

@@ -1,7 +1,7 @@
 """Networks set by hand whose true attribution is known exactly.
 
-Each problem is chosen so that completeness, dummy and symmetry alone fix the answer: features that differ from the
-baseline either add up, stand alone, or play the same part. Every method that holds these axioms has to find it.
+Each problem is chosen so that completeness, dummy and symmetry alone fix the answer: the features that differ from the
+baseline are terms of a sum, or a single feature, or symmetric. Every method with these axioms must find the answer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Formula(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class HandSet:
-    """A model `(rows, features) -> (rows, 1)` in float64, an input, a baseline and the attribution that is true there.
+    """A model `(rows, features) -> (rows, 1)` in float64, an input, a baseline and the true attribution.
 
     `why`: which axioms fix it.
     """
@@ -54,7 +54,7 @@ def _linear() -> HandSet:
         _row(1, 2, 4, 5),
         _row(0, 1, 0, 0),
         _row(2, -1, 2, 0),
-        "2x1 - x2 + x3/2 + 3: each term by itself",
+        "2x1 - x2 + x3/2 + 3: the change of each term",
     )
 
 
@@ -66,7 +66,7 @@ HANDSET: tuple[HandSet, ...] = (
         _row(3, 5, 1),
         _row(0, 5, 0),
         _row(3, 0, 2),
-        "min(x1, x2) with x2 = b2 above x1 all the way is x1",
+        "min(x1, x2) with x2 = b2 above x1 on the whole path is x1",
     ),
     HandSet(
         "maximum",
@@ -74,7 +74,7 @@ HANDSET: tuple[HandSet, ...] = (
         _row(3, -1, 2),
         _row(0, -1, 0),
         _row(3, 0, -2),
-        "max(x1, x2) with x2 = b2 below x1 all the way is x1",
+        "max(x1, x2) with x2 = b2 below x1 on the whole path is x1",
     ),
     HandSet(
         "gated",
@@ -82,7 +82,7 @@ HANDSET: tuple[HandSet, ...] = (
         _row(4, 3),
         _row(0, 0),
         _row(0, 3),
-        "relu(x1 - 10) stays shut, relu(x2 + 1) stays open",
+        "relu(x1 - 10) stays at 0, relu(x2 + 1) stays linear",
     ),
     HandSet(
         "saturated",
@@ -90,7 +90,7 @@ HANDSET: tuple[HandSet, ...] = (
         _row(2, 7),
         _row(0, 0),
         _row(1, 0),
-        "1 - relu(1 - x1) rises from 0 to 1 by x1 alone, though its gradient at 2 is 0",
+        "1 - relu(1 - x1) rises from 0 to 1 with x1 alone, although its gradient at 2 is 0",
     ),
     HandSet(
         "interacting",

@@ -1,4 +1,4 @@
-"""Mosaics for the grid pointing game: pictures side by side, one of them of the class that is explained. [bohle2021]"""
+"""Mosaics for the grid pointing game: pictures side by side, one of them of the explained class. [bohle2021]"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Mosaic:
-    """`x` `(n, c, H, W)`, the class explained `y` `(n,)`, and `mask` `(n, 1, H, W)`, that class's cell."""
+    """Mosaics `x` `(n, c, H, W)`, their explained classes `y` `(n,)`, and `mask` `(n, 1, H, W)`, the cell of each."""
 
     x: Tensor
     y: Tensor
@@ -18,11 +18,10 @@ class Mosaic:
 
 
 def mosaic(pictures: Tensor, classes: Tensor, side: int = 2) -> Mosaic:
-    """Mosaics of `side` x `side` pictures `(m, c, h, w)` of different classes, one per picture that finds company.
+    """Make a mosaic of `side` x `side` pictures of different classes for each of the pictures `(m, c, h, w)`.
 
-    The i-th picture stands in cell i mod side^2 and is the one explained; the others are the next pictures of classes
-    not yet in the mosaic. Give pictures that the model classifies confidently. Raises ValueError for too few
-    classes to fill one.
+    The i-th picture is explained and is in cell i mod side^2; the others are the next pictures of classes that are not
+    yet in the mosaic. Give pictures that the model classifies confidently. Raises ValueError for too few classes.
     """
     cells = side * side
     labels = classes.tolist()
@@ -31,13 +30,12 @@ def mosaic(pictures: Tensor, classes: Tensor, side: int = 2) -> Mosaic:
     made, owners, masks = [], [], []
     _, _, height, width = pictures.shape
     for i, own in enumerate(labels):
-        chosen, seen = [i], {own}
+        next_of_class: dict[int, int] = {}
         for j in [*range(i + 1, len(labels)), *range(i)]:
-            if len(chosen) < cells and labels[j] not in seen:
-                chosen.append(j)
-                seen.add(labels[j])
+            if labels[j] != own:
+                next_of_class.setdefault(labels[j], j)
         at = i % cells
-        order = chosen[1:]
+        order = list(next_of_class.values())[: cells - 1]
         order.insert(at, i)
         rows = [torch.cat([pictures[j] for j in order[r * side : (r + 1) * side]], 2) for r in range(side)]
         made.append(torch.cat(rows, 1))

@@ -1,8 +1,8 @@
-r"""A known pattern on a noise background, so that the pixels that matter are known. [clark2024]
+r"""Problems with a known pattern on a noise background, so that the relevant pixels are known. [clark2024]
 
 Additive: $x = \alpha\,P/|P| + (1 - \alpha)\,B/|B|$, P one of two patterns by the class, B smoothed noise.
 Multiplicative: $x \propto (1 - \alpha P) B$. Rotated: P turned by quarter turns and moved for each example. XOR: both
-patterns, and the class is whether their signs agree. The truth is the pixels of the patterns that are there.
+patterns, and the class is whether their signs agree. The truth is the pixels of the patterns in the example.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Pattern:
 
 
 def pattern_problem(kind: Kind, n: int, size: int = 8, alpha: float = 0.3, seed: int = 0) -> Pattern:
-    """`n` examples of a problem. `size` is 8 or a multiple of it, such as 64. Raises ValueError for others."""
+    """Make `n` examples of a problem. `size` is 8 or a multiple of 8. Raises ValueError for other sizes."""
     if kind not in PATTERNS:
         raise ValueError(f"kind: {kind!r}; use one of {', '.join(PATTERNS)}")
     if size < 8 or size % 8:
@@ -81,7 +81,7 @@ def _norm(x: Tensor) -> Tensor:
 
 
 def precision(maps: Tensor, truth: Tensor) -> Tensor:
-    """Of the |truth| pixels with the largest |A|, the share that is true `(n,)`; ties at the limit by their share."""
+    """Share of true pixels `(n,)` among the |truth| pixels with the largest |A|; ties at the limit count in part."""
     units, inside = maps.abs().flatten(1).double(), truth.flatten(1)
     size = inside.sum(1)
     limit = units.sort(dim=1, descending=True).values.gather(1, (size - 1).clamp(min=0)[:, None])
@@ -92,10 +92,10 @@ def precision(maps: Tensor, truth: Tensor) -> Tensor:
 
 
 def earth_mover_score(maps: Tensor, truth: Tensor, blur: float = 0.01, iterations: int = 400) -> Tensor:
-    r"""$1 - \mathrm{EMD}/d_{\max}$ `(n,)` between |A| and the truth, both made distributions over the pixels.
+    r"""Compute $1 - \mathrm{EMD}/d_{\max}$ `(n,)` between |A| and the truth, both as distributions over the pixels.
 
-    The distance is Euclidean, d_max the picture's diagonal. Found by Sinkhorn's iterations with an entropy of `blur` x
-    d_max, which overstates the distance by at most a few times that; for maps of up to some thousand pixels.
+    The distance is Euclidean, d_max the picture's diagonal. It comes from Sinkhorn's iterations with an entropy of
+    `blur` x d_max, which overstate it by at most a few times that. For maps of up to some thousand pixels.
     """
     height, width = maps.shape[-2:]
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")

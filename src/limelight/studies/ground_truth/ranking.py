@@ -1,4 +1,4 @@
-"""Every method of METHODS on scenes whose deciding object is known, beside the controls, with intervals."""
+"""A ranking of all methods and controls, with intervals, on scenes whose relevant object is known."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def rank_on_scenes(
     seed: int = 0,
     progress: bool | Progress = False,
 ) -> Evaluation:
-    """`evaluate` every method on fresh scenes: who finds the red object that alone decides the class?
+    """Evaluate how well every method finds the red object, which alone decides the class, on new scenes.
 
-    `rows`: what the methods that can choose may spend on a scene. Methods that do not apply to the architecture are in
-    `refused` with the reason.
+    `rows`: the model rows for a scene, for methods with a choice of rows. Methods that do not apply to the architecture
+    are in `refused` with the reason.
     """
     model = trained(architecture)
     shown = scenes(examples, seed=1000 + seed)

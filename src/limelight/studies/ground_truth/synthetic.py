@@ -1,4 +1,4 @@
-"""Ground truth without downloads, in one place: what the other files of this folder make."""
+"""Cases with a known answer, without downloads: the public names of this folder."""
 
 from .handset import HANDSET, HandSet
 from .mosaics import Mosaic, mosaic

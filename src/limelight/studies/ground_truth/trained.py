@@ -1,4 +1,4 @@
-"""A small CNN and a small ViT trained on the scenes, in under two minutes each on two cores; kept by content hash."""
+"""A small CNN and a small ViT trained on the scenes in under two minutes each on two cores, cached by content hash."""
 
 from __future__ import annotations
 
@@ -83,11 +83,11 @@ _MADE: dict[str, Callable[[], nn.Module]] = {"cnn": SceneCNN, "vit": SceneViT}
 
 
 def trained(architecture: Architecture = "cnn", cache: str | Path | None = None) -> nn.Module:
-    """The trained network in eval mode, from the cache or trained now and put there.
+    """Return the trained network in eval mode, from the cache, or train it and store it there.
 
     `cache` None is the folder in LIMELIGHT_CACHE, or ~/.cache/limelight. The file's name is a hash of the code that
-    makes the scenes and trains on them and of torch's version, so that another recipe never finds this one's weights.
-    The global random state is left as it was.
+    makes the scenes and trains on them and of torch's version, so that weights are never used with other code. The
+    global random state does not change.
     """
     if architecture not in _MADE:
         raise ValueError(f"architecture: {architecture!r}; use {', '.join(map(repr, _MADE))}")

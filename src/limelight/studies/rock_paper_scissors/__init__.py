@@ -1,19 +1,19 @@
-"""The rock-paper-scissors study: hands on green, a constant added to every channel, and what the maps make of it."""
+"""The rock-paper-scissors study: photographs of hands, a constant added to every channel, and the maps' changes."""
 
 from .data import DataError, Part, read_parts
 from .observations import Observation, observe
 from .page import write_study
-from .study import LEVELS, Study, Told, run_study
+from .study import LEVELS, Listeners, Study, run_study
 from .training import Epoch, Trained, train
 
 __all__ = [
     "LEVELS",
     "DataError",
     "Epoch",
+    "Listeners",
     "Observation",
     "Part",
     "Study",
-    "Told",
     "Trained",
     "observe",
     "read_parts",

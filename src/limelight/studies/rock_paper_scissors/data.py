@@ -1,4 +1,4 @@
-"""The photographs: three folders of hands, split so that no picture is ever in two parts."""
+"""The photographs: three folders of hands, split so that no picture is in two parts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KAGGLE = "https://www.kaggle.com/datasets/drgfreeman/rockpaperscissors"
 
 
 class DataError(ValueError):
-    """Photographs that are not there or can't be used; the message says what is expected and where to get it."""
+    """Photographs are missing or can't be used; the message says what is expected and where to get it."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,16 @@ class Part:
         return len(self.paths)
 
     def pixels(self, rows: Tensor | slice = slice(None)) -> Tensor:
-        """The chosen photographs as numbers in [0, 1]."""
+        """Return the chosen photographs as numbers in [0, 1]."""
         return self.x[rows].float() / 255
 
 
 def read_parts(folder: str | Path) -> dict[str, Part]:
     """Read every photograph below `folder`/rock, paper and scissors into training, validation and test.
 
-    A picture's part is a hash of its decoded pixels, read as a number in [0, 1): below 0.7 training, below 0.9
-    validation, else test. So a picture's copies, whatever their name, format or folder, stay together, and a picture
-    keeps its part when others come or go.
+    A hash of a picture's decoded pixels, as a number in [0, 1), decides its part: below 0.7 training, below 0.9
+    validation, else test. So copies of a picture stay together, whatever their name, format or folder, and a picture
+    keeps its part when others are added or removed.
 
     Raises DataError where a folder is missing, a part is empty, or a picture can't be read.
     """
@@ -60,14 +60,13 @@ def read_parts(folder: str | Path) -> dict[str, Part]:
     for part, examples in found.items():
         if not examples:
             raise DataError(f"data: {str(folder)!r} has too few photographs: none falls into the {part} part")
-        pictures = torch.stack([pixels for _, _, pixels in examples])
-        labels = torch.tensor([label for _, label, _ in examples])
-        parts[part] = Part(pictures, labels, tuple(path for path, _, _ in examples))
+        files, labels, pictures = zip(*examples, strict=True)
+        parts[part] = Part(torch.stack(pictures), torch.tensor(labels), files)
     return parts
 
 
 def class_files(folder: str | Path) -> list[list[Path]]:
-    """The files of each of CLASSES in order of name. Raises DataError that says how to get them."""
+    """List the files of each of CLASSES in order of name. Raises DataError that says how to get them."""
     root = Path(folder)
     expected = f"a folder with {', '.join(CLASSES)} inside, as in {KAGGLE}: download it there, unpack it, pass --data"
     missing = [name for name in CLASSES if not (root / name).is_dir()]
@@ -82,7 +81,7 @@ def class_files(folder: str | Path) -> list[list[Path]]:
 
 
 def part_of(picture: Picture) -> str:
-    """The part a picture belongs to: a fact of its pixels alone."""
+    """Return the part that a picture belongs to, which depends on its pixels alone."""
     content = blake2b(repr(picture.image.size).encode() + picture.image.tobytes(), digest_size=8).digest()
     position = int.from_bytes(content) / 2**64
     training, validation = PARTS["training"], PARTS["training"] + PARTS["validation"]

@@ -1,4 +1,4 @@
-"""Batch normalisation for the time of training, taken into the convolutions' weights afterwards."""
+"""Batch normalisation during training, folded into the convolutions' weights afterwards."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Network = TypeVar("Network", bound=PublishedHands | SmallHands)
 
 
 def normalised(network: Network) -> Network:
-    """The network, in place, with a batch normalisation [ioffe2015] after every convolution.
+    """Add a batch normalisation [ioffe2015] after every convolution, in place, and return the network.
 
-    It learns in a few epochs what the plain network needs many for.
+    It trains in a few epochs, where the plain network needs many.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for name, module in network.features.named_children():
@@ -29,7 +29,7 @@ def normalised(network: Network) -> Network:
 
 
 def folded(network: Network) -> Network:
-    """A copy without the normalisations that answers as `network` does in evaluation: the layers that are published.
+    """Copy the network without the normalisations, with the published layers and the same outputs in eval mode.
 
     With running mean m and variance v, g (w x + b - m) / sqrt(v + eps) + c is a convolution with weights
     g w / sqrt(v + eps) and bias g (b - m) / sqrt(v + eps) + c.

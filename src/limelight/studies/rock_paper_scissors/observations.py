@@ -1,7 +1,8 @@
-"""What the published study saw, asked of our numbers: each sentence holds or does not, with the figures."""
+"""The observations of the published study, checked against our figures: each one holds or does not."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,12 +15,20 @@ BLACK, WHITE, RANDOM = (
 )
 INPUT_X_GRADIENT, GRAD_CAM = "input-x-gradient", "grad-cam"
 STUDIED = (INPUT_X_GRADIENT, BLACK, WHITE, RANDOM, GRAD_CAM)
-DRIFT = 0.05  # of the relevance: below it nobody would speak of a drift
+DRIFT = 0.05  # of the relevance; a smaller change does not count as a drift
+
+
+CLAIMS = (
+    "Gradient x Input changes most of the maps compared",
+    "Of the baselines of Integrated Gradients, black is the most sensitive to the shift",
+    "Of the baselines of Integrated Gradients, white is the most stable",
+    "Grad-CAM drifts from the hand to the background",
+)
 
 
 @dataclass(frozen=True)
 class Observation:
-    """A published sentence, whether it holds here (None: no figure to say), and the figures behind that."""
+    """A published sentence, whether it holds here (None: there is no figure), and the figures for that."""
 
     claim: str
     holds: bool | None
@@ -31,7 +40,10 @@ class Observation:
 
 
 def observe(lines: Sequence[Shifted]) -> list[Observation]:
-    """The published observations against the lines of STUDIED at the largest shift that left any picture its class."""
+    """Check the published observations at the largest shift where any picture kept its class.
+
+    `lines` holds the figures of STUDIED at each level.
+    """
     levels = [line.level for line in lines if line.n]
     if not levels:
         return [Observation(claim, None, "no picture kept its class at any shift") for claim in CLAIMS]
@@ -42,25 +54,18 @@ def observe(lines: Sequence[Shifted]) -> list[Observation]:
     n = at[BLACK].n
     figures = f"rank correlation with the unshifted map at +{level:g} ({n} pictures)"
     cam = at[GRAD_CAM]
+    most, least_stable, most_stable, drifts = CLAIMS
+    drift = f"{cam.on_hand:.1%} before, {cam.on_hand_shifted:.1%} after"
     return [
-        Observation(CLAIMS[0], min(alike, key=lambda k: alike[k]) == INPUT_X_GRADIENT, f"{figures}: {_listed(alike)}"),
-        Observation(CLAIMS[1], min(paths, key=lambda k: paths[k]) == BLACK, f"{figures}: {_listed(paths)}"),
-        Observation(CLAIMS[2], max(paths, key=lambda k: paths[k]) == WHITE, f"{figures}: {_listed(paths)}"),
+        Observation(most, min(alike, key=alike.__getitem__) == INPUT_X_GRADIENT, f"{figures}: {_listed(alike)}"),
+        Observation(least_stable, min(paths, key=paths.__getitem__) == BLACK, f"{figures}: {_listed(paths)}"),
+        Observation(most_stable, max(paths, key=paths.__getitem__) == WHITE, f"{figures}: {_listed(paths)}"),
         Observation(
-            CLAIMS[3],
-            None if cam.drift != cam.drift else cam.drift > DRIFT,
-            f"share of Grad-CAM's relevance on the hand at +{level:g} ({n} pictures): {cam.on_hand:.1%} before, "
-            f"{cam.on_hand_shifted:.1%} after",
+            drifts,
+            None if math.isnan(cam.drift) else cam.drift > DRIFT,
+            f"share of Grad-CAM's relevance on the hand at +{level:g} ({n} pictures): {drift}",
         ),
     ]
-
-
-CLAIMS = (
-    "Gradient x Input changes most of the maps compared",
-    "Of the baselines of Integrated Gradients, black is the most sensitive to the shift",
-    "Of the baselines of Integrated Gradients, white is the most stable",
-    "Grad-CAM drifts from the hand to the background",
-)
 
 
 def _listed(figures: dict[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""The study written down: a page to look at, the same as Markdown and JSON, and a picture of the maps."""
+"""The study's files: a page, the same as Markdown and JSON, and pictures of the maps."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
 
 from ...base.files import json_bytes, write_whole
 from ...evaluation.findings import html_table, markdown
@@ -20,7 +21,7 @@ from .shifting import TOP_SHARE, Shifted
 from .study import ENOUGH_TO_TEST, PART_TESTED, Study
 
 Table = list[dict[str, Any]]
-CHANGED, STAYED = 0.5, 0.9  # rank correlations below and above which a map is called another, and the same
+CHANGED, STAYED = 0.5, 0.9  # rank correlations below which a map counts as changed, and from which as stable
 _SHOWN = 3  # hands whose maps are on the page
 _STYLE = """<style>
 .study { font: 15px/1.45 system-ui, sans-serif; padding: 20px; color-scheme: light dark; overflow-wrap: anywhere }
@@ -32,28 +33,31 @@ _STYLE = """<style>
 
 
 def write_study(study: Study, out: Path) -> list[Path]:
-    """index.html, study.md, study.json and maps-N.png in `out`, each whole or not there; their paths."""
+    """Write index.html, study.md, study.json and maps-N.png to `out`, each whole or absent; return their paths."""
     out.mkdir(parents=True, exist_ok=True)
-    pictures = []
-    for place in range(min(_SHOWN, len(study.hands))):
-        path = out / f"maps-{place + 1}.png"
+    pictures = [out / f"maps-{place + 1}.png" for place in range(min(_SHOWN, len(study.hands)))]
+    for place, path in enumerate(pictures):
         save_png(grid_of(study, place), path)
-        pictures.append(path)
     page, text, data = out / "index.html", out / "study.md", out / "study.json"
-    write_report(page, rows_of(study), "The maps", "", _facts(study), before=_above(study))
+    versions = ", ".join(f"{name} {version}" for name, version in study.maps[STUDIED[0]][0.0].versions.items())
+    facts = [("seed", str(study.seed)), ("rows", str(study.rows)), ("versions", versions)]
+    write_report(page, rows_of(study), "The maps", "", facts, before=_above(study))
     write_whole(text, as_markdown(study, [path.name for path in pictures]).encode())
     write_whole(data, json_bytes(as_plain(study)))
     return [page, text, data, *pictures]
 
 
-# ---- what is said, once for both forms -------------------------------------------------------------------------------
+# ---- the text and the tables, for both formats -----------------------------------------------------------------------
 
 
 def sections(study: Study) -> list[tuple[str, str, Table]]:
-    """(title, words, table) in the order of reading."""
+    """Write the sections, each as (title, words, table), in order."""
     best, history = study.trained.best, study.trained.history
     minutes = sum(each.seconds for each in history) / 60
     large = max(study.levels)
+    tested = "whatever they cost"
+    if study.rows < ENOUGH_TO_TEST:
+        tested = f"within {PART_TESTED:.0%} of the rows that the maps themselves took"
     return [
         (
             "The model",
@@ -66,12 +70,9 @@ def sections(study: Study) -> list[tuple[str, str, Table]]:
             ],
         ),
         (
-            "Test photographs: what is (row) and what the model says (column)",
+            "Test photographs: true class (row) and predicted class (column)",
             "",
-            [
-                {"": name, **dict(zip(CLASSES, counts, strict=True))}
-                for name, counts in zip(CLASSES, study.accuracies[-1].counts.tolist(), strict=True)
-            ],
+            _matrix(CLASSES, study.accuracies[-1].counts),
         ),
         (
             "Training",
@@ -88,8 +89,8 @@ def sections(study: Study) -> list[tuple[str, str, Table]]:
             ],
         ),
         (
-            "The shift, and what the model says of it",
-            "A constant is added to every channel of the input, in shares of full brightness; a display would clip it "
+            "The model's answers under the shift",
+            "A constant is added to every channel of the input, as a share of full brightness; a display would clip it "
             "at 1, the model's input is not clipped.",
             [
                 {
@@ -109,25 +110,25 @@ def sections(study: Study) -> list[tuple[str, str, Table]]:
         ),
         (
             "The published study's maps under the shift",
-            f"Means over the hands that keep their class. Each map beside its unshifted self: Spearman's rank "
-            f"correlation, structural similarity, and the share of the brightest {TOP_SHARE:.0%} of pixels that stay; "
-            "missing is what the unshifted map fails to account for of f(x) - f(baseline); on the hand is the share of "
-            "positive relevance on pixels with more red than green.",
+            "Means over the hands that keep their class. Each map is compared with the unshifted one by Spearman's "
+            f"rank correlation, structural similarity, and the share of the brightest {TOP_SHARE:.0%} of pixels that "
+            "stay; missing is the share of f(x) - f(baseline) that the sum of the unshifted map lacks; on the hand is "
+            "the share of positive relevance on pixels with more red than green.",
             [_line(line, with_level=True) for line in study.lines],
         ),
         (
             "Integrated Gradients by baseline",
-            "Rank correlation of the maps with each other, mean over the hands: how much of a map is the choice of "
-            "its baseline.",
-            _correlations(study),
+            "Rank correlation of the maps with each other, mean over the hands: it is low where the baseline decides "
+            "the map.",
+            _matrix(list(study.baselines), study.baselines.correlations.double().nanmean(0)),
         ),
-        ("What it shows", _summary(study), []),
+        ("Findings", _summary(study), []),
         (
             f"Every method under a shift of +{large:g}",
-            f"Of {study.explained} hands, about {study.rows} rows for each method that can choose, the ones that "
-            f"changed most first; the last columns are the other quick checks, {_tested(study)}. A method that samples "
-            "takes the same random numbers for the shifted picture. A dash is a figure that does not apply, that no "
-            "picture allowed, or that was too dear: the JSON beside says which.",
+            f"Means over {study.explained} hands, with about {study.rows} rows for each method with a choice, sorted "
+            f"by the change; the last columns are the other quick checks, {tested}. A method that samples uses the "
+            "same random numbers for the shifted picture. A dash is a figure that does not apply, that no picture "
+            "allowed, or that would cost too many rows: the JSON file has the reason.",
             [_line(line, with_level=False) | _verdicts(study, line.name) for line in _by_change(study.every)],
         ),
         (
@@ -138,26 +139,20 @@ def sections(study: Study) -> list[tuple[str, str, Table]]:
     ]
 
 
-def _tested(study: Study) -> str:
-    if study.rows >= ENOUGH_TO_TEST:
-        return "whatever they cost"
-    return f"within {PART_TESTED:.0%} of the rows that the maps themselves took"
-
-
 def _summary(study: Study) -> str:
-    """Which maps changed although the answer did not, and which stayed, in words."""
-    said = [line for line in study.every if line.n and not math.isnan(line.spearman)]
+    """Say which maps changed although the class did not, and which were stable."""
+    known = [line for line in study.every if line.n and not math.isnan(line.spearman)]
     large = f"a shift of +{max(study.levels):g}"
-    if not said:
-        return f"No hand kept its class under {large}, so nothing can be said of maps that change for no reason."
-    changed = [line.name for line in _by_change(said) if line.spearman < CHANGED]
-    stayed = [line.name for line in said if line.spearman >= STAYED]
+    if not known:
+        return f"No hand kept its class under {large}, so there are no maps that changed for no reason."
+    changed = [line.name for line in _by_change(known) if line.spearman < CHANGED]
+    stayed = [line.name for line in known if line.spearman >= STAYED]
     held = sum(seen.holds is True for seen in study.observations)
     return (
-        f"Under {large} that left {said[0].n} of {study.explained} hands their class, {len(changed)} of {len(said)} "
-        f"maps became others (rank correlation with themselves below {CHANGED:g}): {', '.join(changed) or 'none'}. "
-        f"{len(stayed)} hardly moved ({STAYED:g} or more): {', '.join(stayed) or 'none'}. Of the {len(CLAIMS)} "
-        f"published observations {held} hold here; where one does not, the figures above say by how much."
+        f"Under {large}, {known[0].n} of {study.explained} hands kept their class and {len(changed)} of {len(known)} "
+        f"maps changed (rank correlation with the unshifted map below {CHANGED:g}): {', '.join(changed) or 'none'}. "
+        f"{len(stayed)} stayed stable ({STAYED:g} or more): {', '.join(stayed) or 'none'}. Of the {len(CLAIMS)} "
+        f"published observations {held} hold here; the figures above show by how much each one holds or fails."
     )
 
 
@@ -189,17 +184,16 @@ def _verdicts(study: Study, name: str) -> dict[str, Any]:
     return words
 
 
-def _correlations(study: Study) -> Table:
-    means = study.baselines.correlations.double().nanmean(0).tolist()
-    names = list(study.baselines)
-    return [{"": name, **dict(zip(names, row, strict=True))} for name, row in zip(names, means, strict=True)]
+def _matrix(names: Sequence[str], values: Tensor) -> Table:
+    """Make a table of values `(n, n)` with the same names for rows and columns."""
+    return [{"": name, **dict(zip(names, row, strict=True))} for name, row in zip(names, values.tolist(), strict=True)]
 
 
-# ---- its forms ------------------------------------------------------------------------------------------------------
+# ---- the formats -----------------------------------------------------------------------------------------------------
 
 
 def as_markdown(study: Study, pictures: Sequence[str]) -> str:
-    """The study as Markdown; `pictures` are files that lie beside it."""
+    """Write the study as Markdown; `pictures` are names of files in its folder."""
     command = "`limelight study rock-paper-scissors`"
     parts = [f"# Rock, paper, scissors: {study.model.name}\n\nWritten by {command}; seed {study.seed}.\n"]
     for title, words, table in sections(study):
@@ -218,7 +212,7 @@ def _above(study: Study) -> str:
 
 
 def as_plain(study: Study) -> dict[str, Any]:
-    """Everything in numbers and lists."""
+    """Write the whole study in plain numbers, texts and lists."""
     return {
         "model": study.model.name,
         "seed": study.seed,
@@ -240,22 +234,13 @@ def as_plain(study: Study) -> dict[str, Any]:
     }
 
 
-def _facts(study: Study) -> list[tuple[str, str]]:
-    versions = study.maps[STUDIED[0]][0.0].versions
-    return [
-        ("seed", str(study.seed)),
-        ("rows", str(study.rows)),
-        ("versions", ", ".join(f"{library} {version}" for library, version in versions.items())),
-    ]
-
-
 def _name(study: Study, place: int) -> str:
     path = study.files[place]
     return f"{path.parent.name}/{path.name}"
 
 
 def rows_of(study: Study) -> list[Row]:
-    """A row for each hand and level, a tile for each of STUDIED; the picture as a display clips it."""
+    """Make a row for each hand and level, a tile for each of STUDIED; the picture is clipped as on a display."""
     rows = []
     for place in range(min(_SHOWN, len(study.hands))):
         for level in (0.0, *study.levels):
@@ -263,7 +248,7 @@ def rows_of(study: Study) -> list[Row]:
             label = CLASSES[int(study.hands.y[place])]
             kept = "" if not level or bool(study.kept[level][place]) else ", no longer the model's first class"
             words = f"{_name(study, place)}, +{level:g}: {label} {share:.1%}{kept}"
-            rows.append(Row(words, _picture(study, place, level), tuple(_tiles(study, place, level))))
+            rows.append(Row(words, _picture(study, place, level), _tiles(study, place, level)))
     return rows
 
 
@@ -271,16 +256,12 @@ def _picture(study: Study, place: int, level: float) -> Image.Image:
     return picture_of((study.hands.x[place] + level).clamp(max=1))
 
 
-def _tiles(study: Study, place: int, level: float) -> list[Tile]:
-    found = []
-    for name in STUDIED:
-        attribution = study.maps[name][level]
-        found.append(replace(attribution.tiles(place)[0], title=name))
-    return found
+def _tiles(study: Study, place: int, level: float) -> tuple[Tile, ...]:
+    return tuple(replace(study.maps[name][level].tiles(place)[0], title=name) for name in STUDIED)
 
 
 def grid_of(study: Study, place: int) -> Image.Image:
-    """One hand: a row for each level, a column for each map."""
+    """Draw the maps of one hand: a row for each level, a column for each of STUDIED."""
     tiles = [
         [replace(tile, title=f"{tile.title}, +{level:g}") for tile in _tiles(study, place, level)]
         for level in (0.0, *study.levels)

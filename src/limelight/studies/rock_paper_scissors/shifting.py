@@ -1,4 +1,4 @@
-"""A constant added to every channel of a picture, the maps before and after, and how much of them stays."""
+"""A constant shift of every channel of a picture: the maps before and after it, and their similarity."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ...explain import explain
 from ...methods import Method
 from ...question.baselines import Baseline
 
-TOP_SHARE = 0.05  # of the pixels: what a viewer takes for "the bright part"
-_SHARING = 8  # methods to a call, which share its passes at the picture and at the baseline
+TOP_SHARE = 0.05  # of the pixels: the bright part of a map
+_SHARING = 8  # methods in a call, which share the passes at the picture and at the baseline
 
 
 @dataclass(frozen=True, eq=False)
 class Hands:
-    """Photographs `x` (n, 3, H, W) in [0, 1] of classes `y` (n,), and which pixels are hand `mask` (n, 1, H, W)."""
+    """Photographs `x` (n, 3, H, W) in [0, 1] of classes `y` (n,), and `mask` (n, 1, H, W), the pixels of the hand."""
 
     x: Tensor
     y: Tensor
@@ -35,13 +35,13 @@ class Hands:
 
 
 def hand_mask(x: Tensor) -> Tensor:
-    """The pixels `(n, 1, H, W)` with more red than green: skin and sleeve, where the ground is green."""
+    """Mark the pixels `(n, 1, H, W)` with more red than green: skin and sleeve, on a green background."""
     return x[:, :1] > x[:, 1:2]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A method with the baseline that it compares with, under a name to show."""
+class Variant:
+    """A method with its baseline, and a name for both."""
 
     name: str
     method: Method
@@ -50,11 +50,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Shifted:
-    """What a shift of `level` did to the maps of one method: means over the `n` pictures that kept their class.
+    """The effect of a shift by `level` on the maps of one method: means over the `n` pictures that kept their class.
 
-    `spearman`, `ssim` and `top` (share of the brightest pixels that stay) compare each map with its unshifted self, 1 =
-    the same. `missing` is |delta| / |f(x) - f(b)| of the unshifted maps, NaN where no sum is promised. `on_hand` and
-    `on_hand_shifted` are the shares of the maps' positive relevance that lie on the hand.
+    `spearman`, `ssim` and `top` (share of the brightest pixels that stay) compare each map with the unshifted one, 1 =
+    the same. `missing` is |delta| / |f(x) - f(b)| of the unshifted maps, NaN where the method promises no sum.
+    `on_hand` and `on_hand_shifted` are the shares of the maps' positive relevance on the hand.
     """
 
     name: str
@@ -69,23 +69,25 @@ class Shifted:
 
     @property
     def drift(self) -> float:
-        """How much of the relevance left the hand; negative where it came."""
+        """Share of the relevance that left the hand; negative where the share on the hand grew."""
         return self.on_hand - self.on_hand_shifted
 
 
 Maps = dict[float, Attribution]  # by level, 0 first
 
 
-def maps_of(model: nn.Module, hands: Hands, asked: Asked, levels: Sequence[float], *, seed: int = 0) -> Maps:
-    """The maps at each level and at 0. The input itself is shifted and never clipped; the baseline stays, and so do the
-    random numbers."""
-    return _asked_together(model, hands, [asked.method], asked.baseline, levels, seed)[0]
+def maps_of(model: nn.Module, hands: Hands, variant: Variant, levels: Sequence[float], *, seed: int = 0) -> Maps:
+    """Compute the maps at each level and at 0.
+
+    The input is shifted and never clipped; the baseline and the random numbers stay the same.
+    """
+    return _maps_of_each(model, hands, [variant.method], variant.baseline, levels, seed)[0]
 
 
-def _asked_together(
+def _maps_of_each(
     model: nn.Module, hands: Hands, methods: Sequence[Method], baseline: Baseline, levels: Sequence[float], seed: int
 ) -> list[Maps]:
-    """The maps of each method, one call a level for all."""
+    """Compute the maps of each method, with one call of `explain` for each level."""
     found: list[Maps] = [{} for _ in methods]
     for level in (0.0, *levels):
         x = hands.x + level
@@ -96,9 +98,10 @@ def _asked_together(
 
 
 def compared(name: str, maps: Mapping[float, Attribution], hands: Hands, kept: Mapping[float, Tensor]) -> list[Shifted]:
-    """A line for each level above 0. `kept` says for each level which pictures the model still takes for the same.
+    """Compare the maps at each level above 0 with the unshifted maps: a line for each level.
 
-    What the unshifted maps alone say is of these pictures too, or of all where none is left.
+    `kept` is, for each level, the pictures `(n,)` that kept their class. Figures of the unshifted maps alone are means
+    over these pictures too, or over all where no picture kept its class.
     """
     own = maps[0.0]
     before = own.heatmap()
@@ -110,7 +113,7 @@ def compared(name: str, maps: Mapping[float, Attribution], hands: Hands, kept: M
         if not level:
             continue
         same, after = kept[level], shifted.heatmap()
-        there = same if bool(same.any()) else torch.ones_like(same)
+        same_or_all = same if bool(same.any()) else torch.ones_like(same)
         count = max(1, round(TOP_SHARE * before[0].numel()))
         lines.append(
             Shifted(
@@ -120,8 +123,8 @@ def compared(name: str, maps: Mapping[float, Attribution], hands: Hands, kept: M
                 _mean(rank_correlation(before, after), same),
                 _mean(ssim(before, after), same),
                 _mean(top_overlap(before.flatten(1), after.flatten(1), count), same),
-                _mean(missing, there),
-                _mean(mass_inside(before.flatten(1), on_hand), there),
+                _mean(missing, same_or_all),
+                _mean(mass_inside(before.flatten(1), on_hand), same_or_all),
                 _mean(mass_inside(after.flatten(1), on_hand), same),
             )
         )
@@ -129,7 +132,7 @@ def compared(name: str, maps: Mapping[float, Attribution], hands: Hands, kept: M
 
 
 def answers(model: nn.Module, hands: Hands, levels: Sequence[float]) -> dict[float, tuple[Tensor, Tensor]]:
-    """At each level: which pictures `(n,)` the model still gives their class, and that class's probability `(n,)`."""
+    """Return for each level which pictures `(n,)` keep their class, and the probability `(n,)` of that class."""
     found = {}
     with torch.no_grad():
         for level in levels:
@@ -155,7 +158,7 @@ def every_method(
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[list[Shifted], dict[str, Attribution], dict[str, str]]:
-    """A line and the unshifted maps of each method, and the reasons of those that cannot explain this model."""
+    """Compare every method: the lines, the unshifted maps by name, and the reasons of methods that refuse the model."""
     lines: list[Shifted] = []
     maps: dict[str, Attribution] = {}
     refused: dict[str, str] = {}
@@ -163,24 +166,24 @@ def every_method(
         some = methods[start : start + _SHARING]
         if progress:
             progress(f"{some[0].kebab()} to {some[-1].kebab()}")
-        for name, found in _together(model, hands, some, baseline, level, seed).items():
+        for name, found in _maps_or_reasons(model, hands, some, baseline, level, seed).items():
             if isinstance(found, str):
                 refused[name] = found
-                continue
-            lines += compared(name, found, hands, kept)
-            maps[name] = found[0.0]
+            else:
+                lines += compared(name, found, hands, kept)
+                maps[name] = found[0.0]
     return lines, maps, refused
 
 
-def _together(
+def _maps_or_reasons(
     model: nn.Module, hands: Hands, methods: Sequence[Method], baseline: Baseline, level: float, seed: int
 ) -> dict[str, Maps | str]:
-    """The maps of each method, or why it refused, which sends the others back to be asked by themselves."""
+    """Compute the maps of each method, or the reason why it refuses; after a refusal each method runs alone."""
     names = [each.kebab() for each in methods]
     try:
-        return dict(zip(names, _asked_together(model, hands, methods, baseline, (level,), seed), strict=True))
+        return dict(zip(names, _maps_of_each(model, hands, methods, baseline, (level,), seed), strict=True))
     except REFUSALS as error:
         if len(methods) == 1:
             return {names[0]: str(error)}
-    apart = (_together(model, hands, [each], baseline, level, seed) for each in methods)
-    return {name: maps for one in apart for name, maps in one.items()}
+    singles = (_maps_or_reasons(model, hands, [each], baseline, level, seed) for each in methods)
+    return {name: maps for single in singles for name, maps in single.items()}

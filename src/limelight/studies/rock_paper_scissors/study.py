@@ -1,4 +1,4 @@
-"""The study from end to end: train, explain held-out hands, brighten, compare."""
+"""The whole study: train, explain held-out hands, brighten them, compare the maps."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from ...methods.pattern_estimation import estimate_patterns
 from ...methods.quadrature import GaussLegendre
 from ...models.catalogue import HANDS, HANDS_PREPROCESSING, ImageModel
 from ...models.rock_paper_scissors import CLASSES
-from ...question.baselines import Baseline, Black, Mean, Minimum, Noise, White
+from ...question.baselines import Black, Mean, Minimum, Noise, White
 from ..ground_truth.each import one_of_each
 from .data import Part, read_parts
 from .observations import BLACK, GRAD_CAM, INPUT_X_GRADIENT, RANDOM, WHITE, Observation, observe
-from .shifting import Asked, Hands, Maps, Shifted, answers, compared, every_method, hand_mask, maps_of
+from .shifting import Hands, Maps, Shifted, Variant, answers, compared, every_method, hand_mask, maps_of
 from .training import Epoch, Progress, Trained, confusion, predict, train
 
 LEVELS = (0.1, 0.2, 0.4)
 TESTS: tuple[Check, ...] = tuple(check for check in QUICK if not isinstance(check, BiasShift))
-"""The quick checks beside the study's own, which is a shift of brightness, of every method."""
-ENOUGH_TO_TEST = 16  # rows for each map: with fewer, maps are mostly noise, and their quick checks may cost
+"""The quick checks of every method, without the shift of brightness, which is the study itself."""
+ENOUGH_TO_TEST = 16  # rows for each map; with fewer, maps are mostly noise, and their quick checks may cost
 PART_TESTED = 0.25  # of the maps' rows
 _SAMPLE = 256  # training photographs, evenly over the classes, for the mean baseline
-_FOR_PATTERNS = 32  # of those, or fewer for few rows: each has 22,500 positions to learn a direction from
+_FOR_PATTERNS = 32  # of the sample, or fewer for few rows: each has 22,500 positions to learn a direction from
 
 
 @dataclass(frozen=True, eq=False)
 class Accuracy:
-    """The share of a part that the model names right, and the counts `(3, 3)`, row = true class."""
+    """The model's accuracy on a part: counts `(3, 3)`, row = true class, column = predicted class."""
 
     part: str
     counts: Tensor
@@ -49,12 +49,12 @@ class Accuracy:
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """All that the study found; `page.py` writes it down.
+    """The results of the study; `page.py` writes them to files.
 
-    `maps` are those of the published study by name and level, of `hands`; `kept` which hands kept their class at each
-    level and `confidence` the probability of that class, level 0 included; `lines` and `observations` their figures.
-    `every` has a line for each method at the largest of the levels, of the first `explained` hands, `tests` its quick
-    checks and `refused` who could not explain the model.
+    `maps`: the published study's maps of `hands`, by name and level. `kept`: which hands kept their class, by level;
+    `confidence`: the probability of that class, by level, 0 included. `lines`, `observations`: the figures of these
+    maps. `every`: a line for each method at the largest level, over the first `explained` hands; `tests`: its quick
+    checks; `refused`: the reasons of methods that could not explain the model.
     """
 
     model: ImageModel
@@ -79,8 +79,8 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Told:
-    """Who hears of the progress: of training by batch and epoch, and of the stages after it."""
+class Listeners:
+    """Callables for the progress: after each batch and epoch of training, and at the start of each stage."""
 
     batch: Progress | None = None
     epoch: Callable[[Epoch], None] | None = None
@@ -97,18 +97,18 @@ def run_study(
     pictures: int | None = None,
     rows: int | None = None,
     seed: int = 0,
-    told: Told = Told(),
+    listeners: Listeners = Listeners(),
 ) -> Study:
-    """Train `model` on the photographs below `data`, or take up the training in `out`/MODEL, and study its maps.
+    """Train `model` on the photographs below `data`, or resume the training in `out`/MODEL, and study its maps.
 
-    `pictures` hands of the test part are explained, and `rows` is about what a method that can choose spends on each.
-    None lets the size of the test part say: a fortieth of it and an eighth, within 1 to 6 pictures and 4 to 32 rows.
+    `pictures`: hands of the test part to explain; None is a fortieth of the test part, 1 to 6. `rows`: model rows for
+    each picture, for methods with a choice; None is an eighth of the test part, 4 to 32.
 
-    Raises DataError for data that does not fit, ValueError for options that do not.
+    Raises DataError for unusable data, ValueError for wrong options.
     """
     if not levels or not all(level > 0 for level in levels):
         raise ValueError(f"levels: {tuple(levels)}; use shifts above 0, in shares of full brightness")
-    told.stage("reading the photographs")
+    listeners.stage("reading the photographs")
     parts = read_parts(data)
     test = parts["test"]
     pictures = pictures or min(6, max(1, len(test) // 40))
@@ -120,10 +120,10 @@ def run_study(
         out / model,
         epochs=epochs,
         seed=seed,
-        progress=told.batch,
-        told=told.epoch,
+        progress=listeners.batch,
+        on_epoch=listeners.epoch,
     )
-    told.stage("accuracy")
+    listeners.stage("accuracy")
     predicted = {name: predict(trained.network, part) for name, part in parts.items()}
     accuracies = tuple(Accuracy(name, confusion(predicted[name], part.y)) for name, part in parts.items())
     # A tenth faster forward and backward, while training is slower with it. The stub of `to` lacks the argument.
@@ -132,35 +132,33 @@ def run_study(
     chosen = _chosen(test, predicted["test"], pictures)
     x = test.pixels(chosen)
     hands = Hands(x, predicted["test"][chosen], hand_mask(x))
-    told.stage("the published study's maps")
+    listeners.stage("the published study's maps")
     answered = answers(network, hands, (0.0, *levels))
     kept = {level: answered[level][0] for level in levels}
     maps = {each.name: maps_of(network, hands, each, levels, seed=seed) for each in _studied(rows)}
     lines = [line for name, found in maps.items() for line in compared(name, found, hands, kept)]
-    told.stage("baselines")
+    listeners.stage("baselines")
     sample = parts["training"].pixels(slice(None, None, max(1, len(parts["training"]) // _SAMPLE)))
-    baselines = compare_baselines(network, x, _path(rows), _baselines(sample), target=hands.y, seed=seed)
-    # Every method costs most, so on fewer hands: one a class where there are so many.
+    compared_baselines = labelled_baselines([*DEFAULT_BASELINES, Minimum(), Mean(sample)])
+    baselines = compare_baselines(network, x, _path(rows), compared_baselines, target=hands.y, seed=seed)
+    # This stage costs most, so it has fewer hands: at most one for each class.
     explained = min(pictures, len(CLASSES))
     few = Hands(hands.x[:explained], hands.y[:explained], hands.mask[:explained])
     for_patterns = min(_FOR_PATTERNS, rows)
     patterns = estimate_patterns(network, sample[:: max(1, len(sample) // for_patterns)].split(16))
-    asked = one_of_each(patterns, x.shape[-1], rows)
-    few_kept = {level: same[:explained] for level, same in kept.items()}
-    largest = max(levels)
     every, every_map, refused = every_method(
         network,
         few,
-        asked,
+        one_of_each(patterns, x.shape[-1], rows),
         Black(),
-        largest,
-        few_kept,
+        max(levels),
+        {level: same[:explained] for level, same in kept.items()},
         seed=seed,
-        progress=lambda names: told.stage(f"every method: {names}"),
+        progress=lambda names: listeners.stage(f"every method: {names}"),
     )
-    told.stage("quick checks")
-    again = sum(check.maps() for check in TESTS) if rows >= ENOUGH_TO_TEST else PART_TESTED
-    tests = quick_checks(network, every_map, round(again * sum(map(price, every_map.values()))), TESTS)
+    listeners.stage("quick checks")
+    share = sum(check.maps() for check in TESTS) if rows >= ENOUGH_TO_TEST else PART_TESTED
+    tests = quick_checks(network, every_map, round(share * sum(map(price, every_map.values()))), TESTS)
     return Study(
         network,
         trained,
@@ -188,23 +186,19 @@ def _path(rows: int) -> IntegratedGradients:
     return IntegratedGradients(GaussLegendre(rows))
 
 
-def _studied(rows: int) -> tuple[Asked, ...]:
-    """What the published study compared."""
+def _studied(rows: int) -> tuple[Variant, ...]:
+    """Make the methods that the published study compared."""
     return (
-        Asked(INPUT_X_GRADIENT, InputXGradient(), Black()),
-        Asked(BLACK, _path(rows), Black()),
-        Asked(WHITE, _path(rows), White()),
-        Asked(RANDOM, _path(rows), Noise()),
-        Asked(GRAD_CAM, GradCAM(), Black()),
+        Variant(INPUT_X_GRADIENT, InputXGradient(), Black()),
+        Variant(BLACK, _path(rows), Black()),
+        Variant(WHITE, _path(rows), White()),
+        Variant(RANDOM, _path(rows), Noise()),
+        Variant(GRAD_CAM, GradCAM(), Black()),
     )
 
 
-def _baselines(sample: Tensor) -> dict[str, Baseline]:
-    return labelled_baselines([*DEFAULT_BASELINES, Minimum(), Mean(sample)])
-
-
 def _chosen(test: Part, predicted: Tensor, pictures: int) -> Tensor:
-    """Places of test hands: each class in turn, those that the model names right first, in order of file."""
+    """Choose test hands by place: each class in turn, correctly classified hands first, in order of file."""
     queues = []
     for label in range(len(CLASSES)):
         of_class = (test.y == label).nonzero().flatten().tolist()

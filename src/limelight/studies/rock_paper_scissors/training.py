@@ -1,4 +1,4 @@
-"""Training by epochs that can be stopped after any of them and taken up again, to the same weights."""
+"""Training that can be stopped after any epoch and resumed, with the same weights as a result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ...base.files import write_whole
@@ -21,12 +21,12 @@ from .data import Part
 from .normalising import folded, normalised
 
 NETWORKS: dict[str, type[PublishedHands] | type[SmallHands]] = {"published": PublishedHands, "small": SmallHands}
-_ROWS = 32  # of a pass that only reads
+_ROWS = 32  # of a pass without training
 _INPUTS = 256 * 3 * 3  # of the widest convolution
 
 
 class Phase(NamedTuple):
-    """Epochs at one size of picture: the side in pixels, how many, the rate of AdamW, and photographs to a step."""
+    """Epochs at one picture size: side in pixels, number of epochs, learning rate of AdamW, photographs for a step."""
 
     side: int
     epochs: int
@@ -36,10 +36,10 @@ class Phase(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained.
+    """The schedule of a training.
 
-    Within a phase the rate falls to a tenth along a half cosine. `patience` is the epochs without a better validation
-    accuracy that end it.
+    Within a phase the rate falls to a tenth along a half cosine. `patience`: the training ends after so many epochs
+    without a better validation accuracy.
     """
 
     phases: tuple[Phase, ...]
@@ -50,7 +50,7 @@ class Recipe:
         return sum(phase.epochs for phase in self.phases)
 
     def at(self, epoch: float) -> Phase:
-        """The phase at a moment counted in epochs, with the rate at that moment."""
+        """Return the phase at a moment counted in epochs, with the rate at that moment."""
         start = 0.0
         for phase in self.phases:
             if epoch < start + phase.epochs:
@@ -62,11 +62,10 @@ class Recipe:
 
 
 def recipe_of(model: str, epochs: int | None = None) -> Recipe:
-    """The published network at full size throughout, 30 epochs; the small one up a ladder of sizes, 5 epochs in all.
+    """Make the recipe: 30 epochs at full size for the published network, 5 at growing sizes for the small one.
 
-    Averaging over positions lets the small network read pictures of any side, and an epoch at a third of the side costs
-    a ninth. What it learned there has to get used to larger hands, step by step. Only epochs at full size count for its
-    accuracy.
+    The small network averages over positions, so it takes pictures of any side, and an epoch at a third of the side
+    costs a ninth. It then adapts to larger hands step by step. Only epochs at full size count for its accuracy.
     """
     if model == "published":
         return Recipe((Phase(SIZE, epochs or 30, 7e-4, 8),))
@@ -82,7 +81,7 @@ def recipe_of(model: str, epochs: int | None = None) -> Recipe:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch came to; `accuracy` is the validation accuracy at full size, None where it was not measured."""
+    """The result of an epoch; `accuracy` is the validation accuracy at full size, None where it was not measured."""
 
     epoch: int
     side: int
@@ -112,16 +111,17 @@ def train(
     epochs: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-    told: Callable[[Epoch], None] | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
 ) -> Trained:
-    """Train until the recipe or the patience ends, and go on from `folder` where a checkpoint lies in it.
+    """Train until the recipe or the patience ends; resume from a checkpoint in `folder`.
 
-    The network is trained with batch normalisation, and judged and kept without (`folded`). `folder`/last.safetensors
-    holds the history after every epoch, and until the last one the weights and the optimiser's state; best.safetensors
-    the network with the best validation accuracy. Each appears whole or not at all. Stopped and resumed gives the
-    same weights as undisturbed, on one machine and thread count. The global random state is left as it was.
+    The network is trained with batch normalisation, and validated and stored without it (`folded`).
+    `folder`/last.safetensors holds the history after every epoch, and until the last epoch the weights and the
+    optimiser's state; best.safetensors holds the network with the best validation accuracy. Each file is whole or
+    absent. A resumed training gives the same weights as an uninterrupted one, on one machine and thread count. The
+    global random state does not change.
 
-    Raises ValueError where the checkpoint is of another model, seed or recipe, naming the difference.
+    Raises ValueError that names the difference where the checkpoint has another model, seed or recipe.
     """
     recipe = recipe_of(model, epochs)
     folder.mkdir(parents=True, exist_ok=True)
@@ -141,8 +141,8 @@ def train(
         history.append(Epoch(epoch + 1, side, loss, accuracy, time.perf_counter() - clock))
         checkpoint.save_best(plain, history)
         checkpoint.save(history, None if _over(history, recipe) else (network, optimiser))
-        if told:
-            told(history[-1])
+        if on_epoch:
+            on_epoch(history[-1])
     best = best_of(history)
     assert best is not None  # the last phase is at full size
     plain = folded(network)
@@ -151,16 +151,16 @@ def train(
 
 
 def best_of(history: Sequence[Epoch]) -> Epoch | None:
-    """The first epoch with the highest validation accuracy."""
+    """Return the first epoch with the highest validation accuracy, None before any was measured."""
     return max((each for each in history if each.accuracy is not None), key=lambda e: e.accuracy or 0, default=None)
 
 
 def _groups(network: nn.Module) -> list[dict[str, Any]]:
-    """The parameters, each with its share of the rate: 1, or less for weights of more than `_INPUTS` inputs.
+    """Group the parameters, each with its share of the rate: 1, or less for weights of more than `_INPUTS` inputs.
 
     A step of Adam moves every weight by about the rate, and so a sum over n inputs by up to n times as much. At the
-    rate that suits the convolutions, the 82,944 inputs of the published network's first linear layer would be thrown
-    far off in the first steps.
+    rate for the convolutions, the sums over the 82,944 inputs of the published network's first linear layer would
+    diverge in the first steps.
     """
     return [
         {"params": [each], "share": min(1.0, _INPUTS / each[0].numel()) if each.ndim > 1 else 1.0}
@@ -183,7 +183,7 @@ def _one_epoch(
     seed: int,
     progress: Progress | None,
 ) -> float:
-    """The mean loss. Order and mirrorings depend on the seed and the epoch alone."""
+    """Train one epoch and return the mean loss. Order and flips depend on the seed and the epoch alone."""
     random = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     batches = torch.randperm(len(training), generator=random).split(recipe.at(epoch).batch)
     network.train()
@@ -206,7 +206,7 @@ def _one_epoch(
 
 
 def _mirrored(x: Tensor, random: torch.Generator) -> Tensor:
-    """Each photograph mirrored left to right and top to bottom, or not: a hand seen from above is a hand still."""
+    """Flip each photograph at random along each axis: a flipped hand seen from above is still a hand."""
     for axis in (2, 3):
         chosen = torch.rand(len(x), 1, 1, 1, generator=random) < 0.5
         x = torch.where(chosen, x.flip(axis), x)
@@ -214,7 +214,7 @@ def _mirrored(x: Tensor, random: torch.Generator) -> Tensor:
 
 
 def predict(network: nn.Module, part: Part) -> Tensor:
-    """The class of each photograph, `(n,)`."""
+    """Predict the class of each photograph, `(n,)`."""
     network.eval()
     with torch.inference_mode():
         rows = torch.arange(len(part)).split(_ROWS)
@@ -222,14 +222,14 @@ def predict(network: nn.Module, part: Part) -> Tensor:
 
 
 def confusion(predicted: Tensor, true: Tensor) -> Tensor:
-    """Counts `(3, 3)`: row = true class, column = predicted class."""
+    """Count the predictions `(3, 3)`: row = true class, column = predicted class."""
     n = len(CLASSES)
     return torch.bincount(true * n + predicted, minlength=n * n).view(n, n)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The files of one training in `folder`; `identity` is what a checkpoint must have been made with."""
+    """The files of one training in `folder`; `identity` holds the settings that a stored checkpoint must have."""
 
     folder: Path
     identity: dict[str, Any]
@@ -243,12 +243,12 @@ class Checkpoint:
         return self.folder / "best.safetensors"
 
     def save_best(self, plain: nn.Module, history: list[Epoch]) -> None:
-        """`plain`, the network as it is judged, where the last epoch is the best."""
+        """Store `plain`, the network as validated, if the last epoch is the best."""
         if history[-1] == best_of(history):
             write_whole(self.best, save(dict(plain.state_dict())))
 
     def save(self, history: list[Epoch], state: tuple[nn.Module, torch.optim.Optimizer] | None) -> None:
-        """`state` is what goes on from here: None, and a gigabyte less of the published network, where nothing does."""
+        """Store the history and the state to resume from: None, which saves a gigabyte, for a training that ended."""
         tensors: dict[str, Tensor] = {}
         if state is not None:
             network, optimiser = state
@@ -261,7 +261,7 @@ class Checkpoint:
         write_whole(self.last, save(tensors, metadata={"training": record}))
 
     def load(self, network: nn.Module, optimiser: torch.optim.Optimizer) -> list[Epoch]:
-        """The history, empty where there is none; what state the checkpoint has is put into both, in place."""
+        """Return the history, empty without a checkpoint, and load the stored state into both arguments."""
         if not self.last.exists():
             return []
         with safe_open(self.last, "pt") as file:
@@ -283,5 +283,4 @@ class Checkpoint:
         return history
 
     def load_best(self, network: nn.Module) -> None:
-        with safe_open(self.best, "pt") as file:
-            network.load_state_dict({name: file.get_tensor(name) for name in network.state_dict()})
+        network.load_state_dict(load_file(self.best))
