@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .base.attribution import Attribution
 from .base.version import __version__
-from .engine.input_pass import Clean, clean_pass
+from .engine.input_pass import InputPass, input_pass
 from .engine.runner import Runner
 from .engine.score import Score
 from .methods import Estimate, Method
@@ -46,7 +46,7 @@ class Question:
         self._told = {method.kebab() for method in methods if method.needs.told and len(x) <= runner.budget}
         self._chosen = isinstance(target, ClassTarget) and target.index is None  # a pass at x has to tell the class
         examples = torch.arange(len(x), device=x.device)
-        self.clean: Clean
+        self.clean: InputPass
         self.at_references: Tensor | None = None
         self.baseline_rows = 0
         self._probed = False
@@ -54,7 +54,7 @@ class Question:
         if self._lone:  # the method's own passes will tell all that is reported
             self.score = Score(runner, target, examples)
             return
-        self.clean = clean_pass(
+        self.clean = input_pass(
             runner,
             x,
             target,
@@ -232,11 +232,11 @@ class Question:
         return 1 if len(self.x) > 1 else 2 * mixed
 
 
-def _learnt(target: Target, estimate: Estimate) -> Clean:
+def _learnt(target: Target, estimate: Estimate) -> InputPass:
     """What a lone method's own passes told, in place of a clean pass."""
     told = estimate.told
     assert told is not None
-    return Clean(target, told.at_inputs, told.outputs, None)
+    return InputPass(target, told.at_inputs, told.outputs, None)
 
 
 def _mean(told: list[Told | None]) -> Told | None:

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from ..question.targets import ClassTarget, Target, joined_vectors
-from .layer_search import Trace, traced
+from .layer_search import LayerSearch, search_layers
 from .layers import Layer, Linear
 from .runner import Outcome, Runner
 from .score import Activation
 
 
 @dataclass(frozen=True)
-class Clean:
+class InputPass:
     """What the model says at x. `target` has the classes filled in that were left to the model.
 
     `chosen_by_gradient`: a backward pass was made to choose the layer, which a method that reads one would need too.
@@ -40,7 +40,7 @@ class Clean:
         return ", ".join(layer.name for layer in self.layers) or None
 
 
-def clean_pass(
+def input_pass(
     runner: Runner,
     x: Tensor,
     target: Target,
@@ -50,11 +50,11 @@ def clean_pass(
     read_layer: bool,
     layer_gradient: bool,
     measure: bool,
-) -> Clean:
+) -> InputPass:
     """Run x `(batch, *features)` once, forward and (where asked) backward to the input and to the layers.
 
     With `read_layer` the outputs of `layers` are kept; where none is named, one is chosen during the same pass, see
-    `Trace.rank`. With `measure` the rows of later passes are chosen by what this one's activations weigh.
+    `LayerSearch.rank`. With `measure` the rows of later passes are chosen by what this one's activations weigh.
     """
     names = layers if read_layer else ()
     before, reread_rows = runner.forward_rows, 0
@@ -67,7 +67,7 @@ def clean_pass(
         if traced_yet or not runner.differentiable or not (read_layer or measure):
             return runner.once(rows, examples, target, gradient, names, layer_gradient)
         pick = read_layer and not names
-        with traced(runner.modules, tuple(x.shape[2:])) as seen:
+        with search_layers(runner.modules, tuple(x.shape[2:])) as seen:
             outcome = runner.once(
                 rows, examples, target, gradient, names, layer_gradient, also=seen.rank if pick else None
             )
@@ -96,7 +96,7 @@ def clean_pass(
 
     examples = torch.arange(len(x), device=x.device)
     found = list(runner.safely(x, examples, run))
-    return Clean(
+    return InputPass(
         _resolved(target, [each.outputs for each in found]),
         torch.cat([each.scores for each in found]),
         joined_vectors([each.outputs for each in found], len(x)),
@@ -115,7 +115,7 @@ def _reason(name: str, grid: Any, channels: int, passed_over: list[str]) -> str:
     return why + (f" before {', '.join(reversed(passed_over))}, whose positions have no gradient" * bool(passed_over))
 
 
-def _layer(name: str, seen: Trace, outcome: Outcome) -> Layer:
+def _layer(name: str, seen: LayerSearch, outcome: Outcome) -> Layer:
     output = outcome.activations[name]
     shape = tuple(output.shape[1:])
     grid = seen.grid(shape)
@@ -128,7 +128,7 @@ def _layer(name: str, seen: Trace, outcome: Outcome) -> Layer:
     return Layer(name, None, None, why + (f"; layers with a map: {others}" if others else ""))
 
 
-def _linear(maps: Tensor, seen: Trace, outputs: Tensor | None) -> Linear | None:
+def _linear(maps: Tensor, seen: LayerSearch, outputs: Tensor | None) -> Linear | None:
     """The classifier, where the model's outputs are its outputs and its inputs are the maps' means."""
     if seen.linear is None or outputs is None:
         return None

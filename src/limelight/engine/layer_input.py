@@ -13,7 +13,7 @@ from .layers import Modules
 
 
 @dataclass(frozen=True, eq=False)
-class Inside:
+class LayerInput:
     """The model runs whole on each row's own `inputs` `(n, *features)`, and `layer`'s output is replaced by the row.
 
     What goes around the layer (a skip connection) therefore stays what it is at those inputs.
@@ -22,9 +22,9 @@ class Inside:
     layer: str
     inputs: Tensor
 
-    def at(self, places: Tensor) -> Inside:
+    def at(self, places: Tensor) -> LayerInput:
         """The same for rows that belong to `inputs[places]`."""
-        return Inside(self.layer, self.inputs[places])
+        return LayerInput(self.layer, self.inputs[places])
 
     @contextmanager
     def replaced(self, modules: Modules, rows: Tensor) -> Iterator[None]:

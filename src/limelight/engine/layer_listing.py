@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..models.catalogue import ImageModel
 from ..question.targets import Logit
-from .input_pass import clean_pass
-from .layer_search import traced
+from .input_pass import input_pass
+from .layer_search import search_layers
 from .runner import Runner
 
 
@@ -32,8 +32,8 @@ def layers_of(model: ImageModel, pixels: Tensor) -> tuple[list[Candidate], str, 
     one itself; the one that `explain()` chooses, and why. Raises ValueError where the model returns no classes."""
     options: dict[str, Any] = {"gradient": False, "layers": (), "read_layer": True, "layer_gradient": True}
     with Runner(model, pixels, None, None) as runner:
-        clean = clean_pass(runner, pixels, Logit(), measure=False, **options)
-        with traced(runner.modules, tuple(pixels.shape[2:])) as seen, torch.no_grad():
+        clean = input_pass(runner, pixels, Logit(), measure=False, **options)
+        with search_layers(runner.modules, tuple(pixels.shape[2:])) as seen, torch.no_grad():
             runner.call(pixels)
         grids = {name: each.grid for name, each in seen.candidates().items()}
         example = torch.zeros(1, dtype=torch.long, device=pixels.device)

@@ -21,7 +21,7 @@ TOKEN_MAPS = 3  # with a class token the last block's positions may not reach th
 
 @dataclass(eq=False)
 class Map:
-    """A map that a traced pass saw: the modules that returned it, the innermost first.
+    """A map that a searched pass returned: the modules that returned it, the innermost first.
 
     `output` is the tensor itself as long as it may be asked for, `version` its count of in-place writes, which tells
     whether the model overwrote it afterwards. `inner` maps are parts of a block that went on to return its own.
@@ -41,8 +41,8 @@ class Map:
 
 
 @dataclass
-class Trace:
-    """What a traced forward pass saw of inputs whose spatial size is `space`.
+class LayerSearch:
+    """What a watched forward pass returned of inputs whose spatial size is `space`.
 
     `bytes` of activations; `maps` in order of use; `linear`, the last linear layer with its input and output.
     """
@@ -168,9 +168,9 @@ def _reached(scores: Tensor) -> Callable[[Tensor], bool]:
 
 
 @contextmanager
-def traced(modules: Modules, space: tuple[int, ...]) -> Iterator[Trace]:
+def search_layers(modules: Modules, space: tuple[int, ...]) -> Iterator[LayerSearch]:
     """Watch a forward pass of the twin with these modules on inputs of the spatial size `space`."""
-    trace = Trace(space)
+    trace = LayerSearch(space)
     handles = []
     for name, child in modules.items():
         if name and not isinstance(child, torch.jit.ScriptModule):  # TorchScript takes no hooks
@@ -182,7 +182,7 @@ def traced(modules: Modules, space: tuple[int, ...]) -> Iterator[Trace]:
             handle.remove()
 
 
-def _watch(trace: Trace, name: str, leaf: bool) -> Any:
+def _watch(trace: LayerSearch, name: str, leaf: bool) -> Any:
     def hook(child: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         trace.runs[name] += 1
         if not isinstance(output, Tensor):

@@ -20,7 +20,7 @@ _REFUSALS = (TypeError, RuntimeError, NotImplementedError, AttributeError, Value
 
 
 @dataclass(frozen=True)
-class Twin:
+class ModelCopy:
     """`module` runs in place of the user's model."""
 
     module: nn.Module
@@ -28,7 +28,7 @@ class Twin:
 
 
 @contextmanager
-def twin_of(model: nn.Module) -> Iterator[Twin]:
+def frozen_copy(model: nn.Module) -> Iterator[ModelCopy]:
     """Lend a frozen twin of `model` in eval mode.
 
     The twin has new module objects over the *same* parameter storage (no gradient wanted) and cloned
@@ -44,9 +44,9 @@ def twin_of(model: nn.Module) -> Iterator[Twin]:
     except _REFUSALS as error:
         reason = f"model could not be copied ({type(error).__name__}): ran it itself, one call at a time"
         with _borrowed(model):
-            yield Twin(model, (*notes, reason))
+            yield ModelCopy(model, (*notes, reason))
     else:
-        yield Twin(twin, notes)
+        yield ModelCopy(twin, notes)
 
 
 def _training(modules: list[nn.Module]) -> bool:

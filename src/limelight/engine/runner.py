@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ..question.targets import Target, output_tensor
-from .layer_input import Inside
+from .layer_input import LayerInput
 from .layers import Modules, captured, without_batch_axis
-from .model_copy import twin_of
-from .shared_rows import Points
+from .model_copy import frozen_copy
+from .shared_rows import SharedRows
 
 T = TypeVar("T")
 Progress = Callable[[int], None]
@@ -84,7 +84,7 @@ class Runner:
     def __enter__(self) -> Self:
         self.call: Callable[[Tensor], Any] = self._model
         if isinstance(self._model, nn.Module):
-            twin = self._stack.enter_context(twin_of(self._model))
+            twin = self._stack.enter_context(frozen_copy(self._model))
             self.notes += twin.notes
             self.call = self.module = twin.module
             self.modules = dict(twin.module.named_modules())
@@ -108,7 +108,7 @@ class Runner:
         layers: tuple[str, ...] = (),
         layer_gradients: bool = False,
         also: Callable[[Any, Tensor], Mapping[str, Tensor]] | None = None,
-        inside: Inside | None = None,
+        inside: LayerInput | None = None,
         merged: bool = True,
     ) -> Outcome:
         """One call of the model on `rows`, with the gradients asked for.
@@ -119,7 +119,7 @@ class Runner:
         from memory, equal rows need not stand for the same.
         """
         backward = gradient or layer_gradients or also is not None
-        points = Points.among(rows) if self.shares_points and merged and inside is None else None
+        points = SharedRows.among(rows) if self.shares_points and merged and inside is None else None
         with torch.set_grad_enabled(backward):
             leaf = (rows if points is None else rows[points.first]).detach().requires_grad_(backward)
             outputs, scores, found = self._scored(leaf, examples, target, layers, inside, points)
@@ -165,8 +165,8 @@ class Runner:
         examples: Tensor,
         target: Target,
         layers: tuple[str, ...] = (),
-        inside: Inside | None = None,
-        points: Points | None = None,
+        inside: LayerInput | None = None,
+        points: SharedRows | None = None,
     ) -> tuple[Any, Tensor, dict[str, Tensor]]:
         """Call the model on `leaf`: its outputs, the scores, and what the layers returned (the target's among them).
 
@@ -261,7 +261,7 @@ class Runner:
         examples: Tensor,
         target: Target,
         gradient: bool,
-        inside: Inside | None = None,
+        inside: LayerInput | None = None,
     ) -> Iterator[Rows]:
         """Evaluate a lazy stream of batches `(n, *features)`, all rows packed into full passes."""
 
@@ -325,7 +325,7 @@ class Scorer:
         return torch.cat(each)
 
 
-def _rows_of(points: Points, outputs: Tensor) -> Tensor:
+def _rows_of(points: SharedRows, outputs: Tensor) -> Tensor:
     """The outputs of each row from those of its point; wrong shapes are left to be found where all are checked."""
     return outputs[points.point] if outputs.ndim and len(outputs) == len(points.first) else outputs
 

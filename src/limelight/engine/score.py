@@ -12,8 +12,8 @@ from ..question.targets import Target, joined_vectors
 from ..rules import Propagated, Propagation, multipliers
 from ..rules.engine import OnUncovered
 from .incremental import Box, Picture, hidden, in_passes
-from .layer_input import Inside
-from .layer_search import traced
+from .layer_input import LayerInput
+from .layer_search import search_layers
 from .layers import Layer, layer_name
 from .partial_forward import recorded, replayed
 from .runner import Outcome, Rows, Runner
@@ -63,7 +63,7 @@ class Score:
     layers_at_inputs: tuple[Activation, ...] = ()
     baseline: Tensor | None = None
     at_baseline: Tensor | None = None
-    inside: Inside | None = None
+    inside: LayerInput | None = None
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -89,7 +89,7 @@ class Score:
         the row, so what goes around the layer stays. Raises ValueError for an unknown layer, with the nearest names.
         """
         name = layer_name(self.runner.module, layer)
-        return Score(self.runner, self.target, self.examples, inside=Inside(name, inputs))
+        return Score(self.runner, self.target, self.examples, inside=LayerInput(name, inputs))
 
     def layer_outputs(self, rows: Tensor, layer: str) -> Tensor:
         """What the layer returns `(n, *layer)` at `rows`, without gradients; a row that all share is run once."""
@@ -297,7 +297,7 @@ class Score:
         """Names of the layers whose map the scores of `rows` have a gradient at, in order of use. One more pass."""
 
         def run(part: Tensor, examples: Tensor) -> list[str]:
-            with traced(self.runner.modules, tuple(rows.shape[2:])) as seen:
+            with search_layers(self.runner.modules, tuple(rows.shape[2:])) as seen:
                 outcome = self.runner.once(
                     part, examples, self.target, layer_gradients=True, also=lambda outputs, scores: seen.held()
                 )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Points:
+class SharedRows:
     """`first`: a row of each point `(points,)`; `point`: each row's point `(rows,)`; `rank`: a row's place among its
     point's rows `(rows,)`, which ask about different targets."""
 
@@ -19,14 +19,14 @@ class Points:
     rank: Tensor
 
     @staticmethod
-    def among(rows: Tensor) -> Points | None:
+    def among(rows: Tensor) -> SharedRows | None:
         """The points of rows of which equal ones stand next to each other; None where no two are equal."""
         new = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
         new[1:] = (rows[1:] != rows[:-1]).flatten(1).any(1)
         if bool(new.all()):
             return None
         first, point = new.nonzero()[:, 0], new.cumsum(0) - 1
-        return Points(first, point, torch.arange(len(rows), device=rows.device) - first[point])
+        return SharedRows(first, point, torch.arange(len(rows), device=rows.device) - first[point])
 
     def gradients(self, scores: Tensor, sources: Sequence[Tensor]) -> list[Tensor | None]:
         """d scores / d sources `(points, ...)` for each row: one backward pass for each rank."""

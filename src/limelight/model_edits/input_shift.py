@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..engine.model_copy import twin_of
+from ..engine.model_copy import frozen_copy
 from ..engine.runner import Model
 from .rewrite import require_runs
 
@@ -139,7 +139,7 @@ def compensated(model: Model, x: Tensor, shift: float) -> Iterator[Shifted]:
     """
     if not isinstance(model, nn.Module):
         raise ValueError("model: a black box has no first layer")
-    with twin_of(model) as twin:
+    with frozen_copy(model) as twin:
         if twin.module is model:
             raise ValueError("model: it cannot be copied, and the user's own is never edited")
         name, change = _reached(twin.module, x, shift)

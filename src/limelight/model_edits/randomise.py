@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..engine.model_copy import twin_of
+from ..engine.model_copy import frozen_copy
 from ..engine.runner import Model
 
 Init = Literal["moments", "permute", "identity"]
@@ -26,7 +26,7 @@ def redrawable(model: Model, x: Tensor) -> Iterator[tuple[nn.Module, list[str]]]
     """
     if not isinstance(model, nn.Module):
         raise ValueError("model: a black box has no parameters to randomise")
-    with twin_of(model) as twin:
+    with frozen_copy(model) as twin:
         if twin.module is model:
             raise ValueError("model: it cannot be copied, and the user's own is never edited")
         yield twin.module, _layers(twin.module, x)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base.errors import NotApplicable
-from ..engine.model_copy import twin_of
+from ..engine.model_copy import frozen_copy
 from ..engine.runner import Model
 
 
@@ -60,7 +60,7 @@ def rewritten(model: Model, x: Tensor) -> Iterator[tuple[nn.Module, tuple[str, .
     """
     if not isinstance(model, nn.Module):
         raise ValueError("model: a black box cannot be rewritten")
-    with twin_of(model) as twin:
+    with frozen_copy(model) as twin:
         if twin.module is model:
             raise ValueError("model: it cannot be copied, and the user's own is never edited")
         linear, relu = 0, 0
