@@ -1,11 +1,12 @@
-"""Layers: finding one by name, and reading its activation on the twin."""
+"""Layers: finding one by name, and reading its activation on the copy of the model."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,13 +16,13 @@ from torch import Tensor, nn
 from .layer_maps import Grid
 
 Modules = Mapping[str, nn.Module]  # by dotted name, as `dict(model.named_modules())`
-OneLayer = str | int | nn.Module  # a number is the name of a layer of nn.Sequential
+OneLayer = str | int | nn.Module  # a number names a layer of nn.Sequential
 LayerLike = OneLayer | Sequence[OneLayer]
 
 
 @dataclass(frozen=True)
 class Linear:
-    """The classifier of a model that is global average pooling and this alone after a layer: z = weight a + bias."""
+    """The classifier z = weight a + bias, where a model has only global average pooling and this after a layer."""
 
     weight: Tensor
     bias: Tensor | None
@@ -32,9 +33,9 @@ class Linear:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A layer to read: its dotted name, how its output holds a map, and the linear classifier if there is one.
+    """A layer to read: its dotted name, the grid of its output's map, and the linear classifier if there is one.
 
-    Where the output holds no map, `grid` is None and `no_map` says why.
+    Where the output holds no map, `grid` is None and `no_map` gives the reason.
     """
 
     name: str
@@ -70,19 +71,19 @@ def layer_names(model: nn.Module, layer: LayerLike) -> tuple[str, ...]:
     """
     modules = dict(model.named_modules())
     if isinstance(layer, str) and layer not in modules:
-        asked: Sequence[OneLayer] = [name.strip() for name in layer.split(",")]
+        layers: Sequence[OneLayer] = [name.strip() for name in layer.split(",")]
     else:
-        asked = [layer] if isinstance(layer, str | int | nn.Module) else layer
-    names = tuple(layer_name(model, each) for each in asked)
+        layers = [layer] if isinstance(layer, str | int | nn.Module) else layer
+    names = tuple(layer_name(model, each) for each in layers)
     if not names or len(set(names)) < len(names):
         raise ValueError(f"layer: {layer!r}; name one layer or several different ones")
     return names
 
 
 def without_batch_axis(modules: Modules, inputs: Tensor) -> str:
-    """What is wrong with inputs of as many axes as one example of the model's convolutions has; else nothing.
+    """An error message for inputs with as many axes as one example of the model's convolutions; else "".
 
-    Not an error by itself: a convolution takes a single example too, and the model may reshape what it is given.
+    Not an error by itself: a convolution accepts a single example too, and the model may reshape its input.
     """
     space = {len(module.kernel_size) for module in modules.values() if isinstance(module, nn.modules.conv._ConvNd)}
     if inputs.ndim - 1 not in space or inputs.ndim - 2 in space:
@@ -91,39 +92,46 @@ def without_batch_axis(modules: Modules, inputs: Tensor) -> str:
     return f"inputs: shape {shape} fails in the model, whose examples have {inputs.ndim} axes; use inputs[None]"
 
 
+Hook = Callable[[str, nn.Module, tuple[Any, ...], Any], Tensor | None]
+
+
 @contextmanager
-def captured(modules: Modules, names: tuple[str, ...]) -> Iterator[dict[str, Tensor]]:
-    """Collect the outputs of the named modules in one forward pass of the twin.
-
-    The model goes on with a copy of each output, so an in-place operation that follows cannot
-    overwrite what was captured. Raises ValueError for a layer that runs more than once.
-    """
-    found: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Any:
-        def hook(child: nn.Module, args: tuple[Any, ...], output: Any) -> Tensor:
-            if not isinstance(output, Tensor):
-                raise ValueError(f"layer: {name!r} returns {type(output).__name__}, not a tensor; choose one inside it")
-            if name in found:
-                raise ValueError(
-                    f"layer: {name!r} runs more than once in a forward pass; choose a module that runs once"
-                )
-            found[name] = output
-            return output.clone()
-
-        return hook
-
-    handles = []
+def hooked(modules: Modules, hook: Hook) -> Iterator[None]:
+    """Register `hook(name, module, args, output)` as forward hook of each submodule; TorchScript accepts no hooks."""
+    handles = [
+        child.register_forward_hook(partial(hook, name))
+        for name, child in modules.items()
+        if name and not isinstance(child, torch.jit.ScriptModule)
+    ]
     try:
-        for name in names:
-            child = modules[name]
-            if isinstance(child, torch.jit.ScriptModule):
-                raise ValueError(f"layer: {name!r} is TorchScript, which cannot be looked into; pass the eager module")
-            handles.append(child.register_forward_hook(keep(name)))
-        yield found
+        yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def captured(modules: Modules, names: tuple[str, ...]) -> Iterator[dict[str, Tensor]]:
+    """Collect the outputs of the named modules in one forward pass of the copy.
+
+    The model continues with a copy of each output, so a later in-place operation cannot overwrite the
+    captured one. Raises ValueError for a layer that runs more than once.
+    """
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str, child: nn.Module, args: tuple[Any, ...], output: Any) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise ValueError(f"layer: {name!r} returns {type(output).__name__}, not a tensor; choose one inside it")
+        if name in found:
+            raise ValueError(f"layer: {name!r} runs more than once in a forward pass; choose a module that runs once")
+        found[name] = output
+        return output.clone()
+
+    for name in names:
+        if isinstance(modules[name], torch.jit.ScriptModule):
+            raise ValueError(f"layer: {name!r} is TorchScript, whose output cannot be read; pass the eager module")
+    with hooked({name: modules[name] for name in names}, keep):
+        yield found
     missing = [name for name in names if name not in found]
     if missing:
         raise ValueError(f"layer: {', '.join(map(repr, missing))} did not run in the forward pass")
