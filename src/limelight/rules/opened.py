@@ -1,4 +1,4 @@
-"""Composite operators, taken apart so that the rules see what is inside."""
+"""Composite operators, run as the elementary operators that the rules know."""
 
 import math
 import types
@@ -13,7 +13,7 @@ from .call import Call
 
 
 def _unchecked(function: Any) -> Callable[..., Any]:
-    """A Python function of torch.nn.functional without its "am I overridden?" prologue, which would hide its body."""
+    """A Python function of torch.nn.functional without its check for overrides, which would skip its body."""
     no = dict.fromkeys(
         ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"), lambda *_: False
     )
@@ -124,10 +124,10 @@ OPENED: dict[str, Callable[..., Any]] = {
 
 
 def opened(call: Call) -> Callable[[], Any] | None:
-    """The body of a composite operator, to be run under the mode, or None for an elementary one."""
+    """The body of a composite operator, to be run under the mode; None for an elementary one."""
     body = OPENED.get(call.name)
     if body is None or (body is _norm and (call.args[1] if len(call.args) > 1 else 2) not in (2, 2.0, "fro", None)):
         return None
     if body is attention and (call.args[4] if len(call.args) > 4 else call.kwargs.get("dropout_p", 0.0)):
-        return None  # random: left whole, for the audit to refuse
+        return None  # random: not opened, so that the audit refuses it
     return lambda: body(*call.args, **call.kwargs)
