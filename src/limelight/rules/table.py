@@ -56,7 +56,7 @@ _NAMES = (
     ACTIVATIONS | AFFINE | AVERAGES | BATCH_NORMS | DROPOUTS | MAX_POOLS | MAXIMA | NORMALISATIONS | SOFTMAXES
 ) | words("mul div add sub rsub where")
 
-_PLAIN = (
+_GRADIENT = (
     "Left to the gradient by every method, with products and quotients by constants and dropout that is switched off"
 )
 
@@ -118,7 +118,7 @@ def operator_table() -> str:
         lines.append(f"| {_KINDS[kind]} | {_listed(names)} | {' | '.join(cells)} |")
     lines += ["", *_legend(), ""]
     lines += [f"Run as the elementary operators they consist of: {_listed(OPENED)}.", ""]
-    lines += [f"{_PLAIN}: {_listed(PLAIN)}."]
+    lines += [f"{_GRADIENT}: {_listed(PLAIN)}."]
     return "\n".join(lines) + "\n"
 
 
