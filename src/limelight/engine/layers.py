@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .layer_maps import Grid
 
 Modules = Mapping[str, nn.Module]  # by dotted name, as `dict(model.named_modules())`
-OneLayer = str | int | nn.Module  # a number names a layer of nn.Sequential
+OneLayer = str | int | nn.Module  # a number is the name of a layer of nn.Sequential
 LayerLike = OneLayer | Sequence[OneLayer]
 
 

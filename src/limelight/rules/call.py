@@ -10,7 +10,6 @@ from torch import Tensor
 
 from .names import (
     ACTIVATIONS,
-    AVERAGES,
     BATCH_NORMS,
     CONVOLUTIONS,
     DROPOUTS,
@@ -19,6 +18,7 @@ from .names import (
     NORMALISATIONS,
     PLAIN,
     SOFTMAXES,
+    SUMS,
     words,
 )
 
@@ -28,6 +28,13 @@ Kind = Literal[
 ]  # fmt: skip
 
 _BINARY = words("mul matmul bmm mm mv dot rmatmul div add sub rsub maximum minimum")
+_KINDS: dict[str, Kind] = {
+    **dict.fromkeys(SUMS, "sum"),
+    **dict.fromkeys(ACTIVATIONS, "activation"),
+    **dict.fromkeys(BATCH_NORMS, "batch_norm"),
+    **dict.fromkeys(NORMALISATIONS, "normalisation"),
+    **dict.fromkeys(SOFTMAXES, "softmax"),
+}
 _TWO_OPERANDS = _BINARY | CONVOLUTIONS | {"linear", "max", "min"}  # where the second argument is a tensor
 
 # Names of the leading arguments, for the operators whose tensors may come as keywords.
@@ -144,18 +151,12 @@ class Call:
             if self.kwargs.get("rounding_mode") is not None:
                 return "refused"
             return "quotient" if len(varying) == 2 and varying[1] else "plain"
-        if name in ("add", "sub", "rsub") or name in AVERAGES:
-            return "sum"
         if name in ("pow", "clamp", "prelu", "rpow", "threshold") and any(active(a) for a in self.args[1:]):
             return "unknown"
-        if name in ACTIVATIONS:
-            return "activation"
-        if name in BATCH_NORMS:
-            return "unknown" if self.bound().get("training") else "batch_norm"
-        if name in NORMALISATIONS:
-            return "normalisation"
-        if name in SOFTMAXES:
-            return "softmax"
+        if name in BATCH_NORMS and self.bound().get("training"):
+            return "unknown"
+        if name in _KINDS:
+            return _KINDS[name]
         if name in ("maximum", "minimum", "max", "min") and len(varying) == 2:
             return "maximum"
         if name in MAX_POOLS or name in ("amax", "amin", "max", "min"):

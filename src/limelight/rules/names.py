@@ -57,6 +57,8 @@ MAXIMA = words("maximum minimum max min amax amin")
 # Operators whose value depends nonlinearly on what varies: a method with a reference must record them.
 NONLINEAR = ACTIVATIONS | MAX_POOLS | NORMALISATIONS | SOFTMAXES | MATRIX_PRODUCTS | MAXIMA | {"mul", "div", "where"}
 DROPOUTS = words("dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout")
+SUMS = AVERAGES | {"add", "sub", "rsub"}
+RULED = NONLINEAR | AFFINE | SUMS | BATCH_NORMS | DROPOUTS  # all that some method may have a rule for or refuse
 
 # Operators that make a constant out of activations: nonlinear once the constant is combined with an activation.
 DETACHING = words("""

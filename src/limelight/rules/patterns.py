@@ -109,7 +109,7 @@ class _Rectified:
         return propagate.native(call, covered=True)
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class _Sums:
     """Streaming sums for each weight over all positions where it was used.
 
@@ -128,8 +128,8 @@ class _Sums:
             ones, weight = ones.narrow(axis, 0, 1), weight[:, :1]
         return _Sums(operator, [*at_x, *_weight_sums(operator, ones, weight, (counted, y, torch.ones_like(y)))])
 
-    def add(self, other: "_Sums") -> None:
-        self.values = [a + b for a, b in zip(self.values, other.values, strict=True)]
+    def plus(self, other: "_Sums") -> "_Sums":
+        return _Sums(self.operator, [a + b for a, b in zip(self.values, other.values, strict=True)])
 
     def pattern(self) -> Tensor:
         xy, x, counted, y, total = self.values
@@ -195,10 +195,7 @@ def estimate_patterns(
         for name, (operator, y) in seen.items():
             positive = estimator == "two-component" and name in rectified
             found = _Sums.of(operator, y, (y > 0).to(y) if positive else torch.ones_like(y))
-            if name in sums:
-                sums[name].add(found)
-            else:
-                sums[name] = found
+            sums[name] = found if name not in sums else sums[name].plus(found)
     if not sums:
         raise ValueError("no batch to estimate patterns from")
     return Patterns({name: found.pattern() for name, found in sums.items()}, estimator, fingerprint(model))

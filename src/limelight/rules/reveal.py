@@ -15,11 +15,10 @@ from .affine import affine
 from .call import Call
 from .deeplift import RESCALE, Rescale
 from .engine import Propagate, Propagation, ruled
-from .names import AFFINE, AVERAGES, CONVOLUTIONS, words
+from .names import AFFINE, CONVOLUTIONS, SUMS, words
 from .predicates import is_kind
 from .relevance import batch_norm_scale
 
-_SUMS = AVERAGES | {"add", "sub", "rsub"}
 Streams = tuple[Tensor, Tensor]
 # Operators that only move numbers, which both streams pass through unchanged.
 _MOVES = words("""
@@ -102,19 +101,17 @@ def _signs(delta: Tensor) -> Streams:
 
 def _sum_rule(call: Call) -> Streams:
     """Sums and averages: each term's positive part is in the positive stream, a subtracted term's in the negative."""
-    factors = (1, call.kwargs.get("alpha", 1)) if call.name != "rsub" else (call.kwargs.get("alpha", 1), 1)
+    alpha = call.kwargs.get("alpha", 1)
+    factors = (alpha, 1) if call.name == "rsub" else (1, alpha)
     deltas = (operand - operand0 for operand, operand0 in zip(call.operands, call.reference, strict=True))
     parts = [_signs(delta * factor) for delta, factor in zip(deltas, factors, strict=False)]
+    if call.name in ("sub", "rsub"):  # the subtracted term's parts change places; a number is no operand
+        subtracted = 1 if call.name == "sub" else 0
+        parts = [(-down, -up) if i == subtracted else (up, down) for i, (up, down) in enumerate(parts)]
     if len(parts) == 2:
-        first, second = (1, -1) if call.name == "sub" else (-1, 1) if call.name == "rsub" else (1, 1)
-        (up, down), (up2, down2) = (
-            p if sign > 0 else (-p[1], -p[0]) for p, sign in zip(parts, (first, second), strict=True)
-        )
-        return up + up2, down + down2
-    if call.name in ("add", "sub"):  # a number or a constant shift: the difference is the operand's
+        return parts[0][0] + parts[1][0], parts[0][1] + parts[1][1]
+    if call.name in ("add", "sub", "rsub"):  # plus or minus a number: the difference is the operand's
         return parts[0]
-    if call.name == "rsub":
-        return -parts[0][1], -parts[0][0]
     return call.run(parts[0][0]), call.run(parts[0][1])  # an average: all its weights are positive
 
 
@@ -134,7 +131,7 @@ def _linear_rule(call: Call) -> Streams:
 
 
 def _reveal(rule: RevealCancel) -> Propagation:
-    return replace(RESCALE, taped=RESCALE.taped | AFFINE | _SUMS, producers=True).prepend((is_kind("activation"), rule))
+    return replace(RESCALE, taped=RESCALE.taped | AFFINE | SUMS, producers=True).prepend((is_kind("activation"), rule))
 
 
 REVEAL_CANCEL, GENOMICS = _reveal(RevealCancel()), _reveal(RevealCancel(convolutions=False))

@@ -13,19 +13,7 @@ from .composites import ATTN_LRP, COMPOSITES
 from .deeplift import RESCALE
 from .engine import Native, Propagate, Propagation, Rule
 from .guided import GUIDED_BACKPROP
-from .names import (
-    ACTIVATIONS,
-    AFFINE,
-    AVERAGES,
-    BATCH_NORMS,
-    DROPOUTS,
-    MAX_POOLS,
-    MAXIMA,
-    NORMALISATIONS,
-    PLAIN,
-    SOFTMAXES,
-    words,
-)
+from .names import AVERAGES, DROPOUTS, MAX_POOLS, PLAIN, RULED
 from .opened import OPENED
 
 PAGE = Path(__file__).parents[3] / "docs" / "rules.md"
@@ -52,10 +40,6 @@ _KINDS: dict[Kind, str] = {
     "where": "where",
     "refused": "random or rounded",
 }
-_NAMES = (
-    ACTIVATIONS | AFFINE | AVERAGES | BATCH_NORMS | DROPOUTS | MAX_POOLS | MAXIMA | NORMALISATIONS | SOFTMAXES
-) | words("mul div add sub rsub where")
-
 _GRADIENT = (
     "Left to the gradient by every method, with products and quotients by constants and dropout that is switched off"
 )
@@ -89,7 +73,7 @@ def _rows() -> dict[tuple[Kind, tuple[str, ...]], set[str]]:
     """Operators' names by kind and by the rules that apply to them."""
     engine = cast(Propagate, _Inner())
     rows: dict[tuple[Kind, tuple[str, ...]], set[str]] = {}
-    for name in sorted(_NAMES):
+    for name in sorted(RULED):
         for call in _calls(name):
             if call.kind in _KINDS:
                 cells = tuple(_cell(each.rule(call, engine)) for each in COLUMNS.values())
