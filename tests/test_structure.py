@@ -45,7 +45,6 @@ ORDER = (
 
 # Imports that point up or close a circle, made when a function runs or for types alone: (module, what it imports).
 FORWARDS = {
-    ("rules.propagation", "rules.engine"),
     ("checks.parse", "checks"),
     ("base.records", ""),
     # Save and show of what lies below the drawing.

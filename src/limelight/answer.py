@@ -132,7 +132,7 @@ class Answers:
         self._told = {method.kebab() for method in methods if method.needs.told and len(x) <= runner.budget}
         self._chosen = isinstance(target, ClassTarget) and target.index is None  # a pass at x has to tell the class
         examples = torch.arange(len(x), device=x.device)
-        self.clean: Clean
+        self.clean: InputPass
         self.at_references: Tensor | None = None
         self.baseline_rows = 0
         self._probed = False
@@ -140,7 +140,7 @@ class Answers:
         if self._lone:  # the method's own passes will tell all that is reported
             self.score = Score(runner, target, examples)
             return
-        self.clean = clean_pass(
+        self.clean = input_pass(
             runner,
             x,
             target,
@@ -316,11 +316,11 @@ class Answers:
         return 1 if len(self.x) > 1 else 2 * mixed
 
 
-def _learnt(target: Target, estimate: Estimate) -> Clean:
+def _learnt(target: Target, estimate: Estimate) -> InputPass:
     """What a lone method's own passes told, in place of a clean pass."""
     told = estimate.told
     assert told is not None
-    return Clean(target, told.at_inputs, told.outputs, None)
+    return InputPass(target, told.at_inputs, told.outputs, None)
 
 
 def _mean(told: list[Told | None]) -> Told | None:

@@ -142,7 +142,7 @@ def test_the_bias_takes_the_shift_whatever_the_padding(padding: Any, scaled: boo
         torch.testing.assert_close(shifted.module(x + 0.7), net(x))
         assert "the bias of layer first" in shifted.note
         kinds = {type(module).__name__ for module in shifted.module.modules()}
-        assert "TakenBack" not in kinds and ("Padded" in kinds) is (padding not in (0, "valid"))
+        assert "Subtracted" not in kinds and ("Padded" in kinds) is (padding not in (0, "valid"))
 
 
 @pytest.mark.parametrize("shift", [0.5, -0.3])
@@ -181,7 +181,7 @@ def test_sampling_is_no_answer_to_a_shift(samples: int) -> None:
 
 def test_a_model_without_a_first_layer_is_wrapped() -> None:
     found = finding(Formula(lambda rows: rows.square().sum(1)), WORKED, "gradient", ll.InputShift())
-    assert found.passed is True and "taken off" in found.notes[0]
+    assert found.passed is True and "subtracted" in found.notes[0]
 
 
 def test_identity_randomisation_scores_exactly_one() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..base.named import require
 from ..base.similarity import rank_correlation
-from ..engine.model_copy import twin_of
+from ..engine.model_copy import frozen_copy
 from ..methods import InputXGradient, IntegratedGradients, Method
 from ..model_edits.smooth_relu import Softened
 from .base import Better, Check, Kind, Measured, NotApplicable, nan_where
@@ -75,7 +75,7 @@ class Fragility(Check):
         points = NODES if isinstance(case.method, IntegratedGradients) else 1
         at = {round((j + 1) * self.iterations / self.looks) for j in range(self.looks)}
         with ExitStack() as stack:
-            module = stack.enter_context(twin_of(case.model)).module
+            module = stack.enter_context(frozen_copy(case.model)).module
             start = 2 * case.rng.uniform("start", case.x.shape[1:], case.x) - 1
             moved = case.x + self.eps * start
             for iteration in range(1, self.iterations + 1):

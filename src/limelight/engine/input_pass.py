@@ -1,4 +1,4 @@
-"""The clean pass: the model at x itself, once per `explain()`, with all that any method asks of it."""
+"""The input pass: the model at x itself, once per `explain()`, for all methods."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 from ..question.targets import ClassTarget, Target, joined_vectors
-from .layer_search import Trace, traced
+from .layer_search import LayerSearch, search_layers
 from .layers import Layer, Linear
 from .runner import Outcome, Runner
 from .score import Activation
 
 
 @dataclass(frozen=True)
-class Clean:
-    """What the model says at x. `target` has the classes filled in that were left to the model.
+class InputPass:
+    """The model's results at x. `target` has the classes filled in that the model chose.
 
-    `chosen_by_gradient`: a backward pass was made to choose the layer, which a method that reads one would need too.
-    `rows`: forward rows of the pass; `reread_rows`: more of them, to read a map that the model had overwritten.
+    `chosen_by_gradient`: a backward pass was made to choose the layer, which a method that reads one needs too.
+    `rows`: forward rows of the pass; `reread_rows`: further ones, to read a map that the model had overwritten.
     """
 
     target: Target
@@ -40,7 +40,7 @@ class Clean:
         return ", ".join(layer.name for layer in self.layers) or None
 
 
-def clean_pass(
+def input_pass(
     runner: Runner,
     x: Tensor,
     target: Target,
@@ -50,57 +50,57 @@ def clean_pass(
     read_layer: bool,
     layer_gradient: bool,
     measure: bool,
-) -> Clean:
-    """Run x `(batch, *features)` once, forward and (where asked) backward to the input and to the layers.
+) -> InputPass:
+    """Run x `(batch, *features)` once, forward and, on request, backward to the input and to the layers.
 
     With `read_layer` the outputs of `layers` are kept; where none is named, one is chosen during the same pass, see
-    `Trace.rank`. With `measure` the rows of later passes are chosen by what this one's activations weigh.
+    `LayerSearch.rank`. With `measure` the rows of later passes are chosen by the memory of this one's activations.
     """
     names = layers if read_layer else ()
     before, reread_rows = runner.forward_rows, 0
     places: tuple[Layer, ...] = ()
     notes: tuple[str, ...] = ()
-    traced_yet = chosen_by_gradient = False
+    searched = chosen_by_gradient = False
 
     def run(rows: Tensor, examples: Tensor) -> Outcome:
-        nonlocal names, places, notes, traced_yet, chosen_by_gradient, reread_rows
-        if traced_yet or not runner.differentiable or not (read_layer or measure):
+        nonlocal names, places, notes, searched, chosen_by_gradient, reread_rows
+        if searched or not runner.differentiable or not (read_layer or measure):
             return runner.once(rows, examples, target, gradient, names, layer_gradient)
         pick = read_layer and not names
-        with traced(runner.modules, tuple(x.shape[2:])) as seen:
+        with search_layers(runner.modules, tuple(x.shape[2:])) as search:
             outcome = runner.once(
-                rows, examples, target, gradient, names, layer_gradient, also=seen.rank if pick else None
+                rows, examples, target, gradient, names, layer_gradient, also=search.rank if pick else None
             )
-        runner.set_budget(len(rows), seen.bytes, rows.device)
-        traced_yet = True
+        runner.set_budget(len(rows), search.bytes, rows.device)
+        searched = True
         if pick:
-            name, found, passed_over = seen.choose(outcome.layer_gradients)
+            name, found, passed_over = search.choose(outcome.layer_gradients)
             names, notes = (name,), (_reason(name, found.grid, found.channels, passed_over),)
             chosen_by_gradient = len(outcome.layer_gradients) > 1
             if name not in outcome.activations:
-                # The model overwrote this map in place, so it is read again, this time from a copy.
+                # The model overwrote this map in place, so it is read again from a copy.
                 start = runner.forward_rows
                 again = runner.once(rows, examples, target, False, names, layer_gradient)
                 reread_rows += runner.forward_rows - start
                 outcome = replace(outcome, activations=again.activations, layer_gradients=again.layer_gradients)
         if read_layer:
-            places = tuple(_layer(each, seen, outcome) for each in names)
+            places = tuple(_layer(each, search, outcome) for each in names)
             if not pick:
                 notes = tuple(
                     f"layer {each.name}: a map of {each.grid}"
                     for each in places
                     if each.grid and each.grid.order != "channels first"
                 )
-        seen.release()
+        search.release()
         return outcome
 
     examples = torch.arange(len(x), device=x.device)
     found = list(runner.safely(x, examples, run))
-    return Clean(
+    return InputPass(
         _resolved(target, [each.outputs for each in found]),
         torch.cat([each.scores for each in found]),
         joined_vectors([each.outputs for each in found], len(x)),
-        torch.cat([_present(each.gradient) for each in found]) if gradient else None,
+        torch.cat([each.gradient for each in found if each.gradient is not None]) if gradient else None,
         places,
         tuple(Activation.of(place, found, layer_gradient) for place in places if place.grid),
         chosen_by_gradient,
@@ -115,27 +115,26 @@ def _reason(name: str, grid: Any, channels: int, passed_over: list[str]) -> str:
     return why + (f" before {', '.join(reversed(passed_over))}, whose positions have no gradient" * bool(passed_over))
 
 
-def _layer(name: str, seen: Trace, outcome: Outcome) -> Layer:
+def _layer(name: str, search: LayerSearch, outcome: Outcome) -> Layer:
     output = outcome.activations[name]
     shape = tuple(output.shape[1:])
-    grid = seen.grid(shape)
+    grid = search.grid(shape)
     if grid is not None:
-        run = slice(None) if outcome.first is None else outcome.first  # the trace saw what the model ran on
+        run = slice(None) if outcome.first is None else outcome.first  # the search saw the distinct rows alone
         outputs = outcome.outputs[run] if isinstance(outcome.outputs, Tensor) else None
-        return Layer(name, grid, _linear(grid.maps(output)[run], seen, outputs))
-    others = ", ".join([*seen.candidates()][-6:])
-    why = f"returns {shape} per example, no map of channels over the input's {len(seen.space)} spatial axes"
+        return Layer(name, grid, _linear(grid.maps(output)[run], search, outputs))
+    others = ", ".join([*search.candidates()][-6:])
+    why = f"returns {shape} per example, no map of channels over the input's {len(search.space)} spatial axes"
     return Layer(name, None, None, why + (f"; layers with a map: {others}" if others else ""))
 
 
-def _linear(maps: Tensor, seen: Trace, outputs: Tensor | None) -> Linear | None:
-    """The classifier, where the model's outputs are its outputs and its inputs are the maps' means."""
-    if seen.linear is None or outputs is None:
+def _linear(maps: Tensor, search: LayerSearch, outputs: Tensor | None) -> Linear | None:
+    """The classifier, if its inputs are the maps' means and its outputs are the model's; else None."""
+    if search.linear is None or outputs is None:
         return None
-    module, read, returned = seen.linear
-    if not (_equal(read, maps.flatten(2).mean(2)) and _equal(returned, outputs)):
-        return None
-    return Linear(module.weight, module.bias)
+    module, inputs, returned = search.linear
+    is_classifier = _equal(inputs, maps.flatten(2).mean(2)) and _equal(returned, outputs)
+    return Linear(module.weight, module.bias) if is_classifier else None
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
@@ -143,11 +142,6 @@ def _equal(a: Tensor, b: Tensor) -> bool:
         return False
     tolerance = 1e-2 if a.dtype in (torch.float16, torch.bfloat16) else 1e-4
     return float((a - b).abs().max()) <= tolerance * float(b.abs().max())
-
-
-def _present(gradient: Tensor | None) -> Tensor:
-    assert gradient is not None
-    return gradient
 
 
 def _resolved(target: Target, outputs: list[Any]) -> Target:

@@ -1,4 +1,4 @@
-"""Asking from inside the model: rows that are a layer's outputs instead of the model's inputs."""
+"""Scoring from inside the model: rows that are a layer's outputs instead of the model's inputs."""
 
 from __future__ import annotations
 
@@ -9,44 +9,41 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .layers import Modules
+from .layers import Modules, hooked
 
 
 @dataclass(frozen=True, eq=False)
-class Inside:
-    """The model runs whole on each row's own `inputs` `(n, *features)`, and `layer`'s output is replaced by the row.
+class LayerInput:
+    """Run the whole model on each row's own `inputs` `(n, *features)`, with the output of `layer` replaced by the row.
 
-    What goes around the layer (a skip connection) therefore stays what it is at those inputs.
+    Paths around the layer (a skip connection) therefore keep their values at those inputs.
     """
 
     layer: str
     inputs: Tensor
 
-    def at(self, places: Tensor) -> Inside:
-        """The same for rows that belong to `inputs[places]`."""
-        return Inside(self.layer, self.inputs[places])
+    def at(self, places: Tensor) -> LayerInput:
+        """The layer input for rows that belong to `inputs[places]`."""
+        return LayerInput(self.layer, self.inputs[places])
 
     @contextmanager
     def replaced(self, modules: Modules, rows: Tensor) -> Iterator[None]:
-        """One forward pass in which the layer returns a copy of `rows` `(n, *layer)`.
+        """Make the layer return a copy of `rows` `(n, *layer)` in one forward pass.
 
         Raises ValueError where the layer runs more than once, not at all, or returns another shape.
         """
         runs = 0
 
-        def replace(module: nn.Module, args: tuple[Any, ...], output: Any) -> Tensor:
+        def replace(name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> Tensor:
             nonlocal runs
             runs += 1
             if not isinstance(output, Tensor) or output.shape != rows.shape:
                 got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-                raise ValueError(f"layer: {self.layer!r} returned {got}, rows to replace it are {tuple(rows.shape)}")
+                raise ValueError(f"layer: {self.layer!r} returned {got}; rows to replace it are {tuple(rows.shape)}")
             return rows.clone()  # an in-place operation may follow
 
-        handle = modules[self.layer].register_forward_hook(replace)
-        try:
+        with hooked({self.layer: modules[self.layer]}, replace):
             yield
-        finally:
-            handle.remove()
         if runs != 1:
             raise ValueError(
                 f"layer: {self.layer!r} runs {runs} times in a forward pass; choose a module that runs once"

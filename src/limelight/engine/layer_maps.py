@@ -1,24 +1,24 @@
-"""Grids: reading a layer's output as channels of a map over the input's spatial axes, however it is laid out."""
+"""Grids: how a layer's output, in any layout, is read as channels of a map over the input's spatial axes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 
-MOST_PREFIX = 16  # class, distillation and register tokens in front of a picture's own
-MOST_HALVINGS = 5  # of a grid that an earlier layer had, by merging of neighbours
+MOST_PREFIX = 16  # class, distillation and register tokens before the tokens of positions
+MOST_HALVINGS = 5  # of an earlier layer's grid, by merging neighbours
 
 
 @dataclass(frozen=True)
 class Grid:
-    """How a layer's output `(rows, ...)` holds a map: where its channels are, and the map's spatial size.
+    """The layout of the map in a layer's output `(rows, ...)`: the order of its axes, and its spatial size.
 
     "channels first" is `(rows, channels, *space)`, "channels last" `(rows, *space, channels)`, "tokens"
-    `(rows, prefix + positions, channels)`, whose first `prefix` tokens stand for no position.
+    `(rows, prefix + positions, channels)`, whose first `prefix` tokens have no position.
     """
 
     order: Literal["channels first", "channels last", "tokens"]
@@ -45,16 +45,16 @@ class Grid:
         return f"{size} with channels last" if self.order == "channels last" else size
 
 
-Known = tuple[int, tuple[int, ...]]  # channels and size of a map that an earlier layer returned
+Known = tuple[int, tuple[int, ...]]  # channels and spatial size of an earlier layer's map
 
 
 def grid_of(shape: tuple[int, ...], space: tuple[int, ...], known: Sequence[Known] = ()) -> Grid | None:
-    """The grid in a layer's output of this shape (without the rows), for inputs of that spatial size; None for none.
+    """The grid in a layer's output of this shape (without the rows), for inputs of spatial size `space`; None for none.
 
-    A shape of one axis more than the input has spatial ones is a map with its channels first, unless only channels
-    last gives a size that the input scales down to evenly. A shape of two axes is otherwise tokens. Their grid is that
-    of the `known` earlier map with as many positions, or the fewest prefix tokens more, up to 16; or a halving of one,
-    as by merging neighbours, which multiplies the channels. Without earlier maps it has the input's proportions.
+    A shape with one axis more than `space` is a map with channels first, unless only channels last gives a size that
+    the input scales down to evenly. Another shape of two axes is tokens. Their grid is the one of the `known` earlier
+    map with as many positions, or with the fewest prefix tokens more, up to 16; or a halving of one, as by merging
+    neighbours, which multiplies the channels. Without earlier maps it has the input's proportions.
     """
     if not space or min(shape, default=0) < 1:
         return None
@@ -70,7 +70,7 @@ def grid_of(shape: tuple[int, ...], space: tuple[int, ...], known: Sequence[Know
 
 
 def _scaled(size: tuple[int, ...], space: tuple[int, ...]) -> bool:
-    """Whether one stride takes the input's `space` to `size`, give or take the rounding of a position."""
+    """Whether one stride scales the input's `space` down to `size`, up to rounding by one position."""
     lowest = max(whole / (part + 1) for whole, part in zip(space, size, strict=True))
     highest = min(whole / (part - 1) if part > 1 else math.inf for whole, part in zip(space, size, strict=True))
     return lowest <= highest
@@ -78,24 +78,16 @@ def _scaled(size: tuple[int, ...], space: tuple[int, ...]) -> bool:
 
 def _tokens(shape: tuple[int, ...], space: tuple[int, ...], known: Sequence[Known]) -> Grid | None:
     count, channels = shape
-    if len(space) == 1:  # (channels, length) looks the same: tokens only where an earlier map of these channels tells
+    if len(space) == 1:  # (channels, length) has as many axes: tokens only after an earlier map of these channels
         lengths = [size[0] for width, size in known if width == channels and size[0] != channels]
         return next((_with_prefix(count, (n,)) for n in reversed(lengths) if 0 <= count - n <= MOST_PREFIX), None)
     if not known:
         return _guessed(count, space)
     sizes = [size for _, size in known if 0 <= count - math.prod(size) <= MOST_PREFIX]
-    sizes += [
-        halved
-        for width, size in known
-        for halved in _halvings(size)
-        if math.prod(halved) == count and channels % width == 0
-    ]
+    for width, size in known:
+        halvings = (tuple(math.ceil(each / 2**times) for each in size) for times in range(1, MOST_HALVINGS + 1))
+        sizes += [halved for halved in halvings if math.prod(halved) == count and channels % width == 0]
     return _with_prefix(count, max(reversed(sizes), key=math.prod)) if sizes else None
-
-
-def _halvings(size: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    for times in range(1, MOST_HALVINGS + 1):
-        yield tuple(math.ceil(each / 2**times) for each in size)
 
 
 def _with_prefix(count: int, size: tuple[int, ...]) -> Grid:
@@ -103,7 +95,7 @@ def _with_prefix(count: int, size: tuple[int, ...]) -> Grid:
 
 
 def _guessed(count: int, space: tuple[int, ...]) -> Grid | None:
-    """The size of the input's proportions with the fewest prefix tokens."""
+    """The grid with the input's proportions and the fewest prefix tokens."""
     for prefix in range(min(MOST_PREFIX, count - 1) + 1):
         stride = (math.prod(space) / (count - prefix)) ** (1 / len(space))
         size = tuple(max(1, round(each / stride)) for each in space)

@@ -1,4 +1,4 @@
-"""Tracing: which layers of a model return a map, and which of them a class activation map should read."""
+"""Layer search: which layers of a model return a map, and which of them a class activation map should read."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torch import Tensor, nn
 
 from ..question.targets import output_tensor
 from .layer_maps import Grid, grid_of
-from .layers import Modules
+from .layers import Modules, hooked
 
-TOKEN_MAPS = 3  # with a class token the last block's positions may not reach the score: as many maps are looked at
+TOKEN_MAPS = 3  # maps compared with a class token, where the last block's positions may not reach the score
 
 
 @dataclass(eq=False)
-class Map:
-    """A map that a traced pass saw: the modules that returned it, the innermost first.
+class LayerMap:
+    """A map in a watched pass, with the `names` of the modules that returned it, the innermost first.
 
-    `output` is the tensor itself as long as it may be asked for, `version` its count of in-place writes, which tells
-    whether the model overwrote it afterwards. `inner` maps are parts of a block that went on to return its own.
+    `output` is the tensor itself as long as it may be needed, `version` its count of in-place writes at that time, by
+    which a later overwrite is found. `inner` maps are parts of a block that returned a map itself.
     """
 
     names: list[str]
@@ -41,39 +41,40 @@ class Map:
 
 
 @dataclass
-class Trace:
-    """What a traced forward pass saw of inputs whose spatial size is `space`.
+class LayerSearch:
+    """The findings of a watched forward pass on inputs of the spatial size `space`.
 
-    `bytes` of activations; `maps` in order of use; `linear`, the last linear layer with its input and output.
+    `bytes` counts the activations' memory; `maps` are in order of use, `ranked` those to choose from, the best first;
+    `runs` counts each module's calls; `linear` is the last linear layer with its input and output.
     """
 
     space: tuple[int, ...]
     bytes: int = 0
-    maps: list[Map] = field(default_factory=list)
+    maps: list[LayerMap] = field(default_factory=list)
     runs: Counter[str] = field(default_factory=Counter)
     linear: tuple[nn.Linear, Tensor, Tensor] | None = None
-    ranked: list[Map] = field(default_factory=list)
+    ranked: list[LayerMap] = field(default_factory=list)
 
-    def name(self, seen: Map) -> str | None:
+    def name(self, seen: LayerMap) -> str | None:
         """The outermost module that returned the map and ran once."""
         return next((name for name in reversed(seen.names) if self.runs[name] == 1), None)
 
-    def candidates(self) -> dict[str, Map]:
-        """The maps that a layer's name leads to, in order of use, without those inside a block."""
+    def candidates(self) -> dict[str, LayerMap]:
+        """The maps by the names of their layers, in order of use, without those inside a block."""
         named = ((self.name(seen), seen) for seen in self.maps if not seen.inner)
         return {name: seen for name, seen in named if name}
 
     def rank(self, outputs: Any, scores: Tensor) -> dict[str, Tensor]:
-        """Put the maps to choose from into `ranked`, the best first; returns their activations by name.
+        """Set `ranked` to the maps to choose from, the best first; returns their activations by name.
 
-        The best is the last that the score depends on; not one that is the model's answer itself, as in a
-        segmentation. Where a map has prefix tokens, the score may depend on those alone, so earlier maps follow.
+        The best is the last that the score depends on, except the model's own output, as in a segmentation. Where a
+        map has prefix tokens, the score may depend on those alone, so earlier maps follow.
         """
-        reached = _reached(scores)
+        reaches = _reaches(scores)
         usable = [
             seen
             for seen in self.candidates().values()
-            if not _is_answer(seen, outputs) and (seen.output is None or reached(seen.output))
+            if not _is_output(seen, outputs) and (seen.output is None or reaches(seen.output))
         ]
         if not usable:
             raise ValueError(
@@ -81,28 +82,29 @@ class Trace:
                 "pass layer= with a module's dotted name"
             )
         self.ranked = usable[: -1 - TOKEN_MAPS if usable[-1].grid.prefix else -2 : -1]
-        asked = {str(self.name(seen)) for seen in self.ranked}
-        return {name: output for name, output in self.held().items() if name in asked}
+        names = {str(self.name(seen)) for seen in self.ranked}
+        return {name: output for name, output in self.held().items() if name in names}
 
     def held(self) -> dict[str, Tensor]:
-        """The activations of the candidates, by name, as far as a gradient can be had and nothing overwrote them."""
+        """The candidates' activations by name, where they have a gradient and were not overwritten."""
         return {
             name: seen.output
             for name, seen in self.candidates().items()
             if seen.output is not None and seen.intact and seen.output.requires_grad
         }
 
-    def choose(self, gradients: Mapping[str, Tensor]) -> tuple[str, Map, list[str]]:
-        """The best of `ranked` whose positions have a gradient, as far as `gradients` tell, and those passed over.
+    def choose(self, gradients: Mapping[str, Tensor]) -> tuple[str, LayerMap, list[str]]:
+        """The best of `ranked` whose positions have a gradient, by name and map, and the names that were passed over.
 
-        Where none has one, the score is flat at x, and the earliest is the one that could have had.
+        A map without an entry in `gradients` counts as having one. Where none has one, the score is constant near x,
+        and the earliest map is chosen.
         """
 
-        def silent(seen: Map) -> bool:
+        def is_flat(seen: LayerMap) -> bool:
             slope = gradients.get(str(self.name(seen)))
             return slope is not None and not bool(seen.grid.maps(slope).any())
 
-        passed_over = list(takewhile(silent, self.ranked[:-1]))
+        passed_over = list(takewhile(is_flat, self.ranked[:-1]))
         best = self.ranked[len(passed_over)]
         return str(self.name(best)), best, [str(self.name(seen)) for seen in passed_over]
 
@@ -111,17 +113,17 @@ class Trace:
         return grid_of(shape, self.space, [(seen.channels, seen.grid.space) for seen in self.maps])
 
     def see(self, name: str, child: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        """Take note of the output of the module of that name."""
+        """Record the output of the module of that name."""
         last = self.maps[-1] if self.maps else None
         if last is not None and last.output is not None:
             if output is last.output:
                 if not last.intact:  # rewritten in place: from now on the map is this module's
                     last.names, last.version = [name], output._version
-                elif not any(output is arg for arg in args):  # an outer module hands it on, which then names the map
+                elif not any(output is arg for arg in args):  # an outer module returns the same map, and names it
                     last.names.append(name)
                 return
             if output.untyped_storage().data_ptr() == last.output.untyped_storage().data_ptr():
-                return  # the same numbers, seen in another shape
+                return  # a view of the same numbers
         if "Pool" in type(child).__name__:  # CAMs read the map before it is pooled
             return
         grid = self.grid(tuple(output.shape[1:]))
@@ -131,32 +133,32 @@ class Trace:
             if seen.names[0].startswith(f"{name}."):
                 seen.inner, seen.output = True, None
         if last is not None and not torch.is_grad_enabled():
-            last.output = None  # nobody can ask for its gradient
-        self.maps.append(Map([name], grid, grid.maps(output).shape[1], output, output._version))
+            last.output = None  # without grad mode its gradient cannot be requested
+        self.maps.append(LayerMap([name], grid, grid.maps(output).shape[1], output, output._version))
 
     def release(self) -> None:
-        """Let go of all tensors."""
+        """Release all tensors."""
         for seen in self.maps:
             seen.output = None
         self.linear = None
 
 
-def _is_answer(seen: Map, outputs: Any) -> bool:
+def _is_output(seen: LayerMap, outputs: Any) -> bool:
     """Whether the map has the channels of spatial outputs: a segmentation's classes are no features."""
     try:
-        answer = output_tensor(outputs)
-    except TypeError:  # outputs of the model's own kind, which a target reads
+        tensor = output_tensor(outputs)
+    except TypeError:  # outputs of another type, which only the target can read
         return False
-    return answer.ndim == len(seen.grid.space) + 2 and answer.shape[1] == seen.channels
+    return tensor.ndim == len(seen.grid.space) + 2 and tensor.shape[1] == seen.channels
 
 
-def _reached(scores: Tensor) -> Callable[[Tensor], bool]:
-    """Tells whether scores were computed from a tensor; True of all where they carry no gradient to tell by."""
+def _reaches(scores: Tensor) -> Callable[[Tensor], bool]:
+    """A test of whether scores were computed from a tensor; always True where scores have no graph."""
     if scores.grad_fn is None:
         return lambda tensor: True
     waiting, found = deque([scores.grad_fn]), {scores.grad_fn}
 
-    def reached(tensor: Tensor) -> bool:
+    def reaches(tensor: Tensor) -> bool:
         while waiting and tensor.grad_fn not in found:
             for node, _ in waiting.popleft().next_functions:
                 if node is not None and node not in found:
@@ -164,34 +166,24 @@ def _reached(scores: Tensor) -> Callable[[Tensor], bool]:
                     waiting.append(node)
         return tensor.grad_fn in found
 
-    return reached
+    return reaches
 
 
 @contextmanager
-def traced(modules: Modules, space: tuple[int, ...]) -> Iterator[Trace]:
-    """Watch a forward pass of the twin with these modules on inputs of the spatial size `space`."""
-    trace = Trace(space)
-    handles = []
-    for name, child in modules.items():
-        if name and not isinstance(child, torch.jit.ScriptModule):  # TorchScript takes no hooks
-            handles.append(child.register_forward_hook(_watch(trace, name, leaf=not child._modules)))
-    try:
-        yield trace
-    finally:
-        for handle in handles:
-            handle.remove()
+def search_layers(modules: Modules, space: tuple[int, ...]) -> Iterator[LayerSearch]:
+    """Watch a forward pass of the copy with these modules on inputs of the spatial size `space`."""
+    search = LayerSearch(space)
 
-
-def _watch(trace: Trace, name: str, leaf: bool) -> Any:
-    def hook(child: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        trace.runs[name] += 1
+    def watch(name: str, child: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        search.runs[name] += 1
         if not isinstance(output, Tensor):
             return
-        if leaf:
-            trace.bytes += output.numel() * output.element_size()
+        if not child._modules:
+            search.bytes += output.numel() * output.element_size()
         if isinstance(child, nn.Linear) and args and args[0].ndim == 2:
-            trace.linear = child, args[0].detach(), output.detach()
+            search.linear = child, args[0].detach(), output.detach()
         if output.ndim > 2 and output.is_floating_point():
-            trace.see(name, child, args, output)
+            search.see(name, child, args, output)
 
-    return hook
+    with hooked(modules, watch):
+        yield search

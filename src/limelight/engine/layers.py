@@ -1,4 +1,4 @@
-"""Layers: finding one by name, and reading its activation on the twin."""
+"""Layers: finding one by name, and reading its activation on the copy of the model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ Modules = Mapping[str, nn.Module]  # by dotted name, as `dict(model.named_module
 
 @dataclass(frozen=True)
 class Linear:
-    """The classifier of a model that is global average pooling and this alone after a layer: z = weight a + bias."""
+    """The classifier z = weight a + bias, where a model has only global average pooling and this after a layer."""
 
     weight: Tensor
     bias: Tensor | None
@@ -32,9 +33,9 @@ class Linear:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A layer to read: its dotted name, how its output holds a map, and the linear classifier if there is one.
+    """A layer to read: its dotted name, the grid of its output's map, and the linear classifier if there is one.
 
-    Where the output holds no map, `grid` is None and `no_map` says why.
+    Where the output holds no map, `grid` is None and `no_map` gives the reason.
     """
 
     name: str
@@ -70,25 +71,28 @@ def layer_names(model: nn.Module, layer: LayerLike) -> tuple[str, ...]:
     """
     modules = dict(model.named_modules())
     if isinstance(layer, str) and layer not in modules:
-        asked: Sequence[OneLayer] = [name.strip() for name in layer.split(",")]
+        layers: Sequence[OneLayer] = [name.strip() for name in layer.split(",")]
     else:
-        asked = [layer] if isinstance(layer, str | int | nn.Module) else layer
-    names = tuple(layer_name(model, each) for each in asked)
+        layers = [layer] if isinstance(layer, str | int | nn.Module) else layer
+    names = tuple(layer_name(model, each) for each in layers)
     if not names or len(set(names)) < len(names):
         raise ValueError(f"layer: {layer!r}; name one layer or several different ones")
     return names
 
 
 def without_batch_axis(modules: Modules, inputs: Tensor) -> str:
-    """What is wrong with inputs of as many axes as one example of the model's convolutions has; else nothing.
+    """An error message for inputs with as many axes as one example of the model's convolutions; else "".
 
-    Not an error by itself: a convolution takes a single example too, and the model may reshape what it is given.
+    Not an error by itself: a convolution accepts a single example too, and the model may reshape its input.
     """
     space = {len(module.kernel_size) for module in modules.values() if isinstance(module, nn.modules.conv._ConvNd)}
     if inputs.ndim - 1 not in space or inputs.ndim - 2 in space:
         return ""
     shape = tuple(inputs.shape)
     return f"inputs: shape {shape} fails in the model, whose examples have {inputs.ndim} axes; use inputs[None]"
+
+
+Hook = Callable[[str, nn.Module, tuple[Any, ...], Any], Tensor | None]
 
 
 @contextmanager

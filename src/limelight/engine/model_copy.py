@@ -1,4 +1,4 @@
-"""A frozen copy of the user's model to run in its place, so that nothing of the model is ever touched."""
+"""A frozen copy of the user's model, run in place of the model, which is never changed."""
 
 from __future__ import annotations
 
@@ -20,37 +20,48 @@ _REFUSALS = (TypeError, RuntimeError, NotImplementedError, AttributeError, Value
 
 
 @dataclass(frozen=True)
-class Twin:
-    """`module` runs in place of the user's model."""
+class ModelCopy:
+    """`module` runs in place of the user's model; `notes` report what differs from it."""
 
     module: nn.Module
     notes: tuple[str, ...] = ()
 
 
 @contextmanager
-def twin_of(model: nn.Module) -> Iterator[Twin]:
-    """Lend a frozen twin of `model` in eval mode.
+def frozen_copy(model: nn.Module) -> Iterator[ModelCopy]:
+    """Yield a frozen copy of `model` in eval mode.
 
-    The twin has new module objects over the *same* parameter storage (no gradient wanted) and cloned
-    buffers: hooks, modes and formats set on it reach nothing of the user's, so there is nothing to
-    restore, whatever interrupts us. A model that refuses to be copied is run itself, under a lock,
-    and put back as it was.
+    The copy has new module objects over the *same* parameter storage (without gradients) and cloned
+    buffers. Hooks, modes and formats set on it do not reach the user's model, so nothing has to be
+    restored after an exception or interrupt. A model that cannot be copied is run itself, under a lock,
+    and restored afterwards.
     """
     modules = list(model.modules())
     _refuse_uninitialised(modules)
-    notes = ("model was in training mode: explained in eval mode",) if _training(modules) else ()
+    training = any(module.training for module in modules if not module._modules)
+    notes = ("model was in training mode: explained in eval mode",) if training else ()
     try:
-        twin = _copy(model, modules)
+        copied = _copy(model, modules)
     except _REFUSALS as error:
         reason = f"model could not be copied ({type(error).__name__}): ran it itself, one call at a time"
         with _borrowed(model):
-            yield Twin(model, (*notes, reason))
+            yield ModelCopy(model, (*notes, reason))
     else:
-        yield Twin(twin, notes)
+        yield ModelCopy(copied, notes)
 
 
-def _training(modules: list[nn.Module]) -> bool:
-    return any(module.training for module in modules if not module._modules)
+@contextmanager
+def editable_copy(model: object, black_box: str) -> Iterator[nn.Module]:
+    """Yield a frozen copy whose layers and parameters may be replaced.
+
+    Raises ValueError for a model that cannot be copied, and for a black box: "model: a black box" and `black_box`.
+    """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model: a black box {black_box}")
+    with frozen_copy(model) as copied:
+        if copied.module is model:
+            raise ValueError("model: it cannot be copied, and the user's own is never edited")
+        yield copied.module
 
 
 def _refuse_uninitialised(modules: list[nn.Module]) -> None:
@@ -78,15 +89,15 @@ def _copy(model: nn.Module, modules: list[nn.Module]) -> nn.Module:
         else:
             empty = (value for value in vars(module).values() if type(value) in _CONTAINERS and not value)
             memo.update((id(value), type(value)()) for value in empty)
-    twin = copy.deepcopy(model, memo)
-    copies = list(twin.modules())
+    copied = copy.deepcopy(model, memo)
+    copies = list(copied.modules())
     if any(module.training for module in copies):
-        twin.eval()
-    for module in copies:  # a class may copy itself in its own way
+        copied.eval()
+    for module in copies:  # a class may define its own copy, whose parameters are new
         for parameter in module._parameters.values():
             if parameter is not None and parameter.requires_grad:
                 parameter.requires_grad_(False)
-    return twin
+    return copied
 
 
 _CONTAINERS = (dict, OrderedDict, set)
@@ -94,10 +105,10 @@ _CONSTANTS = frozenset((type(None), bool, int, float, str))
 
 
 def _plain_copy(module: nn.Module, memo: Mapping[int, object]) -> nn.Module | None:
-    """A copy of a module by hand, which takes a tenth of deepcopy's time; None where that is not the same thing.
+    """Copy a module attribute by attribute, in a tenth of deepcopy's time; None where deepcopy might do otherwise.
 
-    Only where every attribute is a constant, an empty container (no hooks) or what is known by now: parameters,
-    buffers and children.
+    Every attribute must be a constant, a list or set of constants, an empty container (no hooks), or parameters,
+    buffers and children that `memo` holds already.
     """
     if not _copies_by_state(type(module)):
         return None
@@ -122,10 +133,8 @@ def _plain_copy(module: nn.Module, memo: Mapping[int, object]) -> nn.Module | No
 
 
 def _copies_by_state(kind: type[nn.Module]) -> bool:
-    """Whether deepcopy would do no more than copy the attributes one by one."""
-    if kind.__module__.startswith("torch.nn.modules."):
-        return True
-    return (
+    """Whether deepcopy would only copy the attributes one by one."""
+    return kind.__module__.startswith("torch.nn.modules.") or (
         not hasattr(kind, "__deepcopy__")
         and kind.__reduce_ex__ is object.__reduce_ex__
         and kind.__reduce__ is object.__reduce__
@@ -147,7 +156,7 @@ _locks_guard = threading.Lock()
 
 @contextmanager
 def _borrowed(model: nn.Module) -> Iterator[None]:
-    """Run the model itself in eval mode, frozen; everything is put back, also after an interrupt."""
+    """Put the model itself in eval mode, frozen, and restore it at the end, also after an interrupt."""
     with _locks_guard:
         lock = _locks.setdefault(model, threading.RLock())
     with lock:

@@ -1,4 +1,4 @@
-"""Running only what comes after a layer: the modules before it answer from memory."""
+"""Running only the part of a model after a layer: the modules before it return recorded outputs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..question.targets import Target
 from .layers import Layer, Modules
@@ -17,11 +16,11 @@ from .runner import Runner
 
 
 @dataclass
-class Front:
-    """What the outermost modules returned that were done before `layer` was, and the layer itself.
+class ForwardRecord:
+    """The outputs of `layer` and of the outermost modules that finished before it.
 
-    A module is remembered only where answering from memory is the same as running it: it ran once, returned one
-    tensor with an entry for each row, and nothing wrote into that tensor afterwards.
+    A module's output is used only where that equals running it: it ran once, returned one tensor with an entry for
+    each row, and nothing wrote into that tensor afterwards.
     """
 
     layer: str
@@ -30,11 +29,11 @@ class Front:
 
     @property
     def output(self) -> Tensor:
-        """What the layer returned for the recorded rows."""
+        """The layer's output for the recorded rows."""
         return self._returned[self.layer][0]
 
     def outputs(self) -> dict[str, Tensor]:
-        """Those to answer with, by name."""
+        """The outputs that can replace running their modules, by name."""
         rows = len(self.output)
         return {
             name: output
@@ -42,46 +41,35 @@ class Front:
             if self._runs[name] == 1 and output.ndim and len(output) == rows and output._version == version
         }
 
-    def add(self, name: str, output: Any) -> None:
+    def add(self, name: str, child: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """Record the output of the module of that name, in place of those inside it."""
         self._runs[name] += 1
         if self.layer in self._returned:
             return
         self._returned = {inner: kept for inner, kept in self._returned.items() if not inner.startswith(f"{name}.")}
         if isinstance(output, Tensor):
-            kept = output.clone() if name == self.layer else output  # the model may overwrite the layer's own
+            kept = output.clone() if name == self.layer else output  # the model may overwrite the original
             self._returned[name] = kept, kept._version
 
 
 @contextmanager
-def recorded(modules: Modules, layer: str) -> Iterator[Front]:
-    """Remember, in one forward pass, what the modules before `layer` return."""
-    front = Front(layer)
-
-    def remember(name: str) -> Callable[..., None]:
-        return lambda child, args, output: front.add(name, output)
-
-    handles = [
-        child.register_forward_hook(remember(name))
-        for name, child in modules.items()
-        if name and not isinstance(child, torch.jit.ScriptModule)  # TorchScript takes no hooks; it simply runs again
-    ]
-    try:
-        yield front
-    finally:
-        for handle in handles:
-            handle.remove()
+def recorded(modules: Modules, layer: str) -> Iterator[ForwardRecord]:
+    """Record, in one forward pass, the outputs of the modules before `layer`; TorchScript is run again later."""
+    record = ForwardRecord(layer)
+    with hooked(modules, record.add):
+        yield record
 
 
 @contextmanager
 def replayed(modules: Modules, outputs: Mapping[str, Tensor]) -> Iterator[None]:
-    """While this is open, these modules return `outputs` without running."""
-    own = {name: vars(modules[name]).get("forward") for name in outputs}
+    """Make these modules return `outputs` without running while this is open."""
+    original = {name: vars(modules[name]).get("forward") for name in outputs}
     try:
         for name, output in outputs.items():
             modules[name].forward = _returning(output)
         yield
     finally:
-        for name, before in own.items():
+        for name, before in original.items():
             vars(modules[name]).pop("forward", None)
             if before is not None:
                 modules[name].forward = before

@@ -1,4 +1,4 @@
-"""Running rows: packs them into full passes, counts them, bounds their memory, keeps the model untouched."""
+"""The Runner: packs rows into full passes, counts them, bounds their memory and leaves the model unchanged."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from torch import Tensor, nn
 
 from ..base.types import Model, Progress
 from ..question.targets import Target, output_tensor
-from .layer_input import Inside
+from .layer_input import LayerInput
 from .layers import Modules, captured, without_batch_axis
-from .model_copy import twin_of
-from .shared_rows import Points
+from .model_copy import frozen_copy
+from .shared_rows import SharedRows
 
 T = TypeVar("T")
 
 
-FIRST_PASS_ROWS = 8  # before a pass has told how much memory a row needs
-MOST_ROWS = {"cpu": 8, "cuda": 256}  # beyond these, larger passes were not faster
+FIRST_PASS_ROWS = 8  # until a first pass has measured the memory of a row
+MOST_ROWS = {"cpu": 8, "cuda": 256}  # larger passes were not faster
 _SHAPE_ERRORS = (RuntimeError, ValueError, IndexError)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The outcome of one pass: row r is point `step[r]` of example `position[r]` of the batch asked about."""
+    """The outcome of one pass: row r is point `step[r]` of example `position[r]` of the batch."""
 
     step: Tensor
     position: Tensor
@@ -38,9 +38,9 @@ class Rows:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one pass through the model gave; gradients are of the scores, None where not asked for.
+    """The results of one pass through the model; gradients are of the scores, None where not requested.
 
-    `first`: where rows shared points, a row of each point that the model ran on.
+    `first`: where equal rows were run once, the index of the first row of each.
     """
 
     outputs: Any
@@ -56,7 +56,7 @@ class _LayoutRefused(Exception):
 
 
 class Runner:
-    """Calls one model for one `explain()`; a context manager that gives the model back as it was."""
+    """Calls one model for one `explain()`; a context manager that leaves the model as it was."""
 
     def __init__(
         self,
@@ -68,26 +68,26 @@ class Runner:
     ) -> None:
         self.differentiable = isinstance(model, nn.Module)
         self.forward_rows = 0
-        self.most_rows = 0  # of a pass, since someone set it to 0
+        self.most_rows = 0  # of a pass, since this was last set to 0
         self.backward_rows = 0
         self.notes: list[str] = []
         self._channels_last = False
-        self._unbatched = ""  # what to say where the model fails on inputs that look like a single example
+        self._unbatched = ""  # the error message where the model fails on inputs that look like a single example
         self.shares_points = shares_points
         self._model = model
         self._inputs = inputs
         self._progress = progress
-        self._asked = rows_per_pass
+        self._fixed_rows = rows_per_pass
         self.budget = rows_per_pass or FIRST_PASS_ROWS
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         self.call: Callable[[Tensor], Any] = self._model
         if isinstance(self._model, nn.Module):
-            twin = self._stack.enter_context(twin_of(self._model))
-            self.notes += twin.notes
-            self.call = self.module = twin.module
-            self.modules = dict(twin.module.named_modules())
+            copied = self._stack.enter_context(frozen_copy(self._model))
+            self.notes += copied.notes
+            self.call = self.module = copied.module
+            self.modules = dict(self.module.named_modules())
             _refuse_batch_statistics(self.modules)
             _check_dtype(self.modules, self._inputs)
             self._channels_last = _channels_last_pays(self.modules, self._inputs)
@@ -108,56 +108,56 @@ class Runner:
         layers: tuple[str, ...] = (),
         layer_gradients: bool = False,
         also: Callable[[Any, Tensor], Mapping[str, Tensor]] | None = None,
-        inside: Inside | None = None,
+        inside: LayerInput | None = None,
         merged: bool = True,
     ) -> Outcome:
-        """One call of the model on `rows`, with the gradients asked for.
+        """Call the model once on `rows`, with the requested gradients.
 
-        `also` is given outputs and scores and may name more activations, found during the pass, to keep like those of
-        `layers`; the gradient of several is always taken, to choose by. With `inside` the rows are a layer's outputs.
-        Equal neighbours, which several targets share, are run once unless `merged` is False: where a module answers
-        from memory, equal rows need not stand for the same.
+        `also` gets outputs and scores and may name more activations, found during the pass, to keep beside those of
+        `layers`; the gradient of several is always taken, for choosing among them. With `inside` the rows are a
+        layer's outputs. Equal neighbouring rows, which several targets share, are run once unless `merged` is False:
+        where modules return stored outputs, equal rows may need different results.
         """
         backward = gradient or layer_gradients or also is not None
-        points = Points.among(rows) if self.shares_points and merged and inside is None else None
+        shared = SharedRows.find(rows) if self.shares_points and merged and inside is None else None
         with torch.set_grad_enabled(backward):
-            leaf = (rows if points is None else rows[points.first]).detach().requires_grad_(backward)
-            outputs, scores, found = self._scored(leaf, examples, target, layers, inside, points)
+            leaf = (rows if shared is None else rows[shared.first]).detach().requires_grad_(backward)
+            outputs, scores, found = self._scored(leaf, examples, target, layers, inside, shared)
         extra = also(outputs, scores) if also else {}
         kept = {name: found[name] for name in layers} | dict(extra)
         slopes = layer_gradients or len(extra) > 1
         sources = ([leaf] if gradient else []) + (list(kept.values()) if slopes else [])
-        activations = {name: value.detach() for name, value in kept.items()}
-        first = None if points is None else points.first
-        if points is not None:
-            activations = {name: value[points.point] for name, value in activations.items()}
-        if not sources:
-            return Outcome(_detached(outputs), scores.detach(), None, activations, {}, first)
+        grads = self._gradients(scores, sources, examples, shared) if sources else []
+        return Outcome(
+            _detached(outputs),
+            scores.detach(),
+            grads[0].contiguous() if gradient else None,
+            {name: (value if shared is None else value[shared.index]).detach() for name, value in kept.items()},
+            dict(zip(kept, grads[int(gradient) :], strict=True)) if slopes else {},
+            None if shared is None else shared.first,
+        )
+
+    def _gradients(
+        self, scores: Tensor, sources: list[Tensor], examples: Tensor, shared: SharedRows | None
+    ) -> list[Tensor]:
+        """The gradient of each row's score at each source, counted and checked; zeros where there is none."""
         if not scores.requires_grad:
             raise ValueError(
                 "model: the score carries no gradient back to the inputs (detach, no_grad or NumPy inside?); "
                 "use a method that needs none, such as Occlusion"
             )
-        if points is None:
-            slopes_found: Sequence[Tensor | None] = torch.autograd.grad(scores.sum(), sources, allow_unused=True)
+        if shared is None:
+            found: Sequence[Tensor | None] = torch.autograd.grad(scores.sum(), sources, allow_unused=True)
         else:
-            slopes_found = points.gradients(scores, sources)
-        self.backward_rows += len(rows)
+            found = shared.gradients(scores, sources)
+        self.backward_rows += len(scores)
         grads = [
-            source.new_zeros((len(rows), *source.shape[1:])) if slope is None else slope.detach()
-            for source, slope in zip(sources, slopes_found, strict=True)
+            source.new_zeros((len(scores), *source.shape[1:])) if slope is None else slope.detach()
+            for source, slope in zip(sources, found, strict=True)
         ]
         for grad in grads:
             _require_finite(grad, examples, "gradient")
-        by_layer = dict(zip(kept, grads[int(gradient) :], strict=True)) if slopes else {}
-        return Outcome(
-            _detached(outputs),
-            scores.detach(),
-            grads[0].contiguous() if gradient else None,
-            activations,
-            by_layer,
-            first,
-        )
+        return grads
 
     def _scored(
         self,
@@ -165,38 +165,40 @@ class Runner:
         examples: Tensor,
         target: Target,
         layers: tuple[str, ...] = (),
-        inside: Inside | None = None,
-        points: Points | None = None,
+        inside: LayerInput | None = None,
+        shared: SharedRows | None = None,
     ) -> tuple[Any, Tensor, dict[str, Tensor]]:
-        """Call the model on `leaf`: its outputs, the scores, and what the layers returned (the target's among them).
+        """Call the model on `leaf`: its outputs, the scores, and the outputs of the layers and the target's layer.
 
-        With `points` the leaf holds them, and outputs and scores are those of the rows that ask about them.
+        With `shared` the leaf holds the distinct rows; outputs and scores are of all rows.
         """
         wanted = tuple(dict.fromkeys((*layers, *filter(None, [target.layer]))))
         replaced: AbstractContextManager[None] = inside.replaced(self.modules, leaf) if inside else nullcontext()
         watched: AbstractContextManager[dict[str, Tensor]] = (
             captured(self.modules, wanted) if wanted else nullcontext({})
         )
-        # In this order, so that of a layer that is both replaced and captured the replacement is captured.
+        # In this order, a layer that is both replaced and captured has its replacement captured.
         with replaced, watched as found:
             outputs = self._call(inside.inputs if inside else leaf)
-            if points is not None:
-                outputs = _rows_of(points, output_tensor(outputs))
+            if shared is not None:
+                outputs = output_tensor(outputs)
+                if outputs.ndim and len(outputs) == len(leaf):  # wrong shapes are reported by _scores()
+                    outputs = outputs[shared.index]
             scores = self._scores(found[target.layer] if target.layer else outputs, examples, target)
         self._count(len(leaf))
         return outputs, scores, found
 
     def _call(self, leaf: Tensor) -> Any:
-        # The model gets its own copy of the rows, so an in-place first operation harms nobody. Gradients are taken in
-        # the usual layout: another order of additions flips units at their kinks, and the map is then not the one
-        # that the model's own backward gives.
+        # The model gets its own copy of the rows, since its first operation may be in place. Gradients are taken in the
+        # contiguous layout: another order of additions flips units at their kinks, and the map would differ from the
+        # model's own backward pass.
         fast = self._channels_last and not torch.is_grad_enabled()
         try:
             return self.call(leaf.clone(memory_format=torch.channels_last if fast else torch.contiguous_format))
         except _SHAPE_ERRORS as error:
             if fast and "view size is not compatible" in str(error):
                 raise _LayoutRefused from error  # x.view(...) on a map: the model assumes contiguous memory
-            # What torch raises for a wrong shape is none of their subclasses, which say themselves what is wrong.
+            # For a wrong shape torch raises these types themselves; their subclasses have their own messages.
             if self._unbatched and type(error) in _SHAPE_ERRORS and not is_out_of_memory(error):
                 raise ValueError(self._unbatched) from error
             raise
@@ -219,11 +221,11 @@ class Runner:
         return scores
 
     def scorer(self, examples: Tensor, target: Target) -> Scorer:
-        """The score of each row as a function of the rows, for backward passes by rules; counts each call's rows."""
+        """The scores as a function of the rows, for backward passes by rules; each call's rows are counted."""
         return Scorer(self, examples, target)
 
     def _count(self, rows: int) -> None:
-        self._unbatched = ""  # the model takes such inputs
+        self._unbatched = ""  # the model accepts such inputs
         self.forward_rows += rows
         self.most_rows = max(self.most_rows, rows)
         if self._progress:
@@ -232,7 +234,7 @@ class Runner:
     # Many rows ------------------------------------------------------------------------------------
 
     def safely(self, rows: Tensor, examples: Tensor, run: Callable[[Tensor, Tensor], T]) -> Iterator[T]:
-        """Run rows within the budget; where memory does not suffice, halve the budget and go on."""
+        """Run rows in passes within the budget; out of memory, halve the budget and continue."""
         start = 0
         while start < len(rows):
             part = slice(start, start + self.budget)
@@ -241,10 +243,10 @@ class Runner:
             except _LayoutRefused:
                 self._channels_last = False
                 continue
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                size = len(rows[part])
+            except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
+                size = len(rows[part])
                 if size == 1:
                     raise MemoryError(
                         "rows_per_pass: a single row does not fit into memory; use a smaller input"
@@ -261,7 +263,7 @@ class Runner:
         examples: Tensor,
         target: Target,
         gradient: bool,
-        inside: Inside | None = None,
+        inside: LayerInput | None = None,
     ) -> Iterator[Rows]:
         """Evaluate a lazy stream of batches `(n, *features)`, all rows packed into full passes."""
 
@@ -292,8 +294,8 @@ class Runner:
             yield _joined(held)
 
     def set_budget(self, rows: int, activation_bytes: int, device: torch.device) -> None:
-        """Choose the rows of a pass from what `rows` rows held in activations; an explicit choice stays."""
-        if self._asked is None:
+        """Choose the rows of a pass from the activation memory of `rows` rows; an explicit `rows_per_pass` stays."""
+        if self._fixed_rows is None:
             most = MOST_ROWS.get(device.type, 64)
             # Backward holds the activations and about as much again in gradients and workspaces.
             per_row = max(1, 3 * activation_bytes // rows)
@@ -302,32 +304,27 @@ class Runner:
 
 @dataclass
 class Scorer:
-    """Rows to scores `(rows,)`, a row for each example or one row for all. `outputs` are those of the last call."""
+    """Maps rows to scores `(rows,)`, a row for each example or one row for all; `outputs` are of the last call."""
 
     runner: Runner
     examples: Tensor
     target: Target
     outputs: Any = None
-    _alone: Any = None
+    _shared_outputs: Any = None
 
     def __call__(self, rows: Tensor) -> Tensor:
         owner = self.examples if len(rows) == len(self.examples) else self.examples[:1].expand(len(rows))
         outputs, scores, found = self.runner._scored(rows, owner, self.target)
         self.outputs = _detached(outputs)
         if len(rows) < len(self.examples):
-            self._alone = _detached(found[self.target.layer] if self.target.layer else outputs)
+            self._shared_outputs = _detached(found[self.target.layer] if self.target.layer else outputs)
         return scores
 
     def shared(self) -> Tensor:
         """Each example's score `(n,)` of the one row that was run for all."""
+        outputs, examples = self._shared_outputs, self.examples.split(1)
         with torch.no_grad():
-            each = [self.runner._scores(self._alone, example, self.target) for example in self.examples.split(1)]
-        return torch.cat(each)
-
-
-def _rows_of(points: Points, outputs: Tensor) -> Tensor:
-    """The outputs of each row from those of its point; wrong shapes are left to be found where all are checked."""
-    return outputs[points.point] if outputs.ndim and len(outputs) == len(points.first) else outputs
+            return torch.cat([self.runner._scores(outputs, example, self.target) for example in examples])
 
 
 def _joined(held: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
@@ -340,7 +337,7 @@ def _detached(outputs: Any) -> Any:
 
 
 def _require_finite(values: Tensor, examples: Tensor, stage: str) -> None:
-    # A sum that is finite has no other terms, and takes a fifth of the time; one that is not may have overflowed.
+    # A finite sum has only finite terms and takes a fifth of the time; an infinite one may be an overflow.
     if bool(torch.isfinite(values.detach().sum())) or bool(torch.isfinite(values).all()):
         return
     bad = (~torch.isfinite(values)).flatten(1).any(1) if values.ndim > 1 else ~torch.isfinite(values)
@@ -349,9 +346,9 @@ def _require_finite(values: Tensor, examples: Tensor, stage: str) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: a smaller pass, or another try, may go well."""
-    said = ("can't allocate memory", "not enough memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in said)
+    """Whether memory ran out, so that a smaller pass or another attempt may succeed."""
+    messages = ("can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in messages)
 
 
 def _free_bytes(device: torch.device) -> int:
@@ -368,9 +365,9 @@ def _free_bytes(device: torch.device) -> int:
 
 def _channels_last_pays(modules: Modules, inputs: Tensor) -> bool:
     """Whether forward-only passes run channels-last: float32 pictures through 2-D convolutions on the CPU."""
-    pictures = inputs.ndim == 4 and inputs.shape[2] * inputs.shape[3] >= 32 * 32
     return (
-        pictures
+        inputs.ndim == 4
+        and inputs.shape[2] * inputs.shape[3] >= 32 * 32
         and inputs.device.type == "cpu"
         and inputs.dtype == torch.float32
         and any(isinstance(module, nn.Conv2d) for module in modules.values())
@@ -381,8 +378,8 @@ def _refuse_batch_statistics(modules: Modules) -> None:
     for name, module in modules.items():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
             raise ValueError(
-                f"model: {name!r} normalises by the statistics of the batch it is in (track_running_stats=False), so "
-                "an example's score depends on its neighbours; give it running statistics"
+                f"model: {name!r} normalises by the statistics of its batch (track_running_stats=False), so the "
+                "score of an example depends on the others; give it running statistics"
             )
 
 

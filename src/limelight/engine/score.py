@@ -67,7 +67,7 @@ class Score:
     layers_at_inputs: tuple[Activation, ...] = ()
     baseline: Tensor | None = None
     at_baseline: Tensor | None = None
-    inside: Inside | None = None
+    inside: LayerInput | None = None
 
     def __len__(self) -> int:
         """The number of examples n."""
@@ -99,7 +99,7 @@ class Score:
         the nearest ones, and later, when rows run, for a layer that runs more than once or returns another shape.
         """
         name = layer_name(self.runner.module, layer)
-        return Score(self.runner, self.target, self.examples, inside=Inside(name, inputs))
+        return Score(self.runner, self.target, self.examples, inside=LayerInput(name, inputs))
 
     def layer_outputs(self, rows: Tensor, layer: str) -> Tensor:
         """Return the layer's outputs `(n, *layer)` at `rows`, without gradients. Costs n forward rows.
@@ -359,7 +359,7 @@ class Score:
         """
 
         def run(part: Tensor, examples: Tensor) -> list[str]:
-            with traced(self.runner.modules, tuple(rows.shape[2:])) as seen:
+            with search_layers(self.runner.modules, tuple(rows.shape[2:])) as seen:
                 outcome = self.runner.once(
                     part, examples, self.target, layer_gradients=True, also=lambda outputs, scores: seen.held()
                 )

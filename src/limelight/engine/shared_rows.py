@@ -1,4 +1,4 @@
-"""Rows of a pass that are one point: with several targets for an example, the model runs it once."""
+"""Equal rows of one pass: with several targets for an example, the model runs each distinct row once."""
 
 from __future__ import annotations
 
@@ -10,36 +10,39 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Points:
-    """`first`: a row of each point `(points,)`; `point`: each row's point `(rows,)`; `rank`: a row's place among its
-    point's rows `(rows,)`, which ask about different targets."""
+class SharedRows:
+    """The distinct rows of a pass.
+
+    `first` `(distinct,)` is the first row of each, `index` `(rows,)` each row's distinct row, and `rank` `(rows,)`
+    counts the rows of one distinct row, which have different targets.
+    """
 
     first: Tensor
-    point: Tensor
+    index: Tensor
     rank: Tensor
 
     @staticmethod
-    def among(rows: Tensor) -> Points | None:
-        """The points of rows of which equal ones stand next to each other; None where no two are equal."""
+    def find(rows: Tensor) -> SharedRows | None:
+        """The distinct rows where equal ones are neighbours; None where no two neighbours are equal."""
         new = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
         new[1:] = (rows[1:] != rows[:-1]).flatten(1).any(1)
         if bool(new.all()):
             return None
-        first, point = new.nonzero()[:, 0], new.cumsum(0) - 1
-        return Points(first, point, torch.arange(len(rows), device=rows.device) - first[point])
+        first, index = new.nonzero()[:, 0], new.cumsum(0) - 1
+        return SharedRows(first, index, torch.arange(len(rows), device=rows.device) - first[index])
 
     def gradients(self, scores: Tensor, sources: Sequence[Tensor]) -> list[Tensor | None]:
-        """d scores / d sources `(points, ...)` for each row: one backward pass for each rank."""
+        """d scores / d sources, `(rows, ...)` from sources `(distinct, ...)`: one backward pass for each rank."""
         found: list[Tensor | None] = [None] * len(sources)
-        for rank in self.rank.unique().tolist():
-            mine = self.rank == rank
+        for rank in range(int(self.rank.max()) + 1):
+            chosen = self.rank == rank
             more = bool((self.rank > rank).any())
-            slopes = torch.autograd.grad(scores[mine].sum(), sources, retain_graph=more, allow_unused=True)
+            slopes = torch.autograd.grad(scores[chosen].sum(), sources, retain_graph=more, allow_unused=True)
             for i, slope in enumerate(slopes):
                 if slope is None:
                     continue
                 whole = found[i]
                 if whole is None:
-                    whole = found[i] = slope.new_zeros((len(self.point), *slope.shape[1:]))
-                whole[mine] = slope[self.point[mine]]
+                    whole = found[i] = slope.new_zeros((len(self.index), *slope.shape[1:]))
+                whole[chosen] = slope[self.index[chosen]]
         return found

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from .. import rules
-from ..engine.model_copy import twin_of
+from ..engine.model_copy import frozen_copy
 from ..rules import Patterns
 from ..rules.patterns import Estimator
 
@@ -19,5 +19,5 @@ def estimate_patterns(model: nn.Module, batches: Iterable[Tensor], estimator: Es
     `Patterns.load(path, model)` keep them with the model's fingerprint. Raises ValueError without any batch.
     [kindermans2018]
     """
-    with twin_of(model) as twin:
+    with frozen_copy(model) as twin:
         return rules.estimate_patterns(twin.module, batches, model, estimator)

@@ -1,1 +1,1 @@
-"""Changed copies of a model, for the checks that ask about one."""
+"""Changed copies of a model, for the checks that compare with one."""

@@ -1,4 +1,4 @@
-"""The same function of a shifted input: the first layer's bias takes the shift back, on a copy of the model."""
+"""The same function of a shifted input: the first layer's bias undoes the shift, on a copy of the model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIRST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class Wrapped(nn.Module):
-    """A layer with something done before or after it. What else is read of it is the layer's."""
+    """A layer with an operation before or after it. Its other attributes are the layer's."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -33,9 +33,9 @@ class Wrapped(nn.Module):
 
 
 class Padded(Wrapped):
-    """A convolution without padding of its own, on inputs padded by `level` `(1, channels, ...)`: what zero has become.
+    """A convolution without its own padding, on inputs padded by `level` `(1, channels, ...)`, the shifted zero.
 
-    `sides` are as torch's pad takes them.
+    `sides` are in the order of torch's pad.
     """
 
     level: Tensor
@@ -50,45 +50,45 @@ class Padded(Wrapped):
         return found
 
 
-class TakenBack(Wrapped):
-    """The layer less `missing`, which differs from position to position, so that no bias could take it."""
+class Subtracted(Wrapped):
+    """The layer's output minus `offset`, which differs between positions, so that no bias could subtract it."""
 
-    missing: Tensor
+    offset: Tensor
 
-    def __init__(self, layer: nn.Module, missing: Tensor) -> None:
+    def __init__(self, layer: nn.Module, offset: Tensor) -> None:
         super().__init__(layer)
-        self.register_buffer("missing", missing, persistent=False)
+        self.register_buffer("offset", offset, persistent=False)
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         out: Tensor = self.layer(*args, **kwargs)
-        return out - self.missing
+        return out - self.offset
 
 
 def _compensated(layer: Any, change: Tensor) -> nn.Module:
-    """What to put in the place of `layer`, which is our own copy's: it takes back what `change` `(1, *features)` of its
-    input does.
+    """Replace `layer` (of the copy) by one that undoes the effect of `change` `(1, *features)` of its input.
 
-    By its bias, after padding with what has become of zero, so that methods meet the operators they did before. Where
-    the change differs from position to position no bias can.
+    The bias undoes it, after padding with the shifted zero, so that methods see the same operators as before. Where
+    the effect differs between positions, no bias can, and it is subtracted from the output.
     """
     replacement: nn.Module = layer
-    asked, sides = change, _sides(layer)
+    padded, sides = change, _sides(layer)
     if any(sides):
         level = change.flatten(2).mean(2).view(*change.shape[:2], *[1] * (change.ndim - 2))
         if not _near(change, level):
-            return TakenBack(layer, _missing(layer, change))
+            return Subtracted(layer, _effect(layer, change))
         layer.padding = (0,) * (len(sides) // 2)
-        replacement, asked = Padded(layer, level, sides), level.expand_as(F.pad(change, sides))
-    missing = _missing(layer, asked)
+        replacement, padded = Padded(layer, level, sides), level.expand_as(F.pad(change, sides))
+    effect = _effect(layer, padded)
     channels = -1 if isinstance(layer, nn.Linear) else 1
-    each = missing.movedim(channels, 0).flatten(1).mean(1)
-    if not _near(missing.movedim(channels, -1), each):
-        return TakenBack(layer, missing)
+    each = effect.movedim(channels, 0).flatten(1).mean(1)
+    if not _near(effect.movedim(channels, -1), each):
+        return Subtracted(layer, effect)
     layer.bias = nn.Parameter(-each if layer.bias is None else layer.bias - each, requires_grad=False)
     return replacement
 
 
-def _missing(layer: nn.Module, change: Tensor) -> Tensor:
+def _effect(layer: nn.Module, change: Tensor) -> Tensor:
+    """The change of the layer's output under `change` of its input."""
     found: Tensor = layer(change) - layer(torch.zeros_like(change))
     return found
 
@@ -98,7 +98,7 @@ def _near(a: Tensor, b: Tensor) -> bool:
 
 
 def _sides(layer: Any) -> list[int]:
-    """How a convolution pads with zeros, as torch's pad takes it; empty for other layers and other padding."""
+    """The zero padding of a convolution, in the order of torch's pad; empty for other layers and other padding."""
     if isinstance(layer, nn.Linear) or layer.padding_mode != "zeros" or layer.padding == "valid":
         return []
     if layer.padding == "same":
@@ -109,8 +109,8 @@ def _sides(layer: Any) -> list[int]:
     return [side for pair in reversed(pairs) for side in pair]
 
 
-class TakenOff(nn.Module):
-    """The model on inputs less the shift, for models without a first layer that could take it."""
+class InputSubtracted(nn.Module):
+    """The model on inputs minus the shift, for models without a first layer that could undo it."""
 
     def __init__(self, module: nn.Module, shift: float) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class TakenOff(nn.Module):
 
 @dataclass(frozen=True)
 class Shifted:
-    """A model of shifted inputs and how it was made."""
+    """A model of shifted inputs, and a note on how it was made."""
 
     module: nn.Module
     note: str
@@ -130,33 +130,30 @@ class Shifted:
 
 @contextmanager
 def compensated(model: Model, x: Tensor, shift: float) -> Iterator[Shifted]:
-    """A copy of `model` that gives for x + shift what the model gives for x.
+    """Yield a copy of `model` that returns for x + shift what the model returns for x.
 
-    The first linear layer or convolution that runs gets the bias, provided that what the shift does to its input is
-    the same for every example, so that only additions and scalings lie before it. Else the shift is taken off the
-    input. Raises ValueError for a black box or a model that cannot be copied: nothing of the user's is edited;
+    The bias of the first linear layer or convolution that runs is changed, provided that the shift changes its input
+    equally for every example, so that only additions and scalings precede it. Otherwise the shift is subtracted from
+    the input. Raises ValueError for a black box or a model that cannot be copied, since the user's own is never edited;
     NotApplicable where the copy does not run.
     """
-    if not isinstance(model, nn.Module):
-        raise ValueError("model: a black box has no first layer")
-    with twin_of(model) as twin:
-        if twin.module is model:
-            raise ValueError("model: it cannot be copied, and the user's own is never edited")
-        name, change = _reached(twin.module, x, shift)
-        if name is None or change is None:
-            yield Shifted(TakenOff(twin.module, shift), "no first layer takes the shift: it was taken off the input")
+    with editable_copy(model, "has no first layer") as copied:
+        found = _first_change(copied, x, shift)
+        if found is None:
+            note = "no first layer can undo the shift: it was subtracted from the input"
+            yield Shifted(InputSubtracted(copied, shift), note)
             return
+        name, change = found
         parent, _, leaf = name.rpartition(".")
-        layer = twin.module.get_submodule(name)
         with torch.no_grad():
-            replacement = _compensated(layer, change)
-        setattr(twin.module.get_submodule(parent), leaf, replacement)
-        require_runs(twin.module, x + shift, f"another bias in {name}")
-        yield Shifted(twin.module, f"the bias of layer {name} takes the shift back")
+            replacement = _compensated(copied.get_submodule(name), change)
+        setattr(copied.get_submodule(parent), leaf, replacement)
+        require_runs(copied, x + shift, f"another bias in {name}")
+        yield Shifted(copied, f"the bias of layer {name} undoes the shift")
 
 
-def _reached(module: nn.Module, x: Tensor, shift: float) -> tuple[str | None, Tensor | None]:
-    """The first layer to run and what the shift does to its input `(1, *features)`; None where it is no constant."""
+def _first_change(module: nn.Module, x: Tensor, shift: float) -> tuple[str, Tensor] | None:
+    """The first layer to run and the shift's change of its input `(1, *features)`; None where that depends on x."""
     nothing = torch.zeros_like(x[:1])
     rows = torch.cat([nothing, nothing + shift, x[:1], x[:1] + shift])
     seen: list[tuple[str, Tensor]] = []
@@ -176,9 +173,9 @@ def _reached(module: nn.Module, x: Tensor, shift: float) -> tuple[str | None, Te
         for handle in handles:
             handle.remove()
     if not seen or len(seen[0][1]) != len(rows):
-        return None, None
+        return None
     name, reached = seen[0]
     change, at_x = reached[1:2] - reached[:1], reached[3:] - reached[2:3]
-    # Rounding apart, the change has to follow from the shift alone, whatever the example.
+    # Up to rounding, the change must be the same at every example.
     constant = float((at_x - change).abs().max()) <= 1e-4 * float(change.abs().max())
-    return (name, change) if constant else (None, None)
+    return (name, change) if constant else None

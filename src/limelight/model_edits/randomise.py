@@ -1,4 +1,4 @@
-"""Copies of a model with layers drawn anew. The user's parameters are read, never written."""
+"""Copies of a model with randomised layers. The user's parameters are read, never written."""
 
 from __future__ import annotations
 
@@ -19,17 +19,13 @@ Init = Literal["moments", "permute", "identity"]
 
 @contextmanager
 def redrawable(model: Model, x: Tensor) -> Iterator[tuple[nn.Module, list[str]]]:
-    """A copy of the model whose parameters may be replaced, and its layers with parameters that vary, the top first.
+    """Yield a copy of the model whose parameters may be replaced, and its layers with varying parameters, top first.
 
-    Layers are ordered by when they start in a forward pass; one that is never called by itself (a projection that its
-    attention layer reads) counts with its parent. Raises ValueError for a black box or a model that cannot be copied.
+    Layers are ordered by when they start in a forward pass; one that is never called itself (a projection that its
+    attention layer reads) is ordered as its parent. Raises ValueError for a black box or a model that cannot be copied.
     """
-    if not isinstance(model, nn.Module):
-        raise ValueError("model: a black box has no parameters to randomise")
-    with twin_of(model) as twin:
-        if twin.module is model:
-            raise ValueError("model: it cannot be copied, and the user's own is never edited")
-        yield twin.module, _layers(twin.module, x)
+    with editable_copy(model, "has no parameters to randomise") as copied:
+        yield copied, _layers(copied, x)
 
 
 def _layers(module: nn.Module, x: Tensor) -> list[str]:
@@ -62,15 +58,15 @@ def _layers(module: nn.Module, x: Tensor) -> list[str]:
 
 
 def _varies(parameter: Tensor) -> bool:
-    """Whether drawing it anew changes more than a scale: a single number or equal ones have no spread to draw from."""
+    """Whether a random draw changes more than the scale: a single number or equal numbers have no spread."""
     return parameter.is_floating_point() and bool((parameter != parameter.flatten()[:1]).any())
 
 
 def redraw(module: nn.Module, layer: str, init: Init, seed: int) -> None:
-    """Replace the own parameters of one layer of the copy: weights, biases, tokens and batch norm's alike.
+    """Replace the parameters of one layer of the copy, without its children's: weights, biases, tokens, batch norm's.
 
     "moments" draws each tensor from a normal distribution of its own mean and standard deviation, so that activations
-    keep their scale; "permute" shuffles its entries; "identity" puts in an equal copy, the control.
+    keep their scale; "permute" shuffles its entries; "identity" inserts an equal copy, the control.
     """
     child = module.get_submodule(layer)
     for name, parameter in child.named_parameters(recurse=False):
@@ -81,9 +77,8 @@ def redraw(module: nn.Module, layer: str, init: Init, seed: int) -> None:
 def _drawn(tensor: Tensor, init: Init, label: str) -> Tensor:
     if init == "identity" or not tensor.is_floating_point():
         return tensor.clone()
-    generator = np.random.Generator(
-        np.random.Philox(key=int.from_bytes(blake2b(label.encode(), digest_size=16).digest(), "little"))
-    )
+    key = int.from_bytes(blake2b(label.encode(), digest_size=16).digest(), "little")
+    generator = np.random.Generator(np.random.Philox(key=key))
     if init == "permute":
         order = torch.from_numpy(generator.permutation(tensor.numel())).to(tensor.device)
         return tensor.flatten()[order].reshape(tensor.shape).clone()

@@ -1,4 +1,4 @@
-"""Other ways to write the same network, on a copy: what a user could have written and would not have noticed."""
+"""Functionally identical rewrites of a network, on a copy: the same function by other operators."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..engine.model_copy import twin_of
 class SplitLinear(nn.Module):
     """A linear layer as the sum of two, each of half the weights, on inputs whose channels are permuted.
 
-    Called and read as the layer is: `input` by place or name, `weight`, `bias`, `in_features`, `out_features`.
+    It has the layer's interface: `input` by position or name, `weight`, `bias`, `in_features`, `out_features`.
     """
 
     order: Tensor
@@ -35,7 +35,7 @@ class SplitLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The layer's own weights, for a parent that reads them."""
+        """The layer's weight `(out, in)`, for a parent module that reads it."""
         return torch.cat([*self.halves], 1)[:, self.order.argsort()]
 
     def forward(self, input: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class SplitLinear(nn.Module):
 
 
 class ReluTwice(nn.Module):
-    """relu(h) = h + relu(-h)."""
+    """Compute relu(h) as h + relu(-h)."""
 
     def forward(self, input: Tensor) -> Tensor:
         return input + torch.relu(-input)
@@ -54,17 +54,14 @@ class ReluTwice(nn.Module):
 
 @contextmanager
 def rewritten(model: Model, x: Tensor) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
-    """A functionally identical copy of the model and what was rewritten in it; nothing, where nothing could be.
+    """Yield a functionally identical copy of the model and the rewrites made in it, which may be none.
 
-    Raises NotApplicable where the copy does not run on `x`: the model asks of a layer what only the layer can do.
+    Raises ValueError for a black box or a model that cannot be copied; NotApplicable where the copy does not run on
+    `x`, since the model uses a replaced layer in another way than by calling it.
     """
-    if not isinstance(model, nn.Module):
-        raise ValueError("model: a black box cannot be rewritten")
-    with twin_of(model) as twin:
-        if twin.module is model:
-            raise ValueError("model: it cannot be copied, and the user's own is never edited")
+    with editable_copy(model, "cannot be rewritten") as copied:
         linear, relu = 0, 0
-        for parent in list(twin.module.modules()):
+        for parent in list(copied.modules()):
             for name, child in parent.named_children():
                 if type(child) is nn.Linear and child.in_features > 1:
                     setattr(parent, name, SplitLinear(child))
@@ -74,15 +71,14 @@ def rewritten(model: Model, x: Tensor) -> Iterator[tuple[nn.Module, tuple[str, .
                     relu += 1
         done = [f"{linear} linear layers split in two over permuted channels"] if linear else []
         done += [f"{relu} times relu(h) as h + relu(-h)"] if relu else []
-        require_runs(twin.module, x, ", ".join(done))
-        yield twin.module, tuple(done)
+        require_runs(copied, x, ", ".join(done))
+        yield copied, tuple(done)
 
 
 def require_runs(module: nn.Module, x: Tensor, change: str) -> None:
-    """Raise NotApplicable, with what went wrong, for a changed copy that does not run on the first of `x`."""
+    """Raise NotApplicable, with the error, for a changed copy that does not run on the first example of `x`."""
     try:
         with torch.enable_grad():
             module(x[:1].clone().requires_grad_())
     except Exception as error:  # whatever a user's model raises; the model itself has run on x
-        message = f"the copy with {change} does not run: {type(error).__name__}: {error}"
-        raise NotApplicable(message) from error
+        raise NotApplicable(f"the copy with {change} does not run: {type(error).__name__}: {error}") from error

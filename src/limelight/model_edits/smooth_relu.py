@@ -1,4 +1,4 @@
-"""A piecewise linear network seen as a smooth one, so that its maps can be differentiated."""
+"""Softplus in place of ReLU in a piecewise linear network, so that its maps can be differentiated."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ LOW, HIGH = "min_val", "max_val"  # hardtanh's limits, which nn.ReLU6 passes by 
 
 
 class Softened(TorchFunctionMode):
-    r"""Within it relu(h) is $\log(1 + e^{\beta h}) / \beta$, and ReLU6 and hardtanh are differences of two of these;
-    attention is taken apart.
+    r"""Replace relu(h) by $\log(1 + e^{\beta h}) / \beta$, and ReLU6 and hardtanh by differences of two of these.
 
-    It sees operators, so neither the model nor anything global is changed. [dombrowski2019]
+    Attention runs as elementary operators. The mode sees operators, so neither the model nor anything global is
+    changed. [dombrowski2019]
     """
 
     def __init__(self, beta: float) -> None:
@@ -33,7 +33,7 @@ class Softened(TorchFunctionMode):
     ) -> Any:
         name = getattr(func, "__name__", "")
         if name in ATTENTION:
-            with self:  # what is inside, and has second derivatives, which the fused operators lack
+            with self:  # its elementary operators have second derivatives, which the fused ones lack
                 return OPENED[name](*args, **(kwargs or {}))
         if name in RELUS:
             return self._above(args[0], 0.0)

@@ -19,11 +19,11 @@ Layout = Literal["channels-first", "channels-last", "flat"]
 class BlackBox:
     """A function of NumPy rows, called as a model: for methods that need no gradients.
 
-    `function` takes `(rows, *features)`, as laid out by `layout`: as they are, with the channels moved to the end,
-    or each row flattened. It returns array-like outputs `(rows, outputs)`, or `(rows,)` for a single one.
-    `retries` is how often a pass is tried again after one of the errors `retry_on`, with `wait` seconds before the
-    first, twice as long before each further try; the last error goes through. How many rows a pass holds is
-    `rows_per_pass` of `explain()`; Ctrl-C in a sampling method keeps what was sampled by then, which the notes say.
+    `function` takes `(rows, *features)` in the given `layout`: unchanged, with the channels moved to the end, or each
+    row flattened. It returns array-like outputs `(rows, outputs)`, or `(rows,)` for a single one.
+    `retries` is how often a pass is repeated after one of the errors `retry_on`, with `wait` seconds before the
+    first, twice as long before each further attempt; the last error is raised. The number of rows of a pass is
+    `rows_per_pass` of `explain()`; Ctrl-C in a sampling method keeps the samples so far, with a note.
     """
 
     function: Callable[[np.ndarray], Any]
@@ -45,10 +45,10 @@ class BlackBox:
 
     @staticmethod
     def from_onnx(model: Any, output: str | None = None, providers: Sequence[str] | None = None) -> BlackBox:
-        """An ONNX model of one input: an `onnxruntime.InferenceSession`, or the path of a file (extra `onnx`).
+        """An ONNX model with one input: an `onnxruntime.InferenceSession`, or the path of a file (extra `onnx`).
 
         `output` names the output to read, the first by default; rows are cast to the type of the model's input. A model
-        of a fixed number of rows is run as often as it takes, the last time filled up with copies.
+        of a fixed number of rows is run as often as needed, the last time padded with copies.
         Raises ValueError for several inputs or an unknown output.
         """
         session = _session(model, providers) if isinstance(model, str | Path) else model
@@ -73,10 +73,9 @@ class BlackBox:
 
     @staticmethod
     def from_sklearn(estimator: Any, layout: Layout = "flat") -> BlackBox:
-        """A fitted estimator or pipeline of scikit-learn: its class probabilities, else its decision function, else
-        what it predicts. Rows are flattened for it (`layout`), channels first.
+        """A fitted estimator or pipeline of scikit-learn: its class probabilities, decision function or predictions.
 
-        Raises TypeError for what has none of these.
+        The first of these that it has is used; TypeError for none. Rows are flattened (`layout`), channels first.
         """
         for name in ("predict_proba", "decision_function", "predict"):
             method = getattr(estimator, name, None)
@@ -94,13 +93,13 @@ class BlackBox:
             array = np.ascontiguousarray(np.moveaxis(array, 1, -1))
         elif self.layout == "flat":
             array = array.reshape(len(array), -1)
-        outputs = np.asarray(self._patiently(array))
+        outputs = np.asarray(self._with_retries(array))
         if outputs.dtype.kind not in "fiub":
             raise TypeError(f"model: the black box returned {outputs.dtype}, not numbers of shape (rows, outputs)")
         found = torch.from_numpy(np.array(outputs, dtype=np.float64))  # a copy: the function may reuse its memory
         return (found[:, None] if found.ndim == 1 else found).to(rows.device, rows.dtype)
 
-    def _patiently(self, array: np.ndarray) -> Any:
+    def _with_retries(self, array: np.ndarray) -> Any:
         for attempt in range(self.retries):
             try:
                 return self.function(array)
@@ -110,7 +109,7 @@ class BlackBox:
 
 
 def _in_batches(run: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, size: int) -> np.ndarray:
-    """What `run`, which takes `size` rows and no others, gives for any number of them."""
+    """The outputs for any number of rows of `run`, which takes exactly `size` rows."""
     filled = np.concatenate([rows, np.repeat(rows[-1:], -len(rows) % size, axis=0)])
     return np.concatenate([run(filled[start : start + size]) for start in range(0, len(filled), size)])[: len(rows)]
 

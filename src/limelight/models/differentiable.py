@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 class Differentiable(nn.Module):
-    """Declare that `function` `(rows, ...) -> (rows, outputs)` is differentiable and keeps no state of its own.
+    """Declare that `function` `(rows, ...) -> (rows, outputs)` is differentiable and has no state.
 
-    A bare callable counts as a black box, because nothing can be said about the mode, the parameters or the
-    gradient of what it closes over.
+    A bare callable counts as a black box, because the mode, parameters and gradients of the objects it refers to are
+    unknown.
     """
 
     def __init__(self, function: Callable[[Tensor], Any]) -> None:

@@ -1,6 +1,6 @@
 """EfficientNet-lite0: MobileNet-like inverted residuals, ReLU6, no squeeze-and-excitation.
 
-Every operator that changes a value is a module of its own and none is reused or works in place, so that each
+Every operator that changes a value is a module of its own, is used once and does not work in place, so that each
 attribution method can address it by name: `stem`, `blocks.0` ... `blocks.15`, `head`, `pool`, `classifier`.
 """
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Stage(NamedTuple):
-    """A run of equal blocks; only the first one strides and changes the number of channels."""
+    """A sequence of equal blocks; only the first one strides and changes the number of channels."""
 
     repeats: int
     kernel: int
@@ -37,10 +37,10 @@ STAGES = (
 class ConvNorm(nn.Sequential):
     """Convolution without bias, batch norm and, unless `activate` is off, ReLU6.
 
-    The weights were trained in TensorFlow, whose "same" padding puts a stride's odd pixel on the right and at
-    the bottom. Padding symmetrically instead shifts every strided layer: top-1 falls from 178 to 166 of the
-    200 pictures that tests/test_models.py measures. The padding is fixed to what TensorFlow
-    does for sides that are multiples of 32; at other sides the network works, without that exact match.
+    The weights were trained in TensorFlow, whose "same" padding puts the odd pixel of a stride on the right and at the
+    bottom. Symmetric padding would shift every strided layer: top-1 falls from 178 to 166 of the 200 pictures in
+    tests/test_models.py. The padding is TensorFlow's for sides that are multiples of 32; at other sides the network
+    works, without that exact match.
     """
 
     def __init__(
@@ -117,17 +117,16 @@ _IN_BLOCK = {
 
 
 def from_published_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The published checkpoint by our names: `_blocks.3._bn1.bias` is `blocks.3.body.depthwise.norm.bias`.
+    """The published checkpoint under the names used here: `_blocks.3._bn1.bias` is `blocks.3.body.depthwise.norm.bias`.
 
-    Keys it doesn't know, ours among them, stay as they are.
+    Unknown keys, and those that have these names already, stay unchanged.
     """
-    renamed = {}
-    for key, value in state.items():
-        module, _, parameter = key.rpartition(".")
-        inner = module.rpartition(".")[2]
-        if module.startswith("_blocks.") and inner in _IN_BLOCK:
-            index = module.split(".")[1]
-            renamed[f"blocks.{index}.body.{_IN_BLOCK[inner]}.{parameter}"] = value
-        else:
-            renamed[f"{_TOP_LEVEL.get(module, module)}.{parameter}"] = value
-    return renamed
+    return {_renamed(key): value for key, value in state.items()}
+
+
+def _renamed(key: str) -> str:
+    module, _, parameter = key.rpartition(".")
+    inner = module.rpartition(".")[2]
+    if module.startswith("_blocks.") and inner in _IN_BLOCK:
+        return f"blocks.{module.split('.')[1]}.body.{_IN_BLOCK[inner]}.{parameter}"
+    return f"{_TOP_LEVEL.get(module, module)}.{parameter}"

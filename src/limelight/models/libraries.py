@@ -1,7 +1,6 @@
 """Networks of torchvision and timm, which are imported on first use and may be missing or broken.
 
-Nothing is downloaded: pretrained weights are used where an earlier download has left them in the library's
-cache.
+Nothing is downloaded: pretrained weights are used where they are in the library's cache.
 """
 
 import importlib
@@ -22,7 +21,7 @@ from .weights import ModelError
 
 @dataclass(frozen=True)
 class Blueprint:
-    """A network with random weights, and how its pretrained ones want pictures and name outputs."""
+    """A network with random weights, and the preprocessing and labels of its pretrained ones."""
 
     network: nn.Module
     preprocessing: Preprocessing
@@ -42,13 +41,13 @@ class Library(Protocol):
         """Whether `build` takes this name."""
 
     def cached(self, model: str) -> Path | None:
-        """The file of pretrained weights, where this machine has it."""
+        """The file of pretrained weights; None where it is not on this machine."""
 
     def build(self, model: str) -> Blueprint:
         """The network, with random weights."""
 
     def rename(self, key: str) -> str:
-        """A published checkpoint's key by the network's own name."""
+        """The network's own name for a published checkpoint's key."""
 
 
 @cache
@@ -108,7 +107,7 @@ class Torchvision:
         return Blueprint(network, preprocessing, tuple(weights.meta["categories"]))
 
     def rename(self, key: str) -> str:
-        """The published DenseNets predate the rule that a module's name has no dot."""
+        """Rename the keys of published DenseNets, whose modules' names have dots."""
         return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", key)
 
 

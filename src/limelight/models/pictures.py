@@ -1,7 +1,7 @@
-"""Pictures in, pixels out: decode, orient, resize and crop, with the geometry kept so maps can go back.
+"""Pictures as model inputs: decode, orient, resize and crop, with the geometry that maps back to the original.
 
-`open_image` takes any picture to upright 8-bit RGB and says what it converted; `prepare` takes it to a tensor
-for a model, and the `Geometry` beside the tensor puts a map of the model's input back on the original.
+`open_image` converts any picture to upright 8-bit RGB and notes each conversion; `prepare` converts it to a model's
+input tensor, with the `Geometry` that maps values of the model's input back to the original picture.
 """
 
 import io
@@ -24,8 +24,8 @@ ImageSource = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_PIXELS = 100_000_000
 
-# What Pillow's decoders raise on damaged files. MemoryError and anything else pass through: those aren't the
-# picture's fault. tests/test_images.py checks the list with mutated files.
+# What Pillow's decoders raise on damaged files. MemoryError and all others have another cause and are raised as they
+# are. tests/test_images.py checks the list with mutated files.
 _DECODER_ERRORS = (
     OSError,
     SyntaxError,
@@ -61,12 +61,12 @@ _FILTERS = {
 
 
 class ImageError(ValueError):
-    """A picture that can't be used: the message names it, says what is wrong and what would work."""
+    """A picture that can't be used; the message names it, the fault and what would work."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An upright 8-bit RGB picture, with a note for each conversion that brought it there."""
+    """An upright 8-bit RGB picture, with a note for each conversion that was made."""
 
     image: Image.Image
     notes: tuple[str, ...] = ()
@@ -84,8 +84,8 @@ def open_image(
 
     Arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): uint8, uint16, bool, or floating in [0, 1]. The size
     is read from the header, and checked against `max_pixels`, before anything is decoded. Of an animation the
-    first frame is taken. `name` is what errors call the picture; it defaults to the path. `formats` are tried on
-    files and bytes, and no other.
+    first frame is taken. `name` is the picture's name in errors, by default the path. No other formats than `formats`
+    are tried on files and bytes.
 
     Raises ImageError for anything that isn't a sound picture, TypeError for a source of another type.
     """
@@ -135,7 +135,7 @@ def _check_budget(width: int, height: int, name: str, max_pixels: int) -> None:
 
 
 def _from_array(array: NDArray[Any], name: str, max_pixels: int) -> tuple[Image.Image, list[str]]:
-    """An array as a PIL picture of mode L, RGB or RGBA, and what had to be said about it."""
+    """An array as a PIL picture of mode L, RGB or RGBA, with notes on its conversion."""
     pixels = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
     if pixels.ndim != 2 and not (pixels.ndim == 3 and pixels.shape[2] in (3, 4)):
         hint = "; move the channels last" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
@@ -154,7 +154,7 @@ def _from_array(array: NDArray[Any], name: str, max_pixels: int) -> tuple[Image.
 
 
 def _sixteen_to_eight(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """0...65535 onto 0...255, rounded: 65535 = 255 * 257."""
+    """Scale 0...65535 to 0...255, rounded: 65535 = 255 * 257."""
     rounded: NDArray[np.uint8] = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return rounded
 
@@ -183,7 +183,7 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> Picture:
         else:
             image = image.copy()  # the caller's picture, or a file about to be closed
         if orientation in _UPRIGHT:
-            # Pillow turns a TIFF while it loads, and removes the tag then.
+            # Pillow rotates a TIFF while it loads, and then removes the tag.
             if ExifTags.Base.Orientation in image.getexif():
                 image = image.transpose(_UPRIGHT[orientation])
             notes.append(f"turned upright (EXIF orientation {orientation})")
@@ -195,7 +195,7 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> Picture:
 
 
 def _is_single_wide(mode: str) -> bool:
-    """One channel of more than 8 bits, which Pillow's own `convert` would clip at 255."""
+    """Whether it has one channel of more than 8 bits, which Pillow's `convert` would clip at 255."""
     return mode in ("I", "F") or mode.startswith("I;16")
 
 
@@ -217,7 +217,7 @@ def _narrow(image: Image.Image, name: str) -> tuple[Image.Image, str]:
 
 
 def _convert(image: Image.Image, notes: list[str], name: str) -> Picture:
-    """To RGB from every mode of at most 8 bits a channel."""
+    """Convert to RGB from any mode of at most 8 bits a channel."""
     if image.mode in ("P", "PA"):
         notes.append("palette expanded")
     elif image.mode in ("1", "L", "LA", "La"):
@@ -232,13 +232,13 @@ def _convert(image: Image.Image, notes: list[str], name: str) -> Picture:
             notes.append("alpha composited over white")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     rgb = image.convert("RGB")
-    rgb.info = {}  # an orientation left there would turn the picture once more
+    rgb.info = {}  # an orientation left there would rotate the picture again
     return Picture(rgb, tuple(notes), name)
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a picture became a model's input: resized to `resized`, then cropped to `crop`.
+    """The transform from a picture to a model's input: resized to `resized`, then cropped to `crop`.
 
     Sizes are (width, height); `crop` is (left, top, right, bottom) in pixels of the resized picture.
     """
@@ -254,10 +254,10 @@ class Geometry:
         return left * across, top * down, right * across, bottom * down
 
     def to_original(self, values: Tensor) -> Tensor:
-        """Put a map (..., h, w) that covers the crop on the original's pixels: (..., height, width).
+        """Resample a map (..., h, w) that covers the crop to the original's pixels: (..., height, width).
 
         Bilinear, averaging where the original is the coarser of the two; NaN at pixels wholly outside the
-        crop. h and w needn't be the crop's: a 7 x 7 map of activations does as well.
+        crop. h and w needn't be the crop's: a 7 x 7 map of activations is accepted too.
 
         Raises ValueError for a map that isn't floating or has fewer than two axes.
         """
@@ -288,9 +288,9 @@ def _resampling(original: int, resized: int, start: int, stop: int, cells: int) 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a model was trained to see: its input's side, the share of the shorter side it covers, its scale.
+    """A model's input: its side, the share of the picture's shorter side that it covers, its normalisation.
 
-    `mean` and `std` are of the red, green and blue pixels in [0, 1]; the defaults leave pixels as they are.
+    `mean` and `std` are of the red, green and blue pixels in [0, 1]; the defaults leave pixels unchanged.
     `squash` resizes both sides to the same length instead of keeping the picture's proportions.
     """
 
@@ -315,7 +315,7 @@ class Preprocessing:
 def prepare(picture: Picture, preprocessing: Preprocessing = Preprocessing()) -> tuple[Tensor, Geometry]:
     """Resize the shorter side to size / crop_fraction, crop the centre: (1, 3, size, size) float32 in [0, 1].
 
-    Antialiased by Pillow, and rounded as torchvision and timm round when they evaluate. Not normalised yet.
+    Antialiased by Pillow, with the rounding of torchvision's and timm's evaluation. Not normalised yet.
     """
     size = preprocessing.size
     width, height = picture.image.size
@@ -330,7 +330,7 @@ def prepare(picture: Picture, preprocessing: Preprocessing = Preprocessing()) ->
 
 
 def _resize_and_crop(image: Image.Image, geometry: Geometry, resample: Image.Resampling) -> Image.Image:
-    """Resize no more than the crop can see: a 1 x 10,000 picture would become 256 x 2,560,000 on the way."""
+    """Resize only what the crop needs: a 1 x 10,000 picture would otherwise become 256 x 2,560,000 first."""
     left, top, right, bottom = geometry.crop
     window: list[tuple[int, int]] = []
     for start, stop, resized, original in (

@@ -1,4 +1,4 @@
-"""Two networks that tell rock, paper and scissors apart from a photograph of a hand, as 150 x 150 pixels in [0, 1]."""
+"""Two classifiers of rock, paper and scissors in a photograph of a hand, as 150 x 150 pixels in [0, 1]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights from files, without ever unpickling anything but tensors."""
+"""Weights from files, without unpickling anything but tensors."""
 
 import pickle
 from collections.abc import Iterator, Mapping
@@ -13,13 +13,13 @@ from torch.nn.parameter import is_lazy
 
 
 class ModelError(ValueError):
-    """A model that can't be had: the message names it, says why and what would work."""
+    """A model that isn't available; the message names it, the reason and what would work."""
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """A state dict from a .safetensors file, or a .pt or .pth file through `torch.load(weights_only=True)`.
 
-    A training checkpoint that keeps its state dict under the key "state_dict" is looked into.
+    Of a training checkpoint with a state dict under the key "state_dict", that one is returned.
 
     Raises ModelError for a missing or damaged file, another suffix, or a pickle that holds more than tensors.
     """
@@ -48,19 +48,19 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def state_bytes(module: nn.Module) -> Iterator[bytes]:
-    """The parameters and buffers by name: what tells one state from another, to be hashed."""
+    """The parameters and buffers by name as bytes, for hashing: different states give different bytes."""
     for name, value in module.state_dict().items():
         yield f"{name} {value.dtype} {tuple(value.shape)}".encode()
         yield bytes_of(value)
 
 
 def bytes_of(values: Tensor) -> bytes:
-    """A tensor's values as they lie in memory, in order."""
+    """The bytes of a tensor's values, in order."""
     return values.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
-    """Load every weight of `network` from `state`, strictly; of tied weights one is enough.
+    """Load every weight of `network` from `state`, strictly; one of several tied weights is enough.
 
     Raises ModelError that names the first missing, unexpected and misshapen ones; the network may then be
     half loaded.
@@ -80,12 +80,12 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> 
 
 
 def _is_weight(value: object) -> bool:
-    """No extra state of a module, which may be anything, and no weight whose shape isn't known yet."""
+    """Whether it is a weight of known shape, not a module's extra state, which may be anything."""
     return isinstance(value, Tensor) and not is_lazy(value)
 
 
 def _place(weight: Tensor) -> tuple[Any, ...]:
-    """Equal for tied weights alone: where in memory a weight lies, and how."""
+    """The place and layout of a weight in memory, which are equal for tied weights alone."""
     return weight.data_ptr(), weight.dtype, weight.shape, weight.stride()
 
 
@@ -95,6 +95,6 @@ def _some(keys: list[str], most: int = 4) -> str:
 
 
 def _shorten(text: str, most: int = 4) -> str:
-    """Torch's report of misshapen weights has a heading and one line for each."""
+    """Shorten torch's report of misshapen weights, which has a heading and one line for each."""
     lines = [line.strip() for line in text.splitlines()[1:]]
     return " ".join(lines[:most]) + (f" and {len(lines) - most} more" if len(lines) > most else "")

@@ -9,12 +9,12 @@ from .audit import UncoveredOperator
 from .backward import Propagated, multipliers
 from .call import Call
 from .composites import ATTN_LRP, COMPOSITES, CP_LRP, composite, deep_taylor
-from .engine import Propagate
+from .engine import Native, Propagate, Propagation, Rule
 from .excitation import EXCITATION, excitation
 from .guided import DECONVNET, GUIDED_BACKPROP
 from .linear import AlphaBeta, Epsilon, Flat, Gamma, LinearRule, WSquare, ZBox, Zero, ZPlus
 from .patterns import Patterns, estimate_patterns, pattern_attribution, pattern_net
-from .propagation import Native, Propagation, Rule, convolution, dense, first, is_kind, named, relu_like, weight_of
+from .predicates import convolution, dense, first, is_kind, named, relu_like, weight_of
 from .relevance import Constant, ConstantScale, Fold, Half, Numerator, Pass, Proportional, Taylor
 from .reveal import DEEPLIFT, RevealCancel
 from .tape import OtherPath

@@ -1,4 +1,4 @@
-"""Affine operators, y = W x + b, in one form: forward with other weights, and transposed."""
+"""Affine operators, y = W x + b, in one form: forward with any weights, and transposed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,11 +16,11 @@ Transpose = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """An operator that is linear in `x` and in `weight`, with values and weights free to be replaced.
+    """An operator that is linear in `x` and in `weight`, both of which may be replaced.
 
     `forward(x, weight, bias)` evaluates it, `transpose(weight, v)` is $W^\\top v$ with the shape of `x`.
     `channel` is the axis of the weight that runs over the outputs, or None where there is no such axis;
-    `groups` splits that axis for grouped transposed convolutions. `name` tells operators of one pass apart.
+    `groups` splits that axis for grouped transposed convolutions. `name` is unique among the operators of one pass.
     """
 
     x: Tensor
@@ -51,7 +51,8 @@ def affine(call: Call) -> Affine:
     """View a call of kind `"affine"` as an Affine of its one varying operand."""
     if call.name == "linear":
         x, weight = call.operands
-        return Affine(x.detach().to(weight.dtype), weight.detach(), _detached(call.bias), F.linear, _linear_transpose)
+        x, weight = x.detach().to(weight.dtype), weight.detach()
+        return Affine(x, weight, _detached(call.bias), F.linear, lambda weight, v: v.matmul(weight))
     if call.name in CONVOLUTIONS:
         return _convolution(call)
     # A product of an activation with a constant: the constant is the weight.
@@ -79,11 +80,9 @@ def _detached(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.detach()
 
 
-def _linear_transpose(weight: Tensor, v: Tensor) -> Tensor:
-    return v.matmul(weight)
-
-
 def _general_transpose(forward: Map, x: Tensor) -> Transpose:
+    """The transpose of `forward`, by autograd, for inputs of the shape of `x`."""
+
     def transpose(weight: Tensor, v: Tensor) -> Tensor:
         with torch.enable_grad():
             z = torch.zeros_like(x).requires_grad_()
@@ -106,11 +105,7 @@ def _convolution(call: Call) -> Affine:
         values = [int(value)] * spatial if isinstance(value, int) else [int(v) for v in value]
         return values * spatial if len(values) == 1 else values
 
-    stride, dilation, output_padding = (
-        per_axis("stride", 1),
-        per_axis("dilation", 1),
-        per_axis("output_padding", 0),
-    )
+    stride, dilation, output_padding = per_axis("stride", 1), per_axis("dilation", 1), per_axis("output_padding", 0)
     if isinstance(given.get("padding"), str) or x.ndim == spatial + 1:  # "same", or a picture without a batch axis
         extra = {k: v for k, v in call.kwargs.items() if k != "bias"}
 
@@ -126,19 +121,8 @@ def _convolution(call: Call) -> Affine:
         return torch.convolution(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups)
 
     def back(weight: Tensor, v: Tensor) -> Tensor:
-        out: Tensor = torch.ops.aten.convolution_backward(
-            v,
-            x,
-            weight,
-            None,
-            stride,
-            padding,
-            dilation,
-            transposed,
-            output_padding,
-            groups,
-            [True, False, False],
-        )[0]
+        settings = (stride, padding, dilation, transposed, output_padding, groups)
+        out: Tensor = torch.ops.aten.convolution_backward(v, x, weight, None, *settings, [True, False, False])[0]
         return out
 
     return Affine(x, weight, _detached(call.bias), convolve, back, int(transposed), groups if transposed else 1)

@@ -1,4 +1,4 @@
-"""Finding operators that no rule covered: a plain gradient must never pass under another method's name."""
+"""Finding operators that no rule covered: a plain gradient must never be reported as another method's result."""
 
 import re
 import sys
@@ -53,7 +53,7 @@ _BILINEAR = words("Mm Bmm Mv Dot Addmv Addr GridSampler2D GridSampler3D Bilinear
 
 
 def is_safe(node: Any, linear_nodes: bool) -> bool:
-    """Is this node's derivative every rule's answer (linear in what varies), whatever the values are?
+    """Whether this node's derivative is correct under every rule: it is linear in what varies, at all values.
 
     Under `linear_nodes=False` a matrix product or convolution needs a rule too (LRP's linear rules).
     """

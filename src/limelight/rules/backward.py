@@ -14,11 +14,11 @@ from .tape import OtherPath, Tape
 
 @dataclass(frozen=True)
 class Propagated:
-    """What a backward pass found. `values` and `multiplier` have the input's shape, `score` one number per row.
+    """The results of a backward pass. `values` and `multiplier` have the input's shape, `score` one number per row.
 
-    `reference_score` is one for every row of the reference, `outputs` what the scored model returned at x, where that
-    was told and is a number or vector a row. `absorbed` is the relevance, summed over all rows, that stayed inside
-    softmax (AttnLRP's rule has a constant term).
+    `reference_score` has one number per row of the reference. `outputs` are the model's outputs at x, where they are
+    known and a number or vector per row. `absorbed` is the relevance, summed over all rows, that softmax's rule does
+    not propagate (AttnLRP's rule has a constant term).
     """
 
     values: Tensor
@@ -42,8 +42,8 @@ def multipliers(
     """Propagate the score of every row of `x` backwards by the propagation's rules.
 
     `forward(rows) -> (rows,)` scores each row; the parameters it uses must not require gradients. `reference`
-    (one row or one per row of `x`) is needed by propagations that compare with one. `at()` is asked after the
-    forward pass for an intermediate tensor to stop at, and the answer then has that tensor's shape.
+    (one row or one per row of `x`) is needed by propagations that compare with one. `at()` is called after the
+    forward pass and returns an intermediate tensor to stop at; the result then has that tensor's shape.
 
     Raises UncoveredOperator where the model uses an operator that has no rule, OtherPath where the reference takes
     another path through the model's code, ValueError for a missing reference.
@@ -94,7 +94,7 @@ def _propagate(
                 "no other way to the input; explain a number before it, such as the logit (target=Logit(class))"
             )
         raise ValueError("the score does not depend on the input through differentiable operators")
-    if propagation.own_rule not in (None, *run.ruled_by):
+    if propagation.own_rule not in (None, *run.used_rules):
         run.note(
             Note(
                 "plain-gradient",
@@ -106,13 +106,13 @@ def _propagate(
     run.forget()
     wrt = leaf if at is None else at()
     start = torch.ones_like(score) if propagation.start == "score" else 1 / stabilised(score.detach(), 1e-12)
-    (found,) = torch.autograd.grad(score, wrt, start, retain_graph=run.hands_over, allow_unused=True)
+    (found,) = torch.autograd.grad(score, wrt, start, retain_graph=run.keeps_graph, allow_unused=True)
     multiplier = torch.zeros_like(wrt) if found is None else found
     values = multiplier
     if propagation.answer == "relevance":
         values = multiplier * (wrt.detach() if reference is None else x - reference)
         if at is None:
-            values = values + handed_down(leaf, run.handed)
+            values = values + _at_input(leaf, run.first_relevances)
     if reference_score is not None and run.normalised:
         # The contributions sum to the score's difference; a shared reference was scored for the first row only.
         ratio = values.flatten(1).abs().sum(1) / values.flatten(1).sum(1).abs().clamp(min=1e-300)
@@ -122,16 +122,15 @@ def _propagate(
     return Propagated(values, multiplier, score.detach(), reference_score, tuple(run.notes), run.absorbed)
 
 
-def handed_down(root: Tensor, handed: Sequence[Handed]) -> Tensor:
-    """Carry relevance found at first layers' inputs down to the model's input.
+def _at_input(root: Tensor, found: Sequence[FirstRelevance]) -> Tensor:
+    """Map relevance at first layers' inputs to the model's input.
 
-    What lies between is normalisation, padding, reordering: $a_i = c_i x_{p(i)} + d_i$. Each $R_i$ goes to its
-    pixel p(i); dividing by $c_i$ before the transposed map undoes its scale, so that the sum is kept.
+    Between them lie normalisation, padding and reordering: $a_i = c_i x_{p(i)} + d_i$. Each $R_i$ belongs to its
+    pixel p(i); dividing by $c_i$ before the transposed map cancels the scale, so that the sum is kept.
     """
     total = torch.zeros_like(root)
-    for hand in handed:
-        c = jvp(hand.at, root, torch.ones_like(root))
-        share = torch.where(c == 0, 0.0, hand.relevance / torch.where(c == 0, 1.0, c))
-        (down,) = torch.autograd.grad(hand.at, root, share, retain_graph=True)
-        total = total + down
+    for each in found:
+        scale = jvp(each.at, root, torch.ones_like(root))
+        (pixels,) = torch.autograd.grad(each.at, root, ratio(each.relevance, scale), retain_graph=True)
+        total = total + pixels
     return total.detach()

@@ -1,4 +1,4 @@
-"""One call of an operator, seen by a rule: what it is, what varies, and how to run it again."""
+"""One call of an operator, as rules see it: its kind, its varying operands, and how to run it again."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,6 @@ from torch import Tensor
 
 from .names import (
     ACTIVATIONS,
-    AVERAGES,
     BATCH_NORMS,
     CONVOLUTIONS,
     DROPOUTS,
@@ -19,6 +18,8 @@ from .names import (
     NORMALISATIONS,
     PLAIN,
     SOFTMAXES,
+    SUMS,
+    words,
 )
 
 Kind = Literal[
@@ -26,21 +27,30 @@ Kind = Literal[
     "maximum", "where", "plain", "refused", "unknown",
 ]  # fmt: skip
 
+_BINARY = words("mul matmul bmm mm mv dot rmatmul div add sub rsub maximum minimum")
+_KINDS: dict[str, Kind] = {
+    **dict.fromkeys(SUMS, "sum"),
+    **dict.fromkeys(ACTIVATIONS, "activation"),
+    **dict.fromkeys(BATCH_NORMS, "batch_norm"),
+    **dict.fromkeys(NORMALISATIONS, "normalisation"),
+    **dict.fromkeys(SOFTMAXES, "softmax"),
+}
+_TWO_OPERANDS = _BINARY | CONVOLUTIONS | {"linear", "max", "min"}  # where the second argument is a tensor
+
 # Names of the leading arguments, for the operators whose tensors may come as keywords.
 _CONV = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _TRANSPOSED = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
 _NATIVE = ("input", "weight", "bias", "running_mean", "running_var")
 SIGNATURES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(_BINARY | {"pow"}, ("input", "other")),
     **{f"conv{n}d": _CONV for n in (1, 2, 3)},
     **{f"conv_transpose{n}d": _TRANSPOSED for n in (1, 2, 3)},
     "convolution": (*_CONV[:6], "transposed", "output_padding", "groups"),
     "linear": ("input", "weight", "bias"),
     "bilinear": ("input1", "input2", "weight", "bias"),
     "addmm": ("input", "mat1", "mat2"),
-    "baddbmm": ("input", "batch1", "batch2"),
-    "addbmm": ("input", "batch1", "batch2"),
-    "addcmul": ("input", "tensor1", "tensor2"),
-    "addcdiv": ("input", "tensor1", "tensor2"),
+    **dict.fromkeys(("baddbmm", "addbmm"), ("input", "batch1", "batch2")),
+    **dict.fromkeys(("addcmul", "addcdiv"), ("input", "tensor1", "tensor2")),
     "lerp": ("input", "end", "weight"),
     "where": ("condition", "input", "other"),
     "batch_norm": ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"),
@@ -52,47 +62,18 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
     "layer_norm": ("input", "normalized_shape", "weight", "bias", "eps"),
     "group_norm": ("input", "num_groups", "weight", "bias", "eps"),
     "rms_norm": ("input", "normalized_shape", "weight", "eps"),
-    "softmax": ("input", "dim"),
-    "log_softmax": ("input", "dim"),
-    "logsumexp": ("input", "dim", "keepdim"),
-    "max": ("input", "dim", "keepdim"),
-    "min": ("input", "dim", "keepdim"),
-    "amax": ("input", "dim", "keepdim"),
-    "amin": ("input", "dim", "keepdim"),
-    "var": ("input", "dim"),
-    "std": ("input", "dim"),
-    "norm": ("input", "p", "dim", "keepdim"),
-    "linalg_vector_norm": ("input", "p", "dim", "keepdim"),
-    "linalg_norm": ("input", "p", "dim", "keepdim"),
-    "bmm": ("input", "mat2"),
-    "mm": ("input", "mat2"),
+    **dict.fromkeys(("softmax", "log_softmax", "var", "std"), ("input", "dim")),
+    **dict.fromkeys(("logsumexp", "max", "min", "amax", "amin"), ("input", "dim", "keepdim")),
+    **dict.fromkeys(("norm", "linalg_vector_norm", "linalg_norm"), ("input", "p", "dim", "keepdim")),
+    **dict.fromkeys(("bmm", "mm"), ("input", "mat2")),
     "mv": ("input", "vec"),
     "dropout": ("input", "p", "training"),
 }  # fmt: skip
-_BINARY = ("input", "other")
 _SYNONYMS = {"input": ("self",), "other": ("tensor", "exponent", "tensor2"), "dim": ("axis",), "p": ("ord",)}
-_TWO_OPERANDS = frozenset(
-    {
-        "mul",
-        "matmul",
-        "bmm",
-        "mm",
-        "mv",
-        "dot",
-        "rmatmul",
-        "div",
-        "add",
-        "sub",
-        "rsub",
-        "pow",
-        "maximum",
-        "minimum",
-    }
-)
 
 
 def active(value: Any) -> bool:
-    """Does this value depend on the input that is being explained?"""
+    """Whether this value depends on the explained input."""
     return isinstance(value, Tensor) and value.requires_grad
 
 
@@ -101,8 +82,8 @@ class Call:
     """An operator's call with its arguments in canonical order.
 
     `operands` are the tensors that a rule treats as variables (a product's factors, an activation's argument);
-    `run(*operands)` evaluates the same operator elsewhere, never in place. `reference` holds the operands that the
-    reference run had at this operator, where it was recorded.
+    `run(*operands)` evaluates the operator at other values, never in place. `reference` holds the operands of the
+    reference run at this operator, where they were recorded.
     """
 
     name: str
@@ -120,7 +101,7 @@ class Call:
         args, kwargs = tuple(args), dict(kwargs)
         if name == "einsum" and len(args) == 2 and isinstance(args[1], (list, tuple)):
             args = (args[0], *args[1])
-        signature = SIGNATURES.get(name, _BINARY if name in _TWO_OPERANDS else ("input",))
+        signature = SIGNATURES.get(name, ("input",))
         for parameter in signature[len(args) : 4 if len(signature) > 4 else len(signature)]:
             keys = [key for key in (parameter, *_SYNONYMS.get(parameter, ())) if key in kwargs]
             if not keys or len(args) != signature.index(parameter):
@@ -131,21 +112,13 @@ class Call:
 
     @property
     def positions(self) -> tuple[int, ...]:
-        """Where the operands stand among the arguments."""
-        if self.name in _TWO_OPERANDS and self.name != "pow":
-            wanted: tuple[int, ...] = (0, 1)
-        elif self.name == "einsum":
-            wanted = tuple(range(1, len(self.args)))
+        """The operands' positions among the arguments."""
+        if self.name == "einsum":
+            wanted = range(1, len(self.args))
         elif self.name == "where":
-            wanted = (0, 1, 2)
-        elif (
-            self.name == "linear"
-            or self.name in CONVOLUTIONS
-            or (self.name in ("max", "min") and len(self.args) > 1 and isinstance(self.args[1], Tensor))
-        ):
-            wanted = (0, 1)
+            wanted = range(3)
         else:
-            wanted = (0,)
+            wanted = range(2 if self.name in _TWO_OPERANDS else 1)
         return tuple(i for i in wanted if i < len(self.args) and isinstance(self.args[i], Tensor))
 
     @cached_property
@@ -153,7 +126,7 @@ class Call:
         return tuple(self.args[i] for i in self.positions)
 
     def run(self, *operands: Tensor) -> Any:
-        """The operator at other operands, never writing into them."""
+        """Run the operator at other operands, without writing into them."""
         args = list(self.args)
         for position, operand in zip(self.positions, operands, strict=True):
             args[position] = operand.clone() if self.in_place and position == 0 else operand
@@ -165,11 +138,11 @@ class Call:
 
     @cached_property
     def kind(self) -> Kind:
-        """What rules see in this call, once it is known which operands vary."""
+        """The kind of operator that rules see, which depends on the operands that vary."""
         name, varying = self.name, [active(operand) for operand in self.operands]
         if name == "linear" or name in CONVOLUTIONS or name in MATRIX_PRODUCTS:
-            weighs = name not in MATRIX_PRODUCTS  # linear and convolutions, where only the input may vary alone
-            if not 1 <= len(varying) <= 2 or active(self.bias) or (weighs and not varying[0]):
+            weighted = name not in MATRIX_PRODUCTS  # in linear and convolutions the input must vary
+            if not 1 <= len(varying) <= 2 or active(self.bias) or (weighted and not varying[0]):
                 return "unknown"
             return "product" if len(varying) == 2 and all(varying) else "affine"
         if name == "mul":
@@ -178,18 +151,12 @@ class Call:
             if self.kwargs.get("rounding_mode") is not None:
                 return "refused"
             return "quotient" if len(varying) == 2 and varying[1] else "plain"
-        if name in ("add", "sub", "rsub") or name in AVERAGES:
-            return "sum"
         if name in ("pow", "clamp", "prelu", "rpow", "threshold") and any(active(a) for a in self.args[1:]):
             return "unknown"
-        if name in ACTIVATIONS:
-            return "activation"
-        if name in BATCH_NORMS:
-            return "unknown" if self.bound().get("training") else "batch_norm"
-        if name in NORMALISATIONS:
-            return "normalisation"
-        if name in SOFTMAXES:
-            return "softmax"
+        if name in BATCH_NORMS and self.bound().get("training"):
+            return "unknown"
+        if name in _KINDS:
+            return _KINDS[name]
         if name in ("maximum", "minimum", "max", "min") and len(varying) == 2:
             return "maximum"
         if name in MAX_POOLS or name in ("amax", "amin", "max", "min"):
@@ -203,7 +170,7 @@ class Call:
         return "unknown"
 
     def _is_random(self) -> bool:
-        """Is this dropout random? (`torch.dropout` takes `train`, `F.dropout` takes `training`.)"""
+        """Whether this dropout is random: `torch.dropout` has the argument `train`, `F.dropout` has `training`."""
         if len(self.args) > 2:
             return bool(self.args[2])
         return bool(self.kwargs.get("training", self.kwargs.get("train", True)))
@@ -217,10 +184,10 @@ class Call:
 
 
 def keep_parameters_frozen(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Raise if a trainable parameter is among the arguments: it would be taken for an activation."""
+    """Raise ValueError for a trainable parameter among the arguments, which would be taken for an activation."""
     for value in (*args, *kwargs.values()):
         if isinstance(value, torch.nn.Parameter) and value.requires_grad:
             raise ValueError(
-                "the forward function uses parameters that require gradients, which cannot be told from activations; "
+                "the forward function uses parameters that require gradients, which look like activations; "
                 "pass a frozen copy of the model (requires_grad=False for every parameter)"
             )

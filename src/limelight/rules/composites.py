@@ -1,13 +1,14 @@
-"""Named composites: which LRP rule goes where. User entries are put in front with `.prepend`."""
+"""Named composites: which LRP rule applies to which operator. `.prepend` puts a user's entries in front."""
 
 from typing import Any
 
+from .engine import Entry, Native, Propagation
 from .linear import AlphaBeta, Epsilon, Flat, Gamma, LinearRule, WSquare, ZBox, Zero, ZPlus
-from .propagation import Entry, Native, Propagation, convolution, dense, first, is_kind
+from .predicates import convolution, dense, first, is_kind
 from .relevance import Constant, ConstantScale, Fold, Half, Numerator, Pass, Proportional, Taylor
 
-# What all of them share: activations and batch norm pass, sums and averages split in proportion, maxima go to the
-# winner, softmax by its first-order (Taylor) rule, which is operand times gradient. [bach2015] [achtibat2024]
+# Shared by all: activations pass relevance on, batch norm is folded, sums and averages split it in proportion, maxima
+# give it to the winner, softmax has its first-order (Taylor) rule, operand times gradient. [bach2015] [achtibat2024]
 BASE: tuple[Entry, ...] = (
     (is_kind("activation"), Pass()),
     (is_kind("batch_norm"), Fold()),
@@ -60,7 +61,7 @@ def deep_taylor(low: Any = None, high: Any = None) -> Propagation:
     r"""Deep Taylor decomposition: $z^+$ without biases everywhere, and at the first layer $w^2$, or the box rule where
     the input is bounded by `low` and `high`. [montavon2017]
 
-    The score stands for a rectified one: a negative score has no decomposition.
+    The score must be positive, as after a rectifier: a negative score has no decomposition.
     """
     rule: LinearRule = WSquare(bias=False) if low is None or high is None else ZBox(low, high)
     entries: tuple[Entry, ...] = ((first, rule), (is_kind("affine"), ZPlus(bias=False)), *BASE)

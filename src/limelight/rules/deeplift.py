@@ -13,20 +13,21 @@ from torch import Tensor
 
 from .call import Call
 from .differences import NormDifference, SoftmaxDifference
-from .engine import Propagate, ruled
+from .engine import Native, Propagate, Propagation, ruled
 from .maxima import MaxDifference, MaximumDifference, WhereDifference
-from .propagation import NONLINEAR, Native, Propagation, is_kind
+from .names import NONLINEAR
+from .predicates import is_kind
 
 # Piecewise linear with slopes 0 and 1 only: within a piece y - y0 is x - x0 or 0 to the last bit, and across a kink
-# nothing cancels, so their quotient is exact however close x and x0 are.
+# there is no cancellation, so their quotient is exact however close x and x0 are.
 _STEPS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "relu6": F.relu6}
 
 
 def divided_difference(call: Call, x: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
     r"""$y$ and $(y - y_0) / (x - x_0)$ of an elementwise operator; the derivative between them where they coincide.
 
-    "Coincide" is relative to their size, $\epsilon^{2/3}$ of it: activations of 1e-9 in a deep network still differ,
-    while for ReLU no kink can lie between two numbers that close. The midpoint makes the error third order.
+    They coincide within $\epsilon^{2/3}$ of their size: activations of 1e-9 in a deep network still differ, while for
+    ReLU no kink can lie between two numbers that close. The derivative's midpoint makes the error third order.
     """
     step = _STEPS.get(call.name)
     if step is not None:

@@ -1,6 +1,7 @@
 """DeepLIFT beyond elementwise operators: softmax, normalisation, each complete in closed form."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,15 +55,14 @@ class NormDifference:
     $$\Delta y = (\Delta x_c - \bar y\,\Delta\sigma) / \bar\sigma, \qquad
     \Delta\sigma = \overline{\bar x_c \Delta x_c} / \bar\sigma$$
 
-    It is the ordinary derivative with means of input and reference in it, and stays bounded where a constant
-    reference has no variance, which taking the reciprocal of sigma apart would not.
+    It is the ordinary derivative with means over input and reference, and stays bounded where a constant reference has
+    no variance, which a separate rule for the reciprocal of sigma would not.
     """
 
-    def __call__(self, call: Call, propagate: Propagate) -> Tensor:
+    def __call__(self, call: Call, propagate: Propagate) -> Any:
         norm = normalised(call)
         if norm is None:
-            out: Tensor = propagate.native(call, covered=True)  # running statistics: an affine operator
-            return out
+            return propagate.native(call, covered=True)  # running statistics: an affine operator
         propagate.normalised = True
         (x,), (x0,) = call.operands, call.reference
         c, c0 = norm.centre(norm.rows(x.detach())), norm.centre(norm.rows(x0))

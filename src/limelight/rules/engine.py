@@ -2,14 +2,14 @@
 
 A `TorchFunctionMode` sees every operator that the model calls, whatever its spelling. Where the propagation has a
 rule, the operator's value is kept and its backward becomes the rule; everywhere else autograd's own derivative is
-already right, because what travels backwards are *multipliers* $m$ with contributions $C = m\\,(x - x_0)$. No module
-is touched, nothing global is patched, and the mode belongs to its thread.
+correct, because *multipliers* $m$ with contributions $C = m\\,(x - x_0)$ are propagated. No module is changed, nothing
+global is patched, and the mode belongs to its thread.
 """
 
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -23,11 +23,63 @@ from .audit import UncoveredOperator, source_line
 from .call import Call, active, keep_parameters_frozen
 from .names import DETACHING, PLAIN, canonical
 from .opened import opened
-from .propagation import Propagation
 from .tape import Tape
 
 OnUncovered = Literal["error", "gradient"]
 Pull = Callable[..., tuple["Tensor | None", ...]]
+
+
+class Rule(Protocol):
+    """A backward rule: given a call, return the operator's value with the rule as its backward."""
+
+    def __call__(self, call: Call, propagate: "Propagate") -> Any: ...
+
+
+Predicate = Callable[[Call, "Propagate"], bool]
+Entry = tuple[Predicate, Rule]
+
+
+@dataclass(frozen=True)
+class Native:
+    """Plain autograd, chosen on purpose: the propagation's definition leaves this operator's derivative alone."""
+
+    def __call__(self, call: Call, propagate: "Propagate") -> Any:
+        return propagate.native(call, covered=True)
+
+
+@dataclass(frozen=True)
+class Propagation:
+    """A backward method as data: its name, its rules in order, and how its answer is read.
+
+    `entries`: (predicate, rule) pairs; the first whose predicate matches a call is used.
+    `answer`: `"multiplier"` returns the multiplier at the input; `"relevance"` returns it times (input - reference),
+    plus the relevance of first-layer rules, which compute relevance instead of a multiplier.
+    `start`: propagate the score itself, or `"unit"` relevance (excitation backprop's probability).
+    `taped`: names of the operators whose operands are recorded in the reference run.
+    `linear_nodes`: whether a linear node of autograd in the graph is this method's own rule.
+    `producers`: whether rules need to know the call that made an operand.
+    `own_rule`: the one rule that differs from the plain gradient; where it never acts, the notes say so.
+    """
+
+    name: str
+    entries: tuple[Entry, ...]
+    answer: Literal["multiplier", "relevance"] = "relevance"
+    start: Literal["score", "unit"] = "score"
+    taped: frozenset[str] = frozenset()
+    linear_nodes: bool = True
+    producers: bool = False
+    own_rule: type | None = None
+
+    @property
+    def needs_reference(self) -> bool:
+        return bool(self.taped)
+
+    def prepend(self, *entries: Entry) -> "Propagation":
+        """The same propagation with the user's rules in front of its own."""
+        return replace(self, entries=(*entries, *self.entries))
+
+    def rule(self, call: Call, propagate: "Propagate") -> Rule | None:
+        return next((rule for predicate, rule in self.entries if predicate(call, propagate)), None)
 
 
 class Ruled(torch.autograd.Function):
@@ -46,15 +98,15 @@ class Ruled(torch.autograd.Function):
 
 
 def ruled(value: Tensor, pull: Pull, operands: Sequence[Tensor], saved: Sequence[Tensor] = ()) -> Tensor:
-    """Attach a rule: `pull(multiplier of the output, *saved)` gives one multiplier (or None) per operand."""
-    # In a list and as `.data`: a tensor argument, or a view, handed through could not be written to in place later.
+    """Attach a rule: `pull(multiplier of the output, *saved)` returns one multiplier (or None) per operand."""
+    # In a list and as `.data`: a tensor argument, or a view, passed through could not be written to in place later.
     out: Tensor = Ruled.apply([value.data], pull, tuple(saved), *operands)  # type: ignore[no-untyped-call]
     return out
 
 
 @dataclass(frozen=True, eq=False)
 class Producer:
-    """What made a tensor, as long as nothing wrote into it since."""
+    """The call that made a tensor, valid until something writes into the tensor."""
 
     output: Tensor
     version: int
@@ -63,8 +115,8 @@ class Producer:
 
 
 @dataclass(frozen=True, eq=False)
-class Handed:
-    """Relevance that a first-layer rule read at its operator's input instead of sending a multiplier."""
+class FirstRelevance:
+    """Relevance that a first-layer rule computed at its operator's input `at`, in place of a multiplier."""
 
     at: Tensor
     relevance: Tensor
@@ -82,16 +134,16 @@ class Propagate(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.propagation, self.root, self.tape, self.on_uncovered = propagation, root, tape, on_uncovered
-        self.entered = False  # an affine operator has been met: before it lies only the input's normalisation
-        self.hands_over = False  # a first-layer rule will hand relevance down, so the graph must be kept
+        self.entered = False  # an affine operator has run: before it there is only the input's normalisation
+        self.keeps_graph = False  # a first-layer rule needs the graph once more after the backward pass
         self.normalised = False  # a normalisation was compared with its reference: report the health ratio
         self.counter = itertools.count()  # numbers the affine operators of the pass
-        self.absorbed = 0.0  # relevance that softmax's first-order rule keeps to itself
-        self.topmost: object = None  # the affine operator that the backward pass met first
-        self.handed: list[Handed] = []
+        self.absorbed = 0.0  # relevance that softmax's first-order rule does not propagate
+        self.topmost: object = None  # the affine operator that the backward pass reached first
+        self.first_relevances: list[FirstRelevance] = []
         self.notes: dict[str, None] = {}
-        self.constants: dict[str, None] = {}  # operators on the way whose output a rule took for a constant
-        self.ruled_by: set[type] = set()  # the rules that came to act
+        self.constants: dict[str, None] = {}  # operators whose output a rule treated as constant
+        self.used_rules: set[type] = set()
         self._producers: dict[int, Producer] = {}
         self._covered: set[Any] = set()
         self._masks: dict[int, Tensor] = {}
@@ -105,22 +157,22 @@ class Propagate(TorchFunctionMode):
     ) -> Any:
         if _top_saved_tensors_default_hooks(False) is None:
             return self._dispatch(func, args, kwargs or {})
-        # Activation checkpointing: what it drops here it would compute again in the backward pass, where no rule
-        # is in force. Ours are the innermost hooks, and they keep everything.
+        # Activation checkpointing would recompute the activations that it drops in the backward pass, where no rule
+        # is active. These hooks are the innermost, and keep everything.
         with saved_tensors_hooks(_same, _same):
             return self._dispatch(func, args, kwargs or {})
 
     def _dispatch(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name, in_place = canonical(func)
         recording = self.root is None
-        if name in PLAIN and not (self.propagation.producers or self._masks):  # most calls, answered quickly
+        if name in PLAIN and not (self.propagation.producers or self._masks):  # a shortcut for most calls
             return func(*args, **kwargs)
         keep_parameters_frozen(args, kwargs)
         call = Call.of(name, func, args, kwargs, in_place)
-        inside = opened(call)
-        if inside is not None:
+        body = opened(call)
+        if body is not None:
             with self:
-                result = inside()
+                result = body()
             return call.args[0].copy_(result) if call.in_place else result
         if self._is_taped(call):
             call = replace(call, reference=self.tape.step(call).operands)
@@ -136,7 +188,7 @@ class Propagate(TorchFunctionMode):
         if rule is None:
             result = self.native(call)
         else:
-            self.ruled_by.add(type(rule))
+            self.used_rules.add(type(rule))
             result = rule(call, self)
             if call.in_place and isinstance(result, Tensor) and result is not call.args[0]:
                 # Written back rather than returned, so that every alias of the tensor sees it.
@@ -152,16 +204,16 @@ class Propagate(TorchFunctionMode):
     # Producers -------------------------------------------------------------------------------------------------
 
     def produced(self, output: Tensor, call: Call, detail: Any = None) -> None:
-        """Remember what made this tensor. The tensor is kept alive so that its id stays its own."""
+        """Record the call that made this tensor. The tensor is kept alive so that its id is not reused."""
         self._producers[id(output)] = Producer(output, output._version, call, detail)
 
     def producer(self, tensor: Tensor) -> Producer | None:
-        """What made this tensor, or None where it is unknown or was overwritten through any alias since."""
+        """The producer of this tensor; None where it is unknown or the tensor was overwritten through any alias."""
         found = self._producers.get(id(tensor))
         return found if found is not None and tensor._version == found.version else None
 
     def is_first(self, *operands: Tensor) -> bool:
-        """Does no affine rule stand between the model's input and these tensors?"""
+        """Whether no affine rule lies between the model's input and these tensors."""
         return not any(getattr(getattr(node, "pull", None), "is_affine", False) for node in audit.graph(operands))
 
     # The audit -------------------------------------------------------------------------------------------------
@@ -182,7 +234,7 @@ class Propagate(TorchFunctionMode):
         return result
 
     def uncovered(self, operator: str, where: str | None = None, reason: str = "") -> None:
-        """Raise UncoveredOperator, or note it where the gradient was asked for."""
+        """Raise UncoveredOperator, or add a note under on_uncovered="gradient"."""
         where = where or source_line()
         if self.on_uncovered == "error":
             raise UncoveredOperator(self.propagation.name, operator, where, reason)
@@ -193,23 +245,23 @@ class Propagate(TorchFunctionMode):
         self.notes[text] = None
 
     def audit(self, score: Tensor) -> None:
-        """Look through the finished graph for what this mode never saw: TorchScript, custom Functions, threads."""
+        """Search the finished graph for operators outside this mode: TorchScript, custom Functions, threads."""
         for node in audit.graph([score]):
             if node not in self._covered and not audit.is_safe(node, self.propagation.linear_nodes):
                 self.uncovered(
                     node.name(),
-                    "called outside the rule engine's sight: TorchScript, a custom autograd Function, a worker "
+                    "called where the rule engine cannot see it: TorchScript, a custom autograd Function, a worker "
                     "thread or a compiled extension",
                 )
 
     def forget(self) -> None:
-        """Let go of what only the forward pass needed, so that the backward pass frees activations as it goes."""
+        """Release the forward pass's own records, so that the backward pass frees activations as it proceeds."""
         self._producers.clear()
         self._covered.clear()
         self._masks.clear()
 
     def _constant(self, call: Call) -> Any:
-        """Constants made from activations, and what uses them: multiplying by one is a nonlinearity in disguise."""
+        """Run an operator that makes or uses a constant computed from activations: multiplying by one is nonlinear."""
         before = [t.grad_fn for t in audit.tensors((call.args, call.kwargs))]
         result = call.func(*call.args, **call.kwargs)
         changed = call.args[:1] if call.in_place or call.name == "setitem" else ()
@@ -227,8 +279,13 @@ def stabilised(z: Tensor, epsilon: float) -> Tensor:
     return torch.where(z < 0, z - epsilon, z + epsilon)
 
 
+def ratio(part: Tensor, whole: Tensor) -> Tensor:
+    """part / whole, and 0 where whole is 0."""
+    return torch.where(whole == 0, 0.0, part / torch.where(whole == 0, 1.0, whole))
+
+
 def jvp(at: Tensor, root: Tensor, tangent: Tensor) -> Tensor:
-    """The derivative of `at` along a tangent of `root`, both of one recorded graph (by differentiating its vjp)."""
+    """The derivative of `at` along a tangent of `root`, both in one graph, by differentiating its vjp."""
     with torch.enable_grad():
         u = torch.zeros_like(at).requires_grad_()
         (pulled,) = torch.autograd.grad(at, root, u, create_graph=True)

@@ -1,4 +1,4 @@
-"""Excitation backprop: a winner-take-all probability that walks down excitatory connections. [zhang2018]"""
+"""Excitation backprop: a winner-take-all probability, propagated through excitatory connections. [zhang2018]"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,28 +9,26 @@ from .affine import Affine
 from .backward import Propagated, multipliers
 from .call import Call
 from .composites import BASE
-from .engine import OnUncovered, Propagate, ruled
-from .linear import Folding, ZPlus
-from .propagation import Propagation, is_kind
+from .engine import OnUncovered, Propagate, Propagation, Pull
+from .linear import ZPlus
+from .predicates import is_kind
 
 
 @dataclass(frozen=True)
 class NegatedTop(ZPlus):
-    """ZPlus whose topmost operator, the classifier, has its weight negated: the evidence for all but the target."""
+    """ZPlus with the weight of the topmost operator, the classifier, negated: the evidence for all other classes."""
 
-    def attach(self, operator: Affine, value: Tensor, x: Tensor, call: Call, propagate: Propagate) -> Tensor:
+    def pull(
+        self, operator: Affine, value: Tensor, x: Tensor, call: Call, propagate: Propagate
+    ) -> tuple[Pull, list[Tensor]]:
         negated = replace(operator, weight=-operator.weight)
 
         def pull(g: Tensor, value: Tensor, x: Tensor) -> tuple[Tensor | None, ...]:
-            if propagate.topmost is None:  # the backward pass meets the classifier first
+            if propagate.topmost is None:  # the backward pass reaches the classifier first
                 propagate.topmost = call
             return (self.multiplier(negated if propagate.topmost is call else operator, value, g),)
 
-        pull.is_affine = True  # type: ignore[attr-defined]
-        out = ruled(value, pull, [x], [value.clone(), x])
-        propagate.entered = True
-        propagate.produced(out, call, Folding(self, operator, x))
-        return out
+        return pull, [value.clone(), x]
 
 
 EXCITATION = Propagation(

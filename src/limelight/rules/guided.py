@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from .call import Call
-from .engine import Propagate, ruled
+from .engine import Native, Propagate, Propagation, ruled
 from .names import ACTIVATIONS, RELUS
-from .propagation import Native, Propagation, is_kind, named, relu_like
+from .predicates import is_kind, named, relu_like
 
 
 @dataclass(frozen=True)
 class Deconv:
-    r"""$m_x = \max(m_y, 0)$: the rectifier is applied to what travels down. [zeiler2014]"""
+    r"""$m_x = \max(m_y, 0)$: the rectifier is applied to the multiplier. [zeiler2014]"""
 
     def __call__(self, call: Call, propagate: Propagate) -> Tensor:
         (x,) = call.operands
@@ -36,8 +36,8 @@ class Guided:
         return ruled(y, lambda g, slope: (g.clamp(min=0) * slope,), [x], [slope])
 
 
-# Operators that these methods leave to the gradient by definition; anything that could hide a rectifier
-# (maximum, where, masks, TorchScript) is not among them and is refused.
+# Operators for which these methods use the gradient by definition. Operators that could implement a rectifier
+# (maximum, where, masks, TorchScript) are not among them and are refused.
 _GRADIENT = (
     (is_kind("affine", "sum", "product", "quotient", "normalisation", "batch_norm", "softmax", "max"), Native()),
     (named(*(ACTIVATIONS - RELUS), "clamp_max"), Native()),

@@ -1,7 +1,7 @@
 r"""LRP's rules for affine operators $z = W x + b$, as multipliers: relevance is $R = x\,m$. [bach2015] [montavon2019]
 
-Each rule answers one question: given the multiplier $g$ of the output $y$ (so $R_y = y\,g$), what is the multiplier
-of the input? $\mathrm{st}(z) = z + \epsilon\,\mathrm{sign}(z)$ with $\mathrm{sign}(0) = 1$.
+Each rule maps the multiplier $g$ of the output $y$ (so $R_y = y\,g$) to the multiplier of the input.
+$\mathrm{st}(z) = z + \epsilon\,\mathrm{sign}(z)$ with $\mathrm{sign}(0) = 1$.
 """
 
 from abc import ABC, abstractmethod
@@ -14,7 +14,7 @@ from torch import Tensor
 from ..base.notes import Note
 from .affine import Affine, affine
 from .call import Call, active
-from .engine import Handed, Propagate, jvp, ruled, stabilised
+from .engine import FirstRelevance, Propagate, Pull, jvp, ruled, stabilised
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,24 @@ class LinearRule(ABC):
         return self.attach(operator, value, varying, call, propagate)
 
     def attach(self, operator: Affine, value: Tensor, x: Tensor, call: Call, propagate: Propagate) -> Tensor:
-        """`value` with this rule as its backward, remembered as the operator's output."""
-
-        def pull(g: Tensor, value: Tensor, x: Tensor) -> tuple[Tensor | None, ...]:
-            dtype = operator.weight.dtype  # under autocast the operator's own output is of a lower one
-            return (self.multiplier(operator, value.to(dtype), g.to(dtype)).to(x.dtype),)
-
+        """`value` with this rule as its backward, recorded as the operator's output."""
+        pull, saved = self.pull(operator, value, x, call, propagate)
         pull.is_affine = True  # type: ignore[attr-defined]
-        # The output's copy: an in-place activation may overwrite the output itself.
-        out = ruled(value, pull, [x], [value.clone(), x])
+        out = ruled(value, pull, [x], saved)
         propagate.entered = True
         propagate.produced(out, call, Folding(self, operator, x))
         return out
+
+    def pull(
+        self, operator: Affine, value: Tensor, x: Tensor, call: Call, propagate: Propagate
+    ) -> tuple[Pull, list[Tensor]]:
+        """The backward function, and the tensors to save for it."""
+
+        def pull(g: Tensor, value: Tensor, x: Tensor) -> tuple[Tensor | None, ...]:
+            dtype = operator.weight.dtype  # under autocast the operator's own output has a lower one
+            return (self.multiplier(operator, value.to(dtype), g.to(dtype)).to(x.dtype),)
+
+        return pull, [value.clone(), x]  # a copy: an in-place activation may overwrite the output itself
 
     @abstractmethod
     def multiplier(self, operator: Affine, y: Tensor, g: Tensor) -> Tensor:
@@ -48,7 +54,7 @@ class LinearRule(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Folding:
-    """What a batch norm needs in order to join the affine operator before it."""
+    """The affine operator and rule that a batch norm after it is folded into."""
 
     rule: LinearRule
     operator: Affine
@@ -57,7 +63,7 @@ class Folding:
 
 @dataclass(frozen=True)
 class Epsilon(LinearRule):
-    r"""$m = W^\top (g\,y / \mathrm{st}(y))$. A larger epsilon absorbs more of contradictory evidence. [bach2015]"""
+    r"""$m = W^\top (g\,y / \mathrm{st}(y))$. A larger epsilon absorbs more contradictory evidence. [bach2015]"""
 
     epsilon: float = 1e-6
 
@@ -73,7 +79,7 @@ class Zero(Epsilon):
 
 
 def _parts(x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The positive and the negative part of x; None for the latter where nothing is negative (after a ReLU)."""
+    """The positive and the negative part of x; None for the latter where no number is negative (after a ReLU)."""
     return (x.clamp(min=0), x.clamp(max=0)) if bool((x < 0).any()) else (x, None)
 
 
@@ -122,7 +128,7 @@ class AlphaBeta(LinearRule):
 
 @dataclass(frozen=True)
 class ZPlus(AlphaBeta):
-    """Only what speaks for the output counts: alpha 1, beta 0. [montavon2017]"""
+    """Only positive contributions to the output count: alpha 1, beta 0. [montavon2017]"""
 
     alpha: float = 1.0
     beta: float = 0.0
@@ -130,7 +136,7 @@ class ZPlus(AlphaBeta):
 
 @dataclass(frozen=True)
 class Gamma(LinearRule):
-    r"""Favour what agrees with the output's sign: $\tilde w = w + \gamma w^+$ (positive outputs). [montavon2019]
+    r"""Favour contributions of the output's sign: $\tilde w = w + \gamma w^+$ (positive outputs). [montavon2019]
 
     Generalised to signed inputs [andeol2021]: for $y > 0$, $z = (w + \gamma w^+) x^+ + (w + \gamma w^-) x^- + b +
     \gamma b^+$; for $y < 0$ with $w^+$ and $w^-$ exchanged.
@@ -158,39 +164,38 @@ class Gamma(LinearRule):
 
 @dataclass(frozen=True)
 class FirstRule(LinearRule):
-    """Rules whose relevance is not a multiple of the input (it may fall on zeros): for first layers only.
+    """Rules whose relevance is not a multiple of the input (zeros may have some): for first layers only.
 
-    They read the relevance at their operator's input and hand it to the engine, which carries it on to the pixels.
+    They compute the relevance at their operator's input, and `multipliers()` maps it to the model's input.
     """
 
     epsilon: float = field(default=1e-6, kw_only=True)
 
-    def attach(self, operator: Affine, value: Tensor, x: Tensor, call: Call, propagate: Propagate) -> Tensor:
+    def pull(
+        self, operator: Affine, value: Tensor, x: Tensor, call: Call, propagate: Propagate
+    ) -> tuple[Pull, list[Tensor]]:
         if not propagate.is_first(x):
             raise ValueError(
                 f"{self!r} redistributes relevance without regard to the input's values, which only a first layer "
                 f"allows; {call.name} with weight {tuple(operator.weight.shape)} comes after another layer. Combine it "
                 "with the predicate `first`"
             )
-        propagate.hands_over = True
+        propagate.keeps_graph = True
         bounds = self.bounds(x, propagate)
 
         def pull(g: Tensor, value: Tensor) -> tuple[Tensor | None, ...]:
-            propagate.handed.append(Handed(x, self.relevance(operator, value, g, *bounds)))
+            relevance = self.relevance(operator, value, g, *bounds)
+            propagate.first_relevances.append(FirstRelevance(x, relevance))
             return (None,)
 
-        pull.is_affine = True  # type: ignore[attr-defined]
-        out = ruled(value, pull, [x], [value.clone()])
-        propagate.entered = True
-        propagate.produced(out, call, Folding(self, operator, x))
-        return out
+        return pull, [value.clone()]
 
     def bounds(self, x: Tensor, propagate: Propagate) -> tuple[Tensor, ...]:
-        """What else the rule needs to know about its input while the forward pass is there."""
+        """Further tensors that the rule computes from its input during the forward pass."""
         return ()
 
     def multiplier(self, operator: Affine, y: Tensor, g: Tensor) -> Tensor:
-        raise AssertionError("first-layer rules hand relevance over")
+        raise AssertionError("first-layer rules compute relevance, no multiplier")
 
     @abstractmethod
     def relevance(self, operator: Affine, y: Tensor, g: Tensor, *bounds: Tensor) -> Tensor:
@@ -237,7 +242,7 @@ class ZBox(FirstRule):
             raise ValueError(f"ZBox.low={self.low!r}: use a number below high, which is {self.high!r}")
 
     def note(self, x: Tensor) -> tuple[str, ...]:
-        """What to know where the model's input leaves the box, in which alone the rule is defined."""
+        """A note where the model's input leaves the box, outside which the rule is not defined."""
         low, high = (torch.as_tensor(limit, dtype=x.dtype, device=x.device) for limit in (self.low, self.high))
         rounding = 8 * torch.finfo(x.dtype).eps * torch.maximum(low.abs(), high.abs())
         if not bool(((x < low - rounding) | (x > high + rounding)).any()):

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .call import Call
-from .engine import Propagate, ruled
+from .engine import Propagate, ratio, ruled
 from .names import MAX_POOLS
 
 
 @dataclass(frozen=True, eq=False)
 class Competition:
-    """A maximum as windows over rows: `rows(x)` is (..., M), `win(rows)` names the winner of each window in it."""
+    """A maximum as windows over rows: `rows(x)` is (..., M), `back` its inverse, `win(rows)` each window's winner."""
 
     rows: Callable[[Tensor], Tensor]
     back: Callable[[Tensor], Tensor]
@@ -23,10 +23,11 @@ class Competition:
 
 
 def competition(call: Call) -> Competition:
+    """View a call of a pooling or maximum over axes as windows over rows."""
     x = call.operands[0]
     if call.name in MAX_POOLS:
-        axes = int(call.name[call.name.index("d") - 1] if not call.name.startswith("adaptive") else call.name[17])
-        pool: Any = getattr(F, f"{'adaptive_' if call.name.startswith('adaptive') else ''}max_pool{axes}d")
+        name = call.name.removesuffix("_with_indices")
+        pool, axes = getattr(F, name), int(name[-2])
         kwargs = {**call.kwargs, "return_indices": True}
 
         def indices(rows: Tensor) -> Tensor:
@@ -37,26 +38,22 @@ def competition(call: Call) -> Competition:
     given = call.bound()
     dim = given.get("dim")
     chosen = range(x.ndim) if dim is None or dim == () else (dim,) if isinstance(dim, int) else dim
-    last = sorted(axis % x.ndim for axis in chosen)
-    order = [axis for axis in range(x.ndim) if axis not in last] + last
+    reduced = sorted(axis % x.ndim for axis in chosen)
+    order = [axis for axis in range(x.ndim) if axis not in reduced] + reduced
     moved = [x.shape[axis] for axis in order]
     inverse = [order.index(axis) for axis in range(x.ndim)]
     return Competition(
-        lambda t: t.permute(order).flatten(-len(last)),
+        lambda t: t.permute(order).flatten(-len(reduced)),
         lambda rows: rows.reshape(moved).permute(inverse),
         lambda rows: rows.argmax(-1, keepdim=True),
     )
 
 
-def _ratio(part: Tensor, delta: Tensor) -> Tensor:
-    return torch.where(delta == 0, 0.0, part / torch.where(delta == 0, 1.0, delta))
-
-
 @dataclass(frozen=True)
 class MaxDifference:
-    r"""Of $y - y_0$, the winner of x gets what exceeds $y_0$, the winner of $x_0$ what $y$ falls short of it.
+    r"""Of $y - y_0$, the winner of x gets the excess over $y_0$, the winner of $x_0$ the shortfall of $y$.
 
-    Windows that overlap add their contributions; every multiplier lies in [0, 1], so nothing is divided by noise.
+    Windows that overlap add their contributions; every multiplier lies in [0, 1], so no noise is amplified.
     """
 
     def __call__(self, call: Call, propagate: Propagate) -> Any:
@@ -69,8 +66,8 @@ class MaxDifference:
         y, y0, delta = rows.gather(-1, at), rows0.gather(-1, at0), rows - rows0
         top = torch.maximum(y, y0)
         # Same winner, same value: the limit of the ratio, so that the multiplier is the derivative there.
-        up = torch.where((at == at0) & (y == y0), 1.0, _ratio(top - y0, delta.gather(-1, at)))
-        down = _ratio(y - top, delta.gather(-1, at0))
+        up = torch.where((at == at0) & (y == y0), 1.0, ratio(top - y0, delta.gather(-1, at)))
+        down = ratio(y - top, delta.gather(-1, at0))
 
         def pull(g: Tensor, up: Tensor, down: Tensor, at: Tensor, at0: Tensor) -> tuple[Tensor | None, ...]:
             g = g.reshape(up.shape)
@@ -85,7 +82,7 @@ class MaxDifference:
 
 @dataclass(frozen=True)
 class MaximumDifference:
-    r"""The larger (smaller) of two tensors: the rule of MaxDifference with the two as competitors."""
+    r"""The larger (smaller) of two tensors: MaxDifference on windows of the two."""
 
     def __call__(self, call: Call, propagate: Propagate) -> Tensor:
         sign = -1 if call.name in ("minimum", "min") else 1
@@ -97,7 +94,7 @@ class MaximumDifference:
         shares = []
         for mine, mine0, wins, wins0 in ((a, a0, won, won0), (b, b0, ~won, ~won0)):
             delta = mine - mine0
-            share = _ratio(wins * (top - y0), delta) + _ratio(wins0 * (y - top), delta)
+            share = ratio(wins * (top - y0), delta) + ratio(wins0 * (y - top), delta)
             shares.append(torch.where(wins & wins0 & (delta == 0), 1.0, share))
 
         def pull(g: Tensor, *shares: Tensor) -> tuple[Tensor | None, ...]:
@@ -108,10 +105,10 @@ class MaximumDifference:
 
 @dataclass(frozen=True)
 class WhereDifference:
-    r"""`where(condition, a, b)`: plain while the condition is the reference's; elsewhere the jump
+    r"""`where(condition, a, b)`: the gradient where the condition is the reference's; elsewhere the jump
     $\Delta y$ is shared as $|\Delta a| : |\Delta b|$, which for `where(x > 0, x, 0.1 x)` is Rescale.
 
-    A jump between branches that do not change cannot be given to anyone: UncoveredOperator.
+    A jump between branches that do not change cannot be attributed: UncoveredOperator.
     """
 
     def __call__(self, call: Call, propagate: Propagate) -> Tensor:
@@ -126,7 +123,7 @@ class WhereDifference:
         kept, moved = (condition == condition0).expand_as(y), da.abs() + db.abs()
         if ((moved == 0) & ~kept & (y != y0)).any():
             propagate.uncovered("where", reason="it jumps between branches that are the same for the reference")
-        jump = _ratio(y - y0, moved)
+        jump = ratio(y - y0, moved)
         shares = (torch.where(kept, condition.to(y), jump * da.sign()),
                   torch.where(kept, (~condition).to(y), jump * db.sign()))  # fmt: skip
 

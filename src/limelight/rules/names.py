@@ -1,8 +1,8 @@
 """One name for every spelling of an operator.
 
 `F.relu`, `torch.relu_`, `Tensor.relu`, `torch.ops.aten.relu.default` are all `"relu"`. The tables below say what
-kind of operator a name stands for; `call.py` refines the kind by looking at the operands (a product with a
-constant is linear, a product of two activations is not).
+kind of operator a name means; `call.py` refines the kind by the operands (a product with a constant is linear, a
+product of two activations is not).
 """
 
 from collections.abc import Callable
@@ -52,15 +52,21 @@ MAX_POOLS = frozenset(
 NORMALISATIONS = words("layer_norm group_norm instance_norm torch.instance_norm rms_norm")
 BATCH_NORMS = words("batch_norm torch.batch_norm")
 SOFTMAXES = words("softmax log_softmax logsumexp")
+AFFINE = CONVOLUTIONS | MATRIX_PRODUCTS | {"linear"}
+MAXIMA = words("maximum minimum max min amax amin")
+# Operators whose value depends nonlinearly on what varies: a method with a reference must record them.
+NONLINEAR = ACTIVATIONS | MAX_POOLS | NORMALISATIONS | SOFTMAXES | MATRIX_PRODUCTS | MAXIMA | {"mul", "div", "where"}
 DROPOUTS = words("dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout")
+SUMS = AVERAGES | {"add", "sub", "rsub"}
+RULED = NONLINEAR | AFFINE | SUMS | BATCH_NORMS | DROPOUTS  # all that some method may have a rule for or refuse
 
-# What makes a constant out of activations: harmless by itself, a nonlinearity in disguise once it meets one again.
+# Operators that make a constant out of activations: nonlinear once the constant is combined with an activation.
 DETACHING = words("""
     gt ge lt le eq ne greater greater_equal less less_equal not_equal isclose sign signbit heaviside logical_not
     detach data item tolist numpy bool
 """)
 
-# Linear in their floating operand whatever the other arguments are: plain autograd is every rule's answer.
+# Linear in their floating operand whatever the other arguments are: plain autograd is correct under every rule.
 PLAIN = words("""
     view reshape flatten ravel unflatten permute transpose t swapaxes swapdims moveaxis movedim squeeze unsqueeze
     expand expand_as repeat tile repeat_interleave broadcast_to broadcast_tensors contiguous clone to type type_as
@@ -95,9 +101,9 @@ def canonical(func: Callable[..., Any]) -> tuple[str, bool]:
     if name.startswith("__") and name.endswith("__"):
         name = name.strip("_")
     name = ALIASES.get(name, name)
-    in_place = name.endswith("_") and name not in PLAIN  # `fill_`: what it overwrites no longer matters
+    in_place = name.endswith("_") and name not in PLAIN  # `fill_`: the values it overwrites no longer matter
     name = ALIASES.get(name.rstrip("_"), name.rstrip("_")) if in_place else name
-    # The same name with another order of arguments: torch's own functions, under those of torch.nn.functional.
+    # torch's own functions have another order of arguments than those of torch.nn.functional with the same name.
     if name in ("batch_norm", "instance_norm") and parts[-2] != "functional":
         name = f"torch.{name}"
     return name, in_place

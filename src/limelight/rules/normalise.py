@@ -30,7 +30,7 @@ class Normalised:
 
 
 def normalised(call: Call) -> Normalised | None:
-    """View a normalisation's call; None where it uses running statistics (an affine operator in disguise)."""
+    """View a normalisation's call; None where it uses running statistics, which makes it affine."""
     given: dict[str, Any] = call.bound()
     x: Tensor = given["input"]
     weight: Tensor | None = given.get("weight")

@@ -1,19 +1,19 @@
-r"""PatternNet and PatternAttribution: the direction of the signal, estimated from data, travels back. [kindermans2018]
+r"""PatternNet and PatternAttribution propagate the direction of the signal, estimated from data. [kindermans2018]
 
-A neuron $y = w^\top x$ reads a signal $s = a\,y$ out of its input; the weight $w$ also has to cancel distractors, so it
+A neuron $y = w^\top x$ extracts a signal $s = a\,y$ from its input; the weight $w$ must also cancel distractors, so it
 does not point along $a$. From data, with $\mathrm{E}_+$ the mean where the neuron's output is positive:
 
 - linear estimator: $a = \mathrm{cov}(x, y) / w^\top \mathrm{cov}(x, y)$ with $\mathrm{cov}(x, y) = E[xy] - E[x]E[y]$;
 - two-component estimator: the same with $E_+[xy] - E_+[x]E[y]$.
 
-PatternNet sends $a$ back in place of $w$, PatternAttribution $w \odot a$.
+PatternNet propagates by $a$ in place of $w$, PatternAttribution by $w \odot a$.
 """
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors import safe_open
@@ -25,10 +25,10 @@ from ..base.named import Named, Registry
 from ..models.weights import state_bytes
 from .affine import Affine
 from .call import Call
-from .engine import Propagate
+from .engine import Entry, Native, Propagate, Propagation, ratio
 from .linear import Folding, LinearRule
 from .names import ACTIVATIONS, RELUS
-from .propagation import Entry, Native, Propagation, is_kind, named, relu_like
+from .predicates import is_kind, named, relu_like
 from .relevance import Fold
 from .tape import Tape
 
@@ -60,13 +60,13 @@ class Patterns(Named):
         return f"<{self.estimator} patterns of {len(self.tensors)} operators, model {self.model[:12]}>"
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file with the model's fingerprint in it, whole or not at all."""
+        """Write a safetensors file that contains the model's fingerprint, atomically."""
         tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
         write_whole(path, serialised(tensors, metadata={"estimator": self.estimator, "model": self.model}))
 
     @staticmethod
     def load(path: str | Path, model: nn.Module) -> "Patterns":
-        """Read patterns back. Raises ValueError if they were estimated for other weights than this model's."""
+        """Read saved patterns. Raises ValueError if they were estimated for other weights than this model's."""
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
@@ -74,9 +74,9 @@ class Patterns(Named):
         return patterns.checked(model, str(path))
 
     def checked(self, model: nn.Module, holder: str) -> "Patterns":
-        """Itself. Raises ValueError that names the holder if they were estimated for other weights than this model's.
+        """These patterns. Raises ValueError, naming `holder`, if they were estimated for another model's weights.
 
-        The model's weights are hashed for it, which takes about a tenth of a second for 100 MB.
+        The model's weights are hashed, which takes about a tenth of a second for 100 MB.
         """
         if self.model != fingerprint(model):
             raise ValueError(f"{holder} holds patterns of another model: its fingerprint is {self.model}")
@@ -88,7 +88,7 @@ _STORED = Registry("patterns", Patterns, (Patterns,), "Patterns.load(path, model
 
 @dataclass(frozen=True)
 class _Observe(LinearRule):
-    """Remember each affine operator of the pass; a batch norm that folds into one takes its place."""
+    """Record each affine operator of the pass; a batch norm that folds into one replaces its record."""
 
     seen: dict[str, tuple[Affine, Tensor]] = field(hash=False, compare=False)
 
@@ -102,22 +102,23 @@ class _Observe(LinearRule):
 
 @dataclass(frozen=True)
 class _Rectified:
-    """Remember which affine operators feed a rectifier directly."""
+    """Record which affine operators feed a rectifier directly."""
 
     names: set[str] = field(hash=False, compare=False)
 
-    def __call__(self, call: Call, propagate: Propagate) -> Tensor:
+    def __call__(self, call: Call, propagate: Propagate) -> Any:
         made = propagate.producer(call.operands[0])
         if made is not None and isinstance(made.detail, Folding):
             self.names.add(made.detail.operator.name)
-        out: Tensor = propagate.native(call, covered=True)
-        return out
+        return propagate.native(call, covered=True)
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class _Sums:
-    """Streaming sums for each weight over all places where it was used; those without x have one entry for all inputs
-    of an output where every input has the same places."""
+    """Streaming sums for each weight over all positions where it was used.
+
+    Sums without x have one entry for all inputs of an output where every input has the same positions.
+    """
 
     operator: Affine
     values: list[Tensor]
@@ -131,18 +132,18 @@ class _Sums:
             ones, weight = ones.narrow(axis, 0, 1), weight[:, :1]
         return _Sums(operator, [*at_x, *_weight_sums(operator, ones, weight, (counted, y, torch.ones_like(y)))])
 
-    def add(self, other: "_Sums") -> None:
-        self.values = [a + b for a, b in zip(self.values, other.values, strict=True)]
+    def plus(self, other: "_Sums") -> "_Sums":
+        return _Sums(self.operator, [a + b for a, b in zip(self.values, other.values, strict=True)])
 
     def pattern(self) -> Tensor:
         xy, x, counted, y, total = self.values
         covariance = (xy - x * y / total) / counted.clamp(min=1)
         scale = _per_output(self.operator, self.operator.weight * covariance)
-        return torch.where(scale == 0, 0.0, covariance / torch.where(scale == 0, 1.0, scale))
+        return ratio(covariance, scale)
 
 
 def _inputs_axis(operator: Affine) -> int | None:
-    """The axis of x that the weight's second axis runs along; None where they differ, as they do with groups."""
+    """The axis of x that the weight's second axis runs along; None where their sizes differ, as with groups."""
     x, weight = operator.x, operator.weight
     if operator.channel != 0 or weight.ndim < 2:
         return None
@@ -176,9 +177,9 @@ def estimate_patterns(
     model: nn.Module,
     estimator: Estimator = "two-component",
 ) -> Patterns:
-    """Stream over batches of inputs and estimate every affine operator's pattern; memory does not grow with the data.
+    """Estimate every affine operator's pattern from batches of inputs; memory does not grow with the data.
 
-    `forward` runs the (frozen) model on rows; `model` is only fingerprinted. Under "two-component" operators that feed
+    `forward` runs the (frozen) model on rows; `model` is only hashed. Under "two-component" operators that feed
     a rectifier use the positive regime, all others the linear estimator. Raises ValueError without any batch.
     """
     if estimator not in get_args(Estimator):
@@ -198,10 +199,7 @@ def estimate_patterns(
         for name, (operator, y) in seen.items():
             positive = estimator == "two-component" and name in rectified
             found = _Sums.of(operator, y, (y > 0).to(y) if positive else torch.ones_like(y))
-            if name in sums:
-                sums[name].add(found)
-            else:
-                sums[name] = found
+            sums[name] = found if name not in sums else sums[name].plus(found)
     if not sums:
         raise ValueError("no batch to estimate patterns from")
     return Patterns({name: found.pattern() for name, found in sums.items()}, estimator, fingerprint(model))
@@ -209,7 +207,7 @@ def estimate_patterns(
 
 @dataclass(frozen=True)
 class _Pattern(LinearRule):
-    """Send the pattern back in place of the weight, or their elementwise product."""
+    """Propagate by the pattern in place of the weight, or by their elementwise product."""
 
     patterns: Patterns
     times_weight: bool

@@ -1,6 +1,7 @@
 """Relevance rules for operators that are not affine layers. Relevance is operand times multiplier, R = x m."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,36 +9,34 @@ from torch import Tensor
 from .audit import source_line
 from .call import Call, active
 from .deeplift import product_pull
-from .engine import Propagate, ruled, stabilised
+from .engine import Propagate, ratio, ruled, stabilised
 from .linear import Folding
 from .normalise import normalised
 
 
 @dataclass(frozen=True)
 class Pass:
-    r"""Elementwise operators hand their relevance on: $m_x = m_y\,y / x$ (0 at x = 0). [bach2015]"""
+    r"""Elementwise operators pass their relevance on: $m_x = m_y\,y / x$ (0 at x = 0). [bach2015]"""
 
     def __call__(self, call: Call, propagate: Propagate) -> Tensor:
         (x,) = call.operands
         value = x.detach()
         y = call.run(value)
-        slope = torch.where(value == 0, 0.0, y / torch.where(value == 0, 1.0, value))
-        return ruled(y, lambda g, slope: (g * slope,), [x], [slope])
+        return ruled(y, lambda g, slope: (g * slope,), [x], [ratio(y, value)])
 
 
 @dataclass(frozen=True)
 class Proportional:
     r"""Sums and averages: each term gets its share of the total, $m_x = m_y\,y / \mathrm{st}(y)$. [bach2015]
 
-    Left to plain autograd (epsilon 0) before the first layer, where there is only the input's normalisation.
+    Before the first layer, where there is only the input's normalisation, plain autograd is used (epsilon 0).
     """
 
     epsilon: float = 1e-6
 
-    def __call__(self, call: Call, propagate: Propagate) -> Tensor:
+    def __call__(self, call: Call, propagate: Propagate) -> Any:
         if not propagate.entered:
-            out: Tensor = propagate.native(call)
-            return out
+            return propagate.native(call)
         y = call.run(*call.operands)
         value = y.detach()
         # A masked attention score is -inf and carries no relevance.
@@ -47,13 +46,13 @@ class Proportional:
 
 @dataclass(frozen=True)
 class Fold:
-    r"""Batch norm in evaluation mode joins the affine operator before it, with scaled weights, under its rule.
+    r"""Batch norm in evaluation mode is folded into the affine operator before it, with scaled weights, under its rule.
 
-    Nothing is rewritten: the operator's output is already there, and only the weights of the rule are scaled. Where no
-    affine operator comes directly before it, it is a diagonal one and Proportional serves.
+    Only the weights of the rule are scaled; the operator's output stays. Without an affine operator directly before
+    it, batch norm is a diagonal operator, for which Proportional is used.
     """
 
-    def __call__(self, call: Call, propagate: Propagate) -> Tensor:
+    def __call__(self, call: Call, propagate: Propagate) -> Any:
         (x,) = call.operands
         made = propagate.producer(x)
         folding = None if made is None else made.detail
@@ -89,7 +88,7 @@ class Half:
 
 @dataclass(frozen=True)
 class Numerator:
-    """Quotients: the numerator gets it all, the denominator counts as a constant scale. [achtibat2024]"""
+    """Quotients: the numerator gets all relevance, the denominator counts as a constant scale. [achtibat2024]"""
 
     def __call__(self, call: Call, propagate: Propagate) -> Tensor:
         a, b = call.operands
@@ -104,7 +103,7 @@ class Numerator:
 class ConstantScale:
     r"""Layer, group, instance and RMS norm with the scale $\sigma$ held constant. [ali2022]"""
 
-    def __call__(self, call: Call, propagate: Propagate) -> Tensor:
+    def __call__(self, call: Call, propagate: Propagate) -> Any:
         norm = normalised(call)
         if norm is None:  # running statistics: a diagonal affine operator
             return Proportional()(call, propagate)
@@ -122,7 +121,7 @@ class ConstantScale:
 class Taylor:
     r"""Softmax by its first-order expansion, $R_i = x_i (R^y_i - s_i \sum_j R^y_j)$: operand times gradient.
 
-    The expansion's constant term keeps the rest, $\sum_i R^y_i - \sum_i R_i$, which is counted. [achtibat2024]
+    The expansion's constant term absorbs the rest, $\sum_i R^y_i - \sum_i R_i$, which is counted. [achtibat2024]
     """
 
     def __call__(self, call: Call, propagate: Propagate) -> Tensor:
@@ -142,10 +141,9 @@ class Taylor:
 
 @dataclass(frozen=True)
 class Constant:
-    """The operator's output counts as a constant: nothing travels through it. [ali2022]"""
+    """The operator's output counts as a constant: nothing is propagated through it. [ali2022]"""
 
-    def __call__(self, call: Call, propagate: Propagate) -> Tensor:
+    def __call__(self, call: Call, propagate: Propagate) -> Any:
         propagate.constants[f"{call.name} ({source_line()})"] = None
         with torch.no_grad():
-            out: Tensor = call.run(*call.operands)
-        return out
+            return call.run(*call.operands)

@@ -1,9 +1,9 @@
-r"""RevealCancel: positive and negative changes of a nonlinearity's input are propagated apart. [shrikumar2017]
+r"""RevealCancel: positive and negative changes of a nonlinearity's input are propagated separately. [shrikumar2017]
 
 $$\Delta y^+ = \tfrac12\big[f(x_0 + \Delta^+) - f(x_0) + f(x_0 + \Delta^+ + \Delta^-) - f(x_0 + \Delta^-)\big]$$
 
 and $\Delta y^-$ with the signs exchanged; $m^\pm = \Delta y^\pm / \Delta^\pm$. $\Delta^\pm$ come from the affine
-operator that made the input, by the linear rule: each term $w\,\Delta$ goes to the part of its own sign.
+operator that made the input, by the linear rule: each term $w\,\Delta$ belongs to the part of its own sign.
 """
 
 from dataclasses import dataclass, replace
@@ -14,31 +14,17 @@ from torch import Tensor
 from .affine import affine
 from .call import Call
 from .deeplift import RESCALE, Rescale
-from .engine import Propagate, ruled
-from .names import AVERAGES, CONVOLUTIONS
-from .propagation import AFFINE, Propagation, is_kind
+from .engine import Propagate, Propagation, ruled
+from .names import AFFINE, CONVOLUTIONS, SUMS, words
+from .predicates import is_kind
 from .relevance import batch_norm_scale
 
-_SUMS = AVERAGES | {"add", "sub", "rsub"}
 Streams = tuple[Tensor, Tensor]
-# Operators that only move numbers, so that each stream goes through them as it is.
-_MOVES = frozenset(
-    {"view", "reshape", "flatten", "unflatten", "permute", "transpose", "squeeze", "unsqueeze", "contiguous", "t"}
-    | {
-        "movedim",
-        "getitem",
-        "select",
-        "narrow",
-        "flip",
-        "roll",
-        "swapaxes",
-        "clone",
-        "dropout",
-        "dropout1d",
-        "dropout2d",
-        "dropout3d",
-    }
-)
+# Operators that only move numbers, which both streams pass through unchanged.
+_MOVES = words("""
+    view reshape flatten unflatten permute transpose squeeze unsqueeze contiguous t movedim getitem select narrow flip
+    roll swapaxes clone dropout dropout1d dropout2d dropout3d
+""")
 
 
 @dataclass(frozen=True)
@@ -67,19 +53,19 @@ class RevealCancel:
 def _slope(call: Call, change: Tensor, effect: Tensor, starts: tuple[Tensor, Tensor]) -> Tensor:
     """effect / change, and its limit, the mean derivative at the starts, where the change vanishes."""
     scale = torch.maximum(starts[0].abs(), starts[1].abs())
-    near = change.abs() <= torch.finfo(change.dtype).eps ** (2 / 3) * scale
-    slope = effect / change.masked_fill(near | (change == 0), 1.0)
-    if (near | (change == 0)).any():
+    near = (change.abs() <= torch.finfo(change.dtype).eps ** (2 / 3) * scale) | (change == 0)
+    slope = effect / change.masked_fill(near, 1.0)
+    if near.any():
         with torch.enable_grad():
             points = [(start.expand_as(change) + change / 2).detach().requires_grad_() for start in starts]
             derivatives = torch.autograd.grad(sum(call.run(p).sum() for p in points), points)
         limits = [each.nan_to_num(0.0, 0.0, 0.0) for each in derivatives]  # sqrt at 0: infinite, times nothing
-        slope = torch.where(near | (change == 0), (limits[0] + limits[1]) / 2, slope)
+        slope = torch.where(near, (limits[0] + limits[1]) / 2, slope)
     return slope
 
 
 def _maker(x: Tensor, propagate: Propagate) -> Call | None:
-    """The affine operator or sum that made x, seen through batch norm and moves."""
+    """The affine operator or sum that made x, before any batch norm and moves."""
     made = propagate.producer(x)
     while made is not None and not (made.call.kind in ("affine", "sum") and made.call.reference):
         if made.call.kind != "batch_norm" and made.call.name not in _MOVES:
@@ -100,39 +86,37 @@ def _streams(x: Tensor, x0: Tensor, propagate: Propagate) -> Streams:
         return _sum_rule(call)
     up, down = _streams(call.args[0], x0, propagate)
     if call.kind == "batch_norm":
-        # A negative scale exchanges the parts, but the rule treats them alike and does not mind which is which.
+        # A negative scale exchanges the parts, but the rule treats both parts alike.
         scale = batch_norm_scale(call)[0].view(-1, *[1] * (x.ndim - 2))
         return up * scale, down * scale
     return call.run(up), call.run(down)
 
 
 def _signs(delta: Tensor) -> Streams:
-    """A difference in two parts; half of it counts for each where it is zero, for the sake of the derivative."""
+    """The positive and negative parts of a difference; where it is zero, each has half of its derivative."""
     value = delta.detach()
     still = delta * (value == 0) / 2
     return delta * (value > 0) + still, delta * (value < 0) + still
 
 
 def _sum_rule(call: Call) -> Streams:
-    """Sums and averages: each term's positive part to the positive stream; a subtracted term's to the negative."""
-    factors = (1, call.kwargs.get("alpha", 1)) if call.name != "rsub" else (call.kwargs.get("alpha", 1), 1)
+    """Sums and averages: each term's positive part is in the positive stream, a subtracted term's in the negative."""
+    alpha = call.kwargs.get("alpha", 1)
+    factors = (alpha, 1) if call.name == "rsub" else (1, alpha)
     deltas = (operand - operand0 for operand, operand0 in zip(call.operands, call.reference, strict=True))
     parts = [_signs(delta * factor) for delta, factor in zip(deltas, factors, strict=False)]
+    if call.name in ("sub", "rsub"):  # the subtracted term's parts change places; a number is no operand
+        subtracted = 1 if call.name == "sub" else 0
+        parts = [(-down, -up) if i == subtracted else (up, down) for i, (up, down) in enumerate(parts)]
     if len(parts) == 2:
-        first, second = (1, -1) if call.name == "sub" else (-1, 1) if call.name == "rsub" else (1, 1)
-        (up, down), (up2, down2) = (
-            p if sign > 0 else (-p[1], -p[0]) for p, sign in zip(parts, (first, second), strict=True)
-        )
-        return up + up2, down + down2
-    if call.name in ("add", "sub"):  # a number or a constant shift: the difference is the operand's
+        return parts[0][0] + parts[1][0], parts[0][1] + parts[1][1]
+    if call.name in ("add", "sub", "rsub"):  # plus or minus a number: the difference is the operand's
         return parts[0]
-    if call.name == "rsub":
-        return -parts[0][1], -parts[0][0]
     return call.run(parts[0][0]), call.run(parts[0][1])  # an average: all its weights are positive
 
 
 def _linear_rule(call: Call) -> Streams:
-    """Terms by the sign of w * delta; an input that does not change gets half of both parts' multipliers."""
+    """Split terms by the sign of w * delta; an unchanged input gets half of each part's multiplier."""
     operator = affine(call)
     index = next(i for i, operand in enumerate(call.operands) if operand.requires_grad)
     delta = (call.operands[index] - call.reference[index]).to(operator.weight.dtype)  # lower under autocast
@@ -147,7 +131,7 @@ def _linear_rule(call: Call) -> Streams:
 
 
 def _reveal(rule: RevealCancel) -> Propagation:
-    return replace(RESCALE, taped=RESCALE.taped | AFFINE | _SUMS, producers=True).prepend((is_kind("activation"), rule))
+    return replace(RESCALE, taped=RESCALE.taped | AFFINE | SUMS, producers=True).prepend((is_kind("activation"), rule))
 
 
 REVEAL_CANCEL, GENOMICS = _reveal(RevealCancel()), _reveal(RevealCancel(convolutions=False))

@@ -1,4 +1,4 @@
-"""The page's table of operators and rules, read from the code: `python -m limelight.rules.table` writes it there."""
+"""The table of operators and rules in docs/rules.md, which `python -m limelight.rules.table` writes."""
 
 import sys
 from collections.abc import Iterator
@@ -11,22 +11,10 @@ import torch
 from .call import Call, Kind
 from .composites import ATTN_LRP, COMPOSITES
 from .deeplift import RESCALE
-from .engine import Propagate
+from .engine import Native, Propagate, Propagation, Rule
 from .guided import GUIDED_BACKPROP
-from .names import (
-    ACTIVATIONS,
-    AVERAGES,
-    BATCH_NORMS,
-    CONVOLUTIONS,
-    DROPOUTS,
-    MATRIX_PRODUCTS,
-    MAX_POOLS,
-    NORMALISATIONS,
-    PLAIN,
-    SOFTMAXES,
-)
+from .names import AVERAGES, DROPOUTS, MAX_POOLS, PLAIN, RULED
 from .opened import OPENED
-from .propagation import Native, Propagation, Rule
 
 PAGE = Path(__file__).parents[3] / "docs" / "rules.md"
 BEGIN = "<!-- written by `python -m limelight.rules.table` -->"
@@ -52,33 +40,21 @@ _KINDS: dict[Kind, str] = {
     "where": "where",
     "refused": "random or rounded",
 }
-_NAMES = (
-    ACTIVATIONS
-    | AVERAGES
-    | BATCH_NORMS
-    | CONVOLUTIONS
-    | DROPOUTS
-    | MATRIX_PRODUCTS
-    | MAX_POOLS
-    | NORMALISATIONS
-    | SOFTMAXES
-    | {"linear", "mul", "div", "add", "sub", "rsub", "where"}
-    | {"maximum", "minimum", "max", "min", "amax", "amin"}
+_GRADIENT = (
+    "Left to the gradient by every method, with products and quotients by constants and dropout that is switched off"
 )
-
-_ALONE = "Left alone by every method, as are products and quotients with constants and dropout that is switched off"
 
 
 @dataclass(frozen=True)
-class _Inside:
-    """Stands in for the engine: an operator somewhere in the middle of a network."""
+class _Inner:
+    """A stand-in for the engine at an operator in the middle of a network."""
 
     def is_first(self, *operands: torch.Tensor) -> bool:
         return False
 
 
 def _calls(name: str) -> Iterator[Call]:
-    """Calls of this operator with one and with two operands that vary; nothing is run."""
+    """Calls of this operator with one and with two varying operands; none is run."""
     x, constant = torch.zeros(1, requires_grad=True), torch.zeros(1)
     lead: tuple[Any, ...] = ("",) if name == "einsum" else (constant > 0,) if name == "where" else ()
     options: list[dict[str, Any]] = [{}]
@@ -93,17 +69,14 @@ def _calls(name: str) -> Iterator[Call]:
         yield Call.of(name, torch.add, (x,), {}, False)
 
 
-def _rules(call: Call, propagation: Propagation) -> Rule | None:
-    return propagation.rule(call, cast(Propagate, _Inside()))
-
-
 def _rows() -> dict[tuple[Kind, tuple[str, ...]], set[str]]:
-    """Operators' names by kind and by the rules that answer for them."""
+    """Operators' names by kind and by the rules that apply to them."""
+    engine = cast(Propagate, _Inner())
     rows: dict[tuple[Kind, tuple[str, ...]], set[str]] = {}
-    for name in sorted(_NAMES):
+    for name in sorted(RULED):
         for call in _calls(name):
             if call.kind in _KINDS:
-                cells = tuple(_cell(_rules(call, each)) for each in COLUMNS.values())
+                cells = tuple(_cell(each.rule(call, engine)) for each in COLUMNS.values())
                 rows.setdefault((call.kind, cells), set()).add(name)
     order = list(_KINDS)
     return dict(sorted(rows.items(), key=lambda row: (order.index(row[0][0]), sorted(row[1]))))
@@ -116,7 +89,7 @@ def _cell(rule: Rule | None) -> str:
 
 
 def _legend() -> Iterator[str]:
-    """Each rule of the table with the first paragraph of what it says about itself."""
+    """Each rule of the table with the first paragraph of its docstring."""
     found = {type(rule) for each in COLUMNS.values() for _, rule in each.entries if not isinstance(rule, Native)}
     for rule in sorted(found, key=lambda rule: rule.__name__):
         yield f"- `{rule.__name__}`: {' '.join((rule.__doc__ or '').split(chr(10) * 2)[0].split())}"
@@ -128,8 +101,8 @@ def operator_table() -> str:
     for (kind, cells), names in _rows().items():
         lines.append(f"| {_KINDS[kind]} | {_listed(names)} | {' | '.join(cells)} |")
     lines += ["", *_legend(), ""]
-    lines += [f"Taken apart, so that the rules see what is inside: {_listed(OPENED)}.", ""]
-    lines += [f"{_ALONE}: {_listed(PLAIN)}."]
+    lines += [f"Run as the elementary operators they consist of: {_listed(OPENED)}.", ""]
+    lines += [f"{_GRADIENT}: {_listed(PLAIN)}."]
     return "\n".join(lines) + "\n"
 
 

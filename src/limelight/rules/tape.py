@@ -1,4 +1,4 @@
-"""The reference run: operands recorded in order, replayed by order while the input runs."""
+"""The reference run: its operands are recorded, and read back in the same order while the input runs."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ from .call import Call
 
 
 class OtherPath(RuntimeError):
-    """The reference took another path through the model's code than the input, so they cannot be compared."""
+    """The reference took another path through the model's code than the input, so the two cannot be compared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,14 +22,14 @@ class Record:
 
 @dataclass
 class Tape:
-    """Records while `replaying` is off, then hands the records back one by one, checking the operators' names."""
+    """Records operators, or, while `replaying`, returns the records one by one and checks the operators' names."""
 
     records: list[Record] = field(default_factory=list)
     replaying: bool = False
     position: int = 0
 
     def step(self, call: Call) -> Record:
-        """Record this call's operands, or return what the reference had here."""
+        """Record this call's operands, or return the reference's record at this place."""
         if not self.replaying:
             # Clones: the model may overwrite an operand in place later.
             self.records.append(Record(call.name, tuple(operand.detach().clone() for operand in call.operands)))

@@ -1,8 +1,8 @@
-"""Exact incremental inference: only what a changed box of the picture can reach is worked out again.
+"""Exact incremental inference: only the activations that a changed box of the picture can reach are recomputed.
 
-The model runs on a `Patched` tensor, which stands for whole rows and keeps, layer after layer, one activation of the
-picture and a box for each row. Convolutions and pools grow the boxes by their reach, sums and concatenations to a
-common one; past the spatial part, and at every operator that is not in `OPERATORS`, whole rows are made.
+The model runs on a `Patched` tensor, which represents whole rows and keeps, layer after layer, one activation of the
+picture and a box for each row. Convolutions and pools grow the boxes by their kernels, sums and concatenations to a
+common box; after the spatial part, and at every operator that is not in `OPERATORS`, whole rows are made.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ __all__ = ["OPERATORS", "Box", "Patched", "Picture", "hidden", "in_passes"]
 
 
 def hidden(base: Tensor, filling: Tensor, boxes: Sequence[Box], picture: Picture) -> Tensor:
-    """Copies of one example, box n of the n-th filled from `filling`; all boxes of one size.
+    """Copies of one example, the n-th with box n filled from `filling`; all boxes have one size.
 
-    `base` and `filling` are `(1, channels, H, W)`; `base` is to be the same tensor in every pass.
+    `base` and `filling` are `(1, channels, H, W)`; `base` must be the same tensor in every pass.
     """
     patches = []
     for channels, ys, xs in boxes:
@@ -38,10 +38,10 @@ def hidden(base: Tensor, filling: Tensor, boxes: Sequence[Box], picture: Picture
 
 
 def in_passes(boxes: Sequence[Box], budget: int) -> list[list[int]]:
-    """Indices of the boxes, in groups whose boxes had better share passes.
+    """Group the boxes' indices by the passes that they should share.
 
-    All boxes of a pass grow to the size of the largest, so where several passes are needed, boxes of different rows of
-    a grid, which meet strides and borders differently, are kept apart.
+    All boxes of a pass grow to the size of the largest, so where several passes are needed, boxes of different grid
+    rows, which meet strides and borders differently, run in different passes.
     """
     if len(boxes) <= budget:
         return [list(range(len(boxes)))]

@@ -1,4 +1,4 @@
-"""Where rows differ from their picture: boxes of one size at places of their own, and moving maps in and out."""
+"""The boxes in which rows differ from their picture, one a row and of one size, and copying maps in and out."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Span:
-    """Intervals of one axis, a row each: `length` positions from `start` `(rows,)` (on the CPU)."""
+    """Intervals of one axis, one a row: `length` positions from `start` `(rows,)` (on the CPU)."""
 
     start: Tensor
     length: int
 
     def reached(self, kernel: int, stride: int, before: int, size: int) -> Span:
-        """Outputs (of `size` in all) that a sliding operator with `before` padding makes from these inputs."""
+        """The outputs, of `size` in all, that a sliding operator with `before` padding computes from these inputs."""
         first = (self.start + before - kernel + stride) // stride
         last = (self.start + self.length - 1 + before) // stride
         return _spanning(first, last, size)
@@ -46,7 +46,7 @@ def _spanning(first: Tensor, last: Tensor, size: int) -> Span:
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """One box a row, of rows `y` and columns `x`."""
+    """One box a row: its rows `y` and columns `x`."""
 
     y: Span
     x: Span
@@ -66,7 +66,7 @@ class Boxes:
         return maps[0].permute(1, 2, 0)[ys[:, :, None], xs[:, None, :]].permute(0, 3, 1, 2)
 
     def window(self, maps: Tensor, inner: Boxes, patch: Tensor) -> Tensor:
-        """These boxes of the maps, with `patch` in place of what lies in `inner`, which may stick out."""
+        """These boxes of the maps, with `patch` in place of the boxes `inner`, which may extend beyond them."""
         found = self.cut(maps)
         y, x = inner.y.start - self.y.start, inner.x.start - self.x.start
         top, left = max(0, -int(y.min())), max(0, -int(x.min()))
@@ -74,8 +74,8 @@ class Boxes:
         right = max(0, int(x.max()) + inner.x.length - self.x.length)
         if not (top or left or bottom or right):
             return _pasted(found, patch, y, x)
-        roomy = _pasted(F.pad(found, (left, right, top, bottom)), patch, y + top, x + left)
-        return roomy[:, :, top : top + self.y.length, left : left + self.x.length]
+        padded = _pasted(F.pad(found, (left, right, top, bottom)), patch, y + top, x + left)
+        return padded[:, :, top : top + self.y.length, left : left + self.x.length]
 
     def whole(self, maps: Tensor, patch: Tensor) -> Tensor:
         """Whole rows `(rows, channels, H, W)`: the picture's maps with each row's patch in its box."""

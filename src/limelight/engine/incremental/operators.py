@@ -1,9 +1,10 @@
-"""What each operator does to a base and a patch. An operator that is not here works on whole rows."""
+"""The operators on a base and a patch. An operator that is not listed here gets whole rows."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from ...rules.names import ACTIVATIONS, words
 from .boxes import Boxes
 from .patched import OPERATORS, Patched, found, joined
 
-Func = Callable[..., Any]
+Func = Callable[..., Tensor]
 Pair = int | Sequence[int]
 
 POINTWISE = (ACTIVATIONS - words("prelu rrelu")) | words("add sub mul div rsub pow neg maximum minimum")
@@ -22,7 +23,7 @@ CASTS = words("to float double half bfloat16")
 
 
 def operator(*names: str) -> Callable[[Callable[..., Tensor | None]], Callable[..., Tensor | None]]:
-    """Enter a function of an operator's own arguments into the table; called otherwise, whole rows are made."""
+    """Add a function with the operator's own signature to the table; other arguments get whole rows."""
 
     def enter(handler: Callable[..., Tensor | None]) -> Callable[..., Tensor | None]:
         signature = inspect.signature(handler)
@@ -46,38 +47,43 @@ def operator(*names: str) -> Callable[[Callable[..., Tensor | None]], Callable[.
 
 
 def pointwise(func: Func, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """Operators of each position by itself, of one or more patched tensors and numbers or one tensor per channel."""
+    """Elementwise operators of one or more patched tensors, with numbers or tensors that have a value per channel."""
     operands = list(found((args, kwargs)))
     tensors = [each for each in (*args, *kwargs.values()) if isinstance(each, Tensor)]
     others = [each for each in tensors if not isinstance(each, Patched)]
     if not all(map(_same_everywhere, others)) or not _alike(operands):
         return None
-    aligned = _aligned(operands)
+    boxes, grown = _aligned(operands)
     bases = {id(each): each.base for each in operands}
-    patches = {id(each): patch for each, patch in zip(operands, aligned[1], strict=True)}
+    patches = {id(each): patch for each, patch in zip(operands, grown, strict=True)}
     picture = operands[0].picture
     base = picture.run(func, *_with(bases, args), **_with(bases, kwargs))
-    return joined(base, func(*_with(patches, args), **_with(patches, kwargs)), aligned[0], picture)
+    return joined(base, func(*_with(patches, args), **_with(patches, kwargs)), boxes, picture)
 
 
 OPERATORS.update(dict.fromkeys(POINTWISE, pointwise))
 
 
 def _same_everywhere(constant: Tensor) -> bool:
-    """Does it broadcast along rows and positions?"""
+    """Whether it broadcasts along rows and positions."""
     shape = (1,) * (4 - constant.ndim) + tuple(constant.shape)
     return len(shape) == 4 and shape[0] == shape[2] == shape[3] == 1
 
 
 def _alike(operands: list[Patched]) -> bool:
-    """Are these whole-row maps of one picture, of one size?"""
+    """Whether these are maps of one picture and one size whose whole rows have not been made."""
     first = operands[0]
-    same = all(each.picture is first.picture and each.shape[2:] == first.shape[2:] for each in operands)
-    return same and all(each.rows is None and len(each) == len(first) for each in operands)
+    return all(
+        each.picture is first.picture
+        and each.shape[2:] == first.shape[2:]
+        and each.rows is None
+        and len(each) == len(first)
+        for each in operands
+    )
 
 
-def _aligned(operands: list[Patched]) -> tuple[Any, list[Tensor]]:
-    """Boxes that hold every operand's, and each operand's values in them."""
+def _aligned(operands: list[Patched]) -> tuple[Boxes, list[Tensor]]:
+    """Boxes that contain every operand's box, and each operand's values in them."""
     boxes = operands[0].boxes
     for each in operands[1:]:
         if not boxes.same(each.boxes):
@@ -89,6 +95,7 @@ def _aligned(operands: list[Patched]) -> tuple[Any, list[Tensor]]:
 
 
 def _with(values: dict[int, Tensor], arguments: Any) -> Any:
+    """The arguments with each patched tensor replaced by its entry in `values`."""
     if isinstance(arguments, dict):
         return {key: _with(values, each) for key, each in arguments.items()}
     if isinstance(arguments, tuple | list):
@@ -98,17 +105,17 @@ def _with(values: dict[int, Tensor], arguments: Any) -> Any:
 
 @operator("batch_norm", "torch.batch_norm")
 def batch_norm(func: Func, x: Patched, *arguments: Any, **named: Any) -> Tensor | None:
-    """Only by running statistics; by those of the batch, rows would depend on each other."""
+    """Batch norm with running statistics; with the batch's, rows would depend on each other."""
     training = named.get("training", arguments[4] if len(arguments) > 4 else False)
-    return None if training else _per_channel(func, x, *arguments, **named)
+    return None if training else _elementwise(func, x, *arguments, **named)
 
 
 @operator("prelu")
 def prelu(func: Func, x: Patched, weight: Tensor) -> Tensor | None:
-    return _per_channel(func, x, weight)
+    return _elementwise(func, x, weight)
 
 
-def _per_channel(func: Func, x: Patched, *arguments: Any, **named: Any) -> Tensor:
+def _elementwise(func: Func, x: Patched, *arguments: Any, **named: Any) -> Tensor:
     base = x.picture.run(func, x.base, *arguments, **named)
     return joined(base, func(x.patch, *arguments, **named), x.boxes, x.picture)
 
@@ -130,12 +137,11 @@ def requires_grad(func: Func, x: Patched, requires_grad: bool = True) -> Tensor 
 
 @operator("clone")
 def clone(func: Func, x: Patched, memory_format: torch.memory_format = torch.preserve_format) -> Tensor:
-    base = x.picture.run(func, x.base, memory_format=memory_format)
-    return joined(base, func(x.patch, memory_format=memory_format), x.boxes, x.picture)
+    return _elementwise(func, x, memory_format=memory_format)
 
 
 def cast(func: Func, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """To another type; x itself where it has that type already, as for any tensor."""
+    """Convert to another type; x itself where it has that type already, as for any tensor."""
     x = args[0]
     if not isinstance(x, Patched):
         return None
@@ -150,7 +156,7 @@ OPERATORS.update(dict.fromkeys(CASTS, cast))
 
 
 def cat(func: Func, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """Along the channels, of patched tensors only."""
+    """Concatenate patched tensors along the channels."""
     tensors, dim = args[0], args[1] if len(args) > 1 else kwargs.get("dim", 0)
     if dim not in (1, -3) or not all(isinstance(each, Patched) for each in tensors) or not _alike(list(tensors)):
         return None
@@ -166,7 +172,7 @@ OPERATORS["cat"] = cat
 def pad(
     func: Func, x: Patched, pad: Sequence[int], mode: Any = "constant", value: float | None = None
 ) -> Tensor | None:
-    """By a constant, outwards: the boxes move along."""
+    """Pad outwards by a constant: the boxes move along."""
     if (isinstance(mode, str) and mode != "constant") or len(pad) > 4 or min(pad) < 0:
         return None
     left, _, top, _ = (*pad, 0, 0)[:4]
@@ -188,11 +194,7 @@ def conv2d(
     kernel = _reach(weight.shape[2:], dilation)
     before = _pair(0) if padding == "valid" else _pair(padding) if not isinstance(padding, str) else _half(kernel)
     base = x.picture.run(func, x.base, weight, bias, stride, padding, dilation, groups)
-
-    def unpadded(window: Tensor) -> Tensor:
-        found: Tensor = func(window, weight, bias, stride, 0, dilation, groups)
-        return found
-
+    unpadded = partial(func, weight=weight, bias=bias, stride=stride, dilation=dilation, groups=groups)
     return _sliding(x, base, unpadded, kernel, _pair(stride), before, 0.0)
 
 
@@ -211,11 +213,7 @@ def max_pool2d(
         return None
     stride = stride or kernel_size
     base = x.picture.run(func, x.base, kernel_size, stride, padding, dilation, ceil_mode)
-
-    def unpadded(window: Tensor) -> Tensor:
-        found: Tensor = func(window, kernel_size, stride, 0, dilation)
-        return found
-
+    unpadded = partial(func, kernel_size=kernel_size, stride=stride, dilation=dilation)
     return _sliding(x, base, unpadded, _reach(_pair(kernel_size), dilation), _pair(stride), _pair(padding), -torch.inf)
 
 
@@ -230,16 +228,12 @@ def avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Tensor | None:
-    """Where every mean is over as many positions: padding counted, no part of a window beyond it."""
+    """Average pooling whose means all have the same number of positions: padding counted, no partial windows."""
     if ceil_mode or (any(_pair(padding)) and not count_include_pad):
         return None
     stride = stride or kernel_size
     base = x.picture.run(func, x.base, kernel_size, stride, padding, False, True, divisor_override)
-
-    def unpadded(window: Tensor) -> Tensor:
-        found: Tensor = func(window, kernel_size, stride, 0, False, True, divisor_override)
-        return found
-
+    unpadded = partial(func, kernel_size=kernel_size, stride=stride, divisor_override=divisor_override)
     return _sliding(x, base, unpadded, _pair(kernel_size), _pair(stride), _pair(padding), 0.0)
 
 
@@ -252,14 +246,11 @@ def _sliding(
     before: tuple[int, int],
     value: float,
 ) -> Tensor:
-    """A sliding operator on the windows that the outputs in reach of the boxes read; `base` is its whole output."""
+    """A sliding operator on the windows read by the outputs that the boxes reach; `base` is its whole output."""
     if kernel == stride == (1, 1) and before == (0, 0):
         return joined(base, unpadded(x.patch), x.boxes, x.picture)
-    boxes, y, x_ = x.boxes, x.boxes.y, x.boxes.x
-    reached = Boxes(
-        y.reached(kernel[0], stride[0], before[0], base.shape[2]),
-        x_.reached(kernel[1], stride[1], before[1], base.shape[3]),
-    )
+    spans = (x.boxes.y, x.boxes.x)
+    reached = Boxes(*(spans[a].reached(kernel[a], stride[a], before[a], base.shape[2 + a]) for a in (0, 1)))
     after = [
         max(0, (base.shape[2 + axis] - 1) * stride[axis] + kernel[axis] - before[axis] - x.base.shape[2 + axis])
         for axis in (0, 1)
@@ -269,22 +260,20 @@ def _sliding(
         sides = [before[1], after[1], before[0], after[0]]
         padded = x.picture.run(F.pad, x.base, sides, "constant", value)
     needed = Boxes(reached.y.needed(kernel[0], stride[0]), reached.x.needed(kernel[1], stride[1]))
-    window = needed.window(padded, boxes.shifted(before[0], before[1]), x.patch)
+    window = needed.window(padded, x.boxes.shifted(before[0], before[1]), x.patch)
     return joined(base, unpadded(window), reached, x.picture)
 
 
 def _pair(value: Pair) -> tuple[int, int]:
-    if isinstance(value, int):
-        return value, value
-    return (value[0], value[-1])
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
 
 
 def _reach(kernel: Sequence[int], dilation: Pair) -> tuple[int, int]:
-    """How many positions a dilated kernel spans on each axis."""
+    """The number of positions that a dilated kernel spans on each axis."""
     spread = _pair(dilation)
     return spread[0] * (kernel[0] - 1) + 1, spread[1] * (kernel[-1] - 1) + 1
 
 
 def _half(kernel: tuple[int, int]) -> tuple[int, int]:
-    """Padding before, of `padding="same"`."""
+    """The padding before the first position under `padding="same"`."""
     return (kernel[0] - 1) // 2, (kernel[1] - 1) // 2

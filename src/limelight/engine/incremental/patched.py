@@ -1,4 +1,4 @@
-"""Rows that differ from one picture inside a box: a tensor that carries the picture's activation once."""
+"""Rows that differ from one picture inside a box: a tensor that stores the picture's activation once."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .boxes import Boxes
 
 
 class Picture:
-    """What the operators give for the picture itself, worked out once and remembered from pass to pass.
+    """The operators' results for the picture itself, computed once and cached from pass to pass.
 
-    An entry is found by the operator and by the very tensors and settings it was called with, so a model that takes
-    another way in another pass is never answered with the wrong activation; what a pass did not ask for is dropped
-    at the end of the next. `whole_from` names the operators at which whole rows had to be made.
+    The key is the operator with the identity of its tensors and its settings, so a model that takes another path in
+    another pass never gets the wrong activation. An entry that a pass did not use is dropped at the end of the next.
+    `whole_from` names the operators at which whole rows had to be made.
     """
 
     def __init__(self) -> None:
@@ -31,12 +31,12 @@ class Picture:
         self._last, self._now = self._now, {}
 
     def run(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
-        """`func(*args, **kwargs)` of plain tensors, unless it is known. `func` must be pure."""
+        """`func(*args, **kwargs)` of plain tensors, from the cache where it is there. `func` must be pure."""
         key = (func, _key(args), _key(tuple(kwargs.items())))
         entry = self._now.get(key) or self._last.get(key)
         if entry is None:
             entry = ((args, kwargs), func(*args, **kwargs))
-        # The arguments are kept beside the result: while they live, no other tensor takes their ids.
+        # The arguments are kept beside the result: while they live, no other tensor gets their ids.
         self._now[key] = entry
         return entry[1]
 
@@ -46,16 +46,16 @@ def _key(value: Any) -> Any:
         return (Tensor, id(value), value._version)
     if isinstance(value, tuple | list):
         return tuple(map(_key, value))
-    return (type(value), value if isinstance(value, Hashable) else object())  # never found again
+    return (type(value), value if isinstance(value, Hashable) else object())  # object() equals no other key
 
 
 class Patched(Tensor):
     """Rows `(rows, channels, H, W)`: row n is `base` `(1, channels, H, W)` with `patch[n]` in box n of `boxes`.
 
-    Every operator of torch arrives at `__torch_function__`. Those of `OPERATORS` know how to work on a base and a
-    patch; for any other, whole rows are made and the model goes on with them. From then on this tensor stands for
-    those very rows, so views and in-place writes behave as they always do. What reaches torch below that (TorchScript,
-    extensions) arrives at `__torch_dispatch__`, with the same answer. So nothing is ever approximated.
+    Every operator of torch arrives at `__torch_function__`. The operators in `OPERATORS` work on base and patch; for
+    any other, whole rows are made and the model continues with them. From then on this tensor represents those rows,
+    so views and in-place writes behave as usual. Calls below that level (TorchScript, extensions) arrive at
+    `__torch_dispatch__` and also get whole rows. So nothing is approximated.
     """
 
     base: Tensor
@@ -72,7 +72,7 @@ class Patched(Tensor):
         return made
 
     def become(self, other: Tensor) -> Patched:
-        """Stand for other rows of the same shape: what an in-place operator asks for."""
+        """Take the values of other rows of the same shape, as after an in-place operator."""
         if isinstance(other, Patched):
             self.base, self.patch, self.boxes = other.base, other.patch, other.boxes
         else:
@@ -119,7 +119,7 @@ class Patched(Tensor):
 
 Operator = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Tensor | None]
 OPERATORS: dict[str, Operator] = {}
-"""Operators on a base and a patch, by canonical name. None: not with these arguments, so on whole rows."""
+"""Operators on a base and a patch, by canonical name. They return None for arguments that need whole rows."""
 
 METADATA = words("""
     shape size dim ndim ndimension dtype device is_cuda requires_grad numel nelement len is_floating_point is_complex
@@ -129,7 +129,7 @@ METADATA = words("""
 
 @cache
 def _pure(func: Callable[..., Any]) -> Callable[..., Any]:
-    """An operator that writes into its first operand, writing into a copy of it instead."""
+    """The operator, which writes into its first operand, applied to a copy of that operand."""
     return lambda first, *rest, **settings: func(first.clone(), *rest, **settings)
 
 
@@ -145,12 +145,10 @@ def found(value: Any) -> Iterator[Patched]:
 
 
 def in_full(value: Any) -> Any:
-    """The same arguments with whole rows for every patched tensor."""
+    """The arguments with whole rows for every patched tensor."""
     return tree_map(lambda each: each.whole() if isinstance(each, Patched) else each, value)
 
 
 def joined(base: Tensor, patch: Tensor, boxes: Boxes, picture: Picture) -> Tensor:
     """A patched tensor; plain rows where the boxes are the whole map."""
-    if patch.shape[2:] == base.shape[2:]:
-        return patch
-    return Patched(base, patch, boxes, picture)
+    return patch if patch.shape[2:] == base.shape[2:] else Patched(base, patch, boxes, picture)
