@@ -45,8 +45,6 @@ ORDER = (
 
 # Imports that point up or close a circle, made when a function runs or for types alone: (module, what it imports).
 FORWARDS = {
-    ("checks.parse", "checks"),
-    ("base.records", ""),
     # Save and show of what lies below the drawing.
     ("base.attribution", "show.html"),
     ("base.attribution", "show.image"),
@@ -138,7 +136,7 @@ def wrong_arrows(package: Path, order: tuple[str, ...] = ORDER) -> list[str]:
     wrong = []
     inside: dict[str, dict[str, set[str]]] = {}
     for module, target, late, line in arrows(package):
-        if (module, target) in FORWARDS and (late or module == "checks.parse"):
+        if (module, target) in FORWARDS and late:
             continue
         place = f"{module or '__init__'}:{line} imports {target or package.name}"
         strangers = [each for each in (room(module), room(target)) if each not in order]

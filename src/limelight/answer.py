@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .base.attribution import Attribution, Panel
 from .base.notes import Note, notes_of, renumbered
 from .base.version import versions
-from .engine.input_pass import Clean, clean_pass
+from .engine.input_pass import InputPass, input_pass
 from .engine.layers import layer_name, layer_names
 from .engine.runner import Runner
 from .engine.score import Score

@@ -96,8 +96,23 @@ Hook = Callable[[str, nn.Module, tuple[Any, ...], Any], Tensor | None]
 
 
 @contextmanager
+def hooked(modules: Modules, hook: Hook) -> Iterator[None]:
+    """Register `hook(name, module, args, output)` as forward hook of each submodule; TorchScript accepts no hooks."""
+    handles = [
+        child.register_forward_hook(partial(hook, name))
+        for name, child in modules.items()
+        if name and not isinstance(child, torch.jit.ScriptModule)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
 def captured(modules: Modules, names: tuple[str, ...]) -> Iterator[dict[str, Tensor]]:
-    """Collect the outputs of the named modules in one forward pass of the twin.
+    """Collect the outputs of the named modules in one forward pass of the copy.
 
     The model goes on with a copy of each output, so an in-place operation that follows cannot
     overwrite what was captured. Raises ValueError for a layer that runs more than once.
@@ -142,22 +157,14 @@ def captured_runs(modules: Modules, names: Sequence[str]) -> Iterator[dict[str, 
 def _hooked(modules: Modules, names: Sequence[str], keep: Callable[[str, Tensor], Tensor]) -> Iterator[None]:
     """Replace the outputs of the named modules by `keep(name, output)`. Raises ValueError for one without a tensor."""
 
-    def hook_of(name: str) -> Any:
-        def hook(child: nn.Module, args: tuple[Any, ...], output: Any) -> Tensor:
-            if not isinstance(output, Tensor):
-                raise ValueError(f"layer: {name!r} returns {type(output).__name__}, not a tensor; choose one inside it")
-            return keep(name, output)
+    def hook(name: str, child: nn.Module, args: tuple[Any, ...], output: Any) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise ValueError(f"layer: {name!r} returns {type(output).__name__}, not a tensor; choose one inside it")
+        return keep(name, output)
 
-        return hook
-
-    handles = []
-    try:
-        for name in names:
-            child = modules[name]
-            if isinstance(child, torch.jit.ScriptModule):
-                raise ValueError(f"layer: {name!r} is TorchScript, which cannot be looked into; pass the eager module")
-            handles.append(child.register_forward_hook(hook_of(name)))
+    chosen = {name: modules[name] for name in names}
+    for name, child in chosen.items():
+        if isinstance(child, torch.jit.ScriptModule):
+            raise ValueError(f"layer: {name!r} is TorchScript, whose output cannot be read; pass the eager module")
+    with hooked(chosen, hook):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

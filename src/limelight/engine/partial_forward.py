@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..question.targets import Target
-from .layers import Layer, Modules
+from .layers import Layer, Modules, hooked
 from .runner import Runner
 
 

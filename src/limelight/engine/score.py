@@ -39,8 +39,8 @@ from ..rules.engine import OnUncovered
 from .activation import Activation as Activation, GradientPass as GradientPass, rows_first
 from .incremental import Box
 from .incremental.scores import box_scores
-from .layer_input import Inside
-from .layer_search import traced
+from .layer_input import LayerInput
+from .layer_search import search_layers
 from .layers import Layer, captured_runs, layer_name
 from .partial_forward import scores_without
 from .runner import Outcome, Rows, Runner

@@ -29,7 +29,7 @@ from ..rules import (
     pattern_attribution,
     pattern_net,
 )
-from ..rules.propagation import Entry
+from ..rules.engine import Entry
 from .base import Estimate, Method, Needs, Told
 from .cam import GradCAM
 from .moments import Moments

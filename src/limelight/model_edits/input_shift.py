@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base.types import Model
-from ..engine.model_copy import twin_of
+from ..engine.model_copy import editable_copy
 from .rewrite import require_runs
 
 FIRST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base.types import Model
-from ..engine.model_copy import twin_of
+from ..engine.model_copy import editable_copy
 
 Init = Literal["moments", "permute", "identity"]
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..base.errors import NotApplicable
 from ..base.types import Model
-from ..engine.model_copy import twin_of
+from ..engine.model_copy import editable_copy
 
 
 class SplitLinear(nn.Module):

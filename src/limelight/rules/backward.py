@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from ..base.notes import Note
-from .engine import Handed, OnUncovered, Propagate, jvp, stabilised
-from .propagation import Propagation
+from .engine import FirstRelevance, OnUncovered, Propagate, Propagation, jvp, ratio, stabilised
 from .tape import OtherPath, Tape
 
 
