@@ -161,10 +161,10 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "baseline: nan holds NaN",
     ),
     "baseline text": (
-        lambda: ll.explain(conv_net(), X, "occlusion", baseline="black"),
-        TypeError,
-        r"'black'.*Black\(\)",
-    ),  # type: ignore[call-overload]
+        lambda: ll.explain(conv_net(), X, "occlusion", baseline="blakc"),
+        ValueError,
+        "baseline: 'blakc' is unknown; did you mean black",
+    ),
     "blur of a row": (
         lambda: ll.explain(nn.Linear(3, 2).double(), torch.rand(1, 3).double(), "occlusion", baseline=ll.Blur(1)),
         ValueError,
@@ -195,7 +195,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "method field": (
         lambda: ll.explain(conv_net(), X, "smooth-grad(sample=8)"),
         ValueError,
-        "fields of SmoothGrad: inner, samples",
+        "settings of smooth-grad: inner, samples",
     ),
     "method object": (lambda: ll.explain(conv_net(), X, 5), TypeError, "5"),  # type: ignore[call-overload]
     "no method": (lambda: ll.explain(conv_net(), X, []), ValueError, "empty sequence"),

@@ -186,9 +186,7 @@ class Answers:
             notes += self.clean.notes
         silent = (estimate.values.flatten(1) == 0).all(1)
         notes += [Note("zero-map", "the map is identically zero", i) for i in silent.nonzero()[:, 0].tolist()]
-        if at_baseline is None:
-            notes.append("baseline_score is NaN: the method compares with no baseline")
-        elif method.no_sum is None:
+        if at_baseline is not None and method.no_sum is None:
             notes += _missed(estimate, self.clean.scores, at_baseline)
         nan = torch.full_like(self.clean.scores, torch.nan)
         return Attribution(

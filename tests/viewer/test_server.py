@@ -557,7 +557,7 @@ class TestWork:
             raise KeyError("a fault")
 
         with monkeypatch.context() as patched:
-            patched.setattr("limelight.server.work.explain", broken)
+            patched.setattr("limelight.server.work.explain_question", broken)
             assert server.explain(pictures=[picture], methods=GRADIENT)[-1] == (
                 "stopped",
                 {"message": "limelight failed; its server's standard error says how"},

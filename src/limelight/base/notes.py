@@ -58,6 +58,9 @@ class Note(str):
             return (self.kind, self.text, self.example) == (other.kind, other.text, other.example)
         return str.__eq__(self, other)
 
+    def __ne__(self, other: object) -> bool:
+        return not self == other  # a string's own would compare the sentences alone
+
     __hash__ = str.__hash__
 
     def __repr__(self) -> str:

@@ -51,7 +51,7 @@ class InputShift(Check):
         values, reasons = nan_where(
             values, same > 1e-3 * scale, "the compensated model's score differs, so the comparison would mean nothing"
         )
-        notes = (shifted.note, *(note for note in found.notes if "baseline" in note and "NaN" not in note))
+        notes = (shifted.note, *found.cautions)
         return Measured(values, values <= self.tolerance, {"score change": same}, reasons, notes)
 
 

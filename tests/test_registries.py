@@ -1,0 +1,206 @@
+"""Names, texts and files of everything that is registered; the options that every verb takes; notes by kind."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import limelight as ll
+from limelight.base.named import Named, registered, text_of
+from limelight.checks.imputers import IMPUTERS
+from limelight.runs.identity import described
+
+from .networks import conv_net, pictures
+
+OLD = Path(__file__).parent / "fixtures" / "format1"
+FILES = sorted(OLD.glob("*.safetensors"))
+SETTINGS: dict[type[Named], tuple[Any, ...]] = {
+    ll.Region: ([[1.0, 0.0], [0.0, 1.0]], 1),
+    ll.Box: ([0.0, 0.0, 4.0, 4.0],),
+    ll.Similarity: ([1.0, 0.0, 0.5, 0.0, 0.0],),
+    ll.Neuron: ("stem.0", (0, 1, 1)),
+    ll.Frequencies: ((0.5, 0.5),),
+    ll.Mean: (torch.zeros(2, 3, 8, 8, dtype=torch.float64),),
+    ll.Samples: (torch.rand(3, 3, 8, 8, dtype=torch.float64), 2),
+    ll.Segments: (torch.arange(64).view(8, 8) // 16,),
+}
+PYTHON_ALONE = {"Function"}  # it holds a function
+NOT_OF_PICTURES = {ll.Frequencies, ll.Shuffle, ll.Region, ll.Box}
+
+
+def made(kind: type[Any]) -> Any:
+    return kind(*SETTINGS.get(kind, ()))
+
+
+def all_of(*registries: Any) -> list[type[Any]]:
+    return [kind for registry in registries for kind in registry if kind.__name__ not in PYTHON_ALONE]
+
+
+def test_names_are_unique_over_all_registries() -> None:
+    kinds = all_of(ll.METHODS, ll.CHECKS, ll.TARGETS, ll.BASELINES, ll.PLAYERS, ll.QUADRATURES, IMPUTERS)
+    names = [kind.kebab().replace("-", "") for kind in kinds]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("kind", all_of(ll.TARGETS, ll.BASELINES, ll.PLAYERS), ids=lambda kind: kind.__name__)
+def test_text_and_file_bring_it_back(kind: type[Any], tmp_path: Path) -> None:
+    thing = made(kind)
+    field = "target" if kind in ll.TARGETS else "baseline"
+    a = ll.explain(conv_net(), pictures(1), "gradient")
+    saved = ll.Attribution.load(_with(a, field, thing).save(tmp_path / "a.safetensors"))
+    assert type(getattr(saved, field)) is kind and described(getattr(saved, field)) == described(thing)
+    if kind in (ll.Mean, ll.Samples):  # more numbers than text holds
+        with pytest.raises(ValueError, match="cannot be written as text"):
+            thing.as_text()
+        return
+    registry: Any = next(each for each in (ll.TARGETS, ll.BASELINES, ll.PLAYERS) if kind in each)
+    assert registry.read(thing.as_text()).as_text() == thing.as_text()
+
+
+def _with(a: ll.Attribution, field: str, value: Any) -> ll.Attribution:
+    from dataclasses import replace
+
+    return replace(a, **{field: value})
+
+
+@pytest.mark.parametrize("kind", all_of(ll.TARGETS), ids=lambda kind: kind.__name__)
+def test_targets_do_not_depend_on_the_batch_or_the_packing(kind: type[Any]) -> None:
+    if kind in NOT_OF_PICTURES:
+        pytest.skip("it reads a map or a detector's boxes; tests/test_targets_and_baselines.py has these")
+    net, x, target = conv_net(), pictures(), made(kind)
+    whole = ll.explain(net, x, "integrated-gradients(midpoint(4))", target=target, rows_per_pass=7)
+    for i in range(3):
+        alone = ll.explain(net, x[i : i + 1], "integrated-gradients(midpoint(4))", target=target, rows_per_pass=1)
+        torch.testing.assert_close(alone.values, whole.values[i : i + 1], atol=1e-12, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", all_of(ll.BASELINES), ids=lambda kind: kind.__name__)
+def test_baselines_do_not_depend_on_the_batch_or_the_packing(kind: type[Any]) -> None:
+    if kind in NOT_OF_PICTURES:
+        pytest.skip("it is of sequences; tests/test_sequences.py has these")
+    net, x, baseline = conv_net(), pictures(), made(kind)
+    whole = ll.explain(net, x, "occlusion(4, 3)", target=0, baseline=baseline, rows_per_pass=7)
+    for i in range(3):
+        alone = ll.explain(net, x[i : i + 1], "occlusion(4, 3)", target=0, baseline=baseline, rows_per_pass=1)
+        torch.testing.assert_close(alone.values, whole.values[i : i + 1], atol=1e-12, rtol=1e-9)
+
+
+def test_the_same_texts_in_python() -> None:
+    net, x = conv_net(), pictures(1)
+    a = ll.explain(net, x, "input-x-gradient", target="margin(1, other=2)", baseline="blur(2)")
+    b = ll.explain(net, x, ll.InputXGradient(), target=ll.Margin(1, 2), baseline=ll.Blur(2))
+    assert torch.equal(a.values, b.values) and a.target == ll.Margin(1, 2)
+    assert described(a.baseline) == described(ll.Blur(2))
+    assert repr(ll.CHECKS.read("deletion(fill=blur(3))")) == repr(ll.Deletion(fill=ll.Blur(3)))
+    assert ll.check(net, x, "gradient", "deletion(fill=blur(2), steps=2)", target="1")[0].value.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "said"),
+    [
+        (ll.TARGETS.read, "mrgin(3)", "target: 'mrgin' is unknown; did you mean margin"),
+        (ll.BASELINES.read, "blurr(3)", "baseline: 'blurr' is unknown; did you mean blur"),
+        (ll.CHECKS.read, "deletion(fill=blurr(3))", "'blurr' is unknown; did you mean blur"),
+        (ll.TARGETS.read, "margin(3, othr=4)", "settings of margin: index, other"),
+        (ll.TARGETS.read, "blur(3)", "is a Blur, not a target"),
+        (ll.METHODS.read, "lrp(epsilon)", "a text goes in quotes"),
+        (ll.METHODS.read, "smooth-grad(" * 300, "cannot read"),
+        (ll.BASELINES.read, "blur(3", "write for example 'blur"),
+    ],
+)
+def test_misspelt_texts(read: Any, text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said.replace("(", r"\(")):
+        read(text)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_files_of_format_1_still_load(path: Path) -> None:
+    a = ll.Attribution.load(path)
+    family, name = path.stem.split("-")[:2]
+    held = {"target": a.target, "baseline": a.baseline}.get(family, a.method)
+    if path.stem != "target-function" and family != "whole":
+        assert isinstance(held, Named) and registered(type(held).__name__) is type(held)
+    if family in ("target", "baseline") and name != "function":
+        expected = "logit" if name == "logit" else name
+        assert type(held).__name__.lower() == expected
+    assert all(isinstance(note, ll.Note) for note in a.notes)
+
+
+def test_notes_of_format_1_have_their_kinds() -> None:
+    plain = ll.Attribution.load(OLD / "whole-plain-gradient.safetensors")
+    assert [note.kind for note in plain.cautions] == ["plain-gradient"]
+    missed = ll.Attribution.load(OLD / "whole-incomplete.safetensors")
+    assert [note.example for note in missed.cautions] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_a_run_of_before_opens_and_reports_its_settings() -> None:
+    pytest.importorskip("pyarrow", reason="dataset runs need the extra 'run'")
+    run = ll.open_run(OLD / "run")
+    assert len(run) == 3 and run[0]["gradient"].values.shape == (16, 16)
+    assert "failed" in str(run.status.line()) or run.counts.failed == 1
+    methods = ("gradient", "integrated-gradients(GaussLegendre(2))", "smooth-grad(samples=2)")
+    settings = run.ledger.plan.settings if hasattr(run, "ledger") else None
+    if settings:  # the texts by which a run is gone on with
+        assert settings["method"] == [described(ll.METHODS.read(each)) for each in methods]
+
+
+def test_notes_are_values() -> None:
+    note = ll.Note("zero-map", "the map is zero", 3)
+    assert note == "example 3: the map is zero" and note.is_caution and note.about((1, 0)).example == (1, 0)
+    assert pickle.loads(pickle.dumps(note)) == note and repr(note) == "Note('zero-map', 'the map is zero', 3)"
+    assert ll.Note("fact", "a") != ll.Note("caution", "a") and not ll.Note("no-sum", "a").is_caution
+    with pytest.raises(ValueError, match="kind: 'x'"):
+        ll.Note("x", "a")  # type: ignore[arg-type]
+
+
+def test_wrappers_keep_the_cautions_of_what_they_wrap() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(192, 3), nn.GELU(), nn.Linear(3, 2)).double()
+    a = ll.explain(net, pictures(2), ll.SmoothGrad(ll.GuidedBackprop(), samples=2))
+    assert [note.kind for note in a.cautions] == ["plain-gradient", "caution"]  # and stderr is NaN after one draw
+
+
+def test_progress_means_the_same_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    net, x = conv_net(), pictures(2)
+    verbs: list[Any] = [
+        lambda **o: ll.explain(net, x, "occlusion(4, 4)", **o),
+        lambda **o: ll.check(net, x, "gradient", "gini", **o),
+        lambda **o: ll.evaluate(net, x, "gradient", "gini", **o),
+        lambda **o: ll.trust_card(net, x, "gradient", "gini", **o),
+        lambda **o: ll.sweep(net, x, "occlusion(4, 4)", window=[4, 5], **o),
+        lambda **o: ll.compare_baselines(net, x, "occlusion(4, 4)", **o),
+    ]
+    for verb in verbs:
+        rows: list[int] = []
+        verb(progress=rows.append, draws_of=x.flip(0), seed=1)
+        assert rows and all(isinstance(each, int) for each in rows)
+        capsys.readouterr()
+        verb(progress=True)
+        assert f"limelight: {sum(rows)} rows\n" in capsys.readouterr().err
+        with pytest.raises(TypeError, match="tragte: there is no such option; use target"):
+            verb(tragte=1) if verb is not verbs[4] else ll.explain(net, x, "gradient", tragte=1)  # type: ignore[call-overload]
+
+
+def test_old_names_are_found_until_0_2() -> None:
+    from limelight.lab.ranking import rank_on_scenes
+
+    assert rank_on_scenes is ll.lab.ranking.rank_on_scenes
+    for name in ("CARD", "QUICK", "CONTROLS", "check", "evaluate", "trust_card", "TrustCard", "Finding", "Findings"):
+        assert getattr(ll.checks, name) is not None and name in dir(ll.checks)
+    for name in ("parse_check", "quick_checks", "card_of", "Cell", "Evaluation", "RandomMap", "SobelEdges", "Case"):
+        assert getattr(ll.checks, name) is not None
+    assert ll.parse_method("gradient") == ll.Gradient() and ll.checks.parse_check("srg") == ll.SRG()
+    net, x = conv_net(), pictures(1)
+    a = ll.explain(net, x, "gradient")
+    assert ll.checks.quick_checks(net, {"gradient": a}, 0, rows_per_pass=2)["gradient"]
+    assert ll.checks.card_of(net, a, a.method, (ll.Gini(),), rows_per_pass=2).findings
+
+
+def test_text_of_values() -> None:
+    assert text_of(ll.SmoothGrad(ll.IntegratedGradients(ll.Midpoint(16)), samples=8)) == (
+        "smooth-grad(integrated-gradients(midpoint(16)), samples=8)"
+    )
