@@ -85,8 +85,8 @@ def test_input_shift_of_paths_on_efficientnet(
 
 
 def test_the_gradient_is_more_fragile_than_integrated_gradients(cnn: nn.Module) -> None:
-    """A mean over 48 scenes: of 16 the two were equal on one machine (0.171875 each), of 4 the other way round once; the
-    order of so few depends on the machine that trained the network."""
+    """A mean over 48 scenes. Of 16 the two were equal on one machine (0.171875 each), of 4 the other way round once:
+    the order of so few depends on the machine that trained the network."""
     attack = ll.Fragility(iterations=24, looks=4)
     x, y = scenes(48, seed=7).x, scenes(48, seed=7).y
     gradient = ll.check(cnn, x, "gradient", attack, target=y)[0]
