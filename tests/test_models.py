@@ -55,9 +55,9 @@ def test_normalises_inside(tiny: ImageModel) -> None:
 
 def test_survives_copies_pickles_and_casts(tiny: ImageModel) -> None:
     pixels = torch.rand(2, 3, 8, 8)
-    for twin in (copy.deepcopy(tiny), pickle.loads(pickle.dumps(tiny))):
-        assert torch.equal(twin(pixels), tiny(pixels))
-        assert (twin.labels, twin.name, twin.preprocessing) == (tiny.labels, tiny.name, tiny.preprocessing)
+    for copied in (copy.deepcopy(tiny), pickle.loads(pickle.dumps(tiny))):
+        assert torch.equal(copied(pixels), tiny(pixels))
+        assert (copied.labels, copied.name, copied.preprocessing) == (tiny.labels, tiny.name, tiny.preprocessing)
     double = copy.deepcopy(tiny).double()
     assert double(pixels.double()).dtype == torch.float64
     assert double.preprocess(np.zeros((4, 4), np.uint8)).dtype == torch.float64

@@ -14,8 +14,8 @@ def frozen(model: nn.Module) -> nn.Module:
 
 def logit(model: nn.Module, target: int = 0) -> Callable[[Tensor], Tensor]:
     """The score of one class, one number a row."""
-    twin = frozen(model)
-    return lambda rows: twin(rows)[:, target]
+    copied = frozen(model)
+    return lambda rows: copied(rows)[:, target]
 
 
 def randomise_batch_norm(model: nn.Module, seed: int = 0) -> nn.Module:

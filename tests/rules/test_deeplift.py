@@ -146,14 +146,14 @@ def test_genomics_rescales_after_convolutions_and_reveals_after_dense_layers() -
     torch.manual_seed(0)
     conv, dense = nn.Conv1d(2, 3, 3), nn.Linear(12, 4)
     x, reference = constant(2, 2, 6, seed=1), constant(1, 2, 6, seed=2)
-    for layers, twin in (
+    for layers, rule in (
         ((conv, nn.ReLU(), nn.Flatten(), nn.Linear(12, 1)), RESCALE),
         ((nn.Flatten(), dense, nn.ReLU(), nn.Linear(4, 1)), REVEAL),
     ):
         score = logit(nn.Sequential(*layers))
         found = multipliers(score, x, GENOMICS, reference=reference).values
-        assert torch.equal(found, multipliers(score, x, twin, reference=reference).values)
-        other = REVEAL if twin is RESCALE else RESCALE
+        assert torch.equal(found, multipliers(score, x, rule, reference=reference).values)
+        other = REVEAL if rule is RESCALE else RESCALE
         assert not torch.allclose(found, multipliers(score, x, other, reference=reference).values)
 
 
@@ -217,10 +217,10 @@ def test_a_reference_is_needed_and_must_fit() -> None:
 def test_a_constant_reference_does_not_explode_layer_norm() -> None:
     """No variance in the reference: contributions stay of the size of the change."""
     score = logit(nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8, eps=1e-12), nn.Linear(8, 3)))
-    twin = frozen(nn.LayerNorm(8, eps=1e-12))
+    copied = frozen(nn.LayerNorm(8, eps=1e-12))
     x = constant(4, 8)
     found = multipliers(
-        lambda r: torch.mv(twin(r), constant(8, seed=1)), x, RESCALE, reference=torch.zeros(1, 8).double()
+        lambda r: torch.mv(copied(r), constant(8, seed=1)), x, RESCALE, reference=torch.zeros(1, 8).double()
     )
     assert found.reference_score is not None
     change = (found.score - found.reference_score).abs()
@@ -250,13 +250,13 @@ def test_complete_through_the_root_of_a_variance_that_is_zero(rule: str, flat: s
 def test_transformer_encoder_and_multihead_attention() -> None:
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, activation="gelu")
-    twin = frozen(nn.TransformerEncoder(layer, 2))
+    copied = frozen(nn.TransformerEncoder(layer, 2))
     padding = torch.zeros(2, 5, dtype=torch.bool)
     padding[1, 3:] = True
     v = constant(40)
 
     def score(rows: Tensor) -> Tensor:
-        return torch.mv(twin(rows, src_key_padding_mask=padding[: len(rows)]).flatten(1), v)
+        return torch.mv(copied(rows, src_key_padding_mask=padding[: len(rows)]).flatten(1), v)
 
     x, reference = constant(2, 5, 8, seed=1), constant(2, 5, 8, seed=2)
     found = multipliers(score, x, RESCALE, reference=reference)

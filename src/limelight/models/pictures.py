@@ -52,12 +52,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
+_FILTERS = {name: Image.Resampling[name.upper()] for name in ("nearest", "bilinear", "bicubic", "lanczos")}
 
 
 class ImageError(ValueError):
@@ -142,29 +137,27 @@ def _from_array(array: NDArray[Any], name: str, max_pixels: int) -> tuple[Image.
         raise ImageError(f"{name}: expected shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4){hint}")
     _check_budget(pixels.shape[1], pixels.shape[0], name, max_pixels)
     notes = []
-    if pixels.dtype == np.uint16:
-        pixels, notes = _sixteen_to_eight(pixels), ["16 bits a channel scaled to 8"]
+    if pixels.dtype == np.uint16 or np.issubdtype(pixels.dtype, np.floating):
+        pixels, note = _eight_bits(pixels, name)
+        notes.append(note)
     elif pixels.dtype == np.bool_:
         pixels, notes = pixels.astype(np.uint8) * 255, ["two-level picture made black and white"]
-    elif np.issubdtype(pixels.dtype, np.floating):
-        pixels, notes = _unit_to_eight(pixels, name), ["floating-point pixels rounded to 8 bits"]
     elif pixels.dtype != np.uint8:
         raise ImageError(f"{name}: dtype {pixels.dtype}; pass uint8, uint16, bool, or floating in [0, 1]")
     return Image.fromarray(np.ascontiguousarray(pixels)), notes
 
 
-def _sixteen_to_eight(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Scale 0...65535 to 0...255, rounded: 65535 = 255 * 257."""
-    rounded: NDArray[np.uint8] = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return rounded
-
-
-def _unit_to_eight(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
-    low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 1):  # written so that NaN fails too
-        raise ImageError(f"{name}: floating-point pixels run from {low:g} to {high:g}; scale them into [0, 1] first")
-    rounded: NDArray[np.uint8] = np.rint(values * 255).astype(np.uint8)
-    return rounded
+def _eight_bits(values: NDArray[Any], name: str) -> tuple[NDArray[np.uint8], str]:
+    """Numbers in [0, 1], or whole ones in 0...65535 (255 * 257), scaled to 8 bits and rounded, with a note."""
+    low, high = values.min(), values.max()
+    if np.issubdtype(values.dtype, np.floating):
+        if not (low >= 0 and high <= 1):  # written so that NaN fails too
+            message = f"floating-point pixels run from {float(low):g} to {float(high):g}; scale them into [0, 1] first"
+            raise ImageError(f"{name}: {message}")
+        return np.rint(values * 255).astype(np.uint8), "floating-point pixels rounded to 8 bits"
+    if low < 0 or high > 65535:
+        raise ImageError(f"{name}: whole-number pixels run from {low} to {high}; scale them into 0...65535 first")
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8), "16 bits a channel scaled to 8"
 
 
 def _decode(image: Image.Image, name: str, max_pixels: int) -> Picture:
@@ -200,15 +193,7 @@ def _is_single_wide(mode: str) -> bool:
 
 
 def _narrow(image: Image.Image, name: str) -> tuple[Image.Image, str]:
-    values = np.asarray(image)
-    if image.mode == "F":
-        eight, note = _unit_to_eight(values, name), "floating-point pixels rounded to 8 bits"
-    elif values.min() < 0 or values.max() > 65535:
-        raise ImageError(
-            f"{name}: whole-number pixels run from {values.min()} to {values.max()}; scale them into 0...65535 first"
-        )
-    else:
-        eight, note = _sixteen_to_eight(values), "16 bits a channel scaled to 8"
+    eight, note = _eight_bits(np.asarray(image), name)
     narrow = Image.fromarray(eight)
     narrow.info = {key: value for key, value in image.info.items() if key == "exif"}
     if "transparency" in image.info:

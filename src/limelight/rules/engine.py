@@ -149,11 +149,7 @@ class Propagate(TorchFunctionMode):
         self._masks: dict[int, Tensor] = {}
 
     def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if _top_saved_tensors_default_hooks(False) is None:
             return self._dispatch(func, args, kwargs or {})
@@ -164,7 +160,6 @@ class Propagate(TorchFunctionMode):
 
     def _dispatch(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name, in_place = canonical(func)
-        recording = self.root is None
         if name in PLAIN and not (self.propagation.producers or self._masks):  # a shortcut for most calls
             return func(*args, **kwargs)
         keep_parameters_frozen(args, kwargs)
@@ -176,7 +171,7 @@ class Propagate(TorchFunctionMode):
             return call.args[0].copy_(result) if call.in_place else result
         if self._is_taped(call):
             call = replace(call, reference=self.tape.step(call).operands)
-        if recording:
+        if self.root is None:  # the reference run, which only records
             return func(*args, **kwargs)
         given = list(audit.tensors((call.args, call.kwargs)))
         masked = any(id(t) in self._masks for t in given)

@@ -53,6 +53,10 @@ def _glu(x: Tensor, dim: int = -1) -> Tensor:
     return value * torch.sigmoid(gate)
 
 
+def _softmin(x: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
+    return torch.softmax(-x, -1 if dim is None else dim, dtype=dtype)
+
+
 def _norm(x: Tensor, p: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
     x = x if dtype is None else x.to(dtype)
     axes = tuple(range(x.ndim)) if dim is None else dim
@@ -87,9 +91,7 @@ OPENED: dict[str, Callable[..., Any]] = {
     "normalize": _unchecked(F.normalize),
     "scaled_dot_product_attention": attention,
     "glu": _glu,
-    "softmin": lambda x, dim=None, _stacklevel=3, dtype=None: torch.softmax(
-        -x, -1 if dim is None else dim, dtype=dtype
-    ),
+    "softmin": _softmin,
     "norm": _norm,
     "linalg_vector_norm": _norm,
     "linalg_norm": _norm,

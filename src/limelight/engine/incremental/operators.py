@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from ...rules.names import ACTIVATIONS, words
 from .boxes import Boxes
@@ -96,11 +97,7 @@ def _aligned(operands: list[Patched]) -> tuple[Boxes, list[Tensor]]:
 
 def _with(values: dict[int, Tensor], arguments: Any) -> Any:
     """The arguments with each patched tensor replaced by its entry in `values`."""
-    if isinstance(arguments, dict):
-        return {key: _with(values, each) for key, each in arguments.items()}
-    if isinstance(arguments, tuple | list):
-        return tuple(_with(values, each) for each in arguments)
-    return values.get(id(arguments), arguments)
+    return tree_map(lambda each: values.get(id(each), each), arguments)
 
 
 @operator("batch_norm", "torch.batch_norm")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from ...rules.audit import tensors
 from ...rules.names import canonical, words
 from .boxes import Boxes
 
@@ -135,13 +136,7 @@ def _pure(func: Callable[..., Any]) -> Callable[..., Any]:
 
 def found(value: Any) -> Iterator[Patched]:
     """The patched tensors among arguments."""
-    if isinstance(value, Patched):
-        yield value
-    elif isinstance(value, tuple | list):
-        for each in value:
-            yield from found(each)
-    elif isinstance(value, dict):
-        yield from found(tuple(value.values()))
+    return (each for each in tensors(value) if isinstance(each, Patched))
 
 
 def in_full(value: Any) -> Any:
