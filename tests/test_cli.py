@@ -133,8 +133,9 @@ def test_one_picture_prints_a_table_and_writes_whole_files(here: Path) -> None:
         assert panel.width > 300
     loaded = Attribution.load(out / "cat" / "gradient.safetensors")
     assert loaded.values.shape == (1, 3, 32, 32)
+    result = _run("explain", "cat.png", "--model", "own_models_for_cli:tiny", "-m", "grad-cam,hi-res-cam")
     notes = [line for line in result.stdout.splitlines() if line.startswith("note")]
-    assert len(notes) == len(set(notes)) > 0
+    assert len(notes) == len(set(notes)) > 0  # what two methods share, such as their layer, is said once
 
 
 def test_default_methods_are_five_that_differ(here: Path) -> None:

@@ -389,11 +389,11 @@ def test_one_sign_of_a_map_that_has_none_of_it_says_so(tmp_path: Path, open_page
     drawn(page, 5)
     page.select_option("select[name=sign]", "negative")
     page.wait_for_timeout(50)
-    assert page.inner_text("figure[data-method=unsigned] .clip") == "no negative value but zero"
+    assert page.inner_text("figure[data-method=unsigned] .clip") == "no negative value other than zero"
     page.select_option("select[name=sign]", "own")
     page.select_option("select[name=share]", "all")
     page.wait_for_timeout(50)
-    assert page.inner_text("figure[data-method=zero] .clip") == "no value but zero"
+    assert page.inner_text("figure[data-method=zero] .clip") == "no value other than zero"
     assert "all zero: nothing to show" in page.inner_text("figure[data-method=zero]")
     assert "8.3% undefined (NaN)" in page.inner_text("figure[data-method=framed]")
 
