@@ -118,3 +118,10 @@ def test_it_is_shown_saved_and_loaded(tmp_path: Path) -> None:
     again = ll.Attribution.load(a.save(tmp_path / "a.safetensors"))
     assert torch.equal(again.values, a.values) and torch.equal(again.delta.isnan(), a.delta.isnan())
     assert "<img" in panel._repr_html_() and "3" in repr(a)
+
+
+def test_the_baseline_is_told_as_it_was_given() -> None:
+    """One reference for each example, and not one for each of its targets."""
+    given = pictures(3, seed=5)
+    a = ll.explain(conv_net(), pictures(3), "input-x-gradient", target=TABLE, baseline=given)
+    assert torch.equal(a.baseline.value, given)

@@ -26,8 +26,6 @@ from .question.random_streams import Streams
 from .question.targets import ClassTarget, Logit, Target
 
 SHORTFALL = 0.05  # of f(x) - f(baseline); a map that misses more carries a caution
-
-
 _OTHER_DRAWS = "the random numbers are those of other examples (draws_of=)"
 
 
@@ -37,12 +35,11 @@ def answer(question: Question, methods: Sequence[Method]) -> Panel:
     question.require_every_example(*methods)
     streams = question.streams()
     references, classes, owners = question.references(streams), question.classes, question.owners()
-    flat, asking = question.flat(), list(methods)
+    flat, asking, shares = question.flat(), list(methods), classes is not None
     if classes is not None:
         # As many questions about each example: it is repeated, and the passes run equal rows once.
         references, streams = _repeated(references, classes), streams.select(owners)
         asking = [for_examples(each, owners, question.inputs) for each in methods]
-    shares = classes is not None
     with Runner(question.model, flat.inputs, question.rows_per_pass, question.progress, shares) as runner:
         layers = _layers(runner, flat)
         answers = Answers(runner, flat, asking, references, layers)
@@ -77,6 +74,7 @@ def _with_target_axis(a: Attribution, question: Question, classes: int) -> Attri
         values=shaped(a.values),
         raw=None if a.raw is None else shaped(a.raw),
         inputs=inputs,
+        baseline=question.baseline,
         target=torch.tensor(target.index) if type(target) is Logit else target,
         score=shaped(a.score),
         baseline_score=shaped(a.baseline_score),

@@ -421,12 +421,25 @@ class TestWork:
             {"classes": [-1]},
             {"shift": 2},
             {"baseline": "nan"},
+            {"baseline": "-1.5"},
+            {"baseline": "2.5"},
+            {"baseline": "noise(samples=5000)"},
+            {"baseline": "blur(500)"},
+            {"target": "mrgin(1)"},
             {"layer": "no.such.layer"},
             {"model": "torchvision:resnet18"},
         ):
             ((event, data),) = server.explain(**{"pictures": [picture], "methods": GRADIENT, **question})
             assert event == "refused" and data["status"] == 422, question
         assert WORK.rows == before
+
+    def test_targets_and_baselines_are_read_from_text(self, server: Server) -> None:
+        picture = server.upload(png())
+        for question in ({"baseline": "blur(2)"}, {"baseline": "-1"}, {"target": "margin(1, other=0)"}):
+            events = server.explain(pictures=[picture], methods=GRADIENT, **question)
+            assert names(events)[-1] == "done" and "map" in names(events), question
+        begun = next(data for event, data in events if event == "begun")
+        assert begun["target"] == "margin(1, other=0)"
 
     def test_work_of_unknown_size_stops_at_the_limit(self, serve: Callable[..., Server]) -> None:
         server = serve(rows=100)

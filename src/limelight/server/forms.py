@@ -43,6 +43,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "levels": (2, 32),
     "dilation": (0, 32),
 }
+MOST_REFERENCES = 16  # of a baseline, which are all held at once
 MOST_VALUES = 8  # of a field with several
 LONGEST_TEXT = 300  # characters of one field
 DEEPEST = 4  # methods inside methods
@@ -107,8 +108,12 @@ def read_method(name: str, fields: Mapping[str, str]) -> Method:
 def read_baseline(text: str) -> Baseline:
     """A baseline by name, or a number in [-1, 2], in units of pixels. Raises Refused."""
     baseline = _read(as_baseline, text)
-    if isinstance(baseline, Constant) and not -1 <= float(torch.as_tensor(baseline.value).abs().max()) <= 2:
-        raise Refused(f"baseline: {text!r}; use a number from -1 to 2, or one of {', '.join(BASELINES.names)}")
+    if isinstance(baseline, Constant):
+        values = torch.as_tensor(baseline.value)
+        if not bool(((values >= -1) & (values <= 2)).all()):
+            raise Refused(f"baseline: {text!r}; use a number from -1 to 2, or one of {', '.join(BASELINES.names)}")
+    if getattr(baseline, "samples", 1) > MOST_REFERENCES:
+        raise Refused(f"baseline: {text!r} makes {baseline.samples} references; use up to {MOST_REFERENCES}")  # type: ignore[attr-defined]
     _check(baseline)
     return baseline
 
