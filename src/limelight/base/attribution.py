@@ -267,7 +267,7 @@ class Panel(Mapping[str, Attribution]):
         return _html(self)
 
 
-def described_target(target: Any) -> str:
+def target_text(target: Any) -> str:
     """A target that is no plain class, as text that can be read back where there is one."""
     try:
         return text_of(target)
@@ -278,7 +278,7 @@ def described_target(target: Any) -> str:
 def describe_target(attribution: Attribution, example: Example | None = None) -> str:
     target = attribution.target
     if not isinstance(target, Tensor):
-        return described_target(target)
+        return target_text(target)
     if example is None:
         return ", ".join(map(str, target.tolist()))
     found = target[example].tolist()

@@ -83,13 +83,6 @@ class Registry(Sequence[type[T]], Generic[T]):
         member: T = found
         return member
 
-    def named(self, name: str) -> type[T]:
-        """The class of that name. Raises ValueError with the nearest names."""
-        found = next((kind for kind in self if _plain(kind.kebab()) == _plain(name)), None)
-        if found is None:
-            raise ValueError(f"{self.argument}: {_unknown(name, self.names)}")
-        return found
-
     def coerce(self, value: Any) -> T:
         """A member of the family as a user may give it: itself, its class, or its text.
 

@@ -86,8 +86,7 @@ class Case:
         if model is not None and model is not own.model:
             method = rebuilt(method, lambda part: _for_copy(part, own.model, model))
         question = replace(
-            own.with_inputs(own.inputs if x is None else x),
-            model=own.model if model is None else model,
+            (own if model is None else own.with_model(model)).with_inputs(own.inputs if x is None else x),
             target=own.target if target is None else target,
             baseline=own.baseline if baseline is None else as_baseline(baseline),
             rows_per_pass=rows_per_pass or own.rows_per_pass,

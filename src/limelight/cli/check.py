@@ -14,22 +14,19 @@ from ..base.errors import EXPECTED, reason
 from ..base.version import __version__
 from ..checks import Check
 from ..evaluation.check import CARD
-from ..models.pictures import open_image
 from ..show.explained import Request
 from .cards import CHECK_METHODS, cards_document, cards_text, check_picture, write_cards
+from .flags import Images
 from .options import read_checks, read_methods, usage
 from .pictures import DEMO, Item, find_pictures
 from .progress import progress_on
-from .question_options import MaskOption, QuestionOptions, asks
+from .question_options import MaskOption, QuestionOptions, asks, read_mask
 from .terminal import boundary, console, exit_code, say, write_json
 
 
 @asks
 def check_command(
-    image: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="IMAGE", help=f"Pictures, folders of pictures, or the word '{DEMO}'."),
-    ] = None,
+    image: Images = None,
     method: Annotated[
         list[str] | None, typer.Option("--method", "-m", metavar="NAME", help="As for 'limelight explain'.")
     ] = None,
@@ -52,10 +49,10 @@ def check_command(
     methods = read_methods(method) if method else CHECK_METHODS
     checks = read_checks(check) if check else CARD
     with boundary(asked.debug), contextlib.redirect_stdout(sys.stderr):
-        asked.one_baseline  # noqa: B018  refused before the model is loaded
+        asked.require_one_baseline()
         loaded = asked.load()
         request = Request(loaded, methods, asked.read(loaded))
-        region = None if mask is None else loaded.preprocess(open_image(mask)).mean(1) > 0.5
+        region = read_mask(mask, loaded)
     with boundary(asked.debug):
         code = _check_all(find_pictures(image), request, checks, region, out, asked)
     raise typer.Exit(code)

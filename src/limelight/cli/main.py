@@ -21,7 +21,7 @@ from ..engine.layer_listing import layers_of
 from ..models.catalogue import DEFAULT_MODEL, available_models
 from ..show.explained import DEFAULT_METHODS, Request, explain_picture
 from .check import check_command
-from .flags import Debug, Json, Weights
+from .flags import Debug, Images, Json, Weights
 from .index import INDEX, index_in
 from .listing import method_documents
 from .options import read_methods, read_model, usage
@@ -70,10 +70,7 @@ def limelight(
 @app.command("explain")
 @asks
 def explain_command(
-    image: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="IMAGE", help=f"Pictures, folders of pictures, or the word '{DEMO}'."),
-    ] = None,
+    image: Images = None,
     method: Annotated[
         list[str] | None,
         typer.Option(

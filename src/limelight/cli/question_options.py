@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
+from torch import Tensor
 
 from ..models.catalogue import DEFAULT_MODEL, ImageModel
+from ..models.pictures import open_image
 from ..question.baselines import Baseline
 from ..question.question import Options
 from .flags import Debug, Json, Weights
@@ -67,11 +69,10 @@ class QuestionOptions:
         """The baselines, several with commas between them."""
         return read_baselines(self.baseline)
 
-    @property
-    def one_baseline(self) -> Baseline:
+    def require_one_baseline(self) -> None:
+        """Refuse several baselines, for commands that take one."""
         if len(self.baselines) > 1:
             raise usage("--baseline", f"{self.baseline!r} names {len(self.baselines)}; give one")
-        return self.baselines[0]
 
     def load(self) -> ImageModel:
         return read_model(self.model, self.weights)
@@ -120,3 +121,8 @@ MaskOption = Annotated[
         help="A picture, white where the object is, for the localisation checks; cut to what the model sees.",
     ),
 ]
+
+
+def read_mask(path: Path | None, model: ImageModel) -> Tensor | None:
+    """The region of `--mask`, booleans `(1, H, W)` of what the model sees; None where there is none."""
+    return None if path is None else model.preprocess(open_image(path)).mean(1) > 0.5

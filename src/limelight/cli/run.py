@@ -16,7 +16,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from ..base.version import __version__
-from ..models.pictures import open_image
 from ..question.question import CheckOptions
 from ..runs import Run, Status, open_run, read_status, run, write_report
 from ..runs.job import LABEL, STORES
@@ -24,7 +23,7 @@ from ..runs.running import ENGINES
 from .flags import Debug
 from .options import read_checks, read_methods, usage
 from .printing import plain_table
-from .question_options import MaskOption, QuestionOptions, asks
+from .question_options import MaskOption, QuestionOptions, asks, read_mask
 from .terminal import FAILED, boundary, console, exit_code, say, visible, write_json
 
 _LINES_EVERY = 10.0  # seconds between two lines of progress in a file: a run may take days
@@ -81,15 +80,17 @@ def run_command(
     if engine not in ENGINES:
         raise usage("--engine", f"{engine!r}; use {' or '.join(ENGINES)}")
     methods, checks = read_methods(method), read_checks(check or ())
-    options: CheckOptions = {"baseline": asked.one_baseline, "seed": asked.seed, "rows_per_pass": asked.rows_per_pass}
+    asked.require_one_baseline()
+    options: CheckOptions = {"baseline": asked.baselines[0], "seed": asked.seed, "rows_per_pass": asked.rows_per_pass}
     with boundary(asked.debug), contextlib.redirect_stdout(sys.stderr):
         needs_model = (asked.layer, asked.draws_of, mask) != (None, None, None)
         if needs_model or asked.target not in (None, LABEL):
             loaded = asked.load()
             by_label = asked.target in (None, LABEL)
             read = (replace(asked, target=None) if by_label else asked).read(loaded)
-            region = None if mask is None else loaded.preprocess(open_image(mask)).mean(1)[0] > 0.5
-            options = {**read, "target": asked.target if by_label else read["target"], "mask": region}
+            region = read_mask(mask, loaded)
+            own = None if region is None else region[0]
+            options = {**read, "target": asked.target if by_label else read["target"], "mask": own}
             del loaded
         else:
             options["target"] = asked.target

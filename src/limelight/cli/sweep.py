@@ -61,7 +61,7 @@ def sweep_command(
     except ValueError as error:
         raise usage("--field", str(error).removeprefix("fields: ")) from error
     with boundary(asked.debug), contextlib.redirect_stdout(sys.stderr):
-        asked.one_baseline  # noqa: B018  refused before the model is loaded
+        asked.require_one_baseline()
         loaded = asked.load()
         item = find_pictures([image])[0]
         layers = [read_layer(name, loaded) for name in fields.pop(LAYER, ())]

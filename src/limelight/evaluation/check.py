@@ -93,7 +93,7 @@ def check(
 @contextmanager
 def examination(model: Model, inputs: Tensor, options: CheckOptions) -> Iterator[tuple[Question, Tensor | None]]:
     """The question of a call that tests maps, and its mask as booleans. Raises as `question_of` and `as_mask` do."""
-    require_options(options, {**Options.__annotations__, **CheckOptions.__annotations__})
+    require_options(options, CheckOptions.__annotations__)
     asked: Options = {name: value for name, value in options.items() if name != "mask"}  # type: ignore[assignment]
     with question_of(model, inputs, asked) as question:
         yield question, as_mask(options.get("mask"), question.inputs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +13,28 @@ from torch import Tensor
 from .targets import Target, class_index, output_tensor
 
 
+class HeldForExamples(Target):
+    """Base of targets with a tensor for all examples, or with one more axis an entry for each.
+
+    `held` names that field, and the number of its axes for all examples.
+    """
+
+    held: ClassVar[tuple[str, int]]
+
+    @property
+    def per_example(self) -> int | None:
+        given: Tensor = getattr(self, self.held[0])
+        return len(given) if given.ndim > self.held[1] else None
+
+    def select(self, index: Sequence[int]) -> Self:
+        if self.per_example is None:
+            return self
+        chosen: Any = {self.held[0]: getattr(self, self.held[0])[list(index)]}
+        return replace(self, **chosen)  # type: ignore[type-var]  # every subclass is a dataclass
+
+
 @dataclass(frozen=True, eq=False)
-class Region(Target):
+class Region(HeldForExamples):
     r"""A segmentation model's class over a region, $f = \sum_{p \in \text{mask}} z_{c,p}$ (or the mean).
 
     `mask`: booleans or weights `(H, W)` for all examples or `(batch, H, W)`, at the size of the output map.
@@ -23,6 +43,7 @@ class Region(Target):
     mask: Tensor
     label: int
     reduction: Literal["sum", "mean"] = "sum"
+    held: ClassVar[tuple[str, int]] = ("mask", 2)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", class_index(self.label))
@@ -35,13 +56,6 @@ class Region(Target):
             raise ValueError(f"target: Region.mask is empty{which}; mark at least one position of the output map")
         if self.reduction not in ("sum", "mean"):
             raise ValueError(f"target: Region.reduction={self.reduction!r}; use 'sum' or 'mean'")
-
-    @property
-    def per_example(self) -> int | None:
-        return len(self.mask) if self.mask.ndim > 2 else None
-
-    def select(self, index: Sequence[int]) -> Self:
-        return replace(self, mask=self.mask[list(index)]) if self.mask.ndim > 2 else self
 
     def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
         logits = output_tensor(outputs)
@@ -59,7 +73,7 @@ class Region(Target):
 
 
 @dataclass(frozen=True, eq=False)
-class Box(Target):
+class Box(HeldForExamples):
     r"""How strongly a detector still finds an object, $f = \max_j \mathrm{IoU}(b_j, b)\, s_j\, [c_j = c]$.
 
     `box`: `(4,)` as x0, y0, x1, y1 in pixels of the input, or `(batch, 4)`. `label` None counts any class.
@@ -70,6 +84,7 @@ class Box(Target):
 
     box: Tensor
     label: int | None = None
+    held: ClassVar[tuple[str, int]] = ("box", 1)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "box", torch.as_tensor(self.box, dtype=torch.float32))
@@ -77,13 +92,6 @@ class Box(Target):
             raise ValueError(f"target: Box.box has shape {tuple(self.box.shape)}; use (4,) or (batch, 4)")
         if self.label is not None:
             object.__setattr__(self, "label", class_index(self.label))
-
-    @property
-    def per_example(self) -> int | None:
-        return len(self.box) if self.box.ndim > 1 else None
-
-    def select(self, index: Sequence[int]) -> Self:
-        return replace(self, box=self.box[list(index)]) if self.box.ndim > 1 else self
 
     def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
         if isinstance(outputs, Mapping):
@@ -116,23 +124,17 @@ def _intersection_over_union(boxes: Tensor, box: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Similarity(Target):
+class Similarity(HeldForExamples):
     r"""Cosine between the model's embedding and a reference embedding, $f = \cos(e(x), r)$.
 
     `reference`: `(dimensions,)` for all examples or `(batch, dimensions)`.
     """
 
     reference: Tensor
+    held: ClassVar[tuple[str, int]] = ("reference", 1)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reference", torch.as_tensor(self.reference))
-
-    @property
-    def per_example(self) -> int | None:
-        return len(self.reference) if self.reference.ndim > 1 else None
-
-    def select(self, index: Sequence[int]) -> Self:
-        return replace(self, reference=self.reference[list(index)]) if self.reference.ndim > 1 else self
 
     def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
         embedding = output_tensor(outputs)

@@ -69,31 +69,6 @@ class Question:
     rows_per_pass: int | None = None
     progress: Progress | None = None
 
-    @staticmethod
-    def of(
-        model: Model,
-        inputs: Tensor,
-        target: Any = None,
-        baseline: Any = 0.0,
-        layer: LayerLike | None = None,
-        seed: int = 0,
-        draws_of: Tensor | None = None,
-        rows_per_pass: int | None = None,
-        progress: Progress | None = None,
-    ) -> Question:
-        """Read the options as a user writes them. Raises ValueError or TypeError that names the argument."""
-        if not callable(model):
-            raise TypeError(
-                f"model: {type(model).__name__} is neither a module nor callable; for ONNX sessions and "
-                "scikit-learn estimators there are limelight.BlackBox.from_onnx and .from_sklearn"
-            )
-        if rows_per_pass is not None and (not isinstance(rows_per_pass, int) or rows_per_pass < 1):
-            raise ValueError(f"rows_per_pass: {rows_per_pass!r}; use a whole number of 1 or more, or None")
-        x = _checked(inputs)
-        drawn = None if draws_of is None else _as_many(draws_of, x)
-        read = as_target(target, len(x), _labels(model))
-        return Question(model, x, read, as_baseline(baseline), layer, seed, drawn, rows_per_pass, progress)
-
     def __len__(self) -> int:
         return len(self.inputs)
 
@@ -124,7 +99,7 @@ class Question:
         return replace(self, model=model)
 
     def with_inputs(self, inputs: Tensor) -> Self:
-        """The same question about other inputs, as many, with the same random numbers. Raises as `of` does."""
+        """The same question about other inputs, as many, with the same random numbers. Raises as `explain` does."""
         drawn = self.inputs if self.draws_of is None else self.draws_of
         return replace(self, inputs=_checked(inputs), draws_of=drawn)
 
@@ -161,13 +136,22 @@ class Question:
 def question_of(model: Model, inputs: Tensor, options: Options) -> Iterator[Question]:
     """The question for the options of a call, with its progress reported until the block ends.
 
-    Raises TypeError for an unknown option, and what `Question.of` raises.
+    Raises TypeError for an unknown option, and ValueError or TypeError that names the argument.
     """
     require_options(options, Options.__annotations__)
     given: dict[str, Any] = {**options}
     # Tensors made in the caller's inference mode could not be differentiated.
     with torch.inference_mode(False), reporting(given.pop("progress", None)) as progress:
-        yield Question.of(model, inputs, **given, progress=progress)
+        _require_callable(model)
+        rows = given.get("rows_per_pass")
+        if rows is not None and (not isinstance(rows, int) or rows < 1):
+            raise ValueError(f"rows_per_pass: {rows!r}; use a whole number of 1 or more, or None")
+        x = _checked(inputs)
+        if given.get("draws_of") is not None:
+            given["draws_of"] = _as_many(given["draws_of"], x)
+        target = as_target(given.pop("target", None), len(x), _labels(model))
+        baseline = as_baseline(given.pop("baseline", 0.0))
+        yield Question(model, x, target, baseline, **given, progress=progress)
 
 
 def require_options(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
@@ -176,6 +160,14 @@ def require_options(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=2) or list(known)
             raise TypeError(f"{name}: there is no such option; use {', '.join(near)}")
+
+
+def _require_callable(model: Any) -> None:
+    if not callable(model):
+        raise TypeError(
+            f"model: {type(model).__name__} is neither a module nor callable; for ONNX sessions and "
+            "scikit-learn estimators there are limelight.BlackBox.from_onnx and .from_sklearn"
+        )
 
 
 def _labels(model: Model) -> Sequence[str]:

@@ -16,7 +16,7 @@ from ..evaluation.check import as_checks
 from ..explain import MethodLike
 from ..methods import METHODS, Method
 from ..models.catalogue import ImageModel
-from ..question.question import CheckOptions, Options, require_options
+from ..question.question import CheckOptions, require_options
 from ..question.registries import as_baseline, as_target
 from ..question.targets import Logit, Target
 from .coordinate import Coordinator
@@ -88,7 +88,7 @@ def run(
     Returns the run, opened. Raises ValueError for wrong arguments and where `output` holds a run with other settings
     (each difference is named), RunStopped where the run cannot go on, such as on a full disk.
     """
-    require_options(options, {**Options.__annotations__, **CheckOptions.__annotations__})
+    require_options(options, CheckOptions.__annotations__)
     out = as_folder(os.fspath(output))
     job = Job(
         images=_absolute(os.fspath(images)),

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..answer import answer as explain_question
-from ..base.attribution import Attribution, described_target
+from ..base.attribution import Attribution, target_text
 from ..base.errors import EXPECTED, reason
 from ..evaluation.budget import price, quick_findings
 from ..methods import Method
@@ -147,7 +147,7 @@ def _map(
 def _described(target: Target, ranking: Sequence[Ranked]) -> str:
     """A class as the model ranks it, or another target by name."""
     if type(target) is not Logit or not isinstance(target.index, int):
-        return described_target(target)
+        return target_text(target)
     return next((each.described() for each in ranking if each.index == target.index), f"class {target.index}")
 
 

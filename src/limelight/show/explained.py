@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..answer import answer
-from ..base.attribution import Attribution, Panel, described_target
+from ..base.attribution import Attribution, Panel, target_text
 from ..base.types import Progress
 from ..evaluation.budget import quick_findings
 from ..evaluation.card import TrustCard
@@ -190,7 +190,7 @@ def explained_class(model: ImageModel, attribution: Attribution) -> Ranked:
     """What the first map explains: its class as the model ranks it, or its target by name."""
     score, target = float(attribution.score[0]), attribution.target
     if not isinstance(target, Tensor):
-        return Ranked(None, described_target(target), score, math.nan)
+        return Ranked(None, target_text(target), score, math.nan)
     index = int(target[0])
     same = (each for each in ranked(model, attribution.outputs) if each.index == index)
     return next(same, Ranked(index, model.label(index), score, math.nan))
