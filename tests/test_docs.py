@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,12 @@ def test_table_names_every_method_and_operator() -> None:
     for word in ("DeepLift", "LRP", "GuidedBackprop", "AttnLRP", "`relu`", "`conv2d`", "`layer_norm`", "`matmul`"):
         assert word in table
     assert not [line for line in table.splitlines() if line.endswith((": ", ": ."))]  # every rule says what it does
+
+
+def test_the_page_of_names_is_the_registries() -> None:
+    names = runpy.run_path(str(PAGE.with_name("make_names.py")))
+    page = PAGE.with_name("names.md").read_text(encoding="utf-8")
+    assert page == names["page"](), "names.md is out of date; rewrite it: python docs/make_names.py"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

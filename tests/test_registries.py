@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -61,6 +62,33 @@ def test_text_and_file_bring_it_back(kind: type[Any], tmp_path: Path) -> None:
         return
     registry: Any = next(each for each in (ll.TARGETS, ll.BASELINES, ll.PLAYERS) if kind in each)
     assert registry.read(thing.as_text()).as_text() == thing.as_text()
+
+
+@pytest.mark.parametrize("kind", all_of(ll.METHODS, ll.CHECKS, ll.PLAYERS), ids=lambda kind: kind.__name__)
+def test_each_setting_alone_is_read_back(kind: type[Any]) -> None:
+    """One setting at a time differs from its default, so that no name is left out by mistake."""
+    assert kind.usage().startswith(kind.kebab())
+    if kind.has_defaults():
+        assert kind().as_text() == kind.kebab()
+    for each in dataclasses.fields(kind):
+        default = getattr(made(kind), each.name)
+        if isinstance(default, bool) or not isinstance(default, int | float):
+            continue
+        for other in (default + 1, default * 2, default / 2):  # one of them is allowed
+            try:
+                thing = replace(made(kind), **{each.name: other})
+            except (ValueError, TypeError):
+                continue
+            read = next(r for r in (ll.METHODS, ll.CHECKS, ll.PLAYERS) if kind in r).read(thing.as_text())
+            assert getattr(read, each.name) == other and read.as_text() == thing.as_text()
+            break
+
+
+def test_a_setting_given_by_name_alone_is_written_with_its_name() -> None:
+    for method in (ll.LRP(on_uncovered="gradient"), ll.KernelShap(players=ll.Grid(2)), ll.Lime(players=ll.Grid(2))):
+        assert ll.METHODS.read(method.as_text()) == method
+    assert ll.LRP("epsilon").as_text() == "lrp('epsilon')" and ll.KernelShap(64).as_text() == "kernel-shap(64)"
+    assert ll.DeepLift.usage() == "deep-lift(rule='rescale', on_uncovered='error')"
 
 
 @pytest.mark.parametrize("kind", all_of(ll.TARGETS), ids=lambda kind: kind.__name__)

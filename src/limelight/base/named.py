@@ -29,6 +29,17 @@ class Named:
         """The name as typed: `IntegratedGradients` is `integrated-gradients`, `SRG` is `srg`."""
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", cls.__name__).lower()
 
+    @classmethod
+    def usage(cls) -> str:
+        """The name with every setting and its default as typed: `"margin(index=None, other=None)"`."""
+        settings = [_usage(each) for each in _settings(cls)]
+        return cls.kebab() + (f"({', '.join(settings)})" if settings else "")
+
+    @classmethod
+    def has_defaults(cls) -> bool:
+        """Whether the name alone can be read: every setting has a default."""
+        return all(_default(each) is not dataclasses.MISSING for each in _settings(cls))
+
     def as_text(self) -> str:
         """The text that reads back as this value: the name and the settings that differ from their defaults.
 
@@ -148,12 +159,11 @@ def text_of(value: Any) -> str:
         case Tensor() if value.numel() <= MOST_NUMBERS:
             return text_of(value.tolist())
         case Named():
-            assert dataclasses.is_dataclass(value)
             settings = []
-            for place, each in enumerate(each for each in dataclasses.fields(value) if each.init):
+            for place, each in enumerate(_settings(type(value))):
                 setting = getattr(value, each.name)
                 if not _is_default(setting, each):
-                    settings.append(f"{each.name}=" * (place > 0) + text_of(setting))
+                    settings.append(f"{each.name}=" * (place > 0 or bool(each.kw_only)) + text_of(setting))
             return value.kebab() + (f"({', '.join(settings)})" if settings else "")
     raise ValueError(f"{type(value).__name__}: {value!r} cannot be written as text; give it in Python")
 
@@ -191,8 +201,24 @@ def require_tolerance(thing: object) -> None:
         require_number(thing, "tolerance", lambda value: value > 0, "a positive number or None")
 
 
+def _settings(kind: type[Named]) -> list[dataclasses.Field[Any]]:
+    """The fields that are settings, in the order in which they are given: those given by name alone come last."""
+    assert dataclasses.is_dataclass(kind)
+    return sorted((each for each in dataclasses.fields(kind) if each.init), key=lambda each: bool(each.kw_only))
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    """The default of a field, or MISSING."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _usage(field: dataclasses.Field[Any]) -> str:
+    default = _default(field)
+    return field.name if default is dataclasses.MISSING else f"{field.name}={text_of(default)}"
+
+
 def _is_default(setting: Any, field: dataclasses.Field[Any]) -> bool:
-    default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+    default = _default(field)
     return type(setting) is type(default) and not isinstance(setting, Tensor) and bool(setting == default)
 
 
@@ -247,8 +273,7 @@ class _Reader:
         try:
             return kind(*values, **settings)
         except TypeError as error:
-            assert dataclasses.is_dataclass(kind)
-            names = ", ".join(each.name for each in dataclasses.fields(kind) if each.init) or "none"
+            names = ", ".join(each.name for each in _settings(kind)) or "none"
             reason = f"cannot read {self.text!r} ({error}); settings of {kind.kebab()}: {names}"
             raise self._refusal(reason) from error
 
