@@ -159,16 +159,41 @@ def test_settings_baseline_and_layer_reach_the_library(page: Any, tmp_path: Path
     model = small_model()
     x = model.preprocess(ll.open_image(png(0)))
     method = ll.IntegratedGradients(ll.Midpoint(4))
+
+    def write(name: str, text: str) -> None:
+        page.fill(f"input[name={name}]", text)
+        page.keyboard.press("Tab")
+
     for change, options in (
-        (lambda: page.select_option("select[name=baseline]", "white"), {"baseline": ll.White()}),
-        (lambda: (page.fill("input[name=baseline-number]", "0.25"), page.keyboard.press("Tab")), {"baseline": 0.25}),
+        (lambda: write("baseline", "white"), {"baseline": ll.White()}),
+        (lambda: write("baseline", "0.25"), {"baseline": 0.25}),
+        (lambda: write("baseline", "blur(2)"), {"baseline": "blur(2)"}),
+        (lambda: write("target", "margin(3, other=1)"), {"baseline": "blur(2)", "target": "margin(3, other=1)"}),
     ):
         again(page, change)
         expected = ll.show.scale_of(ll.explain(model, x, method, **options).heatmap()[0]).limit
         assert limit(page, "integrated-gradients") == pytest.approx(expected, rel=1e-4)
+    assert "margin(3, other=1)" in page.inner_text("section")
     layer = page.locator("select[name=layer] option").nth(1).get_attribute("value")
     again(page, lambda: page.select_option("select[name=layer]", layer))
     assert f"layer {layer}" in page.inner_text("figure[data-method=grad-cam]")
+
+
+def test_every_target_and_baseline_is_offered(server: Server, open_page: Open, tmp_path: Path) -> None:
+    watched = open_page(server.url)
+    page = watched.page
+    page.wait_for_selector(".method")
+    for name, registry in (("target", ll.TARGETS), ("baseline", ll.BASELINES)):
+        offered = page.locator(f"datalist#{name}s option").evaluate_all("all => all.map((each) => each.value)")
+        assert {each.rstrip("(") for each in offered} == set(registry.names) - {"function"}
+    choose(page, CHEAP)
+    bring(page, tmp_path, 0)
+    done(page)
+    page.fill("input[name=target]", "mrgin(3)")
+    page.keyboard.press("Tab")
+    until(page, lambda: "did you mean margin" in page.inner_text("#status"))
+    assert [each for each in watched.complaints if "status of 422" not in each] == []
+    watched.complaints.clear()
 
 
 def test_several_pictures_are_rows(page: Any, tmp_path: Path) -> None:
@@ -250,7 +275,19 @@ def test_by_keyboard_alone(page: Any, tmp_path: Path) -> None:
         reached.add(
             page.evaluate("document.activeElement.id || document.activeElement.name || document.activeElement.tagName")
         )
-    assert {"files", "demo", "explain", "class", "baseline", "layer", "shift", "tests", "gradient", "CANVAS"} <= reached
+    assert {
+        "files",
+        "demo",
+        "explain",
+        "class",
+        "target",
+        "baseline",
+        "layer",
+        "shift",
+        "tests",
+        "gradient",
+        "CANVAS",
+    } <= reached
 
 
 def test_each_pictures_prediction_stands_beside_the_brightness(page: Any, tmp_path: Path) -> None:

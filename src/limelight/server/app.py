@@ -33,12 +33,12 @@ from ..engine.layer_listing import layers_of
 from ..engine.layers import layer_names
 from ..models.catalogue import ImageModel, ModelError, demo_image
 from ..models.pictures import ImageError, Picture, open_image
-from ..question.registries import BASELINES
+from ..question.registries import BASELINES, TARGETS
 from ..question.targets import Logit, Target
 from ..show import picture_of, picture_payload, viewer_payload
 from ..show.assets import asset
 from ..show.explained import part_seen
-from .forms import Refused, chosen_methods, method_forms, read_baseline, read_method, read_target
+from .forms import Refused, chosen_methods, method_forms, read_baseline, read_method, read_target, typed_forms
 from .guard import Guard, read_body
 from .jobs import Full, Job, Queue
 from .work import PageRequest, Store, answer
@@ -53,6 +53,7 @@ _FILES = {
     "page.css": "text/css",
 }
 _JSON_BYTES = 65536
+BASELINE = "black"  # of a request that names none
 
 
 @dataclass(frozen=True)
@@ -70,24 +71,21 @@ class Limits:
     maps: int = 128  # kept, and made for one request
 
 
-_OFFERED = ("black", "white", "noise", "blur", "minimum")  # baselines that need no settings; others are typed
-
-
-class MethodAsked(BaseModel):
+class MethodFields(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     name: Annotated[str, Field(max_length=60)]
     fields: Annotated[dict[str, Annotated[str, Field(max_length=300)]], Field(max_length=20)] = {}
 
 
-class Asked(BaseModel):
+class PageQuestion(BaseModel):
     """A question as the page sends it."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     pictures: Annotated[list[Annotated[str, Field(max_length=40)]], Field(min_length=1, max_length=4)]
-    methods: Annotated[list[MethodAsked], Field(min_length=1, max_length=16)]
+    methods: Annotated[list[MethodFields], Field(min_length=1, max_length=16)]
     classes: Annotated[list[Annotated[int, Field(ge=0, lt=1_000_000)]], Field(max_length=8)] = []
     target: Annotated[str, Field(max_length=300)] = ""
-    baseline: Annotated[str, Field(max_length=300)] = "black"
+    baseline: Annotated[str, Field(max_length=300)] = BASELINE
     layer: Annotated[str, Field(max_length=200)] = ""
     shift: Annotated[float, Field(ge=-1, le=1, strict=False)] = 0.0
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -116,7 +114,9 @@ class Service:
             "chosen": chosen_methods(),
             "layers": self.layers,
             "layer": self.layer,
-            "baselines": [each for each in BASELINES.names if each in _OFFERED],
+            "targets": typed_forms(TARGETS),
+            "baselines": typed_forms(BASELINES),
+            "baseline": BASELINE,
             "limits": asdict(self.limits),
             "viewer": viewer_payload([], "", "", []),
         }
@@ -145,7 +145,7 @@ class Service:
         finally:
             self._uploading -= 1
 
-    def question(self, asked: Asked) -> PageRequest:
+    def question(self, asked: PageQuestion) -> PageRequest:
         """Raises Refused, or HTTPException 404 for a picture that isn't there."""
         pixels = []
         for each in asked.pictures:
@@ -232,7 +232,7 @@ def create_app(model: ImageModel, limits: Limits = Limits()) -> FastAPI:
     async def explain(request: Request) -> Response:
         _require_type(request, "application/json")
         try:
-            asked = Asked.model_validate_json(await read_body(request, _JSON_BYTES))
+            asked = PageQuestion.model_validate_json(await read_body(request, _JSON_BYTES))
             question = service.question(asked)
         except ValidationError as error:
             first = error.errors()[0]

@@ -19,13 +19,13 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
-from ..base.named import read_value
+from ..base.named import Registry, read_value
 from ..methods import METHODS, Method
 from ..question import registries
 from ..question.baselines import Baseline, Constant
 from ..question.players import Features, Pixels
 from ..question.registries import BASELINES, as_baseline
-from ..question.targets import Target
+from ..question.targets import Function, Target
 from ..rules import Patterns
 from ..show.explained import DEFAULT_METHODS
 
@@ -70,6 +70,15 @@ def method_forms() -> list[dict[str, Any]]:
             ],
         }
         for kind in METHODS
+    ]
+
+
+def typed_forms(registry: Registry[Any]) -> list[dict[str, str]]:
+    """For each class that can be typed: `usage`, its settings with their defaults, and `text`, what to begin with."""
+    return [
+        {"text": kind.kebab() if kind.has_defaults() else f"{kind.kebab()}(", "usage": kind.usage()}
+        for kind in registry
+        if kind is not Function
     ]
 
 

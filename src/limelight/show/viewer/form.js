@@ -17,6 +17,15 @@ function field({ name, kind, options, optional, whole, default: value }) {
   return { name, read, write, shown: element("label", {}, element("span", {}, name), input) };
 }
 
+// A line of text that the server reads, with the names that it may begin with.
+function typed(label, name, offered, placeholder, changed) {
+  const input = element("input", { type: "text", name, maxLength: 300, spellcheck: false, autocomplete: "off", placeholder });
+  input.setAttribute("list", `${name}s`);
+  input.addEventListener("change", changed);
+  const list = element("datalist", { id: `${name}s` }, ...offered.map((each) => element("option", { value: each.text }, each.usage)));
+  return { read: () => input.value.trim(), shown: [element("label", {}, element("span", {}, label), input), list] };
+}
+
 function method(form, settings) {
   const fields = form.fields.map(field);
   for (const each of fields) if (settings && each.name in settings) each.write(settings[each.name]);
@@ -56,21 +65,17 @@ export function buildForm(server, changed, say) {
   const methods = server.methods.map((each) => method(each, server.chosen[each.name]));
   find("methods").replaceChildren(...methods.map((each) => each.shown));
 
-  const state = { classes: [], baseline: "black", layer: "", shift: 0, tests: true };
+  const state = { classes: [], layer: "", shift: 0, tests: true };
   const classes = classPicker(server.labels, state, changed, say);
   find("classes").append(...classes.shown);
 
-  const number = element("input", { type: "number", name: "baseline-number", step: "any", min: -1, max: 2, placeholder: "or a number, 0 to 1", "aria-label": "baseline as a number" });
-  number.addEventListener("change", changed);
+  const target = typed("target other than a class", "target", server.targets, "such as margin(281, other=285)", changed);
+  const baseline = typed("baseline: the value of absent pixels, a name or a number", "baseline", server.baselines, server.baseline, changed);
   const layers = [["", server.layer ? `automatic (${server.layer})` : "automatic"], ...server.layers.map((each) => [each.name, `${each.name}  ${each.grid}`])];
   const tests = element("input", { type: "checkbox", name: "tests", checked: true });
   find("question").append(
-    choice("baseline: the value of absent pixels", "baseline", server.baselines.map((each) => [each, each]), "black", (value) => {
-      state.baseline = value;
-      number.value = "";
-      changed();
-    }),
-    number,
+    ...target.shown,
+    ...baseline.shown,
     choice("layer, for methods that use one", "layer", layers, "", (value) => {
       state.layer = value;
       changed();
@@ -88,7 +93,7 @@ export function buildForm(server, changed, say) {
   );
 
   return {
-    asked: () => ({ methods: methods.filter((each) => each.chosen()).map((each) => each.asked()), classes: state.classes, baseline: number.value || state.baseline, layer: state.layer, shift: state.shift, tests: tests.checked }),
+    asked: () => ({ methods: methods.filter((each) => each.chosen()).map((each) => each.asked()), classes: state.classes, target: target.read(), baseline: baseline.read() || server.baseline, layer: state.layer, shift: state.shift, tests: tests.checked }),
     // What the model says of a picture, brightened and plain; the class picker offers the first picture's.
     predicted({ picture, top, plain: before }, about) {
       if (picture === 0) {
