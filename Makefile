@@ -5,13 +5,18 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PICTURE ?= demo
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test quick lint bench clean
 
 demo: $(VENV)/demo.done
 	$(BIN)/limelight explain $(PICTURE) -o limelight-out
 
 test: $(VENV)/dev.done
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(OPTIONS)
+
+# While working: the tests marked quick, which run most lines of the rooms where numbers are made.
+quick: $(VENV)/dev.done
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m quick --cov=src/limelight/methods --cov=src/limelight/rules \
+		--cov=src/limelight/engine --cov-report=term:skip-covered --cov-fail-under=85
 
 lint: $(VENV)/dev.done
 	$(BIN)/ruff check src tests benchmarks docs/*.py

@@ -14,6 +14,8 @@ import limelight as ll
 from .memory import peaks
 from .networks import conv_net, pictures
 
+pytestmark = pytest.mark.quick
+
 D = torch.float64
 
 

@@ -19,6 +19,8 @@ from limelight.question.registries import as_target
 from .networks import conv_net, pictures
 from .test_methods import Counting
 
+pytestmark = pytest.mark.quick
+
 D = torch.float64
 
 

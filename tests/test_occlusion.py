@@ -10,6 +10,8 @@ import limelight as ll
 
 from .networks import conv_net, pictures
 
+pytestmark = pytest.mark.quick
+
 D = torch.float64
 
 

@@ -13,6 +13,8 @@ from limelight.methods.at_layer import spread
 
 from .networks import conv_net, linear_net, pictures, smooth_net
 
+pytestmark = pytest.mark.quick
+
 D = torch.float64
 
 

@@ -14,6 +14,8 @@ from limelight.methods.extremal import _Bumps
 
 from .networks import conv_net, pictures
 
+pytestmark = pytest.mark.quick
+
 D = torch.float64
 
 

@@ -12,6 +12,8 @@ from limelight.question.random_streams import Streams
 
 from .networks import conv_net, pictures
 
+pytestmark = pytest.mark.quick
+
 D = torch.float64
 everyone = torch.arange(8)
 

@@ -19,6 +19,8 @@ from limelight.runs.identity import described
 
 from .networks import conv_net, pictures
 
+pytestmark = pytest.mark.quick
+
 OLD = Path(__file__).parent / "fixtures" / "format1"
 FILES = sorted(OLD.glob("*.safetensors"))
 SETTINGS: dict[type[Named], tuple[Any, ...]] = {

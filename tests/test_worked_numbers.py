@@ -14,6 +14,8 @@ from limelight.methods import QUADRATURES
 
 from .networks import CASES, ReluOfDifference, conv_net, linear_net, pictures, smooth_net
 
+pytestmark = pytest.mark.quick
+
 D = torch.float64
 
 

@@ -24,6 +24,8 @@ from limelight.rules import (
 )
 from tests.rules.helpers import constant
 
+pytestmark = pytest.mark.quick
+
 BEFORE, AFTER = constant(5, 5, seed=1), constant(5, seed=2)
 METHODS = [*DEEPLIFT.values(), GUIDED_BACKPROP, DECONVNET, composite("epsilon"), composite("epsilon-alpha2-beta1")]
 METHODS += [ATTN_LRP, CP_LRP, EXCITATION, deep_taylor()]

@@ -12,6 +12,8 @@ from limelight.rules import ATTN_LRP, DEEPLIFT, GUIDED_BACKPROP, Propagation, Un
 from limelight.rules.names import ACTIVATIONS, AVERAGES, CONVOLUTIONS, DROPOUTS, NORMALISATIONS, canonical
 from tests.rules.helpers import constant, frozen, randomise_batch_norm
 
+pytestmark = pytest.mark.quick
+
 METHODS = [DEEPLIFT["rescale"], DEEPLIFT["reveal-cancel"], GUIDED_BACKPROP, composite("epsilon-plus"), ATTN_LRP]
 
 

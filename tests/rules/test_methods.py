@@ -27,6 +27,8 @@ from limelight.rules import (
 from limelight.rules.patterns import Estimator
 from tests.rules.helpers import constant, frozen, logit, randomise_batch_norm
 
+pytestmark = pytest.mark.quick
+
 
 def full(value: float, *shape: int) -> Tensor:
     return torch.full(shape, value, dtype=torch.float64)

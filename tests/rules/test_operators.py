@@ -10,6 +10,8 @@ from torch import Tensor
 
 from limelight.rules import ATTN_LRP, CP_LRP, DECONVNET, DEEPLIFT, GUIDED_BACKPROP, composite, multipliers
 
+pytestmark = pytest.mark.quick
+
 aten = torch.ops.aten
 Function = Callable[[Tensor], Tensor]
 

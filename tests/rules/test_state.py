@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from limelight.rules import ATTN_LRP, DECONVNET, DEEPLIFT, GUIDED_BACKPROP, Propagation, composite, multipliers
 from tests.rules.helpers import constant, frozen, randomise_batch_norm
 
+pytestmark = pytest.mark.quick
+
 METHODS = [DEEPLIFT["rescale"], DEEPLIFT["genomics"], GUIDED_BACKPROP, DECONVNET, composite("epsilon-plus")]
 METHODS += [composite("epsilon-gamma-box"), ATTN_LRP]
 
