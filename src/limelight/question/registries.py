@@ -84,7 +84,9 @@ def as_target(target: Any, batch: int, labels: Sequence[str] = ()) -> Target:
 
     Text is a class or a target by name, see `read_target`; `labels` are the model's. Raises ValueError or TypeError.
     """
-    if isinstance(target, Target) or (isinstance(target, type) and issubclass(target, Target)):
+    if isinstance(target, Target):
+        read = target
+    elif isinstance(target, type) and issubclass(target, Target):
         read = TARGETS.coerce(target)
     elif isinstance(target, str):
         read = read_target(target, labels)
