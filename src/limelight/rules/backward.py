@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from ..base.notes import Note
-from .engine import FirstRelevance, OnUncovered, Propagate, Propagation, jvp, ratio, stabilised
-from .tape import OtherPath, Tape
+from .engine import FirstRelevance, OnUncovered, OtherPath, Propagate, Propagation, Tape, jvp, ratio, stabilised
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,11 @@ from ..base.named import Named, Registry
 from ..models.weights import state_bytes
 from .affine import Affine
 from .call import Call
-from .engine import Entry, Native, Propagate, Propagation, ratio
+from .engine import Entry, Native, Propagate, Propagation, Tape, ratio
 from .linear import Folding, LinearRule
 from .names import ACTIVATIONS, RELUS
 from .predicates import is_kind, named, relu_like
 from .relevance import Fold
-from .tape import Tape
 
 Estimator = Literal["linear", "two-component"]
 _REST: tuple[Entry, ...] = (

@@ -8,10 +8,9 @@ from torch import Tensor
 
 from .audit import source_line
 from .call import Call, active
-from .deeplift import product_pull
+from .deeplift import normalised, product_pull
 from .engine import Propagate, ratio, ruled, stabilised
 from .linear import Folding
-from .normalise import normalised
 
 
 @dataclass(frozen=True)

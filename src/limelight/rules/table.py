@@ -9,10 +9,9 @@ from typing import Any, cast
 import torch
 
 from .call import Call, Kind
-from .composites import ATTN_LRP, COMPOSITES
+from .composites import ATTN_LRP, COMPOSITES, GUIDED_BACKPROP
 from .deeplift import RESCALE
 from .engine import Native, Propagate, Propagation, Rule
-from .guided import GUIDED_BACKPROP
 from .names import AVERAGES, DROPOUTS, MAX_POOLS, PLAIN, RULED
 from .opened import OPENED
 
