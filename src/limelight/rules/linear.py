@@ -5,6 +5,7 @@ $\mathrm{st}(z) = z + \epsilon\,\mathrm{sign}(z)$ with $\mathrm{sign}(0) = 1$.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -78,17 +79,24 @@ class Zero(Epsilon):
     epsilon: float = 1e-9
 
 
-def _parts(x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The positive and the negative part of x; None for the latter where no number is negative (after a ReLU)."""
-    return (x.clamp(min=0), x.clamp(max=0)) if bool((x < 0).any()) else (x, None)
+def _shared(operator: Affine, terms: Iterable[tuple[Tensor, Tensor, Tensor | None, Tensor]], epsilon: float) -> Tensor:
+    """The sum of several terms' multipliers. A term is (weight of positive inputs, of negative ones, bias, relevance).
 
-
-def _select(x: Tensor, operator: Affine, up: list[tuple[Tensor, Tensor]], down: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Sum of transposed (weight, v) pairs: `up` for positive inputs, `down` for negative ones."""
-    above = sum((operator.transpose(w, v) for w, v in up), torch.zeros_like(x))
-    if not down:
-        return above
-    return torch.where(x < 0, sum((operator.transpose(w, v) for w, v in down), torch.zeros_like(x)), above)
+    Each shares its relevance in proportion to the positive and negative inputs' contributions with these weights.
+    """
+    x = operator.x
+    signed = bool((x < 0).any())  # not after a ReLU
+    above, below = (x.clamp(min=0), x.clamp(max=0)) if signed else (x, x)
+    up, down = torch.zeros_like(x), torch.zeros_like(x)
+    for plus, minus, bias, relevance in terms:
+        z = operator.forward(above, plus, bias)
+        if signed:
+            z = z + operator.forward(below, minus, None)
+        share = relevance / stabilised(z, epsilon)
+        up = up + operator.transpose(plus, share)
+        if signed:
+            down = down + operator.transpose(minus, share)
+    return torch.where(x < 0, down, up) if signed else up
 
 
 @dataclass(frozen=True)
@@ -109,21 +117,13 @@ class AlphaBeta(LinearRule):
             raise ValueError(f"alpha={self.alpha}, beta={self.beta}: need alpha - beta = 1 and both not negative")
 
     def multiplier(self, operator: Affine, y: Tensor, g: Tensor) -> Tensor:
-        relevance, (above, below) = g * y, _parts(operator.x)
-        out = torch.zeros_like(operator.x)
+        terms = []
         for factor, sign in ((self.alpha, 1), (-self.beta, -1)):
-            if factor == 0:
-                continue
-            weight = operator.weight * sign
-            same, opposite = weight.clamp(min=0) * sign, weight.clamp(max=0) * sign
-            bias = None if operator.bias is None or not self.bias else (operator.bias * sign).clamp(min=0) * sign
-            z = operator.forward(above, same, bias)
-            if below is not None:
-                z = z + operator.forward(below, opposite, None)
-            v = factor * relevance / stabilised(z, self.epsilon)
-            down = [] if below is None else [(opposite, v)]
-            out = out + _select(operator.x, operator, [(same, v)], down)
-        return out
+            if factor != 0:
+                weight = operator.weight * sign
+                bias = None if operator.bias is None or not self.bias else (operator.bias * sign).clamp(min=0) * sign
+                terms.append((weight.clamp(min=0) * sign, weight.clamp(max=0) * sign, bias, factor * (g * y)))
+        return _shared(operator, terms, self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -146,20 +146,12 @@ class Gamma(LinearRule):
     epsilon: float = 1e-6
 
     def multiplier(self, operator: Affine, y: Tensor, g: Tensor) -> Tensor:
-        relevance, (above, below) = g * y, _parts(operator.x)
-        w, b = operator.weight, operator.bias
+        w, b, terms = operator.weight, operator.bias, []
         plus, minus = w + self.gamma * w.clamp(min=0), w + self.gamma * w.clamp(max=0)
-        up, down = [], []
         for favoured, other, sign in ((plus, minus, 1), (minus, plus, -1)):
             bias = None if b is None else b + self.gamma * (b * sign).clamp(min=0) * sign
-            z = operator.forward(above, favoured, bias)
-            if below is not None:
-                z = z + operator.forward(below, other, None)
-            v = torch.where(y * sign > 0, relevance, 0.0) / stabilised(z, self.epsilon)
-            up.append((favoured, v))
-            if below is not None:
-                down.append((other, v))
-        return _select(operator.x, operator, up, down)
+            terms.append((favoured, other, bias, torch.where(y * sign > 0, g * y, 0.0)))
+        return _shared(operator, terms, self.epsilon)
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .call import Call, Kind
+from .call import Call
 from .engine import Propagate
-from .names import CONVOLUTIONS, RELUS
+from .names import CONVOLUTIONS, RELUS, Kind
 
 
 @dataclass(frozen=True)

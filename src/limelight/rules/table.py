@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import torch
 
-from .call import Call, Kind
+from .call import Call
 from .composites import ATTN_LRP, COMPOSITES, GUIDED_BACKPROP
 from .deeplift import RESCALE
 from .engine import Native, Propagate, Propagation, Rule
-from .names import AVERAGES, DROPOUTS, MAX_POOLS, PLAIN, RULED
+from .names import AVERAGES, DROPOUTS, MAX_POOLS, PLAIN, RULED, Kind
 from .opened import OPENED
 
 PAGE = Path(__file__).parents[3] / "docs" / "rules.md"
