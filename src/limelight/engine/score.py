@@ -274,11 +274,11 @@ class Score:
         forward and n backward rows, and the reference's forward rows, 1 a pass where the rows share it. Raises
         ValueError for a Score of a layer.
         """
-        return self.propagate_by(
-            lambda f, part, other: multipliers(f, part, rules, reference=other, on_uncovered=on_uncovered),
-            rows,
-            reference,
-        )
+
+        def by_rules(forward: Callable[[Tensor], Tensor], part: Tensor, other: Tensor | None) -> Propagated:
+            return multipliers(forward, part, rules, reference=other, on_uncovered=on_uncovered)
+
+        return self.propagate_by(by_rules, rows, reference)
 
     def propagate_by(
         self,

