@@ -129,7 +129,7 @@ def _layer(name: str, search: LayerSearch, outcome: Outcome) -> Layer:
 
 
 def _linear(maps: Tensor, search: LayerSearch, outputs: Tensor | None) -> Linear | None:
-    """The classifier, if its inputs are the maps' means and its outputs are the model's; else None."""
+    """Return the classifier, if its inputs are the maps' means and its outputs are the model's; else None."""
     if search.linear is None or outputs is None:
         return None
     module, inputs, returned = search.linear

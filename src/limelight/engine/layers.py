@@ -44,14 +44,14 @@ class Layer:
     no_map: str = ""
 
     def maps(self, output: Tensor) -> Tensor:
-        """The layer's output as maps `(rows, channels, *space)`, a view of it; ValueError where it holds none."""
+        """View the layer's output as maps `(rows, channels, *space)`. Raises ValueError where it holds none."""
         if self.grid is None:
             raise ValueError(f"layer: {self.name!r} {self.no_map}")
         return self.grid.maps(output)
 
 
 def layer_name(model: nn.Module, layer: OneLayer) -> str:
-    """The dotted name of a layer given by name or as the module itself. Raises ValueError with the nearest names."""
+    """Return the dotted name of a layer, given by name or as a module. Raises ValueError with the nearest names."""
     names: dict[str, nn.Module] = {name: module for name, module in model.named_modules() if name}
     if isinstance(layer, nn.Module):
         for name, module in names.items():
@@ -65,7 +65,7 @@ def layer_name(model: nn.Module, layer: OneLayer) -> str:
 
 
 def layer_names(model: nn.Module, layer: LayerLike) -> tuple[str, ...]:
-    """The dotted names of a layer, or of several: a sequence of them, or names separated by commas.
+    """Return the dotted names of a layer, or of several: a sequence of them, or names separated by commas.
 
     Raises ValueError as `layer_name` does, and for an empty sequence or a layer that is named twice.
     """
@@ -81,7 +81,7 @@ def layer_names(model: nn.Module, layer: LayerLike) -> tuple[str, ...]:
 
 
 def without_batch_axis(modules: Modules, inputs: Tensor) -> str:
-    """An error message for inputs with as many axes as one example of the model's convolutions; else "".
+    """Return an error message for inputs with as many axes as one example of the model's convolutions; else "".
 
     Not an error by itself: a convolution accepts a single example too, and the model may reshape its input.
     """
@@ -181,7 +181,7 @@ class LayerInput:
     inputs: Tensor
 
     def at(self, places: Tensor) -> LayerInput:
-        """The layer input for rows that belong to `inputs[places]`."""
+        """Return the layer input for rows that belong to `inputs[places]`."""
         return LayerInput(self.layer, self.inputs[places])
 
     @contextmanager

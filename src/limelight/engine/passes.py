@@ -51,7 +51,7 @@ class SharedRows:
 
     @staticmethod
     def find(rows: Tensor) -> SharedRows | None:
-        """The distinct rows where equal ones are neighbours; None where no two neighbours are equal."""
+        """Return the distinct rows where equal ones are neighbours; None where no two neighbours are equal."""
         new = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
         new[1:] = (rows[1:] != rows[:-1]).flatten(1).any(1)
         if bool(new.all()):
@@ -60,7 +60,7 @@ class SharedRows:
         return SharedRows(first, index, torch.arange(len(rows), device=rows.device) - first[index])
 
     def gradients(self, scores: Tensor, sources: Sequence[Tensor]) -> list[Tensor | None]:
-        """d scores / d sources, `(rows, ...)` from sources `(distinct, ...)`: one backward pass for each rank."""
+        """Return d scores / d sources `(rows, ...)` at sources `(distinct, ...)`, by a backward pass for each rank."""
         found: list[Tensor | None] = [None] * len(sources)
         for rank in range(int(self.rank.max()) + 1):
             chosen = self.rank == rank

@@ -113,7 +113,7 @@ class Runner:
     def _gradients(
         self, scores: Tensor, sources: list[Tensor], examples: Tensor, shared: SharedRows | None
     ) -> list[Tensor]:
-        """The gradient of each row's score at each source, counted and checked; zeros where there is none."""
+        """Return the gradient of each row's score at each source, counted and checked; zeros where there is none."""
         if not scores.requires_grad:
             raise ValueError(
                 "model: the score carries no gradient back to the inputs (detach, no_grad or NumPy inside?); "
@@ -292,7 +292,7 @@ class Scorer:
         return scores
 
     def shared(self) -> Tensor:
-        """Each example's score `(n,)` of the one row that was run for all."""
+        """Return each example's score `(n,)` of the one row that was run for all."""
         outputs, examples = self._shared_outputs, self.examples.split(1)
         with torch.no_grad():
             return torch.cat([self.runner._scores(outputs, example, self.target) for example in examples])

@@ -68,7 +68,7 @@ class Score:
     inside: LayerInput | None = None
 
     def __len__(self) -> int:
-        """The number of examples n."""
+        """Return the number of examples n."""
         return len(self.examples)
 
     @property

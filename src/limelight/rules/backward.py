@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..base.notes import Note
-from .engine import FirstRelevance, OnUncovered, OtherPath, Propagate, Propagation, Tape, jvp, ratio, stabilised
+from .engine import OnUncovered, OtherPath, Propagate, Propagation, Tape, jvp, ratio, stabilised
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _propagate(
     if reference is not None:
         with torch.no_grad(), Propagate(propagation, None, tape, on_uncovered):
             reference_score = forward(reference.detach().clone())
-        tape.rewind()
+        tape.replaying = True
     leaf = x.detach().clone().requires_grad_()
     run = Propagate(propagation, leaf, tape, on_uncovered)
     with torch.enable_grad(), run:
@@ -120,15 +120,15 @@ def _propagate(
     return Propagated(values, multiplier, score.detach(), reference_score, tuple(run.notes), run.absorbed)
 
 
-def _at_input(root: Tensor, found: Sequence[FirstRelevance]) -> Tensor:
+def _at_input(root: Tensor, found: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """Map relevance at first layers' inputs to the model's input.
 
     Between them lie normalisation, padding and reordering: $a_i = c_i x_{p(i)} + d_i$. Each $R_i$ belongs to its
     pixel p(i); dividing by $c_i$ before the transposed map cancels the scale, so that the sum is kept.
     """
     total = torch.zeros_like(root)
-    for each in found:
-        scale = jvp(each.at, root, torch.ones_like(root))
-        (pixels,) = torch.autograd.grad(each.at, root, ratio(each.relevance, scale), retain_graph=True)
+    for at, relevance in found:
+        scale = jvp(at, root, torch.ones_like(root))
+        (pixels,) = torch.autograd.grad(at, root, ratio(relevance, scale), retain_graph=True)
         total = total + pixels
     return total.detach()

@@ -109,7 +109,7 @@ class Call:
         return self.func(*args, **self.kwargs)
 
     def bound(self) -> dict[str, Any]:
-        """All arguments by name."""
+        """Return all arguments by name."""
         return {**dict(zip(SIGNATURES[self.name], self.args, strict=False)), **self.kwargs}
 
     @cached_property

@@ -10,7 +10,7 @@ from torch import Tensor
 from .affine import Affine
 from .backward import Propagated, multipliers
 from .call import Call
-from .engine import Entry, Native, OnUncovered, Propagate, Propagation, Pull, ruled
+from .engine import Entry, Native, OnUncovered, Propagate, Propagation, Pulled, ruled
 from .linear import AlphaBeta, Epsilon, Flat, Gamma, LinearRule, WSquare, ZBox, Zero, ZPlus
 from .names import ACTIVATIONS, RELUS
 from .predicates import convolution, dense, first, is_kind, named, relu_like
@@ -56,7 +56,7 @@ COMPOSITES: dict[str, Propagation] = {
 
 
 def composite(name: str, low: Any = 0.0, high: Any = 1.0) -> Propagation:
-    """The composite of this name; `low` and `high` bound the model's input for the box rule.
+    """Return the composite of this name; `low` and `high` bound the model's input for the box rule.
 
     Raises ValueError for an unknown name.
     """
@@ -68,7 +68,7 @@ def composite(name: str, low: Any = 0.0, high: Any = 1.0) -> Propagation:
 
 
 def deep_taylor(low: Any = None, high: Any = None) -> Propagation:
-    r"""Deep Taylor decomposition: $z^+$ without biases everywhere, and at the first layer $w^2$, or the box rule where
+    r"""Make Deep Taylor decomposition: $z^+$ without biases everywhere, at the first layer $w^2$, or the box rule where
     the input is bounded by `low` and `high`. [montavon2017]
 
     The score must be positive, as after a rectifier: a negative score has no decomposition.
@@ -132,9 +132,7 @@ GUIDED_BACKPROP = Propagation(
 class NegatedTop(ZPlus):
     """ZPlus with the weight of the topmost operator, the classifier, negated: the evidence for all other classes."""
 
-    def pull(
-        self, operator: Affine, value: Tensor, x: Tensor, call: Call, propagate: Propagate
-    ) -> tuple[Pull, list[Tensor]]:
+    def pull(self, operator: Affine, value: Tensor, x: Tensor, call: Call, propagate: Propagate) -> Pulled:
         negated = replace(operator, weight=-operator.weight)
 
         def pull(g: Tensor, value: Tensor, x: Tensor) -> tuple[Tensor | None, ...]:
@@ -159,7 +157,7 @@ def excitation(
     at: Callable[[], Tensor] | None = None,
     on_uncovered: OnUncovered = "error",
 ) -> Propagated:
-    r"""The marginal winning probability of every unit, $P_i = \sum_j P_j\,a_i w_{ij}^+ / \sum_k a_k w_{kj}^+$.
+    r"""Compute the marginal winning probability of each unit, $P_i = \sum_j P_j\,a_i w_{ij}^+ / \sum_k a_k w_{kj}^+$.
 
     `values` has one channel (summed over axis 1 where there are spatial axes). `contrastive` subtracts the pass with
     the classifier's weight negated and keeps the positive part, at the input or at the layer that `at()` names.

@@ -61,7 +61,7 @@ _STEPS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "relu6": F.
 
 
 def divided_difference(call: Call, x: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
-    r"""$y$ and $(y - y_0) / (x - x_0)$ of an elementwise operator; the derivative between them where they coincide.
+    r"""Return $y$ and $(y - y_0) / (x - x_0)$ of an elementwise operator, where $x = x_0$ the derivative between them.
 
     They coincide within $\epsilon^{2/3}$ of their size: activations of 1e-9 in a deep network still differ, while for
     ReLU no kink can lie between two numbers that close. The derivative's midpoint makes the error third order.
@@ -103,7 +103,7 @@ class Midpoint:
 
 
 def product_pull(call: Call, share: float = 1.0) -> Any:
-    """The multipliers of a product's operands, `share` of each derivative at the saved point."""
+    """Return the multipliers of a product's operands, `share` of each derivative at the saved point."""
 
     def pull(g: Tensor, *point: Tensor) -> tuple[Tensor | None, ...]:
         with torch.enable_grad():
@@ -160,7 +160,7 @@ class SoftmaxDifference:
 
 
 def mean_exponential(a: Tensor, b: Tensor) -> Tensor:
-    r"""$(e^a - e^b) / (a - b)$, the mean of the exponential between a and b; 0 where both are -inf (masked)."""
+    r"""Return $(e^a - e^b) / (a - b)$, the mean of the exponential between a and b; 0 where both are -inf (masked)."""
     high, gap = torch.maximum(a, b), (a - b).abs()
     gap = gap.nan_to_num(nan=0.0, posinf=torch.inf)
     ratio = torch.where(gap < 1e-12, 1.0, -torch.expm1(-gap) / gap.clamp(min=1e-12))

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..base.notes import Note
 from .affine import Affine, affine
 from .call import Call, active
-from .engine import FirstRelevance, Propagate, Pull, jvp, ruled, stabilised
+from .engine import Propagate, Pulled, jvp, ruled, stabilised
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class LinearRule(ABC):
         return self.attach(operator, value, varying, call, propagate)
 
     def attach(self, operator: Affine, value: Tensor, x: Tensor, call: Call, propagate: Propagate) -> Tensor:
-        """`value` with this rule as its backward, recorded as the operator's output."""
+        """Return `value` with this rule as its backward, recorded as the operator's output."""
         pull, saved = self.pull(operator, value, x, call, propagate)
         pull.is_affine = True  # type: ignore[attr-defined]
         out = ruled(value, pull, [x], saved)
@@ -37,10 +37,8 @@ class LinearRule(ABC):
         propagate.produced(out, call, Folding(self, operator, x))
         return out
 
-    def pull(
-        self, operator: Affine, value: Tensor, x: Tensor, call: Call, propagate: Propagate
-    ) -> tuple[Pull, list[Tensor]]:
-        """The backward function, and the tensors to save for it."""
+    def pull(self, operator: Affine, value: Tensor, x: Tensor, call: Call, propagate: Propagate) -> Pulled:
+        """Return the backward function, and the tensors to save for it."""
 
         def pull(g: Tensor, value: Tensor, x: Tensor) -> tuple[Tensor | None, ...]:
             dtype = operator.weight.dtype  # under autocast the operator's own output has a lower one
@@ -50,7 +48,7 @@ class LinearRule(ABC):
 
     @abstractmethod
     def multiplier(self, operator: Affine, y: Tensor, g: Tensor) -> Tensor:
-        """The input's multiplier from the output `y` and its multiplier `g`."""
+        """Return the input's multiplier from the output `y` and its multiplier `g`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +78,7 @@ class Zero(Epsilon):
 
 
 def _shared(operator: Affine, terms: Iterable[tuple[Tensor, Tensor, Tensor | None, Tensor]], epsilon: float) -> Tensor:
-    """The sum of several terms' multipliers. A term is (weight of positive inputs, of negative ones, bias, relevance).
+    """Sum several terms' multipliers. A term is (weight of positive inputs, of negative ones, bias, relevance).
 
     Each shares its relevance in proportion to the positive and negative inputs' contributions with these weights.
     """
@@ -163,9 +161,7 @@ class FirstRule(LinearRule):
 
     epsilon: float = field(default=1e-6, kw_only=True)
 
-    def pull(
-        self, operator: Affine, value: Tensor, x: Tensor, call: Call, propagate: Propagate
-    ) -> tuple[Pull, list[Tensor]]:
+    def pull(self, operator: Affine, value: Tensor, x: Tensor, call: Call, propagate: Propagate) -> Pulled:
         if not propagate.is_first(x):
             raise ValueError(
                 f"{self!r} redistributes relevance without regard to the input's values, which only a first layer "
@@ -176,14 +172,13 @@ class FirstRule(LinearRule):
         bounds = self.bounds(x, propagate)
 
         def pull(g: Tensor, value: Tensor) -> tuple[Tensor | None, ...]:
-            relevance = self.relevance(operator, value, g, *bounds)
-            propagate.first_relevances.append(FirstRelevance(x, relevance))
+            propagate.first_relevances.append((x, self.relevance(operator, value, g, *bounds)))
             return (None,)
 
         return pull, [value.clone()]
 
     def bounds(self, x: Tensor, propagate: Propagate) -> tuple[Tensor, ...]:
-        """Further tensors that the rule computes from its input during the forward pass."""
+        """Return further tensors that the rule computes from its input during the forward pass."""
         return ()
 
     def multiplier(self, operator: Affine, y: Tensor, g: Tensor) -> Tensor:
@@ -191,10 +186,10 @@ class FirstRule(LinearRule):
 
     @abstractmethod
     def relevance(self, operator: Affine, y: Tensor, g: Tensor, *bounds: Tensor) -> Tensor:
-        """The relevance of the operator's input."""
+        """Return the relevance of the operator's input."""
 
     def shares(self, operator: Affine, weight: Tensor, bias: Tensor | None, relevance: Tensor) -> Tensor:
-        """Relevance in proportion to `weight` at an input of ones."""
+        """Return relevance in proportion to `weight` at an input of ones."""
         z = operator.forward(torch.ones_like(operator.x), weight, bias)
         return operator.transpose(weight, relevance / stabilised(z, self.epsilon))
 
@@ -234,7 +229,7 @@ class ZBox(FirstRule):
             raise ValueError(f"ZBox.low={self.low!r}: use a number below high, which is {self.high!r}")
 
     def note(self, x: Tensor) -> tuple[str, ...]:
-        """A note where the model's input leaves the box, outside which the rule is not defined."""
+        """Return a note where the model's input leaves the box, outside which the rule is not defined."""
         low, high = (torch.as_tensor(limit, dtype=x.dtype, device=x.device) for limit in (self.low, self.high))
         rounding = 8 * torch.finfo(x.dtype).eps * torch.maximum(low.abs(), high.abs())
         if not bool(((x < low - rounding) | (x > high + rounding)).any()):

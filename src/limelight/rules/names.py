@@ -19,7 +19,7 @@ Kind = Literal[
 
 
 def words(text: str) -> frozenset[str]:
-    """The words of a table."""
+    """Return the words of a table."""
     return frozenset(text.split())
 
 
@@ -100,7 +100,7 @@ PLAIN = words("""
 
 @cache
 def canonical(func: Callable[..., Any]) -> tuple[str, bool]:
-    """The operator's canonical name and whether this spelling writes into its first operand."""
+    """Return the operator's canonical name and whether this spelling writes into its first operand."""
     if isinstance(func, torch._ops.OpOverload):
         func = func.overloadpacket
     if isinstance(func, torch._ops.OpOverloadPacket):

@@ -73,7 +73,7 @@ class Patterns(Named):
         return patterns.checked(model, str(path))
 
     def checked(self, model: nn.Module, holder: str) -> "Patterns":
-        """These patterns. Raises ValueError, naming `holder`, if they were estimated for another model's weights.
+        """Return these patterns. Raises ValueError, naming `holder`, if they were estimated for another model.
 
         The model's weights are hashed, which takes about a tenth of a second for 100 MB.
         """
@@ -113,7 +113,7 @@ class _Rectified:
 
 
 def _sums(operator: Affine, y: Tensor, counted: Tensor) -> list[Tensor]:
-    """For each weight, over the positions where it was used: sums of xy, x and 1 where `counted`, of y and 1 anywhere.
+    """Sum, over all uses of each weight, xy, x and 1 where `counted`, and y and 1 everywhere.
 
     Sums without x have one entry for all inputs of an output where every input has the same positions.
     """
@@ -132,7 +132,7 @@ def _pattern(operator: Affine, sums: list[Tensor]) -> Tensor:
 
 
 def _inputs_axis(operator: Affine) -> int | None:
-    """The axis of x that the weight's second axis runs along; None where their sizes differ, as with groups."""
+    """Find the axis of x that the weight's second axis runs along; None where sizes differ, as with groups."""
     x, weight = operator.x, operator.weight
     if operator.channel != 0 or weight.ndim < 2:
         return None
@@ -142,7 +142,7 @@ def _inputs_axis(operator: Affine) -> int | None:
 
 
 def _weight_sums(operator: Affine, x: Tensor, like: Tensor, cotangents: Sequence[Tensor]) -> list[Tensor]:
-    """For each v the sum of x v over every use of each weight: the gradient under v of a weight of the shape `like`."""
+    """Sum x v over every use of each weight, for each v: the gradient under v of a weight of the shape `like`."""
     with torch.enable_grad():
         weight = torch.zeros_like(like).requires_grad_()
         out = operator.forward(x, weight, None)
@@ -214,10 +214,10 @@ def _propagation(name: str, patterns: Patterns, times_weight: bool) -> Propagati
 
 
 def pattern_net(patterns: Patterns) -> Propagation:
-    """The signal that the score responds to, in the input's space. [kindermans2018]"""
+    """Propagate the signal that the score responds to, in the input's space. [kindermans2018]"""
     return _propagation("PatternNet", patterns, False)
 
 
 def pattern_attribution(patterns: Patterns) -> Propagation:
-    """How much each input's signal contributes to the score. [kindermans2018]"""
+    """Propagate how much each input's signal contributes to the score. [kindermans2018]"""
     return _propagation("PatternAttribution", patterns, True)

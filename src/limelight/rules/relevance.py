@@ -66,7 +66,7 @@ class Fold:
 
 
 def batch_norm_scale(call: Call) -> tuple[Tensor, Tensor]:
-    """Batch norm in evaluation mode as `scale * x + shift` per channel."""
+    """Read batch norm in evaluation mode as `scale * x + shift` per channel."""
     given = call.bound()
     scale = (given["running_var"] + given.get("eps", 1e-5)).rsqrt()
     scale = scale if given.get("weight") is None else scale * given["weight"]

@@ -46,7 +46,7 @@ def operator(*names: str) -> Callable[[Callable[..., Tensor | None]], Callable[.
 
 
 def pointwise(func: Func, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """Elementwise operators of one or more patched tensors, with numbers or tensors that have a value per channel."""
+    """Apply to one or more patched tensors, with numbers or tensors that have a value per channel."""
     operands = list(found((args, kwargs)))
     tensors = [each for each in (*args, *kwargs.values()) if isinstance(each, Tensor)]
     others = [each for each in tensors if not isinstance(each, Patched)]
@@ -82,7 +82,7 @@ def _alike(operands: list[Patched]) -> bool:
 
 
 def _aligned(operands: list[Patched]) -> tuple[Boxes, list[Tensor]]:
-    """Boxes that contain every operand's box, and each operand's values in them."""
+    """Return boxes that contain every operand's box, and each operand's values in them."""
     boxes = operands[0].boxes
     for each in operands[1:]:
         if not boxes.same(each.boxes):
@@ -94,20 +94,20 @@ def _aligned(operands: list[Patched]) -> tuple[Boxes, list[Tensor]]:
 
 
 def _with(values: dict[int, Tensor], arguments: Any) -> Any:
-    """The arguments with each patched tensor replaced by its entry in `values`."""
+    """Return the arguments with each patched tensor replaced by its entry in `values`."""
     return tree_map(lambda each: values.get(id(each), each), arguments)
 
 
 @operator("batch_norm", "torch.batch_norm")
 def batch_norm(func: Func, x: Patched, *arguments: Any, **named: Any) -> Tensor | None:
-    """Batch norm with running statistics; with the batch's, rows would depend on each other."""
+    """Apply batch norm with running statistics; with the batch's, rows would depend on each other."""
     training = named.get("training", arguments[4] if len(arguments) > 4 else False)
     return None if training else elementwise(func, x, *arguments, **named)
 
 
 @operator("prelu", "clone", "to", "float", "double", "half", "bfloat16")
 def elementwise(func: Func, x: Patched, *arguments: Any, **named: Any) -> Tensor:
-    """Operators of one patched tensor alone; x itself where a cast has nothing to convert, as for any tensor."""
+    """Apply to one patched tensor alone; return x itself where a cast has nothing to convert, as torch does."""
     base = x.picture.run(func, x.base, *arguments, **named)
     return x if base is x.base else joined(base, func(x.patch, *arguments, **named), x.boxes, x.picture)
 
@@ -167,7 +167,9 @@ def conv2d(
     groups: int = 1,
 ) -> Tensor:
     kernel = _reach(weight.shape[2:], dilation)
-    before = _half(kernel) if padding == "same" else _pair(0 if isinstance(padding, str) else padding)
+    before = _pair(0 if isinstance(padding, str) else padding)
+    if padding == "same":
+        before = (kernel[0] - 1) // 2, (kernel[1] - 1) // 2
     settings = {"weight": weight, "bias": bias, "stride": stride, "dilation": dilation, "groups": groups}
     return _sliding(func, x, settings, padding, kernel, _pair(stride), before, 0.0)
 
@@ -202,7 +204,7 @@ def avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Tensor | None:
-    """Average pooling whose means all have the same number of positions: padding counted, no partial windows."""
+    """Average over windows that all have the same number of positions: padding counted, no partial windows."""
     if ceil_mode or (any(_pair(padding)) and not count_include_pad):
         return None
     stride = stride or kernel_size
@@ -221,7 +223,7 @@ def _sliding(
     value: float,
     **of_whole: Any,
 ) -> Tensor:
-    """A sliding operator on the windows read by the outputs that the boxes reach, padded beforehand with `value`.
+    """Apply a sliding operator to what the outputs that the boxes reach read, padded beforehand with `value`.
 
     `kernel`, `stride` and the padding `before` the first position are per axis; `of_whole` is for whole maps only.
     """
@@ -248,11 +250,6 @@ def _pair(value: Pair) -> tuple[int, int]:
 
 
 def _reach(kernel: Sequence[int], dilation: Pair) -> tuple[int, int]:
-    """The number of positions that a dilated kernel spans on each axis."""
+    """Return the number of positions that a dilated kernel spans on each axis."""
     spread = _pair(dilation)
     return spread[0] * (kernel[0] - 1) + 1, spread[1] * (kernel[-1] - 1) + 1
-
-
-def _half(kernel: tuple[int, int]) -> tuple[int, int]:
-    """The padding before the first position under `padding="same"`."""
-    return (kernel[0] - 1) // 2, (kernel[1] - 1) // 2
