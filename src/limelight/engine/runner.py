@@ -354,10 +354,9 @@ def _refuse_batch_statistics(modules: Modules) -> None:
 
 
 def _check_dtype(modules: Modules, inputs: Tensor) -> None:
-    parameters = (each for module in modules.values() for each in module._parameters.values() if each is not None)
-    kinds = {(parameter.dtype, parameter.device) for parameter in parameters}
-    dtypes = sorted({dtype for dtype, _ in kinds if dtype.is_floating_point}, key=str)
-    devices = sorted({device for _, device in kinds}, key=str)
+    parameters = [each for module in modules.values() for each in module._parameters.values() if each is not None]
+    dtypes = sorted({each.dtype for each in parameters if each.is_floating_point()}, key=str)
+    devices = sorted({each.device for each in parameters}, key=str)
     if dtypes and inputs.dtype not in dtypes and not torch.is_autocast_enabled(inputs.device.type):
         found = ", ".join(map(str, dtypes))
         raise TypeError(f"inputs: {inputs.dtype}, but the model's parameters are {found}; use inputs.to({found})")

@@ -5,32 +5,21 @@ attribution method can address it by name: `stem`, `blocks.0` ... `blocks.15`, `
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from torch import Tensor, nn
 
-
-class Stage(NamedTuple):
-    """A sequence of equal blocks; only the first one strides and changes the number of channels."""
-
-    repeats: int
-    kernel: int
-    stride: int
-    expansion: int
-    channels: int
-
-
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
-# Table 1 of EfficientNet [tan2019]; the lite variant leaves stem and head unscaled.
+# Repeats, kernel, stride of the first block, expansion and channels of each stage of equal blocks: table 1 of
+# EfficientNet [tan2019]; the lite variant leaves stem and head unscaled.
 STAGES = (
-    Stage(1, 3, 1, 1, 16),
-    Stage(2, 3, 2, 6, 24),
-    Stage(2, 5, 2, 6, 40),
-    Stage(3, 3, 2, 6, 80),
-    Stage(3, 5, 1, 6, 112),
-    Stage(4, 5, 2, 6, 192),
-    Stage(1, 3, 1, 6, 320),
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
 )
 
 
@@ -83,11 +72,11 @@ class EfficientNetLite0(nn.Sequential):
         self.stem = ConvNorm(3, STEM_CHANNELS, 3, stride=2)
         self.blocks = nn.Sequential()
         inputs = STEM_CHANNELS
-        for stage in STAGES:
-            for repeat in range(stage.repeats):
-                stride = stage.stride if repeat == 0 else 1
-                self.blocks.append(InvertedResidual(inputs, stage.channels, stage.kernel, stride, stage.expansion))
-                inputs = stage.channels
+        for repeats, kernel, stride, expansion, channels in STAGES:
+            for repeat in range(repeats):
+                block = InvertedResidual(inputs, channels, kernel, 1 if repeat else stride, expansion)
+                self.blocks.append(block)
+                inputs = channels
         self.head = ConvNorm(inputs, HEAD_CHANNELS, 1)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()

@@ -46,11 +46,10 @@ def multipliers(
     Raises UncoveredOperator where the model uses an operator that has no rule, OtherPath where the reference takes
     another path through the model's code, ValueError for a missing reference.
     """
-    if propagation.needs_reference and reference is None:
-        raise ValueError(f"{propagation.name} compares with a reference: pass reference=")
     if not propagation.needs_reference:
         return _propagate(forward, x, propagation, None, on_uncovered, at)
-    assert reference is not None
+    if reference is None:
+        raise ValueError(f"{propagation.name} compares with a reference: pass reference=")
     if at is not None:
         raise ValueError(f"{propagation.name} is read at the input only: at= goes with methods without a reference")
     if reference.shape[0] not in (1, x.shape[0]) or reference.shape[1:] != x.shape[1:]:

@@ -147,15 +147,14 @@ class SoftmaxDifference:
         total, total0 = value.logsumexp(dim, keepdim=True), x0.logsumexp(dim, keepdim=True)
         shift = torch.maximum(total, total0)
         q = mean_exponential(value - shift, x0 - shift) / mean_exponential(total - shift, total0 - shift)
-        name = call.name
 
         def pull(g: Tensor, q: Tensor, slope: Tensor) -> tuple[Tensor | None, ...]:
-            if name == "logsumexp":
+            if call.name == "logsumexp":
                 return (q * (g if given.get("keepdim") else g.unsqueeze(dim)),)
-            g = g * slope if name == "softmax" else g
+            g = g * slope if call.name == "softmax" else g
             return (g - q * g.sum(dim, keepdim=True),)
 
-        slope = mean_exponential(value - total, x0 - total0) if name == "softmax" else q
+        slope = mean_exponential(value - total, x0 - total0) if call.name == "softmax" else q
         return ruled(y, pull, [x], [q, slope])
 
 

@@ -29,12 +29,9 @@ def hidden(base: Tensor, filling: Tensor, boxes: Sequence[Box], picture: Picture
 
     `base` and `filling` are `(1, channels, H, W)`; `base` must be the same tensor in every pass.
     """
-    patches = []
-    for channels, ys, xs in boxes:
-        patch = base[0, :, ys, xs].clone()
-        patch[channels] = filling[0, channels, ys, xs]
-        patches.append(patch)
-    patch = torch.stack(patches)
+    patch = torch.stack([base[0, :, ys, xs] for _, ys, xs in boxes])
+    for row, (channels, ys, xs) in zip(patch, boxes, strict=True):
+        row[channels] = filling[0, channels, ys, xs]
     y, x = torch.tensor([[ys.start, xs.start] for _, ys, xs in boxes]).unbind(1)
     return joined(base, patch, Boxes(Span(y, patch.shape[2]), Span(x, patch.shape[3])), picture)
 
