@@ -121,7 +121,7 @@ def _reason(error: BaseException) -> str:
 
 def _check_budget(width: int, height: int, name: str, max_pixels: int) -> None:
     if width < 1 or height < 1:
-        raise ImageError(f"{name}: {width} x {height} pixels: nothing to see; both sides must be at least 1")
+        raise ImageError(f"{name}: {width} x {height} pixels; both sides must be at least 1")
     if width * height > max_pixels:
         raise ImageError(
             f"{name}: {width} x {height} is {width * height / 1e6:,.1f} megapixels, over the limit of "
