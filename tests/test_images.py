@@ -149,7 +149,7 @@ def test_transparent_palette_and_animation() -> None:
         (encode(noise(64, 64))[:3000], "truncated"),
         (encode(noise(64, 64), "JPEG")[:1500], "truncated"),
         (np.zeros((3, 8, 9), np.uint8), "channels last"),
-        (np.zeros((0, 8), np.uint8), "nothing to see"),
+        (np.zeros((0, 8), np.uint8), "at least 1"),
         (np.zeros((8, 8), np.int64), "int64"),
         (np.full((8, 8), 200.0), r"\[0, 1\]"),
         (np.full((8, 8), np.nan), "nan"),

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from ..base.errors import EXPECTED, reason
 from ..base.version import __version__
-from ..engine.layer_listing import layers_of
+from ..engine.input_pass import layers_of
 from ..models.catalogue import DEFAULT_MODEL, available_models
 from ..show.explained import DEFAULT_METHODS, Request, explain_picture
 from .check import check_command

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..question.targets import ClassTarget, Target, joined_vectors
+from ..question.targets import ClassTarget, Logit, Target, joined_vectors
 from .layer_search import LayerSearch, search_layers
 from .layers import Layer, Linear
-from .runner import Outcome, Runner
-from .score import Activation
+from .passes import Activation, Outcome
+from .runner import Runner
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _layer(name: str, search: LayerSearch, outcome: Outcome) -> Layer:
 
 
 def _linear(maps: Tensor, search: LayerSearch, outputs: Tensor | None) -> Linear | None:
-    """The classifier, if its inputs are the maps' means and its outputs are the model's; else None."""
+    """Return the classifier, if its inputs are the maps' means and its outputs are the model's; else None."""
     if search.linear is None or outputs is None:
         return None
     module, inputs, returned = search.linear
@@ -149,3 +149,39 @@ def _resolved(target: Target, outputs: list[Any]) -> Target:
         parts = [target.resolve(part) for part in outputs]
         return replace(target, index=sum((part.listed(0) for part in parts), start=()))
     return target
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A layer that returns a spatial map.
+
+    `shape` has channels first and tokens as their grid, `grid` says how the output is read; `activation` and `gradient`
+    are the L2 norms of the map and of the top class's gradient there.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    grid: str
+    activation: float
+    gradient: float
+
+
+def layers_of(model: nn.Module, pixels: Tensor) -> tuple[list[Candidate], str, str]:
+    """List the layers that run once and return a map, in order of use; also the one `explain()` chooses, and why.
+
+    Layers inside a block that returns a map itself are left out. Raises ValueError where the model returns no classes.
+    """
+    options: dict[str, Any] = {"gradient": False, "layers": (), "read_layer": True, "layer_gradient": True}
+    with Runner(model, pixels, None, None) as runner:
+        at_input = input_pass(runner, pixels, Logit(), measure=False, **options)
+        with search_layers(runner.modules, tuple(pixels.shape[2:])) as search, torch.no_grad():
+            runner.call(pixels)
+        grids = {name: each.grid for name, each in search.candidates().items()}
+        example = torch.zeros(1, dtype=torch.long, device=pixels.device)
+        found = runner.once(pixels, example, at_input.target, layers=tuple(grids), layer_gradients=True)
+    candidates = []
+    for name, grid in grids.items():
+        maps, slopes = grid.maps(found.activations[name]), grid.maps(found.layer_gradients[name])
+        norms = float(maps.norm()), float(slopes.norm())
+        candidates.append(Candidate(name, tuple(maps.shape[1:]), str(grid), *norms))
+    return candidates, str(at_input.layer), at_input.notes[0]

@@ -30,7 +30,7 @@ class Grid:
         return math.prod(self.space)
 
     def maps(self, output: Tensor) -> Tensor:
-        """The output as maps `(rows, channels, *space)`, a view of it; prefix tokens are left out."""
+        """View the output as maps `(rows, channels, *space)`; prefix tokens are left out."""
         if self.order == "channels first":
             return output
         if self.order == "tokens":
@@ -49,7 +49,7 @@ Known = tuple[int, tuple[int, ...]]  # channels and spatial size of an earlier l
 
 
 def grid_of(shape: tuple[int, ...], space: tuple[int, ...], known: Sequence[Known] = ()) -> Grid | None:
-    """The grid in a layer's output of this shape (without the rows), for inputs of spatial size `space`; None for none.
+    """Find the grid in a layer's output of this shape (without the rows), for inputs of spatial size `space`, or None.
 
     A shape with one axis more than `space` is a map with channels first, unless only channels last gives a size that
     the input scales down to evenly. Another shape of two axes is tokens. Their grid is the one of the `known` earlier
@@ -95,7 +95,7 @@ def _with_prefix(count: int, size: tuple[int, ...]) -> Grid:
 
 
 def _guessed(count: int, space: tuple[int, ...]) -> Grid | None:
-    """The grid with the input's proportions and the fewest prefix tokens."""
+    """Return the grid with the input's proportions and the fewest prefix tokens."""
     for prefix in range(min(MOST_PREFIX, count - 1) + 1):
         stride = (math.prod(space) / (count - prefix)) ** (1 / len(space))
         size = tuple(max(1, round(each / stride)) for each in space)

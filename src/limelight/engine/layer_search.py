@@ -56,11 +56,11 @@ class LayerSearch:
     ranked: list[LayerMap] = field(default_factory=list)
 
     def name(self, seen: LayerMap) -> str | None:
-        """The outermost module that returned the map and ran once."""
+        """Return the outermost module that returned the map and ran once."""
         return next((name for name in reversed(seen.names) if self.runs[name] == 1), None)
 
     def candidates(self) -> dict[str, LayerMap]:
-        """The maps by the names of their layers, in order of use, without those inside a block."""
+        """Return the maps by the names of their layers, in order of use, without those inside a block."""
         named = ((self.name(seen), seen) for seen in self.maps if not seen.inner)
         return {name: seen for name, seen in named if name}
 
@@ -86,7 +86,7 @@ class LayerSearch:
         return {name: output for name, output in self.held().items() if name in names}
 
     def held(self) -> dict[str, Tensor]:
-        """The candidates' activations by name, where they have a gradient and were not overwritten."""
+        """Return the candidates' activations by name, where they have a gradient and were not overwritten."""
         return {
             name: seen.output
             for name, seen in self.candidates().items()
@@ -94,7 +94,7 @@ class LayerSearch:
         }
 
     def choose(self, gradients: Mapping[str, Tensor]) -> tuple[str, LayerMap, list[str]]:
-        """The best of `ranked` whose positions have a gradient, by name and map, and the names that were passed over.
+        """Return the best of `ranked` with a gradient at its positions, by name and map, and the names passed over.
 
         A map without an entry in `gradients` counts as having one. Where none has one, the score is constant near x,
         and the earliest map is chosen.
@@ -109,7 +109,7 @@ class LayerSearch:
         return str(self.name(best)), best, [str(self.name(seen)) for seen in passed_over]
 
     def grid(self, shape: tuple[int, ...]) -> Grid | None:
-        """The grid in an output of this shape (without the rows)."""
+        """Return the grid in an output of this shape (without the rows)."""
         return grid_of(shape, self.space, [(seen.channels, seen.grid.space) for seen in self.maps])
 
     def see(self, name: str, child: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
@@ -153,7 +153,7 @@ def _is_output(seen: LayerMap, outputs: Any) -> bool:
 
 
 def _reaches(scores: Tensor) -> Callable[[Tensor], bool]:
-    """A test of whether scores were computed from a tensor; always True where scores have no graph."""
+    """Return a test of whether scores were computed from a tensor; always True where scores have no graph."""
     if scores.grad_fn is None:
         return lambda tensor: True
     waiting, found = deque([scores.grad_fn]), {scores.grad_fn}

@@ -1,4 +1,4 @@
-"""Layers: finding one by name, and reading its activation on the copy of the model."""
+"""Layers: finding one by name, and reading or replacing its activation on the copy of the model."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class Layer:
     no_map: str = ""
 
     def maps(self, output: Tensor) -> Tensor:
-        """The layer's output as maps `(rows, channels, *space)`, a view of it; ValueError where it holds none."""
+        """View the layer's output as maps `(rows, channels, *space)`. Raises ValueError where it holds none."""
         if self.grid is None:
             raise ValueError(f"layer: {self.name!r} {self.no_map}")
         return self.grid.maps(output)
 
 
 def layer_name(model: nn.Module, layer: OneLayer) -> str:
-    """The dotted name of a layer given by name or as the module itself. Raises ValueError with the nearest names."""
+    """Return the dotted name of a layer, given by name or as a module. Raises ValueError with the nearest names."""
     names: dict[str, nn.Module] = {name: module for name, module in model.named_modules() if name}
     if isinstance(layer, nn.Module):
         for name, module in names.items():
@@ -65,7 +65,7 @@ def layer_name(model: nn.Module, layer: OneLayer) -> str:
 
 
 def layer_names(model: nn.Module, layer: LayerLike) -> tuple[str, ...]:
-    """The dotted names of a layer, or of several: a sequence of them, or names separated by commas.
+    """Return the dotted names of a layer, or of several: a sequence of them, or names separated by commas.
 
     Raises ValueError as `layer_name` does, and for an empty sequence or a layer that is named twice.
     """
@@ -81,7 +81,7 @@ def layer_names(model: nn.Module, layer: LayerLike) -> tuple[str, ...]:
 
 
 def without_batch_axis(modules: Modules, inputs: Tensor) -> str:
-    """An error message for inputs with as many axes as one example of the model's convolutions; else "".
+    """Return an error message for inputs with as many axes as one example of the model's convolutions; else "".
 
     Not an error by itself: a convolution accepts a single example too, and the model may reshape its input.
     """
@@ -168,3 +168,41 @@ def _hooked(modules: Modules, names: Sequence[str], keep: Callable[[str, Tensor]
             raise ValueError(f"layer: {name!r} is TorchScript, whose output cannot be read; pass the eager module")
     with hooked(chosen, hook):
         yield
+
+
+@dataclass(frozen=True, eq=False)
+class LayerInput:
+    """Run the whole model on each row's own `inputs` `(n, *features)`, with the output of `layer` replaced by the row.
+
+    Paths around the layer (a skip connection) therefore keep their values at those inputs.
+    """
+
+    layer: str
+    inputs: Tensor
+
+    def at(self, places: Tensor) -> LayerInput:
+        """Return the layer input for rows that belong to `inputs[places]`."""
+        return LayerInput(self.layer, self.inputs[places])
+
+    @contextmanager
+    def replaced(self, modules: Modules, rows: Tensor) -> Iterator[None]:
+        """Make the layer return a copy of `rows` `(n, *layer)` in one forward pass.
+
+        Raises ValueError where the layer runs more than once, not at all, or returns another shape.
+        """
+        runs = 0
+
+        def replace(name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> Tensor:
+            nonlocal runs
+            runs += 1
+            if not isinstance(output, Tensor) or output.shape != rows.shape:
+                got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+                raise ValueError(f"layer: {self.layer!r} returned {got}; rows to replace it are {tuple(rows.shape)}")
+            return rows.clone()  # an in-place operation may follow
+
+        with hooked({self.layer: modules[self.layer]}, replace):
+            yield
+        if runs != 1:
+            raise ValueError(
+                f"layer: {self.layer!r} runs {runs} times in a forward pass; choose a module that runs once"
+            )

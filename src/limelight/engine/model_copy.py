@@ -31,10 +31,9 @@ class ModelCopy:
 def frozen_copy(model: nn.Module) -> Iterator[ModelCopy]:
     """Yield a frozen copy of `model` in eval mode.
 
-    The copy has new module objects over the *same* parameter storage (without gradients) and cloned
-    buffers. Hooks, modes and formats set on it do not reach the user's model, so nothing has to be
-    restored after an exception or interrupt. A model that cannot be copied is run itself, under a lock,
-    and restored afterwards.
+    The copy has new module objects over the *same* parameter storage (without gradients) and cloned buffers. Hooks,
+    modes and formats set on it do not reach the user's model, so nothing has to be restored after an exception or
+    interrupt. A model that cannot be copied is run itself, under a lock, and restored afterwards.
     """
     modules = list(model.modules())
     _refuse_uninitialised(modules)

@@ -34,7 +34,7 @@ class ForwardRecord:
         return self._returned[self.layer][0]
 
     def outputs(self) -> dict[str, Tensor]:
-        """The outputs that can replace running their modules, by name."""
+        """Return the outputs that can replace running their modules, by name."""
         rows = len(self.output)
         return {
             name: output

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 import torch
@@ -13,42 +13,15 @@ from torch import Tensor, nn
 
 from ..base.types import Model, Progress
 from ..question.targets import Target, output_tensor
-from .layer_input import LayerInput
-from .layers import Modules, captured, without_batch_axis
+from .layers import LayerInput, Modules, captured, without_batch_axis
 from .model_copy import frozen_copy
-from .shared_rows import SharedRows
+from .passes import Outcome, Rows, SharedRows
 
 T = TypeVar("T")
-
 
 FIRST_PASS_ROWS = 8  # until a first pass has measured the memory of a row
 MOST_ROWS = {"cpu": 8, "cuda": 256}  # larger passes were not faster
 _SHAPE_ERRORS = (RuntimeError, ValueError, IndexError)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The outcome of one pass: row r is point `step[r]` of example `position[r]` of the batch."""
-
-    step: Tensor
-    position: Tensor
-    scores: Tensor
-    gradient: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The results of one pass through the model; gradients are of the scores, None where not requested.
-
-    `first`: where equal rows were run once, the index of the first row of each.
-    """
-
-    outputs: Any
-    scores: Tensor
-    gradient: Tensor | None = None
-    activations: dict[str, Tensor] = field(default_factory=dict)
-    layer_gradients: dict[str, Tensor] = field(default_factory=dict)
-    first: Tensor | None = None
 
 
 class _LayoutRefused(Exception):
@@ -140,7 +113,7 @@ class Runner:
     def _gradients(
         self, scores: Tensor, sources: list[Tensor], examples: Tensor, shared: SharedRows | None
     ) -> list[Tensor]:
-        """The gradient of each row's score at each source, counted and checked; zeros where there is none."""
+        """Return the gradient of each row's score at each source, counted and checked; zeros where there is none."""
         if not scores.requires_grad:
             raise ValueError(
                 "model: the score carries no gradient back to the inputs (detach, no_grad or NumPy inside?); "
@@ -173,12 +146,11 @@ class Runner:
         With `shared` the leaf holds the distinct rows; outputs and scores are of all rows.
         """
         wanted = tuple(dict.fromkeys((*layers, *filter(None, [target.layer]))))
-        replaced: AbstractContextManager[None] = inside.replaced(self.modules, leaf) if inside else nullcontext()
-        watched: AbstractContextManager[dict[str, Tensor]] = (
-            captured(self.modules, wanted) if wanted else nullcontext({})
-        )
-        # In this order, a layer that is both replaced and captured has its replacement captured.
-        with replaced, watched as found:
+        with ExitStack() as stack:
+            # In this order, a layer that is both replaced and captured has its replacement captured.
+            if inside:
+                stack.enter_context(inside.replaced(self.modules, leaf))
+            found = stack.enter_context(captured(self.modules, wanted)) if wanted else {}
             outputs = self._call(inside.inputs if inside else leaf)
             if shared is not None:
                 outputs = output_tensor(outputs)
@@ -219,10 +191,6 @@ class Runner:
             raise ValueError(f"target: gave {got} for {rows} rows; it must give one number per row, shape ({rows},)")
         _require_finite(scores, examples, "score")
         return scores
-
-    def scorer(self, examples: Tensor, target: Target) -> Scorer:
-        """The scores as a function of the rows, for backward passes by rules; each call's rows are counted."""
-        return Scorer(self, examples, target)
 
     def _count(self, rows: int) -> None:
         self._unbatched = ""  # the model accepts such inputs
@@ -304,7 +272,10 @@ class Runner:
 
 @dataclass
 class Scorer:
-    """Maps rows to scores `(rows,)`, a row for each example or one row for all; `outputs` are of the last call."""
+    """The scores `(rows,)` as a function of rows, for backward passes by rules; each call's rows are counted.
+
+    A call takes a row for each example, or one row for all. `outputs` are those of the last call.
+    """
 
     runner: Runner
     examples: Tensor
@@ -321,7 +292,7 @@ class Scorer:
         return scores
 
     def shared(self) -> Tensor:
-        """Each example's score `(n,)` of the one row that was run for all."""
+        """Return each example's score `(n,)` of the one row that was run for all."""
         outputs, examples = self._shared_outputs, self.examples.split(1)
         with torch.no_grad():
             return torch.cat([self.runner._scores(outputs, example, self.target) for example in examples])
@@ -340,7 +311,7 @@ def _require_finite(values: Tensor, examples: Tensor, stage: str) -> None:
     # A finite sum has only finite terms and takes a fifth of the time; an infinite one may be an overflow.
     if bool(torch.isfinite(values.detach().sum())) or bool(torch.isfinite(values).all()):
         return
-    bad = (~torch.isfinite(values)).flatten(1).any(1) if values.ndim > 1 else ~torch.isfinite(values)
+    bad = ~torch.isfinite(values).reshape(len(values), -1).all(1)
     which = sorted({int(i) for i in examples[bad.to(examples.device)]})
     raise FloatingPointError(f"{stage}: NaN or infinity for example {', '.join(map(str, which))}")
 
@@ -358,9 +329,8 @@ def _free_bytes(device: torch.device) -> int:
         with open("/proc/meminfo") as lines:
             return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
-        return (
-            4 * 2**30 if not hasattr(os, "sysconf") else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-        )
+        pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 * 2**30
+        return pages // 2
 
 
 def _channels_last_pays(modules: Modules, inputs: Tensor) -> bool:
@@ -384,10 +354,9 @@ def _refuse_batch_statistics(modules: Modules) -> None:
 
 
 def _check_dtype(modules: Modules, inputs: Tensor) -> None:
-    parameters = (each for module in modules.values() for each in module._parameters.values() if each is not None)
-    kinds = {(parameter.dtype, parameter.device) for parameter in parameters}
-    dtypes = sorted({dtype for dtype, _ in kinds if dtype.is_floating_point}, key=str)
-    devices = sorted({device for _, device in kinds}, key=str)
+    parameters = [each for module in modules.values() for each in module._parameters.values() if each is not None]
+    dtypes = sorted({each.dtype for each in parameters if each.is_floating_point()}, key=str)
+    devices = sorted({each.device for each in parameters}, key=str)
     if dtypes and inputs.dtype not in dtypes and not torch.is_autocast_enabled(inputs.device.type):
         found = ", ".join(map(str, dtypes))
         raise TypeError(f"inputs: {inputs.dtype}, but the model's parameters are {found}; use inputs.to({found})")

@@ -36,14 +36,12 @@ from torch import Tensor, nn
 from ..question.targets import Target, joined_vectors
 from ..rules import Propagated, Propagation, multipliers
 from ..rules.engine import OnUncovered
-from .activation import Activation as Activation, GradientPass as GradientPass, rows_first
-from .incremental import Box
-from .incremental.scores import box_scores
-from .layer_input import LayerInput
+from .incremental import Box, box_scores
 from .layer_search import search_layers
-from .layers import Layer, captured_runs, layer_name
+from .layers import Layer, LayerInput, captured_runs, layer_name
 from .partial_forward import scores_without
-from .runner import Outcome, Rows, Runner
+from .passes import Activation as Activation, GradientPass as GradientPass, Outcome, Rows, rows_first
+from .runner import Runner, Scorer, T
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +68,7 @@ class Score:
     inside: LayerInput | None = None
 
     def __len__(self) -> int:
-        """The number of examples n."""
+        """Return the number of examples n."""
         return len(self.examples)
 
     @property
@@ -114,10 +112,7 @@ class Score:
             distinct, self.examples[: len(distinct)], lambda r, e: self.runner.once(r, e, self.target, layers=(name,))
         )
         outputs = torch.cat([outcome.activations[name] for outcome in found])
-        if len(outputs) != len(distinct):
-            raise ValueError(
-                f"layer: {name!r} returned {tuple(outputs.shape)} for {len(distinct)} rows; rows must be its first axis"
-            )
+        rows_first({name: outputs}, len(distinct))
         return outputs if len(distinct) == len(rows) else outputs.expand(len(rows), *outputs.shape[1:])
 
     @property
@@ -135,14 +130,12 @@ class Score:
 
         For models that return a tensor; `values` is what the target makes of the outputs.
         """
-        places = torch.arange(len(self), device=self.examples.device)
 
-        def run(part: Tensor, at: Tensor) -> Outcome:
-            inside = self.inside.at(at) if self.inside else None
-            return self.runner.once(part, self.examples[at], self.target, inside=inside)
+        def run(part: Tensor, places: Tensor) -> Outcome:
+            inside = self.inside.at(places) if self.inside else None
+            return self.runner.once(part, self.examples[places], self.target, inside=inside)
 
-        found = self.runner.safely(rows, places, run)
-        return torch.cat([outcome.outputs for outcome in found])
+        return torch.cat([outcome.outputs for outcome in self._by_place(rows, run)])
 
     def values(self, rows: Tensor) -> Tensor:
         """Return the scores `(n,)` of `rows` `(n, *features)`, without gradients.
@@ -160,9 +153,8 @@ class Score:
 
         The stream is read lazily and its rows are packed into full passes, so a generator holds little memory.
         """
-        passes = list(self.runner.stream(points, self.examples, self.target, gradient=False, inside=self.inside))
-        scores = torch.cat([rows.scores for rows in passes])
-        return scores.reshape(-1, len(self))
+        passes = self.runner.stream(points, self.examples, self.target, gradient=False, inside=self.inside)
+        return torch.cat([rows.scores for rows in passes]).reshape(-1, len(self))
 
     @property
     def runs_boxes(self) -> bool:
@@ -193,7 +185,7 @@ class Score:
             others = [self.target(outcome.outputs, each) for each in readers_of_part[1:]]
             return torch.stack([outcome.scores, *others])
 
-        return torch.cat(list(self.runner.safely(rows, torch.arange(len(rows), device=rows.device), run)), dim=1)
+        return torch.cat(list(self._by_place(rows, run)), dim=1)
 
     def gradient(self, rows: Tensor) -> Tensor:
         """Return the gradient of each score with respect to its row, `(n, *features)`, at `rows`.
@@ -270,7 +262,7 @@ class Score:
                 )
             return GradientPass.of(position, outcome, names)
 
-        return self.runner.safely(rows, torch.arange(len(self), device=rows.device), run)
+        return self._by_place(rows, run)
 
     def propagate(
         self, rows: Tensor, rules: Propagation, reference: Tensor | None, on_uncovered: OnUncovered
@@ -303,14 +295,13 @@ class Score:
         """
         if self.inside:
             raise ValueError(f"layer: rules run through the whole model, not from {self.inside.layer!r} on")
-        place = torch.arange(len(self), device=rows.device)
 
         def run(part: Tensor, places: Tensor) -> Propagated:
             examples, other = self.examples[places], None
             if reference is not None:
                 shared = reference.stride(0) == 0 and self.target.reads_alike(examples)
                 other = reference[places[:1] if shared else places]  # of a shared one activations are recorded once
-            scorer = self.runner.scorer(examples, self.target)
+            scorer = Scorer(self.runner, examples, self.target)
             one = backward(scorer, part, other)
             self.runner.backward_rows += passes * len(part)
             at_reference = one.reference_score
@@ -318,7 +309,7 @@ class Score:
                 at_reference = scorer.shared()
             return replace(one, reference_score=at_reference, outputs=joined_vectors([scorer.outputs], len(part)))
 
-        found = list(self.runner.safely(rows, place, run))
+        found = list(self._by_place(rows, run))
         references = [each.reference_score for each in found if each.reference_score is not None]
         return Propagated(
             torch.cat([each.values for each in found]).contiguous(),
@@ -338,11 +329,8 @@ class Score:
         input's positions, or one that runs more than once. For other layers, or outputs of any shape: `gradients_at`.
         """
         known = self.layers_at_inputs
-        if (
-            rows is self.inputs
-            and len(known) == len(self.layers)
-            and not (gradient and any(each.gradient is None for each in known))
-        ):
+        enough = len(known) == len(self.layers) and not (gradient and any(each.gradient is None for each in known))
+        if rows is self.inputs and enough:
             return known
         names = tuple(layer.name for layer in self.layers)
 
@@ -377,6 +365,10 @@ class Score:
         forward rows: a run of the part after the layer counts as a row. Raises ValueError for a layer without a map.
         """
         return scores_without(self.runner, self.target, self.examples, rows, layer)
+
+    def _by_place(self, rows: Tensor, run: Callable[[Tensor, Tensor], T]) -> Iterator[T]:
+        """Yield `run(part of rows, their places among the rows)` pass by pass."""
+        return self.runner.safely(rows, torch.arange(len(rows), device=rows.device), run)
 
 
 def sum_dtype(values: Tensor) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""Models that are not PyTorch: NumPy functions, ONNX Runtime sessions, scikit-learn pipelines, remote services."""
+"""Models that are not PyTorch modules: functions, ONNX Runtime sessions, scikit-learn pipelines, remote services."""
 
 from __future__ import annotations
 
@@ -6,13 +6,30 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from ..base.named import require
 
 Layout = Literal["channels-first", "channels-last", "flat"]
+
+
+class Differentiable(nn.Module):
+    """Declare that `function` `(rows, ...) -> (rows, outputs)` is differentiable and has no state.
+
+    A bare callable counts as a black box, because the mode, parameters and gradients of the objects it refers to are
+    unknown.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, rows: Tensor) -> Any:
+        return self.function(rows)
 
 
 @dataclass(frozen=True)
@@ -38,14 +55,12 @@ class BlackBox:
                 f"model: BlackBox.function is {type(self.function).__name__}, which is not callable; for an ONNX "
                 "session use BlackBox.from_onnx, for an estimator of scikit-learn BlackBox.from_sklearn"
             )
-        if self.layout not in ("channels-first", "channels-last", "flat"):
-            raise ValueError(f"model: BlackBox.layout={self.layout!r}; use 'channels-first', 'channels-last' or 'flat'")
-        if self.retries < 0:
-            raise ValueError(f"model: BlackBox.retries={self.retries}; use 0 or more")
+        require(self.layout in get_args(Layout), self, "layout", "'channels-first', 'channels-last' or 'flat'")
+        require(self.retries >= 0, self, "retries", "0 or more")
 
     @staticmethod
     def from_onnx(model: Any, output: str | None = None, providers: Sequence[str] | None = None) -> BlackBox:
-        """An ONNX model with one input: an `onnxruntime.InferenceSession`, or the path of a file (extra `onnx`).
+        """Wrap an ONNX model with one input: an `onnxruntime.InferenceSession`, or the path of a file (extra `onnx`).
 
         `output` names the output to read, the first by default; rows are cast to the type of the model's input. A model
         of a fixed number of rows is run as often as needed, the last time padded with copies.
@@ -54,9 +69,8 @@ class BlackBox:
         session = _session(model, providers) if isinstance(model, str | Path) else model
         inputs, outputs = session.get_inputs(), [each.name for each in session.get_outputs()]
         if len(inputs) != 1:
-            raise ValueError(
-                f"model: the ONNX model has the inputs {[each.name for each in inputs]}; use one of one input"
-            )
+            names = ", ".join(each.name for each in inputs)
+            raise ValueError(f"model: the ONNX model has the inputs {names}; use one with a single input")
         if output is not None and output not in outputs:
             raise ValueError(f"model: the ONNX model has no output {output!r}; it has {', '.join(outputs)}")
         kinds = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
@@ -73,7 +87,7 @@ class BlackBox:
 
     @staticmethod
     def from_sklearn(estimator: Any, layout: Layout = "flat") -> BlackBox:
-        """A fitted estimator or pipeline of scikit-learn: its class probabilities, decision function or predictions.
+        """Wrap a fitted scikit-learn estimator or pipeline: its class probabilities, decision function or predictions.
 
         The first of these that it has is used; TypeError for none. Rows are flattened (`layout`), channels first.
         """
@@ -109,7 +123,7 @@ class BlackBox:
 
 
 def _in_batches(run: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, size: int) -> np.ndarray:
-    """The outputs for any number of rows of `run`, which takes exactly `size` rows."""
+    """Return the outputs of `run`, which takes exactly `size` rows, for any number of rows."""
     filled = np.concatenate([rows, np.repeat(rows[-1:], -len(rows) % size, axis=0)])
     return np.concatenate([run(filled[start : start + size]) for start in range(0, len(filled), size)])[: len(rows)]
 

@@ -16,22 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from .efficientnet_lite0 import EfficientNetLite0, from_published_keys
-from .libraries import LIBRARIES, Library, imagenet_labels
-from .pictures import Geometry, ImageSource, Picture, Preprocessing, open_image, prepare
+from .libraries import LIBRARIES, Library, imagenet_labels as imagenet_labels
+from .pictures import Geometry, ImageSource, Picture, Preprocessing as Preprocessing, open_image, prepare
 from .rock_paper_scissors import CLASSES, SIZE, SmallHands
-from .weights import ModelError, load_state, read_state
-
-__all__ = [
-    "DEFAULT_MODEL",
-    "ImageModel",
-    "ModelError",
-    "ModelInfo",
-    "Preprocessing",
-    "available_models",
-    "demo_image",
-    "imagenet_labels",
-    "load_model",
-]
+from .weights import ModelError as ModelError, load_state, read_state
 
 DEFAULT_MODEL = "efficientnet-lite0"
 HANDS = "rock-paper-scissors"
@@ -80,7 +68,7 @@ class ImageModel(nn.Module):
         return outputs
 
     def prepare(self, image: ImageSource | Picture) -> tuple[Tensor, Geometry, Picture]:
-        """The input (1, 3, size, size) in [0, 1] on the model's device and dtype, its geometry and the picture.
+        """Return the input (1, 3, size, size) in [0, 1] on the model's device and dtype, its geometry and the picture.
 
         Raises ImageError for a picture that can't be used.
         """
@@ -89,11 +77,11 @@ class ImageModel(nn.Module):
         return pixels.to(self.mean), geometry, picture
 
     def preprocess(self, image: ImageSource | Picture) -> Tensor:
-        """The input alone, see `prepare`."""
+        """Return the input alone, see `prepare`."""
         return self.prepare(image)[0]
 
     def label(self, index: int) -> str:
-        """The name of an output, "class 7" where it has none. Raises ValueError for a negative index."""
+        """Return the name of an output, "class 7" where it has none. Raises ValueError for a negative index."""
         if index < 0:
             raise ValueError(f"index is {index}; outputs are counted from 0")
         return self.labels[index] if index < len(self.labels) else f"class {index}"
@@ -109,7 +97,7 @@ def load_model(
     device: str | torch.device = "cpu",
     pretrained: bool = True,
 ) -> ImageModel:
-    """The model of that name, in eval mode.
+    """Load the model of that name, in eval mode.
 
     `name` is "efficientnet-lite0" or "rock-paper-scissors", a torchvision or timm name ("resnet18";
     "torchvision:resnet18" or "timm:resnet18" to choose; torchvision goes first), or "package.module:factory" for a
@@ -146,7 +134,7 @@ class ModelInfo(NamedTuple):
 
 
 def available_models() -> list[ModelInfo]:
-    """Every name that `load_model` takes, its source and whether its weights are on this machine.
+    """List every name that `load_model` takes, its source and whether its weights are on this machine.
 
     A library that can't be imported has one entry, named "torchvision:*", with the reason. Imports both libraries.
     """
@@ -164,7 +152,7 @@ def available_models() -> list[ModelInfo]:
 
 
 def demo_image(name: str = "chelsea") -> Picture:
-    """One of the pictures inside the scikit-image package: "chelsea" (a cat), "astronaut", "coffee" ...
+    """Open one of the pictures inside the scikit-image package: "chelsea" (a cat), "astronaut", "coffee" ...
 
     Raises ModelError where the package is missing, ImageError where it has no such picture.
     """
@@ -193,7 +181,7 @@ def _efficientnet_lite0(weights: Path | None, pretrained: bool) -> ImageModel:
 
 
 def _hands(weights: Path | None, pretrained: bool) -> ImageModel:
-    """The small network of the rock-paper-scissors study; its weights are part of the package, in half precision."""
+    """Make the small network of the rock-paper-scissors study, whose half-precision weights are in the package."""
     if weights is None and pretrained:
         weights = Path(__file__).parent / "data" / f"{HANDS}.safetensors"
     labels = CLASSES if weights is not None else ()
@@ -205,14 +193,14 @@ def _with_weights(
     weights: Path | None,
     rename: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda state: state,
 ) -> ImageModel:
-    """The model, its network's state loaded from the file where there is one, with keys changed by `rename`."""
+    """Load the network's state from the file, if there is one, with keys changed by `rename`; return the model."""
     if weights is not None:
         load_state(model.network, rename(read_state(weights)), f"weights={str(weights)!r}")
     return model
 
 
 def _library_of(name: str) -> Library:
-    """The first library that has a model of this name."""
+    """Find the first library that has a model of this name."""
     names, reasons = [DEFAULT_MODEL, HANDS], []
     for library in LIBRARIES:
         try:

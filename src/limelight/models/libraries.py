@@ -6,11 +6,12 @@ Nothing is downloaded: pretrained weights are used where they are in the library
 import importlib
 import math
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,31 +29,35 @@ class Blueprint:
     labels: tuple[str, ...]
 
 
-class Library(Protocol):
+class Library(ABC):
     """A package of networks. Every method raises ModelError where the package doesn't import."""
 
-    @property
-    def name(self) -> str: ...
+    name: str
 
+    @abstractmethod
     def models(self) -> list[str]:
-        """The names of all networks."""
+        """List the names of all networks."""
 
+    @abstractmethod
     def knows(self, model: str) -> bool:
         """Whether `build` takes this name."""
 
+    @abstractmethod
     def cached(self, model: str) -> Path | None:
-        """The file of pretrained weights; None where it is not on this machine."""
+        """Find the file of pretrained weights; None where it is not on this machine."""
 
+    @abstractmethod
     def build(self, model: str) -> Blueprint:
-        """The network, with random weights."""
+        """Build the network, with random weights."""
 
     def rename(self, key: str) -> str:
-        """The network's own name for a published checkpoint's key."""
+        """Return the network's own name for a published checkpoint's key."""
+        return key
 
 
 @cache
 def imagenet_labels() -> tuple[str, ...]:
-    """The 1,000 class names of ImageNet-1k in the order of the outputs."""
+    """Return the 1,000 class names of ImageNet-1k in the order of the outputs."""
     text = (resources.files("limelight.models") / "data" / "imagenet_labels.txt").read_text(encoding="utf-8")
     return tuple(line for line in text.splitlines() if not line.startswith("#"))
 
@@ -73,7 +78,7 @@ def _load_library(module: str) -> Any:
         ) from error
 
 
-class Torchvision:
+class Torchvision(Library):
     """torchvision's classifiers, with the preprocessing and class names of their default weights."""
 
     name = "torchvision"
@@ -111,7 +116,7 @@ class Torchvision:
         return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", key)
 
 
-class Timm:
+class Timm(Library):
     """timm's networks, with the preprocessing of their pretrained configuration; `.a1_in1k` and such work."""
 
     name = "timm"
@@ -153,8 +158,5 @@ class Timm:
         is_imagenet = configuration["num_classes"] == 1000 and "in1k" in (configuration.get("tag") or "")
         return Blueprint(network, preprocessing, imagenet_labels() if is_imagenet else ())
 
-    def rename(self, key: str) -> str:
-        return key
 
-
-LIBRARIES: tuple[Library, ...] = (Torchvision(), Timm())
+LIBRARIES = (Torchvision(), Timm())

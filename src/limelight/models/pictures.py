@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
+from ..base.named import require
+
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
@@ -31,8 +33,7 @@ _DECODER_ERRORS = (
     SyntaxError,
     ValueError,
     EOFError,
-    IndexError,
-    KeyError,
+    LookupError,
     TypeError,
     OverflowError,
     RuntimeError,
@@ -98,9 +99,8 @@ def open_image(
             file = Path(source)
             name = name or str(file)
         case _:
-            raise TypeError(
-                f"source is a {type(source).__name__}; pass a path, bytes, a PIL.Image.Image or a numpy array"
-            )
+            kind = type(source).__name__
+            raise TypeError(f"source is a {kind}; pass a path, bytes, a PIL.Image.Image or a numpy array")
     try:
         opened = Image.open(file, formats=formats)
     except UnidentifiedImageError as error:
@@ -121,7 +121,7 @@ def _reason(error: BaseException) -> str:
 
 def _check_budget(width: int, height: int, name: str, max_pixels: int) -> None:
     if width < 1 or height < 1:
-        raise ImageError(f"{name}: {width} x {height} pixels: nothing to see; both sides must be at least 1")
+        raise ImageError(f"{name}: {width} x {height} pixels; both sides must be at least 1")
     if width * height > max_pixels:
         raise ImageError(
             f"{name}: {width} x {height} is {width * height / 1e6:,.1f} megapixels, over the limit of "
@@ -130,7 +130,7 @@ def _check_budget(width: int, height: int, name: str, max_pixels: int) -> None:
 
 
 def _from_array(array: NDArray[Any], name: str, max_pixels: int) -> tuple[Image.Image, list[str]]:
-    """An array as a PIL picture of mode L, RGB or RGBA, with notes on its conversion."""
+    """Convert an array to a PIL picture of mode L, RGB or RGBA, with notes on its conversion."""
     pixels = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
     if pixels.ndim != 2 and not (pixels.ndim == 3 and pixels.shape[2] in (3, 4)):
         hint = "; move the channels last" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
@@ -148,7 +148,7 @@ def _from_array(array: NDArray[Any], name: str, max_pixels: int) -> tuple[Image.
 
 
 def _eight_bits(values: NDArray[Any], name: str) -> tuple[NDArray[np.uint8], str]:
-    """Numbers in [0, 1], or whole ones in 0...65535 (255 * 257), scaled to 8 bits and rounded, with a note."""
+    """Scale numbers in [0, 1], or whole ones in 0...65535 (255 * 257), to 8 bits, and note that."""
     low, high = values.min(), values.max()
     if np.issubdtype(values.dtype, np.floating):
         if not (low >= 0 and high <= 1):  # written so that NaN fails too
@@ -233,7 +233,7 @@ class Geometry:
     crop: tuple[int, int, int, int]
 
     def original_box(self) -> tuple[float, float, float, float]:
-        """The crop as (left, top, right, bottom) in pixels of the original picture."""
+        """Return the crop as (left, top, right, bottom) in pixels of the original picture."""
         across, down = self.original[0] / self.resized[0], self.original[1] / self.resized[1]
         left, top, right, bottom = self.crop
         return left * across, top * down, right * across, bottom * down
@@ -258,7 +258,7 @@ class Geometry:
 
 
 def _resampling(original: int, resized: int, start: int, stop: int, cells: int) -> Tensor:
-    """One axis of `Geometry.to_original` as weights (original, cells); a pixel outside has a row of NaN.
+    """Return one axis of `Geometry.to_original` as weights (original, cells); a pixel outside has a row of NaN.
 
     A triangle as wide as the coarser of pixel and cell, its weights summing to one: Pillow's bilinear filter.
     """
@@ -287,14 +287,11 @@ class Preprocessing:
     squash: bool = False
 
     def __post_init__(self) -> None:
-        if self.size < 1 or not 0 < self.crop_fraction <= 1:
-            raise ValueError(
-                f"size is {self.size}, crop_fraction {self.crop_fraction}; use size >= 1 and 0 < crop_fraction <= 1"
-            )
-        if self.interpolation not in _FILTERS:
-            raise ValueError(f"interpolation is {self.interpolation!r}; use one of {', '.join(_FILTERS)}")
-        if not (len(self.mean) == len(self.std) == 3 and all(value > 0 for value in self.std)):
-            raise ValueError(f"mean is {self.mean}, std {self.std}; use three numbers each, std above 0")
+        require(self.size >= 1, self, "size", "1 or more")
+        require(0 < self.crop_fraction <= 1, self, "crop_fraction", "a number above 0, up to 1")
+        require(self.interpolation in _FILTERS, self, "interpolation", f"one of {', '.join(_FILTERS)}")
+        require(len(self.mean) == 3, self, "mean", "three numbers")
+        require(len(self.std) == 3 and min(self.std) > 0, self, "std", "three numbers above 0")
 
 
 def prepare(picture: Picture, preprocessing: Preprocessing = Preprocessing()) -> tuple[Tensor, Geometry]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from torch import Tensor, nn
+from torch import nn
 
 CLASSES = ("paper", "rock", "scissors")
 SIZE = 150
@@ -12,7 +12,7 @@ _WIDTHS = ((32, 64), (128, 128), (256, 256))
 
 
 def convolutions() -> nn.Sequential:
-    """Six 3 x 3 convolutions with ReLU and three 2 x 2 max-poolings, (rows, 3, H, W) -> (rows, 256, H // 8, W // 8)."""
+    """Build 3 x 3 convolutions with ReLU and 2 x 2 max-poolings, (rows, 3, H, W) -> (rows, 256, H // 8, W // 8)."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     inputs = 3
     for block, widths in enumerate(_WIDTHS, start=1):
@@ -24,7 +24,7 @@ def convolutions() -> nn.Sequential:
     return nn.Sequential(layers)
 
 
-class PublishedHands(nn.Module):
+class PublishedHands(nn.Sequential):
     """The published study's network: the convolutions, and three linear layers over 18 x 18 x 256 numbers."""
 
     def __init__(self) -> None:
@@ -43,12 +43,8 @@ class PublishedHands(nn.Module):
         )
         initialise(self)
 
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.features(x))
-        return logits
 
-
-class SmallHands(nn.Module):
+class SmallHands(nn.Sequential):
     """The same convolutions, their mean over all positions, and one linear layer: 1.1 million weights."""
 
     def __init__(self) -> None:
@@ -59,13 +55,9 @@ class SmallHands(nn.Module):
         self.classifier = nn.Linear(_WIDTHS[-1][-1], len(CLASSES))
         initialise(self)
 
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.flatten(self.pool(self.features(x))))
-        return logits
-
 
 def initialise(network: nn.Module) -> None:
-    """Normal weights of variance 2 / inputs and no biases [he2015], so that the sixth layer still varies."""
+    """Draw normal weights of variance 2 / inputs and no biases [he2015], so that the sixth layer still varies."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -3,7 +3,6 @@
 import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,7 +16,7 @@ class ModelError(ValueError):
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """A state dict from a .safetensors file, or a .pt or .pth file through `torch.load(weights_only=True)`.
+    """Read a state dict from a .safetensors file, or a .pt or .pth file through `torch.load(weights_only=True)`.
 
     Of a training checkpoint with a state dict under the key "state_dict", that one is returned.
 
@@ -48,14 +47,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def state_bytes(module: nn.Module) -> Iterator[bytes]:
-    """The parameters and buffers by name as bytes, for hashing: different states give different bytes."""
+    """Yield the parameters and buffers by name as bytes, for hashing: different states give different bytes."""
     for name, value in module.state_dict().items():
         yield f"{name} {value.dtype} {tuple(value.shape)}".encode()
         yield bytes_of(value)
 
 
 def bytes_of(values: Tensor) -> bytes:
-    """The bytes of a tensor's values, in order."""
+    """Return the bytes of a tensor's values, in order."""
     return values.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
@@ -69,8 +68,16 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> 
         # Not strict=True: its error lists every key, and its missing keys are all there is to say.
         missing, unexpected = network.load_state_dict(state, strict=False)
     except RuntimeError as error:
-        raise ModelError(f"{origin} does not fit {type(network).__name__}: {_shorten(str(error))}") from error
-    places = {name: _place(weight) for name, weight in network.state_dict().items() if _is_weight(weight)}
+        # torch's report has a heading and one line for each misshapen weight.
+        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        raise ModelError(f"{origin} does not fit {type(network).__name__}: {_some(lines, ' ')}") from error
+    # A weight's place and layout in memory are equal for tied weights alone. What is not a tensor is a module's extra
+    # state, which may be anything.
+    places = {
+        name: (weight.data_ptr(), weight.dtype, weight.shape, weight.stride())
+        for name, weight in network.state_dict().items()
+        if isinstance(weight, Tensor) and not is_lazy(weight)
+    }
     loaded = {places[name] for name in state if name in places}
     missing = [name for name in missing if places.get(name) not in loaded]
     if missing or unexpected:
@@ -79,22 +86,6 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> 
         )
 
 
-def _is_weight(value: object) -> bool:
-    """Whether it is a weight of known shape, not a module's extra state, which may be anything."""
-    return isinstance(value, Tensor) and not is_lazy(value)
-
-
-def _place(weight: Tensor) -> tuple[Any, ...]:
-    """The place and layout of a weight in memory, which are equal for tied weights alone."""
-    return weight.data_ptr(), weight.dtype, weight.shape, weight.stride()
-
-
-def _some(keys: list[str], most: int = 4) -> str:
-    shown = ", ".join(keys[:most]) or "none"
-    return shown + (f" and {len(keys) - most} more" if len(keys) > most else "")
-
-
-def _shorten(text: str, most: int = 4) -> str:
-    """Shorten torch's report of misshapen weights, which has a heading and one line for each."""
-    lines = [line.strip() for line in text.splitlines()[1:]]
-    return " ".join(lines[:most]) + (f" and {len(lines) - most} more" if len(lines) > most else "")
+def _some(texts: list[str], joint: str = ", ", most: int = 4) -> str:
+    shown = joint.join(texts[:most]) or "none"
+    return shown + (f" and {len(texts) - most} more" if len(texts) > most else "")

@@ -5,67 +5,61 @@
 `pattern_attribution(patterns)`, or one of your own.
 """
 
-from .audit import UncoveredOperator
-from .backward import Propagated, multipliers
-from .call import Call
-from .composites import ATTN_LRP, COMPOSITES, CP_LRP, composite, deep_taylor
-from .engine import Native, Propagate, Propagation, Rule
-from .excitation import EXCITATION, excitation
-from .guided import DECONVNET, GUIDED_BACKPROP
-from .linear import AlphaBeta, Epsilon, Flat, Gamma, LinearRule, WSquare, ZBox, Zero, ZPlus
-from .patterns import Patterns, estimate_patterns, pattern_attribution, pattern_net
-from .predicates import convolution, dense, first, is_kind, named, relu_like, weight_of
-from .relevance import Constant, ConstantScale, Fold, Half, Numerator, Pass, Proportional, Taylor
-from .reveal import DEEPLIFT, RevealCancel
-from .tape import OtherPath
-
-__all__ = [
-    "ATTN_LRP",
-    "COMPOSITES",
-    "CP_LRP",
-    "DECONVNET",
-    "DEEPLIFT",
-    "EXCITATION",
-    "GUIDED_BACKPROP",
-    "AlphaBeta",
-    "Call",
-    "Constant",
-    "ConstantScale",
-    "Epsilon",
-    "Flat",
-    "Fold",
-    "Gamma",
-    "Half",
-    "LinearRule",
-    "Native",
-    "Numerator",
-    "OtherPath",
-    "Pass",
-    "Patterns",
-    "Propagate",
-    "Propagated",
-    "Propagation",
-    "Proportional",
-    "RevealCancel",
-    "Rule",
-    "Taylor",
-    "UncoveredOperator",
-    "WSquare",
-    "ZBox",
-    "ZPlus",
-    "Zero",
-    "composite",
-    "convolution",
-    "deep_taylor",
-    "dense",
-    "estimate_patterns",
-    "excitation",
-    "first",
-    "is_kind",
-    "multipliers",
-    "named",
-    "pattern_attribution",
-    "pattern_net",
-    "relu_like",
-    "weight_of",
-]
+from .audit import UncoveredOperator as UncoveredOperator
+from .backward import Propagated as Propagated, multipliers as multipliers
+from .call import Call as Call
+from .composites import (
+    ATTN_LRP as ATTN_LRP,
+    COMPOSITES as COMPOSITES,
+    CP_LRP as CP_LRP,
+    DECONVNET as DECONVNET,
+    EXCITATION as EXCITATION,
+    GUIDED_BACKPROP as GUIDED_BACKPROP,
+    composite as composite,
+    deep_taylor as deep_taylor,
+    excitation as excitation,
+)
+from .engine import (
+    Native as Native,
+    OtherPath as OtherPath,
+    Propagate as Propagate,
+    Propagation as Propagation,
+    Rule as Rule,
+)
+from .linear import (
+    AlphaBeta as AlphaBeta,
+    Epsilon as Epsilon,
+    Flat as Flat,
+    Gamma as Gamma,
+    LinearRule as LinearRule,
+    WSquare as WSquare,
+    ZBox as ZBox,
+    Zero as Zero,
+    ZPlus as ZPlus,
+)
+from .patterns import (
+    Patterns as Patterns,
+    estimate_patterns as estimate_patterns,
+    pattern_attribution as pattern_attribution,
+    pattern_net as pattern_net,
+)
+from .predicates import (
+    convolution as convolution,
+    dense as dense,
+    first as first,
+    is_kind as is_kind,
+    named as named,
+    relu_like as relu_like,
+    weight_of as weight_of,
+)
+from .relevance import (
+    Constant as Constant,
+    ConstantScale as ConstantScale,
+    Fold as Fold,
+    Half as Half,
+    Numerator as Numerator,
+    Pass as Pass,
+    Proportional as Proportional,
+    Taylor as Taylor,
+)
+from .reveal import DEEPLIFT as DEEPLIFT, RevealCancel as RevealCancel

@@ -33,7 +33,7 @@ class Affine:
     name: str = ""
 
     def scaled(self, scale: Tensor, shift: Tensor) -> "Affine":
-        """The same operator followed by `scale * y + shift` per output channel (a folded batch norm)."""
+        """Return the same operator followed by `scale * y + shift` per output channel (a folded batch norm)."""
         assert self.channel is not None
         w = self.weight
         if self.groups > 1:  # (in, out / groups, ...): the outputs of group g belong to the g-th block of inputs
@@ -59,19 +59,15 @@ def affine(call: Call) -> Affine:
     operands = call.operands
     index = 1 if len(operands) == 2 and active(operands[1]) else 0
     x = operands[index].detach()
-    if len(operands) == 1:
-
-        def alone(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-            out: Tensor = call.run(x) * weight
-            return out
-
-        return Affine(x, x.new_ones(()), None, alone, _general_transpose(alone, x), channel=None)
+    weight = operands[1 - index].detach() if len(operands) == 2 else x.new_ones(())
 
     def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        out: Tensor = call.run(weight, x) if index else call.run(x, weight)
+        if len(operands) == 1:
+            out: Tensor = call.run(x) * weight
+        else:
+            out = call.run(weight, x) if index else call.run(x, weight)
         return out if bias is None else out + bias
 
-    weight = operands[1 - index].detach()
     last = weight.ndim - 1 if index == 0 and call.name in ("matmul", "mm") and weight.ndim == 2 else None
     return Affine(x, weight, None, product, _general_transpose(product, x), channel=last)
 
@@ -81,7 +77,7 @@ def _detached(tensor: Tensor | None) -> Tensor | None:
 
 
 def _general_transpose(forward: Map, x: Tensor) -> Transpose:
-    """The transpose of `forward`, by autograd, for inputs of the shape of `x`."""
+    """Return the transpose of `forward`, by autograd, for inputs of the shape of `x`."""
 
     def transpose(weight: Tensor, v: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -109,20 +105,20 @@ def _convolution(call: Call) -> Affine:
     if isinstance(given.get("padding"), str) or x.ndim == spatial + 1:  # "same", or a picture without a batch axis
         extra = {k: v for k, v in call.kwargs.items() if k != "bias"}
 
-        def same(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             out: Tensor = call.func(x, weight, bias, *call.args[3:], **extra)
             return out
 
-        transpose = _general_transpose(same, x)
-        return Affine(x, weight, _detached(call.bias), same, transpose, int(transposed), groups if transposed else 1)
-    padding = per_axis("padding", 0)
+        transpose = _general_transpose(forward, x)
+    else:
+        padding = per_axis("padding", 0)
 
-    def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return torch.convolution(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups)
+        def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            return torch.convolution(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups)
 
-    def back(weight: Tensor, v: Tensor) -> Tensor:
-        settings = (stride, padding, dilation, transposed, output_padding, groups)
-        out: Tensor = torch.ops.aten.convolution_backward(v, x, weight, None, *settings, [True, False, False])[0]
-        return out
+        def transpose(weight: Tensor, v: Tensor) -> Tensor:
+            settings = (stride, padding, dilation, transposed, output_padding, groups)
+            out: Tensor = torch.ops.aten.convolution_backward(v, x, weight, None, *settings, [True, False, False])[0]
+            return out
 
-    return Affine(x, weight, _detached(call.bias), convolve, back, int(transposed), groups if transposed else 1)
+    return Affine(x, weight, _detached(call.bias), forward, transpose, int(transposed), groups if transposed else 1)

@@ -31,7 +31,7 @@ class UncoveredOperator(RuntimeError):
 
 
 def source_line() -> str:
-    """The innermost frame outside torch and this package: the line of the model that is running."""
+    """Return the innermost frame outside torch and this package: the line of the model that is running."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith((_HERE, _TORCH)):
         frame = frame.f_back
@@ -74,7 +74,7 @@ def is_safe(node: Any, linear_nodes: bool) -> bool:
 
 
 def graph(outputs: Iterable[Tensor], stop: Iterable[Any] = ()) -> Iterator[Any]:
-    """The autograd nodes that lead to these tensors, each once, not going past `stop`."""
+    """Yield the autograd nodes that lead to these tensors, each once, not going past `stop`."""
     seen, todo = set(stop), [t.grad_fn for t in outputs]
     while todo:
         node = todo.pop()
@@ -86,7 +86,7 @@ def graph(outputs: Iterable[Tensor], stop: Iterable[Any] = ()) -> Iterator[Any]:
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors in an operator's arguments or results."""
+    """Yield the tensors in an operator's arguments or results."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (tuple, list)):

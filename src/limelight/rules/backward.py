@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from ..base.notes import Note
-from .engine import FirstRelevance, OnUncovered, Propagate, Propagation, jvp, ratio, stabilised
-from .tape import OtherPath, Tape
+from .engine import OnUncovered, OtherPath, Propagate, Propagation, Tape, jvp, ratio, stabilised
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,10 @@ def multipliers(
     Raises UncoveredOperator where the model uses an operator that has no rule, OtherPath where the reference takes
     another path through the model's code, ValueError for a missing reference.
     """
-    if propagation.needs_reference and reference is None:
-        raise ValueError(f"{propagation.name} compares with a reference: pass reference=")
     if not propagation.needs_reference:
         return _propagate(forward, x, propagation, None, on_uncovered, at)
-    assert reference is not None
+    if reference is None:
+        raise ValueError(f"{propagation.name} compares with a reference: pass reference=")
     if at is not None:
         raise ValueError(f"{propagation.name} is read at the input only: at= goes with methods without a reference")
     if reference.shape[0] not in (1, x.shape[0]) or reference.shape[1:] != x.shape[1:]:
@@ -78,7 +76,7 @@ def _propagate(
     if reference is not None:
         with torch.no_grad(), Propagate(propagation, None, tape, on_uncovered):
             reference_score = forward(reference.detach().clone())
-        tape.rewind()
+        tape.replaying = True
     leaf = x.detach().clone().requires_grad_()
     run = Propagate(propagation, leaf, tape, on_uncovered)
     with torch.enable_grad(), run:
@@ -121,15 +119,15 @@ def _propagate(
     return Propagated(values, multiplier, score.detach(), reference_score, tuple(run.notes), run.absorbed)
 
 
-def _at_input(root: Tensor, found: Sequence[FirstRelevance]) -> Tensor:
+def _at_input(root: Tensor, found: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """Map relevance at first layers' inputs to the model's input.
 
     Between them lie normalisation, padding and reordering: $a_i = c_i x_{p(i)} + d_i$. Each $R_i$ belongs to its
     pixel p(i); dividing by $c_i$ before the transposed map cancels the scale, so that the sum is kept.
     """
     total = torch.zeros_like(root)
-    for each in found:
-        scale = jvp(each.at, root, torch.ones_like(root))
-        (pixels,) = torch.autograd.grad(each.at, root, ratio(each.relevance, scale), retain_graph=True)
+    for at, relevance in found:
+        scale = jvp(at, root, torch.ones_like(root))
+        (pixels,) = torch.autograd.grad(at, root, ratio(relevance, scale), retain_graph=True)
         total = total + pixels
     return total.detach()

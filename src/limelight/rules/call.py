@@ -3,38 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .names import (
-    ACTIVATIONS,
-    BATCH_NORMS,
-    CONVOLUTIONS,
-    DROPOUTS,
-    MATRIX_PRODUCTS,
-    MAX_POOLS,
-    NORMALISATIONS,
-    PLAIN,
-    SOFTMAXES,
-    SUMS,
-    words,
-)
-
-Kind = Literal[
-    "affine", "activation", "sum", "product", "quotient", "normalisation", "batch_norm", "softmax", "max",
-    "maximum", "where", "plain", "refused", "unknown",
-]  # fmt: skip
+from .names import BATCH_NORMS, CONVOLUTIONS, DROPOUTS, KINDS, MATRIX_PRODUCTS, MAX_POOLS, PLAIN, Kind, words
 
 _BINARY = words("mul matmul bmm mm mv dot rmatmul div add sub rsub maximum minimum")
-_KINDS: dict[str, Kind] = {
-    **dict.fromkeys(SUMS, "sum"),
-    **dict.fromkeys(ACTIVATIONS, "activation"),
-    **dict.fromkeys(BATCH_NORMS, "batch_norm"),
-    **dict.fromkeys(NORMALISATIONS, "normalisation"),
-    **dict.fromkeys(SOFTMAXES, "softmax"),
-}
 _TWO_OPERANDS = _BINARY | CONVOLUTIONS | {"linear", "max", "min"}  # where the second argument is a tensor
 
 # Names of the leading arguments, for the operators whose tensors may come as keywords.
@@ -133,7 +109,7 @@ class Call:
         return self.func(*args, **self.kwargs)
 
     def bound(self) -> dict[str, Any]:
-        """All arguments by name."""
+        """Return all arguments by name."""
         return {**dict(zip(SIGNATURES[self.name], self.args, strict=False)), **self.kwargs}
 
     @cached_property
@@ -155,8 +131,8 @@ class Call:
             return "unknown"
         if name in BATCH_NORMS and self.bound().get("training"):
             return "unknown"
-        if name in _KINDS:
-            return _KINDS[name]
+        if name in KINDS:
+            return KINDS[name]
         if name in ("maximum", "minimum", "max", "min") and len(varying) == 2:
             return "maximum"
         if name in MAX_POOLS or name in ("amax", "amin", "max", "min"):

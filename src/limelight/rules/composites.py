@@ -1,14 +1,24 @@
-"""Named composites: which LRP rule applies to which operator. `.prepend` puts a user's entries in front."""
+"""Named propagations: which rule applies to which operator. `.prepend` puts a user's entries in front."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
-from .engine import Entry, Native, Propagation
+import torch
+from torch import Tensor
+
+from .affine import Affine
+from .backward import Propagated, multipliers
+from .call import Call
+from .engine import Entry, Native, OnUncovered, Propagate, Propagation, Pulled, ruled
 from .linear import AlphaBeta, Epsilon, Flat, Gamma, LinearRule, WSquare, ZBox, Zero, ZPlus
-from .predicates import convolution, dense, first, is_kind
+from .names import ACTIVATIONS, RELUS
+from .predicates import convolution, dense, first, is_kind, named, relu_like
 from .relevance import Constant, ConstantScale, Fold, Half, Numerator, Pass, Proportional, Taylor
 
-# Shared by all: activations pass relevance on, batch norm is folded, sums and averages split it in proportion, maxima
-# give it to the winner, softmax has its first-order (Taylor) rule, operand times gradient. [bach2015] [achtibat2024]
+# Shared by LRP, deep Taylor and excitation backprop: activations pass relevance on, batch norm is folded, sums and
+# averages split it in proportion, maxima give it to the winner, softmax has its first-order (Taylor) rule, operand
+# times gradient. [bach2015] [achtibat2024]
 BASE: tuple[Entry, ...] = (
     (is_kind("activation"), Pass()),
     (is_kind("batch_norm"), Fold()),
@@ -46,7 +56,7 @@ COMPOSITES: dict[str, Propagation] = {
 
 
 def composite(name: str, low: Any = 0.0, high: Any = 1.0) -> Propagation:
-    """The composite of this name; `low` and `high` bound the model's input for the box rule.
+    """Return the composite of this name; `low` and `high` bound the model's input for the box rule.
 
     Raises ValueError for an unknown name.
     """
@@ -58,7 +68,7 @@ def composite(name: str, low: Any = 0.0, high: Any = 1.0) -> Propagation:
 
 
 def deep_taylor(low: Any = None, high: Any = None) -> Propagation:
-    r"""Deep Taylor decomposition: $z^+$ without biases everywhere, and at the first layer $w^2$, or the box rule where
+    r"""Make Deep Taylor decomposition: $z^+$ without biases everywhere, at the first layer $w^2$, or the box rule where
     the input is bounded by `low` and `high`. [montavon2017]
 
     The score must be positive, as after a rectifier: a negative score has no decomposition.
@@ -79,3 +89,83 @@ ATTN_LRP = Propagation("AttnLRP", (*_EXACT, (is_kind("softmax"), Taylor())), lin
 """Relevance through attention: softmax by its Taylor rule, products halved, scales constant. [achtibat2024]"""
 CP_LRP = Propagation("CP-LRP", (*_EXACT, (is_kind("softmax"), Constant())), linear_nodes=False)
 """Conservative propagation: attention weights and normalisation scales are constants. [ali2022]"""
+
+
+@dataclass(frozen=True)
+class Deconv:
+    r"""$m_x = \max(m_y, 0)$: the rectifier is applied to the multiplier. [zeiler2014]"""
+
+    def __call__(self, call: Call, propagate: Propagate) -> Tensor:
+        (x,) = call.operands
+        return ruled(call.run(x.detach()), lambda g: (g.clamp(min=0),), [x])
+
+
+@dataclass(frozen=True)
+class Guided:
+    r"""$m_x = \max(m_y, 0)\,f'(x)$: for ReLU $\max(m_y, 0)\,[x > 0]$. [springenberg2015]
+
+    Leaky and clipped relatives keep their own slope, of which ReLU's is the case 0 or 1.
+    """
+
+    def __call__(self, call: Call, propagate: Propagate) -> Tensor:
+        (x,) = call.operands
+        with torch.enable_grad():
+            z = x.detach().clone().requires_grad_()
+            y = call.run(z)
+            (slope,) = torch.autograd.grad(y.sum(), z)
+        return ruled(y, lambda g, slope: (g.clamp(min=0) * slope,), [x], [slope])
+
+
+# Operators for which these methods use the gradient by definition. Operators that could implement a rectifier
+# (maximum, where, masks, TorchScript) are not among them and are refused.
+_GRADIENT = (
+    (is_kind("affine", "sum", "product", "quotient", "normalisation", "batch_norm", "softmax", "max"), Native()),
+    (named(*(ACTIVATIONS - RELUS), "clamp_max"), Native()),
+)
+DECONVNET = Propagation("DeconvNet", ((relu_like, Deconv()), *_GRADIENT), answer="multiplier", own_rule=Deconv)
+GUIDED_BACKPROP = Propagation(
+    "GuidedBackprop", ((relu_like, Guided()), *_GRADIENT), answer="multiplier", own_rule=Guided
+)
+
+
+@dataclass(frozen=True)
+class NegatedTop(ZPlus):
+    """ZPlus with the weight of the topmost operator, the classifier, negated: the evidence for all other classes."""
+
+    def pull(self, operator: Affine, value: Tensor, x: Tensor, call: Call, propagate: Propagate) -> Pulled:
+        negated = replace(operator, weight=-operator.weight)
+
+        def pull(g: Tensor, value: Tensor, x: Tensor) -> tuple[Tensor | None, ...]:
+            if propagate.topmost is None:  # the backward pass reaches the classifier first
+                propagate.topmost = call
+            return (self.multiplier(negated if propagate.topmost is call else operator, value, g),)
+
+        return pull, [value.clone(), x]
+
+
+EXCITATION = Propagation(
+    "ExcitationBackprop", ((is_kind("affine"), ZPlus(bias=False)), *BASE), start="unit", linear_nodes=False
+)
+_CONTRAST = replace(EXCITATION, entries=((is_kind("affine"), NegatedTop(bias=False)), *BASE))
+
+
+def excitation(
+    forward: Callable[[Tensor], Tensor],
+    x: Tensor,
+    *,
+    contrastive: bool = False,
+    at: Callable[[], Tensor] | None = None,
+    on_uncovered: OnUncovered = "error",
+) -> Propagated:
+    r"""Compute the marginal winning probability of each unit, $P_i = \sum_j P_j\,a_i w_{ij}^+ / \sum_k a_k w_{kj}^+$.
+
+    `values` has one channel (summed over axis 1 where there are spatial axes). `contrastive` subtracts the pass with
+    the classifier's weight negated and keeps the positive part, at the input or at the layer that `at()` names.
+    """
+    found = multipliers(forward, x, EXCITATION, at=at, on_uncovered=on_uncovered)
+    values, notes = found.values, found.notes
+    if contrastive:
+        against = multipliers(forward, x, _CONTRAST, at=at, on_uncovered=on_uncovered)
+        values, notes = values - against.values, tuple(dict.fromkeys((*notes, *against.notes)))
+    values = values.sum(1, keepdim=True) if values.ndim > 2 else values
+    return replace(found, values=values.clamp(min=0) if contrastive else values, notes=notes)

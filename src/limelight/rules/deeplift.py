@@ -12,11 +12,48 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .call import Call
-from .differences import NormDifference, SoftmaxDifference
 from .engine import Native, Propagate, Propagation, ruled
 from .maxima import MaxDifference, MaximumDifference, WhereDifference
 from .names import NONLINEAR
 from .predicates import is_kind
+
+
+@dataclass(frozen=True, eq=False)
+class Normalised:
+    r"""$y = w\,x_c / \sigma + b$, $x_c = x - \bar x$ (or $x$ for RMS), $\sigma = \sqrt{\overline{x_c^2} + \epsilon}$.
+
+    `rows(t)` brings a tensor shaped like the input to (..., M); `weight` broadcasts to the input's shape.
+    """
+
+    weight: Tensor | None
+    epsilon: float
+    centred: bool
+    rows: Callable[[Tensor], Tensor]
+
+    def centre(self, rows: Tensor) -> Tensor:
+        return rows - rows.mean(-1, keepdim=True) if self.centred else rows
+
+    def scale(self, centred: Tensor) -> Tensor:
+        return (centred.square().mean(-1, keepdim=True) + self.epsilon).sqrt()
+
+
+def normalised(call: Call) -> Normalised | None:
+    """View a normalisation's call; None where it uses running statistics, which makes it affine."""
+    given: dict[str, Any] = call.bound()
+    x: Tensor = given["input"]
+    weight: Tensor | None = given.get("weight")
+    epsilon = given.get("eps")
+    if call.name in ("layer_norm", "rms_norm"):
+        axes = len(given["normalized_shape"])
+        epsilon = (1e-5 if call.name == "layer_norm" else torch.finfo(x.dtype).eps) if epsilon is None else epsilon
+        return Normalised(weight, epsilon, call.name == "layer_norm", lambda t: t.flatten(-axes))
+    if call.name != "group_norm" and not given.get("use_input_stats", True):
+        return None
+    groups = given["num_groups"] if call.name == "group_norm" else x.shape[1]
+    if weight is not None:
+        weight = weight.view(-1, *[1] * (x.ndim - 2))
+    return Normalised(weight, 1e-5 if epsilon is None else epsilon, True, lambda t: t.reshape(t.shape[0], groups, -1))
+
 
 # Piecewise linear with slopes 0 and 1 only: within a piece y - y0 is x - x0 or 0 to the last bit, and across a kink
 # there is no cancellation, so their quotient is exact however close x and x0 are.
@@ -24,7 +61,7 @@ _STEPS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "relu6": F.
 
 
 def divided_difference(call: Call, x: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
-    r"""$y$ and $(y - y_0) / (x - x_0)$ of an elementwise operator; the derivative between them where they coincide.
+    r"""Return $y$ and $(y - y_0) / (x - x_0)$ of an elementwise operator, where $x = x_0$ the derivative between them.
 
     They coincide within $\epsilon^{2/3}$ of their size: activations of 1e-9 in a deep network still differ, while for
     ReLU no kink can lie between two numbers that close. The derivative's midpoint makes the error third order.
@@ -66,7 +103,7 @@ class Midpoint:
 
 
 def product_pull(call: Call, share: float = 1.0) -> Any:
-    """The multipliers of a product's operands, `share` of each derivative at the saved point."""
+    """Return the multipliers of a product's operands, `share` of each derivative at the saved point."""
 
     def pull(g: Tensor, *point: Tensor) -> tuple[Tensor | None, ...]:
         with torch.enable_grad():
@@ -91,6 +128,71 @@ class Quotient:
             return g.sum_to_size(a.shape), (-g * middle).sum_to_size(b.shape)
 
         return ruled(y, pull, [a, b], [middle, denominator])
+
+
+@dataclass(frozen=True)
+class SoftmaxDifference:
+    r"""Softmax, log-softmax and logsumexp, exactly and without overflow.
+
+    With $L = \log\sum_j e^{x_j}$ and $\ell(a, b) = (e^a - e^b) / (a - b)$: $\Delta L = \sum_j q_j\,\Delta x_j$,
+    $q_j = \ell(x_j, x_{0j}) / \ell(L, L_0)$; log-softmax is $x - L$, and softmax its exponential, by Rescale.
+    """
+
+    def __call__(self, call: Call, propagate: Propagate) -> Tensor:
+        (x,), (x0,) = call.operands, call.reference
+        given = call.bound()
+        dim = given["dim"] if given.get("dim") is not None else (0 if x.ndim in (0, 1, 3) else 1)
+        value = x.detach()
+        y = call.run(value)
+        total, total0 = value.logsumexp(dim, keepdim=True), x0.logsumexp(dim, keepdim=True)
+        shift = torch.maximum(total, total0)
+        q = mean_exponential(value - shift, x0 - shift) / mean_exponential(total - shift, total0 - shift)
+
+        def pull(g: Tensor, q: Tensor, slope: Tensor) -> tuple[Tensor | None, ...]:
+            if call.name == "logsumexp":
+                return (q * (g if given.get("keepdim") else g.unsqueeze(dim)),)
+            g = g * slope if call.name == "softmax" else g
+            return (g - q * g.sum(dim, keepdim=True),)
+
+        slope = mean_exponential(value - total, x0 - total0) if call.name == "softmax" else q
+        return ruled(y, pull, [x], [q, slope])
+
+
+def mean_exponential(a: Tensor, b: Tensor) -> Tensor:
+    r"""Return $(e^a - e^b) / (a - b)$, the mean of the exponential between a and b; 0 where both are -inf (masked)."""
+    high, gap = torch.maximum(a, b), (a - b).abs()
+    gap = gap.nan_to_num(nan=0.0, posinf=torch.inf)
+    ratio = torch.where(gap < 1e-12, 1.0, -torch.expm1(-gap) / gap.clamp(min=1e-12))
+    return high.exp() * ratio
+
+
+@dataclass(frozen=True)
+class NormDifference:
+    r"""Layer, group, instance and RMS norm, from $x_c = y\,\sigma$ read as a product at midpoints.
+
+    $$\Delta y = (\Delta x_c - \bar y\,\Delta\sigma) / \bar\sigma, \qquad
+    \Delta\sigma = \overline{\bar x_c \Delta x_c} / \bar\sigma$$
+
+    It is the ordinary derivative with means over input and reference, and stays bounded where a constant reference has
+    no variance, which a separate rule for the reciprocal of sigma would not.
+    """
+
+    def __call__(self, call: Call, propagate: Propagate) -> Any:
+        norm = normalised(call)
+        if norm is None:
+            return propagate.native(call, covered=True)  # running statistics: an affine operator
+        propagate.normalised = True
+        (x,), (x0,) = call.operands, call.reference
+        c, c0 = norm.centre(norm.rows(x.detach())), norm.centre(norm.rows(x0))
+        s, s0 = norm.scale(c), norm.scale(c0)
+        sigma, centre, middle = (s + s0) / 2, (c + c0) / 2, (c / s + c0 / s0) / 2
+
+        def pull(g: Tensor, sigma: Tensor, centre: Tensor, middle: Tensor) -> tuple[Tensor | None, ...]:
+            h = norm.rows(g if norm.weight is None else g * norm.weight) / sigma
+            h = norm.centre(h - centre * (h * middle).mean(-1, keepdim=True) / sigma)
+            return (h.reshape(g.shape),)
+
+        return ruled(call.run(x.detach()), pull, [x], [sigma, centre, middle])
 
 
 RESCALE = Propagation(

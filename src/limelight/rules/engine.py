@@ -8,7 +8,7 @@ global is patched, and the mode belongs to its thread.
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import torch
@@ -23,10 +23,11 @@ from .audit import UncoveredOperator, source_line
 from .call import Call, active, keep_parameters_frozen
 from .names import DETACHING, PLAIN, canonical
 from .opened import opened
-from .tape import Tape
 
 OnUncovered = Literal["error", "gradient"]
 Pull = Callable[..., tuple["Tensor | None", ...]]
+Pulled = tuple[Pull, list[Tensor]]
+"""A rule's backward function, and the tensors to save for it."""
 
 
 class Rule(Protocol):
@@ -75,7 +76,7 @@ class Propagation:
         return bool(self.taped)
 
     def prepend(self, *entries: Entry) -> "Propagation":
-        """The same propagation with the user's rules in front of its own."""
+        """Return the same propagation with the user's rules in front of its own."""
         return replace(self, entries=(*entries, *self.entries))
 
     def rule(self, call: Call, propagate: "Propagate") -> Rule | None:
@@ -114,16 +115,41 @@ class Producer:
     detail: Any = None
 
 
-@dataclass(frozen=True, eq=False)
-class FirstRelevance:
-    """Relevance that a first-layer rule computed at its operator's input `at`, in place of a multiplier."""
-
-    at: Tensor
-    relevance: Tensor
+class OtherPath(RuntimeError):
+    """The reference took another path through the model's code than the input, so the two cannot be compared."""
 
 
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
+@dataclass
+class Tape:
+    """The operators of the reference run, by name and operands; while `replaying`, they are read in order."""
+
+    records: list[tuple[str, tuple[Tensor, ...]]] = field(default_factory=list)
+    replaying: bool = False
+    position: int = 0
+
+    def step(self, call: Call) -> tuple[Tensor, ...]:
+        """Record and return this call's operands, or return the reference's at this place."""
+        if not self.replaying:
+            # Clones: the model may overwrite an operand in place later.
+            self.records.append((call.name, tuple(operand.detach().clone() for operand in call.operands)))
+            return self.records[-1][1]
+        here = f"operator {self.position + 1} of the input's run is {call.name} ({source_line()})"
+        if self.position >= len(self.records):
+            raise OtherPath(f"{here}; the reference's run ended before it")
+        name, operands = self.records[self.position]
+        if name != call.name:
+            raise OtherPath(f"{here}; in the reference's run it was {name}")
+        for mine, theirs in zip(call.operands, operands, strict=True):
+            if theirs.ndim != mine.ndim or any(b not in (1, a) for a, b in zip(mine.shape, theirs.shape, strict=True)):
+                raise OtherPath(f"{here} on {tuple(mine.shape)}; in the reference's run on {tuple(theirs.shape)}")
+        self.position += 1
+        return operands
+
+    def finish(self) -> None:
+        """Check that the input's run used every record."""
+        if self.replaying and self.position != len(self.records):
+            name = self.records[self.position][0]
+            raise OtherPath(f"the input's run ended after {self.position} operators; the reference's went on to {name}")
 
 
 class Propagate(TorchFunctionMode):
@@ -140,7 +166,7 @@ class Propagate(TorchFunctionMode):
         self.counter = itertools.count()  # numbers the affine operators of the pass
         self.absorbed = 0.0  # relevance that softmax's first-order rule does not propagate
         self.topmost: object = None  # the affine operator that the backward pass reached first
-        self.first_relevances: list[FirstRelevance] = []
+        self.first_relevances: list[tuple[Tensor, Tensor]] = []  # a first-layer rule's operand, and its relevance
         self.notes: dict[str, None] = {}
         self.constants: dict[str, None] = {}  # operators whose output a rule treated as constant
         self.used_rules: set[type] = set()
@@ -155,7 +181,7 @@ class Propagate(TorchFunctionMode):
             return self._dispatch(func, args, kwargs or {})
         # Activation checkpointing would recompute the activations that it drops in the backward pass, where no rule
         # is active. These hooks are the innermost, and keep everything.
-        with saved_tensors_hooks(_same, _same):
+        with saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
             return self._dispatch(func, args, kwargs or {})
 
     def _dispatch(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -169,8 +195,9 @@ class Propagate(TorchFunctionMode):
             with self:
                 result = body()
             return call.args[0].copy_(result) if call.in_place else result
-        if self._is_taped(call):
-            call = replace(call, reference=self.tape.step(call).operands)
+        taped = call.name in self.propagation.taped and call.operands
+        if taped and not (call.name in ("mul", "div") and len(call.operands) < 2):
+            call = replace(call, reference=self.tape.step(call))
         if self.root is None:  # the reference run, which only records
             return func(*args, **kwargs)
         given = list(audit.tensors((call.args, call.kwargs)))
@@ -192,10 +219,6 @@ class Propagate(TorchFunctionMode):
             self.produced(result, call)
         return result
 
-    def _is_taped(self, call: Call) -> bool:
-        taped = call.name in self.propagation.taped and call.operands
-        return bool(taped) and not (call.name in ("mul", "div") and len(call.operands) < 2)
-
     # Producers -------------------------------------------------------------------------------------------------
 
     def produced(self, output: Tensor, call: Call, detail: Any = None) -> None:
@@ -203,7 +226,7 @@ class Propagate(TorchFunctionMode):
         self._producers[id(output)] = Producer(output, output._version, call, detail)
 
     def producer(self, tensor: Tensor) -> Producer | None:
-        """The producer of this tensor; None where it is unknown or the tensor was overwritten through any alias."""
+        """Return the producer of this tensor; None where it is unknown or the tensor was overwritten by any alias."""
         found = self._producers.get(id(tensor))
         return found if found is not None and tensor._version == found.version else None
 
@@ -270,17 +293,17 @@ class Propagate(TorchFunctionMode):
 
 
 def stabilised(z: Tensor, epsilon: float) -> Tensor:
-    """z + epsilon * sign(z), with sign(0) = +1, so that it can be divided by."""
+    """Return z + epsilon * sign(z), with sign(0) = +1, so that it can be divided by."""
     return torch.where(z < 0, z - epsilon, z + epsilon)
 
 
 def ratio(part: Tensor, whole: Tensor) -> Tensor:
-    """part / whole, and 0 where whole is 0."""
+    """Return part / whole, and 0 where whole is 0."""
     return torch.where(whole == 0, 0.0, part / torch.where(whole == 0, 1.0, whole))
 
 
 def jvp(at: Tensor, root: Tensor, tangent: Tensor) -> Tensor:
-    """The derivative of `at` along a tangent of `root`, both in one graph, by differentiating its vjp."""
+    """Return the derivative of `at` along a tangent of `root`, both in one graph, by differentiating its vjp."""
     with torch.enable_grad():
         u = torch.zeros_like(at).requires_grad_()
         (pulled,) = torch.autograd.grad(at, root, u, create_graph=True)

@@ -5,6 +5,7 @@ $\mathrm{st}(z) = z + \epsilon\,\mathrm{sign}(z)$ with $\mathrm{sign}(0) = 1$.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from ..base.notes import Note
 from .affine import Affine, affine
 from .call import Call, active
-from .engine import FirstRelevance, Propagate, Pull, jvp, ruled, stabilised
+from .engine import Propagate, Pulled, jvp, ruled, stabilised
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class LinearRule(ABC):
         return self.attach(operator, value, varying, call, propagate)
 
     def attach(self, operator: Affine, value: Tensor, x: Tensor, call: Call, propagate: Propagate) -> Tensor:
-        """`value` with this rule as its backward, recorded as the operator's output."""
+        """Return `value` with this rule as its backward, recorded as the operator's output."""
         pull, saved = self.pull(operator, value, x, call, propagate)
         pull.is_affine = True  # type: ignore[attr-defined]
         out = ruled(value, pull, [x], saved)
@@ -36,10 +37,8 @@ class LinearRule(ABC):
         propagate.produced(out, call, Folding(self, operator, x))
         return out
 
-    def pull(
-        self, operator: Affine, value: Tensor, x: Tensor, call: Call, propagate: Propagate
-    ) -> tuple[Pull, list[Tensor]]:
-        """The backward function, and the tensors to save for it."""
+    def pull(self, operator: Affine, value: Tensor, x: Tensor, call: Call, propagate: Propagate) -> Pulled:
+        """Return the backward function, and the tensors to save for it."""
 
         def pull(g: Tensor, value: Tensor, x: Tensor) -> tuple[Tensor | None, ...]:
             dtype = operator.weight.dtype  # under autocast the operator's own output has a lower one
@@ -49,7 +48,7 @@ class LinearRule(ABC):
 
     @abstractmethod
     def multiplier(self, operator: Affine, y: Tensor, g: Tensor) -> Tensor:
-        """The input's multiplier from the output `y` and its multiplier `g`."""
+        """Return the input's multiplier from the output `y` and its multiplier `g`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,17 +77,24 @@ class Zero(Epsilon):
     epsilon: float = 1e-9
 
 
-def _parts(x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The positive and the negative part of x; None for the latter where no number is negative (after a ReLU)."""
-    return (x.clamp(min=0), x.clamp(max=0)) if bool((x < 0).any()) else (x, None)
+def _shared(operator: Affine, terms: Iterable[tuple[Tensor, Tensor, Tensor | None, Tensor]], epsilon: float) -> Tensor:
+    """Sum several terms' multipliers. A term is (weight of positive inputs, of negative ones, bias, relevance).
 
-
-def _select(x: Tensor, operator: Affine, up: list[tuple[Tensor, Tensor]], down: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Sum of transposed (weight, v) pairs: `up` for positive inputs, `down` for negative ones."""
-    above = sum((operator.transpose(w, v) for w, v in up), torch.zeros_like(x))
-    if not down:
-        return above
-    return torch.where(x < 0, sum((operator.transpose(w, v) for w, v in down), torch.zeros_like(x)), above)
+    Each shares its relevance in proportion to the positive and negative inputs' contributions with these weights.
+    """
+    x = operator.x
+    signed = bool((x < 0).any())  # not after a ReLU
+    above, below = (x.clamp(min=0), x.clamp(max=0)) if signed else (x, x)
+    up, down = torch.zeros_like(x), torch.zeros_like(x)
+    for plus, minus, bias, relevance in terms:
+        z = operator.forward(above, plus, bias)
+        if signed:
+            z = z + operator.forward(below, minus, None)
+        share = relevance / stabilised(z, epsilon)
+        up = up + operator.transpose(plus, share)
+        if signed:
+            down = down + operator.transpose(minus, share)
+    return torch.where(x < 0, down, up) if signed else up
 
 
 @dataclass(frozen=True)
@@ -109,21 +115,13 @@ class AlphaBeta(LinearRule):
             raise ValueError(f"alpha={self.alpha}, beta={self.beta}: need alpha - beta = 1 and both not negative")
 
     def multiplier(self, operator: Affine, y: Tensor, g: Tensor) -> Tensor:
-        relevance, (above, below) = g * y, _parts(operator.x)
-        out = torch.zeros_like(operator.x)
+        terms = []
         for factor, sign in ((self.alpha, 1), (-self.beta, -1)):
-            if factor == 0:
-                continue
-            weight = operator.weight * sign
-            same, opposite = weight.clamp(min=0) * sign, weight.clamp(max=0) * sign
-            bias = None if operator.bias is None or not self.bias else (operator.bias * sign).clamp(min=0) * sign
-            z = operator.forward(above, same, bias)
-            if below is not None:
-                z = z + operator.forward(below, opposite, None)
-            v = factor * relevance / stabilised(z, self.epsilon)
-            down = [] if below is None else [(opposite, v)]
-            out = out + _select(operator.x, operator, [(same, v)], down)
-        return out
+            if factor != 0:
+                weight = operator.weight * sign
+                bias = None if operator.bias is None or not self.bias else (operator.bias * sign).clamp(min=0) * sign
+                terms.append((weight.clamp(min=0) * sign, weight.clamp(max=0) * sign, bias, factor * (g * y)))
+        return _shared(operator, terms, self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -146,20 +144,12 @@ class Gamma(LinearRule):
     epsilon: float = 1e-6
 
     def multiplier(self, operator: Affine, y: Tensor, g: Tensor) -> Tensor:
-        relevance, (above, below) = g * y, _parts(operator.x)
-        w, b = operator.weight, operator.bias
+        w, b, terms = operator.weight, operator.bias, []
         plus, minus = w + self.gamma * w.clamp(min=0), w + self.gamma * w.clamp(max=0)
-        up, down = [], []
         for favoured, other, sign in ((plus, minus, 1), (minus, plus, -1)):
             bias = None if b is None else b + self.gamma * (b * sign).clamp(min=0) * sign
-            z = operator.forward(above, favoured, bias)
-            if below is not None:
-                z = z + operator.forward(below, other, None)
-            v = torch.where(y * sign > 0, relevance, 0.0) / stabilised(z, self.epsilon)
-            up.append((favoured, v))
-            if below is not None:
-                down.append((other, v))
-        return _select(operator.x, operator, up, down)
+            terms.append((favoured, other, bias, torch.where(y * sign > 0, g * y, 0.0)))
+        return _shared(operator, terms, self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -171,9 +161,7 @@ class FirstRule(LinearRule):
 
     epsilon: float = field(default=1e-6, kw_only=True)
 
-    def pull(
-        self, operator: Affine, value: Tensor, x: Tensor, call: Call, propagate: Propagate
-    ) -> tuple[Pull, list[Tensor]]:
+    def pull(self, operator: Affine, value: Tensor, x: Tensor, call: Call, propagate: Propagate) -> Pulled:
         if not propagate.is_first(x):
             raise ValueError(
                 f"{self!r} redistributes relevance without regard to the input's values, which only a first layer "
@@ -184,14 +172,13 @@ class FirstRule(LinearRule):
         bounds = self.bounds(x, propagate)
 
         def pull(g: Tensor, value: Tensor) -> tuple[Tensor | None, ...]:
-            relevance = self.relevance(operator, value, g, *bounds)
-            propagate.first_relevances.append(FirstRelevance(x, relevance))
+            propagate.first_relevances.append((x, self.relevance(operator, value, g, *bounds)))
             return (None,)
 
         return pull, [value.clone()]
 
     def bounds(self, x: Tensor, propagate: Propagate) -> tuple[Tensor, ...]:
-        """Further tensors that the rule computes from its input during the forward pass."""
+        """Return further tensors that the rule computes from its input during the forward pass."""
         return ()
 
     def multiplier(self, operator: Affine, y: Tensor, g: Tensor) -> Tensor:
@@ -199,10 +186,10 @@ class FirstRule(LinearRule):
 
     @abstractmethod
     def relevance(self, operator: Affine, y: Tensor, g: Tensor, *bounds: Tensor) -> Tensor:
-        """The relevance of the operator's input."""
+        """Return the relevance of the operator's input."""
 
     def shares(self, operator: Affine, weight: Tensor, bias: Tensor | None, relevance: Tensor) -> Tensor:
-        """Relevance in proportion to `weight` at an input of ones."""
+        """Return relevance in proportion to `weight` at an input of ones."""
         z = operator.forward(torch.ones_like(operator.x), weight, bias)
         return operator.transpose(weight, relevance / stabilised(z, self.epsilon))
 
@@ -242,7 +229,7 @@ class ZBox(FirstRule):
             raise ValueError(f"ZBox.low={self.low!r}: use a number below high, which is {self.high!r}")
 
     def note(self, x: Tensor) -> tuple[str, ...]:
-        """A note where the model's input leaves the box, outside which the rule is not defined."""
+        """Return a note where the model's input leaves the box, outside which the rule is not defined."""
         low, high = (torch.as_tensor(limit, dtype=x.dtype, device=x.device) for limit in (self.low, self.high))
         rounding = 8 * torch.finfo(x.dtype).eps * torch.maximum(low.abs(), high.abs())
         if not bool(((x < low - rounding) | (x > high + rounding)).any()):

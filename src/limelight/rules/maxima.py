@@ -14,15 +14,15 @@ from .names import MAX_POOLS
 
 
 @dataclass(frozen=True, eq=False)
-class Competition:
-    """A maximum as windows over rows: `rows(x)` is (..., M), `back` its inverse, `win(rows)` each window's winner."""
+class Windows:
+    """A maximum over windows of rows: `rows(x)` is (..., M), `back` its inverse, `winner(rows)` each window's index."""
 
     rows: Callable[[Tensor], Tensor]
     back: Callable[[Tensor], Tensor]
-    win: Callable[[Tensor], Tensor]
+    winner: Callable[[Tensor], Tensor]
 
 
-def competition(call: Call) -> Competition:
+def windows(call: Call) -> Windows:
     """View a call of a pooling or maximum over axes as windows over rows."""
     x = call.operands[0]
     if call.name in MAX_POOLS:
@@ -34,7 +34,7 @@ def competition(call: Call) -> Competition:
             index: Tensor = pool(rows.reshape(*rows.shape[:-1], *x.shape[-axes:]), *call.args[1:], **kwargs)[1]
             return index.flatten(-axes)
 
-        return Competition(lambda t: t.flatten(-axes), lambda rows: rows.reshape(x.shape), indices)
+        return Windows(lambda t: t.flatten(-axes), lambda rows: rows.reshape(x.shape), indices)
     given = call.bound()
     dim = given.get("dim")
     chosen = range(x.ndim) if dim is None or dim == () else (dim,) if isinstance(dim, int) else dim
@@ -42,7 +42,7 @@ def competition(call: Call) -> Competition:
     order = [axis for axis in range(x.ndim) if axis not in reduced] + reduced
     moved = [x.shape[axis] for axis in order]
     inverse = [order.index(axis) for axis in range(x.ndim)]
-    return Competition(
+    return Windows(
         lambda t: t.permute(order).flatten(-len(reduced)),
         lambda rows: rows.reshape(moved).permute(inverse),
         lambda rows: rows.argmax(-1, keepdim=True),
@@ -59,10 +59,10 @@ class MaxDifference:
     def __call__(self, call: Call, propagate: Propagate) -> Any:
         (x,), (x0,) = call.operands, call.reference
         raw = call.run(x.detach())
-        game = competition(call)
+        view = windows(call)
         sign = -1 if call.name in ("min", "amin") else 1
-        rows, rows0 = game.rows(x.detach()) * sign, game.rows(x0.expand_as(x)) * sign
-        at, at0 = game.win(rows), game.win(rows0)
+        rows, rows0 = view.rows(x.detach()) * sign, view.rows(x0.expand_as(x)) * sign
+        at, at0 = view.winner(rows), view.winner(rows0)
         y, y0, delta = rows.gather(-1, at), rows0.gather(-1, at0), rows - rows0
         top = torch.maximum(y, y0)
         # Same winner, same value: the limit of the ratio, so that the multiplier is the derivative there.
@@ -72,7 +72,7 @@ class MaxDifference:
         def pull(g: Tensor, up: Tensor, down: Tensor, at: Tensor, at0: Tensor) -> tuple[Tensor | None, ...]:
             g = g.reshape(up.shape)
             out = g.new_zeros(rows_shape).scatter_add_(-1, at, g * up).scatter_add_(-1, at0, g * down)
-            return (game.back(out),)
+            return (view.back(out),)
 
         rows_shape = rows.shape
         value = raw if isinstance(raw, Tensor) else raw[0]

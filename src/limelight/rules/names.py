@@ -7,14 +7,19 @@ product of two activations is not).
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.overrides import resolve_name
 
+Kind = Literal[
+    "affine", "activation", "sum", "product", "quotient", "normalisation", "batch_norm", "softmax", "max",
+    "maximum", "where", "plain", "refused", "unknown",
+]  # fmt: skip
+
 
 def words(text: str) -> frozenset[str]:
-    """The words of a table."""
+    """Return the words of a table."""
     return frozenset(text.split())
 
 
@@ -43,6 +48,7 @@ ACTIVATIONS = RELUS | words("""
 AVERAGES = words("""
     mean sum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
 """)
+SUMS = AVERAGES | {"add", "sub", "rsub"}
 MAX_POOLS = frozenset(
     f"{prefix}max_pool{n}d{suffix}"
     for prefix in ("", "adaptive_")
@@ -52,12 +58,18 @@ MAX_POOLS = frozenset(
 NORMALISATIONS = words("layer_norm group_norm instance_norm torch.instance_norm rms_norm")
 BATCH_NORMS = words("batch_norm torch.batch_norm")
 SOFTMAXES = words("softmax log_softmax logsumexp")
+KINDS: dict[str, Kind] = {
+    **dict.fromkeys(SUMS, "sum"),
+    **dict.fromkeys(ACTIVATIONS, "activation"),
+    **dict.fromkeys(BATCH_NORMS, "batch_norm"),
+    **dict.fromkeys(NORMALISATIONS, "normalisation"),
+    **dict.fromkeys(SOFTMAXES, "softmax"),
+}
 AFFINE = CONVOLUTIONS | MATRIX_PRODUCTS | {"linear"}
 MAXIMA = words("maximum minimum max min amax amin")
 # Operators whose value depends nonlinearly on what varies: a method with a reference must record them.
 NONLINEAR = ACTIVATIONS | MAX_POOLS | NORMALISATIONS | SOFTMAXES | MATRIX_PRODUCTS | MAXIMA | {"mul", "div", "where"}
 DROPOUTS = words("dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout")
-SUMS = AVERAGES | {"add", "sub", "rsub"}
 RULED = NONLINEAR | AFFINE | SUMS | BATCH_NORMS | DROPOUTS  # all that some method may have a rule for or refuse
 
 # Operators that make a constant out of activations: nonlinear once the constant is combined with an activation.
@@ -88,7 +100,7 @@ PLAIN = words("""
 
 @cache
 def canonical(func: Callable[..., Any]) -> tuple[str, bool]:
-    """The operator's canonical name and whether this spelling writes into its first operand."""
+    """Return the operator's canonical name and whether this spelling writes into its first operand."""
     if isinstance(func, torch._ops.OpOverload):
         func = func.overloadpacket
     if isinstance(func, torch._ops.OpOverloadPacket):

@@ -13,13 +13,10 @@ from .call import Call
 
 
 def _unchecked(function: Any) -> Callable[..., Any]:
-    """A Python function of torch.nn.functional without its check for overrides, which would skip its body."""
-    no = dict.fromkeys(
-        ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"), lambda *_: False
-    )
-    copy = types.FunctionType(
-        function.__code__, {**vars(F), **no}, function.__name__, function.__defaults__, function.__closure__
-    )
+    """Copy a Python function of torch.nn.functional without its check for overrides, which would skip its body."""
+    checks = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+    names = vars(F) | dict.fromkeys(checks, lambda *_: False)
+    copy = types.FunctionType(function.__code__, names, argdefs=function.__defaults__, closure=function.__closure__)
     copy.__kwdefaults__ = function.__kwdefaults__
     return copy
 
@@ -34,7 +31,7 @@ def attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    r"""$\mathrm{softmax}(q k^\top / \sqrt d + \mathrm{mask})\,v$, as torch defines it, without dropout."""
+    r"""Compute $\mathrm{softmax}(q k^\top / \sqrt d + \mathrm{mask})\,v$, as torch defines it, without dropout."""
     if enable_gqa:
         key = key.repeat_interleave(query.size(-3) // key.size(-3), -3)
         value = value.repeat_interleave(query.size(-3) // value.size(-3), -3)
@@ -92,13 +89,10 @@ OPENED: dict[str, Callable[..., Any]] = {
     "scaled_dot_product_attention": attention,
     "glu": _glu,
     "softmin": _softmin,
-    "norm": _norm,
-    "linalg_vector_norm": _norm,
-    "linalg_norm": _norm,
+    **dict.fromkeys(("norm", "linalg_vector_norm", "linalg_norm"), _norm),
     "var": _var,
     "std": lambda x, *args, **kwargs: _var(x, *args, **kwargs).sqrt(),
-    "addmm": _addmm,
-    "baddbmm": _addmm,
+    **dict.fromkeys(("addmm", "baddbmm"), _addmm),
     "addcmul": lambda x, a, b, *, value=1: x + a * b * value,
     "addcdiv": lambda x, a, b, *, value=1: x + a / b * value,
     "lerp": lambda x, end, weight: x + weight * (end - x),
@@ -107,7 +101,7 @@ OPENED: dict[str, Callable[..., Any]] = {
 
 
 def opened(call: Call) -> Callable[[], Any] | None:
-    """The body of a composite operator, to be run under the mode; None for an elementary one."""
+    """Return the body of a composite operator, to be run under the mode; None for an elementary one."""
     body = OPENED.get(call.name)
     if body is None or (body is _norm and (call.args[1] if len(call.args) > 1 else 2) not in (2, 2.0, "fro", None)):
         return None

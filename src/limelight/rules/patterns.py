@@ -25,12 +25,11 @@ from ..base.named import Named, Registry
 from ..models.weights import state_bytes
 from .affine import Affine
 from .call import Call
-from .engine import Entry, Native, Propagate, Propagation, ratio
+from .engine import Entry, Native, Propagate, Propagation, Tape, ratio
 from .linear import Folding, LinearRule
 from .names import ACTIVATIONS, RELUS
 from .predicates import is_kind, named, relu_like
 from .relevance import Fold
-from .tape import Tape
 
 Estimator = Literal["linear", "two-component"]
 _REST: tuple[Entry, ...] = (
@@ -41,7 +40,7 @@ _REST: tuple[Entry, ...] = (
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A hash of the model's parameters and buffers, by name."""
+    """Return a hash of the model's parameters and buffers, by name."""
     digest = hashlib.sha256()
     for part in state_bytes(model):
         digest.update(part)
@@ -74,7 +73,7 @@ class Patterns(Named):
         return patterns.checked(model, str(path))
 
     def checked(self, model: nn.Module, holder: str) -> "Patterns":
-        """These patterns. Raises ValueError, naming `holder`, if they were estimated for another model's weights.
+        """Return these patterns. Raises ValueError, naming `holder`, if they were estimated for another model.
 
         The model's weights are hashed, which takes about a tenth of a second for 100 MB.
         """
@@ -113,37 +112,27 @@ class _Rectified:
         return propagate.native(call, covered=True)
 
 
-@dataclass(frozen=True, eq=False)
-class _Sums:
-    """Streaming sums for each weight over all positions where it was used.
+def _sums(operator: Affine, y: Tensor, counted: Tensor) -> list[Tensor]:
+    """Sum, over all uses of each weight, xy, x and 1 where `counted`, and y and 1 everywhere.
 
     Sums without x have one entry for all inputs of an output where every input has the same positions.
     """
+    x, ones, weight = operator.x, torch.ones_like(operator.x), operator.weight
+    at_x = _weight_sums(operator, x, weight, (y * counted, counted))
+    axis = _inputs_axis(operator)
+    if axis is not None:
+        ones, weight = ones.narrow(axis, 0, 1), weight[:, :1]
+    return [*at_x, *_weight_sums(operator, ones, weight, (counted, y, torch.ones_like(y)))]
 
-    operator: Affine
-    values: list[Tensor]
 
-    @staticmethod
-    def of(operator: Affine, y: Tensor, counted: Tensor) -> "_Sums":
-        x, ones, weight = operator.x, torch.ones_like(operator.x), operator.weight
-        at_x = _weight_sums(operator, x, weight, (y * counted, counted))
-        axis = _inputs_axis(operator)
-        if axis is not None:
-            ones, weight = ones.narrow(axis, 0, 1), weight[:, :1]
-        return _Sums(operator, [*at_x, *_weight_sums(operator, ones, weight, (counted, y, torch.ones_like(y)))])
-
-    def plus(self, other: "_Sums") -> "_Sums":
-        return _Sums(self.operator, [a + b for a, b in zip(self.values, other.values, strict=True)])
-
-    def pattern(self) -> Tensor:
-        xy, x, counted, y, total = self.values
-        covariance = (xy - x * y / total) / counted.clamp(min=1)
-        scale = _per_output(self.operator, self.operator.weight * covariance)
-        return ratio(covariance, scale)
+def _pattern(operator: Affine, sums: list[Tensor]) -> Tensor:
+    xy, x, counted, y, total = sums
+    covariance = (xy - x * y / total) / counted.clamp(min=1)
+    return ratio(covariance, _per_output(operator, operator.weight * covariance))
 
 
 def _inputs_axis(operator: Affine) -> int | None:
-    """The axis of x that the weight's second axis runs along; None where their sizes differ, as with groups."""
+    """Find the axis of x that the weight's second axis runs along; None where sizes differ, as with groups."""
     x, weight = operator.x, operator.weight
     if operator.channel != 0 or weight.ndim < 2:
         return None
@@ -153,7 +142,7 @@ def _inputs_axis(operator: Affine) -> int | None:
 
 
 def _weight_sums(operator: Affine, x: Tensor, like: Tensor, cotangents: Sequence[Tensor]) -> list[Tensor]:
-    """For each v the sum of x v over every use of each weight: the gradient under v of a weight of the shape `like`."""
+    """Sum x v over every use of each weight, for each v: the gradient under v of a weight of the shape `like`."""
     with torch.enable_grad():
         weight = torch.zeros_like(like).requires_grad_()
         out = operator.forward(x, weight, None)
@@ -184,25 +173,23 @@ def estimate_patterns(
     """
     if estimator not in get_args(Estimator):
         raise ValueError(f"unknown estimator {estimator!r}; there are {', '.join(get_args(Estimator))}")
-    sums: dict[str, _Sums] = {}
+    sums: dict[str, tuple[Affine, list[Tensor]]] = {}
     for batch in batches:
         seen: dict[str, tuple[Affine, Tensor]] = {}
         rectified: set[str] = set()
-        entries: tuple[Entry, ...] = (
-            (relu_like, _Rectified(rectified)),
-            (is_kind("affine"), _Observe(seen)),
-            *_REST,
-        )
+        entries: tuple[Entry, ...] = ((relu_like, _Rectified(rectified)), (is_kind("affine"), _Observe(seen)), *_REST)
         leaf = batch.detach().clone().requires_grad_()
         with torch.enable_grad(), Propagate(Propagation("pattern estimation", entries), leaf, Tape()):
             forward(leaf.clone())
         for name, (operator, y) in seen.items():
             positive = estimator == "two-component" and name in rectified
-            found = _Sums.of(operator, y, (y > 0).to(y) if positive else torch.ones_like(y))
-            sums[name] = found if name not in sums else sums[name].plus(found)
+            found = _sums(operator, y, (y > 0).to(y) if positive else torch.ones_like(y))
+            if name in sums:
+                found = [a + b for a, b in zip(sums[name][1], found, strict=True)]
+            sums[name] = operator, found
     if not sums:
         raise ValueError("no batch to estimate patterns from")
-    return Patterns({name: found.pattern() for name, found in sums.items()}, estimator, fingerprint(model))
+    return Patterns({name: _pattern(*found) for name, found in sums.items()}, estimator, fingerprint(model))
 
 
 @dataclass(frozen=True)
@@ -221,19 +208,16 @@ class _Pattern(LinearRule):
 
 
 def _propagation(name: str, patterns: Patterns, times_weight: bool) -> Propagation:
-    entries: tuple[Entry, ...] = (
-        (is_kind("affine"), _Pattern(patterns, times_weight)),
-        (relu_like, Native()),
-        *_REST,
-    )
+    rule = _Pattern(patterns, times_weight)
+    entries: tuple[Entry, ...] = ((is_kind("affine"), rule), (relu_like, Native()), *_REST)
     return Propagation(name, entries, answer="multiplier", linear_nodes=False)
 
 
 def pattern_net(patterns: Patterns) -> Propagation:
-    """The signal that the score responds to, in the input's space. [kindermans2018]"""
+    """Propagate the signal that the score responds to, in the input's space. [kindermans2018]"""
     return _propagation("PatternNet", patterns, False)
 
 
 def pattern_attribution(patterns: Patterns) -> Propagation:
-    """How much each input's signal contributes to the score. [kindermans2018]"""
+    """Propagate how much each input's signal contributes to the score. [kindermans2018]"""
     return _propagation("PatternAttribution", patterns, True)

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .call import Call, Kind
+from .call import Call
 from .engine import Propagate
-from .names import CONVOLUTIONS, RELUS
+from .names import CONVOLUTIONS, RELUS, Kind
 
 
 @dataclass(frozen=True)
@@ -39,22 +39,22 @@ def named(*names: str) -> Named:
 
 
 def convolution(call: Call, propagate: Propagate) -> bool:
-    """Convolutions, transposed ones included, with constant weights."""
+    """Match convolutions, transposed ones included, with constant weights."""
     return call.name in CONVOLUTIONS and call.kind == "affine"
 
 
 def dense(call: Call, propagate: Propagate) -> bool:
-    """Linear layers and products with a constant matrix."""
+    """Match linear layers and products with a constant matrix."""
     return call.name not in CONVOLUTIONS and call.kind == "affine"
 
 
 def relu_like(call: Call, propagate: Propagate) -> bool:
-    """ReLU, its leaky and clipped variants, and the spellings of them by `clamp`."""
+    """Match ReLU, its leaky and clipped variants, and the spellings of them by `clamp`."""
     return call.name in RELUS and call.kind == "activation"
 
 
 def first(call: Call, propagate: Propagate) -> bool:
-    """Affine operators that no other affine operator precedes on any path from the input."""
+    """Match affine operators that no other affine operator precedes on any path from the input."""
     return call.kind == "affine" and propagate.is_first(*call.operands)
 
 

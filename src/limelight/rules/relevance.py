@@ -8,10 +8,9 @@ from torch import Tensor
 
 from .audit import source_line
 from .call import Call, active
-from .deeplift import product_pull
+from .deeplift import normalised, product_pull
 from .engine import Propagate, ratio, ruled, stabilised
 from .linear import Folding
-from .normalise import normalised
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class Fold:
 
 
 def batch_norm_scale(call: Call) -> tuple[Tensor, Tensor]:
-    """Batch norm in evaluation mode as `scale * x + shift` per channel."""
+    """Read batch norm in evaluation mode as `scale * x + shift` per channel."""
     given = call.bound()
     scale = (given["running_var"] + given.get("eps", 1e-5)).rsqrt()
     scale = scale if given.get("weight") is None else scale * given["weight"]

@@ -51,7 +51,7 @@ class RevealCancel:
 
 
 def _slope(call: Call, change: Tensor, effect: Tensor, starts: tuple[Tensor, Tensor]) -> Tensor:
-    """effect / change, and its limit, the mean derivative at the starts, where the change vanishes."""
+    """Return effect / change, or its limit, the mean derivative at the starts, where the change vanishes."""
     scale = torch.maximum(starts[0].abs(), starts[1].abs())
     near = (change.abs() <= torch.finfo(change.dtype).eps ** (2 / 3) * scale) | (change == 0)
     slope = effect / change.masked_fill(near, 1.0)
@@ -65,7 +65,7 @@ def _slope(call: Call, change: Tensor, effect: Tensor, starts: tuple[Tensor, Ten
 
 
 def _maker(x: Tensor, propagate: Propagate) -> Call | None:
-    """The affine operator or sum that made x, before any batch norm and moves."""
+    """Return the affine operator or sum that made x, before any batch norm and moves."""
     made = propagate.producer(x)
     while made is not None and not (made.call.kind in ("affine", "sum") and made.call.reference):
         if made.call.kind != "batch_norm" and made.call.name not in _MOVES:
@@ -75,7 +75,7 @@ def _maker(x: Tensor, propagate: Propagate) -> Call | None:
 
 
 def _streams(x: Tensor, x0: Tensor, propagate: Propagate) -> Streams:
-    """The positive and negative parts of x - x0, as differentiable functions of what made x."""
+    """Return the positive and negative parts of x - x0, as differentiable functions of what made x."""
     made = propagate.producer(x)
     if made is None or _maker(x, propagate) is None:
         return _signs(x - x0)
@@ -93,14 +93,14 @@ def _streams(x: Tensor, x0: Tensor, propagate: Propagate) -> Streams:
 
 
 def _signs(delta: Tensor) -> Streams:
-    """The positive and negative parts of a difference; where it is zero, each has half of its derivative."""
+    """Return the positive and negative parts of a difference; where it is zero, each has half of its derivative."""
     value = delta.detach()
     still = delta * (value == 0) / 2
     return delta * (value > 0) + still, delta * (value < 0) + still
 
 
 def _sum_rule(call: Call) -> Streams:
-    """Sums and averages: each term's positive part is in the positive stream, a subtracted term's in the negative."""
+    """Divide sums and averages: a term's positive part goes to the positive stream, a subtracted one's to the other."""
     alpha = call.kwargs.get("alpha", 1)
     factors = (alpha, 1) if call.name == "rsub" else (1, alpha)
     deltas = (operand - operand0 for operand, operand0 in zip(call.operands, call.reference, strict=True))

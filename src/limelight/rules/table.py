@@ -2,18 +2,16 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
-from .call import Call, Kind
-from .composites import ATTN_LRP, COMPOSITES
+from .call import Call
+from .composites import ATTN_LRP, COMPOSITES, GUIDED_BACKPROP
 from .deeplift import RESCALE
 from .engine import Native, Propagate, Propagation, Rule
-from .guided import GUIDED_BACKPROP
-from .names import AVERAGES, DROPOUTS, MAX_POOLS, PLAIN, RULED
+from .names import AVERAGES, DROPOUTS, MAX_POOLS, PLAIN, RULED, Kind
 from .opened import OPENED
 
 PAGE = Path(__file__).parents[3] / "docs" / "rules.md"
@@ -45,7 +43,6 @@ _GRADIENT = (
 )
 
 
-@dataclass(frozen=True)
 class _Inner:
     """A stand-in for the engine at an operator in the middle of a network."""
 
@@ -54,7 +51,7 @@ class _Inner:
 
 
 def _calls(name: str) -> Iterator[Call]:
-    """Calls of this operator with one and with two varying operands; none is run."""
+    """Yield calls of this operator with one and with two varying operands; none is run."""
     x, constant = torch.zeros(1, requires_grad=True), torch.zeros(1)
     lead: tuple[Any, ...] = ("",) if name == "einsum" else (constant > 0,) if name == "where" else ()
     options: list[dict[str, Any]] = [{}]
@@ -70,7 +67,7 @@ def _calls(name: str) -> Iterator[Call]:
 
 
 def _rows() -> dict[tuple[Kind, tuple[str, ...]], set[str]]:
-    """Operators' names by kind and by the rules that apply to them."""
+    """Return operators' names by kind and by the rules that apply to them."""
     engine = cast(Propagate, _Inner())
     rows: dict[tuple[Kind, tuple[str, ...]], set[str]] = {}
     for name in sorted(RULED):
@@ -89,14 +86,14 @@ def _cell(rule: Rule | None) -> str:
 
 
 def _legend() -> Iterator[str]:
-    """Each rule of the table with the first paragraph of its docstring."""
+    """Describe each rule of the table with the first paragraph of its docstring."""
     found = {type(rule) for each in COLUMNS.values() for _, rule in each.entries if not isinstance(rule, Native)}
     for rule in sorted(found, key=lambda rule: rule.__name__):
         yield f"- `{rule.__name__}`: {' '.join((rule.__doc__ or '').split(chr(10) * 2)[0].split())}"
 
 
 def operator_table() -> str:
-    """Markdown: kinds of operators, their names, and the rule that each method has for them."""
+    """Write in Markdown: kinds of operators, their names, and the rule that each method has for them."""
     lines = [f"| operators | names | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 2) + "|"]
     for (kind, cells), names in _rows().items():
         lines.append(f"| {_KINDS[kind]} | {_listed(names)} | {' | '.join(cells)} |")
@@ -111,7 +108,7 @@ def _listed(names: Any) -> str:
 
 
 def written(page: str) -> str:
-    """The page with the table between its markers. Raises ValueError where they are missing."""
+    """Return the page with the table between its markers. Raises ValueError where they are missing."""
     head, begin, rest = page.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not (begin and end):

@@ -29,7 +29,7 @@ from torch import Tensor
 from ..base.attribution import Attribution
 from ..base.records import as_bytes
 from ..base.version import __version__
-from ..engine.layer_listing import layers_of
+from ..engine.input_pass import layers_of
 from ..engine.layers import layer_names
 from ..models.catalogue import ImageModel, ModelError, demo_image
 from ..models.pictures import ImageError, Picture, open_image

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ...question.targets import Target
+from ..runner import Runner
 from . import operators  # noqa: F401  (fills the table)
 from .boxes import Boxes, Span
 from .patched import OPERATORS, Patched, Picture, joined
@@ -19,20 +21,17 @@ from .patched import OPERATORS, Patched, Picture, joined
 Box = tuple[slice, slice, slice]
 """Channels, rows and columns of `(channels, H, W)`."""
 
-__all__ = ["OPERATORS", "Box", "Patched", "Picture", "hidden", "in_passes"]
+__all__ = ["OPERATORS", "Box", "Patched", "Picture", "box_scores", "hidden"]
 
 
 def hidden(base: Tensor, filling: Tensor, boxes: Sequence[Box], picture: Picture) -> Tensor:
-    """Copies of one example, the n-th with box n filled from `filling`; all boxes have one size.
+    """Make copies of one example, the n-th with box n filled from `filling`; all boxes have one size.
 
     `base` and `filling` are `(1, channels, H, W)`; `base` must be the same tensor in every pass.
     """
-    patches = []
-    for channels, ys, xs in boxes:
-        patch = base[0, :, ys, xs].clone()
-        patch[channels] = filling[0, channels, ys, xs]
-        patches.append(patch)
-    patch = torch.stack(patches)
+    patch = torch.stack([base[0, :, ys, xs] for _, ys, xs in boxes])
+    for row, (channels, ys, xs) in zip(patch, boxes, strict=True):
+        row[channels] = filling[0, channels, ys, xs]
     y, x = torch.tensor([[ys.start, xs.start] for _, ys, xs in boxes]).unbind(1)
     return joined(base, patch, Boxes(Span(y, patch.shape[2]), Span(x, patch.shape[3])), picture)
 
@@ -49,3 +48,25 @@ def in_passes(boxes: Sequence[Box], budget: int) -> list[list[int]]:
     for index, (_, ys, _) in enumerate(boxes):
         groups.setdefault(ys.start, []).append(index)
     return list(groups.values())
+
+
+def box_scores(
+    runner: Runner, target: Target, examples: Tensor, x: Tensor, filling: Tensor, boxes: Sequence[Box]
+) -> tuple[Tensor, tuple[str, ...]]:
+    """Compute `Score.box_values`. Each box counts as a forward row."""
+    columns: list[Tensor] = []
+    whole: dict[str, None] = {}
+    groups = in_passes(boxes, runner.budget)
+    order = torch.tensor([box for group in groups for box in group]).argsort()
+    for i in range(len(examples)):
+        picture, base = Picture(), x[i : i + 1].clone()
+
+        def run(index: Tensor, owners: Tensor, i: int = i, picture: Picture = picture, base: Tensor = base) -> Tensor:
+            picture.next_pass()
+            rows = hidden(base, filling[i : i + 1], [boxes[b] for b in index.tolist()], picture)
+            return runner.once(rows, owners, target).scores
+
+        found = [runner.safely(torch.tensor(group), examples[i].expand(len(group)), run) for group in groups]
+        columns.append(torch.cat([scores for parts in found for scores in parts])[order])
+        whole |= picture.whole_from
+    return torch.stack(columns, 1), tuple(whole)

@@ -17,13 +17,13 @@ class Span:
     length: int
 
     def reached(self, kernel: int, stride: int, before: int, size: int) -> Span:
-        """The outputs, of `size` in all, that a sliding operator with `before` padding computes from these inputs."""
+        """Find the outputs, of `size` in all, that a sliding operator with `before` padding computes from these."""
         first = (self.start + before - kernel + stride) // stride
         last = (self.start + self.length - 1 + before) // stride
         return _spanning(first, last, size)
 
     def needed(self, kernel: int, stride: int) -> Span:
-        """The padded inputs that these outputs of a sliding operator read."""
+        """Return the padded inputs that these outputs of a sliding operator read."""
         return Span(self.start * stride, (self.length - 1) * stride + kernel)
 
     def shifted(self, by: int) -> Span:
@@ -38,7 +38,7 @@ class Span:
 
 
 def _spanning(first: Tensor, last: Tensor, size: int) -> Span:
-    """The shortest spans of one length inside [0, size) that hold [first, last]; never empty."""
+    """Return the shortest spans of one length inside [0, size) that hold [first, last]; never empty."""
     first, last = first.clamp(0, size - 1), last.clamp(0, size - 1)
     length = max(1, int((last - first).max()) + 1)
     return Span(first.clamp(max=size - length), length)
@@ -61,12 +61,12 @@ class Boxes:
         return self is other or (self.y.same(other.y) and self.x.same(other.x))
 
     def cut(self, maps: Tensor) -> Tensor:
-        """These boxes of one picture's maps `(1, channels, H, W)`, as `(rows, channels, h, w)`."""
+        """Copy out these boxes of one picture's maps `(1, channels, H, W)`, as `(rows, channels, h, w)`."""
         ys, xs = _indices(self.y, maps.device), _indices(self.x, maps.device)
         return maps[0].permute(1, 2, 0)[ys[:, :, None], xs[:, None, :]].permute(0, 3, 1, 2)
 
     def window(self, maps: Tensor, inner: Boxes, patch: Tensor) -> Tensor:
-        """These boxes of the maps, with `patch` in place of the boxes `inner`, which may extend beyond them."""
+        """Copy out these boxes of the maps, with `patch` in the boxes `inner`, which may extend beyond them."""
         found = self.cut(maps)
         y, x = inner.y.start - self.y.start, inner.x.start - self.x.start
         top, left = max(0, -int(y.min())), max(0, -int(x.min()))
@@ -78,8 +78,10 @@ class Boxes:
         return padded[:, :, top : top + self.y.length, left : left + self.x.length]
 
     def whole(self, maps: Tensor, patch: Tensor) -> Tensor:
-        """Whole rows `(rows, channels, H, W)`: the picture's maps with each row's patch in its box."""
-        rows = torch.empty_like(maps.expand(len(patch), -1, -1, -1), memory_format=_layout(maps)).copy_(maps)
+        """Make whole rows `(rows, channels, H, W)`: the picture's maps with each row's patch in its box."""
+        last = maps.is_contiguous(memory_format=torch.channels_last) and not maps.is_contiguous()
+        layout = torch.channels_last if last else torch.contiguous_format
+        rows = torch.empty_like(maps.expand(len(patch), -1, -1, -1), memory_format=layout).copy_(maps)
         return _pasted(rows, patch, self.y.start, self.x.start)
 
 
@@ -94,8 +96,3 @@ def _pasted(into: Tensor, patch: Tensor, y: Tensor, x: Tensor) -> Tensor:
     xs = _indices(Span(x, patch.shape[3]), into.device)
     into.permute(0, 2, 3, 1)[row[:, None, None], ys[:, :, None], xs[:, None, :]] = patch.permute(0, 2, 3, 1)
     return into
-
-
-def _layout(maps: Tensor) -> torch.memory_format:
-    last = maps.is_contiguous(memory_format=torch.channels_last) and not maps.is_contiguous()
-    return torch.channels_last if last else torch.contiguous_format

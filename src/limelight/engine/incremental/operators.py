@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +19,6 @@ Func = Callable[..., Tensor]
 Pair = int | Sequence[int]
 
 POINTWISE = (ACTIVATIONS - words("prelu rrelu")) | words("add sub mul div rsub pow neg maximum minimum")
-CASTS = words("to float double half bfloat16")
 
 
 def operator(*names: str) -> Callable[[Callable[..., Tensor | None]], Callable[..., Tensor | None]]:
@@ -48,7 +46,7 @@ def operator(*names: str) -> Callable[[Callable[..., Tensor | None]], Callable[.
 
 
 def pointwise(func: Func, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """Elementwise operators of one or more patched tensors, with numbers or tensors that have a value per channel."""
+    """Apply to one or more patched tensors, with numbers or tensors that have a value per channel."""
     operands = list(found((args, kwargs)))
     tensors = [each for each in (*args, *kwargs.values()) if isinstance(each, Tensor)]
     others = [each for each in tensors if not isinstance(each, Patched)]
@@ -84,7 +82,7 @@ def _alike(operands: list[Patched]) -> bool:
 
 
 def _aligned(operands: list[Patched]) -> tuple[Boxes, list[Tensor]]:
-    """Boxes that contain every operand's box, and each operand's values in them."""
+    """Return boxes that contain every operand's box, and each operand's values in them."""
     boxes = operands[0].boxes
     for each in operands[1:]:
         if not boxes.same(each.boxes):
@@ -96,25 +94,22 @@ def _aligned(operands: list[Patched]) -> tuple[Boxes, list[Tensor]]:
 
 
 def _with(values: dict[int, Tensor], arguments: Any) -> Any:
-    """The arguments with each patched tensor replaced by its entry in `values`."""
+    """Return the arguments with each patched tensor replaced by its entry in `values`."""
     return tree_map(lambda each: values.get(id(each), each), arguments)
 
 
 @operator("batch_norm", "torch.batch_norm")
 def batch_norm(func: Func, x: Patched, *arguments: Any, **named: Any) -> Tensor | None:
-    """Batch norm with running statistics; with the batch's, rows would depend on each other."""
+    """Apply batch norm with running statistics; with the batch's, rows would depend on each other."""
     training = named.get("training", arguments[4] if len(arguments) > 4 else False)
-    return None if training else _elementwise(func, x, *arguments, **named)
+    return None if training else elementwise(func, x, *arguments, **named)
 
 
-@operator("prelu")
-def prelu(func: Func, x: Patched, weight: Tensor) -> Tensor | None:
-    return _elementwise(func, x, weight)
-
-
-def _elementwise(func: Func, x: Patched, *arguments: Any, **named: Any) -> Tensor:
+@operator("prelu", "clone", "to", "float", "double", "half", "bfloat16")
+def elementwise(func: Func, x: Patched, *arguments: Any, **named: Any) -> Tensor:
+    """Apply to one patched tensor alone; return x itself where a cast has nothing to convert, as torch does."""
     base = x.picture.run(func, x.base, *arguments, **named)
-    return joined(base, func(x.patch, *arguments, **named), x.boxes, x.picture)
+    return x if base is x.base else joined(base, func(x.patch, *arguments, **named), x.boxes, x.picture)
 
 
 @operator("dropout", "dropout2d", "alpha_dropout", "feature_alpha_dropout")
@@ -130,23 +125,6 @@ def detach(func: Func, x: Patched) -> Tensor:
 @operator("requires_grad_")
 def requires_grad(func: Func, x: Patched, requires_grad: bool = True) -> Tensor | None:
     return None if requires_grad else x
-
-
-@operator("clone")
-def clone(func: Func, x: Patched, memory_format: torch.memory_format = torch.preserve_format) -> Tensor:
-    return _elementwise(func, x, memory_format=memory_format)
-
-
-def cast(func: Func, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """Convert to another type; x itself where it has that type already, as for any tensor."""
-    x = args[0]
-    if not isinstance(x, Patched):
-        return None
-    base = x.picture.run(func, x.base, *args[1:], **kwargs)
-    return x if base is x.base else joined(base, func(x.patch, *args[1:], **kwargs), x.boxes, x.picture)
-
-
-OPERATORS.update(dict.fromkeys(CASTS, cast))
 
 
 # Over channels and space -----------------------------------------------------------------------------
@@ -189,10 +167,11 @@ def conv2d(
     groups: int = 1,
 ) -> Tensor:
     kernel = _reach(weight.shape[2:], dilation)
-    before = _pair(0) if padding == "valid" else _pair(padding) if not isinstance(padding, str) else _half(kernel)
-    base = x.picture.run(func, x.base, weight, bias, stride, padding, dilation, groups)
-    unpadded = partial(func, weight=weight, bias=bias, stride=stride, dilation=dilation, groups=groups)
-    return _sliding(x, base, unpadded, kernel, _pair(stride), before, 0.0)
+    before = _pair(0 if isinstance(padding, str) else padding)
+    if padding == "same":
+        before = (kernel[0] - 1) // 2, (kernel[1] - 1) // 2
+    settings = {"weight": weight, "bias": bias, "stride": stride, "dilation": dilation, "groups": groups}
+    return _sliding(func, x, settings, padding, kernel, _pair(stride), before, 0.0)
 
 
 @operator("max_pool2d")
@@ -209,9 +188,9 @@ def max_pool2d(
     if return_indices:
         return None
     stride = stride or kernel_size
-    base = x.picture.run(func, x.base, kernel_size, stride, padding, dilation, ceil_mode)
-    unpadded = partial(func, kernel_size=kernel_size, stride=stride, dilation=dilation)
-    return _sliding(x, base, unpadded, _reach(_pair(kernel_size), dilation), _pair(stride), _pair(padding), -torch.inf)
+    settings = {"kernel_size": kernel_size, "stride": stride, "dilation": dilation}
+    kernel = _reach(_pair(kernel_size), dilation)
+    return _sliding(func, x, settings, padding, kernel, _pair(stride), _pair(padding), -torch.inf, ceil_mode=ceil_mode)
 
 
 @operator("avg_pool2d")
@@ -225,27 +204,32 @@ def avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Tensor | None:
-    """Average pooling whose means all have the same number of positions: padding counted, no partial windows."""
+    """Average over windows that all have the same number of positions: padding counted, no partial windows."""
     if ceil_mode or (any(_pair(padding)) and not count_include_pad):
         return None
     stride = stride or kernel_size
-    base = x.picture.run(func, x.base, kernel_size, stride, padding, False, True, divisor_override)
-    unpadded = partial(func, kernel_size=kernel_size, stride=stride, divisor_override=divisor_override)
-    return _sliding(x, base, unpadded, _pair(kernel_size), _pair(stride), _pair(padding), 0.0)
+    settings = {"kernel_size": kernel_size, "stride": stride, "divisor_override": divisor_override}
+    return _sliding(func, x, settings, padding, _pair(kernel_size), _pair(stride), _pair(padding), 0.0)
 
 
 def _sliding(
+    func: Func,
     x: Patched,
-    base: Tensor,
-    unpadded: Callable[[Tensor], Tensor],
+    settings: dict[str, Any],
+    padding: Pair | str,
     kernel: tuple[int, int],
     stride: tuple[int, int],
     before: tuple[int, int],
     value: float,
+    **of_whole: Any,
 ) -> Tensor:
-    """A sliding operator on the windows read by the outputs that the boxes reach; `base` is its whole output."""
+    """Apply a sliding operator to what the outputs that the boxes reach read, padded beforehand with `value`.
+
+    `kernel`, `stride` and the padding `before` the first position are per axis; `of_whole` is for whole maps only.
+    """
+    base = x.picture.run(func, x.base, **settings, padding=padding, **of_whole)
     if kernel == stride == (1, 1) and before == (0, 0):
-        return joined(base, unpadded(x.patch), x.boxes, x.picture)
+        return joined(base, func(x.patch, **settings), x.boxes, x.picture)
     spans = (x.boxes.y, x.boxes.x)
     reached = Boxes(*(spans[a].reached(kernel[a], stride[a], before[a], base.shape[2 + a]) for a in (0, 1)))
     after = [
@@ -257,8 +241,8 @@ def _sliding(
         sides = [before[1], after[1], before[0], after[0]]
         padded = x.picture.run(F.pad, x.base, sides, "constant", value)
     needed = Boxes(reached.y.needed(kernel[0], stride[0]), reached.x.needed(kernel[1], stride[1]))
-    window = needed.window(padded, x.boxes.shifted(before[0], before[1]), x.patch)
-    return joined(base, unpadded(window), reached, x.picture)
+    window = needed.window(padded, x.boxes.shifted(*before), x.patch)
+    return joined(base, func(window, **settings), reached, x.picture)
 
 
 def _pair(value: Pair) -> tuple[int, int]:
@@ -266,11 +250,6 @@ def _pair(value: Pair) -> tuple[int, int]:
 
 
 def _reach(kernel: Sequence[int], dilation: Pair) -> tuple[int, int]:
-    """The number of positions that a dilated kernel spans on each axis."""
+    """Return the number of positions that a dilated kernel spans on each axis."""
     spread = _pair(dilation)
     return spread[0] * (kernel[0] - 1) + 1, spread[1] * (kernel[-1] - 1) + 1
-
-
-def _half(kernel: tuple[int, int]) -> tuple[int, int]:
-    """The padding before the first position under `padding="same"`."""
-    return (kernel[0] - 1) // 2, (kernel[1] - 1) // 2

@@ -32,7 +32,7 @@ class Picture:
         self._last, self._now = self._now, {}
 
     def run(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
-        """`func(*args, **kwargs)` of plain tensors, from the cache where it is there. `func` must be pure."""
+        """Return `func(*args, **kwargs)` of plain tensors, from the cache where it is there. `func` must be pure."""
         key = (func, _key(args), _key(tuple(kwargs.items())))
         entry = self._now.get(key) or self._last.get(key)
         if entry is None:
@@ -81,7 +81,7 @@ class Patched(Tensor):
         return self
 
     def whole(self) -> Tensor:
-        """The rows themselves, made once."""
+        """Return the rows themselves, made once."""
         if self.rows is None:
             self.rows = self.boxes.whole(self.base, self.patch)
         return self.rows
@@ -130,20 +130,20 @@ METADATA = words("""
 
 @cache
 def _pure(func: Callable[..., Any]) -> Callable[..., Any]:
-    """The operator, which writes into its first operand, applied to a copy of that operand."""
+    """Make an operator that writes into its first operand write into a copy of it."""
     return lambda first, *rest, **settings: func(first.clone(), *rest, **settings)
 
 
 def found(value: Any) -> Iterator[Patched]:
-    """The patched tensors among arguments."""
+    """Yield the patched tensors among arguments."""
     return (each for each in tensors(value) if isinstance(each, Patched))
 
 
 def in_full(value: Any) -> Any:
-    """The arguments with whole rows for every patched tensor."""
+    """Return the arguments with whole rows for every patched tensor."""
     return tree_map(lambda each: each.whole() if isinstance(each, Patched) else each, value)
 
 
 def joined(base: Tensor, patch: Tensor, boxes: Boxes, picture: Picture) -> Tensor:
-    """A patched tensor; plain rows where the boxes are the whole map."""
+    """Make a patched tensor; plain rows where the boxes are the whole map."""
     return patch if patch.shape[2:] == base.shape[2:] else Patched(base, patch, boxes, picture)
