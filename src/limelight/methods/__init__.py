@@ -18,7 +18,6 @@ from .backward import (
     PatternNet as PatternNet,
 )
 from .base import Estimate as Estimate, Method as Method, Needs as Needs
-from .blur import BlurIntegratedGradients as BlurIntegratedGradients
 from .cam import (
     GradCAM as GradCAM,
     GradCAMPlusPlus as GradCAMPlusPlus,
@@ -36,7 +35,11 @@ from .kernel_shap import KernelShap as KernelShap
 from .lime import Lime as Lime
 from .occlusion import Occlusion as Occlusion
 from .partition import PartitionShap as PartitionShap
-from .path import ExpectedGradients as ExpectedGradients, IntegratedGradients as IntegratedGradients
+from .path import (
+    BlurIntegratedGradients as BlurIntegratedGradients,
+    ExpectedGradients as ExpectedGradients,
+    IntegratedGradients as IntegratedGradients,
+)
 from .perturbation import MeaningfulPerturbation as MeaningfulPerturbation
 from .quadrature import (
     GaussLegendre as GaussLegendre,

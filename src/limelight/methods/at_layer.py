@@ -44,7 +44,7 @@ class AtLayer(Method):
             object.__setattr__(self, "layer", str(self.layer))
         require(isinstance(self.inner, Method), self, "inner", "a method such as IntegratedGradients()")
         needs = self.inner.needs
-        fits = needs.gradients and not needs.layer and not needs.told
+        fits = needs.gradients and not needs.layer and not needs.own_scores
         require(fits, self, "inner", "a gradient or path method, which reads no layer and has no rules of its own")
 
     @property

@@ -124,9 +124,7 @@ class GameMethod(Method):
     def __post_init__(self) -> None:
         require(self.players is None or isinstance(self.players, Players), self, "players", "Grid(14), Slic(50), ...")
 
-    @property
-    def needs(self) -> Needs:
-        return Needs(gradients=False, value=True, value_at_baseline=True, baseline=True)
+    needs: ClassVar[Needs] = Needs(gradients=False, value=True, value_at_baseline=True, baseline=True)
 
     def game(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Game:
         return Game(score, x, baseline, rng, self._players(x.shape[1:]))

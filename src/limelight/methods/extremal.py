@@ -15,7 +15,7 @@ from ..base.notes import Note
 from ..engine.score import Score, result_dtype, sum_dtype
 from ..question.baselines import gaussian_blur
 from ..question.random_streams import Streams
-from .base import Estimate, Method, Needs
+from .base import Estimate, Method
 from .perturbation import require_pictures
 
 _TEMPERATURE = 20.0  # of the smooth maximum
@@ -61,10 +61,6 @@ class ExtremalPerturbation(Method):
             require_whole(self, name, least)
         for name in ("sigma", "blur", "learning_rate", "weight", "growth"):
             require_number(self, name, lambda value: value > 0, "a positive number")
-
-    @property
-    def needs(self) -> Needs:
-        return Needs()
 
     def rows(self, features: torch.Size) -> int | None:
         return self.steps * len(self.areas) * (2 if self.variant == "dual" else 1)

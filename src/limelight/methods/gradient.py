@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from ..engine.score import Score
@@ -19,17 +18,12 @@ class Gradient(Method):
 
     $$A_i = \partial_i f(x)$$
 
-    Its absolute value or its maximum over channels is a way of looking: `heatmap("max")`. [simonyan2014]
+    `heatmap("max")` shows its maximum absolute value over channels. [simonyan2014]
     """
 
     no_sum: ClassVar[str | None] = "a gradient says how fast the score changes, not how much of it each pixel gave"
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(at_inputs=True)
-
-    def rows(self, features: torch.Size) -> int | None:
-        return 1
+    needs: ClassVar[Needs] = Needs(at_inputs=True)
+    fixed_rows: ClassVar[int | None] = 1
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         return Estimate(score.gradient(x))
@@ -45,13 +39,8 @@ class InputXGradient(Method):
     """
 
     no_sum: ClassVar[str | None] = "input x gradient sums to the score only for networks without biases"
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(at_inputs=True)
-
-    def rows(self, features: torch.Size) -> int | None:
-        return 1
+    needs: ClassVar[Needs] = Needs(at_inputs=True)
+    fixed_rows: ClassVar[int | None] = 1
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         return Estimate(x * score.gradient(x))

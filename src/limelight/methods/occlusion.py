@@ -52,9 +52,7 @@ class Occlusion(Method):
         require(self.reduce in ("mean", "sum"), self, "reduce", "'mean' or 'sum'")
         require(self.channels in ("together", "each"), self, "channels", "'together' or 'each'")
 
-    @property
-    def needs(self) -> Needs:
-        return Needs(gradients=False, value=True, baseline=True)
+    needs: ClassVar[Needs] = Needs(gradients=False, value=True, baseline=True)
 
     def rows(self, features: torch.Size) -> int | None:
         return len(list(self._windows(features)))

@@ -47,9 +47,7 @@ class MeaningfulPerturbation(Method):
         require_number(self, "beta", lambda beta: beta >= 1, "1 or more")
         require_number(self, "learning_rate", lambda rate: rate > 0, "a positive number")
 
-    @property
-    def needs(self) -> Needs:
-        return Needs(baseline=True)
+    needs: ClassVar[Needs] = Needs(baseline=True)
 
     def rows(self, features: torch.Size) -> int | None:
         return self.steps

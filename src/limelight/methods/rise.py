@@ -52,9 +52,7 @@ class RISE(Method):
         require_number(self, "probability", lambda share: 0 < share < 1, "a number between 0 and 1")
         require_tolerance(self)
 
-    @property
-    def needs(self) -> Needs:
-        return Needs(gradients=False, baseline=True)
+    needs: ClassVar[Needs] = Needs(gradients=False, baseline=True)
 
     def rows(self, features: torch.Size) -> int | None:
         return self.masks if self.tolerance is None else None

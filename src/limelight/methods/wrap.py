@@ -61,7 +61,7 @@ class Smoothing(Method):
 
     @property
     def needs(self) -> Needs:
-        return replace(self.inner.needs, at_inputs=False, value=False, value_at_baseline=False, told=False)
+        return replace(self.inner.needs, at_inputs=False, value=False, value_at_baseline=False, own_scores=False)
 
     def rows(self, features: torch.Size) -> int | None:
         inner, needs = self.inner.rows(features), self.inner.needs

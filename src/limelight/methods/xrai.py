@@ -59,7 +59,7 @@ class XRAI(Method):
     @property
     def needs(self) -> Needs:
         compares = self.inner.needs.baseline and not self.extremes
-        return replace(self.inner.needs, baseline=compares, references=compares, told=False)
+        return replace(self.inner.needs, baseline=compares, references=compares, own_scores=False)
 
     def rows(self, features: torch.Size) -> int | None:
         inner, needs = self.inner.rows(features), self.inner.needs
