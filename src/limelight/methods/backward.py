@@ -15,23 +15,7 @@ from ..base.notes import Note
 from ..engine.model_copy import frozen_copy
 from ..engine.score import Score
 from ..question.random_streams import Streams
-from ..rules import (
-    ATTN_LRP,
-    COMPOSITES,
-    CP_LRP,
-    DECONVNET,
-    DEEPLIFT,
-    GUIDED_BACKPROP,
-    Patterns,
-    Propagated,
-    Propagation,
-    ZBox,
-    composite,
-    deep_taylor,
-    excitation,
-    pattern_attribution,
-    pattern_net,
-)
+from ..rules import Patterns, Propagated, Propagation, ZBox
 from ..rules.engine import Entry, OnUncovered
 from ..rules.patterns import Estimator
 from .base import Estimate, Method, Needs, OwnScores
@@ -56,9 +40,9 @@ class Backward(Method):
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         return _estimate(self.propagated(score, x, self.propagation))
 
-    def propagated(self, score: Score, x: Tensor, rules: Propagation, reference: Tensor | None = None) -> Propagated:
-        found = score.propagate(x, rules, reference, self.on_uncovered)
-        boxes = [rule for _, rule in rules.entries if isinstance(rule, ZBox)]
+    def propagated(self, score: Score, x: Tensor, by: Propagation, reference: Tensor | None = None) -> Propagated:
+        found = score.propagate(x, by, reference, self.on_uncovered)
+        boxes = [rule for _, rule in by.entries if isinstance(rule, ZBox)]
         return replace(found, notes=(*found.notes, *(note for box in boxes for note in box.note(x))))
 
 
@@ -72,7 +56,7 @@ class DeconvNet(Backward):
     r"""The gradient with ReLU applied to the backward message, $m_x = \max(m_y, 0)$. [zeiler2014]"""
 
     no_sum: ClassVar[str | None] = "DeconvNet shows what excites the score, its values are no shares of it"
-    propagation: ClassVar[Propagation] = DECONVNET
+    propagation: ClassVar[Propagation] = rules.DECONVNET
 
 
 @dataclass(frozen=True)
@@ -83,7 +67,7 @@ class GuidedBackprop(Backward):
     """
 
     no_sum: ClassVar[str | None] = "guided backpropagation shows what excites the score, its values are no shares of it"
-    propagation: ClassVar[Propagation] = GUIDED_BACKPROP
+    propagation: ClassVar[Propagation] = rules.GUIDED_BACKPROP
 
 
 @dataclass(frozen=True)
@@ -96,7 +80,7 @@ class GuidedGradCAM(Backward):
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         where = GradCAM().run(score, x, baseline, rng)
-        what = self.propagated(score, x, GUIDED_BACKPROP)
+        what = self.propagated(score, x, rules.GUIDED_BACKPROP)
         return Estimate(what.values * where.values, raw=where.raw, notes=what.notes)
 
 
@@ -116,10 +100,10 @@ class DeepLift(Backward):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.rule in DEEPLIFT, self, "rule", ", ".join(map(repr, DEEPLIFT)))
+        require(self.rule in rules.DEEPLIFT, self, "rule", ", ".join(map(repr, rules.DEEPLIFT)))
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        return _estimate(self.propagated(score, x, DEEPLIFT[self.rule], baseline))
+        return _estimate(self.propagated(score, x, rules.DEEPLIFT[self.rule], baseline))
 
 
 @dataclass(frozen=True)
@@ -140,7 +124,7 @@ class DeepShap(Backward):
             found = self.propagated(
                 score.select(example.repeat(count)),
                 x.repeat(count, *[1] * (x.ndim - 1)),
-                DEEPLIFT["rescale"],
+                rules.DEEPLIFT["rescale"],
                 references.flatten(0, 1),
             )
             for values in found.values.split(len(x)):
@@ -177,12 +161,14 @@ class LRP(Backward):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        known = isinstance(self.composite, Propagation) or self.composite in COMPOSITES
-        require(known, self, "composite", f"a Propagation or one of {', '.join(COMPOSITES)}")
+        known = isinstance(self.composite, Propagation) or self.composite in rules.COMPOSITES
+        require(known, self, "composite", f"a Propagation or one of {', '.join(rules.COMPOSITES)}")
         _require_box(self, self.low, self.high)
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        chosen = composite(self.composite, self.low, self.high) if isinstance(self.composite, str) else self.composite
+        chosen = self.composite
+        if isinstance(chosen, str):
+            chosen = rules.composite(chosen, self.low, self.high)
         return _estimate(self.propagated(score, x, chosen.prepend(*self.rules)))
 
 
@@ -202,7 +188,7 @@ class DeepTaylor(Backward):
             _require_box(self, self.low, self.high)
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        found = self.propagated(score, x, deep_taylor(self.low, self.high))
+        found = self.propagated(score, x, rules.deep_taylor(self.low, self.high))
         negative = (found.score <= 0).nonzero()[:, 0].tolist()
         notes = [Note("caution", "the score is not positive, so there is nothing to decompose", i) for i in negative]
         return _estimate(replace(found, notes=(*found.notes, *notes)))
@@ -251,7 +237,7 @@ class PatternNet(PatternMethod):
     no_sum: ClassVar[str | None] = "PatternNet shows the signal's direction, not its share of the score"
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        return _estimate(self.propagated(score, x, pattern_net(self.patterns_of(score.module))))
+        return _estimate(self.propagated(score, x, rules.pattern_net(self.patterns_of(score.module))))
 
 
 @dataclass(frozen=True)
@@ -261,7 +247,7 @@ class PatternAttribution(PatternMethod):
     no_sum: ClassVar[str | None] = "pattern attribution is a root-point estimate whose sum is not promised"
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        return _estimate(self.propagated(score, x, pattern_attribution(self.patterns_of(score.module))))
+        return _estimate(self.propagated(score, x, rules.pattern_attribution(self.patterns_of(score.module))))
 
 
 @dataclass(frozen=True)
@@ -278,7 +264,7 @@ class ExcitationBackprop(Backward):
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         def walk(forward: Any, rows: Tensor, reference: Tensor | None) -> Propagated:
-            return excitation(forward, rows, contrastive=self.contrastive, on_uncovered=self.on_uncovered)
+            return rules.excitation(forward, rows, contrastive=self.contrastive, on_uncovered=self.on_uncovered)
 
         return _estimate(score.propagate_by(walk, x, passes=2 if self.contrastive else 1))
 
@@ -288,7 +274,7 @@ class AttnLRP(Backward):
     """LRP with rules for attention: first-order for softmax, halves for products, constant scales. [achtibat2024]"""
 
     no_sum: ClassVar[str | None] = "biases and softmax take relevance, so the values sum to less than the score"
-    propagation: ClassVar[Propagation] = ATTN_LRP
+    propagation: ClassVar[Propagation] = rules.ATTN_LRP
 
 
 @dataclass(frozen=True)
@@ -296,4 +282,4 @@ class CPLRP(Backward):
     """Conservative propagation: attention weights and normalisation scales are constants. [ali2022]"""
 
     no_sum: ClassVar[str | None] = "biases take relevance, so the values sum to less than the score"
-    propagation: ClassVar[Propagation] = CP_LRP
+    propagation: ClassVar[Propagation] = rules.CP_LRP

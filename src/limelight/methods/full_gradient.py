@@ -135,13 +135,10 @@ def _missing(found: GradientPass, totals: Tensor) -> list[Note]:
     total, score = totals.sum(0), found.scores.to(totals.dtype)
     missed = (score - total).abs()
     rounding = 8 * torch.finfo(found.scores.dtype).eps * totals.abs().sum(0)
-    return [
-        Note(
-            "incomplete",
-            f"INCOMPLETE, the terms of the input and the biases sum to {float(total[i]):.4g} and miss "
-            f"{float(missed[i] / score[i].abs()):.1%} of f(x) = {float(score[i]):.4g}: the score is not piecewise "
-            "linear, or constants enter outside of the modules whose biases are read",
-            int(found.position[i]),
-        )
-        for i in (missed > 1e-3 * score.abs() + rounding).nonzero()[:, 0].tolist()
-    ]
+    notes = []
+    for i in (missed > 1e-3 * score.abs() + rounding).nonzero()[:, 0].tolist():
+        text = f"INCOMPLETE, the terms of the input and the biases sum to {float(total[i]):.4g} and miss "
+        text += f"{float(missed[i] / score[i].abs()):.1%} of f(x) = {float(score[i]):.4g}: the score is not piecewise "
+        text += "linear, or constants enter outside of the modules whose biases are read"
+        notes.append(Note("incomplete", text, int(found.position[i])))
+    return notes

@@ -14,24 +14,70 @@ from ..base.named import require, require_number, require_tolerance, require_who
 from ..base.notes import Note
 from ..engine.score import Score
 from ..question.random_streams import Streams
-from .base import Estimate, Method, Needs, convergence
+from .base import Estimate, Method, Needs, convergence, stages
 from .gradient import Gradient
 from .moments import Moments, spread_over
 
-FIRST_STAGE = 8  # samples before the tolerance is looked at; doubled from there
+FIRST_STAGE = 8  # samples before the first test of the tolerance, which doubling follows
 
 
-class Statistic:
-    """What is accumulated of the maps: takes units of one map, or of two from an antithetic pair."""
+class _MeanOf:
+    """The mean over maps of `power` of the map."""
 
-    @abstractmethod
-    def add(self, examples: Tensor, unit: tuple[Tensor, ...]) -> None: ...
+    def __init__(self, like: Tensor, power: int) -> None:
+        self._moments = Moments(like)
+        self._power = power
 
-    @abstractmethod
-    def value(self) -> Tensor: ...
+    def add(self, examples: Tensor, unit: tuple[Tensor, ...]) -> None:
+        self._moments.add(examples, torch.stack([each.double() ** self._power for each in unit]).mean(0))
 
-    @abstractmethod
-    def standard_error(self) -> Tensor: ...
+    def value(self) -> Tensor:
+        return self._moments.mean()
+
+    def standard_error(self) -> Tensor:
+        return self._moments.standard_error()
+
+
+class _Variance:
+    """The population variance over maps, with its standard error by the delta method.
+
+    A unit is one map or an antithetic pair. With k a fixed shift, s the unit's mean and d^2 its inner variance, the
+    variance is mean(q) - mean(v)^2 for v = s - k and q = v^2 + d^2, so a unit's influence is q - 2 mean(v) v.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        self._maps, self._q, self._v = Moments(like), Moments(like), Moments(like)
+        self._shift: Tensor | None = None
+        self._cross: Tensor | None = None
+
+    def add(self, examples: Tensor, unit: tuple[Tensor, ...]) -> None:
+        maps = torch.stack(unit).double()
+        middle = maps.mean(0)
+        if self._shift is None or self._cross is None:
+            self._shift = middle.new_zeros((len(self._maps.count), *middle.shape[1:]))
+            self._cross = torch.zeros_like(self._shift)
+        new = self._maps.count[examples] == 0
+        self._shift[examples[new]] = middle[new]
+        for each in unit:
+            self._maps.add(examples, each)
+        v = middle - self._shift[examples]
+        q = v**2 + (maps - middle).square().mean(0)
+        before, _ = self._q.add(examples, q)
+        _, after = self._v.add(examples, v)
+        self._cross[examples] += before * after
+
+    def value(self) -> Tensor:
+        return self._maps.variance()
+
+    def standard_error(self) -> Tensor:
+        assert self._cross is not None
+        count = self._q.column()
+        pull = 2 * self._v.exact_mean()
+        squares = self._q.squares() - 2 * pull * self._cross + pull**2 * self._v.squares()
+        return (squares.clamp(min=0) / ((count - 1) * count)).sqrt().to(self._maps.dtype)
+
+
+Statistic = _MeanOf | _Variance  # adds one map at a time, or an antithetic pair of them
 
 
 @dataclass(frozen=True)
@@ -39,8 +85,8 @@ class Smoothing(Method):
     """Base of the smoothing methods: `samples` maps of `inner` at x + N(0, sigma^2), sigma = noise x range of x.
 
     `antithetic` draws the noise in pairs of opposite sign, which cancels its first-order effect on a mean. `stderr`
-    counts a pair as one draw. `tolerance` stops an example as soon as |stderr| / |map| (L2) is below it, looked at
-    after 8, 16, 32, ... samples; `samples` is then the most it may take.
+    counts a pair as one draw. `tolerance` stops an example as soon as |stderr| / |map| (L2) is below it after 8, 16,
+    32, ... samples; `samples` is then the most it may take.
     """
 
     inner: Method = field(default_factory=Gradient)
@@ -76,11 +122,9 @@ class Smoothing(Method):
         statistic = self.statistic(x)
         notes: list[Note] = []
         active = torch.arange(len(x), device=x.device)
-        done = 0
-        while len(active) and done < self.samples:
-            stop = self.samples if self.tolerance is None else min(self.samples, max(FIRST_STAGE, 2 * done))
+        for start, stop in stages(FIRST_STAGE, self.samples, self.tolerance):
             first: Tensor | None = None
-            for sample, examples, maps in self._maps(score, x, baseline, rng, range(done, stop), active, notes):
+            for sample, examples, maps in self._maps(score, x, baseline, rng, range(start, stop), active, notes):
                 if not self.antithetic:
                     statistic.add(examples, (maps,))
                 elif sample % 2 == 0:
@@ -89,30 +133,25 @@ class Smoothing(Method):
                 else:
                     assert first is not None
                     statistic.add(examples, (first[examples], maps))
-            done = stop
-            if self.tolerance is not None:
-                error = _norm(statistic.standard_error()[active]) / _norm(statistic.value()[active])
-                good = error <= self.tolerance  # a NaN, from too few samples or an empty map, is never good
-                for i, each, ok in zip(active.tolist(), error.tolist(), good.tolist(), strict=True):
-                    if ok or done == self.samples:
-                        notes.append(convergence(ok, f"after {done} samples", f"relative standard error {each:.2g}", i))
-                active = active[~good]
+            if self.tolerance is None:
+                break
+            error = _norm(statistic.standard_error()[active]) / _norm(statistic.value()[active])
+            good = error <= self.tolerance  # a NaN, from too few samples or an empty map, is never good
+            for i, each, ok in zip(active.tolist(), error.tolist(), good.tolist(), strict=True):
+                if ok or stop == self.samples:
+                    notes.append(convergence(ok, f"after {stop} samples", f"relative standard error {each:.2g}", i))
+            active = active[~good]
+            if not len(active):
+                break
         stderr = statistic.standard_error()
         if self.samples // (2 if self.antithetic else 1) < 2:
-            notes.append(Note("caution", "stderr is NaN: one draw tells nothing about its spread; use more samples"))
+            notes.append(Note("caution", "stderr is NaN: a single draw has no known spread; use more samples"))
         return Estimate(statistic.value(), stderr, notes=tuple(notes))
 
     def _maps(
-        self,
-        score: Score,
-        x: Tensor,
-        baseline: Tensor,
-        rng: Streams,
-        samples: range,
-        active: Tensor,
-        notes: list[Note],
+        self, score: Score, x: Tensor, baseline: Tensor, rng: Streams, samples: range, active: Tensor, notes: list[Note]
     ) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Maps of the active examples, sample by sample: (sample, examples, maps). Rows of all samples are packed."""
+        """Yield maps of the active examples by sample: (sample, examples, maps). Rows of all samples are packed."""
         sigma = self.noise * spread_over(x)
         flat = [(sample, example) for sample in samples for example in active.tolist()]
         start = 0
@@ -132,77 +171,20 @@ class Smoothing(Method):
             for sample in dict.fromkeys(sample for sample, _ in group):
                 mine = torch.tensor([s == sample for s, _ in group], device=x.device)
                 yield sample, examples[mine], maps.values[mine]
-        open_ended = [note for note in cautions if note.kind == "not-converged"]
-        if open_ended:
-            text = f"{len(open_ended)} of {len(flat)} inner maps did not converge: {open_ended[0]}"
+        unfinished = [note for note in cautions if note.kind == "not-converged"]
+        if unfinished:
+            text = f"{len(unfinished)} of {len(flat)} inner maps did not converge: {unfinished[0]}"
             notes.append(Note("not-converged", text))
         notes += [note for note in cautions if note.kind != "not-converged" and note not in notes]
 
     def _noise(self, sample: int, rng: Streams, x: Tensor) -> Tensor:
-        if not self.antithetic:
-            return rng.normal(f"noise {sample}", x.shape[1:], x)
-        drawn = rng.normal(f"noise {sample // 2}", x.shape[1:], x)
-        return -drawn if sample % 2 else drawn
+        draw, opposite = divmod(sample, 2) if self.antithetic else (sample, 0)
+        noise = rng.normal(f"noise {draw}", x.shape[1:], x)
+        return -noise if opposite else noise
 
 
 def _norm(maps: Tensor) -> Tensor:
     return maps.double().flatten(1).square().sum(1).sqrt()
-
-
-class _MeanOf(Statistic):
-    """The mean over maps of `power` of the map."""
-
-    def __init__(self, like: Tensor, power: int) -> None:
-        self._moments = Moments(like)
-        self._power = power
-
-    def add(self, examples: Tensor, unit: tuple[Tensor, ...]) -> None:
-        self._moments.add(examples, torch.stack([each.double() ** self._power for each in unit]).mean(0))
-
-    def value(self) -> Tensor:
-        return self._moments.mean()
-
-    def standard_error(self) -> Tensor:
-        return self._moments.standard_error()
-
-
-class _Variance(Statistic):
-    """The population variance over maps; its error from how each unit pulls on it (delta method).
-
-    With k a fixed shift, s the unit's mean and d^2 its inner variance, the variance is mean(q) - mean(v)^2 for
-    v = s - k and q = v^2 + d^2, so a unit's influence is q - 2 mean(v) v.
-    """
-
-    def __init__(self, like: Tensor) -> None:
-        self._maps, self._q, self._v = Moments(like), Moments(like), Moments(like)
-        self._shift: Tensor | None = None
-        self._cross: Tensor | None = None
-
-    def add(self, examples: Tensor, unit: tuple[Tensor, ...]) -> None:
-        maps = torch.stack(unit).double()
-        middle = maps.mean(0)
-        if self._shift is None or self._cross is None:
-            self._shift = middle.new_zeros((len(self._maps.count), *middle.shape[1:]))
-            self._cross = torch.zeros_like(self._shift)
-        new = self._maps.count[examples] == 0
-        self._shift[examples[new]] = middle[new]
-        for each in unit:
-            self._maps.add(examples, each)
-        v = middle - self._shift[examples]
-        q = v**2 + (maps - middle).square().mean(0)
-        before, _ = self._q.add(examples, q)
-        _, after = self._v.add(examples, v)
-        self._cross[examples] += before * after
-
-    def value(self) -> Tensor:
-        return self._maps.variance()
-
-    def standard_error(self) -> Tensor:
-        assert self._cross is not None
-        count = self._q.column()
-        pull = 2 * self._v.exact_mean()
-        squares = self._q.squares() - 2 * pull * self._cross + pull**2 * self._v.squares()
-        return (squares.clamp(min=0) / ((count - 1) * count)).sqrt().to(self._maps.dtype)
 
 
 @dataclass(frozen=True)
