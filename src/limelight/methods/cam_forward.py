@@ -136,7 +136,7 @@ class AblationCAM(ForwardMap):
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         found = super().run(score, x, baseline, rng)
-        text = "its score is negative, so a positive value speaks AGAINST it here"
+        text = "its score is negative, so a positive value is evidence AGAINST it here"
         negative = score.examples[score.values(x) < 0].tolist()
         return replace(found, notes=tuple(Note("fact", text, i) for i in negative))
 

@@ -41,9 +41,6 @@ class Game:
             ends = _keys(torch.tensor([[False] * count, [True] * count]))
             self._known[i] |= zip(ends, (float(self.empty[i]), float(self.full[i])), strict=True)
 
-    def __len__(self) -> int:
-        return len(self.counts)
-
     def worth(self, coalitions: Sequence[Tensor]) -> list[Tensor]:
         """Return v of `coalitions[i]`, booleans `(k_i, counts[i])`, for each example i: float64 `(k_i,)`.
 

@@ -15,6 +15,7 @@ from ..base.notes import Note
 from ..engine.score import Score, result_dtype, sum_dtype
 from ..question.random_streams import Streams
 from .base import Estimate, Method, Needs
+from .path import gradients_by_step
 
 _TIE = 2.0**-16  # gradients closer than this share of the largest are equal, so that rounding decides nothing
 _ROUGH = 0.05  # share of the changes in score that the gradients may miss without a note
@@ -128,9 +129,8 @@ class GuidedIntegratedGradients(Method):
 
 
 def _scores_and_gradient(score: Score, points: Tensor) -> tuple[Tensor, Tensor]:
-    passes = list(score.stream_gradients([points]))
-    gradients = [rows.gradient for rows in passes if rows.gradient is not None]
-    return torch.cat([rows.scores for rows in passes]), torch.cat(gradients)
+    _, _, scores, gradients = zip(*gradients_by_step(score, [points]), strict=True)
+    return torch.cat(scores), torch.cat(gradients)
 
 
 def _shared(missed: Tensor, gained: Tensor, way: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from .kriging import Kriged, shapley_by_kriging
 from .shapley import shapley_values
 
 MOST_SAMPLES = 2**14
-FIRST_STAGE = 128  # samples at least before the first test of the tolerance, which doubling follows
+FIRST_STAGE = 128  # samples at least before the first test of the tolerance; each later test doubles them
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class KernelShap(GameMethod):
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         game = self.game(score, x, baseline, rng)
-        designs = [self._design(game, i) for i in range(len(game))]
-        found: list[Kriged | None] = [None] * len(game)
-        taken = [0] * len(game)
+        designs = [self._design(game, i) for i in range(len(game.counts))]
+        found: list[Kriged | None] = [None] * len(game.counts)
+        taken = [0] * len(game.counts)
         notes: list[Note] = []
         while None in found and not game.interrupted:
             taken = [self._next(done, game.counts[i]) if found[i] is None else done for i, done in enumerate(taken)]

@@ -91,12 +91,12 @@ class _Fit:
         inverse = torch.cholesky_inverse(self.factor)
         on_linear = inverse @ self.signs
         to_linear = torch.cholesky_solve(on_linear.T, self.inner)  # generalised least squares, (M, n)
-        to_rest = inverse - on_linear @ to_linear  # the precision once the linear part is taken out
+        to_rest = inverse - on_linear @ to_linear  # the precision without the linear part
         with_data, own = self._functional()
         weights = to_linear + with_data @ to_rest
         variance = own - 2 * (weights * with_data).sum(1) + ((weights @ self.covariance) * weights).sum(1)
-        # The scale comes from leaving each pair out in turn rather than from the likelihood, which a smooth game with
-        # a few large pairs makes too large; (n - M) / (n - M - 2) is what the scale's own uncertainty adds.
+        # The scale is from leaving each pair out in turn: the likelihood's is too large for a smooth game with a few
+        # large pairs. The factor (n - M) / (n - M - 2) accounts for the scale's own uncertainty.
         left_out = (to_rest @ self.data).square() / to_rest.diagonal()
         scale = left_out[1:].mean() * self.spare / (self.spare - 2)
         return weights @ self.data, (scale * variance.clamp(min=0)).sqrt()

@@ -49,7 +49,7 @@ class Lime(GameMethod):
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         game = self.game(score, x, baseline, rng)
-        designs = [self._design(game, i) for i in range(len(game))]
+        designs = [self._design(game, i) for i in range(len(game.counts))]
         worth = game.worth(designs)
         values, errors, notes = [], [], []
         for i, each in enumerate(worth):

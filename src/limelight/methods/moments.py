@@ -12,14 +12,10 @@ class Moments:
     """Welford's mean and sum of squared deviations for each example of a batch; numerically stable."""
 
     def __init__(self, like: Tensor) -> None:
-        self._like = like
+        self.dtype = result_dtype(like)
         self.count = torch.zeros(len(like), dtype=sum_dtype(like), device=like.device)
         self._mean: Tensor | None = None
         self._squares: Tensor | None = None
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return result_dtype(self._like)
 
     def add(self, examples: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Add one value `(rows, *shape)` each of distinct `examples` `(rows,)`.

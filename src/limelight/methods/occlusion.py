@@ -119,7 +119,7 @@ class Occlusion(Method):
         if any(w > s for w, s in zip(self._per_axis("window", space), space, strict=True)):
             text = f"window {self.window} is larger than the input {tuple(space)} and was cut to it; use a smaller one"
             notes.append(text)
-        share = float((cover == 0).double().mean())
+        share = float((cover == 0).cpu().double().mean())
         if share:
             text = f"{share:.0%} of the positions were never hidden (stride above the window) and show 0"
             notes.append(Note("caution", text))

@@ -39,7 +39,7 @@ class _Part(NamedTuple):
 class PartitionShap(GameMethod):
     r"""Owen values: Shapley values of a game between the two halves of the input, then of games within each.
 
-    A group $G$ that stands in context $C$ is halved, across its longer side, into $L$ and $R$, and L gets
+    A group $G$ in context $C$ is halved, across its longer side, into $L$ and $R$, and L gets
     $\tfrac12[v(C \cup L) - v(C)] + \tfrac12[v(C \cup G) - v(C \cup R)]$, R the rest; each half is then split in
     both contexts, without and with the other half. The groups with the largest change of the score are split first,
     until `evaluations` coalitions were run; the players of an undivided group share its value equally. The values sum
@@ -60,7 +60,7 @@ class PartitionShap(GameMethod):
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         game = self.game(score, x, baseline, rng)
-        trees = [_Halving(game, i, self.evaluations // 2) for i in range(len(game))]
+        trees = [_Halving(game, i, self.evaluations // 2) for i in range(len(game.counts))]
         while any(tree.open for tree in trees) and not game.interrupted:
             chosen = [tree.choose() for tree in trees]
             worth = game.worth([_coalitions(parts, count) for parts, count in zip(chosen, game.counts, strict=True)])

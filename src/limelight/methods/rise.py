@@ -18,7 +18,7 @@ from ..question.random_streams import Streams
 from .base import Estimate, Method, Needs, convergence, stages
 from .moments import MixedMoments
 
-FIRST_STAGE = 128  # masks before the first test of the tolerance, which doubling follows
+FIRST_STAGE = 128  # masks before the first test of the tolerance; each later test doubles them
 _CELLS = 2**21  # of masks held at once, in float64: 16 MiB
 
 

@@ -19,7 +19,7 @@ from .base import Estimate, convergence, stages
 from .coalitions import Game, GameMethod, check_table, every_coalition, relative_error
 
 MOST_PLAYERS = 16
-FIRST_STAGE = 8  # permutations before the first test of the tolerance, which doubling follows
+FIRST_STAGE = 8  # permutations before the first test of the tolerance; each later test doubles them
 
 
 def shapley_values(worth: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ class _Orders(GameMethod):
         game = self.game(score, x, baseline, rng)
         found: list[list[Tensor]] = [[] for _ in game.counts]  # one tensor (M,) an order, or a pair of them
         notes: list[Note] = []
-        active = list(range(len(game)))
+        active = list(range(len(game.counts)))
         for start, stop in stages(FIRST_STAGE, self.permutations, self.tolerance):
             for first, last in _blocks(start, stop, max(game.counts), 2 if self.paired else 1):
                 if not game.interrupted:

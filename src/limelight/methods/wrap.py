@@ -18,7 +18,7 @@ from .base import Estimate, Method, Needs, convergence, stages
 from .gradient import Gradient
 from .moments import Moments, spread_over
 
-FIRST_STAGE = 8  # samples before the first test of the tolerance, which doubling follows
+FIRST_STAGE = 8  # samples before the first test of the tolerance; each later test doubles them
 
 
 class _MeanOf:
