@@ -56,7 +56,7 @@ class Telling(Answering):
 
     @property
     def needs(self) -> Needs:
-        return Needs(told=True)
+        return Needs(own_scores=True)
 
 
 CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
@@ -104,7 +104,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "scores that were promised": (
         lambda: ll.explain(conv_net(), X, Telling(ll.methods.Estimate(X)), target=0),
         ValueError,
-        r"Telling\.run told no scores, as needs\.told promises",
+        r"Telling\.run told no scores, as needs\.own_scores promises",
     ),
     "a bare tensor": (
         lambda: ll.explain(conv_net(), X, Answering(X)),

@@ -191,7 +191,7 @@ def test_ablation_of_negative_and_zero_scores() -> None:
     with torch.no_grad():
         net.head.bias -= 10
     a = ll.explain(net, x, ll.AblationCAM(), target=0)
-    assert a.score[0] < 0 and any("speaks AGAINST" in note for note in a.notes)
+    assert a.score[0] < 0 and any("evidence AGAINST" in note for note in a.notes)
     with pytest.raises(ValueError, match="the score of example 0 is 0"):
         ll.explain(net, x, ll.AblationCAM(), target=lambda z: z[:, 0] * 0)
 

@@ -117,7 +117,7 @@ def test_rows_are_counted_where_the_model_is_called_and_forecast(method: ll.Meth
     if forecast is not None:
         own = 3 * (forecast - method.needs.at_inputs)  # the gradient at the input comes with the clean pass
         compared = 1 if method.needs.baseline else 0  # f(b), the same for the whole batch
-        clean = 0 if method.needs.told else 3  # a lone method that tells f(x) itself needs no pass beside its own
+        clean = 0 if method.needs.own_scores else 3  # a lone method that tells f(x) itself needs no pass beside its own
         every = clean + own + compared + 1  # f(x), the method's own, f(b), the probe
         assert a.forward_rows == every or (method.rows_at_most and every / 2 < a.forward_rows < every)
         assert a.backward_rows == (0 if not method.needs.gradients else 3 * forecast)
@@ -312,7 +312,7 @@ def test_rows_of_one_picture_and_class(method: ll.Method, forward: int, backward
     a = ll.explain(spy, pictures(1), method, target=0, baseline=baseline)
     assert (spy.rows, spy.backward_rows) == (forward, backward) == (a.forward_rows, a.backward_rows)
     b = ll.explain(conv_net(), pictures(1), method, baseline=baseline)  # nobody named the class: a pass at x tells it
-    assert b.forward_rows == forward + method.needs.told and b.backward_rows == backward
+    assert b.forward_rows == forward + method.needs.own_scores and b.backward_rows == backward
 
 
 @pytest.mark.parametrize("method", [ll.DeepLift(), ll.DeepShap(), ll.LRP(), ll.DeconvNet()], ids=repr)

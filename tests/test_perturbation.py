@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import limelight as ll
-from limelight.methods.extremal import _Bumps
+from limelight.methods.perturbation import _Bumps
 
 from .networks import conv_net, pictures
 
@@ -68,7 +68,7 @@ def brightness(rows: Tensor) -> Tensor:
     return rows[:, 0, 12:20, 4:12].mean((1, 2))[:, None]
 
 
-def test_extremal_perturbation_finds_the_place_at_the_area_asked() -> None:
+def test_extremal_perturbation_finds_the_place_at_the_area_wanted() -> None:
     x = torch.zeros(1, 1, 32, 32, dtype=D)
     x[0, 0, 12:20, 4:12] = 1
     method = ll.ExtremalPerturbation((0.1, 0.2), steps=300, step=2, sigma=4.0, blur=6.0, growth=1.01)
@@ -81,7 +81,7 @@ def test_extremal_perturbation_finds_the_place_at_the_area_asked() -> None:
             assert mask[14:18, 6:10].min() > 0.5
         smaller = a.raw[0, 0]  # the larger area holds more than the square needs; where the rest goes is all one
         assert smaller[8:24, :16].sum() > 0.8 * smaller.sum()
-        assert "(0.1 asked)" in " ".join(a.notes)
+        assert "(0.1 wanted)" in " ".join(a.notes)
 
 
 def test_bumps_are_the_smooth_maximum_around_each_grid_point() -> None:

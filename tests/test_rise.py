@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import limelight as ll
-from limelight.methods.mixed import MixedMoments
+from limelight.methods.moments import MixedMoments
 from limelight.question.random_streams import Streams
 
 from .memory import peaks

@@ -35,7 +35,7 @@ from .evaluation import (
 )
 from .explain import explain as explain
 from .methods import METHODS as METHODS, QUADRATURES as QUADRATURES, Method as Method, Quadrature as Quadrature
-from .methods.pattern_estimation import estimate_patterns as estimate_patterns
+from .methods.backward import estimate_patterns as estimate_patterns
 from .models.black_box import BlackBox as BlackBox, Differentiable as Differentiable
 from .question.baselines import Baseline as Baseline
 from .question.players import Players as Players

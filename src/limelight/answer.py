@@ -18,7 +18,7 @@ from .engine.layers import layer_name, layer_names
 from .engine.runner import Runner
 from .engine.score import Score
 from .methods import METHODS, Estimate, Method
-from .methods.base import Told
+from .methods.base import OwnScores
 from .question.output_targets import Neuron
 from .question.per_example import for_examples
 from .question.question import Question
@@ -127,7 +127,7 @@ class Answers:
         target = question.target
         needs = [method.needs for method in methods]
         # Told once the class is known, by passes that hold the whole batch as far as is known by now.
-        self._told = {method.kebab() for method in methods if method.needs.told and len(x) <= runner.budget}
+        self._told = {method.kebab() for method in methods if method.needs.own_scores and len(x) <= runner.budget}
         self._chosen = isinstance(target, ClassTarget) and target.index is None  # a pass at x has to tell the class
         examples = torch.arange(len(x), device=x.device)
         self.clean: InputPass
@@ -236,13 +236,14 @@ class Answers:
         raws = [each.raw for each in found if each.raw is not None]
         stderr = (torch.maximum(spread.square(), inner) / count).sqrt()
         raw = torch.stack(raws).mean(0) if raws else None
-        told = _mean([each.told for each in found])
+        told = _mean([each.own_scores for each in found])
         return Estimate(values.mean(0), stderr, raw, tuple(notes), told, found[0].layer), spread
 
     def _at_baseline(self, method: Method, estimate: Estimate) -> Tensor:
         """f(b) `(n,)`, over several references their mean: what the method's passes told, or passes of our own."""
-        if estimate.told is not None and estimate.told.at_baseline is not None and method.kebab() in self._told:
-            return estimate.told.at_baseline
+        own = estimate.own_scores
+        if own is not None and own.at_baseline is not None and method.kebab() in self._told:
+            return own.at_baseline
         if self.at_references is None:
             self._compare()
         assert self.at_references is not None
@@ -297,7 +298,7 @@ class Answers:
     def _share(self, method: Method, estimate: Estimate, mixed: bool) -> _Cost:
         """What this method would have paid of the shared passes on its own."""
         needs, told = method.needs, method.kebab() in self._told
-        compares = needs.baseline and not (told and estimate.told and estimate.told.at_baseline is not None)
+        compares = needs.baseline and not (told and estimate.own_scores and estimate.own_scores.at_baseline is not None)
         compared = self.baseline_rows if compares else self._probe_rows(mixed)
         if self._lone:
             return _Cost(compared, 0)
@@ -314,12 +315,12 @@ class Answers:
 
 def _learnt(target: Target, estimate: Estimate) -> InputPass:
     """What a lone method's own passes told, in place of a clean pass."""
-    told = estimate.told
+    told = estimate.own_scores
     assert told is not None
     return InputPass(target, told.at_inputs, told.outputs, None)
 
 
-def _mean(told: list[Told | None]) -> Told | None:
+def _mean(told: list[OwnScores | None]) -> OwnScores | None:
     """What the passes of several references told together."""
     first, at_baseline = told[0], [each.at_baseline for each in told if each and each.at_baseline is not None]
     if first is None:
@@ -356,9 +357,10 @@ def _checked(found: Any, method: Method, x: Tensor) -> Estimate:
             f"method: {type(method).__name__}.run gave values of shape {shape} for inputs {tuple(x.shape)}; they must "
             f"be {' or '.join(map(str, wanted))}"
         )
-    if method.needs.told and found.told is None:
+    if method.needs.own_scores and found.own_scores is None:
         raise ValueError(
-            f"method: {type(method).__name__}.run told no scores, as needs.told promises; use told=Told(...)"
+            f"method: {type(method).__name__}.run told no scores, as needs.own_scores promises; use "
+            "own_scores=OwnScores(...)"
         )
     if found.stderr is not None and found.stderr.shape != found.values.shape:
         raise ValueError(

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import limelight as ll
 from limelight.cli.main import app
-from limelight.methods.pattern_estimation import estimate_patterns
+from limelight.methods.backward import estimate_patterns
 from limelight.models.pictures import open_image
 from limelight.models.rock_paper_scissors import CLASSES, PublishedHands, SmallHands
 from limelight.rules import Patterns

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ..methods.pattern_estimation import estimate_patterns
+from ..methods.backward import estimate_patterns
 from ..models.catalogue import ImageModel
 from ..rules import Patterns
 from .pictures import Item

@@ -17,7 +17,7 @@ equal rows that stand next to each other are run forward once for all of them.
 **Free.** `explain()` runs the inputs once for all methods and keeps what their `needs` list. `values(x)` costs nothing
 more; neither does `gradient(x)` with `Needs(at_inputs=True)`, `activations(x)` with `Needs(layer=True)` and for its
 gradient `at_inputs` too, or `values(baseline)` with `Needs(baseline=True)`. Pass the very tensors that `run` got: equal
-copies run again. A method with `Needs(told=True)` reports f(x) from its own rows, and nothing is free for it.
+copies run again. A method with `Needs(own_scores=True)` reports f(x) from its own rows, and nothing is free for it.
 
 **Errors.** Besides what a call lists, every call that runs the model raises FloatingPointError for NaN or infinity in
 the outputs, the scores or a gradient, naming the examples; ValueError where the outputs do not start with one entry

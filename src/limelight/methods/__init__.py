@@ -1,7 +1,6 @@
 """Every method, and METHODS, the one registry that tests, command line, page, docs and benchmark read."""
 
 from ..base.named import Registry
-from .ablation import FeatureAblation as FeatureAblation
 from .at_layer import AtLayer as AtLayer
 from .backward import (
     CPLRP as CPLRP,
@@ -18,7 +17,6 @@ from .backward import (
     PatternNet as PatternNet,
 )
 from .base import Estimate as Estimate, Method as Method, Needs as Needs
-from .blur import BlurIntegratedGradients as BlurIntegratedGradients
 from .cam import (
     GradCAM as GradCAM,
     GradCAMPlusPlus as GradCAMPlusPlus,
@@ -27,17 +25,27 @@ from .cam import (
     XGradCAM as XGradCAM,
 )
 from .cam_forward import CAM as CAM, AblationCAM as AblationCAM, EigenCAM as EigenCAM, ScoreCAM as ScoreCAM
-from .extremal import ExtremalPerturbation as ExtremalPerturbation
 from .full_gradient import FullGrad as FullGrad
-from .gradient import Gradient as Gradient, InputXGradient as InputXGradient
+from .gradient import (
+    Gradient as Gradient,
+    InputXGradient as InputXGradient,
+    TaylorDecomposition as TaylorDecomposition,
+)
 from .guided_path import GuidedIntegratedGradients as GuidedIntegratedGradients
 from .idgi import IDGI as IDGI
 from .kernel_shap import KernelShap as KernelShap
 from .lime import Lime as Lime
-from .occlusion import Occlusion as Occlusion
+from .occlusion import FeatureAblation as FeatureAblation, Occlusion as Occlusion
 from .partition import PartitionShap as PartitionShap
-from .path import ExpectedGradients as ExpectedGradients, IntegratedGradients as IntegratedGradients
-from .perturbation import MeaningfulPerturbation as MeaningfulPerturbation
+from .path import (
+    BlurIntegratedGradients as BlurIntegratedGradients,
+    ExpectedGradients as ExpectedGradients,
+    IntegratedGradients as IntegratedGradients,
+)
+from .perturbation import (
+    ExtremalPerturbation as ExtremalPerturbation,
+    MeaningfulPerturbation as MeaningfulPerturbation,
+)
 from .quadrature import (
     GaussLegendre as GaussLegendre,
     Midpoint as Midpoint,
@@ -52,7 +60,6 @@ from .shapley import (
     PermutationShap as PermutationShap,
     ShapleySampling as ShapleySampling,
 )
-from .taylor import TaylorDecomposition as TaylorDecomposition
 from .wrap import SmoothGrad as SmoothGrad, SmoothGradSquared as SmoothGradSquared, VarGrad as VarGrad
 from .xrai import XRAI as XRAI
 
@@ -60,52 +67,15 @@ METHODS: Registry[Method] = Registry(
     "method",
     Method,
     (
-        Gradient,
-        InputXGradient,
-        IntegratedGradients,
-        ExpectedGradients,
-        BlurIntegratedGradients,
-        GuidedIntegratedGradients,
-        IDGI,
-        XRAI,
-        AtLayer,
-        TaylorDecomposition,
-        SmoothGrad,
-        SmoothGradSquared,
-        VarGrad,
-        DeconvNet,
-        GuidedBackprop,
-        DeepLift,
-        DeepShap,
-        LRP,
-        DeepTaylor,
-        PatternNet,
-        PatternAttribution,
-        ExcitationBackprop,
-        AttnLRP,
-        CPLRP,
-        CAM,
-        FullGrad,
-        GradCAM,
-        GuidedGradCAM,
-        GradCAMPlusPlus,
-        XGradCAM,
-        HiResCAM,
-        LayerCAM,
-        EigenCAM,
-        ScoreCAM,
-        AblationCAM,
-        Occlusion,
-        FeatureAblation,
-        RISE,
-        MeaningfulPerturbation,
-        ExtremalPerturbation,
-        ExactShapley,
-        KernelShap,
-        ShapleySampling,
-        PermutationShap,
-        PartitionShap,
-        Lime,
+        *(Gradient, InputXGradient, IntegratedGradients, ExpectedGradients, BlurIntegratedGradients),
+        *(GuidedIntegratedGradients, IDGI, XRAI, AtLayer, TaylorDecomposition),
+        *(SmoothGrad, SmoothGradSquared, VarGrad),
+        *(DeconvNet, GuidedBackprop, DeepLift, DeepShap, LRP, DeepTaylor),
+        *(PatternNet, PatternAttribution, ExcitationBackprop, AttnLRP, CPLRP),
+        *(CAM, FullGrad, GradCAM, GuidedGradCAM, GradCAMPlusPlus, XGradCAM, HiResCAM, LayerCAM),
+        *(EigenCAM, ScoreCAM, AblationCAM),
+        *(Occlusion, FeatureAblation, RISE, MeaningfulPerturbation, ExtremalPerturbation),
+        *(ExactShapley, KernelShap, ShapleySampling, PermutationShap, PartitionShap, Lime),
     ),
     "smooth-grad(samples=8)",
 )

@@ -1,4 +1,4 @@
-"""Any gradient or path method, asked about a layer's outputs instead of the input."""
+"""Gradient and path methods for a layer's outputs instead of the input."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class AtLayer(Method):
 
     `inner` explains $h \mapsto f(x;\, \mathrm{layer} := h)$ at $h = \mathrm{layer}(x)$.
 
-    The baseline is $\mathrm{layer}(b)$, so with IntegratedGradients this is layer integrated gradients; summed over
-    positions it says how much each channel gave. The model runs whole on x with the layer's output replaced, so skip
-    connections around the layer stay as they are at x. Complete as `inner` is, with respect to the layer: the values
+    The baseline is $\mathrm{layer}(b)$: with IntegratedGradients this is layer integrated gradients, whose sum over
+    positions is the contribution of a channel. The whole model runs on x with the layer's output replaced, so skip
+    connections around the layer keep their values at x. Complete as `inner` is, with respect to the layer: the values
     sum to $f(x) - f(x;\, \mathrm{layer} := \mathrm{layer}(b))$, which is $f(x) - f(b)$ where all paths run through
-    the layer; `notes` say where they do not.
+    the layer; a note says where they do not.
 
-    `raw` holds a value per unit `(n, *layer)`. `values` are these where the layer has the input's shape; where it is
-    a map over the input's positions, its channels are summed and each position's value is spread linearly over the
-    pixels `(n, 1, *space)`, sums kept; any other layer's values have its own shape. `layer` None is the layer of
+    `raw` holds a value per unit `(n, *layer)`. `values` equal it where the layer has the input's shape. For a map over
+    the input's positions, `values` `(n, 1, *space)` sum the channels and spread each position's value linearly over
+    the pixels, with its sum kept. For other layers they have the layer's shape. `layer` None is the layer of
     `explain(layer=...)`. Raises ValueError for an unknown layer or one that runs more than once. [sundararajan2017]
     [dhamdhere2019]
     """
@@ -40,11 +40,11 @@ class AtLayer(Method):
     layer: str | int | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.layer, int):  # the layers of a Sequential are called by numbers
+        if isinstance(self.layer, int):  # the layers of a Sequential have numbers for names
             object.__setattr__(self, "layer", str(self.layer))
         require(isinstance(self.inner, Method), self, "inner", "a method such as IntegratedGradients()")
         needs = self.inner.needs
-        fits = needs.gradients and not needs.layer and not needs.told
+        fits = needs.gradients and not needs.layer and not needs.own_scores
         require(fits, self, "inner", "a gradient or path method, which reads no layer and has no rules of its own")
 
     @property
@@ -58,12 +58,12 @@ class AtLayer(Method):
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         layer = score.layer if self.layer is None else str(self.layer)
-        assert layer is not None  # needs.layer asked for it
+        assert layer is not None  # because of needs.layer
         at_x, needs = score.layer_outputs(x, layer), self.inner.needs
         own = score.values(x)
         inside = replace(score.at_layer(layer, x), inputs=at_x, at_inputs=own)
         notes: list[str] = []
-        at_baseline = torch.zeros_like(at_x)  # handed over, never read
+        at_baseline = torch.zeros_like(at_x)  # a placeholder that is never read
         if needs.references:
             at_baseline = torch.stack([score.layer_outputs(reference, layer) for reference in baseline])
         elif needs.baseline:
@@ -77,22 +77,18 @@ class AtLayer(Method):
 
 
 def _around(layer: str, at_x: Tensor, cut: Tensor, at_baseline: Tensor) -> list[Note]:
-    """A note for each example whose score does not all run through the layer."""
+    """Write a note for each example whose score does not all run through the layer."""
     apart = (cut - at_baseline).abs() > 1e-4 * (at_x - at_baseline).abs().maximum(at_baseline.abs())
-    return [
-        Note(
-            "fact",
-            f"the score does not all run through {layer}: with its output at the baseline's it is {float(cut[i]):.4g}, "
-            f"at the baseline {float(at_baseline[i]):.4g}; the values sum to the change {float(at_x[i] - cut[i]):.4g} "
-            "that runs through the layer",
-            i,
-        )
-        for i in apart.nonzero()[:, 0].tolist()
-    ]
+    notes = []
+    for i in apart.nonzero()[:, 0].tolist():
+        text = f"the score does not all run through {layer}: with its output at the baseline's it is"
+        text += f" {float(cut[i]):.4g}, at the baseline {float(at_baseline[i]):.4g}; the values sum to the change"
+        notes.append(Note("fact", f"{text} {float(at_x[i] - cut[i]):.4g} that runs through the layer", i))
+    return notes
 
 
 def _placed(found: Estimate, x: Tensor, layer: str, grid: Grid | None, notes: list[str]) -> Estimate:
-    """The units' values where the input's positions are, as far as the layer has any."""
+    """Place the units' values at the input's positions, if the layer has a map over them."""
     raw, notes = found.values, [*notes, *found.notes]
     if raw.shape == x.shape:
         return replace(found, raw=raw, notes=tuple(notes))
@@ -102,18 +98,16 @@ def _placed(found: Estimate, x: Tensor, layer: str, grid: Grid | None, notes: li
         notes.append(f"layer {layer}: no map over the input's positions; values have its shape {tuple(raw.shape[1:])}")
         return replace(found, raw=raw, notes=tuple(notes))
     if grid.prefix:
-        notes.append(f"layer {layer}: {grid.prefix} prefix tokens stand for no position; their share is in raw alone")
-    values, error = (
-        None if each is None else spread(grid.maps(each).sum(1, keepdim=True), space) for each in (raw, found.stderr)
-    )
-    assert values is not None
-    if error is not None:  # how the channels' errors go together is not known; in the worst case they add up
+        notes.append(f"layer {layer}: {grid.prefix} prefix tokens have no position; their values are in raw alone")
+    values, error = spread(grid.maps(raw).sum(1, keepdim=True), space), found.stderr
+    if error is not None:  # the correlation of the channels' errors is unknown; in the worst case they add up
+        error = spread(grid.maps(error).sum(1, keepdim=True), space)
         notes.append("stderr is an upper bound: the standard errors of the channels added up")
     return Estimate(values, error, raw, tuple(notes))
 
 
 def spread(maps: Tensor, space: torch.Size) -> Tensor:
-    """Values `(n, channels, *map)` spread linearly over `space`, each value's shares adding up to it."""
+    """Spread values `(n, channels, *map)` linearly over `space`; the shares of a value sum to it."""
     for axis, size in enumerate(space, start=2):
         unit = torch.eye(maps.shape[axis], dtype=maps.dtype, device=maps.device)[None]
         mode = "linear" if size >= maps.shape[axis] else "area"

@@ -1,94 +1,73 @@
-"""Backward methods: the gradient's journey with other rules at some operators. The rules live in `limelight.rules`."""
+"""Backward methods: a backward pass with other rules at some operators. The rules are in `limelight.rules`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from .. import rules
 from ..base.named import is_finite, require
 from ..base.notes import Note
+from ..engine.model_copy import frozen_copy
 from ..engine.score import Score
 from ..question.random_streams import Streams
-from ..rules import (
-    ATTN_LRP,
-    COMPOSITES,
-    CP_LRP,
-    DECONVNET,
-    DEEPLIFT,
-    GUIDED_BACKPROP,
-    Patterns,
-    Propagated,
-    Propagation,
-    ZBox,
-    composite,
-    deep_taylor,
-    excitation,
-    pattern_attribution,
-    pattern_net,
-)
-from ..rules.engine import Entry
-from .base import Estimate, Method, Needs, Told
+from ..rules import Patterns, Propagated, Propagation, ZBox
+from ..rules.engine import Entry, OnUncovered
+from ..rules.patterns import Estimator
+from .base import Estimate, Method, Needs, OwnScores
 from .cam import GradCAM
 from .moments import Moments
-
-OnUncovered = Literal["error", "gradient"]
 
 
 @dataclass(frozen=True)
 class Backward(Method):
-    """Base of the backward methods. `on_uncovered="gradient"` lets operators without a rule keep their derivative,
-    which the notes then say; the default refuses with `UncoveredOperator`, naming the operator and the model's line."""
+    """Base of the backward methods. `on_uncovered="gradient"` takes the derivative at operators without a rule and
+    notes it; the default raises `UncoveredOperator`, which names the operator and the model's line."""
 
     on_uncovered: OnUncovered = field(default="error", kw_only=True)
+
+    needs: ClassVar[Needs] = Needs(own_scores=True)
+    fixed_rows: ClassVar[int | None] = 1
+    propagation: ClassVar[Propagation]  # of methods whose rules depend neither on settings nor on the model
 
     def __post_init__(self) -> None:
         require(self.on_uncovered in ("error", "gradient"), self, "on_uncovered", "'error' or 'gradient'")
 
-    @property
-    def needs(self) -> Needs:
-        return Needs(told=True)
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        return _estimate(self.propagated(score, x, self.propagation))
 
-    def rows(self, features: torch.Size) -> int | None:
-        return 1
-
-    def propagated(self, score: Score, x: Tensor, rules: Propagation, reference: Tensor | None = None) -> Propagated:
-        found = score.propagate(x, rules, reference, self.on_uncovered)
-        boxes = [rule for _, rule in rules.entries if isinstance(rule, ZBox)]
+    def propagated(self, score: Score, x: Tensor, by: Propagation, reference: Tensor | None = None) -> Propagated:
+        found = score.propagate(x, by, reference, self.on_uncovered)
+        boxes = [rule for _, rule in by.entries if isinstance(rule, ZBox)]
         return replace(found, notes=(*found.notes, *(note for box in boxes for note in box.note(x))))
 
 
 def _estimate(found: Propagated) -> Estimate:
-    return Estimate(found.values, notes=found.notes, told=_told(found))
-
-
-def _told(found: Propagated) -> Told:
-    return Told(found.score, found.reference_score, found.outputs)
+    own_scores = OwnScores(found.score, found.reference_score, found.outputs)
+    return Estimate(found.values, notes=found.notes, own_scores=own_scores)
 
 
 @dataclass(frozen=True)
 class DeconvNet(Backward):
-    r"""The gradient with ReLU applied to what travels back, $m_x = \max(m_y, 0)$. [zeiler2014]"""
+    r"""The gradient with ReLU applied to the backward message, $m_x = \max(m_y, 0)$. [zeiler2014]"""
 
     no_sum: ClassVar[str | None] = "DeconvNet shows what excites the score, its values are no shares of it"
-
-    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        return _estimate(self.propagated(score, x, DECONVNET))
+    propagation: ClassVar[Propagation] = rules.DECONVNET
 
 
 @dataclass(frozen=True)
 class GuidedBackprop(Backward):
     r"""The gradient with both rectifications, $m_x = \max(m_y, 0)\,[x > 0]$. [springenberg2015]
 
-    Largely blind to the top layers, so to the class: compare with a randomised model before believing it.
+    The map hardly depends on the top layers, nor on the class: compare it with that of a randomised model.
     """
 
     no_sum: ClassVar[str | None] = "guided backpropagation shows what excites the score, its values are no shares of it"
-
-    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        return _estimate(self.propagated(score, x, GUIDED_BACKPROP))
+    propagation: ClassVar[Propagation] = rules.GUIDED_BACKPROP
 
 
 @dataclass(frozen=True)
@@ -96,17 +75,12 @@ class GuidedGradCAM(Backward):
     """Guided backpropagation times the upsampled Grad-CAM map. [selvaraju2017]"""
 
     no_sum: ClassVar[str | None] = "a product of two maps promises no sum"
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(at_inputs=True, layer=True)
-
-    def rows(self, features: torch.Size) -> int | None:
-        return 2
+    needs: ClassVar[Needs] = Needs(at_inputs=True, layer=True)
+    fixed_rows: ClassVar[int | None] = 2
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         where = GradCAM().run(score, x, baseline, rng)
-        what = self.propagated(score, x, GUIDED_BACKPROP)
+        what = self.propagated(score, x, rules.GUIDED_BACKPROP)
         return Estimate(what.values * where.values, raw=where.raw, notes=what.notes)
 
 
@@ -121,19 +95,15 @@ class DeepLift(Backward):
 
     rule: Literal["rescale", "reveal-cancel", "genomics"] = "rescale"
 
+    needs: ClassVar[Needs] = Needs(baseline=True, own_scores=True)
+    fixed_rows: ClassVar[int | None] = None  # the examples of a pass share the row of an equal reference
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.rule in DEEPLIFT, self, "rule", ", ".join(map(repr, DEEPLIFT)))
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(baseline=True, told=True)
-
-    def rows(self, features: torch.Size) -> int | None:
-        return None  # one, and the reference's, which the examples of a pass share where it is the same
+        require(self.rule in rules.DEEPLIFT, self, "rule", ", ".join(map(repr, rules.DEEPLIFT)))
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        return _estimate(self.propagated(score, x, DEEPLIFT[self.rule], baseline))
+        return _estimate(self.propagated(score, x, rules.DEEPLIFT[self.rule], baseline))
 
 
 @dataclass(frozen=True)
@@ -143,12 +113,8 @@ class DeepShap(Backward):
     Complete against the mean of f over the references; `stderr` is that of the mean over them.
     """
 
-    @property
-    def needs(self) -> Needs:
-        return Needs(baseline=True, references=True, told=True)
-
-    def rows(self, features: torch.Size) -> int | None:
-        return None  # twice as many as there are references
+    needs: ClassVar[Needs] = Needs(baseline=True, references=True, own_scores=True)
+    fixed_rows: ClassVar[int | None] = None  # twice the number of references
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         moments, notes, at_baseline = Moments(x), dict[str, None](), []
@@ -158,7 +124,7 @@ class DeepShap(Backward):
             found = self.propagated(
                 score.select(example.repeat(count)),
                 x.repeat(count, *[1] * (x.ndim - 1)),
-                DEEPLIFT["rescale"],
+                rules.DEEPLIFT["rescale"],
                 references.flatten(0, 1),
             )
             for values in found.values.split(len(x)):
@@ -168,8 +134,8 @@ class DeepShap(Backward):
             notes |= dict.fromkeys(found.notes)
         stderr = moments.standard_error() if len(baseline) > 1 else None
         outputs = None if found.outputs is None else found.outputs[: len(x)]
-        told = Told(found.score[: len(x)], torch.stack(at_baseline).mean(0), outputs)
-        return Estimate(moments.mean(), stderr, notes=tuple(notes), told=told)
+        own_scores = OwnScores(found.score[: len(x)], torch.stack(at_baseline).mean(0), outputs)
+        return Estimate(moments.mean(), stderr, notes=tuple(notes), own_scores=own_scores)
 
 
 def _require_box(method: Method, low: float, high: float) -> None:
@@ -182,7 +148,7 @@ class LRP(Backward):
     r"""Layer-wise relevance propagation by a composite of rules. [bach2015] [montavon2019]
 
     `composite` is a name ("epsilon-plus", "epsilon-alpha2-beta1", "epsilon-gamma-box", "epsilon", "gamma", "zero", and
-    the "-flat" forms) or a Propagation of your own; `rules` are (predicate, rule) pairs put in front of it. `low` and
+    the "-flat" forms) or a Propagation of your own; `rules` are (predicate, rule) pairs that precede it. `low` and
     `high` bound the input for the box rule.
     """
 
@@ -195,13 +161,15 @@ class LRP(Backward):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        known = isinstance(self.composite, Propagation) or self.composite in COMPOSITES
-        require(known, self, "composite", f"a Propagation or one of {', '.join(COMPOSITES)}")
+        known = isinstance(self.composite, Propagation) or self.composite in rules.COMPOSITES
+        require(known, self, "composite", f"a Propagation or one of {', '.join(rules.COMPOSITES)}")
         _require_box(self, self.low, self.high)
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        rules = composite(self.composite, self.low, self.high) if isinstance(self.composite, str) else self.composite
-        return _estimate(self.propagated(score, x, rules.prepend(*self.rules)))
+        chosen = self.composite
+        if isinstance(chosen, str):
+            chosen = rules.composite(chosen, self.low, self.high)
+        return _estimate(self.propagated(score, x, chosen.prepend(*self.rules)))
 
 
 @dataclass(frozen=True)
@@ -220,10 +188,21 @@ class DeepTaylor(Backward):
             _require_box(self, self.low, self.high)
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        found = self.propagated(score, x, deep_taylor(self.low, self.high))
+        found = self.propagated(score, x, rules.deep_taylor(self.low, self.high))
         negative = (found.score <= 0).nonzero()[:, 0].tolist()
         notes = [Note("caution", "the score is not positive, so there is nothing to decompose", i) for i in negative]
-        return Estimate(found.values, notes=(*found.notes, *notes), told=_told(found))
+        return _estimate(replace(found, notes=(*found.notes, *notes)))
+
+
+def estimate_patterns(model: nn.Module, batches: Iterable[Tensor], estimator: Estimator = "two-component") -> Patterns:
+    """Estimate the signal's direction at every affine operator from batches `(rows, *features)`.
+
+    Memory does not grow with the data, and the model does not change. `Patterns.save(path)` and
+    `Patterns.load(path, model)` keep them with the model's fingerprint. Raises ValueError without any batch.
+    [kindermans2018]
+    """
+    with frozen_copy(model) as copy:
+        return rules.estimate_patterns(copy.module, batches, model, estimator)
 
 
 @dataclass(frozen=True)
@@ -239,7 +218,7 @@ class PatternMethod(Backward):
         require(known, self, "patterns", "limelight.estimate_patterns(model, batches) or the name of a file")
 
     def patterns_of(self, model: nn.Module) -> Patterns:
-        """The patterns, which have to be this model's. Raises ValueError for others, or where none are given."""
+        """Return the patterns. Raises ValueError where none are given, or for another model's."""
         if self.patterns is None:
             raise ValueError(
                 f"{type(self).__name__}.patterns=None: estimate them from data first, "
@@ -253,28 +232,28 @@ class PatternMethod(Backward):
 
 @dataclass(frozen=True)
 class PatternNet(PatternMethod):
-    """The signal the score responds to: patterns travel back in place of weights. [kindermans2018]"""
+    """The signal the score responds to, from a backward pass with patterns in place of weights. [kindermans2018]"""
 
     no_sum: ClassVar[str | None] = "PatternNet shows the signal's direction, not its share of the score"
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        return _estimate(self.propagated(score, x, pattern_net(self.patterns_of(score.module))))
+        return _estimate(self.propagated(score, x, rules.pattern_net(self.patterns_of(score.module))))
 
 
 @dataclass(frozen=True)
 class PatternAttribution(PatternMethod):
-    """How much each input's signal contributes: patterns times weights travel back. [kindermans2018]"""
+    """The contribution of each input's signal, from a backward pass with patterns times weights. [kindermans2018]"""
 
     no_sum: ClassVar[str | None] = "pattern attribution is a root-point estimate whose sum is not promised"
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        return _estimate(self.propagated(score, x, pattern_attribution(self.patterns_of(score.module))))
+        return _estimate(self.propagated(score, x, rules.pattern_attribution(self.patterns_of(score.module))))
 
 
 @dataclass(frozen=True)
 class ExcitationBackprop(Backward):
-    """Winner-take-all probability that walks down excitatory connections; `contrastive` subtracts the walk from
-    everything but the target and keeps the positive part. [zhang2018]"""
+    """Winner-take-all probability of a walk down the excitatory connections. `contrastive` subtracts that of a walk
+    from all other outputs and keeps the positive part. [zhang2018]"""
 
     contrastive: bool = False
 
@@ -285,26 +264,22 @@ class ExcitationBackprop(Backward):
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         def walk(forward: Any, rows: Tensor, reference: Tensor | None) -> Propagated:
-            return excitation(forward, rows, contrastive=self.contrastive, on_uncovered=self.on_uncovered)
+            return rules.excitation(forward, rows, contrastive=self.contrastive, on_uncovered=self.on_uncovered)
 
         return _estimate(score.propagate_by(walk, x, passes=2 if self.contrastive else 1))
 
 
 @dataclass(frozen=True)
 class AttnLRP(Backward):
-    """LRP through attention: softmax by its first-order rule, products halved, scales constant. [achtibat2024]"""
+    """LRP with rules for attention: first-order for softmax, halves for products, constant scales. [achtibat2024]"""
 
     no_sum: ClassVar[str | None] = "biases and softmax take relevance, so the values sum to less than the score"
-
-    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        return _estimate(self.propagated(score, x, ATTN_LRP))
+    propagation: ClassVar[Propagation] = rules.ATTN_LRP
 
 
 @dataclass(frozen=True)
 class CPLRP(Backward):
-    """Conservative propagation: attention weights and normalisation scales count as constants. [ali2022]"""
+    """Conservative propagation: attention weights and normalisation scales are constants. [ali2022]"""
 
     no_sum: ClassVar[str | None] = "biases take relevance, so the values sum to less than the score"
-
-    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        return _estimate(self.propagated(score, x, CP_LRP))
+    propagation: ClassVar[Propagation] = rules.CP_LRP

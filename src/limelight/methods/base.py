@@ -1,8 +1,9 @@
-"""What a method is: a frozen dataclass of hyper-parameters with one pure function over a Score."""
+"""The base of methods: frozen dataclasses of hyper-parameters with one pure function over a Score."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,13 +18,13 @@ from ..question.random_streams import Streams
 
 @dataclass(frozen=True)
 class Needs:
-    """What a method asks of the question, so that `explain()` can prepare and share it.
+    """What a method needs of `explain()`, which prepares it once for all methods.
 
-    `gradients`: the model must be differentiable. `at_inputs`: reads the gradient at x itself (of the layer, if it
-    reads one). `value`, `value_at_baseline`: reads f(x), f(b), which are free at the input itself and a row each
-    elsewhere. `baseline`: compares with the baseline; `references`: wants all its references at once, as
-    `(references, n, *features)`, instead of one at a time. `layer`: reads a layer. `told`: the
-    Estimate brings f(x), and with a baseline f(b), from the method's own passes.
+    `gradients`: the model must be differentiable. `at_inputs`: the gradient at x (at the layer, if the method reads
+    one). `value`, `value_at_baseline`: f(x) and f(b), which are free at the input itself and cost a row each elsewhere.
+    `baseline`: a baseline. `references`: all its references at once, `(references, n, *features)`, instead of one at a
+    time. `layer`: a layer. `own_scores`: nothing, for the Estimate brings f(x), and with a baseline f(b), from the
+    method's own passes.
     """
 
     gradients: bool = True
@@ -33,13 +34,13 @@ class Needs:
     baseline: bool = False
     references: bool = False
     layer: bool = False
-    told: bool = False
+    own_scores: bool = False
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a method's own passes told besides its map: scores `(n,)` at x and at the baseline, the outputs at x where
-    they are one number or vector a row."""
+class OwnScores:
+    """Scores `(n,)` at x and at the baseline from a method's own passes, and the outputs at x where they are one number
+    or vector a row."""
 
     at_inputs: Tensor
     at_baseline: Tensor | None
@@ -48,20 +49,28 @@ class Told:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A method's answer for a batch: `values` `(n, *features)` (channel axis 1 where channels count as one),
-    `stderr` like values, `raw` the map before it was spread over the pixels, `told` where `Needs.told`, `layer` the
-    layer read where the method names its own."""
+    """A method's result for a batch: `values` `(n, *features)` (channel axis 1 where channels count as one), `stderr`
+    like values, `raw` the map before it was spread over the pixels, `own_scores` where `Needs.own_scores`, `layer` the
+    layer that was read where the method names its own."""
 
     values: Tensor
     stderr: Tensor | None = None
     raw: Tensor | None = None
     notes: tuple[str, ...] = ()
-    told: Told | None = None
+    own_scores: OwnScores | None = None
     layer: str | None = None
 
 
+def stages(first: int, most: int, tolerance: float | None) -> Iterator[tuple[int, int]]:
+    """Yield ranges of samples `(start, stop)`: to `first`, twice that, and so on to `most`; without tolerance, all."""
+    start, stop = 0, most if tolerance is None else min(first, most)
+    while start < stop:
+        yield start, stop
+        start, stop = stop, min(most, 2 * stop)
+
+
 def convergence(converged: bool, spent: str, detail: str, example: int) -> Note:
-    """How an adaptive method ended: `"NOT converged after 40 samples, relative standard error 0.2"`."""
+    """Note how an adaptive method ended: `"NOT converged after 40 samples, relative standard error 0.2"`."""
     kind: Kind = "fact" if converged else "not-converged"
     return Note(kind, f"{'' if converged else 'NOT '}converged {spent}, {detail}", example)
 
@@ -76,14 +85,17 @@ class Method(Named, ABC):
     rows_at_most: ClassVar[bool] = False
     """Whether `rows` is a bound, because rows that turn out equal are run once."""
 
+    fixed_rows: ClassVar[int | None] = None
+    """What `rows` returns unless a method overrides it."""
+
     @property
-    def needs(self) -> Needs:
+    def needs(self) -> Needs:  # a ClassVar where it does not depend on the hyper-parameters
         return Needs()
 
     def rows(self, features: torch.Size) -> int | None:
-        """Model rows one example of this shape will cost beyond f(x) and f(baseline); None if not known before."""
-        return None
+        """Return the model rows one example of this shape costs beyond f(x) and f(b); None if unknown in advance."""
+        return self.fixed_rows
 
     @abstractmethod
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        """The map of each example: x and baseline are `(n, *features)`, aligned with `score` and `rng`."""
+        """Compute the map of each example: x and baseline are `(n, *features)`, aligned with `score` and `rng`."""

@@ -21,10 +21,10 @@ MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 @dataclass(frozen=True)
 class ActivationMap(Method):
     r"""Base of the class activation maps: one map `(n, *space)` of a layer, upsampled to the input, bilinearly and
-    with corners not aligned. The map before is `raw`.
+    with corners not aligned. The map before upsampling is `raw`.
 
-    `relu=False` keeps what speaks against the target. Over several layers the maps are averaged after each was
-    divided by its largest absolute value, for layers differ in scale; there is no `raw` then.
+    `relu=False` keeps negative evidence. The maps of several layers are each divided by their largest absolute value,
+    since layers differ in scale, and averaged; there is no `raw` then.
     """
 
     relu: bool = True
@@ -38,20 +38,20 @@ class ActivationMap(Method):
 
     @abstractmethod
     def read(self, score: Score, x: Tensor) -> Sequence[Activation]:
-        """The layers at x."""
+        """Return the layers at x."""
 
     @abstractmethod
     def map(self, layer: Activation, score: Score, x: Tensor) -> Tensor:
-        """The layer's map `(n, *space)`, before the ReLU."""
+        """Compute the layer's map `(n, *space)`, before the ReLU."""
 
 
 def weighted(weights: Tensor, activation: Tensor) -> Tensor:
-    r"""$\sum_k w_k A_k$ for weights `(n, channels)` and activations `(n, channels, *space)`."""
+    r"""Return $\sum_k w_k A_k$ for weights `(n, channels)` and activations `(n, channels, *space)`."""
     return torch.einsum("nk,nk...->n...", weights, activation)
 
 
 def upsampled(maps: Tensor, x: Tensor) -> Tensor:
-    """Maps `(n, channels, *space)` at the input's spatial size."""
+    """Resize maps `(n, channels, *space)` to the input's spatial size."""
     return F.interpolate(maps, size=x.shape[2:], mode=MODES[x.ndim - 2], align_corners=False)
 
 
@@ -65,30 +65,22 @@ def _averaged(values: list[Tensor]) -> Tensor:
 
 @dataclass(frozen=True)
 class GradientMap(ActivationMap):
-    """Base of the maps that read the gradient at the layer. Raises ValueError where that is zero all over."""
+    """Base of the maps that read the gradient at the layer. Raises ValueError where that is zero everywhere."""
 
-    @property
-    def needs(self) -> Needs:
-        return Needs(at_inputs=True, layer=True)
-
-    def rows(self, features: torch.Size) -> int | None:
-        return 1
+    needs: ClassVar[Needs] = Needs(at_inputs=True, layer=True)
+    fixed_rows: ClassVar[int | None] = 1
 
     def read(self, score: Score, x: Tensor) -> Sequence[Activation]:
         layers = score.activations(x)
         for layer in layers:
             dead = (_slope(layer).flatten(1) == 0).all(1).nonzero()[:, 0]
             if len(dead):
-                better = score.select(dead).layers_with_gradient(x[dead])
-                which = ", ".join(str(int(example)) for example in score.examples[dead])
-                advice = (
-                    f"layers with a gradient: {', '.join(better[-6:])}"
-                    if better
-                    else "no other layer has one, the score is flat at this input: choose another target"
-                )
+                better = ", ".join(score.select(dead).layers_with_gradient(x[dead])[-6:])
+                flat = "no other layer has one, the score is flat at this input: choose another target"
                 raise ValueError(
-                    f"layer: the gradient of the score is zero all over {layer.name!r} for example {which}: the score "
-                    f"does not depend on it there; {advice}"
+                    f"layer: the gradient of the score is zero all over {layer.name!r} for example "
+                    f"{', '.join(map(str, score.examples[dead].tolist()))}: the score does not depend on it there; "
+                    + (f"layers with a gradient: {better}" if better else flat)
                 )
         return layers
 
@@ -97,7 +89,7 @@ class GradientMap(ActivationMap):
 
     @abstractmethod
     def combined(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        """The map `(n, *space)` of a layer's activation and gradient, both `(n, channels, *space)`."""
+        """Combine a layer's activation and gradient, both `(n, channels, *space)`, to the map `(n, *space)`."""
 
 
 def _slope(layer: Activation) -> Tensor:
@@ -134,7 +126,7 @@ class HiResCAM(GradientMap):
 
 @dataclass(frozen=True)
 class LayerCAM(GradientMap):
-    r"""Activations weighted position by position by their positive gradient, for early layers as well.
+    r"""Activations weighted position by position by their positive gradient, also for early layers.
 
     $$A_p = \mathrm{relu}\Big(\sum_k \mathrm{relu}(g_{k,p}) A_{k,p}\Big)$$
 
@@ -157,18 +149,18 @@ class XGradCAM(GradientMap):
     def combined(self, activation: Tensor, gradient: Tensor) -> Tensor:
         wide = activation.to(sum_dtype(activation)).flatten(2)
         total, size = wide.sum(2), wide.abs().sum(2)
-        none = total.abs() <= torch.finfo(activation.dtype).eps ** (2 / 3) * size  # what is left is rounding
+        none = total.abs() <= torch.finfo(activation.dtype).eps ** (2 / 3) * size  # the rest is rounding
         weights = (gradient.flatten(2) * wide).sum(2) / total.masked_fill(none, 1)
         return weighted(weights.masked_fill(none, 0).to(activation.dtype), activation)
 
 
 @dataclass(frozen=True)
 class GradCAMPlusPlus(GradientMap):
-    r"""Positive gradients, weighted so that every place where a channel fires counts alike.
+    r"""Positive gradients, weighted so that each position where a channel is active counts equally.
 
     $$w_k = \sum_p \mathrm{relu}(g_{k,p}) \frac{g_{k,p}^2}{2 g_{k,p}^2 + g_{k,p}^3 \sum_q A_{k,q}}$$
 
-    with terms of a zero denominator left out. [chattopadhay2018]
+    without terms of a zero denominator. [chattopadhay2018]
     """
 
     def combined(self, activation: Tensor, gradient: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,23 +17,21 @@ from ..question.random_streams import Streams
 from .base import Estimate, Needs
 from .cam import ActivationMap, upsampled, weighted
 
-ROWS_OF_OUTPUTS = 1024  # outputs with one channel taken away that are held at once; no pass of the model is needed
+ROWS_OF_OUTPUTS = 1024  # outputs without one channel that are held at once; no pass of the model is needed
 
 
 @dataclass(frozen=True)
 class ForwardMap(ActivationMap):
     """Base of the maps that read the layer's activation alone."""
 
-    @property
-    def needs(self) -> Needs:
-        return Needs(gradients=False, layer=True)
+    needs: ClassVar[Needs] = Needs(gradients=False, layer=True)
 
     def read(self, score: Score, x: Tensor) -> Sequence[Activation]:
         return score.activations(x, gradient=False)
 
 
 def classifier(layer: Activation, score: Score) -> Linear | None:
-    """The linear classifier whose outputs are scored, where the layer's mean is all it reads."""
+    """Return the linear classifier whose outputs are scored, if the layer's mean is its input; else None."""
     return None if score.target.layer else layer.layer.linear
 
 
@@ -43,12 +42,11 @@ class CAM(ForwardMap):
     $$A = \mathrm{relu}\Big(\sum_k w_{ck} A_k\Big)$$
 
     for a model that is global average pooling and one linear layer after this one; raises ValueError for others. For
-    a target other than the logit of class c the weights of the classes are combined as its derivative at x says.
+    a target other than the logit of class c, the classes' weights are weighted by the target's derivative at x.
     [zhou2016]
     """
 
-    def rows(self, features: torch.Size) -> int | None:
-        return 0
+    fixed_rows: ClassVar[int | None] = 0
 
     def map(self, layer: Activation, score: Score, x: Tensor) -> Tensor:
         linear = classifier(layer, score)
@@ -73,8 +71,7 @@ class EigenCAM(ForwardMap):
     with the mean activation. [muhammad2020]
     """
 
-    def rows(self, features: torch.Size) -> int | None:
-        return 0
+    fixed_rows: ClassVar[int | None] = 0
 
     def map(self, layer: Activation, score: Score, x: Tensor) -> Tensor:
         flat = layer.values.flatten(2).transpose(1, 2).to(sum_dtype(layer.values))
@@ -87,13 +84,13 @@ class EigenCAM(ForwardMap):
 
 @dataclass(frozen=True)
 class ScoreCAM(ForwardMap):
-    r"""Channels weighted by the score of the input seen through them.
+    r"""Channels weighted by the score of the input masked by them.
 
     $$w = \mathrm{softmax}_k f\big(x \odot n(\uparrow A_k)\big)$$
 
-    with each channel upsampled to the input and stretched to [0, 1] by n; channels that are constant show nothing and
-    are left out. One model row a channel, made a pass at a time. `most_channels` keeps to the channels that vary most
-    over positions, and the softmax to them, for fewer rows: an approximation. [wang2020]
+    with each channel upsampled to the input and rescaled to [0, 1] by n, without constant channels. One model row a
+    channel, made a pass at a time. `most_channels` is an approximation with fewer rows: it uses the channels that vary
+    most over positions alone, in the softmax too. [wang2020]
     """
 
     most_channels: int | None = None
@@ -115,7 +112,7 @@ class ScoreCAM(ForwardMap):
             example, channel = shown[start : start + size].unbind(1)
             rows = x[example] * stretched(upsampled(layer.values[example, channel][:, None], x))
             scores[example, channel] = score.select(example).stream_values([rows])[0].to(scores)
-        weights = scores.softmax(1).nan_to_num(0)  # of no channel at all the map is zero
+        weights = scores.softmax(1).nan_to_num(0)  # without any channel the map is zero
         return weighted(weights.to(layer.values), layer.values)
 
 
@@ -128,21 +125,20 @@ def stretched(maps: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class AblationCAM(ForwardMap):
-    r"""Channels weighted by the share of the score that is lost without them.
+    r"""Channels weighted by the share of the score lost without them.
 
     $$w_k = \frac{f - f_{\setminus k}}{f}$$
 
-    with channel k of the map set to zero. Only what comes after the layer runs again, one row a channel; nothing does
-    where that is global average pooling and one linear layer, for which $f_{\setminus k}$ is known in closed form. A
-    negative score turns all signs, which the notes say; raises ValueError for a score of 0. [desai2020]
+    with channel k of the map set to zero. Only the model after the layer runs again, one row a channel. Where that is
+    global average pooling and one linear layer, nothing runs: $f_{\setminus k}$ is known in closed form. A negative
+    score turns all signs, and a note says so. Raises ValueError for a score of 0. [desai2020]
     """
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         found = super().run(score, x, baseline, rng)
+        text = "its score is negative, so a positive value is evidence AGAINST it here"
         negative = score.examples[score.values(x) < 0].tolist()
-        words = "its score is negative, so a positive value speaks AGAINST it here"
-        notes = [Note("fact", words, i) for i in negative]
-        return replace(found, notes=tuple(notes))
+        return replace(found, notes=tuple(Note("fact", text, i) for i in negative))
 
     def map(self, layer: Activation, score: Score, x: Tensor) -> Tensor:
         whole = score.values(x)
@@ -158,7 +154,7 @@ class AblationCAM(ForwardMap):
 
 
 def _without(layer: Activation, linear: Linear, score: Score) -> Tensor:
-    """Scores `(channels, n)` without each channel: the outputs less what the channel's mean adds to them."""
+    """Return scores `(channels, n)` without each channel: of the outputs less the part that the channel's mean adds."""
     pooled = layer.values.flatten(2).mean(2).to(linear.weight.dtype)
     outputs = linear(pooled)
     found = []

@@ -1,9 +1,10 @@
-"""A game: players who are present or absent, and the score of each coalition of them."""
+"""Games: players that are present or absent, and the score of each coalition of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import ClassVar
 
 import numpy as np
@@ -23,8 +24,8 @@ _MOST_CELLS = 2**26  # of one table of coalitions: 64 MiB of booleans
 class Game:
     """v(S) for each example of a batch: the score of the input where the players outside S are as in the baseline.
 
-    `empty`, `full` `(n,)` are v of nobody and of everybody, float64 on the CPU like all that is computed here.
-    `counts` are the numbers of players, `spent` the coalitions that were run for each example.
+    `empty`, `full` `(n,)` are v of no player and of all players. `counts` are the numbers of players. All results are
+    float64 on the CPU.
     """
 
     def __init__(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams, players: Players) -> None:
@@ -37,33 +38,34 @@ class Game:
         self._readers = _readers(score, baseline, rng, self.division.labels)
         self._known: list[dict[bytes, float]] = [{} for _ in self.counts]
         for i, count in enumerate(self.counts):
-            nobody, everybody = _keys(torch.tensor([[False] * count, [True] * count]))
-            self._known[i] |= {nobody: float(self.empty[i]), everybody: float(self.full[i])}
+            ends = _keys(torch.tensor([[False] * count, [True] * count]))
+            self._known[i] |= zip(ends, (float(self.empty[i]), float(self.full[i])), strict=True)
 
-    def __len__(self) -> int:
-        return len(self.counts)
-
-    def worth(self, asked: Sequence[Tensor]) -> list[Tensor]:
-        """v of the coalitions `asked[i]`, booleans `(k_i, counts[i])`, for each example i: float64 `(k_i,)`.
+    def worth(self, coalitions: Sequence[Tensor]) -> list[Tensor]:
+        """Return v of `coalitions[i]`, booleans `(k_i, counts[i])`, for each example i: float64 `(k_i,)`.
 
         No coalition is run twice, and examples of equal content and baseline that differ in their class share the
-        model's answers. Rows go round the examples in turn. Where the model is a black box, Ctrl-C ends the work
-        here and what is missing by then is missing from the end of each answer; `interrupted` says so.
+        model's outputs. Rows go round the examples in turn. For a black box, Ctrl-C stops the run: `interrupted`
+        becomes True, and the values from the first missing one on are left out.
         """
-        keys = [_keys(each) for each in asked]
+        keys = [_keys(each) for each in coalitions]
         wanted: dict[tuple[int, bytes], Tensor] = {}
         owner = {reader: first for first, readers in self._readers.items() for reader in readers}
         for k in range(max(map(len, keys), default=0)):
             for i, each in enumerate(keys):
                 if k < len(each) and each[k] not in self._known[i]:
-                    wanted.setdefault((owner[i], each[k]), asked[i][k])
+                    wanted.setdefault((owner[i], each[k]), coalitions[i][k])
         try:
             self._run(list(wanted.items()))
         except KeyboardInterrupt:
             if self._score.runner.differentiable:
                 raise
             self.interrupted = True
-        return [_prefix(known, each) for known, each in zip(self._known, keys, strict=True)]
+        found = []
+        for known, each in zip(self._known, keys, strict=True):
+            values = [known[key] for key in takewhile(known.__contains__, each)]
+            found.append(torch.tensor(values, dtype=torch.float64))
+        return found
 
     def _run(self, wanted: list[tuple[tuple[int, bytes], Tensor]]) -> None:
         start = 0
@@ -83,22 +85,17 @@ class Game:
                 for reader, ((_, key), _), value in zip(reading, part, values, strict=True):
                     self._known[reader][key] = value
 
-    @property
-    def spent(self) -> list[int]:
-        """Coalitions each example knows, those of nobody and everybody apart."""
-        return [len(known) - 2 for known in self._known]
-
     def enough(self, condition: bool) -> None:
-        """Go on with what was found before an interruption, or let the interruption through."""
+        """Raise KeyboardInterrupt after an interruption, unless the values found before it are enough."""
         if self.interrupted and not condition:
             raise KeyboardInterrupt
 
     def estimate(
         self, values: Sequence[Tensor], errors: Sequence[Tensor] | None, notes: Sequence[str] = ()
     ) -> Estimate:
-        """The players' values and standard errors, one `(counts[i],)` an example, on the map of the input."""
+        """Place the players' values and standard errors, one `(counts[i],)` an example, on the map of the input."""
         if self.interrupted:
-            samples = ", ".join(map(str, self.spent))
+            samples = ", ".join(str(len(known) - 2) for known in self._known)  # without no player and all players
             notes = [*notes, Note("caution", f"INTERRUPTED: the map rests on the {samples} samples that were run")]
         kind = self._x.device, result_dtype(self._x)
         raw = self._padded(values)
@@ -114,25 +111,22 @@ class Game:
 
 @dataclass(frozen=True)
 class GameMethod(Method):
-    """Base of the methods that ask about coalitions of `players`; None is a grid of `cells` for pictures, and each
-    feature by itself for other inputs."""
+    """Base of the methods that score coalitions of `players`; None is a grid of `cells` for pictures, and each feature
+    by itself for other inputs."""
 
     players: Players | None = field(default=None, kw_only=True)
 
     cells: ClassVar[int] = 14
+    needs: ClassVar[Needs] = Needs(gradients=False, value=True, value_at_baseline=True, baseline=True)
 
     def __post_init__(self) -> None:
         require(self.players is None or isinstance(self.players, Players), self, "players", "Grid(14), Slic(50), ...")
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(gradients=False, value=True, value_at_baseline=True, baseline=True)
 
     def game(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Game:
         return Game(score, x, baseline, rng, self._players(x.shape[1:]))
 
     def count(self, features: torch.Size) -> int | None:
-        """How many players an example of this shape has; None where its content decides."""
+        """Return how many players an example of this shape has; None where that depends on its content."""
         return self._players(features).count(features)
 
     def _players(self, features: torch.Size) -> Players:
@@ -140,7 +134,7 @@ class GameMethod(Method):
 
 
 def every_coalition(players: int) -> Tensor:
-    """All subsets as booleans `(2**players, players)`; player i is bit i of the row's number."""
+    """Return all subsets as booleans `(2**players, players)`; player i is bit i of the row's number."""
     return (torch.arange(2**players)[:, None] >> torch.arange(players)) & 1 == 1
 
 
@@ -151,27 +145,17 @@ def check_table(rows: int, players: int, what: str) -> None:
 
 
 def relative_error(values: Tensor, errors: Tensor) -> float:
-    """Largest standard error over the range of the values; infinite where either is unknown or the range is 0."""
+    """Return the largest standard error over the range of the values; infinite where one is unknown or the range 0."""
     found = errors.amax() / (values.amax() - values.amin())
     return float(torch.nan_to_num(found, nan=torch.inf if bool(errors.any()) else 0.0, posinf=torch.inf))
 
 
 def _keys(coalitions: Tensor) -> list[bytes]:
-    packed = np.packbits(coalitions.numpy(), axis=1)
-    return [row.tobytes() for row in packed]
-
-
-def _prefix(known: dict[bytes, float], keys: list[bytes]) -> Tensor:
-    found: list[float] = []
-    for key in keys:
-        if key not in known:
-            break
-        found.append(known[key])
-    return torch.tensor(found, dtype=torch.float64)
+    return [row.tobytes() for row in np.packbits(coalitions.numpy(), axis=1)]
 
 
 def _readers(score: Score, baseline: Tensor, rng: Streams, labels: Tensor) -> dict[int, list[int]]:
-    """Examples that ask about the same rows, under the first of them: equal in content, baseline and players."""
+    """Group the examples of equal content, baseline and players, which share rows, under the first of each group."""
     groups: dict[int, list[int]] = {}
     for i, key in enumerate(rng.keys):
         same = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -29,20 +30,21 @@ class FullGrad(Method):
     $$f(x) = \sum_i x_i \frac{\partial f}{\partial x_i} + \sum_l \sum_p b_l \frac{\partial f}{\partial z_{l,p}}$$
 
     over the layers l with a bias b and the positions p of their outputs z. Exact where the score is piecewise linear,
-    as with ReLU and max pooling. The biases are those of linear layers and (transposed) convolutions, $\beta -
+    as with ReLU and max pooling. Biases are the parameters of linear layers and (transposed) convolutions, $\beta -
     \mu\gamma / \sqrt{\sigma^2 + \epsilon}$ of batch norm, the bounds of ReLU6 and Hardtanh where these are reached,
-    and the mean that an ImageModel subtracts from the pixels. Constants that enter elsewhere (functional calls,
-    attention, smooth activations) are missing: `notes` carry a caution where that is more than 0.1% of f(x), rounding
-    aside.
+    and the mean that an ImageModel subtracts from the pixels. Constants from elsewhere (functional calls, attention,
+    smooth activations) are missing: `notes` carry a caution where they exceed 0.1% of f(x), rounding aside.
 
     `signed=True`: the values `(n, 1, *space)` sum to f(x), not to f(x) - f(baseline). Channels are summed; the terms
-    of a map are spread linearly over the input's positions, all others equally, with their sums kept.
+    of a map are spread linearly over the input's positions, all others equally. Spreading keeps sums.
     `signed=False` is the published saliency map $\psi(x \odot \nabla f) + \sum_l \sum_c \psi(b_{l,c} \nabla_{z_{l,c}}
-    f)$ over the channels c of the layers with a map. $\psi$ takes the absolute value, stretches each channel to
+    f)$ over the channels c of the layers with a map. $\psi$ takes the absolute value, rescales each channel to
     [0, 1] and upsamples it to the input; the map promises no sum. [srinivas2019]
     """
 
     signed: bool = True
+
+    fixed_rows: ClassVar[int | None] = 1
 
     def __post_init__(self) -> None:
         require(isinstance(self.signed, bool), self, "signed", "True or False")
@@ -52,9 +54,6 @@ class FullGrad(Method):
         if self.signed:
             return "the values sum to the score f(x) itself, not to f(x) - f(baseline)"
         return "absolute values, each channel stretched to [0, 1], promise no sum"
-
-    def rows(self, features: torch.Size) -> int | None:
-        return 1
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         biased = {name: module for name, module in score.module.named_modules() if _has_bias(module)}
@@ -81,25 +80,22 @@ class FullGrad(Method):
         return column(_total(term) / positions, x)
 
     def _map(self, term: Tensor) -> Tensor:
-        """Sum a term over its channels, `(n, 1, *map)`; unless signed, each channel is stretched first.
-
-        A term `(n, features)` has no channels to sum.
-        """
+        """Sum a term over its channels, if it has any, to `(n, 1, *map)`; unless signed, rescale each channel first."""
         maps = term.flatten(0, 1) if term.ndim > 2 else term
         sized = (maps if self.signed else stretched(maps.abs())).view_as(term)
         return sized.sum(1, keepdim=True) if term.ndim > 2 else sized
 
 
 def _has_bias(module: nn.Module) -> bool:
-    """Whether the module is of a kind whose bias is read, and has one."""
+    """Return whether the module has a bias that is read."""
     if isinstance(module, nn.Linear | _ConvNd):
         return module.bias is not None
-    # A batch norm with modules inside, as in timm, returns what comes after an activation.
+    # A batch norm with modules inside, as in timm, applies an activation to its output.
     return (isinstance(module, _BatchNorm) and not module._modules) or isinstance(module, nn.Hardtanh)
 
 
 def _bias(module: nn.Module, output: Tensor) -> Tensor:
-    """The constant that the module adds to its output, in a shape that broadcasts to it."""
+    """Return the constant that the module adds to its output, in a shape that broadcasts to it."""
     channels = (-1, *[1] * (output.ndim - 2))
     match module:
         case nn.Linear(bias=Tensor() as bias):
@@ -111,7 +107,7 @@ def _bias(module: nn.Module, output: Tensor) -> Tensor:
             return F.batch_norm(zero, mean, variance, module.weight, module.bias, eps=module.eps).view(channels)
         case nn.Hardtanh():  # ReLU6 is one
             return output * ((output <= module.min_val) | (output >= module.max_val))
-    raise AssertionError(module)  # _has_bias lets no other through
+    raise AssertionError(module)  # _has_bias excludes all others
 
 
 def _bias_terms(biased: Mapping[str, nn.Module], found: GradientPass) -> Iterator[Tensor]:
@@ -123,14 +119,14 @@ def _bias_terms(biased: Mapping[str, nn.Module], found: GradientPass) -> Iterato
 
 
 def _mean(module: nn.Module) -> Tensor | float:
-    """The mean that an ImageModel subtracts from its input before the network runs; 0 for other models."""
+    """Return the mean that an ImageModel subtracts from its input; 0 for other models."""
     from ..models.catalogue import ImageModel  # imports Pillow, which `import limelight` does without
 
     return module.mean if isinstance(module, ImageModel) else 0.0
 
 
 def _total(term: Tensor) -> Tensor:
-    """The sum `(n,)` over all axes but the first."""
+    """Sum over all axes but the first, `(n,)`."""
     return term.flatten(1).sum(1)
 
 
@@ -139,13 +135,10 @@ def _missing(found: GradientPass, totals: Tensor) -> list[Note]:
     total, score = totals.sum(0), found.scores.to(totals.dtype)
     missed = (score - total).abs()
     rounding = 8 * torch.finfo(found.scores.dtype).eps * totals.abs().sum(0)
-    return [
-        Note(
-            "incomplete",
-            f"INCOMPLETE, the terms of the input and the biases sum to {float(total[i]):.4g} and miss "
-            f"{float(missed[i] / score[i].abs()):.1%} of f(x) = {float(score[i]):.4g}: the score is not piecewise "
-            "linear, or constants enter outside of the modules whose biases are read",
-            int(found.position[i]),
-        )
-        for i in (missed > 1e-3 * score.abs() + rounding).nonzero()[:, 0].tolist()
-    ]
+    notes = []
+    for i in (missed > 1e-3 * score.abs() + rounding).nonzero()[:, 0].tolist():
+        text = f"INCOMPLETE, the terms of the input and the biases sum to {float(total[i]):.4g} and miss "
+        text += f"{float(missed[i] / score[i].abs()):.1%} of f(x) = {float(score[i]):.4g}: the score is not piecewise "
+        text += "linear, or constants enter outside of the modules whose biases are read"
+        notes.append(Note("incomplete", text, int(found.position[i])))
+    return notes

@@ -1,10 +1,11 @@
-"""Guided Integrated Gradients: a path that leaves the steep directions for last."""
+"""Guided Integrated Gradients: a path that takes the steep directions last."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,14 +15,15 @@ from ..base.notes import Note
 from ..engine.score import Score, result_dtype, sum_dtype
 from ..question.random_streams import Streams
 from .base import Estimate, Method, Needs
+from .path import gradients_by_step
 
-_TIE = 2.0**-16  # gradients closer than this share of the largest count as equal, so that rounding decides nothing
-_ROUGH = 0.05
+_TIE = 2.0**-16  # gradients closer than this share of the largest are equal, so that rounding decides nothing
+_ROUGH = 0.05  # share of the changes in score that the gradients may miss without a note
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a path: the point `(n, *features)`, what the score does there, and the point after it."""
+    """One step of a path: the point `(n, *features)`, scores and gradient there, and the point after it."""
 
     point: Tensor
     scores: Tensor
@@ -35,29 +37,25 @@ class GuidedIntegratedGradients(Method):
 
     $$A_i = \int \partial_i f(\gamma)\,\mathrm{d}\gamma_i$$
 
-    Each of `steps` steps brings $\lVert x - \gamma\rVert_1$ down by the same amount, moving the `fraction` of the
+    Each of `steps` steps reduces $\lVert x - \gamma\rVert_1$ by the same amount. It moves the `fraction` of the
     features with the smallest gradient as far as they may, then the next. Every feature stays within `max_dist` of the
-    straight line (as a share of its own way): 1 sets it free, 0 gives Integrated Gradients, as `fraction` 1 does.
-    The first step is ordered by the gradient half a step along the straight line: at the baseline itself gradients
-    are often all zero. [kapishnikov2021]
+    straight line, a share of its own distance: 1 is no limit, 0 gives Integrated Gradients, as `fraction` 1 does. The
+    gradient half a step along the line orders the first step, for at the baseline it is often zero. [kapishnikov2021]
 
-    Complete: $\sum_i A_i = f(x) - f(b)$. Within a step the gradient is the mean of both ends', and what that misses
-    of the step's own change in score is shared among the features in proportion to what they got; `notes` say so
-    where it is more than 5% of the changes.
+    Complete: $\sum_i A_i = f(x) - f(b)$. The gradient of a step is the mean of that at both ends. The rest of the
+    step's change in score is shared in proportion to the features' values; a note says so above 5% of the changes.
     """
 
     steps: int = 64
     fraction: float = 0.25
     max_dist: float = 0.02
 
+    needs: ClassVar[Needs] = Needs(at_inputs=True, value=True, baseline=True)
+
     def __post_init__(self) -> None:
         require_whole(self, "steps", 1)
         require_number(self, "fraction", lambda share: 0 < share <= 1, "a share of the features in (0, 1]")
-        require_number(self, "max_dist", lambda share: 0 <= share <= 1, "a share of the way in [0, 1]")
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(at_inputs=True, value=True, baseline=True)
+        require_number(self, "max_dist", lambda share: 0 <= share <= 1, "a share of the distance in [0, 1]")
 
     def rows(self, features: torch.Size) -> int | None:
         return self.steps + 2
@@ -68,23 +66,17 @@ class GuidedIntegratedGradients(Method):
             self._integrate(score.select(part), x[part], baseline[part], last[part], at_x[part])
             for part in torch.arange(len(x), device=x.device).split(score.rows_per_pass)
         ]
-        rough = torch.cat([each for _, each in found]).tolist()
-        notes = tuple(
-            Note(
-                "fact",
-                f"the steps' own error, {share:.0%} of the changes in score, was shared among the features; "
-                "more steps make it smaller",
-                i,
-            )
-            for i, share in enumerate(rough)
-            if share > _ROUGH
-        )
-        return Estimate(torch.cat([values for values, _ in found]).to(result_dtype(x)), notes=notes)
+        notes = []
+        for i, share in enumerate(torch.cat([each for _, each in found]).tolist()):
+            text = f"the steps' own error, {share:.0%} of the changes in score, was shared among the features; more "
+            if share > _ROUGH:
+                notes.append(Note("fact", text + "steps make it smaller", i))
+        return Estimate(torch.cat([values for values, _ in found]).to(result_dtype(x)), notes=tuple(notes))
 
     def _integrate(
         self, score: Score, x: Tensor, baseline: Tensor, last: Tensor, at_x: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The map, and the share of the changes in score that the gradients missed."""
+        """Return the map, and the share of the changes in score that the gradients missed."""
         dtype = sum_dtype(x)
         values = torch.zeros(x.shape, dtype=dtype, device=x.device)
         moved = torch.zeros(len(x), dtype=dtype, device=x.device)
@@ -104,9 +96,9 @@ class GuidedIntegratedGradients(Method):
         return values, moved / changed.clamp(min=torch.finfo(dtype).tiny)
 
     def walk(self, score: Score, x: Tensor, baseline: Tensor) -> Iterator[Step]:
-        """The steps from the baseline to x, each after the gradient of the one before it is known."""
+        """Yield the steps from the baseline to x; each depends on the gradient of the step before."""
         way = (x - baseline).abs().flatten(1).to(sum_dtype(x))
-        done = torch.zeros_like(way)  # the share of its way that each feature has gone
+        done = torch.zeros_like(way)  # the share of its distance that each feature has moved
         point = baseline
         guess = _scores_and_gradient(score, torch.lerp(baseline, x, 0.5 / self.steps))[1]
         for step in range(self.steps):
@@ -137,13 +129,12 @@ class GuidedIntegratedGradients(Method):
 
 
 def _scores_and_gradient(score: Score, points: Tensor) -> tuple[Tensor, Tensor]:
-    passes = list(score.stream_gradients([points]))
-    gradients = [rows.gradient for rows in passes if rows.gradient is not None]
-    return torch.cat([rows.scores for rows in passes]), torch.cat(gradients)
+    _, _, scores, gradients = zip(*gradients_by_step(score, [points]), strict=True)
+    return torch.cat(scores), torch.cat(gradients)
 
 
 def _shared(missed: Tensor, gained: Tensor, way: Tensor) -> Tensor:
-    """`missed` `(n,)` in proportion to |gained|, or where nothing was gained to |way|."""
+    """Distribute `missed` `(n,)` in proportion to |gained|, or to |way| where all of `gained` is 0."""
     size = gained.abs().flatten(1)
     size = torch.where(size.sum(1, keepdim=True) > 0, size, way.abs().flatten(1))
     whole = size.sum(1, keepdim=True).clamp(min=torch.finfo(size.dtype).tiny)

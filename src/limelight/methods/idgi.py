@@ -1,4 +1,4 @@
-"""IDGI: along any path, count only the part of the gradient that changes the score."""
+"""IDGI: integrate along a path only the part of the gradient that changes the score."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from ..base.notes import Note
 from ..engine.score import Score, result_dtype, sum_dtype
 from ..question.random_streams import Streams
 from .base import Estimate, Method, Needs
-from .blur import BlurIntegratedGradients
 from .guided_path import GuidedIntegratedGradients
 from .moments import column
-from .path import IntegratedGradients
+from .path import BlurIntegratedGradients, IntegratedGradients, gradients_by_step
 
 PathMethod = IntegratedGradients | BlurIntegratedGradients | GuidedIntegratedGradients
 Visit = tuple[Tensor, Tensor, Tensor]  # examples, their scores and gradients at the next point of their path
@@ -24,14 +23,14 @@ Visit = tuple[Tensor, Tensor, Tensor]  # examples, their scores and gradients at
 
 @dataclass(frozen=True)
 class IDGI(Method):
-    r"""Divide up the change in score of each step of a path by the squared gradient, the "important direction".
+    r"""Distribute the change in score of each step of a path by the squared gradient, the "important direction".
 
     $$A_i = \sum_j \frac{(\partial_i f(x_j))^2}{\lVert\nabla f(x_j)\rVert_2^2}\,\big(f(x_{j+1}) - f(x_j)\big)$$
 
-    over the points $x_0, \dots, x_n$ of the path that `inner` takes: a straight line in as many equal steps as its
-    quadrature has nodes, the levels of a blur, or a guided path. Exactly complete, by construction: the values sum to
-    $f(x_n) - f(x_0)$ at any number of steps. Points without a gradient are left out of the path, so that the step
-    before (at the start: after) them is longer; `notes` count them. [yang2023]
+    over the points $x_0, \dots, x_n$ of the path of `inner`: a straight line in as many equal steps as its quadrature
+    has nodes, the levels of a blur, or a guided path. Exactly complete: the values sum to $f(x_n) - f(x_0)$ at any
+    number of steps. Points without a gradient are left out of the path: the step before them, at the start after them,
+    is longer. `notes` count them. [yang2023]
     """
 
     inner: Method = field(default_factory=IntegratedGradients)
@@ -71,7 +70,7 @@ class IDGI(Method):
             at[examples] = torch.where(moving[examples], scores.to(dtype), at[examples])
 
         for examples, scores, gradient in self._visits(score, x, baseline):
-            at[examples] = torch.where(begun[examples], at[examples], scores.to(dtype))  # where the path starts
+            at[examples] = torch.where(begun[examples], at[examples], scores.to(dtype))  # the start of the path
             begun[examples] = True
             step(examples, scores)
             square = gradient.to(dtype).square()
@@ -82,20 +81,15 @@ class IDGI(Method):
             moving[examples] |= there
             flat[examples] += ~there
         step(torch.arange(n, device=x.device), score.values(x))
-        notes = tuple(
-            Note(
-                "fact",
-                f"{count} points of the path have no gradient and were left out"
-                + ("" if moving[i] else ", all of them: nothing to divide up the change by, so the values are zero"),
-                i,
-            )
-            for i, count in enumerate(flat.tolist())
-            if count
-        )
-        return Estimate(values.to(result_dtype(x)), notes=notes)
+        notes = []
+        for i in flat.nonzero()[:, 0].tolist():
+            text = f"{int(flat[i])} points of the path have no gradient and were left out"
+            none = "" if moving[i] else ", all of them: there is no direction for the change, so the values are zero"
+            notes.append(Note("fact", text + none, i))
+        return Estimate(values.to(result_dtype(x)), notes=tuple(notes))
 
     def _visits(self, score: Score, x: Tensor, baseline: Tensor) -> Iterator[Visit]:
-        """The points of each example's path in order, without the last, which is x."""
+        """Yield the points of each example's path in order, except the last, which is x."""
         inner = self.inner
         if isinstance(inner, GuidedIntegratedGradients):
             for part in torch.arange(len(x), device=x.device).split(score.rows_per_pass):
@@ -109,8 +103,5 @@ class IDGI(Method):
             assert isinstance(inner, IntegratedGradients)
             n = inner.quadrature.n
             points = (torch.lerp(baseline, x, step / n) for step in range(n))
-        for rows in score.stream_gradients(points):
-            assert rows.gradient is not None
-            for step in dict.fromkeys(rows.step.tolist()):  # a pass may hold several points of one example
-                mine = rows.step == step
-                yield rows.position[mine], rows.scores[mine], rows.gradient[mine]
+        for _, examples, scores, gradient in gradients_by_step(score, points):
+            yield examples, scores, gradient

@@ -19,7 +19,7 @@ from .kriging import Kriged, shapley_by_kriging
 from .shapley import shapley_values
 
 MOST_SAMPLES = 2**14
-FIRST_STAGE = 128  # samples, at least, before the tolerance is looked at; doubled from there
+FIRST_STAGE = 128  # samples at least before the first test of the tolerance; each later test doubles them
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class KernelShap(GameMethod):
     r"""Shapley values by regression over `samples` coalitions, in pairs of a coalition and its complement.
 
     Exact, from all $2^M - 2$ coalitions, where that is at most twice `samples`: up to 12 players by default. Otherwise
-    every player alone against all the others, then distinct random pairs, half of them of uniform size (leverage
-    scores [musco2025]), half by fair coins. The linear regression of KernelSHAP [lundberg2017] is joined by a
-    Gaussian process for what players do in threes and more (`limelight.methods.kriging`), so games of pairs are exact
-    from the first $2M$ samples on, and the values always sum to f(x) - f(b). `stderr` is the posterior's.
+    every player alone against all the others, then distinct random pairs, half of uniform size (leverage scores
+    [musco2025]), half by fair coins. A Gaussian process for interactions of three and more players
+    (`limelight.methods.kriging`) extends the linear regression of KernelSHAP [lundberg2017]: games of pairs are exact
+    from $2M$ samples on, and the values always sum to f(x) - f(b). `stderr` is the posterior's.
 
-    `tolerance` stops an example as soon as its largest standard error is below that share of the range of its values,
-    looked at after 128 (or 4M), 256, 512, ... samples; `samples` is then the most it may take. Below $2M$ samples,
+    `tolerance` stops an example as soon as its largest standard error is below that share of the range of its values
+    after 128 (or 4M), 256, 512, ... samples; `samples` is then the most it may take. Below $2M$ samples,
     plain least squares, exact for linear models alone, without `stderr`; below M - 1 a ValueError.
     """
 
@@ -55,9 +55,9 @@ class KernelShap(GameMethod):
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         game = self.game(score, x, baseline, rng)
-        designs = [self._design(game, i) for i in range(len(game))]
-        found: list[Kriged | None] = [None] * len(game)
-        taken = [0] * len(game)
+        designs = [self._design(game, i) for i in range(len(game.counts))]
+        found: list[Kriged | None] = [None] * len(game.counts)
+        taken = [0] * len(game.counts)
         notes: list[Note] = []
         while None in found and not game.interrupted:
             taken = [self._next(done, game.counts[i]) if found[i] is None else done for i, done in enumerate(taken)]
@@ -65,15 +65,18 @@ class KernelShap(GameMethod):
             for i, each in enumerate(worth):
                 if found[i] is None:
                     fit = self._solve(game, i, designs[i][: len(each)], each)
-                    note = self._note(fit, taken[i], len(designs[i]), i) if self.tolerance else None
-                    found[i] = fit if taken[i] >= len(designs[i]) or game.interrupted or note else None
-                    notes += [note] if note else []
+                    error, last = relative_error(fit.values, fit.errors), taken[i] >= len(designs[i])
+                    converged = self.tolerance is not None and error <= self.tolerance
+                    if self.tolerance is not None and (converged or last):
+                        spent, detail = f"after {taken[i]} samples", f"relative standard error {error:.2g}"
+                        notes.append(convergence(converged, spent, detail, i))
+                    found[i] = fit if converged or last or game.interrupted else None
         solved = [each for each in found if each is not None]
         exact = all(map(self._exact, game.counts)) and not game.interrupted
         if exact:
             notes.append(Note("fact", "exact: every coalition was evaluated"))
         if any(bool(each.errors.isnan().any()) for each in solved):
-            text = "stderr is NaN: too few samples to tell more than a linear model; use 2M + 4 or more"
+            text = "stderr is NaN: too few samples for more than a linear model; use 2M + 4 or more"
             notes.append(Note("caution", text))
         return game.estimate([s.values for s in solved], None if exact else [s.errors for s in solved], notes)
 
@@ -84,7 +87,7 @@ class KernelShap(GameMethod):
         return self.samples // 2 * 2 if self.samples >= 2 * players else self.samples
 
     def _next(self, done: int, players: int) -> int:
-        """Rows to have taken by the next look."""
+        """Return the rows to run until the next test of the tolerance."""
         if self._exact(players):
             return 1 << players
         first = max(FIRST_STAGE, 4 * players)
@@ -92,22 +95,14 @@ class KernelShap(GameMethod):
         return everything if self.tolerance is None else min(everything, max(first, 2 * done))
 
     def _design(self, game: Game, i: int) -> Tensor:
-        """The coalitions to ask about, in the order to do so."""
+        """Return the coalitions to run, in order."""
         players = game.counts[i]
         if self._exact(players):
             return every_coalition(players)
-        require(
-            self.samples >= players - 1,
-            self,
-            "samples",
-            f"{players - 1} or more: fewer leave the values of {players} players undetermined",
-        )
-        require(
-            self.samples <= MOST_SAMPLES,
-            self,
-            "samples",
-            f"{MOST_SAMPLES} or less, whose covariances fill some gigabytes, or PermutationShap",
-        )
+        more = f"{players - 1} or more: fewer leave the values of {players} players undetermined"
+        require(self.samples >= players - 1, self, "samples", more)
+        less = f"{MOST_SAMPLES} or less, whose covariances fill some gigabytes, or PermutationShap"
+        require(self.samples <= MOST_SAMPLES, self, "samples", less)
         check_table(self.samples, players, "samples")
         generator = game.rng.generators("coalitions")[i]
         alone = torch.from_numpy(np.eye(players, dtype=bool)[generator.permutation(players)])
@@ -128,26 +123,16 @@ class KernelShap(GameMethod):
             both = worth[: 2 * pairs].reshape(pairs, 2)
             return shapley_by_kriging(coalitions[: 2 * pairs : 2], both[:, 0] - both[:, 1], change)
         game.enough(len(worth) >= players - 1)
-        # One more equation, that the values sum to the change: the last player is what the others leave of it.
+        # The values sum to the change: this equation eliminates the last player.
         table = coalitions.double()
         target = worth - game.empty[i] - table[:, -1] * change
         others = torch.linalg.lstsq(table[:, :-1] - table[:, -1:], target[:, None], driver="gelsd").solution[:, 0]
         values = torch.cat([others, change - others.sum(0, keepdim=True)])
         return Kriged(values, torch.full_like(values, torch.nan))
 
-    def _note(self, fit: Kriged, taken: int, most: int, example: int) -> Note | None:
-        """How an example ended; None for one that goes on."""
-        assert self.tolerance is not None
-        error = relative_error(fit.values, fit.errors)
-        converged = error <= self.tolerance
-        if not converged and taken < most:
-            return None
-        return convergence(converged, f"after {taken} samples", f"relative standard error {error:.2g}", example)
-
 
 def _distinct(generator: np.random.Generator, pairs: int, players: int) -> Tensor:
-    """`pairs` different coalitions of 2 to M - 2 players, of no two each other's complement; a longer list goes on
-    where a shorter one ended."""
+    """Draw distinct coalitions of 2 to M - 2 players, no two complementary; more `pairs` continue the list."""
     found: dict[bytes, np.ndarray] = {}
     for block in _drawn(generator, players):
         for row in block:
@@ -160,12 +145,9 @@ def _distinct(generator: np.random.Generator, pairs: int, players: int) -> Tenso
 
 
 def _drawn(generator: np.random.Generator, players: int, block: int = 256) -> Iterator[np.ndarray]:
-    """Endless blocks of random coalitions: by turns of uniform size and by fair coins."""
+    """Yield blocks of random coalitions without end: in turn of uniform size and by fair coins."""
     while True:
-        size = np.where(
-            np.arange(block) % 2 == 0,
-            generator.integers(2, players - 1, block),
-            generator.binomial(players, 0.5, block),
-        )
+        uniform, coins = generator.integers(2, players - 1, block), generator.binomial(players, 0.5, block)
+        size = np.where(np.arange(block) % 2 == 0, uniform, coins)
         rank = generator.random((block, players)).argsort(1).argsort(1)
         yield (rank < size[:, None])[(size >= 2) & (size <= players - 2)]

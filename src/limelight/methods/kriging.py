@@ -2,15 +2,15 @@ r"""Shapley values from a few pairs of opposite coalitions, with their standard 
 
 Write a coalition as signs $z \in \{-1, 1\}^M$. Only the odd part of a game, $g(z) = v(z) - v(-z)$, carries Shapley
 values, and its product $\prod_{i \in T} z_i$ over an odd set T gives each of its players $1 / |T|$. Least squares on
-the linear part alone (KernelSHAP) leaves the products of three and more players as noise. Here they are modelled: a
-Gaussian process with the covariance
+the linear part alone (KernelSHAP) treats the products of three and more players as noise. Here a Gaussian process
+models them, with the covariance
 
 $$k(z, z') = \frac{\sinh u - u}{\sinh c - c}, \qquad u = \sum_i a_i z_i z'_i,\ a_i \ge 0,\ \sum_i a_i = c$$
 
 which holds the products of 3, 5, 7, ... players, over a linear part that is left free (universal kriging,
 [matheron1969]). Through Owen's multilinear extension [owen1972] its Shapley values are one-dimensional integrals.
-c sets how fast the products of more players fade, and is chosen by restricted likelihood, as is whether all a_i are
-equal or follow the players' linear effects.
+c sets how fast products of more players decay. Restricted likelihood chooses c, and whether all a_i are equal or
+proportional to the players' linear effects.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 STRENGTHS = (0.1, 1.0, 2.0, 4.0, 8.0, 16.0, 40.0)  # c: cubic alone up to nearly independent coalitions
-LEAST_SPARE = 3  # pairs beyond those that fix the linear part, below which nothing is known of the rest
+LEAST_SPARE = 3  # pairs beyond those that determine the linear part; with fewer the rest stays unknown
 _ENOUGH = 1024  # pairs to choose a covariance by; all of them are then fitted
 _NODES = 32
 _NUGGET = 1e-9  # of the variance; keeps the covariance positive definite where few products matter
@@ -31,15 +31,15 @@ _NUGGET = 1e-9  # of the variance; keeps the covariance positive definite where 
 
 @dataclass(frozen=True)
 class Kriged:
-    """Shapley values `(M,)` and their standard errors, NaN where too few pairs are left to tell."""
+    """Shapley values `(M,)` and their standard errors, NaN with too few pairs."""
 
     values: Tensor
     errors: Tensor
 
 
 def shapley_by_kriging(coalitions: Tensor, differences: Tensor, change: float) -> Kriged:
-    """Estimate from the pairs of `coalitions` `(n, M)` (booleans) and their complements, `differences` `(n,)` of their
-    worth, and `change` = v(everybody) - v(nobody), to which the values sum.
+    """Estimate from pairs of `coalitions` `(n, M)` (booleans) and their complements, the `differences` `(n,)` of their
+    worth, and `change` = v(all players) - v(no player), to which the values sum.
 
     Exact where the odd part of the game is linear. The pairs must determine the linear part (rank M).
     """
@@ -60,12 +60,12 @@ def shapley_by_kriging(coalitions: Tensor, differences: Tensor, change: float) -
 
 
 def _summing_to(values: Tensor, change: float) -> Tensor:
-    """What rounding and the nugget left of the sum, shared equally."""
+    """Correct the sum, which rounding and the nugget changed, equally for all players."""
     return values + (change - values.sum()) / len(values)
 
 
 class _Fit:
-    """One covariance, fitted: the restricted likelihood, and the Shapley values with their errors on request."""
+    """The fit of one covariance: its restricted likelihood, and the Shapley values with their errors."""
 
     def __init__(self, signs: Tensor, data: Tensor, scales: Tensor) -> None:
         self.signs, self.data, self.scales = signs, data, scales
@@ -91,23 +91,23 @@ class _Fit:
         inverse = torch.cholesky_inverse(self.factor)
         on_linear = inverse @ self.signs
         to_linear = torch.cholesky_solve(on_linear.T, self.inner)  # generalised least squares, (M, n)
-        to_rest = inverse - on_linear @ to_linear  # the precision once the linear part is taken out
+        to_rest = inverse - on_linear @ to_linear  # the precision without the linear part
         with_data, own = self._functional()
         weights = to_linear + with_data @ to_rest
         variance = own - 2 * (weights * with_data).sum(1) + ((weights @ self.covariance) * weights).sum(1)
-        # The scale comes from leaving each pair out in turn rather than from the likelihood, which a smooth game with
-        # a few large pairs makes too large; (n - M) / (n - M - 2) is what the scale's own uncertainty adds.
+        # The scale is from leaving each pair out in turn: the likelihood's is too large for a smooth game with a few
+        # large pairs. The factor (n - M) / (n - M - 2) accounts for the scale's own uncertainty.
         left_out = (to_rest @ self.data).square() / to_rest.diagonal()
         scale = left_out[1:].mean() * self.spare / (self.spare - 2)
         return weights @ self.data, (scale * variance.clamp(min=0)).sqrt()
 
     def _functional(self) -> tuple[Tensor, Tensor]:
-        """Covariance of each player's Shapley value with the data `(M, n)`, and its variance `(M,)`."""
+        """Return the covariance of each player's Shapley value with the data `(M, n)`, and its variance `(M,)`."""
         nodes, weights = (torch.from_numpy(each) for each in np.polynomial.legendre.leggauss(_NODES))
         sinh, cosh = self.scales.sinh(), self.scales.cosh()
 
         def integral(chances: Tensor, signs: Tensor) -> Tensor:
-            """The product over the other players of E exp(a z z') where E z is `chances` `(q,)`: `(q, n, M)`."""
+            """Return the product over the other players of E exp(a z z') with E z = `chances` `(q,)`: `(q, n, M)`."""
             each = cosh + chances[:, None, None] * signs * sinh
             return each.prod(2, keepdim=True) / each
 

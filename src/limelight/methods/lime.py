@@ -19,17 +19,16 @@ from .coalitions import Game, GameMethod, check_table, every_coalition
 
 @dataclass(frozen=True)
 class Lime(GameMethod):
-    r"""The coefficients of a weighted ridge regression of the score on which players are present.
+    r"""The coefficients of a weighted ridge regression of the score on the players' presence.
 
     $$\hat\beta = \arg\min_{\beta, \beta_0} \sum_S w_S\,\Bigl(v(S) - \beta_0 - \sum_{i \in S} \beta_i\Bigr)^2
       + \alpha \lVert\beta\rVert^2, \qquad w_S = \sqrt{\exp(-d_S^2 / \mathrm{width}^2)},\ d_S = 1 - \sqrt{|S| / M}$$
 
-    over `samples` different coalitions, in each of which a fair coin decided about each player, and the input itself.
-    Where there are no more than that, all are asked once, and $\alpha$ is scaled by their number over that of the
-    samples: the penalty was meant beside so many rows, and would shrink few players to nothing beside few. d is the
-    cosine distance to the whole input. `notes` give the surrogate's
-    weighted $R^2$; `stderr` is the regression's, robust to unequal variances. Raises ValueError where there are fewer
-    samples than the M + 1 unknowns. [ribeiro2016]
+    over `samples` distinct coalitions, drawn with a fair coin for each player, and the input itself. If no more
+    coalitions exist, all are run, and $\alpha$ is scaled by their number over `samples`, since the penalty is meant for
+    so many rows. d is the cosine distance to the whole input. `notes` give the surrogate's weighted $R^2$; `stderr` is
+    the regression's, robust to unequal variances. Raises ValueError for fewer samples than the M + 1 unknowns.
+    [ribeiro2016]
     """
 
     samples: int = 1000
@@ -50,12 +49,12 @@ class Lime(GameMethod):
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         game = self.game(score, x, baseline, rng)
-        asked = [self._coalitions(game, i) for i in range(len(game))]
-        worth = game.worth(asked)
+        designs = [self._design(game, i) for i in range(len(game.counts))]
+        worth = game.worth(designs)
         values, errors, notes = [], [], []
         for i, each in enumerate(worth):
             game.enough(len(each) > game.counts[i])
-            fit = self._fit(asked[i][: len(each)], each)
+            fit = self._fit(designs[i][: len(each)], each)
             values.append(fit[0])
             errors.append(fit[1])
             notes.append(Note("fact", fit[2], i))
@@ -65,16 +64,12 @@ class Lime(GameMethod):
     def _all(self, players: int) -> bool:
         return players <= 62 and 2**players <= self.samples + 2
 
-    def _coalitions(self, game: Game, i: int) -> Tensor:
+    def _design(self, game: Game, i: int) -> Tensor:
         players = game.counts[i]
         if self._all(players):
             return every_coalition(players).flip(0)  # the input itself first
-        require(
-            self.samples > players,
-            self,
-            "samples",
-            f"{players + 1} or more: a surrogate of {players} players has more unknowns",
-        )
+        more = f"{players + 1} or more: a surrogate of {players} players has more unknowns"
+        require(self.samples > players, self, "samples", more)
         check_table(self.samples, players, "samples")
         generator = game.rng.generators("coalitions")[i]
         found: dict[bytes, np.ndarray] = {}
@@ -86,7 +81,7 @@ class Lime(GameMethod):
         return torch.cat([torch.ones(1, players, dtype=torch.bool), drawn])
 
     def _fit(self, coalitions: Tensor, worth: Tensor) -> tuple[Tensor, Tensor, str]:
-        """Coefficients, their standard errors, and what to say of the fit."""
+        """Return coefficients, their standard errors, and the text of a note on the fit."""
         present = coalitions.double()
         distance = 1 - present.mean(1).sqrt()
         weight = (-(distance**2) / (2 * self.kernel_width**2)).exp()

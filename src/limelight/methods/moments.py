@@ -1,4 +1,4 @@
-"""Running means and variances, per example, in float64 and in a fixed order."""
+"""Running moments of maps and of a score with masks, in float64 and in a fixed order."""
 
 from __future__ import annotations
 
@@ -12,20 +12,16 @@ class Moments:
     """Welford's mean and sum of squared deviations for each example of a batch; numerically stable."""
 
     def __init__(self, like: Tensor) -> None:
-        self._like = like
+        self.dtype = result_dtype(like)
         self.count = torch.zeros(len(like), dtype=sum_dtype(like), device=like.device)
         self._mean: Tensor | None = None
         self._squares: Tensor | None = None
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return result_dtype(self._like)
-
     def add(self, examples: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Take in one value `(rows, *shape)` each for distinct `examples` `(rows,)`.
+        """Add one value `(rows, *shape)` each of distinct `examples` `(rows,)`.
 
-        Returns the deviations from the mean before and after: their products with another quantity's
-        are what a covariance is accumulated from.
+        Returns the deviations from the mean before and after; their products with another quantity's accumulate the
+        covariance.
         """
         values = values.to(self.count.dtype)
         if self._mean is None or self._squares is None:
@@ -43,33 +39,94 @@ class Moments:
         return self._mean
 
     def squares(self) -> Tensor:
-        """Sum of squared deviations from the mean."""
+        """Return the sum of squared deviations from the mean."""
         assert self._squares is not None
         return self._squares
 
     def column(self) -> Tensor:
-        """Counts, shaped to broadcast over the values."""
+        """Return the counts, shaped to broadcast over the values."""
         return column(self.count, self.squares())
 
     def mean(self) -> Tensor:
         return self.exact_mean().to(self.dtype)
 
     def variance(self) -> Tensor:
-        """Of the population: the mean squared deviation."""
+        """Return the population variance: the mean squared deviation."""
         return (self.squares() / self.column()).to(self.dtype)
 
     def standard_error(self) -> Tensor:
-        """Of the mean, from the sample variance; NaN after a single value."""
+        """Return the standard error of the mean, from the sample variance; NaN after a single value."""
         count = self.column()
         return (self.squares() / ((count - 1) * count)).sqrt().to(self.dtype)
 
 
 def column(per_example: Tensor, like: Tensor) -> Tensor:
-    """One number an example, shaped to broadcast over `like`."""
+    """Reshape one number an example to broadcast over `like`."""
     return per_example.view(-1, *[1] * (like.ndim - 1))
 
 
 def spread_over(x: Tensor) -> Tensor:
-    """max(x) - min(x) of each example, shaped to broadcast over its features."""
+    """Return max(x) - min(x) of each example, shaped to broadcast over its features."""
     flat = x.flatten(1)
     return column(flat.amax(1) - flat.amin(1), x)
+
+
+class MixedMoments:
+    r"""Sums of $a^j g^k$ for each position: a = m - p for the mask m there, g = f - f_0 for the score f.
+
+    The shifts by the masks' mean p and by the first score f_0 avoid cancellation; everything is in float64.
+    """
+
+    def __init__(self, mean: float, positions: int, device: torch.device) -> None:
+        self._mean, self._shift, self.count = mean, torch.zeros(()), 0
+        self._sums = torch.zeros(5, 3, positions, dtype=torch.float64, device=device)
+
+    def add(self, masks: Tensor, scores: Tensor) -> None:
+        """Add `masks` `(k, positions)` and their `scores` `(k,)`."""
+        if self.count == 0:
+            self._shift = scores[0].double()
+        self.count += len(masks)
+        g = scores.double() - self._shift
+        powers = torch.stack([torch.ones_like(g), g, g**2])
+        a = masks.double() - self._mean
+        raised = torch.ones_like(a)
+        for j in range(5):
+            self._sums[j] += powers @ raised
+            raised = raised * a
+
+    def _means(self) -> Tensor:
+        return self._sums / self.count
+
+    def variance(self) -> Tensor:
+        m = self._means()
+        return m[2, 0] - m[1, 0] ** 2
+
+    def slope(self) -> tuple[Tensor, Tensor]:
+        r"""Return slopes $\beta$ = Cov(f, m) / Var(m) and their standard errors, robust to unequal variances.
+
+        $$\mathrm{se}^2 = \frac{\sum_k a_k^2\,(g_k - \beta a_k)^2}{(\sum_k a_k^2)^2} \cdot \frac{N}{N - 2}$$
+
+        with a and g centred at their means.
+        """
+        m = self._means()
+        u, v = m[1, 0], m[0, 1]
+        variance = self.variance()
+        slope = (m[1, 1] - u * v) / variance
+        both = m[2, 2] - 2 * v * m[2, 1] + v**2 * m[2, 0] - 2 * u * m[1, 2] + 4 * u * v * m[1, 1]
+        both = both + u**2 * m[0, 2] - 3 * u**2 * v**2
+        cubed = m[3, 1] - v * m[3, 0] - 3 * u * m[2, 1] + 3 * u * v * m[2, 0] + 3 * u**2 * m[1, 1] - 3 * u**3 * v
+        fourth = m[4, 0] - 4 * u * m[3, 0] + 6 * u**2 * m[2, 0] - 3 * u**4
+        residual = (both - 2 * slope * cubed + slope**2 * fourth).clamp(min=0)
+        return slope, (residual / (self.count - 2)).sqrt() / variance
+
+    def plain(self) -> tuple[Tensor, Tensor]:
+        """Return means of f m / p and their standard errors."""
+        m, p, f = self._means(), self._mean, self._shift
+        mean = m[1, 1] + p * m[0, 1] + f * (m[1, 0] + p)
+        square = sum(
+            times_a * times_g * m[j, k]
+            for j, times_a in ((2, 1.0), (1, 2 * p), (0, p**2))
+            for k, times_g in ((2, 1.0), (1, 2 * f), (0, f**2))
+        )
+        spread = (square - mean**2).clamp(min=0)
+        return mean / p, (spread / (self.count - 1)).sqrt() / p

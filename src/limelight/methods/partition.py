@@ -16,13 +16,13 @@ from ..question.random_streams import Streams
 from .base import Estimate
 from .coalitions import Game, GameMethod, check_table
 
-SPLITS = 8  # parts split before their worth is asked for, whatever the size of a pass
+SPLITS = 8  # parts that are split before their halves are run, whatever the size of a pass
 
 
 class _Part(NamedTuple):
     """A group of players in one context, in the order of a heap: the largest change of the score first.
 
-    `weight` is the share of contexts it stands for, `without` and `with_it` the worth of the context alone and with
+    `weight` is the share of contexts it represents, `without` and `with_it` the worth of the context alone and with
     the whole group; `serial` breaks ties in the order of creation.
     """
 
@@ -37,15 +37,15 @@ class _Part(NamedTuple):
 
 @dataclass(frozen=True)
 class PartitionShap(GameMethod):
-    r"""Owen values: the Shapley values of a game that is played between the two halves of the input, then within each.
+    r"""Owen values: Shapley values of a game between the two halves of the input, then of games within each.
 
-    A group $G$ that stands in context $C$ is halved, across its longer side, into $L$ and $R$, and L gets
+    A group $G$ in context $C$ is halved, across its longer side, into $L$ and $R$, and L gets
     $\tfrac12[v(C \cup L) - v(C)] + \tfrac12[v(C \cup G) - v(C \cup R)]$, R the rest; each half is then split in
     both contexts, without and with the other half. The groups with the largest change of the score are split first,
-    until `evaluations` coalitions were run; a group left whole shares its value equally among its players. The values
-    sum to f(x) - f(b) whatever the budget, and a finished halving gives Owen values exactly. [owen1977]
+    until `evaluations` coalitions were run; the players of an undivided group share its value equally. The values sum
+    to f(x) - f(b) whatever the budget, and a complete halving gives exact Owen values. [owen1977]
 
-    Nothing is drawn at random, so there is no standard error; notes say how many players were told apart.
+    Nothing is random, so there is no standard error; notes give the number of players that were separated.
     """
 
     evaluations: int = 512
@@ -60,18 +60,18 @@ class PartitionShap(GameMethod):
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         game = self.game(score, x, baseline, rng)
-        trees = [_Halving(game, i, self.evaluations // 2) for i in range(len(game))]
+        trees = [_Halving(game, i, self.evaluations // 2) for i in range(len(game.counts))]
         while any(tree.open for tree in trees) and not game.interrupted:
             chosen = [tree.choose() for tree in trees]
-            worth = game.worth([_asked(parts, count) for parts, count in zip(chosen, game.counts, strict=True)])
+            worth = game.worth([_coalitions(parts, count) for parts, count in zip(chosen, game.counts, strict=True)])
             for tree, parts, each in zip(trees, chosen, worth, strict=True):
                 tree.split(parts, each)
-        notes = [Note("fact", tree.told(), i) for i, tree in enumerate(trees)]
+        notes = [Note("fact", tree.progress(), i) for i, tree in enumerate(trees)]
         return game.estimate([tree.values() for tree in trees], None, notes)
 
 
 class _Halving:
-    """The halving of one example's players so far: the parts still whole, and what single players got."""
+    """The halving of one example's players so far: the undivided parts, and the values of single players."""
 
     def __init__(self, game: Game, i: int, splits: int) -> None:
         count = game.counts[i]
@@ -81,8 +81,8 @@ class _Halving:
         self._serial = 0
         self._parts: list[_Part] = []
         self._single = torch.zeros(count, dtype=torch.float64)
-        nobody = torch.zeros(count, dtype=torch.bool)
-        self._push(torch.arange(count), nobody, 1.0, float(game.empty[i]), float(game.full[i]))
+        none = torch.zeros(count, dtype=torch.bool)
+        self._push(torch.arange(count), none, 1.0, float(game.empty[i]), float(game.full[i]))
 
     @property
     def open(self) -> bool:
@@ -97,7 +97,7 @@ class _Halving:
         heapq.heappush(self._parts, _Part(urgency, self._serial, members, context, weight, without, with_it))
 
     def choose(self) -> list[tuple[_Part, Tensor, Tensor]]:
-        """The next parts to split, each with its two halves."""
+        """Return the next parts to split, each with its two halves."""
         number = min(SPLITS, self._left, len(self._parts))
         self._left -= number
         return [(part, *self._halves(part.members)) for part in (heapq.heappop(self._parts) for _ in range(number))]
@@ -126,17 +126,18 @@ class _Halving:
             found[part.members] += part.weight * (part.with_it - part.without) / len(part.members)
         return found
 
-    def told(self) -> str:
-        """How far the halving came."""
+    def progress(self) -> str:
+        """Describe how much of the halving is done."""
         if not self._parts:
             return "the halving is complete: exact Owen values"
         apart = torch.ones(len(self._single), dtype=torch.bool)
         for part in self._parts:
             apart[part.members] = False
-        return f"{int(apart.sum())} of {len(apart)} players were told apart in every context; more evaluations go on"
+        done = f"{int(apart.sum())} of {len(apart)} players were separated in every context"
+        return f"{done}; use more evaluations for the rest"
 
 
-def _asked(chosen: list[tuple[_Part, Tensor, Tensor]], players: int) -> Tensor:
+def _coalitions(chosen: list[tuple[_Part, Tensor, Tensor]], players: int) -> Tensor:
     rows = [_joined(part.context, half) for part, left, right in chosen for half in (left, right)]
     return torch.stack(rows) if rows else torch.zeros(0, players, dtype=torch.bool)
 
@@ -148,7 +149,7 @@ def _joined(context: Tensor, members: Tensor) -> Tensor:
 
 
 def _whole(players: int) -> int:
-    """Coalitions of a complete halving: two for each split, and each half is split in two contexts."""
+    """Count the coalitions of a complete halving: two for each split, and each half is split in two contexts."""
     if players < 2:
         return 0
     return 2 + 2 * _whole(players // 2) + 2 * _whole(players - players // 2)

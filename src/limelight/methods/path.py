@@ -1,19 +1,21 @@
-"""Path methods: gradients gathered on the way from a baseline to the input."""
+"""Path methods: gradients integrated along a path from a baseline, or from a blurred input, to the input."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ..base.named import is_whole, require, require_number, require_tolerance, require_whole
 from ..base.notes import Note
-from ..engine.score import Score
+from ..engine.score import Score, result_dtype, sum_dtype
+from ..question.baselines import gaussian_blur
 from ..question.random_streams import Streams
 from .base import Estimate, Method, Needs, convergence
-from .moments import Moments, spread_over
+from .moments import Moments, column, spread_over
 from .quadrature import GaussLegendre, Quadrature
 
 
@@ -27,12 +29,14 @@ class IntegratedGradients(Method):
 
     With `tolerance` the quadrature is refined, for each example by itself, until the map changes by less than
     the tolerance (relative L1) and |delta| is below tolerance x min(1, |f(x) - f(b)|); at most `most_nodes`.
-    All quadratures but GaussLegendre keep their earlier nodes then, so that none is wasted.
+    All quadratures but GaussLegendre reuse their earlier nodes.
     """
 
     quadrature: Quadrature = GaussLegendre(32)
     tolerance: float | None = None
     most_nodes: int = 2048
+
+    needs: ClassVar[Needs] = Needs(baseline=True)
 
     def __post_init__(self) -> None:
         require(isinstance(self.quadrature, Quadrature), self, "quadrature", "a Quadrature such as Midpoint(50)")
@@ -42,10 +46,6 @@ class IntegratedGradients(Method):
             enough = is_whole(self.most_nodes, next_n)
             require(enough, self, "most_nodes", f"at least {next_n}, one refinement of the quadrature")
 
-    @property
-    def needs(self) -> Needs:
-        return Needs(baseline=True)
-
     def rows(self, features: torch.Size) -> int | None:
         return self.quadrature.n if self.tolerance is None else None
 
@@ -53,14 +53,11 @@ class IntegratedGradients(Method):
         values = _integrate(score, x, baseline, self.quadrature)
         if self.tolerance is None:
             return Estimate(values)
-        return self._refine(score, x, baseline, values, self.tolerance)
-
-    def _refine(self, score: Score, x: Tensor, baseline: Tensor, values: Tensor, tolerance: float) -> Estimate:
         at_x, at_baseline = score.values(x).double(), score.values(baseline).double()
         change_in_score = at_x - at_baseline
-        # Where f(x) and f(b) nearly cancel, completeness cannot be finer than the rounding of either.
+        # Where f(x) and f(b) nearly cancel, their rounding limits completeness.
         floor = 1e-3 * (at_x.abs() + at_baseline.abs()).clamp(max=1)
-        allowed = tolerance * change_in_score.abs().clamp(max=1).maximum(floor)
+        allowed = self.tolerance * change_in_score.abs().clamp(max=1).maximum(floor)
         active = list(range(len(x)))
         notes: dict[int, Note] = {}
         rule, kept, fresh = self.quadrature.refined()
@@ -69,14 +66,11 @@ class IntegratedGradients(Method):
             change = _norm(finer - values[active]) / _norm(finer).clamp(min=torch.finfo(torch.float64).tiny)
             delta = (finer.double().flatten(1).sum(1) - change_in_score[active]).abs()
             values = values.index_copy(0, torch.tensor(active, device=x.device), finer)
-            good = (change <= tolerance) & (delta <= allowed[active])
-            for row, i in enumerate(active):
-                detail = (
-                    f"the last refinement changed the map by {float(change[row]):.2g} and left |delta| "
-                    f"{float(delta[row]):.2g}"
-                )
-                notes[i] = convergence(bool(good[row]), f"with {rule.n} nodes", detail, i)
-            active = [i for row, i in enumerate(active) if not good[row]]
+            good = ((change <= self.tolerance) & (delta <= allowed[active])).tolist()
+            for i, moved, left, ok in zip(active, change.tolist(), delta.tolist(), good, strict=True):
+                detail = f"the last refinement changed the map by {moved:.2g} and left |delta| {left:.2g}"
+                notes[i] = convergence(ok, f"with {rule.n} nodes", detail, i)
+            active = [i for i, ok in zip(active, good, strict=True) if not ok]
             rule, kept, fresh = rule.refined()
         return Estimate(values, notes=tuple(notes[i] for i in sorted(notes)))
 
@@ -90,6 +84,15 @@ def _norm(values: Tensor) -> Tensor:
     return values.double().abs().flatten(1).sum(1)
 
 
+def gradients_by_step(score: Score, points: Iterable[Tensor]) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    """Yield the step, examples, scores and gradients of each batch of `points`, or of the part of it in one pass."""
+    for rows in score.stream_gradients(points):
+        assert rows.gradient is not None
+        for step in dict.fromkeys(rows.step.tolist()):
+            mine = rows.step == step
+            yield step, rows.position[mine], rows.scores[mine], rows.gradient[mine]
+
+
 @dataclass(frozen=True)
 class ExpectedGradients(Method):
     r"""Integrated Gradients averaged over the baseline's references, both sampled together.
@@ -97,13 +100,15 @@ class ExpectedGradients(Method):
     $$A_i = \mathbb{E}_{b,\,t}\left[(x_i - b_i)\,\partial_i f(b + t\,(x - b))\right], \quad t \sim U(0, 1)$$
 
     Complete in expectation: the values sum to $f(x) - \mathbb{E} f(b)$. t is stratified: one draw in each of
-    `samples` equal parts of [0, 1]; references are visited equally often, in a random order. `stderr` is that of
-    independent draws, which stratification can only improve on. `noise` > 0 also perturbs the input by a Gaussian
-    of that share of its range, which makes it GradientSHAP and gives up the sum. [erion2021] [lundberg2017]
+    `samples` equal parts of [0, 1]; references are used equally often, in a random order. `stderr` is that of
+    independent draws, an upper bound for stratified ones. `noise` > 0 also perturbs the input by a Gaussian of that
+    share of its range: this is GradientSHAP, which promises no sum. [erion2021] [lundberg2017]
     """
 
     samples: int = 64
     noise: float = 0.0
+
+    needs: ClassVar[Needs] = Needs(baseline=True, references=True)
 
     def __post_init__(self) -> None:
         require_whole(self, "samples", 2)
@@ -112,10 +117,6 @@ class ExpectedGradients(Method):
     @property
     def no_sum(self) -> str | None:  # type: ignore[override]
         return "noise moves the input, so the sum is not f(x) - f(baseline)" if self.noise else None
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(baseline=True, references=True)
 
     def rows(self, features: torch.Size) -> int | None:
         return self.samples
@@ -129,18 +130,89 @@ class ExpectedGradients(Method):
         sigma = self.noise * spread_over(x)
 
         def pair(sample: int, rows: Tensor) -> tuple[Tensor, Tensor]:
-            """The difference x - b and the point on the way, for the given rows of one sample."""
+            """Return the difference x - b and the point on the path, for the given rows of one sample."""
             own = x[rows]
             if self.noise:
                 own = own + sigma[rows] * rng.select(rows.tolist()).normal(f"noise {sample}", x.shape[1:], x)
             reference = references[order[rows.cpu(), sample].to(x.device), rows]
-            return own - reference, torch.lerp(reference, own, times[rows, sample].view(-1, *[1] * (x.ndim - 1)))
+            return own - reference, torch.lerp(reference, own, column(times[rows, sample], x))
 
         moments = Moments(x)
-        for rows in score.stream_gradients(pair(s, example)[1] for s in range(self.samples)):
-            assert rows.gradient is not None
-            for sample in dict.fromkeys(rows.step.tolist()):
-                mine = rows.step == sample
-                position = rows.position[mine]
-                moments.add(position, pair(sample, position)[0] * rows.gradient[mine])
+        points = (pair(sample, example)[1] for sample in range(self.samples))
+        for sample, rows, _, gradient in gradients_by_step(score, points):
+            moments.add(rows, pair(sample, rows)[0] * gradient)
         return Estimate(moments.mean(), moments.standard_error())
+
+
+@dataclass(frozen=True)
+class BlurIntegratedGradients(Method):
+    r"""Integrate the gradient while the input sharpens, from a Gaussian blur of `max_sigma` pixels to itself.
+
+    $$A_i = \int_{\sigma_{\max}}^0 \partial_i f(L_\sigma)\, \partial_\sigma L_{\sigma,i}\, \mathrm{d}\sigma,
+      \quad L_\sigma = \text{x blurred by } \sigma$$
+
+    by the trapezoid rule over $\sigma_k = \sigma_{\max}(1 - k/n)^2$, n = `steps`: closer together where the picture
+    changes most, with the exact change of each pixel between two levels. Edge values are repeated beyond the border,
+    as in `Blur`. Complete with respect to the blurred input: the values sum to $f(x) - f(L_{\sigma_{\max}})$
+    up to quadrature error, which `notes` report. Raises ValueError for inputs without spatial axes. [xu2020]
+    """
+
+    steps: int = 32
+    max_sigma: float = 50.0
+
+    no_sum: ClassVar[str | None] = "the values sum to f(x) - f(x blurred), not to f(x) - f(baseline); see the notes"
+    needs: ClassVar[Needs] = Needs(at_inputs=True, value=True)
+
+    def __post_init__(self) -> None:
+        require_whole(self, "steps", 1)
+        require_number(self, "max_sigma", lambda sigma: sigma > 0, "a positive number of pixels")
+
+    def rows(self, features: torch.Size) -> int | None:
+        return self.steps + 1
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        levels, n = self.levels(x), self.steps
+        total = torch.zeros(x.shape, dtype=sum_dtype(x), device=x.device)
+        at_start = torch.zeros(len(x), dtype=total.dtype, device=x.device)
+        for step, rows, scores, gradient in gradients_by_step(score, (levels(x, step) for step in range(n))):
+            total[rows] += _weight(levels, x[rows], step, n) * gradient
+            if step == 0:
+                at_start[rows] = scores.to(total.dtype)
+        total += _weight(levels, x, n, n) * score.gradient(x)
+        change = score.values(x).to(total.dtype) - at_start
+        missed = total.flatten(1).sum(1) - change
+        start = f"the values sum to f(x) - f(x blurred by {self.max_sigma:g} pixels) ="
+        sums = enumerate(zip(change.tolist(), missed.tolist(), strict=True))
+        notes = [Note("fact", f"{start} {all_of_it:.4g} but for {rest:.2g}", i) for i, (all_of_it, rest) in sums]
+        return Estimate(total.to(result_dtype(x)), notes=tuple(notes))
+
+    def levels(self, x: Tensor) -> Levels:
+        """Return the path's levels for inputs like x. Raises ValueError where these have no spatial axes."""
+        if x.ndim < 3:
+            raise ValueError(
+                f"inputs: shape {tuple(x.shape)}; {type(self).__name__} blurs spatial axes, so inputs must be "
+                "(batch, channels, *space)"
+            )
+        sigmas = [self.max_sigma * (1 - step / self.steps) ** 2 for step in range(self.steps)]
+        units = [torch.eye(size, dtype=x.dtype, device=x.device)[:, None] for size in x.shape[2:]]
+        return Levels([[gaussian_blur(unit, sigma)[:, 0] for unit in units] for sigma in sigmas])
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """A blur as one matrix an axis, for each level of a path: much cheaper than convolutions with wide kernels."""
+
+    matrices: list[list[Tensor]]
+
+    def __call__(self, x: Tensor, step: int) -> Tensor:
+        """Blur x by a level, 0 the strongest; past the last level return x itself."""
+        if step >= len(self.matrices):
+            return x
+        for axis, matrix in enumerate(self.matrices[step], start=2):
+            x = (x.movedim(axis, -1) @ matrix).movedim(-1, axis)
+        return x.contiguous()
+
+
+def _weight(levels: Levels, x: Tensor, step: int, n: int) -> Tensor:
+    """Return the trapezoid rule's weight of a level: half the difference of the levels after and before it."""
+    return (levels(x, min(step + 1, n)) - levels(x, max(step - 1, 0))) / 2

@@ -1,4 +1,4 @@
-"""RISE: random masks, and how the score goes with each position's visibility."""
+"""RISE: how the score changes with each position's visibility under random masks."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from ..base.notes import Note
 from ..base.similarity import relative_size
 from ..engine.score import Score, result_dtype
 from ..question.random_streams import Streams
-from .base import Estimate, Method, Needs, convergence
-from .mixed import MixedMoments
+from .base import Estimate, Method, Needs, convergence, stages
+from .moments import MixedMoments
 
-FIRST_STAGE = 128  # masks before the tolerance is looked at; doubled from there
+FIRST_STAGE = 128  # masks before the first test of the tolerance; each later test doubles them
 _CELLS = 2**21  # of masks held at once, in float64: 16 MiB
 
 
 @dataclass(frozen=True)
 class RISE(Method):
-    r"""How the score rises with a position's visibility, over random masks that leave each position visible in part.
+    r"""The slope of the score along each position's visibility, over random masks.
 
     $$A_i = \frac{\mathrm{Cov}(f(m \odot x + (1 - m) \odot b), m_i)}{\mathrm{Var}(m_i)}, \qquad
       \text{or } \frac{1}{N p} \sum_k f_k\, m_{k,i} \text{ with } \mathtt{centred=False}$$
 
     over `masks` masks m: a grid of `cells` per axis, each cell visible with `probability`, upsampled linearly to
-    (cells + 1) x ceil(size / cells) and cropped at random. The plain form is the paper's; it ranks alike and carries
-    the error of the score's mean besides. `stderr` `(n, 1, *space)` is that of the regression slope (robust to unequal
-    variances), or of the plain mean. `tolerance` stops an example as soon as |stderr| / |map| (L2) is below it, looked
-    at after 128, 256, ... masks. Masks are products along the axes and made as they are used, so memory does not grow
-    with their number. Raises ValueError where at some position all masks agreed. With a `Box` target this is D-RISE.
+    (cells + 1) x ceil(size / cells) and cropped at random. The plain form is the paper's; it has the same ranking and
+    adds the error of the score's mean. `stderr` `(n, 1, *space)` is that of the regression slope (robust to unequal
+    variances), or of the plain mean. `tolerance` stops an example as soon as |stderr| / |map| (L2) is below it after
+    128, 256, ... masks. Masks are products along the axes and made as they are used, so memory does not grow with
+    their number. Raises ValueError where all masks agree at a position. With a `Box` target this is D-RISE.
     [petsiuk2018] [petsiuk2021]
     """
 
@@ -45,6 +45,7 @@ class RISE(Method):
     tolerance: float | None = None
 
     no_sum: ClassVar[str | None] = "the slopes of the score along each position's visibility add up to no total"
+    needs: ClassVar[Needs] = Needs(gradients=False, baseline=True)
 
     def __post_init__(self) -> None:
         require_whole(self, "masks", 3)
@@ -52,31 +53,27 @@ class RISE(Method):
         require_number(self, "probability", lambda share: 0 < share < 1, "a number between 0 and 1")
         require_tolerance(self)
 
-    @property
-    def needs(self) -> Needs:
-        return Needs(gradients=False, baseline=True)
-
     def rows(self, features: torch.Size) -> int | None:
         return self.masks if self.tolerance is None else None
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         space = x.shape[2:] if x.ndim > 2 else x.shape[1:]
         moments = [MixedMoments(self.probability, space.numel(), x.device) for _ in range(len(x))]
-        active, done = list(range(len(x))), 0
+        active = list(range(len(x)))
         notes: dict[int, Note] = {}
-        while active and done < self.masks:
-            stop = self.masks if self.tolerance is None else min(self.masks, max(FIRST_STAGE, 2 * done))
-            self._stage(score.select(active), x[active], baseline[active], rng.select(active), range(done, stop),
-                        [moments[i] for i in active])  # fmt: skip
-            done = stop
+        for start, stop in stages(FIRST_STAGE, self.masks, self.tolerance):
+            own = score.select(active), x[active], baseline[active], rng.select(active)
+            self._stage(*own, range(start, stop), [moments[i] for i in active])
             if self.tolerance is None:
                 break
             found = {i: self._map(moments[i]) for i in active}
             errors = {i: relative_size(stderr, values) for i, (values, stderr) in found.items()}
             for i, error in errors.items():
                 detail = f"relative standard error {error:.2g}"
-                notes[i] = convergence(error <= self.tolerance, f"after {done} masks", detail, i)
+                notes[i] = convergence(error <= self.tolerance, f"after {stop} masks", detail, i)
             active = [i for i, error in errors.items() if not error <= self.tolerance]
+            if not active:
+                break
         shape = (len(x), 1, *space) if x.ndim > 2 else x.shape
         maps = [self._map(each) for each in moments]
         values, stderr = (torch.stack(each).reshape(shape).to(result_dtype(x)) for each in zip(*maps, strict=True))
@@ -85,7 +82,7 @@ class RISE(Method):
     def _stage(
         self, score: Score, x: Tensor, baseline: Tensor, rng: Streams, masks: range, moments: list[MixedMoments]
     ) -> None:
-        """Run these masks on each example and take in what they show, so many at a time that memory stays bounded."""
+        """Run these masks on each example and add them to its moments, in blocks of bounded memory."""
         space = x.shape[2:] if x.ndim > 2 else x.shape[1:]
         fit = max(1, _CELLS // (len(x) * space.numel()))
         step = max(fit - fit % score.rows_per_pass, min(fit, score.rows_per_pass))
@@ -99,7 +96,7 @@ class RISE(Method):
                 each.add(visible[:, i].flatten(1), scores[:, i])
 
     def draw(self, rng: Streams, masks: range, space: torch.Size, device: torch.device) -> Tensor:
-        """Masks `(masks, *space)` in [0, 1] of one example; the k-th depends on the example, the seed and k alone."""
+        """Draw an example's masks `(masks, *space)` in [0, 1]; the k-th depends on example, seed and k alone."""
         double = torch.empty(0, dtype=torch.float64)
         axes, size = len(space), self.cells ** len(space)
         numbers = torch.cat([rng.uniform(f"mask {k}", (size + axes,), double) for k in masks])
@@ -119,5 +116,5 @@ class RISE(Method):
         if not self.centred:
             return moments.plain()
         still = int((moments.variance() <= 1e-12).sum())
-        require(still == 0, self, "masks", f"more: at {still} positions all of them agreed, so nothing is known there")
+        require(still == 0, self, "masks", f"more: at {still} positions all of them agreed, so no slope is known there")
         return moments.slope()

@@ -1,4 +1,4 @@
-"""Shapley values by their definition: over every coalition, or along sampled orders of the players."""
+"""Shapley values by definition: from every coalition, or from sampled orders of the players."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ..base.notes import Note
 from ..engine.score import Score
 from ..question.players import Players
 from ..question.random_streams import Streams
-from .base import Estimate, convergence
+from .base import Estimate, convergence, stages
 from .coalitions import Game, GameMethod, check_table, every_coalition, relative_error
 
 MOST_PLAYERS = 16
-FIRST_STAGE = 8  # permutations before the tolerance is looked at; doubled from there
+FIRST_STAGE = 8  # permutations before the first test of the tolerance; each later test doubles them
 
 
 def shapley_values(worth: Tensor) -> Tensor:
-    r"""Shapley values `(M,)` of a game given as v of every coalition `(2**M,)`, player i being bit i.
+    r"""Compute Shapley values `(M,)` from v of every coalition `(2**M,)`, player i being bit i.
 
     $$\phi_i = \sum_{S \not\ni i} \frac{|S|!\,(M - |S| - 1)!}{M!}\,\bigl(v(S \cup i) - v(S)\bigr)$$
     """
@@ -61,7 +61,7 @@ class ExactShapley(GameMethod):
         if max(game.counts) > MOST_PLAYERS:
             raise ValueError(
                 f"ExactShapley.players={self.players!r} gives {max(game.counts)} players, and every coalition of more "
-                f"than {MOST_PLAYERS} is too much to ask; use a coarser Grid, or KernelShap or PermutationShap"
+                f"than {MOST_PLAYERS} is too many; use a coarser Grid, or KernelShap or PermutationShap"
             )
         worth = game.worth([every_coalition(count) for count in game.counts])
         game.enough(False)
@@ -70,10 +70,10 @@ class ExactShapley(GameMethod):
 
 @dataclass(frozen=True)
 class _Orders(GameMethod):
-    """Base of the methods that let the players come in one after the other, in random orders.
+    """Base of the methods that add the players one after the other, in random orders.
 
-    `tolerance` stops an example as soon as its largest standard error is below that share of the range of its
-    values, looked at after 8, 16, 32, ... orders; `permutations` is then the most it may take.
+    `tolerance` stops an example as soon as its largest standard error is below that share of the range of its values
+    after 8, 16, 32, ... orders; `permutations` is then the most it may take.
     """
 
     permutations: int = 64
@@ -99,66 +99,50 @@ class _Orders(GameMethod):
         game = self.game(score, x, baseline, rng)
         found: list[list[Tensor]] = [[] for _ in game.counts]  # one tensor (M,) an order, or a pair of them
         notes: list[Note] = []
-        active, done = list(range(len(game))), 0
-        for stop in self._stages():
-            for first, last in _blocks(done, stop, max(game.counts), 2 if self.paired else 1):
-                self._add(game, found, active, first, last)
-                if game.interrupted:
-                    break
-            done = stop
-            if game.interrupted:
+        active = list(range(len(game.counts)))
+        for start, stop in stages(FIRST_STAGE, self.permutations, self.tolerance):
+            for first, last in _blocks(start, stop, max(game.counts), 2 if self.paired else 1):
+                if not game.interrupted:
+                    self._add(game, found, active, first, last)
+            if self.tolerance is None or game.interrupted:
                 break
-            if self.tolerance is not None:
-                for i in list(active):
-                    error = relative_error(*_summary(found[i]))
-                    if error <= self.tolerance or done == self.permutations:
-                        spent, detail = f"after {done} permutations", f"relative standard error {error:.2g}"
-                        notes.append(convergence(error <= self.tolerance, spent, detail, i))
-                        active.remove(i)
+            for i in list(active):
+                error = relative_error(*_summary(found[i]))
+                if error <= self.tolerance or stop == self.permutations:
+                    spent, detail = f"after {stop} permutations", f"relative standard error {error:.2g}"
+                    notes.append(convergence(error <= self.tolerance, spent, detail, i))
+                    active.remove(i)
         game.enough(all(found))
         summaries = [_summary(each) for each in found]
         if min(map(len, found)) < 2:
-            notes.append(
-                Note("caution", "stderr is NaN: one draw tells nothing about its spread; use more permutations")
-            )
+            notes.append(Note("caution", "stderr is NaN: a single draw has no known spread; use more permutations"))
         return game.estimate([mean for mean, _ in summaries], [error for _, error in summaries], notes)
 
-    def _stages(self) -> Iterator[int]:
-        stop = FIRST_STAGE
-        while self.tolerance is not None and stop < self.permutations:
-            yield stop
-            stop *= 2
-        yield self.permutations
-
     def _add(self, game: Game, found: list[list[Tensor]], active: list[int], first: int, last: int) -> None:
-        """Run permutations `first` to `last` of the active examples and keep what each player brought."""
+        """Run permutations `first` to `last` of the active examples and add the gain of each player to `found`."""
         orders = {i: self._orders(game, i, first, last) for i in active}
-        asked = [
-            torch.zeros(0, count, dtype=torch.bool) if i not in orders else _prefixes(orders[i])
-            for i, count in enumerate(game.counts)
-        ]
-        worth = game.worth(asked)
+        none = [torch.zeros(0, count, dtype=torch.bool) for count in game.counts]
+        worth = game.worth([_prefixes(orders[i]) if i in orders else each for i, each in enumerate(none)])
         for i, order in orders.items():
             steps = order.shape[1] - 1
             whole = len(worth[i]) // steps if steps else len(order)
             inner = worth[i][: whole * steps].reshape(whole, steps)
-            ends = game.empty[i].expand(whole, 1), game.full[i].expand(whole, 1)
-            gains = torch.cat([ends[0], inner, ends[1]], 1).diff(dim=1)
+            empty, full = game.empty[i].expand(whole, 1), game.full[i].expand(whole, 1)
+            gains = torch.cat([empty, inner, full], 1).diff(dim=1)
             each = torch.zeros_like(gains).scatter_(1, order[:whole], gains)
             if self.paired:
                 each = each[: whole // 2 * 2].reshape(-1, 2, each.shape[1]).mean(1)
             found[i] += list(each)
 
     def _orders(self, game: Game, i: int, first: int, last: int) -> Tensor:
-        stream, count = game.rng.select([i]), game.counts[i]
-        if not self.paired:
-            return torch.cat([stream.permutation(f"order {k}", count) for k in range(first, last)])
-        forth = torch.cat([stream.permutation(f"order {k}", count) for k in range(first // 2, last // 2)])
-        return torch.stack([forth, forth.flip(1)], 1).flatten(0, 1)
+        drawn = range(first // 2, last // 2) if self.paired else range(first, last)
+        stream = game.rng.select([i])
+        orders = torch.cat([stream.permutation(f"order {k}", game.counts[i]) for k in drawn])
+        return torch.stack([orders, orders.flip(1)], 1).flatten(0, 1) if self.paired else orders
 
 
 def _blocks(first: int, last: int, players: int, unit: int) -> Iterator[tuple[int, int]]:
-    """Cut a stage so that no table of coalitions grows too large; always at whole units."""
+    """Cut a stage at whole units into blocks whose tables of coalitions are not too large."""
     check_table(unit * players, players, "one permutation")
     most = max(unit, 2**24 // players**2 // unit * unit)
     for start in range(first, last, most):
@@ -166,7 +150,7 @@ def _blocks(first: int, last: int, players: int, unit: int) -> Iterator[tuple[in
 
 
 def _prefixes(orders: Tensor) -> Tensor:
-    """The coalitions along each order, nobody and everybody left out: `(orders * (M - 1), M)`."""
+    """Return the coalitions along each order, without the empty and the full one: `(orders * (M - 1), M)`."""
     rank = orders.argsort(1)
     size = torch.arange(1, orders.shape[1])
     return (rank[:, None] < size[:, None]).flatten(0, 1)
@@ -181,12 +165,12 @@ def _summary(found: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class ShapleySampling(_Orders):
-    r"""What each player adds when it comes in, averaged over independent random orders.
+    r"""The gain of score by each player at its turn, averaged over independent random orders.
 
     $$\hat\phi_i = \frac1n \sum_{k=1}^n \bigl(v(P_i^k \cup i) - v(P_i^k)\bigr)$$
 
-    where $P_i^k$ came before i in order k. The values sum to f(x) - f(b) exactly, whatever n. `stderr` is that of a
-    mean of n draws. Coalitions that orders share are evaluated once. [castro2009]
+    where $P_i^k$ are the players before i in order k. The values sum to f(x) - f(b) exactly, whatever n.
+    `stderr` is that of a mean of n draws. Coalitions that orders share are evaluated once. [castro2009]
     """
 
     paired: ClassVar[bool] = False
@@ -194,7 +178,7 @@ class ShapleySampling(_Orders):
 
 @dataclass(frozen=True)
 class PermutationShap(_Orders):
-    r"""What each player adds, averaged over random orders and their reverses.
+    r"""The gain of score by each player at its turn, averaged over random orders and their reverses.
 
     $$\hat\phi_i = \frac1n \sum_{k=1}^{n} \bigl(v(P_i^k \cup i) - v(P_i^k)\bigr), \qquad n \text{ even}$$
 

@@ -14,142 +14,14 @@ from ..base.named import require, require_number, require_tolerance, require_who
 from ..base.notes import Note
 from ..engine.score import Score
 from ..question.random_streams import Streams
-from .base import Estimate, Method, Needs, convergence
+from .base import Estimate, Method, Needs, convergence, stages
 from .gradient import Gradient
 from .moments import Moments, spread_over
 
-FIRST_STAGE = 8  # samples before the tolerance is looked at; doubled from there
+FIRST_STAGE = 8  # samples before the first test of the tolerance; each later test doubles them
 
 
-class Statistic:
-    """What is accumulated of the maps: takes units of one map, or of two from an antithetic pair."""
-
-    @abstractmethod
-    def add(self, examples: Tensor, unit: tuple[Tensor, ...]) -> None: ...
-
-    @abstractmethod
-    def value(self) -> Tensor: ...
-
-    @abstractmethod
-    def standard_error(self) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class Smoothing(Method):
-    """Base of the smoothing methods: `samples` maps of `inner` at x + N(0, sigma^2), sigma = noise x range of x.
-
-    `antithetic` draws the noise in pairs of opposite sign, which cancels its first-order effect on a mean. `stderr`
-    counts a pair as one draw. `tolerance` stops an example as soon as |stderr| / |map| (L2) is below it, looked at
-    after 8, 16, 32, ... samples; `samples` is then the most it may take.
-    """
-
-    inner: Method = field(default_factory=Gradient)
-    samples: int = 32
-    noise: float = 0.15
-    antithetic: bool = True
-    tolerance: float | None = None
-
-    no_sum: ClassVar[str | None] = "a statistic over noisy inputs promises no sum at the input itself"
-
-    def __post_init__(self) -> None:
-        require(isinstance(self.inner, Method), self, "inner", "a method such as Gradient()")
-        require_whole(self, "samples", 1)
-        if self.antithetic:
-            require(self.samples % 2 == 0, self, "samples", "an even number with antithetic=True")
-        require_number(self, "noise", lambda noise: noise >= 0, "0 or a positive share of the input's range")
-        require_tolerance(self)
-
-    @property
-    def needs(self) -> Needs:
-        return replace(self.inner.needs, at_inputs=False, value=False, value_at_baseline=False, told=False)
-
-    def rows(self, features: torch.Size) -> int | None:
-        inner, needs = self.inner.rows(features), self.inner.needs
-        if inner is None or self.tolerance is not None:
-            return None
-        return self.samples * (inner + needs.value + needs.value_at_baseline)
-
-    @abstractmethod
-    def statistic(self, like: Tensor) -> Statistic: ...
-
-    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        statistic = self.statistic(x)
-        notes: list[Note] = []
-        active = torch.arange(len(x), device=x.device)
-        done = 0
-        while len(active) and done < self.samples:
-            stop = self.samples if self.tolerance is None else min(self.samples, max(FIRST_STAGE, 2 * done))
-            first: Tensor | None = None
-            for sample, examples, maps in self._maps(score, x, baseline, rng, range(done, stop), active, notes):
-                if not self.antithetic:
-                    statistic.add(examples, (maps,))
-                elif sample % 2 == 0:
-                    first = maps.new_empty((len(x), *maps.shape[1:])) if first is None else first
-                    first[examples] = maps
-                else:
-                    assert first is not None
-                    statistic.add(examples, (first[examples], maps))
-            done = stop
-            if self.tolerance is not None:
-                error = _norm(statistic.standard_error()[active]) / _norm(statistic.value()[active])
-                good = error <= self.tolerance  # a NaN, from too few samples or an empty map, is never good
-                for i, each, ok in zip(active.tolist(), error.tolist(), good.tolist(), strict=True):
-                    if ok or done == self.samples:
-                        notes.append(convergence(ok, f"after {done} samples", f"relative standard error {each:.2g}", i))
-                active = active[~good]
-        stderr = statistic.standard_error()
-        if self.samples // (2 if self.antithetic else 1) < 2:
-            notes.append(Note("caution", "stderr is NaN: one draw tells nothing about its spread; use more samples"))
-        return Estimate(statistic.value(), stderr, notes=tuple(notes))
-
-    def _maps(
-        self,
-        score: Score,
-        x: Tensor,
-        baseline: Tensor,
-        rng: Streams,
-        samples: range,
-        active: Tensor,
-        notes: list[Note],
-    ) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Maps of the active examples, sample by sample: (sample, examples, maps). Rows of all samples are packed."""
-        sigma = self.noise * spread_over(x)
-        flat = [(sample, example) for sample in samples for example in active.tolist()]
-        start = 0
-        cautions: list[Note] = []
-        while start < len(flat):
-            group = flat[start : start + score.rows_per_pass]
-            start += len(group)
-            examples = torch.tensor([example for _, example in group], device=x.device)
-            noise = torch.cat([self._noise(sample, rng.select([example]), x) for sample, example in group])
-            maps = self.inner.run(
-                score.select(examples),
-                x[examples] + sigma[examples] * noise,
-                baseline[:, examples] if self.needs.references else baseline[examples],
-                rng.select(examples.tolist()).fork([f"sample {sample}" for sample, _ in group]),
-            )
-            cautions += [note for note in map(Note.of, maps.notes) if note.is_caution]
-            for sample in dict.fromkeys(sample for sample, _ in group):
-                mine = torch.tensor([s == sample for s, _ in group], device=x.device)
-                yield sample, examples[mine], maps.values[mine]
-        open_ended = [note for note in cautions if note.kind == "not-converged"]
-        if open_ended:
-            text = f"{len(open_ended)} of {len(flat)} inner maps did not converge: {open_ended[0]}"
-            notes.append(Note("not-converged", text))
-        notes += [note for note in cautions if note.kind != "not-converged" and note not in notes]
-
-    def _noise(self, sample: int, rng: Streams, x: Tensor) -> Tensor:
-        if not self.antithetic:
-            return rng.normal(f"noise {sample}", x.shape[1:], x)
-        drawn = rng.normal(f"noise {sample // 2}", x.shape[1:], x)
-        return -drawn if sample % 2 else drawn
-
-
-def _norm(maps: Tensor) -> Tensor:
-    return maps.double().flatten(1).square().sum(1).sqrt()
-
-
-class _MeanOf(Statistic):
+class _MeanOf:
     """The mean over maps of `power` of the map."""
 
     def __init__(self, like: Tensor, power: int) -> None:
@@ -166,11 +38,11 @@ class _MeanOf(Statistic):
         return self._moments.standard_error()
 
 
-class _Variance(Statistic):
-    """The population variance over maps; its error from how each unit pulls on it (delta method).
+class _Variance:
+    """The population variance over maps, with its standard error by the delta method.
 
-    With k a fixed shift, s the unit's mean and d^2 its inner variance, the variance is mean(q) - mean(v)^2 for
-    v = s - k and q = v^2 + d^2, so a unit's influence is q - 2 mean(v) v.
+    A unit is one map or an antithetic pair. With k a fixed shift, s the unit's mean and d^2 its inner variance, the
+    variance is mean(q) - mean(v)^2 for v = s - k and q = v^2 + d^2, so a unit's influence is q - 2 mean(v) v.
     """
 
     def __init__(self, like: Tensor) -> None:
@@ -203,6 +75,116 @@ class _Variance(Statistic):
         pull = 2 * self._v.exact_mean()
         squares = self._q.squares() - 2 * pull * self._cross + pull**2 * self._v.squares()
         return (squares.clamp(min=0) / ((count - 1) * count)).sqrt().to(self._maps.dtype)
+
+
+Statistic = _MeanOf | _Variance  # adds one map at a time, or an antithetic pair of them
+
+
+@dataclass(frozen=True)
+class Smoothing(Method):
+    """Base of the smoothing methods: `samples` maps of `inner` at x + N(0, sigma^2), sigma = noise x range of x.
+
+    `antithetic` draws the noise in pairs of opposite sign, which cancels its first-order effect on a mean. `stderr`
+    counts a pair as one draw. `tolerance` stops an example as soon as |stderr| / |map| (L2) is below it after 8, 16,
+    32, ... samples; `samples` is then the most it may take.
+    """
+
+    inner: Method = field(default_factory=Gradient)
+    samples: int = 32
+    noise: float = 0.15
+    antithetic: bool = True
+    tolerance: float | None = None
+
+    no_sum: ClassVar[str | None] = "a statistic over noisy inputs promises no sum at the input itself"
+
+    def __post_init__(self) -> None:
+        require(isinstance(self.inner, Method), self, "inner", "a method such as Gradient()")
+        require_whole(self, "samples", 1)
+        if self.antithetic:
+            require(self.samples % 2 == 0, self, "samples", "an even number with antithetic=True")
+        require_number(self, "noise", lambda noise: noise >= 0, "0 or a positive share of the input's range")
+        require_tolerance(self)
+
+    @property
+    def needs(self) -> Needs:
+        return replace(self.inner.needs, at_inputs=False, value=False, value_at_baseline=False, own_scores=False)
+
+    def rows(self, features: torch.Size) -> int | None:
+        inner, needs = self.inner.rows(features), self.inner.needs
+        if inner is None or self.tolerance is not None:
+            return None
+        return self.samples * (inner + needs.value + needs.value_at_baseline)
+
+    @abstractmethod
+    def statistic(self, like: Tensor) -> Statistic: ...
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        statistic = self.statistic(x)
+        notes: list[Note] = []
+        active = torch.arange(len(x), device=x.device)
+        for start, stop in stages(FIRST_STAGE, self.samples, self.tolerance):
+            first: Tensor | None = None
+            for sample, examples, maps in self._maps(score, x, baseline, rng, range(start, stop), active, notes):
+                if not self.antithetic:
+                    statistic.add(examples, (maps,))
+                elif sample % 2 == 0:
+                    first = maps.new_empty((len(x), *maps.shape[1:])) if first is None else first
+                    first[examples] = maps
+                else:
+                    assert first is not None
+                    statistic.add(examples, (first[examples], maps))
+            if self.tolerance is None:
+                break
+            error = _norm(statistic.standard_error()[active]) / _norm(statistic.value()[active])
+            good = error <= self.tolerance  # a NaN, from too few samples or an empty map, is never good
+            for i, each, ok in zip(active.tolist(), error.tolist(), good.tolist(), strict=True):
+                if ok or stop == self.samples:
+                    notes.append(convergence(ok, f"after {stop} samples", f"relative standard error {each:.2g}", i))
+            active = active[~good]
+            if not len(active):
+                break
+        stderr = statistic.standard_error()
+        if self.samples // (2 if self.antithetic else 1) < 2:
+            notes.append(Note("caution", "stderr is NaN: a single draw has no known spread; use more samples"))
+        return Estimate(statistic.value(), stderr, notes=tuple(notes))
+
+    def _maps(
+        self, score: Score, x: Tensor, baseline: Tensor, rng: Streams, samples: range, active: Tensor, notes: list[Note]
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Yield maps of the active examples by sample: (sample, examples, maps). Rows of all samples are packed."""
+        sigma = self.noise * spread_over(x)
+        flat = [(sample, example) for sample in samples for example in active.tolist()]
+        start = 0
+        cautions: list[Note] = []
+        while start < len(flat):
+            group = flat[start : start + score.rows_per_pass]
+            start += len(group)
+            examples = torch.tensor([example for _, example in group], device=x.device)
+            noise = torch.cat([self._noise(sample, rng.select([example]), x) for sample, example in group])
+            maps = self.inner.run(
+                score.select(examples),
+                x[examples] + sigma[examples] * noise,
+                baseline[:, examples] if self.needs.references else baseline[examples],
+                rng.select(examples.tolist()).fork([f"sample {sample}" for sample, _ in group]),
+            )
+            cautions += [note for note in map(Note.of, maps.notes) if note.is_caution]
+            for sample in dict.fromkeys(sample for sample, _ in group):
+                mine = torch.tensor([s == sample for s, _ in group], device=x.device)
+                yield sample, examples[mine], maps.values[mine]
+        unfinished = [note for note in cautions if note.kind == "not-converged"]
+        if unfinished:
+            text = f"{len(unfinished)} of {len(flat)} inner maps did not converge: {unfinished[0]}"
+            notes.append(Note("not-converged", text))
+        notes += [note for note in cautions if note.kind != "not-converged" and note not in notes]
+
+    def _noise(self, sample: int, rng: Streams, x: Tensor) -> Tensor:
+        draw, opposite = divmod(sample, 2) if self.antithetic else (sample, 0)
+        noise = rng.normal(f"noise {draw}", x.shape[1:], x)
+        return -noise if opposite else noise
+
+
+def _norm(maps: Tensor) -> Tensor:
+    return maps.double().flatten(1).square().sum(1).sqrt()
 
 
 @dataclass(frozen=True)

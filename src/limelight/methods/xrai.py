@@ -27,12 +27,12 @@ class XRAI(Method):
     $$s^* = \arg\max_s \frac1{|s \setminus C|} \sum_{p \in s \setminus C} M_p, \quad
       A_p = \frac1{|s^* \setminus C|} \sum_{q \in s^* \setminus C} M_q \ \text{ for } p \in s^* \setminus C$$
 
-    with M the map of `inner`, channels summed, and C the pixels covered so far; pixels that no segment covers count as
-    one last segment. `extremes` averages M over each picture's darkest and brightest value as baselines, as published;
-    False takes the baseline of `explain()`. Segments are Felzenszwalb's at each of `scales`, grown by `dilation`
-    pixels and dropped once they would add fewer than `least` pixels; that needs scikit-image, the extra `segments`.
-    `segments=` takes a label map or other players as they are instead. A ranking of regions `(n, 1, H, W)`; the sum
-    of M within each of them is kept. Raises ValueError for inputs that are not pictures. [kapishnikov2019]
+    with M the map of `inner`, channels summed, and C the pixels covered so far; pixels outside all segments are a last
+    segment. `extremes` averages M over two baselines, each picture's darkest and brightest value, as published; False
+    uses the baseline of `explain()`. Segments are Felzenszwalb's at each of `scales`, grown by `dilation` pixels and
+    dropped once they would add fewer than `least` pixels; that needs scikit-image, the extra `segments`. `segments=`
+    takes a label map or other players instead, unchanged. A ranking of regions `(n, 1, H, W)` that keeps the sum of M
+    in each. Raises ValueError for inputs that are not pictures. [kapishnikov2019]
     """
 
     inner: Method = field(default_factory=IntegratedGradients)
@@ -59,7 +59,7 @@ class XRAI(Method):
     @property
     def needs(self) -> Needs:
         compares = self.inner.needs.baseline and not self.extremes
-        return replace(self.inner.needs, baseline=compares, references=compares, told=False)
+        return replace(self.inner.needs, baseline=compares, references=compares, own_scores=False)
 
     def rows(self, features: torch.Size) -> int | None:
         inner, needs = self.inner.rows(features), self.inner.needs
@@ -76,7 +76,7 @@ class XRAI(Method):
         return Estimate(torch.stack(values)[:, None].to(result_dtype(x)), notes=notes)
 
     def _maps(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> tuple[Tensor, tuple[str, ...]]:
-        """M `(n, H, W)` in float64 where the device has it, and the notes of the inner method."""
+        """Return M `(n, H, W)`, in float64 where the device has it, and the notes of the inner method."""
         references = baseline if self.needs.references else baseline[None]
         if self.extremes:
             ends = x.amin((1, 2, 3), keepdim=True), x.amax((1, 2, 3), keepdim=True)
@@ -86,13 +86,13 @@ class XRAI(Method):
         elif not self.inner.needs.baseline:
             found = [self.inner.run(score, x, references[0], rng)]
         else:
-            asked = replace(score, baseline=None, at_baseline=None)
-            found = [self.inner.run(asked, x, reference, rng) for reference in references]
+            own = replace(score, baseline=None, at_baseline=None)
+            found = [self.inner.run(own, x, reference, rng) for reference in references]
         values = torch.stack([each.values for each in found]).mean(0)
         return values.to(sum_dtype(x)).sum(1), tuple(dict.fromkeys(note for each in found for note in each.notes))
 
     def _masks(self, picture: Tensor, example: Tensor) -> tuple[Tensor, int]:
-        """Segments `(segments, H, W)` of one picture `(1, channels, H, W)`, and the least pixels one must add."""
+        """Return segments `(segments, H, W)` of a picture `(1, channels, H, W)`, and the fewest pixels one must add."""
         if isinstance(self.segments, Players):
             return _masks_of(self.segments, picture, example), 1
         found = [_masks_of(Felzenszwalb(scale, _SMOOTHING, _SMALLEST), picture, example) for scale in self.scales]
@@ -106,10 +106,10 @@ def _masks_of(players: Players, picture: Tensor, example: Tensor) -> Tensor:
 
 
 def _dilated(masks: Tensor, radius: int) -> Tensor:
-    """Each mask grown by a disk, row of the disk by row."""
+    """Dilate each mask by a disk, one row of the disk at a time."""
     height, width = masks.shape[1:]
     side, reach = min(radius, width), min(radius, height - 1)  # a disk may be larger than the picture
-    until = F.pad(masks, (side + 1, side)).cumsum(2, dtype=torch.int32)  # pixels of the mask up to each place
+    until = F.pad(masks, (side + 1, side)).cumsum(2, dtype=torch.int32)  # pixels of the mask up to each position
     grown = masks.clone()
     for dy in range(-reach, reach + 1):
         half = min(math.isqrt(radius**2 - dy**2), side)
@@ -120,7 +120,7 @@ def _dilated(masks: Tensor, radius: int) -> Tensor:
 
 
 def _ranked(maps: Tensor, masks: Tensor, least: int) -> Tensor:
-    """The value of each pixel `(H, W)`: greedily the segment with the highest mean of `maps` over its new pixels."""
+    """Return each pixel's value `(H, W)`: greedily from the segment with the highest mean of `maps` over new pixels."""
     value, flat = maps.flatten(), masks.flatten(1)
     left = torch.ones_like(value, dtype=torch.bool)
     result = torch.zeros_like(value)
@@ -131,7 +131,7 @@ def _ranked(maps: Tensor, masks: Tensor, least: int) -> Tensor:
         new = flat[chosen] & left
         result[new] = value[new].mean()
         left &= ~new
-        # Only what was just covered is taken off the others' sums.
+        # Subtract the pixels just covered from the sums of the others.
         count = count - flat[:, new].sum(1)
         total = total - (flat[:, new] * value[new]).sum(1)
     if bool(left.any()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...base.types import Progress
 from ...checks import Check, Deletion, Insertion, PointingGame, RelevanceMass, RelevanceRank
 from ...evaluation.evaluate import Evaluation, evaluate
-from ...methods.pattern_estimation import estimate_patterns
+from ...methods.backward import estimate_patterns
 from .each import one_of_each
 from .scenes import scenes
 from .trained import Architecture, trained

@@ -15,7 +15,7 @@ from ...evaluation.budget import price, quick_checks
 from ...evaluation.compare_baselines import DEFAULT_BASELINES, BaselineStudy, compare_baselines, labelled_baselines
 from ...evaluation.findings import Findings
 from ...methods import GradCAM, InputXGradient, IntegratedGradients
-from ...methods.pattern_estimation import estimate_patterns
+from ...methods.backward import estimate_patterns
 from ...methods.quadrature import GaussLegendre
 from ...models.catalogue import HANDS, HANDS_PREPROCESSING, ImageModel
 from ...models.rock_paper_scissors import CLASSES
