@@ -215,7 +215,7 @@ def test_workers_that_cannot_start_end_the_run(
     how: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = pictures(tmp_path / "images", 2)
-    monkeypatch.setattr("limelight.runs.local._serve", {"exit": _exit, "kill": _die}[how])
+    monkeypatch.setattr("limelight.runs.crew._serve", {"exit": _exit, "kill": _die}[how])
     with pytest.raises(RunStopped, match=f"4 workers in a row died, and not while they explained an example: {said}"):
         start(images, tmp_path / "out", workers=1)
     assert not multiprocessing.active_children()
