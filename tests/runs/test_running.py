@@ -310,7 +310,7 @@ def test_a_picture_changed_since_is_not_shown(tmp_path: Path) -> None:
     run.show(0)
     (images / "a" / "00000.png").write_bytes((images / "b" / "00001.png").read_bytes())
     for look in (run.picture, run.show):
-        with pytest.raises(ValueError, match="its bytes are no longer those of the manifest"):
+        with pytest.raises(ValueError, match="the file has changed since the start of the run"):
             look(0)
 
 

@@ -59,7 +59,7 @@ class Coordinator:
                 self._handle_death(report, task)
                 return
             case "refused":
-                raise RunStopped(f"{report.text}; what is done is kept: the same command goes on from here")
+                raise RunStopped(f"{report.text}; finished shards are kept: the same command resumes the run")
             case "ready":
                 self._starting -= 1
                 self._meter.ready()

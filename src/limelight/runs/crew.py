@@ -45,7 +45,7 @@ class Report:
 
 
 class Crew(Protocol):
-    """The workers of one engine. It moves tasks and reports; the ledger records what is done."""
+    """The workers of one engine. It moves tasks and reports; the ledger records finished shards."""
 
     def start(self) -> int:
         """Start another worker and return its number. Its first report is "ready", "died" or "refused"."""
@@ -147,7 +147,7 @@ class Local:
 def _serve(connection: Connection, number: int, job: Job, out: Path) -> None:
     """Work in a worker process until the coordinator closes the connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the coordinator, which ends the workers
-    os.dup2(2, 1)  # what a model prints must not mix with the results on standard output
+    os.dup2(2, 1)  # the output of a model must not mix with the results on standard output
     try:
         worker = Worker(job, out)
         connection.send(Report(number, "ready"))
@@ -169,5 +169,5 @@ def _ending(code: int | None) -> str:
         )
     return (
         f"killed by {signal.Signals(-code).name}; is there memory for the model in each? "
-        "Use fewer workers; the same command goes on from here"
+        "Use fewer workers; the same command resumes the run"
     )

@@ -1,4 +1,4 @@
-"""The ledger: records on disk of the shards that are done, which decide alone what is left to do."""
+"""The ledger: the records on disk of finished shards. They alone decide which shards are left."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Survey:
 
 
 class Ledger:
-    """The files of one run that record what is to be done and what is done."""
+    """The files of one run that record its plan and its finished shards."""
 
     def __init__(self, out: Path, plan: Plan) -> None:
         self.out, self.plan, self._config = out, plan, plan.config()

@@ -41,7 +41,7 @@ class Entry:
         """Read the picture's bytes. Raises OSError, and ValueError where they differ from the manifest's hash."""
         content = read_bytes(self.file, self.offset, self.size)
         if self.content and content_hash(content) != self.content:
-            raise ValueError("its bytes are no longer those of the manifest")
+            raise ValueError("the file has changed since the start of the run")
         return content
 
 

@@ -150,11 +150,10 @@ def _as_target(target: Any, model: str | nn.Module) -> int | Literal["label"] | 
 
 
 def _as_layer(layer: Any) -> str | None:
-    if layer is None or isinstance(layer, str | int):
-        return None if layer is None else str(layer)
-    if isinstance(layer, list | tuple) and all(isinstance(each, str | int) for each in layer):
-        return ", ".join(map(str, layer))
-    raise TypeError(f"layer: {layer!r}; a run takes the names of layers, since each worker has its own model")
+    several = layer if isinstance(layer, list | tuple) else [layer]
+    if layer is not None and not all(isinstance(each, str | int) for each in several):
+        raise TypeError(f"layer: {layer!r}; a run takes the names of layers, since each worker has its own model")
+    return None if layer is None else ", ".join(map(str, several))
 
 
 def begin(job: Job, out: Path) -> Ledger:

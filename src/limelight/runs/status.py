@@ -144,7 +144,7 @@ def _written(out: Path) -> tuple[Status | None, str]:
     try:
         found = json.loads((out / STATUS).read_bytes())
         if found["state"] == "running" and not _alive(found):
-            found |= {"state": "stopped", "reason": "its process is gone; the same command goes on from here"}
+            found |= {"state": "stopped", "reason": "its process is gone; the same command resumes the run"}
         found |= {"counts": Counts(**found["counts"]), "failures": tuple(found["failures"])}
         return Status(**{name: found[name] for name in Status.__dataclass_fields__}), ""
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A stored run: a lazy data set of maps, readable while the run goes on."""
+"""A stored run: a lazy data set of maps, readable while the run continues."""
 
 from __future__ import annotations
 

@@ -202,7 +202,7 @@ def _maps(run: Run, rows: Rows, explained: NDArray[Any]) -> dict[tuple[str, str]
 
 
 def _clusters(maps: Mapping[tuple[str, str], GroupMaps], method: str) -> tuple[Cluster, ...]:
-    """List the clusters of all classes, the most coherent first, without those of a single map."""
+    """List the clusters of all classes, the most coherent first, without clusters of a single map."""
     found = [
         cluster
         for (name, group), each in maps.items()

@@ -51,7 +51,7 @@ def sections(study: Study) -> list[tuple[str, str, Table]]:
     best, history = study.trained.best, study.trained.history
     minutes = sum(each.seconds for each in history) / 60
     large = max(study.levels)
-    tested = "whatever they cost"
+    tested = "at any cost"
     if study.rows < ENOUGH_TO_TEST:
         tested = f"within {PART_TESTED:.0%} of the rows that the maps themselves took"
     return [
