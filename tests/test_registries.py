@@ -15,7 +15,7 @@ from torch import nn
 import limelight as ll
 from limelight.base.named import Named, registered, text_of
 from limelight.checks.imputers import IMPUTERS
-from limelight.runs.identity import described
+from limelight.runs.job import described
 
 from .networks import conv_net, pictures
 

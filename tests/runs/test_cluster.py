@@ -49,5 +49,5 @@ def test_what_every_actor_would_meet_ends_the_run(flag: Path, tmp_path: Path) ->
     shard = tmp_path / "out" / "shards" / "000000.safetensors"
     shard.unlink()
     shard.mkdir()
-    with pytest.raises(RunStopped, match=r"IsADirectoryError.*the same command goes on from here"):
+    with pytest.raises(RunStopped, match=r"IsADirectoryError.*the same command resumes the run"):
         start(images, tmp_path / "out", engine="ray", workers=1)

@@ -134,7 +134,7 @@ def test_full_disk(images: Path, undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     code, output = finish(launch(images, out, "small_disk"))
     assert code == 1 and "File too large" in output
-    assert "the same command goes on" in json.loads((out / "status.json").read_text())["reason"]
+    assert "the same command resumes the run" in json.loads((out / "status.json").read_text())["reason"]
     assert ll.open_run(out).counts.pending == COUNT
     code, output = finish(launch(images, out, "small_disk", LIMELIGHT_TEST_PLENTY="1"))
     assert code == 3, output
@@ -163,7 +163,7 @@ def test_a_picture_changed_since_the_start_is_refused(tmp_path: Path) -> None:
     start(images, out)
     (out / "done" / "000001.json").unlink()
     (images / "b" / "00002.png").write_bytes((images / "c" / "00003.png").read_bytes())
-    assert start(images, out)[2].error == "ValueError: its bytes are no longer those of the manifest"
+    assert start(images, out)[2].error == "ValueError: the file has changed since the start of the run"
 
 
 def test_an_outage_of_the_pictures_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +215,7 @@ def test_workers_that_cannot_start_end_the_run(
     how: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = pictures(tmp_path / "images", 2)
-    monkeypatch.setattr("limelight.runs.local._serve", {"exit": _exit, "kill": _die}[how])
+    monkeypatch.setattr("limelight.runs.crew._serve", {"exit": _exit, "kill": _die}[how])
     with pytest.raises(RunStopped, match=f"4 workers in a row died, and not while they explained an example: {said}"):
         start(images, tmp_path / "out", workers=1)
     assert not multiprocessing.active_children()

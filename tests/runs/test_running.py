@@ -310,7 +310,7 @@ def test_a_picture_changed_since_is_not_shown(tmp_path: Path) -> None:
     run.show(0)
     (images / "a" / "00000.png").write_bytes((images / "b" / "00001.png").read_bytes())
     for look in (run.picture, run.show):
-        with pytest.raises(ValueError, match="its bytes are no longer those of the manifest"):
+        with pytest.raises(ValueError, match="the file has changed since the start of the run"):
             look(0)
 
 
@@ -391,7 +391,7 @@ def test_wrong_images(images: str, said: str, tmp_path: Path) -> None:
         ({"workers": -1}, "workers: -1; use 1 or more"),
         ({"shard_size": 0}, "shard_size: 0; use 1 or more"),
         ({"rows_per_pass": 0}, "rows_per_pass: 0; use 1 or more"),
-        ({"methods": []}, "methods: none; name at least one"),
+        ({"methods": []}, "method: an empty sequence; name at least one"),
         ({"methods": ["gradient", "gradient"]}, "the same one twice"),
         ({"target": "cat"}, "target: 'cat'.*use the number of a class"),
     ],

@@ -22,19 +22,26 @@ from limelight.models.rock_paper_scissors import CLASSES, PublishedHands, SmallH
 from limelight.rules import Patterns
 from limelight.studies.ground_truth.each import one_of_each
 from limelight.studies.rock_paper_scissors.data import DataError, Part, part_of, read_parts
-from limelight.studies.rock_paper_scissors.normalising import folded, normalised
-from limelight.studies.rock_paper_scissors.observations import STUDIED, observe
 from limelight.studies.rock_paper_scissors.shifting import (
+    STUDIED,
     Hands,
     Shifted,
-    Variant,
     compared,
     every_method,
     hand_mask,
     maps_of,
+    observe,
 )
 from limelight.studies.rock_paper_scissors.study import _chosen
-from limelight.studies.rock_paper_scissors.training import Epoch, confusion, predict, recipe_of, train
+from limelight.studies.rock_paper_scissors.training import (
+    Epoch,
+    confusion,
+    folded,
+    normalised,
+    predict,
+    recipe_of,
+    train,
+)
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "rock-paper-scissors"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the photographs are not in {DATA}")
@@ -240,7 +247,7 @@ class TestFigures:
         mask[..., :6] = True
         hands = Hands(x, torch.tensor([0, 0]), mask)
         kept = {0.5: torch.tensor([True, False])}
-        maps = maps_of(net, hands, Variant("ixg", ll.InputXGradient(), ll.Black()), [0.5])
+        (maps,) = maps_of(net, hands, [ll.InputXGradient()], ll.Black(), [0.5], 0)
         (found,) = compared("ixg", maps, hands, kept)
         assert (found.n, found.level) == (1, 0.5)
         # Adding a constant keeps every order, so ranks and the brightest pixels stay while the shares even out.
@@ -261,14 +268,14 @@ class TestFigures:
         assert list(refused) == ["grad-cam"] and "layer" in refused["grad-cam"]
         assert [line.name for line in lines] == list(maps) == ["gradient", "smooth-grad"]
         for method, line in zip((methods[0], methods[2]), lines, strict=True):
-            alone = maps_of(net, hands, Variant(line.name, method, ll.Black()), [0.5], seed=3)
+            (alone,) = maps_of(net, hands, [method], ll.Black(), [0.5], seed=3)
             assert torch.equal(maps[line.name].values, alone[0.0].values)
             assert repr(compared(line.name, alone, hands, kept)) == repr([line])
 
     def test_no_picture_keeps_its_class(self) -> None:
         net = nn.Sequential(nn.Flatten(), nn.Linear(12 * 12 * 3, 2))
         hands = Hands(torch.rand(1, 3, 12, 12), torch.tensor([0]), torch.ones(1, 1, 12, 12, dtype=torch.bool))
-        maps = maps_of(net, hands, Variant("g", ll.Gradient(), ll.Black()), [0.5])
+        (maps,) = maps_of(net, hands, [ll.Gradient()], ll.Black(), [0.5], 0)
         (found,) = compared("g", maps, hands, {0.5: torch.tensor([False])})
         assert found.n == 0 and math.isnan(found.spearman)
         assert found.on_hand == 1  # of the unshifted map: no matter what the shift did

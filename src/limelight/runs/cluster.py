@@ -1,4 +1,4 @@
-"""The engine for many machines: Ray actors that hold the model, with one shard at a time each."""
+"""The engine of many machines: Ray actors that hold the model, each with one shard at a time."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from .crew import Report
-from .extras import need
 from .job import Job
-from .ledger import Done
+from .tables import need
 from .work import Task, Worker
 
 
 class Cluster:
-    """Workers as Ray actors: on a GPU each where the job asks for "cuda", else on `job.threads` cores.
+    """Workers as Ray actors: each on one GPU if `job.device` is "cuda", else on `job.threads` cores.
 
-    Ray places the actors and reports their deaths; what is done is read from the ledger alone. No actor has more than
-    one task, so a lost actor or machine costs its leased shard. Every machine must mount the output folder.
+    Ray places the actors and reports their deaths. No actor has more than one task, so a lost actor or machine costs
+    one shard. Every machine must mount the output folder.
     """
 
     def __init__(self, job: Job, out: Path, workers: int | None) -> None:
@@ -32,14 +31,14 @@ class Cluster:
         available = self._ray.cluster_resources().get("GPU" if gpu else "CPU", 0)
         self.workers = workers or max(1, int(available) // (1 if gpu else job.threads))
         self._actor = self._ray.remote(max_restarts=0, **needs)(Actor)
-        self._job = self._ray.put(job)  # once, however many actors read it
+        self._job = self._ray.put(job)  # sent once for all actors
         self._out, self._numbers = out, count()
         self._actors: dict[int, Any] = {}
         self._waiting: dict[Any, int] = {}  # the worker of each pending reply
 
     def start(self) -> int:
         number = next(self._numbers)
-        actor = self._actor.remote(self._job, str(self._out.absolute()))
+        actor = self._actor.remote(number, self._job, self._out)
         self._actors[number] = actor
         self._waiting[actor.ready.remote()] = number
         return number
@@ -57,14 +56,14 @@ class Cluster:
         number = self._waiting.pop(reference)
         errors = self._ray.exceptions
         try:
-            answer = self._ray.get(reference)
+            report: Report = self._ray.get(reference)
+            return report
         except errors.RayTaskError as error:
-            del self._actors[number]
-            return Report(number, "refused", text=f"{type(error.cause).__name__}: {error.cause}")
+            report = Report.refused(number, error.cause)
         except errors.RayActorError as error:
-            del self._actors[number]
-            return Report(number, "died", text=" ".join(str(error).split()))
-        return Report(number, "ready") if answer == "ready" else Report.of(number, answer)
+            report = Report(number, "died", text=" ".join(str(error).split()))
+        del self._actors[number]
+        return report
 
     def close(self) -> None:
         for actor in self._actors.values():
@@ -77,13 +76,13 @@ class Cluster:
 class Actor:
     """A worker as a Ray actor."""
 
-    def __init__(self, job: Job, out: str) -> None:
-        self._job, self._out = job, Path(out)
+    def __init__(self, number: int, job: Job, out: Path) -> None:
+        self._number, self._job, self._out = number, job, out
 
-    def ready(self) -> str:
+    def ready(self) -> Report:
         """Load the model here, not in `__init__`: Ray reports an error there as the actor's death."""
         self._worker = Worker(self._job, self._out)
-        return "ready"
+        return Report(self._number, "ready")
 
-    def work(self, task: Task) -> Done | None:
-        return self._worker.work(task)
+    def work(self, task: Task) -> Report:
+        return Report.of(self._number, self._worker.work(task))

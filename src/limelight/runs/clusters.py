@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .extras import need
+from .tables import need
 
 SIDE = 16  # pixels, of the averaged maps that are compared
 MOST = 1000  # maps of a class that are compared: time and memory grow with the square of this number

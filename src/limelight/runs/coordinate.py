@@ -1,4 +1,4 @@
-"""The coordinator: gives shards to workers, replaces workers that died, and reads from the ledger what is done."""
+"""The coordinator: gives shards to workers, and replaces workers that died."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _MOST_DEATHS = 4  # in a row, without a finished shard between them, and not whi
 
 
 class RunStopped(RuntimeError):
-    """The run cannot go on; what is done is kept, and the same command goes on from there."""
+    """The run cannot continue. Finished shards are kept, and the same command resumes it."""
 
 
 class Coordinator:
-    """One start of a run, until nothing is left to do or nothing more can be done."""
+    """One start of a run: hands out shards until all are done or the run cannot continue."""
 
     def __init__(self, ledger: Ledger, crew: Crew, meter: Meter, workers: int, shards: Iterable[int]) -> None:
         self._ledger, self._crew, self._meter = ledger, crew, meter
@@ -32,7 +32,7 @@ class Coordinator:
         self._deaths_in_a_row = 0
 
     def run(self) -> None:
-        """Raises RunStopped where every worker meets the same error, or workers keep dying."""
+        """Do all shards. Raises RunStopped where every worker meets the same error, or workers keep dying."""
         try:
             while self._left():
                 while self._starting + len(self._current) < min(self._wanted, self._left()):
@@ -48,7 +48,7 @@ class Coordinator:
             self._meter.workers = 0
 
     def _left(self) -> int:
-        """Count the shards that are not done, as far as this coordinator knows."""
+        """Count the shards that this coordinator does not know to be done."""
         running = sum(task is not None for task in self._current.values())
         return len(self._to_do) + len(self._held_elsewhere) + running
 
@@ -59,7 +59,7 @@ class Coordinator:
                 self._handle_death(report, task)
                 return
             case "refused":
-                raise RunStopped(f"{report.text}; what is done is kept: the same command goes on from here")
+                raise RunStopped(f"{report.text}; finished shards are kept: the same command resumes the run")
             case "ready":
                 self._starting -= 1
                 self._meter.ready()
@@ -73,7 +73,7 @@ class Coordinator:
         self._current[report.worker] = None
 
     def _handle_death(self, report: Report, task: Task | None) -> None:
-        """Put the shard of a dead worker back, with the place where it died."""
+        """Return the shard of a dead worker to the queue, with the place where it died."""
         self._meter.deaths += 1
         if report.worker in self._current:
             del self._current[report.worker]

@@ -1,9 +1,17 @@
-"""The interface between the coordinator and an engine, and the simplest engine: one worker inside this process."""
+"""The interface between the coordinator and an engine, and the engines of one machine."""
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
+import os
+import signal
 import time
+import traceback
 from dataclasses import dataclass
+from itertools import count
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -12,8 +20,6 @@ import torch
 from .job import Job
 from .ledger import Done
 from .work import Task, Worker
-
-Kind = Literal["ready", "done", "elsewhere", "died", "refused"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class Report:
     """
 
     worker: int
-    kind: Kind
+    kind: Literal["ready", "done", "elsewhere", "died", "refused"]
     done: Done | None = None
     text: str = ""
 
@@ -33,9 +39,13 @@ class Report:
     def of(worker: int, done: Done | None) -> Report:
         return Report(worker, "elsewhere" if done is None else "done", done)
 
+    @staticmethod
+    def refused(worker: int, error: BaseException) -> Report:
+        return Report(worker, "refused", text=f"{type(error).__name__}: {error}")
+
 
 class Crew(Protocol):
-    """The workers of one engine. It moves tasks and reports; the ledger records what is done."""
+    """The workers of one engine. It moves tasks and reports; the ledger records finished shards."""
 
     def start(self) -> int:
         """Start another worker and return its number. Its first report is "ready", "died" or "refused"."""
@@ -79,3 +89,85 @@ class Inline:
     def close(self) -> None:
         self._worker = None
         torch.set_num_threads(self._threads)  # a worker sets its own, and this process belongs to the caller
+
+
+class Local:
+    """Worker processes, each with its own model and `job.threads` threads, so that they do not fight for cores.
+
+    They end when the coordinator does.
+    """
+
+    def __init__(self, job: Job, out: Path) -> None:
+        self._job, self._out = job, out
+        self._context = multiprocessing.get_context("spawn")  # a fork would break torch's threads
+        self._numbers = count()
+        self._workers: dict[int, tuple[BaseProcess, Connection]] = {}
+
+    def start(self) -> int:
+        number = next(self._numbers)
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=_serve, args=(theirs, number, self._job, self._out), name=f"limelight worker {number}", daemon=True
+        )
+        process.start()
+        theirs.close()
+        self._workers[number] = (process, ours)
+        return number
+
+    def give(self, worker: int, task: Task) -> None:
+        with contextlib.suppress(BrokenPipeError):  # the worker died just now: wait() reports it
+            self._workers[worker][1].send(task)
+
+    def wait(self, seconds: float) -> list[Report]:
+        numbers = {connection: number for number, (_, connection) in self._workers.items()}
+        return [self._receive(numbers[each]) for each in wait(numbers, seconds) if isinstance(each, Connection)]
+
+    def _receive(self, number: int) -> Report:
+        process, connection = self._workers[number]
+        try:
+            report = connection.recv()
+            assert isinstance(report, Report)
+        except (EOFError, ConnectionResetError):
+            process.join()
+            report = Report(number, "died", text=_ending(process.exitcode))
+        if report.kind in ("died", "refused"):
+            connection.close()
+            del self._workers[number]
+        return report
+
+    def close(self) -> None:
+        for process, _ in self._workers.values():
+            process.terminate()
+        for process, connection in self._workers.values():
+            process.join()
+            connection.close()
+        self._workers.clear()
+
+
+def _serve(connection: Connection, number: int, job: Job, out: Path) -> None:
+    """Work in a worker process until the coordinator closes the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the coordinator, which ends the workers
+    os.dup2(2, 1)  # the output of a model must not mix with the results on standard output
+    try:
+        worker = Worker(job, out)
+        connection.send(Report(number, "ready"))
+        while True:
+            connection.send(Report.of(number, worker.work(connection.recv())))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return  # the coordinator is gone; finished shards are in the ledger
+    except Exception as error:  # noqa: BLE001  reported to the coordinator, which ends the run with it
+        traceback.print_exc()
+        connection.send(Report.refused(number, error))
+
+
+def _ending(code: int | None) -> str:
+    """Describe how a worker died, and what to do if all workers die in this way."""
+    if code is None or code >= 0:
+        return (
+            f"exit code {code}; start the run below `if __name__ == '__main__':`, keep the model's class in a module "
+            "that workers can import (no notebook, no standard input), or use workers=0"
+        )
+    return (
+        f"killed by {signal.Signals(-code).name}; is there memory for the model in each? "
+        "Use fewer workers; the same command resumes the run"
+    )

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import IO
 
 STEPS = ("begun", "written", "synced", "renamed", "lasting")
-"""The write points of each file, in order; `reached` gets each as in `"done synced"`."""
+"""The write points of each file, in order; `reached` receives each as in `"done synced"`."""
 
 
 def reached(point: str) -> None:
-    """Do nothing; called at every named write point, so that tests can put a kill there."""
+    """Do nothing; called at every write point, so that tests can kill the process there."""
 
 
 def write_durably(path: Path, content: bytes, what: str) -> None:
-    """Write `content` to `path`, see `writing_durably`."""
+    """Write `content` to `path` as `writing_durably` does."""
     with writing_durably(path, what) as file:
         file.write(content)
 
@@ -44,14 +44,9 @@ def writing_durably(path: Path, what: str) -> Iterator[IO[bytes]]:
     finally:
         part.unlink(missing_ok=True)
     reached(f"{what} renamed")
-    sync_folder(path.parent)
-    reached(f"{what} lasting")
-
-
-def sync_folder(folder: Path) -> None:
-    """Sync a folder, so that the names in it outlast a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        os.fsync(folder)  # so that the new name outlasts a power failure
     finally:
-        os.close(descriptor)
+        os.close(folder)
+    reached(f"{what} lasting")

@@ -1,43 +1,47 @@
-"""What a run is asked to do: the objects themselves for the workers, and their texts as the identity of the run."""
+"""The job of a run: the objects that the workers need, and the settings as texts that identify the run."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import numpy as np
 import PIL
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..base.version import versions
 from ..checks import Check
 from ..engine.runner import MOST_ROWS
 from ..methods import Method
 from ..models.catalogue import ImageModel, load_model
+from ..models.weights import bytes_of, state_bytes
 from ..question.baselines import Baseline
 from ..question.question import Options
 from ..question.targets import Target
-from .identity import described, model_identity
+from .manifest import HASH_BYTES, content_hash
 
 Store = Literal["values", "heatmap-float16", "scores"]
-STORES: tuple[Store, ...] = ("values", "heatmap-float16", "scores")
+STORES: tuple[Store, ...] = get_args(Store)
 LABEL = "label"
-"""The target that asks about each example's own label."""
-_MANY = 4  # times the rows of large pictures; beyond it, passes of small ones were slower again
+"""The target that explains each example's own label."""
+_PLAIN_SETTINGS = ("layer", "seed", "store", "shard_size", "group", "rows_per_pass", "threads", "device", "limit")
+_MOST_FACTOR = 4  # of the rows of large pictures; with more, passes of small pictures became slower again
 
 
 @dataclass(frozen=True)
 class Job:
-    """Everything a worker needs; travels to it by pickle.
+    """The arguments of `run` that a worker needs; sent to it by pickle.
 
-    `model` is a name, which each worker loads, or the model itself. `target` None is each picture's first class.
-    `group` pictures are explained at once, and `rows_per_pass` rows run at once, on `threads` threads of `device`:
-    all of them part of the run, because the last bits of a result depend on them.
+    `model`: a name, which each worker loads, or the model itself. `target` None: the top class of each picture.
+    `group` pictures are explained at once, and `rows_per_pass` rows run at once, on `threads` threads of `device`.
+    These belong to the settings, because the last bits of a result depend on them.
     """
 
     images: str
@@ -48,21 +52,19 @@ class Job:
     target: int | Literal["label"] | Target | None
     baseline: Baseline
     layer: str | None
-    seed: int
     store: Store
     shard_size: int
     group: int
-    rows_per_pass: int | None
     threads: int
     device: str
     limit: int | None
+    seed: int = 0
+    rows_per_pass: int | None = None
     draws_of: Tensor | None = None
     mask: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError that names the argument."""
-        if not self.methods:
-            raise ValueError("methods: none; name at least one")
         if self.store not in STORES:
             raise ValueError(f"store: {self.store!r}; use {', '.join(map(repr, STORES))}")
         if isinstance(self.target, str) and self.target != LABEL:
@@ -81,18 +83,18 @@ class Job:
             raise ValueError("methods, checks: the same one twice; name each once")
 
     def options(self, labels: Sequence[int | None], rows: int | None) -> Options:
-        """What `explain` takes for pictures of these labels."""
-        found: Options = {
+        """Return the options of `explain` for pictures of these labels."""
+        return {
             "target": labels if self.target == LABEL else self.target,
             "baseline": self.baseline,
             "layer": self.layer,
             "seed": self.seed,
+            "draws_of": self.draws_of,
             "rows_per_pass": rows,
         }
-        return found if self.draws_of is None else {**found, "draws_of": self.draws_of}
 
     def load(self) -> ImageModel:
-        """The model, in eval mode on the device. Raises ValueError where torch has no such device here."""
+        """Load the model in eval mode on the device. Raises ValueError where torch cannot use the device."""
         try:
             torch.empty(0, device=self.device)
         except (AssertionError, RuntimeError) as error:  # a build without CUDA asserts
@@ -102,8 +104,8 @@ class Job:
         return self.model.eval().to(self.device)
 
     @contextmanager
-    def model_lent(self) -> Iterator[None]:
-        """Give a model that is no name back in the modes and on the device in which it came."""
+    def keeping_model(self) -> Iterator[None]:
+        """Restore the modes and the device of a model that was passed as a module."""
         if isinstance(self.model, str):
             yield
             return
@@ -117,31 +119,28 @@ class Job:
                 module.training = training
 
     def rows(self, model: ImageModel) -> int | None:
-        """Rows of a pass: as asked; on the CPU as many as have the pixels of MOST_ROWS of 224 x 224, 32 at most.
+        """Return the rows of a pass: `rows_per_pass`, else on the CPU as many as have MOST_ROWS x 224 x 224 pixels.
 
-        Fixed for the run, and not chosen by the memory of each worker's machine, so that all write the same bits.
+        At most 32 on the CPU. The number does not depend on a machine's memory, so that all workers write the same
+        bits.
         """
         kind = self.device.partition(":")[0]
         most = MOST_ROWS.get(kind)
         if self.rows_per_pass or most is None or kind != "cpu":
             return self.rows_per_pass or most
-        return most * max(1, min(_MANY, 224**2 // model.preprocessing.size**2))
+        return most * max(1, min(_MOST_FACTOR, 224**2 // model.preprocessing.size**2))
 
     @property
     def method_names(self) -> tuple[str, ...]:
-        """Names for columns and files."""
+        """The methods' names in columns and files."""
         return _names(self.methods)
 
     @property
     def check_names(self) -> tuple[str, ...]:
         return _names(self.checks)
 
-    @property
-    def named_methods(self) -> tuple[tuple[str, Method], ...]:
-        return tuple(zip(self.method_names, self.methods, strict=True))
-
     def settings(self, model: ImageModel) -> dict[str, Any]:
-        """All that decides the results, as plain values under the names of the options."""
+        """Return all settings that decide the results, as plain values under the names of the options."""
         found = {
             "images": self.images,
             "model": self.model if isinstance(self.model, str) else model.name,
@@ -150,32 +149,75 @@ class Job:
             "check": [described(check) for check in self.checks],
             "target": described(self.target) if isinstance(self.target, Target) else self.target,
             "baseline": described(self.baseline),
-            "layer": self.layer,
-            "seed": self.seed,
-            "store": self.store,
-            "shard_size": self.shard_size,
-            "group": self.group,
+            **{name: getattr(self, name) for name in _PLAIN_SETTINGS},
             "rows_per_pass": self.rows(model),
-            "threads": self.threads,
-            "device": self.device,
-            "limit": self.limit,
             "preprocessing": asdict(model.preprocessing),
             "versions": {**versions(), "pillow": PIL.__version__},
         }
-        # Named only where given, so that runs begun before these options go on.
+        # Listed only where given, so that runs begun before these options existed can be resumed.
         found |= {name: described(given) for name in ("draws_of", "mask") if (given := getattr(self, name)) is not None}
         plain: dict[str, Any] = json.loads(json.dumps(found))  # tuples become lists, as when it is read again
         return plain
 
 
 def _names(several: Sequence[Method | Check]) -> tuple[str, ...]:
-    """As typed, and whole where two share a name."""
+    """Return the names as typed, with all settings where two share a name."""
     plain = [each.kebab() for each in several]
     return tuple(name if plain.count(name) == 1 else described(each) for name, each in zip(plain, several, strict=True))
 
 
+def described(value: Any) -> str:
+    """Write the value as `repr` does, but arrays by their shape, type and a hash of their bytes.
+
+    `repr` leaves out the middle of a large tensor, and digits of every tensor.
+    """
+    match value:
+        case Tensor():
+            return f"Tensor({tuple(value.shape)}, {value.dtype}, {content_hash(bytes_of(value))})"
+        case np.ndarray():
+            return f"ndarray({value.shape}, {value.dtype}, {content_hash(value.tobytes())})"
+        case Mapping():
+            return "{" + ", ".join(f"{described(key)}: {described(each)}" for key, each in value.items()) + "}"
+        case tuple():
+            return f"({', '.join(map(described, value))})"
+        case list():
+            return f"[{', '.join(map(described, value))}]"
+        case nn.Module():
+            return f"{type(value).__qualname__}({_module_hash(value)})"
+    if not is_dataclass(value) or isinstance(value, type):
+        return repr(value)
+    arguments = (f"{each.name}={described(getattr(value, each.name))}" for each in fields(value) if each.init)
+    return f"{type(value).__qualname__}({', '.join(arguments)})"
+
+
+def model_identity(model: ImageModel) -> dict[str, str]:
+    """Return the settings that identify a model: hashes of the module, its preprocessing included, and its labels."""
+    labels = content_hash(json.dumps(model.labels).encode())
+    return {"weights": _module_hash(model), "labels": f"{len(model.labels)} labels, {labels}"}
+
+
+def _module_hash(module: nn.Module) -> str:
+    """Hash a module's structure, the plain attributes of each module in it, its parameters and buffers."""
+    digest = blake2b(repr(module).encode(), digest_size=HASH_BYTES)
+    for name, part in module.named_modules():
+        plain = {k: v for k, v in vars(part).items() if k != "training" and isinstance(v, bool | int | float | str)}
+        digest.update(f"{name} {sorted(plain.items())!r}".encode())
+    for part_of_state in state_bytes(module):
+        digest.update(part_of_state)
+    return digest.hexdigest()
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Describe each setting that differs in one line."""
+    return [
+        f"{name} was {old.get(name)!r} and is now {new.get(name)!r}"
+        for name in dict.fromkeys((*old, *new))
+        if old.get(name) != new.get(name)
+    ]
+
+
 def as_folder(output: str | Path) -> Path:
-    """The run's folder. Raises ValueError for what is no place on a file system of this machine."""
-    if re.match(r"[a-z][a-z0-9+.-]+:/", str(output), re.IGNORECASE):  # as a Path, s3://a has lost a slash
+    """Return the run's folder. Raises ValueError for a URL."""
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(output), re.IGNORECASE):  # Path turns s3://a into s3:/a
         raise ValueError(f"output: {str(output)!r}; use a folder on this machine, or one that all machines mount")
-    return Path(output).absolute()  # also for pyarrow, which takes other paths with a colon for URLs
+    return Path(output).absolute()  # pyarrow takes a relative path with a colon for a URL

@@ -1,4 +1,4 @@
-"""The ledger: which shards are done, by records on disk alone, whatever the engine or the processes say."""
+"""The ledger: the records on disk of finished shards. They alone decide which shards are left."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Plan:
-    """What was fixed at the start: the settings, and the manifest's size, labels and hash."""
+    """The facts that are fixed at the start: the settings, and the manifest's size, labels and hash."""
 
     settings: Mapping[str, Any]
     method_names: tuple[str, ...]
@@ -72,11 +72,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Done:
-    """The record of a finished shard: its examples, its files with their checksums, and what differs between runs.
+    """The record of a finished shard: its examples, its files with their checksums, and its costs.
 
-    `again`: memory or a worker was lost, so a resumed run tries the shard again. `seconds`: for each row of the index;
-    they are kept here, so that the files themselves are the same in every run. `rows`: model rows spent. `failures`:
-    the first few, to be shown.
+    `first`, `last`: its range of examples, without `last`. `again`: memory, a worker or a file was lost, so a resumed
+    run does the shard again. `rows`: model rows spent. `seconds`: for each row of the index; they are stored here, so
+    that the files are the same in every run. `failures`: the first few.
     """
 
     shard: int
@@ -102,17 +102,14 @@ class Survey:
 
 
 class Ledger:
-    """The files of one run that say what is to be done and what is done."""
+    """The files of one run that record its plan and its finished shards."""
 
     def __init__(self, out: Path, plan: Plan) -> None:
         self.out, self.plan, self._config = out, plan, plan.config()
 
     @staticmethod
     def open(out: Path) -> Ledger:
-        """Open the ledger of a run that was begun.
-
-        Raises FileNotFoundError where there is none, ValueError for a damaged plan, which no other file can replace.
-        """
+        """Open the ledger of a run. Raises FileNotFoundError where there is none, ValueError for a damaged plan."""
         try:
             found = json.loads((out / PLAN).read_bytes())
             found |= {name: tuple(found[name]) for name in ("method_names", "check_names", "labels")}
@@ -125,7 +122,7 @@ class Ledger:
             ) from error
 
     def write_plan(self) -> None:
-        """Write the plan, the last file of a start: where it exists, the manifest is whole."""
+        """Write the plan as the last file of a start, so that a run with a plan has a whole manifest."""
         for folder in (SHARDS, INDEX, DONE):
             (self.out / folder).mkdir(exist_ok=True)
         write_durably(self.out / PLAN, (json.dumps(asdict(self.plan), indent=1) + "\n").encode(), "plan")
@@ -164,13 +161,13 @@ class Ledger:
 
     def _forget(self, done: Done) -> None:
         with self.lease(done.shard) as lease:
-            if lease is not None and self.done(done.shard) == done:  # else it was done again meanwhile
+            if lease is not None and self.done(done.shard) == done:  # else another process did it again
                 self.done_path(done.shard).unlink(missing_ok=True)
 
     def survey(self) -> Survey:
         """Check every shard by its record and the hashes of its files.
 
-        A shard that is damaged, or to be done again, loses its record, unless another process has it now.
+        A shard that is damaged or to be done again loses its record, unless another process holds the shard.
         """
         to_do: list[int] = []
         failures: list[str] = []
@@ -192,7 +189,7 @@ class Ledger:
         return done, done is not None and all(_has_checksum(self.out / name, each) for name, each in done.files.items())
 
     def counts(self) -> Counts:
-        """Count the examples by the records alone; nothing is hashed."""
+        """Count the examples by the records alone, without hashing files."""
         found = [done for shard in range(self.plan.shards) if (done := self.done(shard))]
         return self._counts_of(sum(done.ok for done in found), sum(done.failed for done in found))
 
@@ -201,9 +198,9 @@ class Ledger:
 
     @contextmanager
     def lease(self, shard: int) -> Iterator[Lease | None]:
-        """Lock the shard for this process, across all coordinators; None where another process has it.
+        """Lock the shard for this process, across all coordinators; yield None where another process holds it.
 
-        The lock is the file system's: the kernel releases it when the process ends, however it ends.
+        The lock is a file lock: the kernel releases it when the process ends in any way.
         """
         descriptor = os.open(self.out / LEASES, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -218,7 +215,7 @@ class Ledger:
             os.close(descriptor)
 
     def place(self, shard: int) -> int:
-        """Read the last place that the shard's worker recorded; -1 for none."""
+        """Read the last place that the shard's worker recorded (see `Lease.at`); -1 for none."""
         with (self.out / LEASES).open("rb") as file:
             file.seek(shard * _PLACE.size)
             content = file.read(_PLACE.size)
@@ -227,19 +224,22 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to work on a shard."""
+    """The lock on a shard that this process holds."""
 
     descriptor: int
     start: int
 
     def at(self, place: int) -> None:
-        """Record where the worker is, so that its death can be blamed on the examples there; -1 for none."""
+        """Record the place of the worker, so that a death is counted against the examples there; -1 for none.
+
+        Place 2i is the group that begins with example i, place 2i + 1 is example i by itself.
+        """
         os.pwrite(self.descriptor, _PLACE.pack(place + 1), self.start)
 
 
 @contextmanager
 def starting(out: Path) -> Iterator[None]:
-    """Let one coordinator at a time look for a run in `out`, or start one there."""
+    """Lock `out` while one coordinator looks for a run there or starts one."""
     out.mkdir(parents=True, exist_ok=True)
     with (out / LOCK).open("ab") as file:
         fcntl.lockf(file, fcntl.LOCK_EX)

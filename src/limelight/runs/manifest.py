@@ -1,9 +1,9 @@
-"""The manifest: every example of a run, fixed at its start, as a Parquet file with one row group for each shard."""
+"""The manifest: every example of a run, fixed at its start, in a Parquet file with one row group per shard."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from itertools import islice
@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from .durable import writing_durably
-from .extras import arrow
 from .opening import read_bytes
-from .tables import Kind, table_of
+from .tables import Kind, arrow, table_of
 
 HASH_BYTES = 16
 
@@ -25,7 +24,7 @@ def content_hash(content: bytes) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """One example: its name `path`, its label ("" for none), and where its bytes are.
+    """One example: its name `path`, its label ("" for none), and the place of its bytes.
 
     `file` holds the picture's bytes, `size` of them from `offset`; an offset of -1 is the whole file. `content` is the
     hash of the bytes, "" where they could not be read.
@@ -42,37 +41,26 @@ class Entry:
         """Read the picture's bytes. Raises OSError, and ValueError where they differ from the manifest's hash."""
         content = read_bytes(self.file, self.offset, self.size)
         if self.content and content_hash(content) != self.content:
-            raise ValueError("its bytes are no longer those of the manifest")
+            raise ValueError("the file has changed since the start of the run")
         return content
 
 
-@dataclass(frozen=True)
-class Listed:
-    """The content of a manifest: the number of examples, and the labels in order."""
+def write_manifest(path: Path, entries: Iterable[Entry], shard_size: int) -> tuple[int, tuple[str, ...]]:
+    """Write the entries; return their number and their labels in order.
 
-    entries: int
-    labels: tuple[str, ...]
-
-
-def write_manifest(path: Path, entries: Iterable[Entry], shard_size: int) -> Listed:
-    """Write the entries one row group of `shard_size` at a time: memory does not grow with their number."""
-    parquet = arrow("parquet")
+    Each row group holds `shard_size` entries. Memory does not grow with the number of entries.
+    """
     kinds: dict[type, Kind] = {str: "string", int: "int64"}
     columns = {name: kinds[type(value)] for name, value in asdict(Entry("", "", "")).items()}
     schema = table_of([], columns).schema
+    parquet, iterator = arrow("parquet"), iter(entries)
     labels, count = set[str](), 0
     with writing_durably(path, "manifest") as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
-        for shard in _split(entries, shard_size):
+        while shard := list(islice(iterator, shard_size)):
             labels.update(entry.label for entry in shard)
             count += len(shard)
             writer.write_table(table_of([_changed(asdict(entry), _escaped) for entry in shard], columns))
-    return Listed(count, tuple(sorted(labels - {""})))
-
-
-def _split(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
-    iterator = iter(entries)
-    while shard := list(islice(iterator, size)):
-        yield shard
+    return count, tuple(sorted(labels - {""}))
 
 
 class Manifest:
@@ -90,7 +78,7 @@ def _changed(row: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, 
 
 
 def _escaped(text: str) -> str:
-    """Escape text for Parquet: bytes of a file's name that are no UTF-8 become hex after a NUL, which no name has."""
+    """Escape bytes of a file's name that are not UTF-8 as a NUL, which no name contains, and two hex digits."""
     return re.sub("[\0\udc80-\udcff]", lambda found: f"\0{ord(found[0]) & 0xFF:02x}", text)
 
 

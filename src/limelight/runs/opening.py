@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
-from .extras import need
+from .tables import need
 
 
 def is_remote(place: str) -> bool:
@@ -46,44 +46,30 @@ def is_folder(place: str) -> bool:
 def files_below(folder: str, below: str = "", above: tuple[Any, ...] = ()) -> Iterator[tuple[str, str]]:
     """Yield (name, place) of every file below a folder; the name is the path from there, after `below`.
 
-    Sorted within each folder, files before the folders in it. Left out are names that begin with a dot, and links to
-    one of the folders `above`. Memory holds the names of one folder, not of the tree.
+    The order is sorted within each folder, files before folders. Names that begin with a dot are left out, and links
+    to one of the folders `above`. Memory holds the names of one folder, not of the tree.
     """
-    identity = _identity(folder)
+    status = None if is_remote(folder) else os.stat(folder)
+    identity = (status.st_dev, status.st_ino) if status else folder  # equal for all paths to the same folder
     if identity in above:
         return
-    folders, files = _inside(folder)
-    yield from ((below + _last(each), each) for each in files)
-    for each in folders:
-        yield from files_below(each, f"{below}{_last(each)}/", (*above, identity))
+    for is_a_folder, name, place in _inside(folder):
+        if is_a_folder:
+            yield from files_below(place, f"{below}{name}/", (*above, identity))
+        else:
+            yield below + name, place
 
 
-def _identity(folder: str) -> Any:
-    """Identify a folder, by whatever path it is reached."""
+def _inside(folder: str) -> list[tuple[bool, str, str]]:
+    """List the files, then the folders in a folder, each sorted, as (is a folder, name, place)."""
     if is_remote(folder):
-        return folder
-    found = os.stat(folder)
-    return found.st_dev, found.st_ino
-
-
-def _last(place: str) -> str:
-    return place.rstrip("/").rpartition("/")[2]
-
-
-def _inside(folder: str) -> tuple[list[str], list[str]]:
-    """List the folders and the files in a folder, each sorted."""
-    if not is_remote(folder):
-        with os.scandir(folder) as found:
-            named = [(each.path, os.path.isdir(each.path)) for each in found if not each.name.startswith(".")]
-    else:
         system, path = _system(folder)
-        named = [
-            (str(system.unstrip_protocol(each["name"])), each["type"] == "directory")
-            for each in system.ls(path, detail=True)
-            if not _last(each["name"]).startswith(".")
-        ]
-    folders, files = (sorted(place for place, is_dir in named if is_dir is kind) for kind in (True, False))
-    return folders, files
+        listed = [(each["type"] == "directory", each["name"].rstrip("/")) for each in system.ls(path, detail=True)]
+        found = [(kind, name.rpartition("/")[2], str(system.unstrip_protocol(name))) for kind, name in listed]
+    else:
+        with os.scandir(folder) as entries:
+            found = [(os.path.isdir(each.path), each.name, each.path) for each in entries]
+    return sorted(each for each in found if not each[1].startswith("."))
 
 
 def _system(place: str) -> tuple[Any, str]:

@@ -13,9 +13,9 @@ from ..base.files import write_whole
 from ..show import overlay, picture_of, scale_of
 from ..show.image import fit, png_source
 from .clusters import Cluster
-from .extras import need
 from .stored import Run
 from .summary import Spread, Summary
+from .tables import need
 
 PAGE = "report.html"
 _SIDE = 128  # pixels of a picture's longer side
@@ -116,7 +116,10 @@ def write_report(run: Run, path: Path | None = None) -> Path:
         means=list(_means(summary)),
         spreads=[(name, _boxes(spreads)) for name, spreads in summary.spreads.items() if spreads],
         extremes=[
-            (f"{each.column}, {each.method}", *(_end(run, each.method, end) for end in (each.smallest, each.largest)))
+            (
+                f"{each.column}, {each.method}",
+                *([_example(run, i, each.method, f"{x:.4g}") for i, x in end] for end in (each.smallest, each.largest)),
+            )
             for each in summary.extremes
         ],
         settings=list(run.settings.items()),
@@ -137,11 +140,7 @@ def _cluster(run: Run, method: str, cluster: Cluster) -> tuple[str, list[_Figure
     """Name a cluster, and draw its medoid and the first others."""
     others = [each for each in cluster.ids if each != cluster.medoid][: _EXAMPLES - 1]
     figures = [_example(run, cluster.medoid, method, "medoid"), *(_example(run, i, method) for i in others)]
-    return f"{cluster.group}: {len(cluster.ids)} maps, {cluster.coherence:.2f} alike", figures
-
-
-def _end(run: Run, method: str, examples: Sequence[tuple[int, float]]) -> list[_Figure]:
-    return [_example(run, example, method, f"{value:.4g}") for example, value in examples]
+    return f"{cluster.group}: {len(cluster.ids)} maps, mean correlation {cluster.coherence:.2f}", figures
 
 
 def _means(summary: Summary) -> Iterator[_Figure]:
@@ -153,7 +152,7 @@ def _means(summary: Summary) -> Iterator[_Figure]:
 
 
 def _example(run: Run, example: int, method: str, words: str = "") -> _Figure:
-    """Draw an example's map over its picture, or the map alone where the picture cannot be read any more."""
+    """Draw an example's map over its picture; without the map or the picture where it is missing."""
     found = run[example]
     caption = f"{found.entry.path} {words}".strip()
     try:

@@ -1,12 +1,14 @@
-"""The rows of the index and the tensors of a shard, from attributions; and both as bytes that never change."""
+"""The rows of the index and the tensors of a shard, made from attributions, and both as reproducible bytes."""
 
 from __future__ import annotations
 
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import torch
@@ -19,12 +21,11 @@ from ..evaluation.findings import Finding
 from ..models.catalogue import ImageModel
 from ..models.weights import bytes_of
 from ..question.targets import probabilities
-from .extras import arrow
 from .job import Store
 from .manifest import Entry, content_hash
-from .tables import Kind, table_of
+from .tables import Kind, arrow, table_of
 
-_NUMBER = r"\bexample (\d+): "  # how a text begins that is about one example of a batch
+_NUMBER = r"\bexample (\d+): "  # the start of a text about one example of a batch
 
 
 @dataclass
@@ -59,14 +60,14 @@ def facts_of(
     a: Attribution,
     i: int,
     model: ImageModel,
-    asked: int | None,
+    label: int | None,
     findings: Mapping[str, Finding],
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What the index says of example i, apart from where its map is.
+    """Return the columns of example i in the index, without the place of its map.
 
-    `asked`: the class of its label, if known. `notes`: on its picture; then follow every note on its map, and why a
-    check has no figure. `cautions` are those of the map's notes, each after its kind.
+    `label`: the class of its label, if known. `notes`: on its picture; the column `notes` adds every note on its map,
+    and why a check has no figure. The column `cautions` holds the cautions among the map's notes, each after its kind.
     """
     target = int(a.target[i]) if isinstance(a.target, Tensor) else None
     prediction = probability = None
@@ -75,16 +76,18 @@ def facts_of(
         prediction = int(outputs.argmax())
         probability = None if target is None else float(probabilities(outputs)[target])
     about = about_example(a.notes, i)
+    # A reason names the example's place in its batch, which means nothing in the index.
+    reasons = [f"{name}: {re.sub(_NUMBER, '', each.reasons[i])}" for name, each in findings.items() if each.reasons[i]]
     facts: dict[str, Any] = {
         "target": target,
         "prediction": prediction,
         "predicted": None if prediction is None else model.label(prediction),
-        "correct": None if prediction is None or asked is None else prediction == asked,
+        "correct": None if prediction is None or label is None else prediction == label,
         "probability": probability,
         "score": float(a.score[i]),
         "baseline_score": _number(a.baseline_score[i]),
         "delta": _number(a.delta[i]),
-        "notes": "; ".join((*notes, *(each.text for each in about), *_unanswered(findings, i))),
+        "notes": "; ".join((*notes, *(each.text for each in about), *reasons)),
         "cautions": "; ".join(f"{each.kind}: {each.text}" for each in about if each.is_caution),
     }
     for name, finding in findings.items():
@@ -94,19 +97,16 @@ def facts_of(
 
 
 def _number(value: Tensor) -> float | None:
-    """NaN is no number: null in the index."""
+    """Return None for NaN, which becomes null in the index."""
     found = float(value)
     return None if math.isnan(found) else found
 
 
-def _unanswered(findings: Mapping[str, Finding], example: int) -> list[str]:
-    """Why checks have no figure for one example of a batch, without its number there."""
-    told = [(name, finding.reasons[example]) for name, finding in findings.items()]
-    return [f"{name}: {re.sub(_NUMBER, '', reason)}" for name, reason in told if reason]
-
-
 def stored(a: Attribution, i: int, store: Store) -> tuple[Tensor | None, float | None]:
-    """The map as it is kept, and the scale that it is divided by: float16 ends at 65504, and below 6e-8 is nothing."""
+    """Return the map as it is stored, and the scale that it was divided by.
+
+    Float16 reaches from 6e-8 to 65504, so its maps are divided by their largest absolute value.
+    """
     match store:
         case "values":
             return a.values[i].detach().cpu().contiguous(), None
@@ -119,49 +119,44 @@ def stored(a: Attribution, i: int, store: Store) -> tuple[Tensor | None, float |
 
 
 def shard_bytes(rows: Sequence[Row], methods: Sequence[str]) -> bytes:
-    """One tensor for each method, `(examples with a map, *shape of a map)`, in the order of the index."""
+    """Return a safetensors file with one tensor per method, `(examples with a map, *map)`, in the order of `rows`."""
     maps = {name: [row.map for row in rows if row.method == name and row.map is not None] for name in methods}
     return save({name: torch.stack(found) for name, found in maps.items() if found})
 
 
-def index_bytes(rows: Sequence[Row], shard: int, methods: Sequence[str], checks: Sequence[str]) -> bytes:
-    """The index as Parquet, without what differs between two runs: no times, no machine."""
+def index_bytes(rows: Sequence[Row], shard: int, checks: Sequence[str]) -> bytes:
+    """Return the index as a Parquet file, without times and machines, which differ between equal runs."""
     columns: dict[str, Kind] = {"id": "int64", "method": "string", "path": "string", "label": "string", **_FACTS}
     for check in checks:
         columns |= {check: "float64", f"{check} passed": "bool_"}
     columns |= {"shard": "int64", "offset": "int64", "checksum": "string", "content": "string", "error": "string"}
-    table = table_of(_lines(rows, shard, methods), columns)
+    offsets: defaultdict[str, Iterator[int]] = defaultdict(count)
     sink = io.BytesIO()
+    table = table_of([_line(row, shard, offsets[row.method]) for row in rows], columns)
     arrow("parquet").write_table(table, sink, compression="zstd")
     return sink.getvalue()
 
 
-def _lines(rows: Sequence[Row], shard: int, methods: Sequence[str]) -> list[dict[str, Any]]:
-    lines = []
-    offsets = dict.fromkeys(methods, 0)
-    for row in rows:
-        line = {
-            "id": row.id,
-            "method": row.method,
-            "path": _text(row.entry.path),
-            "label": _text(row.entry.label),
-            "shard": shard,
-            "content": row.entry.content,
-            "error": _text(row.error),
-            **row.facts,
-        }
-        if row.map is not None:
-            line |= {"offset": offsets[row.method], "checksum": map_checksum(row.map)}
-            offsets[row.method] += 1
-        lines.append(line)
-    return lines
+def _line(row: Row, shard: int, offsets: Iterator[int]) -> dict[str, Any]:
+    place = {} if row.map is None else {"offset": next(offsets), "checksum": map_checksum(row.map)}
+    return {
+        "id": row.id,
+        "method": row.method,
+        "path": _text(row.entry.path),
+        "label": _text(row.entry.label),
+        "shard": shard,
+        "content": row.entry.content,
+        "error": _text(row.error),
+        **row.facts,
+        **place,
+    }
 
 
 def map_checksum(values: Tensor) -> str:
-    """Of a map's bytes, as they lie in the shard."""
+    """Hash a map's bytes, as stored in the shard."""
     return content_hash(bytes_of(values))
 
 
 def _text(text: str) -> str:
-    """A file's name may hold bytes that are no text (surrogates), which Parquet refuses; they are written out."""
+    """Escape bytes of a file's name that are not UTF-8 (surrogates), which Parquet refuses."""
     return text.encode("utf-8", errors="backslashreplace").decode()

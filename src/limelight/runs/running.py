@@ -1,11 +1,11 @@
-"""run(): explain and test every picture of a folder, a table or a bucket, and lose nothing."""
+"""run(): explain and test every picture of a folder, a table or a bucket, and resume after any interruption."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Unpack, cast
+from typing import Any, Literal, Unpack, cast, get_args
 
 from torch import nn
 
@@ -13,28 +13,25 @@ from ..base.progress import reporting
 from ..base.types import Progress
 from ..checks import Check
 from ..evaluation.check import as_checks
-from ..explain import MethodLike
-from ..methods import METHODS, Method
+from ..explain import MethodLike, as_methods
 from ..models.catalogue import ImageModel
 from ..question.question import CheckOptions, require_options
 from ..question.registries import as_baseline, as_target
 from ..question.targets import Logit, Target
 from .coordinate import Coordinator
-from .crew import Crew, Inline
-from .extras import arrow
-from .identity import differences
-from .job import LABEL, Job, Store, as_folder
+from .crew import Crew, Inline, Local
+from .job import LABEL, Job, Store, as_folder, differences
 from .ledger import DONE, INDEX, LOCK, MANIFEST, SHARDS, STATUS, Counts, Ledger, Plan, file_sha256, starting
-from .local import Local
 from .manifest import write_manifest
 from .opening import is_remote
 from .sources import find_examples
 from .status import Meter, Status
 from .stored import Run
+from .tables import arrow
 
 Engine = Literal["local", "ray"]
-ENGINES: tuple[Engine, ...] = ("local", "ray")
-_OWN = {LOCK, MANIFEST, STATUS, SHARDS, INDEX, DONE}  # what a start that was cut off leaves behind
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+_OWN = {LOCK, MANIFEST, STATUS, SHARDS, INDEX, DONE}  # the files of an interrupted start
 
 
 def run(
@@ -56,12 +53,11 @@ def run(
     on_status: Callable[[Status], None] | None = None,
     **options: Unpack[CheckOptions],
 ) -> Run:
-    """Explain and test every picture of `images`, and write what comes of it to the folder `output`.
+    """Explain and test every picture of `images`, and write the results to the folder `output`.
 
-    The same call again goes on where the last one ended, however it ended; files that were damaged since are made
-    again. Results do not depend on the engine or the number of workers, and they are those of `explain()` on the
-    single picture with the same seed (equal to rounding, since pictures share passes; with `group=1` and the same
-    `rows_per_pass` to the bit).
+    The same call again resumes a run that was interrupted, and makes damaged files again. Results do not depend on the
+    engine or the number of workers. They equal those of `explain()` on the single picture with the same seed: to
+    rounding, since pictures share passes; to the bit with `group=1` and the same `rows_per_pass`.
 
     Args:
         images: a folder (subfolders are labels), a .csv or .parquet with a column `path` and perhaps `label`, a
@@ -71,50 +67,51 @@ def run(
         methods, checks: as for `explain` and `check`.
         output: a folder on this machine, or for a cluster one that all its machines mount.
         weights: a file for `load_model`.
-        store: the maps whole; as heatmaps in float16, channels summed, divided by a `scale` in the index; or none.
+        store: "values" keeps whole maps, "heatmap-float16" the sum over channels divided by the index's column
+            `scale`, "scores" no maps.
         engine: "local" processes, or "ray" (extra `ray`): in the cluster that RAY_ADDRESS names, or one started here.
-        workers: how many; 0 works in this process. None takes a process for each core, or one on a GPU, and with Ray
-            an actor for each core or GPU of the cluster.
-        threads: of each worker, on `device`.
-        shard_size: examples that are written, and after a kill at most lost, at once.
-        group: pictures that are explained at once.
-        limit: explain only the first so many.
+        workers: the number of workers; 0 works in this process. None is one process per core, or one on a GPU; with Ray
+            one actor per core or GPU of the cluster.
+        threads: the threads of each worker.
+        device: where each worker runs its model, such as "cpu" or "cuda".
+        shard_size: the examples that are written at once; a kill loses no more than these.
+        group: the pictures that are explained at once.
+        limit: explain only the first `limit` pictures.
         on_status: called about once a second with the `Status`.
-        options: those of `explain` and `check`, the same for every picture. `target` "label" is each picture's own
-            class; `layer` is a name; `draws_of` is one example and `mask` one region `(H, W)` for all pictures;
-            `rows_per_pass` None takes 8 on the CPU, and up to 32 of small pictures; `progress` True counts model rows
-            on standard error, a callable receives the rows of each finished shard.
+        options: the options of `explain` and `check`, the same for every picture. `target` "label" is each picture's
+            own class; `layer` is a name; `draws_of` is one example and `mask` one region `(H, W)` for all pictures;
+            `rows_per_pass` None is 8 on the CPU, up to 32 for small pictures; `progress` True counts model rows on
+            standard error, a callable receives the rows of each finished shard.
 
-    Returns the run, opened. Raises ValueError for wrong arguments and where `output` holds a run with other settings
-    (each difference is named), RunStopped where the run cannot go on, such as on a full disk.
+    Returns the opened run. Raises ValueError for wrong arguments and where `output` holds a run with other settings
+    (it names each difference), RunStopped where the run cannot continue, such as on a full disk.
     """
     require_options(options, CheckOptions.__annotations__)
     out = as_folder(os.fspath(output))
+    given: dict[str, Any] = {**options}
+    listener = given.pop("progress", None)
     job = Job(
         images=_absolute(os.fspath(images)),
         model=_as_model(model),
         weights=None if weights is None else str(Path(weights).absolute()),
-        methods=tuple(METHODS.coerce(each) for each in _several(methods)),
+        methods=tuple(as_methods(methods)),
         checks=as_checks(checks) if checks else (),
-        target=_as_target(options.get("target"), model),
-        baseline=as_baseline(options.get("baseline", 0.0)),
-        layer=_as_layer(options.get("layer")),
-        seed=options.get("seed", 0),
+        target=_as_target(given.pop("target", None), model),
+        baseline=as_baseline(given.pop("baseline", 0.0)),
+        layer=_as_layer(given.pop("layer", None)),
         store=store,
         shard_size=shard_size,
         group=group,
-        rows_per_pass=options.get("rows_per_pass"),
         threads=threads,
         device=device,
         limit=limit,
-        draws_of=options.get("draws_of"),
-        mask=options.get("mask"),
+        **given,
     )
     if engine not in ENGINES:
         raise ValueError(f"engine: {engine!r}; use {' or '.join(map(repr, ENGINES))}")
     if workers is not None and workers < 0:
         raise ValueError(f"workers: {workers}; use 1 or more, 0 for this process, or None for a worker a core")
-    with job.model_lent(), reporting(options.get("progress")) as progress:
+    with job.keeping_model(), reporting(listener) as progress:
         ledger = begin(job, out)
         found = ledger.survey()
         meter = Meter(out, found.counts, _listener(progress, on_status))
@@ -128,7 +125,7 @@ def run(
 
 
 def _listener(progress: Progress | None, on_status: Callable[[Status], None] | None) -> Callable[[Status], None]:
-    """What each status is passed on to: the model rows since the last one, and the status itself."""
+    """Make a listener that passes each status to `on_status`, and the model rows since the last one to `progress`."""
     before = 0
 
     def listen(status: Status) -> None:
@@ -143,7 +140,7 @@ def _listener(progress: Progress | None, on_status: Callable[[Status], None] | N
 
 
 def _as_target(target: Any, model: str | nn.Module) -> int | Literal["label"] | Target | None:
-    """A target for all pictures. A label of the model is read where the model is at hand."""
+    """Read a target for all pictures; it may be a label if the model is an `ImageModel`."""
     if target is None or target == LABEL:
         return cast(Literal["label"] | None, target)
     labels = model.labels if isinstance(model, ImageModel) else ()
@@ -153,19 +150,18 @@ def _as_target(target: Any, model: str | nn.Module) -> int | Literal["label"] | 
 
 
 def _as_layer(layer: Any) -> str | None:
-    if layer is None or isinstance(layer, str | int):
-        return None if layer is None else str(layer)
-    if isinstance(layer, list | tuple) and all(isinstance(each, str | int) for each in layer):
-        return ", ".join(map(str, layer))
-    raise TypeError(f"layer: {layer!r}; a run takes the names of layers, since each worker has its own model")
+    several = layer if isinstance(layer, list | tuple) else [layer]
+    if layer is not None and not all(isinstance(each, str | int) for each in several):
+        raise TypeError(f"layer: {layer!r}; a run takes the names of layers, since each worker has its own model")
+    return None if layer is None else ", ".join(map(str, several))
 
 
 def begin(job: Job, out: Path) -> Ledger:
-    """The ledger of the run in `out`, started now or gone on with.
+    """Open the ledger of the run in `out`, or start one there.
 
     Raises ValueError where the run there has other settings, each named, or where `out` holds something else.
     """
-    arrow()  # before anything is written
+    arrow()  # raises before anything is written
     with starting(out):
         model = job.load()
         settings = job.settings(model)
@@ -193,17 +189,15 @@ def _start(job: Job, settings: dict[str, Any], out: Path) -> Ledger:
     meter.report()
     with meter.watching():
         entries = meter.listing(find_examples(job.images, job.limit))
-        listed = write_manifest(out / MANIFEST, entries, job.shard_size)
-    ledger = Ledger(
-        out,
-        Plan(settings, job.method_names, job.check_names, listed.entries, listed.labels, file_sha256(out / MANIFEST)),
-    )
+        count, labels = write_manifest(out / MANIFEST, entries, job.shard_size)
+    plan = Plan(settings, job.method_names, job.check_names, count, labels, file_sha256(out / MANIFEST))
+    ledger = Ledger(out, plan)
     ledger.write_plan()
     return ledger
 
 
 def _crew(engine: Engine, workers: int | None, job: Job, out: Path) -> tuple[Crew, int]:
-    """The engine, and how many workers to hire."""
+    """Return the engine and the number of workers."""
     if engine == "ray":
         from .cluster import Cluster
 
@@ -215,10 +209,6 @@ def _crew(engine: Engine, workers: int | None, job: Job, out: Path) -> tuple[Cre
     return Local(job, out), workers or max(1, cores // job.threads)
 
 
-def _several(methods: MethodLike | Sequence[MethodLike]) -> Sequence[MethodLike]:
-    return [methods] if isinstance(methods, str | Method | type) else methods
-
-
 def _as_model(model: str | nn.Module) -> str | ImageModel:
     if isinstance(model, str | ImageModel):
         return model
@@ -228,5 +218,5 @@ def _as_model(model: str | nn.Module) -> str | ImageModel:
 
 
 def _absolute(images: str) -> str:
-    """Workers elsewhere must find it too."""
+    """Make a local path absolute, for workers with another working directory."""
     return images if is_remote(images) else str(Path(images).absolute())

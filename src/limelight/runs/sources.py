@@ -15,9 +15,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
-from .extras import arrow
 from .manifest import Entry, content_hash
 from .opening import files_below, is_folder, is_remote, open_binary
+from .tables import arrow
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 PATH_COLUMNS = ("path", "image", "file", "filename", "file_name")
@@ -27,11 +27,10 @@ LABEL_COLUMNS = ("label", "class")
 def find_examples(images: str, limit: int | None = None) -> Iterator[Entry]:
     """Yield the entries of `images`, in an order that depends on names alone; the first `limit` with their hashes.
 
-    A folder: its pictures, and for those in subfolders the first subfolder's name as label. A `.csv` or `.parquet`:
-    a column of paths (relative to the table) and perhaps one of labels. A `.tar`, a folder of them, or
-    `train-{000..009}.tar`: webdataset, with the label in a member `.cls`. A picture that cannot be read is listed too,
-    and fails later. Raises ValueError where there are no pictures and for a damaged table or tar, whose other examples
-    would be lost; FileNotFoundError for a wrong path.
+    A folder gives its pictures, with the first subfolder's name as label. A `.csv` or `.parquet` has a column of paths
+    (relative to the table) and perhaps one of labels. A `.tar`, a folder of them, or `train-{000..009}.tar` is a
+    webdataset, with the label in a member `.cls`. A picture that cannot be read is listed too, and fails later. Raises
+    ValueError where there are no pictures and for a damaged table or tar, FileNotFoundError for a wrong path.
     """
     found = False
     for position, entry in enumerate(_entries(images)):
@@ -44,7 +43,7 @@ def find_examples(images: str, limit: int | None = None) -> Iterator[Entry]:
 def _hashed(entry: Entry) -> Entry:
     try:
         content = entry.read()
-    except (OSError, ValueError):  # a NUL in its path, for instance; the worker gets the same error and records it
+    except (OSError, ValueError):  # such as a NUL in its path; the worker records the same error
         return entry
     return replace(entry, size=len(content), content=content_hash(content))
 
@@ -83,7 +82,7 @@ def _table_entries(table: str, suffix: str) -> Iterator[Entry]:
 
 
 def _csv_rows(table: str) -> Iterator[tuple[str, str]]:
-    whole = 0  # lines read, up to the last whole row
+    whole = 0  # lines up to the last complete row
     with open_binary(table) as file:
         rows = csv.DictReader(_lines(table, file), strict=True)
         try:
@@ -127,14 +126,14 @@ def _parquet_rows(table: str) -> Iterator[tuple[str, str]]:
 
 
 def _label(value: Any) -> str:
-    """Write a label as text; a column of classes with gaps holds floats, with NaN for none."""
+    """Write a label as text; a column of integers with missing values holds floats and NaN."""
     if isinstance(value, float) and (math.isnan(value) or value.is_integer()):
         return "" if math.isnan(value) else str(int(value))
     return "" if value is None else str(value).strip()
 
 
 def _columns(table: str, names: list[str]) -> tuple[str, str | None]:
-    """Find the column of paths, and that of labels if there is one. Raises ValueError that lists the columns."""
+    """Find the columns of paths and of labels (None if missing). Raises ValueError without a column of paths."""
     plain = {name.strip().lower(): name for name in reversed(names)}
     path = next((plain[each] for each in PATH_COLUMNS if each in plain), None)
     if path is None:
@@ -183,7 +182,7 @@ def _members(place: str, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
 
 
 def _linked(member: tarfile.TarInfo, by_name: Callable[[], dict[str, tarfile.TarInfo]]) -> tarfile.TarInfo | None:
-    """Return a file itself, or the file that a link leads to; None where that is not in the tar."""
+    """Return a file itself, or the file that a link points to; None where the tar lacks it."""
     seen = set[str]()
     found: tarfile.TarInfo | None = member
     while found and not found.isfile() and found.name not in seen:
@@ -194,7 +193,7 @@ def _linked(member: tarfile.TarInfo, by_name: Callable[[], dict[str, tarfile.Tar
 
 
 def _key(name: str) -> str:
-    """Return what the members of one example share: the path up to the first dot of the file's name."""
+    """Return the key that the members of one example share: the path up to the first dot of the file's name."""
     folder, slash, file = name.rpartition("/")
     return folder + slash + file.partition(".")[0]
 

@@ -1,4 +1,4 @@
-"""The status of a run: how far it is, kept in a file that other processes read."""
+"""The status of a run: its progress, in a file that other processes read."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _EVERY = 1.0  # seconds between two versions of the file
 class Status:
     """A run at a moment: the examples by outcome, and the speed since this start.
 
-    `rows`, `rows_per_second`: model rows, forward and backward. Speeds count from when the first worker had its model:
-    `seconds` includes the time before, which says nothing about the rest. `seconds_left`: at the speed so far, None
-    before there is one. `workers`: at work now; `deaths`: how many died. `failures`: the latest few.
+    `seconds`: since the start. Speeds count from the moment when the first worker had loaded its model. `rows`,
+    `rows_per_second`: model rows, forward and backward. `seconds_left`: at the speed so far, None before there is one.
+    `workers`: workers at work now; `deaths`: workers that died. `failures`: the latest few. `reason`: why it stopped.
     """
 
     state: State
     counts: Counts
-    seconds: float
-    rows: int
-    rows_per_second: float
-    examples_per_second: float
-    seconds_left: float | None
-    workers: int
-    deaths: int
-    failures: tuple[str, ...]
+    seconds: float = 0.0
+    rows: int = 0
+    rows_per_second: float = 0.0
+    examples_per_second: float = 0.0
+    seconds_left: float | None = None
+    workers: int = 0
+    deaths: int = 0
+    failures: tuple[str, ...] = ()
     reason: str = ""
 
     def line(self) -> str:
@@ -60,7 +60,7 @@ class Status:
 
 @dataclass
 class Meter:
-    """Counts what a run does, and reports it to `listener` and to the status file."""
+    """Counts the progress of a run, and reports it to `listener` and to the status file."""
 
     out: Path
     counts: Counts
@@ -75,7 +75,7 @@ class Meter:
     _reported: float = 0.0
 
     def ready(self) -> None:
-        """Note that a worker has its model."""
+        """Record that a worker has loaded its model."""
         self._ready = self._ready or time.monotonic()
 
     def add(self, done: Done) -> None:
@@ -88,20 +88,10 @@ class Meter:
     def status(self, state: State, reason: str = "") -> Status:
         now = time.monotonic()
         at_work = now - (self._ready or now)
-        speed = self._examples / at_work if at_work else 0.0
-        return Status(
-            state,
-            self.counts,
-            round(now - self._began, 3),
-            self._rows,
-            round(self._rows / at_work, 3) if at_work else 0.0,
-            round(speed, 3),
-            round(self.counts.pending / speed, 1) if speed else None,
-            self.workers,
-            self.deaths,
-            tuple(self.failures),
-            reason,
-        )
+        row_speed, speed = (count / at_work if at_work else 0.0 for count in (self._rows, self._examples))
+        left = round(self.counts.pending / speed, 1) if speed else None
+        figures = (round(now - self._began, 3), self._rows, round(row_speed, 3), round(speed, 3), left)
+        return Status(state, self.counts, *figures, self.workers, self.deaths, tuple(self.failures), reason)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -113,7 +103,7 @@ class Meter:
             raise
 
     def listing(self, entries: Iterable[Entry]) -> Iterator[Entry]:
-        """Count the entries as they come: before a run has its manifest, its status is all that can be read."""
+        """Count the entries in the status, which other processes can read before the manifest is written."""
         for entry in entries:
             self.counts = replace(self.counts, pending=self.counts.pending + 1)
             self.report()
@@ -126,9 +116,8 @@ class Meter:
             return
         self._reported = now
         status = self.status(state, reason)
-        pid = os.getpid()
-        stamp = {"pid": pid, "born": _born(pid), "host": socket.gethostname(), "updated": time.time()}
-        write_whole(self.out / STATUS, (json.dumps(status.to_dict() | stamp, indent=1) + "\n").encode())
+        process = {"pid": os.getpid(), "born": _born(os.getpid()), "host": socket.gethostname(), "updated": time.time()}
+        write_whole(self.out / STATUS, (json.dumps(status.to_dict() | process, indent=1) + "\n").encode())
         if self.listener:
             self.listener(status)
 
@@ -147,15 +136,15 @@ def read_status(out: Path) -> Status:
         return written  # this start is listing the pictures, or stopped while it listed them
     if written is not None:
         return replace(written, counts=counts)
-    return Status("stopped" if counts.pending else "finished", counts, 0.0, 0, 0.0, 0.0, None, 0, 0, (), why)
+    return Status("stopped" if counts.pending else "finished", counts, reason=why)
 
 
 def _written(out: Path) -> tuple[Status | None, str]:
-    """Read the status as last written, or why it is not known."""
+    """Read the status as last written; None with the reason where it cannot be read."""
     try:
         found = json.loads((out / STATUS).read_bytes())
         if found["state"] == "running" and not _alive(found):
-            found |= {"state": "stopped", "reason": "its process is gone; the same command goes on from here"}
+            found |= {"state": "stopped", "reason": "its process is gone; the same command resumes the run"}
         found |= {"counts": Counts(**found["counts"]), "failures": tuple(found["failures"])}
         return Status(**{name: found[name] for name in Status.__dataclass_fields__}), ""
     except FileNotFoundError:
@@ -165,7 +154,7 @@ def _written(out: Path) -> tuple[Status | None, str]:
 
 
 def _alive(found: Mapping[str, Any]) -> bool:
-    """Whether the process that wrote the status still runs, as far as this machine can see."""
+    """Whether the process that wrote the status still runs; on another machine, whether it wrote within a minute."""
     if found["host"] != socket.gethostname():
         return bool(time.time() - found["updated"] < 60 * _EVERY)
     try:
@@ -174,16 +163,16 @@ def _alive(found: Mapping[str, Any]) -> bool:
         return False
     except PermissionError:  # it runs, for another user
         pass
-    return bool(found.get("born") == _born(found["pid"]))  # else another process has this number now
+    return bool(found.get("born") == _born(found["pid"]))  # else another process has this id now
 
 
 def _born(pid: int) -> int | None:
-    """When a process began, in ticks of this machine's clock; None where that is not known."""
+    """Return the start of a process in clock ticks since boot; None where it is not known."""
     try:
         facts = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return None
-    return int(facts.rpartition(")")[2].split()[19])  # the name in brackets, before it, may hold anything
+    return int(facts.rpartition(")")[2].split()[19])  # the name in brackets may hold spaces and brackets
 
 
 def _duration(seconds: float) -> str:

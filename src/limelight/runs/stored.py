@@ -1,4 +1,4 @@
-"""A stored run: a lazy data set of maps, readable while the run goes on."""
+"""A stored run: a lazy data set of maps, readable while the run continues."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ..models.pictures import Preprocessing, open_image, prepare
-from .extras import arrow
 from .job import as_folder
 from .ledger import MANIFEST, Counts, Ledger
 from .manifest import Entry, Manifest
 from .rows import map_checksum
 from .status import Status, read_status
+from .tables import arrow
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,21 +28,21 @@ _KEPT = 8  # shards whose index stays in memory
 
 @dataclass(frozen=True, eq=False)
 class StoredMap:
-    """One example's map by one method: `row` is its line of the index; `values` are read from disk at each access."""
+    """One example's map by one method. `row`: its line of the index. `values` are read from disk at each access."""
 
     row: Mapping[str, Any]
     path: Path
 
     @property
     def error(self) -> str:
-        """The reason why there is no map; empty where there is one."""
+        """The error that prevented the map; empty where there is a map."""
         return str(self.row["error"])
 
     @property
     def values(self) -> Tensor:
-        """The map: `(channels, H, W)`, or `(H, W)` where heatmaps are kept.
+        """The map: `(channels, H, W)`, or `(H, W)` where the run stores heatmaps.
 
-        Raises ValueError for an example that failed, for a run that keeps no maps, and for a damaged file.
+        Raises ValueError for an example that failed, for a run that stores no maps, and for a damaged file.
         """
         if self.error:
             raise ValueError(f"example {self.row['id']} ({self.row['path']}) failed: {self.error}")
@@ -134,10 +134,9 @@ class Run:
         shard, place = divmod(example % len(self), self.settings["shard_size"])
         if self._ledger.done(shard) is None:
             raise LookupError(f"example {example} is not done yet; the run has {self.status.line()}")
-        many = len(self.methods)
-        rows = self._rows(shard)[place * many : (place + 1) * many]
-        entry = self._entries(shard)[place]
-        return Example(entry, [StoredMap(row, self._ledger.shard_path(shard)) for row in rows])
+        count, path = len(self.methods), self._ledger.shard_path(shard)
+        rows = self._rows(shard)[place * count : (place + 1) * count]
+        return Example(self._entries(shard)[place], [StoredMap(row, path) for row in rows])
 
     def __iter__(self) -> Iterator[Example]:
         """Iterate over the examples that are done, in order."""
@@ -162,9 +161,9 @@ class Run:
         return found
 
     def picture(self, example: int) -> Tensor:
-        """Read the picture's file as the model saw it, `(3, H, W)` in [0, 1].
+        """Read the picture as the model received it, `(3, H, W)` in [0, 1].
 
-        Raises OSError where the file is gone, ValueError where it is no picture or another than was explained.
+        Raises OSError where the file is missing, ValueError where it is no picture or was changed since.
         """
         entry = self[example].entry
         return prepare(open_image(entry.read(), name=entry.path), Preprocessing(**self.settings["preprocessing"]))[0][0]
@@ -183,7 +182,7 @@ class Run:
         return f"Run({str(self.out)!r}, {', '.join(self.methods)}: {self.status.line()})"
 
     def _index(self, shard: int) -> Any:
-        """Read a finished shard's rows, with their seconds, which its record holds (see `Done`)."""
+        """Read a finished shard's rows, and add their seconds from its record (see `Done`)."""
         done = self._ledger.done(shard)
         assert done is not None
         table = arrow("parquet").read_table(self._ledger.index_path(shard))
@@ -192,10 +191,8 @@ class Run:
 
 
 def _caption(row: Mapping[str, Any]) -> tuple[str, ...]:
-    lines = [f"score {row['score']:.4g}"]
-    if row["delta"] is not None:
-        lines.append(f"delta {row['delta']:.2g}")
-    return (*lines, *filter(None, [row["notes"]]))
+    delta = "" if row["delta"] is None else f"delta {row['delta']:.2g}"
+    return tuple(filter(None, (f"score {row['score']:.4g}", delta, row["notes"])))
 
 
 def open_run(output: str | Path) -> Run:

@@ -1,4 +1,4 @@
-"""The summary of a run: accuracy, the distribution of each check, failed hard tests, and the maps of each class."""
+"""The summary of a run: accuracy, distributions, extreme examples, failed hard tests, and the maps of each class."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Share:
 
 @dataclass
 class GroupMaps:
-    """The maps of one class by one method: features, the sum of the maps as they are, and the sum when centred."""
+    """The maps of one class by one method: their features, their sum, and the sum of the centred maps."""
 
     ids: list[int] = field(default_factory=list)
     features: list[Tensor] = field(default_factory=list)
@@ -75,7 +75,7 @@ class GroupMaps:
         self.features.append(features_of(heatmaps[:room]))
 
     def means(self) -> tuple[Tensor, Tensor]:
-        """Return the mean of the maps as they are, and of the centred maps."""
+        """Return the mean of the maps, and of the centred maps."""
         assert isinstance(self.total, Tensor) and isinstance(self.centred, Tensor)
         return self.total / self.count, self.centred / self.count
 
@@ -83,16 +83,15 @@ class GroupMaps:
 def _centred(heatmap: Tensor) -> Tensor:
     """Move a map so that the centre of its relevance is in the middle; pixels from outside are zero."""
     weight = heatmap.abs()
-    down, across = (
-        round(size / 2 - float((weight.sum(1 - axis) * (torch.arange(size) + 0.5)).sum() / weight.sum()))
-        if bool(weight.any())
-        else 0
-        for axis, size in enumerate(heatmap.shape)
-    )
-    moved = heatmap.roll((down, across), (0, 1))
-    rows, columns = (torch.arange(size) - shift for size, shift in zip(heatmap.shape, (down, across), strict=True))
-    kept = ((rows >= 0) & (rows < len(rows)))[:, None] & ((columns >= 0) & (columns < len(columns)))
-    return moved * kept
+    if not bool(weight.any()):
+        return heatmap
+    kept: list[Tensor] = []
+    for axis, size in enumerate(heatmap.shape):
+        places = torch.arange(size)
+        shift = round(size / 2 - float((weight.sum(1 - axis) * (places + 0.5)).sum() / weight.sum()))
+        heatmap = heatmap.roll(shift, axis)
+        kept.append((places >= shift) & (places < size + shift))
+    return heatmap * (kept[0][:, None] & kept[1])
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ class Summary:
 
 
 def _explained(rows: Rows) -> NDArray[Any]:
-    """Name the class that each row explains; a class that no picture was recognised as has a number only."""
+    """Name the class that each row explains; a class that was never predicted has only a number."""
     names = dict(zip(rows["prediction"], rows["predicted"], strict=True))
     return np.asarray([names.get(each, f"class {each}") for each in rows["target"]], dtype=object)
 
@@ -136,9 +135,8 @@ def _explained(rows: Rows) -> NDArray[Any]:
 def _accuracy(rows: Rows, groups: NDArray[Any]) -> Iterator[Share]:
     """Yield the accuracy of all examples, then of each class."""
     known = np.flatnonzero([each is not None for each in rows["correct"]])
-    known = known[
-        np.unique(rows["id"][known], return_index=True)[1]
-    ]  # each example once: its rows are equal for all methods
+    _, first = np.unique(rows["id"][known], return_index=True)
+    known = known[first]  # each example once: its rows are equal for all methods
     correct, groups = rows["correct"][known], groups[known]
     yield Share("all examples", int(correct.sum()), len(correct))
     for name in sorted(set(groups)):
@@ -204,7 +202,7 @@ def _maps(run: Run, rows: Rows, explained: NDArray[Any]) -> dict[tuple[str, str]
 
 
 def _clusters(maps: Mapping[tuple[str, str], GroupMaps], method: str) -> tuple[Cluster, ...]:
-    """List the clusters of all classes, the most coherent first, without those of a single map."""
+    """List the clusters of all classes, the most coherent first, without clusters of a single map."""
     found = [
         cluster
         for (name, group), each in maps.items()

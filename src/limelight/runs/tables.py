@@ -1,4 +1,4 @@
-"""Arrow tables from lists of values, built from buffers.
+"""Packages that only dataset runs need, and Arrow tables built from buffers.
 
 `pyarrow.array()` imports pandas wherever it is installed, to see whether its argument is a series: more than half a
 second for each worker of a run, and memory. Buffers need no pandas.
@@ -6,6 +6,7 @@ second for each worker of a run, and memory. Buffers need no pandas.
 
 from __future__ import annotations
 
+import importlib
 from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -13,9 +14,23 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .extras import arrow
-
 Kind = Literal["int64", "float64", "bool_", "string"]
+
+
+def need(module: str, extra: str, why: str) -> Any:
+    """Import a module. Raises ImportError that names the extra to install."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        package = module.partition(".")[0]
+        raise ImportError(f"{why} needs {package}: pip install 'limelight[{extra}]'", name=error.name) from error
+
+
+def arrow(module: str = "") -> Any:
+    """Import pyarrow, or a module inside it."""
+    return need(f"pyarrow.{module}" if module else "pyarrow", "run", "a dataset run (its manifest and index)")
 
 
 def table_of(lines: Sequence[Mapping[str, Any]], columns: Mapping[str, Kind]) -> Any:
@@ -31,23 +46,21 @@ def table_of(lines: Sequence[Mapping[str, Any]], columns: Mapping[str, Kind]) ->
 
 def _array(values: Sequence[Any], kind: Kind) -> Any:
     pa = arrow()
-    known = np.array([value is not None for value in values], dtype=bool)
+    data: list[Any]
     match kind:
         case "string":
             texts = [b"" if value is None else str.encode(value) for value in values]
-            ends = np.cumsum([0, *map(len, texts)]).astype(np.int32)
-            data = [ends, np.frombuffer(b"".join(texts), dtype=np.uint8)]
+            data = [np.cumsum([0, *map(len, texts)]).astype(np.int32), b"".join(texts)]
         case "bool_":
-            if not all(isinstance(value, bool) for value in values if value is not None):
+            if not all(isinstance(value, bool | None) for value in values):
                 raise TypeError(f"a column of truth values holds {values!r}")
-            data = [_bits(np.array([bool(value) for value in values], dtype=bool))]
+            data = [_bits(values)]
         case _:
             # array() refuses a fraction for a whole number, and text for either; NumPy would convert them.
-            code = "q" if kind == "int64" else "d"
-            data = [np.array(array(code, [0 if value is None else value for value in values]), dtype=kind)]
-    buffers = [pa.py_buffer(each) for each in (_bits(known), *data)]
+            data = [array("q" if kind == "int64" else "d", [0 if value is None else value for value in values])]
+    buffers = [pa.py_buffer(each) for each in (_bits([value is not None for value in values]), *data)]
     return pa.Array.from_buffers(getattr(pa, kind)(), len(values), buffers)
 
 
-def _bits(flags: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    return np.packbits(flags, bitorder="little")
+def _bits(flags: Sequence[bool | None]) -> NDArray[np.uint8]:
+    return np.packbits(np.array(flags, dtype=bool), bitorder="little")

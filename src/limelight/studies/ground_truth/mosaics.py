@@ -27,21 +27,21 @@ def mosaic(pictures: Tensor, classes: Tensor, side: int = 2) -> Mosaic:
     labels = classes.tolist()
     if len(set(labels)) < cells:
         raise ValueError(f"classes: {len(set(labels))} different ones; a mosaic of {side} x {side} needs {cells}")
-    made, owners, masks = [], [], []
-    _, _, height, width = pictures.shape
+    made, masks = [], []
     for i, own in enumerate(labels):
         next_of_class: dict[int, int] = {}
         for j in [*range(i + 1, len(labels)), *range(i)]:
             if labels[j] != own:
                 next_of_class.setdefault(labels[j], j)
-        at = i % cells
         order = list(next_of_class.values())[: cells - 1]
-        order.insert(at, i)
-        rows = [torch.cat([pictures[j] for j in order[r * side : (r + 1) * side]], 2) for r in range(side)]
-        made.append(torch.cat(rows, 1))
-        mask = torch.zeros(1, side * height, side * width, dtype=torch.bool, device=pictures.device)
-        top, left = at // side * height, at % side * width
-        mask[:, top : top + height, left : left + width] = True
-        masks.append(mask)
-        owners.append(own)
-    return Mosaic(torch.stack(made), torch.tensor(owners, device=pictures.device), torch.stack(masks))
+        order.insert(i % cells, i)
+        made.append(_tiled(pictures[order], side))
+        mask = torch.zeros_like(pictures[:cells, :1], dtype=torch.bool)
+        mask[i % cells] = True
+        masks.append(_tiled(mask, side))
+    return Mosaic(torch.stack(made), torch.tensor(labels, device=pictures.device), torch.stack(masks))
+
+
+def _tiled(parts: Tensor, side: int) -> Tensor:
+    """Place pictures `(side * side, c, h, w)` row by row into one `(c, side * h, side * w)`."""
+    return torch.cat([torch.cat(list(row), 2) for row in parts.split(side)], 1)

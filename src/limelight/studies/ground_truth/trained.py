@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -21,8 +20,6 @@ from .scenes import CLASSES, scenes
 
 Architecture = Literal["cnn", "vit"]
 _EXAMPLES, _BATCH = 6000, 64
-_STEPS: dict[str, int] = {"cnn": 600, "vit": 700}
-_RATE: dict[str, float] = {"cnn": 4e-3, "vit": 1.5e-3}
 
 
 class SceneCNN(nn.Module):
@@ -79,7 +76,8 @@ class SceneViT(nn.Module):
         return logits
 
 
-_MADE: dict[str, Callable[[], nn.Module]] = {"cnn": SceneCNN, "vit": SceneViT}
+# For each architecture: the network, the steps of its training, the learning rate.
+_RECIPES: dict[str, tuple[type[nn.Module], int, float]] = {"cnn": (SceneCNN, 600, 4e-3), "vit": (SceneViT, 700, 1.5e-3)}
 
 
 def trained(architecture: Architecture = "cnn", cache: str | Path | None = None) -> nn.Module:
@@ -89,25 +87,27 @@ def trained(architecture: Architecture = "cnn", cache: str | Path | None = None)
     makes the scenes and trains on them and of torch's version, so that weights are never used with other code. The
     global random state does not change.
     """
-    if architecture not in _MADE:
-        raise ValueError(f"architecture: {architecture!r}; use {', '.join(map(repr, _MADE))}")
+    if architecture not in _RECIPES:
+        raise ValueError(f"architecture: {architecture!r}; use {', '.join(map(repr, _RECIPES))}")
+    kind, steps, rate = _RECIPES[architecture]
     folder = Path(cache or os.environ.get("LIMELIGHT_CACHE") or Path.home() / ".cache" / "limelight")
     path = folder / f"scenes-{architecture}-{_recipe(architecture)}.safetensors"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = _MADE[architecture]()
+        model = kind()
         if path.exists():
             model.load_state_dict(load_file(path))
         else:
-            _train(model, _STEPS[architecture], _RATE[architecture])
+            _train(model, steps, rate)
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(path, save({name: value.contiguous() for name, value in model.state_dict().items()}))
     return model.eval().requires_grad_(False)
 
 
 def _recipe(architecture: Architecture) -> str:
-    settings = (_EXAMPLES, _BATCH, _STEPS[architecture], _RATE[architecture], torch.__version__)
-    code = (_scenes, _MADE[architecture], _Block, _train)
+    kind, *schedule = _RECIPES[architecture]
+    settings = (_EXAMPLES, _BATCH, *schedule, torch.__version__)
+    code = (_scenes, kind, _Block, _train)
     text = repr(settings) + "".join(inspect.getsource(each) for each in code)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 

@@ -1,8 +1,8 @@
 """The rock-paper-scissors study: photographs of hands, a constant added to every channel, and the maps' changes."""
 
 from .data import DataError, Part, read_parts
-from .observations import Observation, observe
 from .page import write_study
+from .shifting import Observation, observe
 from .study import LEVELS, Listeners, Study, run_study
 from .training import Epoch, Trained, train
 

@@ -16,8 +16,7 @@ from ...base.files import json_bytes, write_whole
 from ...evaluation.findings import html_table, markdown
 from ...models.rock_paper_scissors import CLASSES
 from ...show import Row, Tile, draw_grid, picture_of, save_png, write_report
-from .observations import CLAIMS, STUDIED
-from .shifting import TOP_SHARE, Shifted
+from .shifting import CLAIMS, STUDIED, TOP_SHARE, Shifted
 from .study import ENOUGH_TO_TEST, PART_TESTED, Study
 
 Table = list[dict[str, Any]]
@@ -47,15 +46,12 @@ def write_study(study: Study, out: Path) -> list[Path]:
     return [page, text, data, *pictures]
 
 
-# ---- the text and the tables, for both formats -----------------------------------------------------------------------
-
-
 def sections(study: Study) -> list[tuple[str, str, Table]]:
-    """Write the sections, each as (title, words, table), in order."""
+    """Return the sections in order, each as (title, text, table)."""
     best, history = study.trained.best, study.trained.history
     minutes = sum(each.seconds for each in history) / 60
     large = max(study.levels)
-    tested = "whatever they cost"
+    tested = "at any cost"
     if study.rows < ENOUGH_TO_TEST:
         tested = f"within {PART_TESTED:.0%} of the rows that the maps themselves took"
     return [
@@ -114,7 +110,7 @@ def sections(study: Study) -> list[tuple[str, str, Table]]:
             f"rank correlation, structural similarity, and the share of the brightest {TOP_SHARE:.0%} of pixels that "
             "stay; missing is the share of f(x) - f(baseline) that the sum of the unshifted map lacks; on the hand is "
             "the share of positive relevance on pixels with more red than green.",
-            [_line(line, with_level=True) for line in study.lines],
+            [{"map": line.name, "shift": f"+{line.level:g}"} | _line(line) for line in study.lines],
         ),
         (
             "Integrated Gradients by baseline",
@@ -129,7 +125,7 @@ def sections(study: Study) -> list[tuple[str, str, Table]]:
             f"by the change; the last columns are the other quick checks, {tested}. A method that samples uses the "
             "same random numbers for the shifted picture. A dash is a figure that does not apply, that no picture "
             "allowed, or that would cost too many rows: the JSON file has the reason.",
-            [_line(line, with_level=False) | _verdicts(study, line.name) for line in _by_change(study.every)],
+            [_line(line) | _verdicts(study, line.name) for line in _by_change(study.every)],
         ),
         (
             "Methods that could not explain this model",
@@ -140,11 +136,11 @@ def sections(study: Study) -> list[tuple[str, str, Table]]:
 
 
 def _summary(study: Study) -> str:
-    """Say which maps changed although the class did not, and which were stable."""
+    """Name the maps that changed although the class did not, and the stable maps."""
     known = [line for line in study.every if line.n and not math.isnan(line.spearman)]
     large = f"a shift of +{max(study.levels):g}"
     if not known:
-        return f"No hand kept its class under {large}, so there are no maps that changed for no reason."
+        return f"No hand kept its class under {large}, so no map can be compared."
     changed = [line.name for line in _by_change(known) if line.spearman < CHANGED]
     stayed = [line.name for line in known if line.spearman >= STAYED]
     held = sum(seen.holds is True for seen in study.observations)
@@ -156,11 +152,9 @@ def _summary(study: Study) -> str:
     )
 
 
-def _line(line: Shifted, with_level: bool) -> dict[str, Any]:
-    level = {"shift": f"+{line.level:g}"} if with_level else {}
+def _line(line: Shifted) -> dict[str, Any]:
     return {
         "map": line.name,
-        **level,
         "hands": line.n,
         "rank correlation": line.spearman,
         "SSIM": line.ssim,
@@ -187,9 +181,6 @@ def _verdicts(study: Study, name: str) -> dict[str, Any]:
 def _matrix(names: Sequence[str], values: Tensor) -> Table:
     """Make a table of values `(n, n)` with the same names for rows and columns."""
     return [{"": name, **dict(zip(names, row, strict=True))} for name, row in zip(names, values.tolist(), strict=True)]
-
-
-# ---- the formats -----------------------------------------------------------------------------------------------------
 
 
 def as_markdown(study: Study, pictures: Sequence[str]) -> str:
@@ -248,12 +239,9 @@ def rows_of(study: Study) -> list[Row]:
             label = CLASSES[int(study.hands.y[place])]
             kept = "" if not level or bool(study.kept[level][place]) else ", no longer the model's first class"
             words = f"{_name(study, place)}, +{level:g}: {label} {share:.1%}{kept}"
-            rows.append(Row(words, _picture(study, place, level), _tiles(study, place, level)))
+            picture = picture_of((study.hands.x[place] + level).clamp(max=1))
+            rows.append(Row(words, picture, _tiles(study, place, level)))
     return rows
-
-
-def _picture(study: Study, place: int, level: float) -> Image.Image:
-    return picture_of((study.hands.x[place] + level).clamp(max=1))
 
 
 def _tiles(study: Study, place: int, level: float) -> tuple[Tile, ...]:
@@ -268,4 +256,4 @@ def grid_of(study: Study, place: int) -> Image.Image:
     ]
     label = CLASSES[int(study.hands.y[place])]
     shares = ", ".join(f"+{level:g} {float(study.confidence[level][place]):.1%}" for level in (0.0, *study.levels))
-    return draw_grid(_picture(study, place, 0.0), tiles, f"{_name(study, place)}: {label}, probability {shares}")
+    return draw_grid(picture_of(study.hands.x[place]), tiles, f"{_name(study, place)}: {label}, probability {shares}")

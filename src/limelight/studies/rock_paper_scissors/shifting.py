@@ -1,4 +1,4 @@
-"""A constant shift of every channel of a picture: the maps before and after it, and their similarity."""
+"""A constant shift of every channel: the maps before and after it, their similarity, and the published observations."""
 
 from __future__ import annotations
 
@@ -18,6 +18,16 @@ from ...explain import explain
 from ...methods import Method
 from ...question.baselines import Baseline
 
+BLACK, WHITE, RANDOM = (f"integrated-gradients, {each}" for each in ("black", "white", "random"))
+INPUT_X_GRADIENT, GRAD_CAM = "input-x-gradient", "grad-cam"
+STUDIED = (INPUT_X_GRADIENT, BLACK, WHITE, RANDOM, GRAD_CAM)
+DRIFT = 0.05  # of the relevance; a smaller change does not count as a drift
+CLAIMS = (
+    "Gradient x Input changes most of the maps compared",
+    "Of the baselines of Integrated Gradients, black is the most sensitive to the shift",
+    "Of the baselines of Integrated Gradients, white is the most stable",
+    "Grad-CAM drifts from the hand to the background",
+)
 TOP_SHARE = 0.05  # of the pixels: the bright part of a map
 _SHARING = 8  # methods in a call, which share the passes at the picture and at the baseline
 
@@ -37,15 +47,6 @@ class Hands:
 def hand_mask(x: Tensor) -> Tensor:
     """Mark the pixels `(n, 1, H, W)` with more red than green: skin and sleeve, on a green background."""
     return x[:, :1] > x[:, 1:2]
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A method with its baseline, and a name for both."""
-
-    name: str
-    method: Method
-    baseline: Baseline
 
 
 @dataclass(frozen=True)
@@ -76,18 +77,13 @@ class Shifted:
 Maps = dict[float, Attribution]  # by level, 0 first
 
 
-def maps_of(model: nn.Module, hands: Hands, variant: Variant, levels: Sequence[float], *, seed: int = 0) -> Maps:
-    """Compute the maps at each level and at 0.
+def maps_of(
+    model: nn.Module, hands: Hands, methods: Sequence[Method], baseline: Baseline, levels: Sequence[float], seed: int
+) -> list[Maps]:
+    """Compute the maps of each method at each level and at 0, with one call of `explain` for each level.
 
     The input is shifted and never clipped; the baseline and the random numbers stay the same.
     """
-    return _maps_of_each(model, hands, [variant.method], variant.baseline, levels, seed)[0]
-
-
-def _maps_of_each(
-    model: nn.Module, hands: Hands, methods: Sequence[Method], baseline: Baseline, levels: Sequence[float], seed: int
-) -> list[Maps]:
-    """Compute the maps of each method, with one call of `explain` for each level."""
     found: list[Maps] = [{} for _ in methods]
     for level in (0.0, *levels):
         x = hands.x + level
@@ -158,7 +154,7 @@ def every_method(
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[list[Shifted], dict[str, Attribution], dict[str, str]]:
-    """Compare every method: the lines, the unshifted maps by name, and the reasons of methods that refuse the model."""
+    """Return a line for each method, the unshifted maps by name, and the reasons of methods that refuse the model."""
     lines: list[Shifted] = []
     maps: dict[str, Attribution] = {}
     refused: dict[str, str] = {}
@@ -181,9 +177,52 @@ def _maps_or_reasons(
     """Compute the maps of each method, or the reason why it refuses; after a refusal each method runs alone."""
     names = [each.kebab() for each in methods]
     try:
-        return dict(zip(names, _maps_of_each(model, hands, methods, baseline, (level,), seed), strict=True))
+        return dict(zip(names, maps_of(model, hands, methods, baseline, (level,), seed), strict=True))
     except REFUSALS as error:
         if len(methods) == 1:
             return {names[0]: str(error)}
     singles = (_maps_or_reasons(model, hands, [each], baseline, level, seed) for each in methods)
     return {name: maps for single in singles for name, maps in single.items()}
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A published claim, whether it holds here (None: there is no figure), and the figures that decide it."""
+
+    claim: str
+    holds: bool | None
+    figures: str
+
+    @property
+    def verdict(self) -> str:
+        return {True: "holds", False: "does not hold", None: "cannot be said"}[self.holds]
+
+
+def observe(lines: Sequence[Shifted]) -> list[Observation]:
+    """Check the published observations at the largest shift where any picture kept its class.
+
+    `lines` holds the figures of STUDIED at each level.
+    """
+    levels = [line.level for line in lines if line.n]
+    if not levels:
+        return [Observation(claim, None, "no picture kept its class at any shift") for claim in CLAIMS]
+    level = max(levels)
+    at = {line.name: line for line in lines if line.level == level}
+    alike = {name: at[name].spearman for name in STUDIED}
+    paths = {name: alike[name] for name in (BLACK, WHITE, RANDOM)}
+    cam, where = at[GRAD_CAM], f"at +{level:g} ({at[BLACK].n} pictures)"
+    of_all, of_paths = (
+        f"rank correlation with the unshifted map {where}: " + ", ".join(f"{k} {v:.3f}" for k, v in each.items())
+        for each in (alike, paths)
+    )
+    drift = f"{cam.on_hand:.1%} before, {cam.on_hand_shifted:.1%} after"
+    found = (
+        (min(alike, key=alike.__getitem__) == INPUT_X_GRADIENT, of_all),
+        (min(paths, key=paths.__getitem__) == BLACK, of_paths),
+        (max(paths, key=paths.__getitem__) == WHITE, of_paths),
+        (
+            None if math.isnan(cam.drift) else cam.drift > DRIFT,
+            f"share of Grad-CAM's relevance on the hand {where}: {drift}",
+        ),
+    )
+    return [Observation(claim, *each) for claim, each in zip(CLAIMS, found, strict=True)]

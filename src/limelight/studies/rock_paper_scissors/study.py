@@ -9,21 +9,35 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...base.attribution import Attribution
 from ...checks import QUICK, BiasShift, Check
 from ...evaluation.budget import price, quick_checks
 from ...evaluation.compare_baselines import DEFAULT_BASELINES, BaselineStudy, compare_baselines, labelled_baselines
 from ...evaluation.findings import Findings
-from ...methods import GradCAM, InputXGradient, IntegratedGradients
+from ...methods import GradCAM, InputXGradient, IntegratedGradients, Method
 from ...methods.backward import estimate_patterns
 from ...methods.quadrature import GaussLegendre
 from ...models.catalogue import HANDS, HANDS_PREPROCESSING, ImageModel
 from ...models.rock_paper_scissors import CLASSES
-from ...question.baselines import Black, Mean, Minimum, Noise, White
+from ...question.baselines import Baseline, Black, Mean, Minimum, Noise, White
 from ..ground_truth.each import one_of_each
 from .data import Part, read_parts
-from .observations import BLACK, GRAD_CAM, INPUT_X_GRADIENT, RANDOM, WHITE, Observation, observe
-from .shifting import Hands, Maps, Shifted, Variant, answers, compared, every_method, hand_mask, maps_of
+from .shifting import (
+    BLACK,
+    GRAD_CAM,
+    INPUT_X_GRADIENT,
+    RANDOM,
+    WHITE,
+    Hands,
+    Maps,
+    Observation,
+    Shifted,
+    answers,
+    compared,
+    every_method,
+    hand_mask,
+    maps_of,
+    observe,
+)
 from .training import Epoch, Progress, Trained, confusion, predict, train
 
 LEVELS = (0.1, 0.2, 0.4)
@@ -68,12 +82,11 @@ class Study:
     kept: dict[float, Tensor]
     confidence: dict[float, Tensor]
     maps: dict[str, Maps]
-    lines: tuple[Shifted, ...]
-    observations: tuple[Observation, ...]
+    lines: list[Shifted]
+    observations: list[Observation]
     baselines: BaselineStudy
     explained: int
-    every: tuple[Shifted, ...]
-    every_map: dict[str, Attribution]
+    every: list[Shifted]
     tests: dict[str, Findings]
     refused: dict[str, str]
 
@@ -135,12 +148,16 @@ def run_study(
     listeners.stage("the published study's maps")
     answered = answers(network, hands, (0.0, *levels))
     kept = {level: answered[level][0] for level in levels}
-    maps = {each.name: maps_of(network, hands, each, levels, seed=seed) for each in _studied(rows)}
+    maps = {
+        name: maps_of(network, hands, [method], baseline, levels, seed)[0]
+        for name, (method, baseline) in _studied(rows).items()
+    }
     lines = [line for name, found in maps.items() for line in compared(name, found, hands, kept)]
     listeners.stage("baselines")
     sample = parts["training"].pixels(slice(None, None, max(1, len(parts["training"]) // _SAMPLE)))
     compared_baselines = labelled_baselines([*DEFAULT_BASELINES, Minimum(), Mean(sample)])
-    baselines = compare_baselines(network, x, _path(rows), compared_baselines, target=hands.y, seed=seed)
+    path = IntegratedGradients(GaussLegendre(rows))
+    baselines = compare_baselines(network, x, path, compared_baselines, target=hands.y, seed=seed)
     # This stage costs most, so it has fewer hands: at most one for each class.
     explained = min(pictures, len(CLASSES))
     few = Hands(hands.x[:explained], hands.y[:explained], hands.mask[:explained])
@@ -171,37 +188,35 @@ def run_study(
         kept,
         {level: confidence for level, (_, confidence) in answered.items()},
         maps,
-        tuple(lines),
-        tuple(observe(lines)),
+        lines,
+        observe(lines),
         baselines,
         explained,
-        tuple(every),
-        every_map,
+        every,
         tests,
         refused,
     )
 
 
-def _path(rows: int) -> IntegratedGradients:
-    return IntegratedGradients(GaussLegendre(rows))
-
-
-def _studied(rows: int) -> tuple[Variant, ...]:
-    """Make the methods that the published study compared."""
-    return (
-        Variant(INPUT_X_GRADIENT, InputXGradient(), Black()),
-        Variant(BLACK, _path(rows), Black()),
-        Variant(WHITE, _path(rows), White()),
-        Variant(RANDOM, _path(rows), Noise()),
-        Variant(GRAD_CAM, GradCAM(), Black()),
-    )
+def _studied(rows: int) -> dict[str, tuple[Method, Baseline]]:
+    """Make the methods and baselines that the published study compared."""
+    path = IntegratedGradients(GaussLegendre(rows))
+    return {
+        INPUT_X_GRADIENT: (InputXGradient(), Black()),
+        BLACK: (path, Black()),
+        WHITE: (path, White()),
+        RANDOM: (path, Noise()),
+        GRAD_CAM: (GradCAM(), Black()),
+    }
 
 
 def _chosen(test: Part, predicted: Tensor, pictures: int) -> Tensor:
     """Choose test hands by place: each class in turn, correctly classified hands first, in order of file."""
-    queues = []
-    for label in range(len(CLASSES)):
-        of_class = (test.y == label).nonzero().flatten().tolist()
-        queues.append(sorted(of_class, key=lambda i: int(predicted[i] != label)))
+    wrong = (predicted != test.y).tolist()
+    labels = test.y.tolist()
+    queues = [
+        sorted((i for i, label in enumerate(labels) if label == wanted), key=wrong.__getitem__)
+        for wanted in range(len(CLASSES))
+    ]
     places = [queue[turn] for turn in range(len(test)) for queue in queues if turn < len(queue)]
     return torch.tensor(places[:pictures])

@@ -1,28 +1,33 @@
-"""Training that can be stopped after any epoch and resumed, with the same weights as a result."""
+"""Training that can be stopped after any epoch and resumed with the same resulting weights."""
 
 from __future__ import annotations
 
+import copy
 import json
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ...base.files import write_whole
 from ...models.rock_paper_scissors import CLASSES, SIZE, PublishedHands, SmallHands
 from .data import Part
-from .normalising import folded, normalised
 
 NETWORKS: dict[str, type[PublishedHands] | type[SmallHands]] = {"published": PublishedHands, "small": SmallHands}
+Network = TypeVar("Network", bound=PublishedHands | SmallHands)
 _ROWS = 32  # of a pass without training
 _INPUTS = 256 * 3 * 3  # of the widest convolution
+_PATIENCE = 6  # epochs without a better validation accuracy, after which training ends
+_LAST, _BEST = "last.safetensors", "best.safetensors"
 
 
 class Phase(NamedTuple):
@@ -36,14 +41,9 @@ class Phase(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """The schedule of a training.
-
-    Within a phase the rate falls to a tenth along a half cosine. `patience`: the training ends after so many epochs
-    without a better validation accuracy.
-    """
+    """The schedule of a training. Within a phase the rate falls to a tenth along a half cosine."""
 
     phases: tuple[Phase, ...]
-    patience: int = 6
 
     @property
     def epochs(self) -> int:
@@ -65,7 +65,7 @@ def recipe_of(model: str, epochs: int | None = None) -> Recipe:
     """Make the recipe: 30 epochs at full size for the published network, 5 at growing sizes for the small one.
 
     The small network averages over positions, so it takes pictures of any side, and an epoch at a third of the side
-    costs a ninth. It then adapts to larger hands step by step. Only epochs at full size count for its accuracy.
+    costs a ninth. Only epochs at full size count for its accuracy.
     """
     if model == "published":
         return Recipe((Phase(SIZE, epochs or 30, 7e-4, 8),))
@@ -139,15 +139,47 @@ def train(
         plain = folded(network)
         accuracy = float((predict(plain, validation) == validation.y).double().mean()) if side == SIZE else None
         history.append(Epoch(epoch + 1, side, loss, accuracy, time.perf_counter() - clock))
-        checkpoint.save_best(plain, history)
+        if history[-1] == best_of(history):
+            write_whole(folder / _BEST, save(dict(plain.state_dict())))
         checkpoint.save(history, None if _over(history, recipe) else (network, optimiser))
         if on_epoch:
             on_epoch(history[-1])
     best = best_of(history)
     assert best is not None  # the last phase is at full size
     plain = folded(network)
-    checkpoint.load_best(plain)
+    plain.load_state_dict(load_file(folder / _BEST))
     return Trained(plain.requires_grad_(False), history, best)
+
+
+def normalised(network: Network) -> Network:
+    """Add a batch normalisation [ioffe2015] after every convolution, in place, for fewer epochs of training."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for name, module in network.features.named_children():
+        layers[name] = module
+        if isinstance(module, nn.Conv2d):
+            layers[name.replace("conv", "norm")] = nn.BatchNorm2d(module.out_channels)
+    network.features = nn.Sequential(layers)
+    return network
+
+
+def folded(network: Network) -> Network:
+    """Copy the network without the normalisations, with the published layers and the same outputs in eval mode.
+
+    With running mean m and variance v, g (w x + b - m) / sqrt(v + eps) + c is a convolution with weights
+    g w / sqrt(v + eps) and bias g (b - m) / sqrt(v + eps) + c.
+    """
+    plain = copy.deepcopy(network)
+    plain.eval()
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for name, module in plain.features.named_children():
+        if isinstance(module, nn.BatchNorm2d):
+            before, convolution = layers.popitem()
+            assert isinstance(convolution, nn.Conv2d)
+            layers[before] = fuse_conv_bn_eval(convolution, module)
+        else:
+            layers[name] = module
+    plain.features = nn.Sequential(layers)
+    return plain
 
 
 def best_of(history: Sequence[Epoch]) -> Epoch | None:
@@ -170,8 +202,7 @@ def _groups(network: nn.Module) -> list[dict[str, Any]]:
 
 def _over(history: Sequence[Epoch], recipe: Recipe) -> bool:
     best = best_of(history)
-    exhausted = best is not None and len(history) - best.epoch >= recipe.patience
-    return exhausted or len(history) >= recipe.epochs
+    return len(history) >= recipe.epochs or (best is not None and len(history) - best.epoch >= _PATIENCE)
 
 
 def _one_epoch(
@@ -183,7 +214,7 @@ def _one_epoch(
     seed: int,
     progress: Progress | None,
 ) -> float:
-    """Train one epoch and return the mean loss. Order and flips depend on the seed and the epoch alone."""
+    """Train one epoch and return the mean loss. Order and flips depend only on the seed and the epoch."""
     random = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     batches = torch.randperm(len(training), generator=random).split(recipe.at(epoch).batch)
     network.train()
@@ -192,7 +223,9 @@ def _one_epoch(
         now = recipe.at(epoch + place / len(batches))
         for group in optimiser.param_groups:
             group["lr"] = now.rate * group["share"]
-        x = _mirrored(training.pixels(rows), random)
+        x = training.pixels(rows)
+        for axis in (2, 3):  # a flipped hand seen from above is still a hand
+            x = torch.where(torch.rand(len(x), 1, 1, 1, generator=random) < 0.5, x.flip(axis), x)
         if now.side != SIZE:
             x = F.interpolate(x, (now.side, now.side), mode="bilinear", antialias=True, align_corners=False)
         loss = F.cross_entropy(network(x), training.y[rows])
@@ -203,14 +236,6 @@ def _one_epoch(
         if progress:
             progress(place + 1, len(batches), total / seen)
     return total / len(training)
-
-
-def _mirrored(x: Tensor, random: torch.Generator) -> Tensor:
-    """Flip each photograph at random along each axis: a flipped hand seen from above is still a hand."""
-    for axis in (2, 3):
-        chosen = torch.rand(len(x), 1, 1, 1, generator=random) < 0.5
-        x = torch.where(chosen, x.flip(axis), x)
-    return x
 
 
 def predict(network: nn.Module, part: Part) -> Tensor:
@@ -234,21 +259,8 @@ class Checkpoint:
     folder: Path
     identity: dict[str, Any]
 
-    @property
-    def last(self) -> Path:
-        return self.folder / "last.safetensors"
-
-    @property
-    def best(self) -> Path:
-        return self.folder / "best.safetensors"
-
-    def save_best(self, plain: nn.Module, history: list[Epoch]) -> None:
-        """Store `plain`, the network as validated, if the last epoch is the best."""
-        if history[-1] == best_of(history):
-            write_whole(self.best, save(dict(plain.state_dict())))
-
     def save(self, history: list[Epoch], state: tuple[nn.Module, torch.optim.Optimizer] | None) -> None:
-        """Store the history and the state to resume from: None, which saves a gigabyte, for a training that ended."""
+        """Store the history and the state to resume from; None, which saves a gigabyte, after the last epoch."""
         tensors: dict[str, Tensor] = {}
         if state is not None:
             network, optimiser = state
@@ -258,19 +270,20 @@ class Checkpoint:
                 for key, value in optimiser.state[parameter].items()
             }
         record = json.dumps({"identity": self.identity, "history": [asdict(each) for each in history]})
-        write_whole(self.last, save(tensors, metadata={"training": record}))
+        write_whole(self.folder / _LAST, save(tensors, metadata={"training": record}))
 
     def load(self, network: nn.Module, optimiser: torch.optim.Optimizer) -> list[Epoch]:
         """Return the history, empty without a checkpoint, and load the stored state into both arguments."""
-        if not self.last.exists():
+        if not (self.folder / _LAST).exists():
             return []
-        with safe_open(self.last, "pt") as file:
+        with safe_open(self.folder / _LAST, "pt") as file:
             record = json.loads(file.metadata()["training"])
             for name, wanted in self.identity.items():
-                if record["identity"].get(name) != wanted:
+                found = record["identity"].get(name)
+                if found != wanted:
                     raise ValueError(
-                        f"{str(self.folder)!r} holds a training with {name} {record['identity'].get(name)}, and this "
-                        f"one has {wanted}; use another folder, or delete that one"
+                        f"{str(self.folder)!r} holds a training with {name} {found}, and this one has {wanted}; "
+                        "use another folder, or delete that one"
                     )
             history = [Epoch(**each) for each in record["history"]]
             if not file.keys():
@@ -281,6 +294,3 @@ class Checkpoint:
                     key: file.get_tensor(f"moments.{name}.{key}") for key in ("step", "exp_avg", "exp_avg_sq")
                 }
         return history
-
-    def load_best(self, network: nn.Module) -> None:
-        network.load_state_dict(load_file(self.best))
