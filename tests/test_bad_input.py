@@ -170,7 +170,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         r"Blur needs spatial axes, inputs have shape \(1, 3\)",
     ),
-    "samples too many": (lambda: ll.Samples(X, n=3), ValueError, "Samples.n=3, but data holds 2"),
+    "samples too many": (lambda: ll.Samples(X, n=3), ValueError, "Samples.n=3: use a whole number from 1 to 2"),
     "layer unknown": (lambda: ll.explain(conv_net(), X, "grad-cam", layer="bodi"), ValueError, "'bodi'.*nearest: body"),
     "layer foreign": (
         lambda: ll.explain(conv_net(), X, "grad-cam", layer=nn.ReLU()),

@@ -10,26 +10,22 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from torch import Tensor
 
-from ..base.types import Progress
-from ..checks import Check
 from ..evaluation.card import TrustCard, card_about
 from ..evaluation.check import CARD, as_mask
 from ..methods import GaussLegendre, GradCAM, Gradient, IntegratedGradients, Method
-from ..models.pictures import Picture
 from ..question.question import question_of
 from ..show import picture_of, save_png, write_html
 from ..show.explained import Explained, Request, explain_picture
 from .options import read_checks, read_mask, read_methods, usage
 from .pictures import DEMO, Item, find_pictures, for_each_picture
-from .question_options import Checks, Images, Mask, QuestionOptions, asks, methods_option
+from .question_options import Checks, Images, Mask, QuestionOptions, methods_option, takes_question_options
 from .terminal import boundary, exit_code, print_lines, progress_on
 
 CHECK_METHODS: tuple[Method, ...] = (Gradient(), IntegratedGradients(GaussLegendre(128)), GradCAM())
 
 
-@asks
+@takes_question_options
 def check_command(
     image: Images = None,
     method: Annotated[list[str] | None, methods_option(CHECK_METHODS)] = None,
@@ -40,45 +36,34 @@ def check_command(
         typer.Option("--out", "-o", file_okay=False, metavar="DIR", help="A folder to write the cards to as well."),
     ] = None,
     *,
-    asked: QuestionOptions,
+    common: QuestionOptions,
 ) -> None:
     """Test maps and print a trust card for each: hard tests, evidence beside controls, cautions."""
     if not image:
         raise usage("IMAGE", f"give a picture or a folder of pictures, or '{DEMO}' for a cat")
     methods = read_methods(method) if method else CHECK_METHODS
     checks = read_checks(check) if check else CARD
-    with boundary(asked.debug), contextlib.redirect_stdout(sys.stderr):
-        asked.require_one_baseline()
-        loaded = asked.load()
-        request = Request(loaded, methods, asked.read(loaded))
+    with boundary(common.debug), contextlib.redirect_stdout(sys.stderr):
+        common.require_one_baseline()
+        loaded = common.load()
+        request = Request(loaded, methods, common.read(loaded))
         region = read_mask(mask, loaded)
 
     def work(item: Item, stem: str) -> tuple[Explained, list[TrustCard], list[Path]]:
-        with progress_on(item.name, None, asked.progress) as report:
-            done, cards = _check_picture(item.name, item.open(), request, checks, region, report)
+        with progress_on(item.name, None, common.progress) as report:
+            done = explain_picture(item.name, item.open(), request, report)
+            panel = done.explanations[0].panel
+            with question_of(loaded, panel[0].inputs, {**request.options, "progress": report}) as question:
+                true_region = as_mask(region, question.inputs)
+                cards = [card_about(question, each, each.method, checks, true_region) for each in panel.values()]
         return done, cards, [] if out is None else _write_cards(cards, stem, out)
 
-    with boundary(asked.debug):
+    with boundary(common.debug):
         items = find_pictures(image)
-        failed = for_each_picture(items, loaded.name, work, _document, _print, as_json=asked.as_json, debug=asked.debug)
+        failed = for_each_picture(
+            items, loaded.name, work, _document, _print, as_json=common.as_json, debug=common.debug
+        )
     raise typer.Exit(exit_code(failed, len(items)))
-
-
-def _check_picture(
-    name: str,
-    picture: Picture,
-    request: Request,
-    checks: tuple[Check, ...],
-    mask: Tensor | None,
-    progress: Progress,
-) -> tuple[Explained, list[TrustCard]]:
-    """Explain a picture by each method and test each map. Raises the errors of `explain_picture`."""
-    done = explain_picture(name, picture, request, progress)
-    panel = done.explanations[0].panel
-    with question_of(request.model, panel[0].inputs, {**request.options, "progress": progress}) as question:
-        region = as_mask(mask, question.inputs)
-        cards = [card_about(question, each, each.method, checks, region) for each in panel.values()]
-    return done, cards
 
 
 def _write_cards(cards: Sequence[TrustCard], stem: str, folder: Path) -> list[Path]:

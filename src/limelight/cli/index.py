@@ -18,10 +18,9 @@ from PIL import Image
 from ..base.files import replacing
 from ..evaluation.findings import Finding
 from ..show import picture_of
-from ..show.assets import asset
+from ..show.assets import asset, words
 from ..show.explained import Explained, Explanation
 from ..show.html import page_opening
-from ..show.words import words
 
 INDEX = "index"
 """The stem of the index, which no picture's files may use."""

@@ -39,8 +39,8 @@ from .question_options import (
     QuestionOptions,
     ShowProgress,
     Weights,
-    asks,
     methods_option,
+    takes_question_options,
 )
 from .run import report_command, run_command
 from .serve import serve_command
@@ -82,7 +82,7 @@ def limelight(
 
 
 @app.command("explain")
-@asks
+@takes_question_options
 def explain_command(
     image: Images = None,
     method: Annotated[list[str] | None, methods_option(DEFAULT_METHODS)] = None,
@@ -96,25 +96,25 @@ def explain_command(
     out: Out = DEFAULT_OUT,
     demo: Annotated[bool, typer.Option("--demo", help="Explain the demonstration picture, a cat.")] = False,
     *,
-    asked: QuestionOptions,
+    common: QuestionOptions,
 ) -> None:
     """Explain pictures: print a table, and write for each a panel (PNG, HTML) and its maps (safetensors, JSON)."""
     arguments = [*(image or []), *([DEMO] if demo else [])]
     if not arguments:
         raise usage("IMAGE", f"give a picture or a folder of pictures, or '{DEMO}' for a cat")
-    if asked.target is not None and top > 1:
+    if common.target is not None and top > 1:
         raise usage("--top", "explains the model's top classes, and --target one class; give one of the two options")
     methods = read_methods(method) if method else DEFAULT_METHODS
-    with boundary(asked.debug), contextlib.redirect_stdout(sys.stderr):  # a user's model may print
-        more = asked.baselines[1:]
-        loaded = asked.load()
-        request = Request(loaded, methods, asked.read(loaded), top, more, check_rows)
-    with boundary(asked.debug):
-        code = _explain_all(find_pictures(arguments), request, out, asked)
+    with boundary(common.debug), contextlib.redirect_stdout(sys.stderr):  # a user's model may print
+        more = common.baselines[1:]
+        loaded = common.load()
+        request = Request(loaded, methods, common.read(loaded), top, more, check_rows)
+    with boundary(common.debug):
+        code = _explain_all(find_pictures(arguments), request, out, common)
     raise typer.Exit(code)
 
 
-def _explain_all(items: list[Item], request: Request, out: Path, asked: QuestionOptions) -> int:
+def _explain_all(items: list[Item], request: Request, out: Path, common: QuestionOptions) -> int:
     """Explain every picture, write an index of several, and return the exit code."""
     several = len(items) > 1
     with index_in(out, several) as index:
@@ -122,7 +122,7 @@ def _explain_all(items: list[Item], request: Request, out: Path, asked: Question
         def work(item: Item, stem: str) -> tuple[Explained, list[list[Path]]]:
             with staging(out) as folder:
                 picture = item.open()
-                with progress_on(item.name, request.rows(), asked.progress) as report:
+                with progress_on(item.name, request.rows(), common.progress) as report:
                     done = explain_picture(item.name, picture, request, report)
                 files = write_all(done, stem, request.model.name, folder, out)
             index.add(done, stem)
@@ -134,12 +134,12 @@ def _explain_all(items: list[Item], request: Request, out: Path, asked: Question
             work,
             explained_document,
             print_explained,
-            as_json=asked.as_json,
-            debug=asked.debug,
+            as_json=common.as_json,
+            debug=common.debug,
             taken=[INDEX] if several else (),
             on_failure=index.fail,
         )
-    if several and failed < len(items) and not asked.as_json:
+    if several and failed < len(items) and not common.as_json:
         print_lines(out / f"{INDEX}.html")
     if several and failed:
         say(f"{failed} of {len(items)} pictures failed")

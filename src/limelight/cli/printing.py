@@ -125,12 +125,7 @@ def explained_document(done: Explained, files: Sequence[Sequence[Path]]) -> dict
 
 
 def _class_document(ranked: Ranked) -> dict[str, Any]:
-    return {
-        "class": ranked.index,
-        "label": ranked.label,
-        "output": ranked.output,
-        "probability": ranked.probability,
-    }
+    return {"class": ranked.index, "label": ranked.label, "output": ranked.output, "probability": ranked.probability}
 
 
 def _explanation_document(explanation: Explanation, files: Sequence[Path]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -131,22 +131,22 @@ class QuestionOptions:
         return found
 
 
-def asks(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace the command's parameter `asked`, a QuestionOptions, by one option for each of its fields."""
-    own = [each for each in inspect.signature(command, eval_str=True).parameters.values() if each.name != "asked"]
+def takes_question_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace the command's parameter `common`, a QuestionOptions, by one option for each of its fields."""
+    named = inspect.Parameter.KEYWORD_ONLY
+    own = inspect.signature(command, eval_str=True).parameters
     hints = get_type_hints(QuestionOptions, include_extras=True)
     shared = [
-        inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name])
+        inspect.Parameter(each.name, named, default=each.default, annotation=hints[each.name])
         for each in fields(QuestionOptions)
-        if each.default is not MISSING
     ]
+    every = [*(each.replace(kind=named) for name, each in own.items() if name != "common"), *shared]
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        asked = QuestionOptions(**{each.name: given.pop(each.name) for each in shared})
-        command(**given, asked=asked)
+        common = QuestionOptions(**{each.name: given.pop(each.name) for each in shared})
+        command(**given, common=common)
 
-    keyword = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
-    run.__signature__ = inspect.Signature([*keyword, *shared])  # type: ignore[attr-defined]
-    run.__annotations__ = {each.name: each.annotation for each in (*keyword, *shared)}
+    run.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in every}
     return run

@@ -21,13 +21,13 @@ from ..runs.job import LABEL, STORES
 from ..runs.running import ENGINES
 from .options import import_from_here, read_checks, read_mask, read_methods, usage
 from .printing import plain_table
-from .question_options import Checks, Debug, Mask, QuestionOptions, asks, methods_option
+from .question_options import Checks, Debug, Mask, QuestionOptions, methods_option, takes_question_options
 from .terminal import FAILED, boundary, console, exit_code, print_lines, progress_bar, say, visible, write_json
 
 _LINES_EVERY = 10.0  # seconds between progress lines in a file: a run may take days
 
 
-@asks
+@takes_question_options
 def run_command(
     images: Annotated[
         str | None,
@@ -38,14 +38,7 @@ def run_command(
         ),
     ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            file_okay=False,
-            metavar="DIR",
-            help="The folder of the run.",
-        ),
+        Path | None, typer.Option("--output", "-o", file_okay=False, metavar="DIR", help="The folder of the run.")
     ] = None,
     method: Annotated[list[str] | None, methods_option()] = None,
     check: Checks = None,
@@ -66,16 +59,15 @@ def run_command(
     group: Annotated[int, typer.Option(min=1, help="The number of pictures in one call of a method.")] = 16,
     limit: Annotated[int | None, typer.Option(min=1, help="The number of pictures to explain. Default: all.")] = None,
     status: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Only print the progress of the run in this folder."),
+        Path | None, typer.Option(metavar="DIR", help="Only print the progress of the run in this folder.")
     ] = None,
     *,
-    asked: QuestionOptions,
+    common: QuestionOptions,
 ) -> None:
     """Explain and test all pictures of a data set. The same command continues a stopped run."""
     if status is not None:
-        with boundary(asked.debug):
-            _print_status(read_status(status), asked.as_json)
+        with boundary(common.debug):
+            _print_status(read_status(status), common.as_json)
         return
     if images is None or output is None:
         raise usage("--images" if images is None else "--output", "is required, or --status DIR")
@@ -86,28 +78,32 @@ def run_command(
     if engine not in ENGINES:
         raise usage("--engine", f"{engine!r}; use {' or '.join(ENGINES)}")
     methods, checks = read_methods(method), read_checks(check or ())
-    asked.require_one_baseline()
-    options: CheckOptions = {"baseline": asked.baselines[0], "seed": asked.seed, "rows_per_pass": asked.rows_per_pass}
-    with boundary(asked.debug), contextlib.redirect_stdout(sys.stderr):
-        by_label = asked.target in (None, LABEL)
-        if not by_label or (asked.layer, asked.draws_of, mask) != (None, None, None):
-            loaded = asked.load()
-            read = (replace(asked, target=None) if by_label else asked).read(loaded)
+    common.require_one_baseline()
+    options: CheckOptions = {
+        "baseline": common.baselines[0],
+        "seed": common.seed,
+        "rows_per_pass": common.rows_per_pass,
+    }
+    with boundary(common.debug), contextlib.redirect_stdout(sys.stderr):
+        by_label = common.target in (None, LABEL)
+        if not by_label or (common.layer, common.draws_of, mask) != (None, None, None):
+            loaded = common.load()
+            read = (replace(common, target=None) if by_label else common).read(loaded)
             region = read_mask(mask, loaded)
             own = None if region is None else region[0]
-            options = {**read, "target": asked.target if by_label else read["target"], "mask": own}
+            options = {**read, "target": common.target if by_label else read["target"], "mask": own}
             del loaded
         else:
-            options["target"] = asked.target
-            import_from_here(asked.model)
-        with _progress(asked.progress) as listener:
+            options["target"] = common.target
+            import_from_here(common.model)
+        with _progress(common.progress) as listener:
             found = run(
                 images,
-                asked.model,
+                common.model,
                 methods,
                 checks,
                 output=output,
-                weights=asked.weights,
+                weights=common.weights,
                 store=store,
                 engine=engine,
                 workers=workers,
@@ -119,7 +115,7 @@ def run_command(
                 on_status=listener,
                 **options,
             )
-    _print_run(found, asked.as_json)
+    _print_run(found, common.as_json)
     counts = found.counts
     raise typer.Exit(FAILED if counts.pending else exit_code(counts.failed, counts.failed + counts.ok))
 

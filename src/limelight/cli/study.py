@@ -45,8 +45,7 @@ def rock_paper_scissors(
         int | None, typer.Option(min=1, help="Most epochs. Default: 30 for the published network, 5 for the small one.")
     ] = None,
     shift: Annotated[
-        list[float] | None,
-        typer.Option(metavar="SHARE", help="A brightness to add to every channel, from 0 to 1."),
+        list[float] | None, typer.Option(metavar="SHARE", help="A brightness to add to every channel, from 0 to 1.")
     ] = None,
     pictures: Annotated[int | None, typer.Option(min=1, help="The number of held-out pictures to explain.")] = None,
     rows: Annotated[

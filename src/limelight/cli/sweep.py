@@ -20,12 +20,12 @@ from ..show.explained import explained_class, share_of_change
 from .options import read_layer, read_methods, usage
 from .pictures import DEMO, find_pictures
 from .printing import number, plain_table
-from .question_options import Out, QuestionOptions, asks
+from .question_options import Out, QuestionOptions, takes_question_options
 from .terminal import boundary, console, print_lines, progress_on, visible, write_json
 from .writing import DEFAULT_OUT, publish, staging
 
 
-@asks
+@takes_question_options
 def sweep_command(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help=f"A picture, or the word '{DEMO}'.")],
     field: Annotated[
@@ -43,34 +43,34 @@ def sweep_command(
     ],
     out: Out = DEFAULT_OUT,
     *,
-    asked: QuestionOptions,
+    common: QuestionOptions,
 ) -> None:
     """Explain a picture with each value of a setting, compare neighbouring values, and write a grid of maps."""
     methods = read_methods([method])
     if len(methods) != 1:
         raise usage("--method", f"{len(methods)} methods; a sweep takes one")
     fields = _read_fields(field)
-    if LAYER in fields and asked.layer is not None:
-        raise usage("--layer", "is set by --field layer=... too; give one of the two options")
+    if LAYER in fields and common.layer is not None:
+        raise usage("--layer", "is set by --field layer=... too; give one of them")
     own = {name: values for name, values in fields.items() if name != LAYER}
     try:
         for values in itertools.product(*own.values()):
             with_fields(methods[0], dict(zip(own, values, strict=True)))
     except ValueError as error:
         raise usage("--field", str(error).removeprefix("fields: ")) from error
-    with boundary(asked.debug), contextlib.redirect_stdout(sys.stderr):
-        asked.require_one_baseline()
-        loaded = asked.load()
+    with boundary(common.debug), contextlib.redirect_stdout(sys.stderr):
+        common.require_one_baseline()
+        loaded = common.load()
         item = find_pictures([image])[0]
         layers = [read_layer(name, loaded) for name in fields.pop(LAYER, ())]
-        options = asked.read(loaded)
+        options = common.read(loaded)
         if layers:
             options["layer"] = layers
         pixels, _, _ = loaded.prepare(item.open())
-        with progress_on(item.name, None, asked.progress) as report:
+        with progress_on(item.name, None, common.progress) as report:
             found = sweep(loaded, pixels, methods[0], **options, **fields, progress=report)
         files = _write(found, f"{item.stem(set())}-{methods[0].kebab()}-by-{'-'.join(found.fields)}", out)
-    if asked.as_json:
+    if common.as_json:
         write_json(_document(found, loaded, item.name, files))
     else:
         _print(found, loaded, item.name, files)

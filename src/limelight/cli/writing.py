@@ -52,8 +52,8 @@ def _write_maps(
     """Write NAME.png, and a folder NAME with each map and its provenance."""
     panel = explanation.panel
     top = classes_shown(done.ranking)
-    says = f"{model} says {top}. " if top else ""
-    footer = f"{says}Here {done.what_was_seen()}. Model rows spent in all: {_rows(explanation)}."
+    classes = f"Top classes of {model}: {top}. " if top else ""
+    footer = f"{classes}Here {done.what_was_seen()}. Model rows in total: {_rows(explanation)}."
     save_png(draw_panel(seen, panel.tiles(), _heading(done, explanation), footer), folder / f"{name}.png")
     panel.save(folder / f"{name}.safetensors")
 

@@ -142,7 +142,11 @@ def question_of(model: Model, inputs: Tensor, options: Options) -> Iterator[Ques
     given: dict[str, Any] = {**options}
     # Tensors made in inference mode cannot be differentiated.
     with torch.inference_mode(False), reporting(given.pop("progress", None)) as progress:
-        _require_callable(model)
+        if not callable(model):
+            raise TypeError(
+                f"model: {type(model).__name__} is neither a module nor callable; for ONNX sessions and "
+                "scikit-learn estimators there are limelight.BlackBox.from_onnx and .from_sklearn"
+            )
         rows = given.get("rows_per_pass")
         if rows is not None and (not isinstance(rows, int) or rows < 1):
             raise ValueError(f"rows_per_pass: {rows!r}; use a whole number of 1 or more, or None")
@@ -160,14 +164,6 @@ def require_options(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=2) or list(known)
             raise TypeError(f"{name}: there is no such option; use {', '.join(near)}")
-
-
-def _require_callable(model: Any) -> None:
-    if not callable(model):
-        raise TypeError(
-            f"model: {type(model).__name__} is neither a module nor callable; for ONNX sessions and "
-            "scikit-learn estimators there are limelight.BlackBox.from_onnx and .from_sklearn"
-        )
 
 
 def _labels(model: Model) -> Sequence[str]:

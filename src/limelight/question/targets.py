@@ -148,18 +148,18 @@ class ClassTarget(Target):
         return replace(self, index=tuple(_class_scores(outputs).argmax(1).tolist()))
 
     def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
-        logits, index = self._pick(outputs, examples)
+        logits = _class_scores(outputs)
+        index = self._classes(logits, examples)[:, None]
         return self._scores(logits, index).gather(1, index)[:, 0]
 
     @abstractmethod
     def _scores(self, logits: Tensor, index: Tensor) -> Tensor:
         """Return scores `(rows, classes)`, of which the column `index` `(rows, 1)` is read."""
 
-    def _pick(self, outputs: Any, examples: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits `(rows, classes)` and the class of each row as `(rows, 1)`."""
-        logits = _class_scores(outputs)
+    def _classes(self, logits: Tensor, examples: Tensor) -> Tensor:
+        """Return the class of each row of `logits` `(rows, classes)`."""
         if self.index is None:
-            return logits, logits.detach().argmax(1, keepdim=True)
+            return logits.detach().argmax(1)
         largest = self.index if isinstance(self.index, int) else max(self.index)
         if largest >= logits.shape[1]:  # type: ignore[operator]  # nested classes were made flat
             raise ValueError(
@@ -167,8 +167,7 @@ class ClassTarget(Target):
                 f"use 0 to {logits.shape[1] - 1}"
             )
         index = torch.as_tensor(self.index, device=logits.device)
-        index = index[examples] if index.ndim else index.expand(len(logits))
-        return logits, index[:, None]
+        return index[examples] if index.ndim else index.expand(len(logits))
 
 
 def _class_indices(index: Sequence[Any]) -> Index:
