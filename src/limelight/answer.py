@@ -209,10 +209,9 @@ class Answers:
 
     def _estimate(self, method: Method, rng: Streams) -> tuple[Estimate, Tensor | None]:
         """Return the method's estimate, for several references the mean, and the standard deviation between them."""
-        if method.needs.references:
-            return _checked(method.run(self.score, self.x, self.references, rng), method, self.x), None
-        if not method.needs.baseline:
-            return _checked(method.run(self.score, self.x, self.references[0], rng), method, self.x), None
+        if method.needs.references or not method.needs.baseline:
+            references = self.references if method.needs.references else self.references[0]
+            return _checked(method.run(self.score, self.x, references, rng), method, self.x), None
         count = len(self.references)
         found = []
         for k, reference in enumerate(self.references):
@@ -224,7 +223,7 @@ class Answers:
             return found[0], None
         values = torch.stack([each.values for each in found])
         spread = values.std(0)
-        scatter = ", that of the samples included" if any(each.stderr is not None for each in found) else ""
+        scatter = ", including that of the samples" if any(each.stderr is not None for each in found) else ""
         notes: list[str] = [f"mean over {count} references; spread is their standard deviation{scatter}"]
         notes += [Note.of(note).after(f"reference {k}: ") for k, each in enumerate(found) for note in each.notes]
         errors = [each.stderr for each in found if each.stderr is not None]
@@ -239,12 +238,17 @@ class Answers:
 
     def _at_baseline(self, method: Method, estimate: Estimate) -> Tensor:
         """Return f(b) `(n,)`, for several references the mean, from the method's own passes or from shared ones."""
-        if estimate.told is not None and estimate.told.at_baseline is not None and method.kebab() in self._own_scores:
-            return estimate.told.at_baseline
+        own = self._own_at_baseline(method, estimate)
+        if own is not None:
+            return own
         if self.at_references is None:
             self._score_references()
         assert self.at_references is not None
         return self.at_references.mean(0)
+
+    def _own_at_baseline(self, method: Method, estimate: Estimate) -> Tensor | None:
+        own = estimate.told if method.kebab() in self._own_scores else None
+        return own.at_baseline if own else None
 
     def _score_references(self) -> None:
         """Compute scores `(references, batch)`; a reference shared by all examples is run once for each class."""
@@ -288,14 +292,13 @@ class Answers:
 
     def _shared_rows(self, method: Method, estimate: Estimate, mixed: bool) -> np.ndarray:
         """Return the (forward, backward) rows of shared passes that this method needs."""
-        needs, scores_itself = method.needs, method.kebab() in self._own_scores
-        own = estimate.told if scores_itself else None
-        compares = needs.baseline and not (own and own.at_baseline is not None)
+        needs = method.needs
+        compares = needs.baseline and self._own_at_baseline(method, estimate) is None
         # Without a baseline the rows are those of the check in `_compare_rows`.
         compared = self.baseline_rows if compares else 1 if len(self.x) > 1 else 2 * mixed
         if self._alone:
             return np.array([compared, 0])
-        if scores_itself:
+        if method.kebab() in self._own_scores:
             return np.array([self.input_pass.rows * self._top_class + compared, 0])
         backward = needs.at_inputs or (needs.layer and self.input_pass.chosen_by_gradient)
         reread = self.input_pass.reread_rows if needs.layer else 0

@@ -23,7 +23,7 @@ def serve_command(
     weights: Weights = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 8765,
     workers: Annotated[int, typer.Option(min=1, max=64, help="The number of requests that run at once.")] = 1,
-    waiting: Annotated[int, typer.Option(min=0, max=1000, help="The number of requests that may wait.")] = 8,
+    waiting: Annotated[int, typer.Option(min=0, max=1000, help="Most waiting requests; more are refused.")] = 8,
     rows: Annotated[int, typer.Option(min=1, help="Most model rows for one request.")] = 20_000,
     seconds: Annotated[float, typer.Option(min=1, help="The time limit of one request, in seconds.")] = 300.0,
     debug: Debug = False,
