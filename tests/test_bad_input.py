@@ -104,7 +104,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "scores that were promised": (
         lambda: ll.explain(conv_net(), X, Telling(ll.methods.Estimate(X)), target=0),
         ValueError,
-        r"Telling\.run told no scores, as needs\.own_scores promises",
+        r"Telling\.run gave no scores, as needs\.own_scores promises",
     ),
     "a bare tensor": (
         lambda: ll.explain(conv_net(), X, Answering(X)),
@@ -170,7 +170,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         r"Blur needs spatial axes, inputs have shape \(1, 3\)",
     ),
-    "samples too many": (lambda: ll.Samples(X, n=3), ValueError, "Samples.n=3, but data holds 2"),
+    "samples too many": (lambda: ll.Samples(X, n=3), ValueError, "Samples.n=3: use a whole number from 1 to 2"),
     "layer unknown": (lambda: ll.explain(conv_net(), X, "grad-cam", layer="bodi"), ValueError, "'bodi'.*nearest: body"),
     "layer foreign": (
         lambda: ll.explain(conv_net(), X, "grad-cam", layer=nn.ReLU()),

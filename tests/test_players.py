@@ -128,7 +128,7 @@ def test_shapley_values_of_a_linear_model_from_any_baseline(baseline: object) ->
         (lambda: ll.Segments(torch.rand(2, 2)), "integer labels"),
         (lambda: ll.Slic(0), "Slic.number=0"),
         (lambda: ll.Grid(2).divide(torch.rand(1, 5), everyone[:1]), r"Features\(\)"),
-        (lambda: ll.Grid((2, 2, 2)).divide(pictures(1), everyone[:1]), "one an axis"),
+        (lambda: ll.Grid((2, 2, 2)).divide(pictures(1), everyone[:1]), "one per axis"),
         (lambda: ll.Slic().divide(torch.rand(1, 5), everyone[:1]), "needs pictures"),
         (lambda: ll.Segments(torch.zeros(3, 3, dtype=torch.long)).divide(pictures(1), everyone[:1]), r"\(8, 8\)"),
         (lambda: ll.Segments(torch.zeros(1, 8, 8, dtype=torch.long)).divide(pictures(2), everyone[:2]), "the batch's"),

@@ -50,7 +50,6 @@ FORWARDS = {
     # Save and show of what lies below the drawing.
     ("base.attribution", "show.html"),
     ("base.attribution", "show.image"),
-    ("evaluation.card", "show.card_image"),
     ("evaluation.card", "show.image"),
     ("evaluation.compare_baselines", "show"),
     # The type of a field.

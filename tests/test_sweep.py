@@ -152,7 +152,7 @@ def test_the_command_refuses_what_it_cannot_sweep(here: Path) -> None:
     for arguments, message in (
         (("-m", "grad-cam", "-f", "noise=1"), "has no 'noise'"),
         (("-m", "grad-cam", "-f", "relu"), "write a setting and its values"),
-        (("-m", "grad-cam,gradient", "-f", "relu=True"), "a sweep is of one"),
+        (("-m", "grad-cam,gradient", "-f", "relu=True"), "a sweep takes one"),
         (("-m", "grad-cam", "-f", "layer=network.0", "--layer", "network.2"), "give one of them"),
         (("-m", "grad-cam", "-f", "layer=network.77"), "is not a module"),
         (("-m", "smooth-grad", "-f", "noise=0.1,abc"), "SmoothGrad.noise='abc'"),

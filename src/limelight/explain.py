@@ -1,4 +1,4 @@
-"""explain(): the one entry to every method."""
+"""explain(), the entry to every method."""
 
 from __future__ import annotations
 
@@ -20,18 +20,12 @@ MethodLike = Method | type[Method] | str
 def explain(model: Model, inputs: Tensor, method: MethodLike, **options: Unpack[Options]) -> Attribution: ...
 @overload
 def explain(
-    model: Model,
-    inputs: Tensor,
-    method: list[MethodLike] | tuple[MethodLike, ...],
-    **options: Unpack[Options],
+    model: Model, inputs: Tensor, method: list[MethodLike] | tuple[MethodLike, ...], **options: Unpack[Options]
 ) -> Panel: ...
 def explain(
-    model: Model,
-    inputs: Tensor,
-    method: MethodLike | Sequence[MethodLike],
-    **options: Unpack[Options],
+    model: Model, inputs: Tensor, method: MethodLike | Sequence[MethodLike], **options: Unpack[Options]
 ) -> Attribution | Panel:
-    """Which features of `inputs` made `model` say what it said.
+    """Compute maps of the features of `inputs` that determine the output of `model`.
 
     Args:
         model: a module, or any callable `(rows, ...) -> (rows, outputs)` for methods that need no gradients.
@@ -40,7 +34,7 @@ def explain(
         options: `target`, `baseline`, `layer`, `seed`, `draws_of`, `rows_per_pass`, `progress`; see `Options`.
 
     Returns an `Attribution`, or for a sequence of methods a `Panel`. With several classes for each example, each map,
-    score and stderr has a target axis after the batch axis. The model is left exactly as it was, also after an
+    score and stderr has a target axis after the batch axis. The model is unchanged afterwards, also after an
     exception. Raises ValueError or TypeError that names the argument, FloatingPointError for NaN or infinity.
     """
     with question_of(model, inputs, options) as question:
@@ -49,11 +43,11 @@ def explain(
 
 
 def as_methods(method: MethodLike | Sequence[MethodLike]) -> list[Method]:
-    """Methods as a user may give them: one, or a sequence. Raises TypeError or ValueError."""
-    single = isinstance(method, str | Method | type)
-    if not single and not isinstance(method, Sequence):
+    """Return the methods for one method or a sequence. Raises TypeError or ValueError."""
+    if isinstance(method, str | Method | type):
+        return [METHODS.coerce(method)]
+    if not isinstance(method, Sequence):
         raise TypeError(f"method: {method!r} is not a method, a name or a sequence of these")
-    several: Sequence[MethodLike] = [method] if isinstance(method, str | Method | type) else method
-    if not several:
+    if not method:
         raise ValueError("method: an empty sequence; name at least one method")
-    return [METHODS.coerce(each) for each in several]
+    return [METHODS.coerce(each) for each in method]

@@ -1,1 +1,1 @@
-"""What everything stands on: the attribution, files, errors."""
+"""The base of all other packages: the attribution, names, notes, files, errors."""

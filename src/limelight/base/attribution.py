@@ -1,4 +1,4 @@
-"""The answer with its evidence: Attribution for one method, Panel for several."""
+"""Results: Attribution for one method, Panel for several."""
 
 from __future__ import annotations
 
@@ -27,20 +27,18 @@ Reduce = Literal["sum", "abs", "max", "norm"]
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """A map for each example of a batch, with what it explains, what it cost and what to know about it.
+    """A map for each example of a batch, with its question, its cost and its notes.
 
-    The shape law: with one target for each example, everything below starts with the axis `batch`. With several,
-    `target=[[281, 285], [7, 8]]`, what depends on the target starts with `(batch, targets)` instead: values, raw,
-    target, score, baseline_score, delta, stderr, spread and heatmap(); inputs and outputs keep `batch`. An example is
-    then named by a pair `(example, target)` in show() and caption().
+    All tensors start with the axis `batch`. With several targets for each example, such as
+    `target=[[281, 285], [7, 8]]`, these start with `(batch, targets)` instead: values, raw, target, score,
+    baseline_score, delta, stderr, spread and heatmap(). show() and caption() then take a pair `(example, target)`.
 
-    `values`: `(batch, *features)`; a channel axis of 1 where a method treats a pixel's channels as one.
-    `raw`: the map before upsampling, or one value per player; else None. `target`: the classes explained
-    `(batch,)`, or the Target. `score`, `baseline_score`: `(batch,)`, f(x) and the mean f(b) over references
-    (NaN where the method compares with none). `stderr`: the values' standard error, or None. `spread`: the values'
-    standard deviation over several references, or None. `forward_rows`, `backward_rows`: model rows this map needs,
-    the shared clean pass included. `outputs`: the model's outputs `(batch, outputs)` at x, where they are vectors.
-    `seconds`: what the method's own passes took, without the shared ones.
+    `values`: `(batch, *features)`; the channel axis is 1 for methods with one value per pixel. `raw`: the map before
+    upsampling, or one value per player; else None. `target`: the classes explained `(batch,)`, or the Target. `score`,
+    `baseline_score`: `(batch,)`, f(x) and the mean f(b) over references, NaN for methods without a baseline. `stderr`:
+    the values' standard error, or None. `spread`: the values' standard deviation over several references, or None.
+    `forward_rows`, `backward_rows`: model rows of this map, with the shared unmodified forward pass. `outputs`: the
+    model's outputs `(batch, outputs)` at x, if they are vectors. `seconds`: the time of the method's own passes.
     """
 
     values: Tensor
@@ -65,7 +63,7 @@ class Attribution:
 
     @property
     def delta(self) -> Tensor:
-        """Completeness, like `score`: sum of values minus (score - baseline_score); NaN where no sum is promised."""
+        """The sum of values minus (score - baseline_score), shaped like `score`; NaN if no sum is promised."""
         if not self.complete:
             return torch.full_like(self.score, torch.nan)
         total = self.values.double().flatten(self.score.ndim).sum(-1)
@@ -78,8 +76,8 @@ class Attribution:
         return kebab() if kebab else str(self.method)
 
     def heatmap(self, reduce: Reduce = "sum") -> Tensor:
-        """One value per position, `(batch, H, W)` for pictures: channels summed with their sign, or the sum of
-        absolute values ("abs"), the largest absolute value ("max"), or the Euclidean norm ("norm")."""
+        """Reduce channels to one value per position, `(batch, H, W)` for pictures: their sum, the sum of absolute
+        values ("abs"), the largest absolute value ("max"), or the Euclidean norm ("norm")."""
         channels = self.score.ndim
         if self.values.ndim < channels + 2:
             return self.values
@@ -95,11 +93,11 @@ class Attribution:
 
     @property
     def cautions(self) -> tuple[Note, ...]:
-        """The notes that must be read before the map is believed."""
+        """The notes that limit the trust in the map."""
         return tuple(note for note in self.notes if note.is_caution)
 
     def caption(self, example: Example = 0) -> tuple[str, ...]:
-        """What a person should read beside the map of one example: short lines."""
+        """Return short lines of text for the map of one example."""
         example = self._place(example)
         lines = [f"score {float(self.score[example]):.4g}"]
         delta = float(self.delta[example])
@@ -118,7 +116,7 @@ class Attribution:
         return tuple(lines)
 
     def tiles(self, example: Example = 0) -> list[Tile]:
-        """The maps of one example with their captions: one, or one for each of its targets."""
+        """Return the maps of one example with their captions, one for each of its targets."""
         from ..show.image import Tile
 
         places = [example]
@@ -136,28 +134,28 @@ class Attribution:
         ]
 
     def show(self, example: Example = 0) -> Image:
-        """The map of one example over its picture (the maps, where it has several targets), as a PIL image."""
+        """Draw the map of one example over its picture, or the maps of its targets, as a PIL image."""
         from ..show.image import draw_panel
 
         return draw_panel(self._picture(example), self.tiles(example), self._heading(example))
 
     def save(self, path: str | Path) -> Path:
-        """Write by suffix: `.png` and `.html` to look at, `.safetensors` (with a `.json` beside it) to load again."""
+        """Write a `.png` or `.html` to view, or a `.safetensors` (with a `.json` beside it) to load again."""
         path = Path(path)
         if path.suffix == ".safetensors":
             return write(path, self.fields())
-        return _save_pictures(path, {self.name: self})
+        return self._panel()._save_pictures(path)
 
     def fields(self) -> dict[str, Any]:
-        """Every field by name."""
+        """Return every field by name."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
     @staticmethod
     def load(path: str | Path) -> Attribution:
-        """Read what `save` wrote as `.safetensors`; no code in the file is ever run.
+        """Read a `.safetensors` file of `save`, without running code from it.
 
-        A target or baseline that cannot be stored (a callable) comes back as its text. Raises ValueError for any other
-        file.
+        A target or baseline that can't be stored, such as a callable, is read as text. Raises ValueError for other
+        files.
         """
         record = read(Path(path))
         try:
@@ -169,7 +167,7 @@ class Attribution:
             ) from error
 
     def _repr_html_(self) -> str:
-        return _html({self.name: self})
+        return self._panel()._repr_html_()
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.values.shape))
@@ -178,8 +176,11 @@ class Attribution:
             f"delta={_short(self.delta)}, rows {self.forward_rows}+{self.backward_rows})"
         )
 
+    def _panel(self) -> Panel:
+        return Panel([self], self.forward_rows, self.backward_rows)
+
     def _place(self, example: Example) -> Example:
-        """Where example stands in the scores: a bare number means its first target."""
+        """Return the index of an example in the scores; a number alone means its first target."""
         return (example, 0) if self.score.ndim == 2 and isinstance(example, int) else example
 
     def _picture(self, example: Example) -> Image:
@@ -198,17 +199,13 @@ class Attribution:
 
 
 class Panel(Mapping[str, Attribution]):
-    """Maps of several methods for the same question, by name, in the order asked; also found by method or position.
+    """Maps of several methods for the same question, in order; found by name, method or position.
 
-    `forward_rows` and `backward_rows` are what was actually spent: what methods share is counted once.
+    `forward_rows` and `backward_rows` are the rows that were run; rows that methods share are counted once.
     """
 
     def __init__(
-        self,
-        attributions: list[Attribution],
-        forward_rows: int,
-        backward_rows: int,
-        names: Sequence[str] | None = None,
+        self, attributions: list[Attribution], forward_rows: int, backward_rows: int, names: Sequence[str] | None = None
     ) -> None:
         self._by_name = dict(zip(names or _names(attributions), attributions, strict=True))
         self.forward_rows = forward_rows
@@ -234,28 +231,28 @@ class Panel(Mapping[str, Attribution]):
         return f"Panel({', '.join(self._by_name)}; rows {self.forward_rows}+{self.backward_rows})"
 
     def tiles(self, example: Example = 0) -> list[Tile]:
-        """The maps of one example with their captions, each under its name here."""
-        return _tiles(self, example)
+        """Return the maps of one example with their captions, each under its name in the panel."""
+        return [
+            replace(tile, title=tile.title.replace(each.name, name, 1))
+            for name, each in self.items()
+            for tile in each.tiles(example)
+        ]
 
     def show(self, example: Example = 0, heading: str | None = None) -> Image:
-        """All maps of one example side by side, as a PIL image."""
+        """Draw all maps of one example side by side, as a PIL image."""
         from ..show.image import draw_panel
 
-        every = list(self.values())
-        return draw_panel(
-            every[0]._picture(example),
-            self.tiles(example),
-            heading or every[0]._heading(example),
-        )
+        first = self[0]
+        return draw_panel(first._picture(example), self.tiles(example), heading or first._heading(example))
 
     def save(self, path: str | Path) -> Path:
-        """Write a `.png` or `.html` with all maps; as `.safetensors`, one file a method, in a folder of that name.
+        """Write a `.png` or `.html` with all maps, or for `.safetensors` a folder with one file per method.
 
-        A file has the name of its map here, cut to what a file's name may hold, and a number where two are the same.
+        The files have the maps' names, shortened to valid file names and numbered where two are equal.
         """
         path = Path(path)
         if path.suffix != ".safetensors":
-            return _save_pictures(path, self)
+            return self._save_pictures(path)
         folder = path.with_suffix("")
         folder.mkdir(parents=True, exist_ok=True)
         stems = [file_stem(name) for name in self]
@@ -263,12 +260,40 @@ class Panel(Mapping[str, Attribution]):
             attribution.save(folder / f"{stem if stems.count(stem) == 1 else f'{place} {stem}'}.safetensors")
         return folder
 
+    def _save_pictures(self, path: Path) -> Path:
+        from ..show.html import write_html
+        from ..show.image import save_png
+
+        match path.suffix:
+            case ".png":
+                save_png(self.show(), path)
+            case ".html":
+                write_html(path, self[0]._picture(0), self.tiles(), self[0]._heading(0), "", self._facts())
+            case suffix:
+                raise ValueError(f"path: {str(path)!r} ends in {suffix!r}; use .png, .html or .safetensors")
+        return path
+
     def _repr_html_(self) -> str:
-        return _html(self)
+        from ..show.html import html_fragment
+        from ..show.image import is_picture
+
+        first = self[0]
+        if not is_picture(first.inputs[0]):
+            return f"<pre>{'<br>'.join(map(repr, self.values())).replace('<', '&lt;')}</pre>"
+        return html_fragment(first._picture(0), self.tiles(), first._heading(0), "", self._facts())
+
+    def _facts(self) -> list[tuple[str, str]]:
+        first = self[0]
+        facts = [
+            ("baseline", repr(first.baseline)),
+            ("seed", str(first.seed)),
+            ("versions", ", ".join(f"{name} {version}" for name, version in first.versions.items())),
+        ]
+        return facts + [(name, note) for name, each in self.items() for note in each.notes]
 
 
 def target_text(target: Any) -> str:
-    """A target that is no plain class, as text that can be read back where there is one."""
+    """Return a target as text, from which it can be read if possible."""
     try:
         return text_of(target)
     except ValueError:
@@ -286,7 +311,7 @@ def describe_target(attribution: Attribution, example: Example | None = None) ->
 
 
 def _names(attributions: list[Attribution]) -> list[str]:
-    """Kebab-case names; methods of the same name are told apart by their whole repr, then by a number."""
+    """Return kebab-case names; methods of the same name get their repr, equal reprs a number."""
     plain = [each.name for each in attributions]
     names: list[str] = []
     for each, name in zip(attributions, plain, strict=True):
@@ -298,46 +323,3 @@ def _names(attributions: list[Attribution]) -> list[str]:
 def _short(values: Tensor) -> str:
     shown = ", ".join(f"{value:.2g}" for value in values.flatten().tolist()[:4])
     return f"[{shown}{', ...' if values.numel() > 4 else ''}]"
-
-
-def _tiles(by_name: Mapping[str, Attribution], example: Example = 0) -> list[Tile]:
-    return [
-        replace(tile, title=tile.title.replace(each.name, name, 1))
-        for name, each in by_name.items()
-        for tile in each.tiles(example)
-    ]
-
-
-def _facts(by_name: Mapping[str, Attribution]) -> list[tuple[str, str]]:
-    first = next(iter(by_name.values()))
-    facts = [
-        ("baseline", repr(first.baseline)),
-        ("seed", str(first.seed)),
-        ("versions", ", ".join(f"{name} {version}" for name, version in first.versions.items())),
-    ]
-    return facts + [(name, note) for name, each in by_name.items() for note in each.notes]
-
-
-def _save_pictures(path: Path, by_name: Mapping[str, Attribution]) -> Path:
-    from ..show.html import write_html
-    from ..show.image import draw_panel, save_png
-
-    first, tiles = next(iter(by_name.values())), _tiles(by_name)
-    match path.suffix:
-        case ".png":
-            save_png(draw_panel(first._picture(0), tiles, first._heading(0)), path)
-        case ".html":
-            write_html(path, first._picture(0), tiles, first._heading(0), "", _facts(by_name))
-        case suffix:
-            raise ValueError(f"path: {str(path)!r} ends in {suffix!r}; use .png, .html or .safetensors")
-    return path
-
-
-def _html(by_name: Mapping[str, Attribution]) -> str:
-    from ..show.html import html_fragment
-    from ..show.image import is_picture
-
-    first = next(iter(by_name.values()))
-    if not is_picture(first.inputs[0]):
-        return f"<pre>{'<br>'.join(map(repr, by_name.values())).replace('<', '&lt;')}</pre>"
-    return html_fragment(first._picture(0), _tiles(by_name), first._heading(0), "", _facts(by_name))

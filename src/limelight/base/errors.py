@@ -1,18 +1,18 @@
-"""Errors that programs expect, and the one that a check raises where it has no answer."""
+"""The expected errors, and the error of a check without a result."""
 
 from __future__ import annotations
 
-# What a user's files, options, model and machine can cause; anything else is a fault of limelight and keeps its
-# traceback. RuntimeError is how torch reports shapes that don't fit and memory that isn't there.
+# Errors from a user's files, options, model and machine. Any other error is a bug of limelight and keeps its traceback.
+# torch raises RuntimeError for wrong shapes and missing memory.
 EXPECTED = (ValueError, TypeError, OSError, ArithmeticError, MemoryError, RuntimeError, ImportError)
 
 
 class NotApplicable(ValueError):
-    """The check has nothing to say about this case; the message says why, and the value is NaN."""
+    """A check does not apply to this case; the message says why, and the value is NaN."""
 
 
 def reason(error: BaseException, subject: str = "") -> str:
-    """An expected error as one line, that begins with its subject."""
+    """Return an expected error as one line that begins with its subject."""
     start = f"{subject}: " if subject else ""
     line = " ".join(str(error).removeprefix(start).split()) or type(error).__name__
     if isinstance(error, MemoryError):

@@ -1,4 +1,4 @@
-"""Writing files so that they appear whole or not at all."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file completely or not at all: into a neighbour that then takes its place."""
+    """Write a file completely, or leave the old one: see `replacing`."""
     with replacing(path) as part:
         part.write_bytes(content)
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A neighbour of `path` to write, a piece at a time, that takes its place if nothing is raised."""
+    """Give a temporary path beside `path`, which replaces `path` if the block raises nothing."""
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path: {str(path)!r} is to be written, but its folder does not exist")
@@ -33,12 +33,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def json_bytes(document: Any) -> bytes:
-    """JSON in lines; NaN and the infinities, which JSON does not have, become null."""
+    """Return indented JSON, with null for NaN and the infinities."""
     return json.dumps(finite(document), indent=2, allow_nan=False).encode()
 
 
 def finite(value: Any) -> Any:
-    """The document with None for what JSON does not have."""
+    """Return the document with None for NaN and the infinities, which JSON lacks."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -1,8 +1,7 @@
-"""What has a name and settings: how it is named, checked, read from text and written as text.
+"""Named values with settings: their names, checks, reading and writing as text.
 
 Methods, checks, targets, baselines, quadratures, players and imputers are `Named`, and each family has a `Registry`.
-A text such as `"margin(281, other=285)"` or `"deletion(fill=blur(3))"` means the same in Python, on the command line,
-on the page and in a run.
+Python, the command line, the page and runs read the same text, such as `"margin(281, other=285)"`.
 """
 
 from __future__ import annotations
@@ -13,20 +12,20 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from torch import Tensor
 
-MOST_NUMBERS = 64  # of a tensor that is written as text
+MOST_NUMBERS = 64  # in a tensor that is written as text
 
 
 class Named:
-    """Base of frozen dataclasses that users name: their fields are the settings."""
+    """Base of frozen dataclasses that users name; their fields are the settings."""
 
     @classmethod
     def kebab(cls) -> str:
-        """The name as typed: `IntegratedGradients` is `integrated-gradients`, `SRG` is `srg`."""
+        """Return the name as typed: `integrated-gradients` for `IntegratedGradients`, `srg` for `SRG`."""
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", cls.__name__).lower()
 
     @classmethod
@@ -41,9 +40,9 @@ class Named:
         return all(_default(each) is not dataclasses.MISSING for each in _settings(cls))
 
     def as_text(self) -> str:
-        """The text that reads back as this value: the name and the settings that differ from their defaults.
+        """Return text from which the value can be read: the name and the settings that differ from their defaults.
 
-        Raises ValueError for settings that text cannot hold: functions, and tensors of more than 64 numbers.
+        Raises ValueError for functions, and for tensors of more than 64 numbers.
         """
         return text_of(self)
 
@@ -52,26 +51,21 @@ T = TypeVar("T", bound=Named)
 _REGISTRIES: list[Registry[Any]] = []
 
 
-class Registry(Sequence[type[T]], Generic[T]):
-    """The classes of one family, in order. Whoever lists a class here has it read, saved, tested and offered.
+class Registry(tuple[type[T], ...]):
+    """The classes of one family, in order. Every class listed is read, saved, tested and offered to users.
 
-    `argument` begins every error, `base` is the family's base class, `example` a text that can be read.
+    `argument` begins every error, `base` is the family's base class, and `example` a readable text.
     """
 
-    def __init__(self, argument: str, base: Any, kinds: Iterable[type[T]], example: str) -> None:
-        self.argument, self.base, self.example = argument, base, example
-        self._kinds = tuple(kinds)
-        _REGISTRIES.append(self)
+    argument: str
+    base: Any
+    example: str
 
-    @overload
-    def __getitem__(self, place: int) -> type[T]: ...
-    @overload
-    def __getitem__(self, place: slice) -> tuple[type[T], ...]: ...
-    def __getitem__(self, place: int | slice) -> type[T] | tuple[type[T], ...]:
-        return self._kinds[place]
-
-    def __len__(self) -> int:
-        return len(self._kinds)
+    def __new__(cls, argument: str, base: Any, kinds: Iterable[type[T]], example: str) -> Self:
+        registry = super().__new__(cls, kinds)
+        registry.argument, registry.base, registry.example = argument, base, example
+        _REGISTRIES.append(registry)
+        return registry
 
     def __repr__(self) -> str:
         return f"Registry({self.argument}: {', '.join(self.names)})"
@@ -82,10 +76,10 @@ class Registry(Sequence[type[T]], Generic[T]):
         return tuple(kind.kebab() for kind in self)
 
     def read(self, text: str) -> T:
-        """Read one of the family from text; nothing is evaluated.
+        """Read a member of the family from text, without evaluating it as code.
 
         Names are in kebab-case or as the class is written. Settings are numbers, quoted strings, lists, None, True,
-        False, or any named thing with its own settings. Raises ValueError that gives the nearest names.
+        False, or any named value with its own settings. Raises ValueError that gives the nearest names.
         """
         found = _Reader(text, self).value()
         if not self._has(found):
@@ -95,10 +89,7 @@ class Registry(Sequence[type[T]], Generic[T]):
         return member
 
     def coerce(self, value: Any) -> T:
-        """A member of the family as a user may give it: itself, its class, or its text.
-
-        Raises TypeError for anything else.
-        """
+        """Return the member of the family for a member, its class or its text. Raises TypeError for other values."""
         if self._has(value):
             member: T = value
             return member
@@ -116,12 +107,12 @@ class Registry(Sequence[type[T]], Generic[T]):
 
 
 def registered(name: str) -> type[Named] | None:
-    """The registered class of that name, as written in Python; None if there is none."""
+    """Return the registered class of a Python name; None if there is none."""
     return next((kind for kind in _every_kind() if kind.__name__ == name), None)
 
 
 def read_value(text: str) -> Any:
-    """Read a setting's value: a number, True, False, None, a list, a named thing, or else the text itself."""
+    """Read a setting's value: a number, True, False, None, a list, a named value, or else the text itself."""
     try:
         return _Reader(text, None).value()
     except ValueError:
@@ -129,7 +120,7 @@ def read_value(text: str) -> Any:
 
 
 def split_texts(text: str) -> list[str]:
-    """Split at the commas outside brackets and quotes: `"gradient, lrp('epsilon')"` holds two texts."""
+    """Split at commas outside brackets and quotes: `"gradient, lrp('epsilon')"` gives two texts."""
     parts, depth, quote = [""], 0, ""
     for letter in text:
         if quote:
@@ -148,7 +139,7 @@ def split_texts(text: str) -> list[str]:
 
 
 def text_of(value: Any) -> str:
-    """Write a value so that it can be read back: see `Named.as_text`."""
+    """Return a value as text from which it can be read; see `Named.as_text`."""
     match value:
         case None | bool() | int() | str():
             return repr(value)
@@ -169,34 +160,34 @@ def text_of(value: Any) -> str:
 
 
 def require(condition: bool, thing: object, field: str, wanted: str) -> None:
-    """Raise ValueError that names a setting, its value and what would have worked."""
+    """Raise ValueError with the setting, its value and the wanted values unless `condition` holds."""
     if not condition:
         raise ValueError(f"{type(thing).__name__}.{field}={getattr(thing, field)!r}: use {wanted}")
 
 
 def is_whole(value: Any, least: int) -> bool:
-    """Whether a setting is a whole number of `least` or more."""
+    """Return whether a setting is a whole number of `least` or more."""
     return isinstance(value, int | np.integer) and bool(value >= least)
 
 
 def is_finite(value: Any) -> bool:
-    """Whether a setting is a number, neither NaN nor infinite."""
+    """Return whether a setting is a finite number."""
     return isinstance(value, int | float | np.integer | np.floating) and math.isfinite(value)
 
 
 def require_whole(thing: object, field: str, least: int) -> None:
-    """`require` that the setting is a whole number of `least` or more."""
+    """Raise ValueError unless the setting is a whole number of `least` or more."""
     require(is_whole(getattr(thing, field), least), thing, field, f"a whole number of {least} or more")
 
 
 def require_number(thing: object, field: str, fits: Callable[[float], bool], wanted: str) -> None:
-    """`require` that the setting is a finite number that fits."""
+    """Raise ValueError unless the setting is a finite number for which `fits` is true."""
     value = getattr(thing, field)
     require(is_finite(value) and fits(value), thing, field, wanted)
 
 
 def require_tolerance(thing: object) -> None:
-    """`require` that the setting `tolerance` is a positive number or None."""
+    """Raise ValueError unless the setting `tolerance` is a positive number or None."""
     if vars(thing)["tolerance"] is not None:
         require_number(thing, "tolerance", lambda value: value > 0, "a positive number or None")
 
@@ -232,7 +223,7 @@ def _every_kind() -> Iterator[type[Named]]:
 
 @dataclasses.dataclass(frozen=True)
 class _Reader:
-    """Reads one text; `registry` is the family that the name at its front belongs to, None for any value."""
+    """A reader of one text; `registry` is the family of its first name, None for any value."""
 
     text: str
     registry: Registry[Any] | None

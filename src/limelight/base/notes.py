@@ -1,4 +1,4 @@
-"""Notes: what to know about a map, each with its kind and the example that it is about."""
+"""Notes on maps, each with its kind and its example."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Literal, get_args
 
 Kind = Literal["fact", "caution", "not-converged", "incomplete", "plain-gradient", "zero-map", "no-sum"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-Place = int | tuple[int, int]  # an example, or with several targets for each example (example, target)
+Place = int | tuple[int, int]  # an example, or (example, target)
 
 
 class Note(str):
     """A sentence about a map. As a string it reads `"example 3: the map is identically zero"`.
 
-    `kind`: "fact" and "no-sum" inform; every other kind is a caution, to be read before the map is believed. `text`:
-    the sentence alone. `example`: the example it is about, `(example, target)` where examples have several targets,
-    None for the whole batch. Raises ValueError for an unknown kind.
+    `kind`: "fact" and "no-sum" inform; every other kind is a caution, which limits the trust in the map. `text`: the
+    sentence without the example. `example`: its index, `(example, target)` if examples have several targets, None for
+    the whole batch. Raises ValueError for an unknown kind.
     """
 
     kind: Kind
@@ -38,7 +38,7 @@ class Note(str):
 
     @staticmethod
     def of(text: str) -> Note:
-        """The note itself; plain text is a fact about the whole batch."""
+        """Return a note unchanged, and plain text as a fact about the whole batch."""
         return text if isinstance(text, Note) else Note("fact", text)
 
     @property
@@ -46,11 +46,11 @@ class Note(str):
         return self.kind not in ("fact", "no-sum")
 
     def about(self, example: Place | None) -> Note:
-        """The same note about another example."""
+        """Return the note for another example."""
         return Note(self.kind, self.text, example)
 
     def after(self, prefix: str) -> Note:
-        """The same note with words before its text."""
+        """Return the note with a prefix before its text."""
         return Note(self.kind, prefix + self.text, self.example)
 
     def __eq__(self, other: object) -> bool:
@@ -59,7 +59,7 @@ class Note(str):
         return str.__eq__(self, other)
 
     def __ne__(self, other: object) -> bool:
-        return not self == other  # a string's own would compare the sentences alone
+        return not self == other  # str.__ne__ would compare the sentences alone
 
     __hash__ = str.__hash__
 
@@ -71,15 +71,15 @@ class Note(str):
 
 
 def notes_of(texts: Iterable[str]) -> tuple[Note, ...]:
-    """Notes, each once; plain texts as facts."""
+    """Return each note once, with plain texts as facts."""
     return tuple(dict.fromkeys(map(Note.of, texts)))
 
 
 def renumbered(notes: Iterable[Note], place: Callable[[int], Place | None]) -> tuple[Note, ...]:
-    """Notes with every example's number replaced by `place` of it."""
+    """Return the notes with each example i replaced by `place(i)`."""
     return tuple(each.about(place(each.example)) if isinstance(each.example, int) else each for each in notes)
 
 
 def about_example(notes: Iterable[Note], example: Place) -> tuple[Note, ...]:
-    """The notes that hold for one example, its own and the whole batch's, without its number."""
+    """Return the notes on one example and on the whole batch, without the example's index."""
     return tuple(each.about(None) for each in notes if each.example in (None, example))

@@ -1,4 +1,4 @@
-"""What `progress=` means, the same for everything that explains."""
+"""The option `progress=`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .types import Progress
 
 @contextmanager
 def reporting(progress: bool | Progress | None) -> Iterator[Progress | None]:
-    """The callable that receives the rows of each finished pass.
+    """Give the callable that receives the rows of each finished pass.
 
-    True counts model rows on standard error and ends the line with the block; a callable is used as it is; False and
-    None report nothing. Raises TypeError for anything else.
+    True counts model rows on standard error, a callable is used itself, False and None report nothing. Raises TypeError
+    for other values.
     """
     if progress is not True:
         if progress and not callable(progress):

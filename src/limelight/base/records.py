@@ -1,4 +1,4 @@
-"""Values to files and back without running code: tensors in safetensors, all else as JSON inside and beside it."""
+"""Files of values: tensors in safetensors, all other values as JSON inside and beside it. No code is run."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .files import write_whole
-from .format1 import from_format1
 from .named import Named, registered
-from .notes import Note
+from .notes import Kind, Note, Place
 
 RECORD = "limelight"  # the metadata key of the JSON record
 FORMAT = 2
 RENAMED: dict[str, str] = {}
-"""Old names of registered classes and the names they have now: a class that is renamed stays readable."""
+"""Old names of renamed classes and their present names, so that old files stay readable."""
 
 
 def write(path: Path, fields: Mapping[str, Any]) -> Path:
-    """Write `fields` to `path` (`.safetensors`) and the readable part also to `.json` beside it; each appears whole."""
+    """Write `fields` to `path` (`.safetensors`), and all but the tensors also to a `.json` file beside it."""
     whole, record = _encoded(fields)
     write_whole(path, whole)
     write_whole(path.with_suffix(".json"), (record + "\n").encode())
@@ -33,17 +32,17 @@ def write(path: Path, fields: Mapping[str, Any]) -> Path:
 
 
 def file_stem(label: str) -> str:
-    """A label as the name of a file, without its suffix: without what a path may not hold, and cut."""
+    """Return a label as a file name without suffix: at most 80 characters that paths may contain."""
     return re.sub(r"[^\w.,=()-]+", " ", label).strip()[:80].strip()
 
 
 def as_bytes(fields: Mapping[str, Any]) -> bytes:
-    """What `write` would put into the `.safetensors` file."""
+    """Return the bytes of the `.safetensors` file that `write` would write."""
     return _encoded(fields)[0]
 
 
 def _encoded(fields: Mapping[str, Any]) -> tuple[bytes, str]:
-    """The bytes of the file, and the record inside it."""
+    """Return the bytes of the file, and the record inside it."""
     tensors: dict[str, Tensor] = {}
     encoded = {name: _encode(value, name, tensors) for name, value in fields.items()}
     record = json.dumps({"format": FORMAT, **encoded}, indent=1)
@@ -51,7 +50,7 @@ def _encoded(fields: Mapping[str, Any]) -> tuple[bytes, str]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read what `write` wrote. Raises ValueError for any other file, or a damaged record."""
+    """Read a file of `write`. Raises ValueError for other files and damaged records."""
     try:
         with safe_open(path, "pt") as opened:
             metadata = opened.metadata() or {}
@@ -66,7 +65,7 @@ def read(path: Path) -> dict[str, Any]:
         if written not in (1, FORMAT):
             raise ValueError(f"it has format {written!r}, and this version of limelight reads up to {FORMAT}")
         fields = {name: _decode(value, tensors) for name, value in record.items()}
-        return fields if written == FORMAT else from_format1(fields)
+        return fields if written == FORMAT else _from_format1(fields)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"path: {str(path)!r} holds a record that can't be read ({type(error).__name__}: {error}); "
@@ -75,7 +74,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _encode(value: Any, key: str, tensors: dict[str, Tensor]) -> Any:
-    """JSON for a value: plain ones as they are, tensors by key, registered classes by name, the rest as text."""
+    """Return JSON for a value: plain values, tensors by key, registered classes by name, all others as text."""
     found: dict[str, Tensor] = {}
     try:
         encoded = _encoded_value(value, key, found)
@@ -86,7 +85,7 @@ def _encode(value: Any, key: str, tensors: dict[str, Tensor]) -> Any:
 
 
 class _NoRecord(Exception):
-    """A value holds something, such as a function, that no file can hold."""
+    """A value contains a part, such as a function, that can't be saved."""
 
 
 def _encoded_value(value: Any, key: str, tensors: dict[str, Tensor]) -> Any:
@@ -132,3 +131,31 @@ def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         case dict():
             raise ValueError(f"it has an entry of unknown kind: {value!r}")
     return value
+
+
+# Notes of format 1 were plain sentences. These words in them determine the kind.
+_FORMAT1_KINDS: Mapping[str, Kind] = {
+    "NOT converged": "not-converged",
+    "did not converge": "not-converged",
+    "INCOMPLETE": "incomplete",
+    "PLAIN GRADIENT": "plain-gradient",
+    "identically zero": "zero-map",
+    "never hidden": "caution",
+    "INTERRUPTED": "caution",
+    "stderr is NaN": "caution",
+    "delta is NaN: ": "no-sum",
+}
+
+
+def _from_format1(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of an attribution of format 1, with its sentences as notes."""
+    return {**fields, "notes": tuple(map(_format1_note, fields["notes"]))} if "notes" in fields else dict(fields)
+
+
+def _format1_note(sentence: str) -> Note:
+    kind: Kind = next((kind for words, kind in _FORMAT1_KINDS.items() if words in sentence), "fact")
+    place: Place | None = None
+    found = re.match(r"example (\d+)(?:, target (\d+))?: ", sentence)
+    if found:
+        place = int(found[1]) if found[2] is None else (int(found[1]), int(found[2]))
+    return Note(kind, sentence[found.end() :] if found else sentence, place)

@@ -1,4 +1,4 @@
-"""How alike two maps are, by Spearman's rank correlation, and how large an error is beside its map."""
+"""Rank correlations of maps, and the relative size of an error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def ranks(values: Tensor) -> Tensor:
-    """Ranks from 1 along the last axis, float64; equal values share the mean of their ranks."""
+    """Return ranks from 1 along the last axis, float64; equal values get the mean of their ranks."""
     flat = values.reshape(-1, values.shape[-1]).contiguous()
     ordered = flat.sort(1).values
     below = torch.searchsorted(ordered, flat)
@@ -18,12 +18,12 @@ def ranks(values: Tensor) -> Tensor:
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
-    r"""Spearman's $\rho$ `(batch,)` of two batches of maps `(batch, *features)`: the correlation of their ranks.
+    r"""Compute Spearman's $\rho$ `(batch,)` of two batches of maps `(batch, *features)`.
 
     $$\rho = \frac{\sum_i (r_i - \bar r)(s_i - \bar s)}{\sqrt{\sum_i (r_i - \bar r)^2 \sum_i (s_i - \bar s)^2}}$$
 
-    with ties averaged; in [-1, 1], NaN where either map is constant or holds NaN. Raises ValueError for maps of
-    different shapes. [spearman1904]
+    with ranks $r$, $s$ and ties averaged. In [-1, 1]; NaN if a map is constant or contains NaN. Raises ValueError for
+    maps of different shapes. [spearman1904]
     """
     if a.shape != b.shape or a.ndim < 2:
         raise ValueError(
@@ -33,7 +33,7 @@ def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
 
 
 def rank_correlations(maps: Sequence[Tensor]) -> Tensor:
-    """Each map with each other: `(batch, k, k)` for k batches of maps `(batch, *features)` of the same shape."""
+    """Compute the correlations `(batch, k, k)` between k batches of maps `(batch, *features)` of the same shape."""
     first = maps[0]
     for other in maps[1:]:
         if other.shape != first.shape:
@@ -44,7 +44,7 @@ def rank_correlations(maps: Sequence[Tensor]) -> Tensor:
 
 
 def relative_size(errors: Tensor, values: Tensor) -> float:
-    r"""$\lVert e \rVert_2 / \lVert v \rVert_2$: 0 where every error is, NaN where one is unknown."""
+    r"""Compute $\lVert e \rVert_2 / \lVert v \rVert_2$; 0 if all errors are 0, NaN if one is NaN."""
     size = errors.double().norm()
     return float(size / values.double().norm()) if bool(size) else 0.0
 

@@ -1,4 +1,4 @@
-"""The types that every room uses."""
+"""Type aliases that all packages use."""
 
 from __future__ import annotations
 

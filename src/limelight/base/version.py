@@ -1,4 +1,4 @@
-"""The version, in one place, and those of the libraries that a result depends on."""
+"""The versions of limelight and of the libraries that affect results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 
 
 def versions() -> dict[str, str]:
-    """The versions that a result depends on."""
+    """Return the versions that affect results."""
     import numpy
     import torch
 

@@ -4,91 +4,100 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from torch import Tensor
 
-from ..base.errors import EXPECTED, reason
-from ..base.version import __version__
-from ..checks import Check
-from ..evaluation.check import CARD
-from ..show.explained import Request
-from .cards import CHECK_METHODS, cards_document, cards_text, check_picture, write_cards
-from .flags import Images
-from .options import read_checks, read_methods, usage
-from .pictures import DEMO, Item, find_pictures
-from .progress import progress_on
-from .question_options import MaskOption, QuestionOptions, asks, read_mask
-from .terminal import boundary, console, exit_code, say, write_json
+from ..evaluation.card import TrustCard, card_about
+from ..evaluation.check import CARD, as_mask
+from ..methods import GaussLegendre, GradCAM, Gradient, IntegratedGradients, Method
+from ..question.question import question_of
+from ..show import picture_of, save_png, write_html
+from ..show.explained import Explained, Request, explain_picture
+from .options import read_checks, read_mask, read_methods, usage
+from .pictures import DEMO, Item, find_pictures, for_each_picture
+from .question_options import Checks, Images, Mask, QuestionOptions, methods_option, takes_question_options
+from .terminal import boundary, exit_code, print_lines, progress_on
+
+CHECK_METHODS: tuple[Method, ...] = (Gradient(), IntegratedGradients(GaussLegendre(128)), GradCAM())
 
 
-@asks
+@takes_question_options
 def check_command(
     image: Images = None,
-    method: Annotated[
-        list[str] | None, typer.Option("--method", "-m", metavar="NAME", help="As for 'limelight explain'.")
-    ] = None,
-    check: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--check", "-c", metavar="NAME", help="Such as 'deletion(steps=16)'; several with commas or by repeating."
-        ),
-    ] = None,
-    mask: MaskOption = None,
+    method: Annotated[list[str] | None, methods_option(CHECK_METHODS)] = None,
+    check: Checks = None,
+    mask: Mask = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", file_okay=False, metavar="DIR", help="Also write each card here.")
+        Path | None,
+        typer.Option("--out", "-o", file_okay=False, metavar="DIR", help="A folder to write the cards to as well."),
     ] = None,
     *,
-    asked: QuestionOptions,
+    common: QuestionOptions,
 ) -> None:
     """Test maps and print a trust card for each: hard tests, evidence beside controls, cautions."""
     if not image:
         raise usage("IMAGE", f"give a picture or a folder of pictures, or '{DEMO}' for a cat")
     methods = read_methods(method) if method else CHECK_METHODS
     checks = read_checks(check) if check else CARD
-    with boundary(asked.debug), contextlib.redirect_stdout(sys.stderr):
-        asked.require_one_baseline()
-        loaded = asked.load()
-        request = Request(loaded, methods, asked.read(loaded))
+    with boundary(common.debug), contextlib.redirect_stdout(sys.stderr):
+        common.require_one_baseline()
+        loaded = common.load()
+        request = Request(loaded, methods, common.read(loaded))
         region = read_mask(mask, loaded)
-    with boundary(asked.debug):
-        code = _check_all(find_pictures(image), request, checks, region, out, asked)
-    raise typer.Exit(code)
+
+    def work(item: Item, stem: str) -> tuple[Explained, list[TrustCard], list[Path]]:
+        with progress_on(item.name, None, common.progress) as report:
+            done = explain_picture(item.name, item.open(), request, report)
+            panel = done.explanations[0].panel
+            with question_of(loaded, panel[0].inputs, {**request.options, "progress": report}) as question:
+                true_region = as_mask(region, question.inputs)
+                cards = [card_about(question, each, each.method, checks, true_region) for each in panel.values()]
+        return done, cards, [] if out is None else _write_cards(cards, stem, out)
+
+    with boundary(common.debug):
+        items = find_pictures(image)
+        failed = for_each_picture(
+            items, loaded.name, work, _document, _print, as_json=common.as_json, debug=common.debug
+        )
+    raise typer.Exit(exit_code(failed, len(items)))
 
 
-def _check_all(
-    items: list[Item],
-    request: Request,
-    checks: tuple[Check, ...],
-    mask: Tensor | None,
-    out: Path | None,
-    asked: QuestionOptions,
-) -> int:
-    """Check every picture, whatever happens to the others; the exit code."""
-    documents: list[dict[str, Any]] = []
-    taken: set[str] = set()
-    failed = 0
-    for item in items:
-        stem = item.stem(taken)
-        try:
-            with contextlib.redirect_stdout(sys.stderr):
-                with progress_on(item.name, None, asked.progress) as report:
-                    done, cards = check_picture(item.name, item.open(), request, checks, mask, report)
-                files = [] if out is None else write_cards(cards, stem, out)
-        except EXPECTED as error:
-            if asked.debug:
-                raise
-            failed += 1
-            line = reason(error, item.name)
-            say(line)
-            documents.append({"picture": item.name, "status": "failed", "error": line})
-            continue
-        if asked.as_json:
-            documents.append(cards_document(done, cards, files))
-        else:
-            console().print(cards_text(done, cards, files), soft_wrap=True)
-    if asked.as_json:
-        write_json({"limelight": __version__, "model": request.model.name, "failed": failed, "pictures": documents})
-    return exit_code(failed, len(items))
+def _write_cards(cards: Sequence[TrustCard], stem: str, folder: Path) -> list[Path]:
+    """Write `STEM-METHOD.png` and `.json` for each card and `STEM.html` for all into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    names = [each.attribution.name for each in cards]
+    for place, (card, name) in enumerate(zip(cards, names, strict=True)):
+        path = folder / f"{stem}-{name}{f'-{place}' if names.count(name) > 1 else ''}.json"
+        image = path.with_suffix(".png")
+        written += [card.save(path), image]
+        save_png(card.show(), image)
+    written.append(folder / f"{stem}.html")
+    first = cards[0].attribution
+    # A picture has one class here, so a map is one tile.
+    tiles = [replace(each.attribution.tiles()[0], sections=each.sections()) for each in cards]
+    facts = [("baseline", repr(first.baseline)), ("seed", str(first.seed))]
+    write_html(written[-1], picture_of(first.inputs[0]), tiles, f"Trust cards: {stem}", "", facts)
+    return written
+
+
+def _document(done: Explained, cards: Sequence[TrustCard], files: Sequence[Path]) -> dict[str, Any]:
+    target = done.explanations[0].target
+    return {
+        "picture": done.name,
+        "status": "done",
+        "target": {"class": target.index, "label": target.label, "probability": target.probability},
+        "cards": [card.to_dict() for card in cards],
+        "files": [str(each) for each in files],
+    }
+
+
+def _print(done: Explained, cards: Sequence[TrustCard], files: Sequence[Path]) -> None:
+    print_lines(f"{done.name}: {done.explanations[0].target.described()}", "")
+    for card in cards:
+        print_lines(*card.to_text().splitlines(), "")
+    print_lines(*files)

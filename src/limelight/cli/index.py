@@ -1,4 +1,4 @@
-"""The index of a run over several pictures: a line for each, with a thumbnail and every test's figure to sort by."""
+"""The index page of several pictures: a line for each, with a thumbnail and sortable columns of test results."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ from PIL import Image
 from ..base.files import replacing
 from ..evaluation.findings import Finding
 from ..show import picture_of
-from ..show.assets import asset
+from ..show.assets import asset, words
 from ..show.explained import Explained, Explanation
 from ..show.html import page_opening
-from ..show.words import words
 
 INDEX = "index"
-"""The stem that the index takes, so that no picture may."""
+"""The stem of the index, which no picture's files may use."""
 
 _THUMBNAIL = 96  # pixels
 
 
 class Index:
-    """Lines in the order of the pictures. They go to a file at once: memory does not grow with their number."""
+    """Lines in the order of the pictures, kept in a file so that memory does not grow with their number."""
 
     def __init__(self, lines: IO[str]) -> None:
         self._lines = lines
@@ -38,7 +37,7 @@ class Index:
         self.done = self.failed = 0
 
     def add(self, done: Explained, stem: str) -> None:
-        """A line for each class of a picture whose page is `STEM.html`."""
+        """Add a line for each class of a picture whose page is `STEM.html`."""
         for explanation in done.explanations:
             tests = explanation.tests
             self.columns = self.columns or tuple((name, each.name) for name, found in tests.items() for each in found)
@@ -53,7 +52,7 @@ class Index:
 
 @contextmanager
 def index_in(out: Path, wanted: bool) -> Iterator[Index]:
-    """Collects lines, and at the end, however it comes, writes `OUT/index.html` if any picture was explained."""
+    """Collect lines; when the block ends, also by an error, write `OUT/index.html` if any picture was explained."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as lines:
         index = Index(lines)
         try:
@@ -64,7 +63,7 @@ def index_in(out: Path, wanted: bool) -> Iterator[Index]:
 
 
 def _write(path: Path, index: Index, lines: IO[str]) -> None:
-    """The page, a piece at a time, and whole or not at all."""
+    """Write the page line by line; on failure nothing is left."""
     lines.seek(0)
     with replacing(path) as part, part.open("w", encoding="utf-8", errors="replace") as page:
         page.write(_opening(index))

@@ -1,4 +1,4 @@
-"""Options as a person types them, read into what `explain()` takes. Every refusal names what would have worked."""
+"""Readers of option texts for `explain()`. Errors name the option and what would have worked."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TypeVar
 
 import typer
+from torch import Tensor
 
-from ..base.named import split_texts
+from ..base.named import Named, Registry, split_texts
 from ..checks import CHECKS, Check
 from ..engine.layers import layer_names
 from ..methods import METHODS, Method
 from ..models.catalogue import ImageModel, ModelError, available_models, load_model
+from ..models.pictures import open_image
 from ..question import registries
 from ..question.baselines import Baseline
 from ..question.registries import as_baseline
@@ -22,60 +24,71 @@ from ..question.targets import Logit, Target
 from .terminal import visible
 
 T = TypeVar("T")
+Kind = TypeVar("Kind", bound=Named)
 
 
 def usage(option: str, message: object) -> typer.BadParameter:
-    """Exit code 2, with a message that names the option."""
+    """Return an error with exit code 2 and a message that names the option."""
     return typer.BadParameter(visible(message), param_hint=option)
 
 
 def read_methods(texts: Iterable[str]) -> tuple[Method, ...]:
-    """`["gradient,smooth-grad(samples=8)", "occlusion"]` as three methods."""
-    return _read("--method", lambda: tuple(METHODS.read(part) for text in texts for part in split_texts(text)))
+    """Read `["gradient,smooth-grad(samples=8)", "occlusion"]` as three methods."""
+    return _read_all("--method", METHODS, texts)
 
 
 def read_checks(texts: Iterable[str]) -> tuple[Check, ...]:
-    """`["deletion(steps=8),srg", "gini"]` as checks."""
-    return _read("--check", lambda: tuple(CHECKS.read(part) for text in texts for part in split_texts(text)))
-
-
-def read_baseline(text: str) -> Baseline:
-    return _read("--baseline", lambda: as_baseline(text))
+    """Read `["deletion(steps=8),srg", "gini"]` as three checks."""
+    return _read_all("--check", CHECKS, texts)
 
 
 def read_baselines(text: str) -> tuple[Baseline, ...]:
-    """`"black,blur(5),0.5"` as three baselines."""
-    return tuple(map(read_baseline, split_texts(text)))
+    """Read `"black,blur(5),0.5"` as three baselines."""
+    return _read("--baseline", lambda: tuple(map(as_baseline, split_texts(text))))
 
 
 def read_target(text: str | None, labels: Sequence[str]) -> Target:
-    """A class or target by name; None is the model's top class."""
+    """Read a class or a target by name; None is the model's top class."""
     return Logit() if text is None else _read("--target", lambda: registries.read_target(text, labels))
-
-
-def _read(option: str, reader: Callable[[], T]) -> T:
-    """What the reader returns; its ValueError or TypeError is a usage error, without the argument's name in front."""
-    try:
-        return reader()
-    except (ValueError, TypeError) as error:
-        raise usage(option, re.sub(r"^(method|checks|baseline|target|layer|fields): ", "", str(error))) from error
 
 
 def read_layer(text: str, model: ImageModel) -> str:
     return _read("--layer", lambda: ", ".join(layer_names(model, text)))
 
 
+def read_mask(path: Path | None, model: ImageModel) -> Tensor | None:
+    """Read the region of `--mask` as booleans `(1, H, W)`, cropped and resized like the model's input."""
+    return None if path is None else model.preprocess(open_image(path)).mean(1) > 0.5
+
+
+def _read_all(option: str, registry: Registry[Kind], texts: Iterable[str]) -> tuple[Kind, ...]:
+    return _read(option, lambda: tuple(registry.read(part) for text in texts for part in split_texts(text)))
+
+
+def _read(option: str, reader: Callable[[], T]) -> T:
+    """Return the reader's result; its ValueError or TypeError becomes a usage error without the argument's name."""
+    try:
+        return reader()
+    except (ValueError, TypeError) as error:
+        raise usage(option, re.sub(r"^(method|checks|baseline|target|layer|fields): ", "", str(error))) from error
+
+
 def read_model(name: str, weights: Path | None, option: str = "--model") -> ImageModel:
-    """The model, found also in the folder where the user stands. An unknown name is a usage error."""
-    if ":" in name and "" not in sys.path:
-        sys.path.insert(0, "")
+    """Load a model; modules in the current folder are found too. An unknown name is a usage error."""
+    import_from_here(name)
     try:
         return load_model(name, weights=weights)
     except ModelError as error:
-        # Where the name is good, it is the weights or the machine that fail.
+        # A known name fails because of its weights or this machine, which is no usage error.
         if weights is None and not _known(name):
             raise usage(option, error) from error
         raise
+
+
+def import_from_here(model: str) -> None:
+    """Let the module of a model such as `package.module:factory` be imported from the current folder."""
+    if ":" in model and "" not in sys.path:
+        sys.path.insert(0, "")
 
 
 def _known(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""What `limelight explain` says on standard output: a heading, a table, notes and paths, or the same as JSON."""
+"""The output of `limelight explain`: a heading, a table, notes and paths, or the same as JSON."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from ..evaluation.compare_baselines import BaselineStudy
 from ..evaluation.findings import Finding, Findings
 from ..show.explained import Explained, Explanation, Ranked, classes_shown, relative_stderr, share_of_change
-from .terminal import visible
+from .terminal import console, print_lines, visible
 
 
 def plain_table(*columns: str, numbers: Sequence[str] = ()) -> Table:
-    """A table without a frame; columns in `numbers` are aligned right."""
+    """Return a table without a frame; columns in `numbers` are aligned right."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
     for name in columns:
         right = name in numbers
@@ -27,31 +25,28 @@ def plain_table(*columns: str, numbers: Sequence[str] = ()) -> Table:
     return table
 
 
-def print_explained(out: Console, done: Explained, files: Sequence[Sequence[Path]]) -> None:
+def print_explained(done: Explained, files: Sequence[Sequence[Path]]) -> None:
+    out = console()
     for explanation, written in zip(done.explanations, files, strict=True):
-        out.print(
-            Text(f"{visible(done.name)}: {visible(explanation.target.described())}", style="bold"), soft_wrap=True
-        )
+        print_lines(f"{done.name}: {explanation.target.described()}", style="bold")
         if done.ranking:
-            out.print(Text(f"top 5: {visible(classes_shown(done.ranking))}"), soft_wrap=True)
-        out.print(Text("; ".join((done.what_was_seen(), *map(visible, done.picture.notes)))), soft_wrap=True)
-        out.print()
+            print_lines(f"top 5: {classes_shown(done.ranking)}")
+        print_lines("; ".join((done.what_was_seen(), *done.picture.notes)), "")
         out.print(_table(explanation))
-        out.print()
-        tests = quick_table(explanation.tests)
+        print_lines("")
+        tests = _quick_table(explanation.tests)
         if tests:
             out.print(tests)
-            left = any(each.reason.startswith("left out") for found in explanation.tests.values() for each in found)
-            if left:
-                out.print("what did not fit --check-rows is left out; 'limelight check' runs every test")
-            out.print()
+            if any(each.reason.startswith("left out") for found in explanation.tests.values() for each in found):
+                print_lines("tests that exceed --check-rows are left out; 'limelight check' runs every test")
+            print_lines("")
         for name, study in explanation.studies.items():
             out.print(_study_table(name, study))
-            out.print()
+            print_lines("")
         for methods, note in explanation.notes():
             word = "CAUTION" if note in explanation.cautions() else "note"
-            out.print(Text(f"{word} ({visible(methods)}): {visible(note)}"), soft_wrap=True)
-        out.print(Text("\n".join(["", *(visible(path) for path in _shown(written)), ""])), soft_wrap=True)
+            print_lines(f"{word} ({methods}): {note}")
+        print_lines("", *_shown(written), "")
 
 
 def _table(explanation: Explanation) -> Table:
@@ -59,13 +54,13 @@ def _table(explanation: Explanation) -> Table:
     table = plain_table("method", *numbers, numbers=numbers)
     for name, attribution in explanation.panel.items():
         table.add_row(
-            Text(visible(name)),
+            visible(name),
             f"{float(attribution.score[0]):.4g}",
-            _number(float(attribution.delta[0]), ".2g"),
-            _number(share_of_change(attribution), ".1%"),
+            number(float(attribution.delta[0]), ".2g"),
+            number(share_of_change(attribution), ".1%"),
             f"{attribution.forward_rows}+{attribution.backward_rows}",
             f"{attribution.seconds:.1f}",
-            _number(relative_stderr(attribution), ".0%"),
+            number(relative_stderr(attribution), ".0%"),
         )
     panel = explanation.panel
     rows = f"{panel.forward_rows}+{panel.backward_rows}"
@@ -75,23 +70,23 @@ def _table(explanation: Explanation) -> Table:
 
 
 def _study_table(name: str, study: BaselineStudy) -> Table:
-    """How alike a method's maps are from one baseline to another."""
+    """Return the rank correlations between a method's maps from different baselines."""
     labels = [visible(label) for label in study]
     table = plain_table(f"{visible(name)}: rank correlation", *labels, numbers=labels)
     for label, row in zip(labels, study.correlations[0].tolist(), strict=True):
-        table.add_row(Text(label), *(_number(each, ".2f") for each in row))
+        table.add_row(label, *(number(each, ".2f") for each in row))
     return table
 
 
-def quick_table(tests: Mapping[str, Findings]) -> Table | None:
-    """The quick tests of a panel, one row per map; None where none was run."""
+def _quick_table(tests: Mapping[str, Findings]) -> Table | None:
+    """Return the quick tests of a panel, one row per map; None if none was run."""
     first = next(iter(tests.values()), None)
     if not first:
         return None
     names = [each.name for each in first]
     table = plain_table("quick tests", *names, numbers=names)
     for name, findings in tests.items():
-        table.add_row(Text(visible(name)), *map(_tested, findings))
+        table.add_row(visible(name), *map(_tested, findings))
     return table
 
 
@@ -101,19 +96,20 @@ def _tested(finding: Finding) -> str:
     return f"{finding.mean:.3g}" + ("" if finding.passed is None else f" {finding.verdict}")
 
 
-def _number(value: float, form: str) -> str:
+def number(value: float, form: str) -> str:
+    """Format a number; NaN is a dash."""
     return "-" if math.isnan(value) else format(value, form)
 
 
 def _shown(files: Sequence[Path]) -> list[str]:
-    """Every file; a map and the provenance beside it, which differ in suffix alone, share a line."""
+    """Return a line for each file; a map and its provenance share a line, as only their suffixes differ."""
     maps = {path.with_suffix("") for path in files if path.suffix == ".safetensors"}
     lines = [str(path) for path in files if path.with_suffix("") not in maps]
     return lines + [f"{path}.safetensors .json" for path in sorted(maps)]
 
 
 def explained_document(done: Explained, files: Sequence[Sequence[Path]]) -> dict[str, Any]:
-    """The same for machines: plain numbers, lists and text."""
+    """Return the result of a picture as JSON values."""
     return {
         "picture": done.name,
         "status": "done",
@@ -129,12 +125,7 @@ def explained_document(done: Explained, files: Sequence[Sequence[Path]]) -> dict
 
 
 def _class_document(ranked: Ranked) -> dict[str, Any]:
-    return {
-        "class": ranked.index,
-        "label": ranked.label,
-        "output": ranked.output,
-        "probability": ranked.probability,
-    }
+    return {"class": ranked.index, "label": ranked.label, "output": ranked.output, "probability": ranked.probability}
 
 
 def _explanation_document(explanation: Explanation, files: Sequence[Path]) -> dict[str, Any]:

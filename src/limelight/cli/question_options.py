@@ -1,49 +1,89 @@
-"""The options of a question, declared once for every command that asks one."""
+"""The command line's shared options, each declared once."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
-from torch import Tensor
 
+from ..methods import Method
 from ..models.catalogue import DEFAULT_MODEL, ImageModel
-from ..models.pictures import open_image
 from ..question.baselines import Baseline
 from ..question.question import Options
-from .flags import Debug, Json, Weights
 from .options import read_baselines, read_layer, read_model, read_target, usage
-from .pictures import find_pictures
+from .pictures import DEMO, find_pictures
+
+Images = Annotated[
+    list[str] | None, typer.Argument(metavar="IMAGE", help=f"Pictures, folders of pictures, or the word '{DEMO}'.")
+]
+Checks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--check",
+        "-c",
+        metavar="NAME",
+        help="A check such as 'deletion(steps=16)'. Separate several with commas, or repeat the option.",
+    ),
+]
+Mask = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True,
+        dir_okay=False,
+        metavar="FILE",
+        help="A picture that is white where the object is, for the localisation checks; cropped like the input.",
+    ),
+]
+Out = Annotated[
+    Path, typer.Option("--out", "-o", file_okay=False, metavar="DIR", help="The folder for the output files.")
+]
+ModelName = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="The model: a name from 'limelight models', or 'package.module:factory' for your own."
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(exists=True, dir_okay=False, metavar="FILE", help="The weights: a .safetensors, .pt or .pth file."),
+]
+Seed = Annotated[int, typer.Option(help="The seed of all random numbers.")]
+ShowProgress = Annotated[bool, typer.Option(help="Report progress on standard error.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output and nothing else.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def methods_option(default: Sequence[Method] = ()) -> Any:
+    """Return the option `--method`, which lists the default methods of the command."""
+    text = "A method such as 'smooth-grad(samples=8)'. Separate several with commas, or repeat the option."
+    names = ", ".join(each.kebab() for each in default)
+    return typer.Option("--method", "-m", metavar="NAME", help=text + (f" Default: {names}." if names else ""))
 
 
 @dataclass(frozen=True)
 class QuestionOptions:
-    """What the commands take beside pictures and methods: a field here is an option of each of them."""
+    """The options of every command that explains: each field is one option."""
 
-    model: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", help="The model: a name from 'limelight models', or 'package.module:factory' for your own."
-        ),
-    ] = DEFAULT_MODEL
+    model: ModelName = DEFAULT_MODEL
     weights: Weights = None
     target: Annotated[
         str | None,
         typer.Option(
             metavar="TARGET",
-            help="What is explained: the number or label of a class, or a target such as 'margin(281, other=285)'. "
+            help="The output to explain: the number or label of a class, or a target such as 'margin(281, other=285)'. "
             "Default: the model's top class.",
         ),
     ] = None
     baseline: Annotated[
         str,
         typer.Option(
-            metavar="BASELINE", help="What 'absent' means: a number, or a baseline such as black, white or 'blur(5)'."
+            metavar="BASELINE",
+            help="The input that stands for 'absent': a number, or a baseline such as black, white or 'blur(5)'.",
         ),
     ] = "black"
     layer: Annotated[
@@ -52,25 +92,25 @@ class QuestionOptions:
             metavar="LAYER", help="The layer, for methods that read one; see 'limelight models NAME --layers'."
         ),
     ] = None
-    seed: Annotated[int, typer.Option(help="The seed of all random numbers.")] = 0
+    seed: Seed = 0
     draws_of: Annotated[
         str | None,
         typer.Option(metavar="IMAGE", help="A picture whose random numbers are used in place of each picture's own."),
     ] = None
     rows_per_pass: Annotated[
-        int | None, typer.Option(min=1, help="Rows that the model runs on at once. Default: chosen by memory.")
+        int | None, typer.Option(min=1, help="The number of rows in one pass of the model. Default: chosen by memory.")
     ] = None
-    progress: Annotated[bool, typer.Option(help="Report progress on standard error.")] = True
+    progress: ShowProgress = True
     as_json: Json = False
     debug: Debug = False
 
     @property
     def baselines(self) -> tuple[Baseline, ...]:
-        """The baselines, several with commas between them."""
+        """The baselines, separated by commas."""
         return read_baselines(self.baseline)
 
     def require_one_baseline(self) -> None:
-        """Refuse several baselines, for commands that take one."""
+        """Raise a usage error for several baselines."""
         if len(self.baselines) > 1:
             raise usage("--baseline", f"{self.baseline!r} names {len(self.baselines)}; give one")
 
@@ -78,7 +118,7 @@ class QuestionOptions:
         return read_model(self.model, self.weights)
 
     def read(self, model: ImageModel) -> Options:
-        """What `explain()` takes, with the first of the baselines. Every refusal names the option."""
+        """Return the options of `explain()`, with the first baseline. Raises usage errors that name the option."""
         found: Options = {
             "target": read_target(self.target, model.labels),
             "baseline": self.baselines[0],
@@ -91,38 +131,22 @@ class QuestionOptions:
         return found
 
 
-def asks(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose parameter `asked` is a QuestionOptions takes each of its fields as an option."""
-    own = [each for each in inspect.signature(command, eval_str=True).parameters.values() if each.name != "asked"]
+def takes_question_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace the command's parameter `common`, a QuestionOptions, by one option for each of its fields."""
+    named = inspect.Parameter.KEYWORD_ONLY
+    own = inspect.signature(command, eval_str=True).parameters
     hints = get_type_hints(QuestionOptions, include_extras=True)
     shared = [
-        inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name])
+        inspect.Parameter(each.name, named, default=each.default, annotation=hints[each.name])
         for each in fields(QuestionOptions)
-        if each.default is not MISSING
     ]
+    every = [*(each.replace(kind=named) for name, each in own.items() if name != "common"), *shared]
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        asked = QuestionOptions(**{each.name: given.pop(each.name) for each in shared})
-        command(**given, asked=asked)
+        common = QuestionOptions(**{each.name: given.pop(each.name) for each in shared})
+        command(**given, common=common)
 
-    keyword = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
-    run.__signature__ = inspect.Signature([*keyword, *shared])  # type: ignore[attr-defined]
-    run.__annotations__ = {each.name: each.annotation for each in (*keyword, *shared)}
+    run.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in every}
     return run
-
-
-MaskOption = Annotated[
-    Path | None,
-    typer.Option(
-        exists=True,
-        dir_okay=False,
-        metavar="FILE",
-        help="A picture, white where the object is, for the localisation checks; cut to what the model sees.",
-    ),
-]
-
-
-def read_mask(path: Path | None, model: ImageModel) -> Tensor | None:
-    """The region of `--mask`, booleans `(1, H, W)` of what the model sees; None where there is none."""
-    return None if path is None else model.preprocess(open_image(path)).mean(1) > 0.5

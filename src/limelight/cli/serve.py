@@ -11,21 +11,21 @@ from typing import Annotated
 import typer
 
 from ..models.catalogue import DEFAULT_MODEL
-from .flags import Debug, Weights
 from .options import read_model
+from .question_options import Debug, ModelName, Weights
 from .terminal import boundary, say
 
 HOST = "127.0.0.1"
 
 
 def serve_command(
-    model: Annotated[str, typer.Option(metavar="NAME", help="See 'limelight models'.")] = DEFAULT_MODEL,
+    model: ModelName = DEFAULT_MODEL,
     weights: Weights = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8765,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Requests that are worked on at once.")] = 1,
-    waiting: Annotated[int, typer.Option(min=0, max=1000, help="Requests that may wait; more are turned away.")] = 8,
-    rows: Annotated[int, typer.Option(min=1, help="Model rows that one request may use.")] = 20_000,
-    seconds: Annotated[float, typer.Option(min=1, help="Seconds that one request may take.")] = 300.0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 8765,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="The number of requests that run at once.")] = 1,
+    waiting: Annotated[int, typer.Option(min=0, max=1000, help="Most waiting requests; more are refused.")] = 8,
+    rows: Annotated[int, typer.Option(min=1, help="Most model rows for one request.")] = 20_000,
+    seconds: Annotated[float, typer.Option(min=1, help="The time limit of one request, in seconds.")] = 300.0,
     debug: Debug = False,
 ) -> None:
     """Explain pictures on a page in your browser, served to this machine alone."""
@@ -36,7 +36,7 @@ def serve_command(
             from ..server.app import Limits, Server, create_app
         except ImportError as error:
             raise ImportError(f"the page needs the extra 'app': pip install 'limelight[app]' ({error})") from error
-        with _listen(port) as listener:  # before the model is loaded, which takes longer than to say that it is taken
+        with _listen(port) as listener:  # first, so that a taken port is reported before the model loads
             with contextlib.redirect_stdout(sys.stderr):
                 loaded = read_model(model, weights)
                 app = create_app(loaded, Limits(workers=workers, waiting=waiting, rows=rows, seconds=seconds))
@@ -49,13 +49,13 @@ def serve_command(
                 timeout_graceful_shutdown=3,
                 limit_concurrency=200,
             )
-            listener.listen(128)  # whoever reads the next line may come at once
+            listener.listen(128)  # clients may connect once the next line is printed
             say(f"{loaded.name} on http://{HOST}:{listener.getsockname()[1]} (Ctrl-C ends it)")
             Server(config, app).run([listener])
 
 
 def _listen(port: int) -> socket.socket:
-    """A place on this machine alone. Raises OSError where the port is taken."""
+    """Bind the port on this machine alone. Raises OSError if the port is taken."""
     listener = socket.socket()
     try:
         # Not on Windows, where it would let two servers share a port.

@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.text import Text
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..studies.rock_paper_scissors import LEVELS, Epoch, Listeners, Study, run_study, write_study
 from ..studies.rock_paper_scissors.page import as_plain
-from .flags import Debug, Json
 from .options import usage
 from .printing import plain_table
-from .terminal import boundary, console, say, visible, write_json
+from .question_options import Debug, Json, Out, Seed, ShowProgress
+from .terminal import boundary, console, print_lines, progress_bar, say, write_json
 from .writing import DEFAULT_OUT
 
-studies = typer.Typer(no_args_is_help=True, help="Published studies, from their data to a report.")
+studies = typer.Typer(no_args_is_help=True)
 
 
 class Network(StrEnum):
@@ -31,42 +30,42 @@ class Network(StrEnum):
 
 @studies.callback()
 def _group() -> None:
-    """Published studies, from their data to a report."""
+    """Repeat a published study, from its data to a report."""
 
 
 @studies.command("rock-paper-scissors")
 def rock_paper_scissors(
     data: Annotated[
-        Path, typer.Option(metavar="DIR", help="The photographs: a folder with rock, paper and scissors inside.")
+        Path, typer.Option(metavar="DIR", help="The photographs: a folder that contains rock, paper and scissors.")
     ],
     model: Annotated[
-        Network, typer.Option(help="The study's network, or a small one that is quick to train.")
+        Network, typer.Option(help="The network to train: the study's, or a small one that trains quickly.")
     ] = Network.PUBLISHED,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Most epochs: 30 for the published network, 5 for the small one.")
+        int | None, typer.Option(min=1, help="Most epochs. Default: 30 for the published network, 5 for the small one.")
     ] = None,
     shift: Annotated[
-        list[float] | None, typer.Option(metavar="SHARE", help="Added to every channel, of full brightness.")
+        list[float] | None, typer.Option(metavar="SHARE", help="A brightness to add to every channel, from 0 to 1.")
     ] = None,
-    pictures: Annotated[int | None, typer.Option(min=1, help="Held-out hands to explain.")] = None,
-    rows: Annotated[int | None, typer.Option(min=4, help="Rows for a method that can choose.")] = None,
-    seed: Annotated[int, typer.Option(help="Of every random number.")] = 0,
-    out: Annotated[Path, typer.Option("--out", "-o", file_okay=False, metavar="DIR", help="Where files go.")] = (
-        DEFAULT_OUT / "rock-paper-scissors"
-    ),
+    pictures: Annotated[int | None, typer.Option(min=1, help="The number of held-out pictures to explain.")] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=4, help="The model rows for each method with adjustable cost.")
+    ] = None,
+    seed: Seed = 0,
+    out: Out = DEFAULT_OUT / "rock-paper-scissors",
     as_json: Json = False,
-    progress: Annotated[bool, typer.Option(help="Report progress on standard error.")] = True,
+    progress: ShowProgress = True,
     debug: Debug = False,
 ) -> None:
-    """Train on photographs of hands, explain held-out ones, brighten them, and see what the maps make of it.
+    """Train on photographs of hands, explain held-out ones, brighten them, and compare the maps.
 
-    Stopped, it goes on from the last epoch. Checkpoints lie in DIR/MODEL.
+    A stopped run continues from the last epoch. Checkpoints are in DIR/MODEL.
     """
     levels = tuple(dict.fromkeys(shift or LEVELS))
     if not all(level > 0 for level in levels):
         raise usage("--shift", f"{', '.join(f'{level:g}' for level in levels)}; use shares above 0, such as 0.2")
     with boundary(debug):
-        with _told(progress) as listeners:
+        with _listeners(progress) as listeners:
             study = run_study(
                 data,
                 out,
@@ -86,8 +85,8 @@ def rock_paper_scissors(
 
 
 @contextmanager
-def _told(wanted: bool) -> Iterator[Listeners]:
-    """A bar for the batches of an epoch where someone watches; a line an epoch and a stage in any case."""
+def _listeners(wanted: bool) -> Iterator[Listeners]:
+    """Report training progress: a line per epoch and stage, and on a terminal a bar for the batches of an epoch."""
     if not wanted:
         yield Listeners()
         return
@@ -101,7 +100,7 @@ def _told(wanted: bool) -> Iterator[Listeners]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console(sys.stderr), transient=True) as bar:
+    with progress_bar(*columns) as bar:
         task = bar.add_task("training", total=None, loss=float("nan"))
         yield Listeners(
             lambda done, total, loss: bar.update(task, completed=done, total=total, loss=loss),
@@ -116,15 +115,13 @@ def _epoch_line(each: Epoch) -> str:
 
 
 def _print(study: Study, files: list[Path]) -> None:
-    out = console()
     for each in study.accuracies:
-        out.print(Text(f"{each.part}: {each.share:.1%} of {int(each.counts.sum())} photographs named right"))
-    out.print()
+        print_lines(f"{each.part}: {each.share:.1%} of {int(each.counts.sum())} photographs classified correctly")
+    print_lines("")
     table = plain_table("published", "here", "figures")
     for seen in study.observations:
         table.add_row(seen.claim, seen.verdict, seen.figures)
-    out.print(table)
+    console().print(table)
     if study.refused:
-        out.print(Text(visible(f"not explained: {', '.join(study.refused)} (the reasons are in the report)")))
-    out.print()
-    out.print(Text(visible(str(files[0]))), soft_wrap=True)
+        print_lines(f"not explained: {', '.join(study.refused)} (the reasons are in the report)")
+    print_lines("", files[0])

@@ -1,4 +1,4 @@
-"""The command `limelight sweep`: what a setting of a method does to its map, as one labelled grid."""
+"""The command `limelight sweep`: the effect of a method's settings on its map, as one labelled grid."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 
 from ..base.named import read_value, split_texts
 from ..base.version import __version__
@@ -20,14 +19,13 @@ from ..models.catalogue import ImageModel
 from ..show.explained import explained_class, share_of_change
 from .options import read_layer, read_methods, usage
 from .pictures import DEMO, find_pictures
-from .printing import plain_table
-from .progress import progress_on
-from .question_options import QuestionOptions, asks
-from .terminal import boundary, console, visible, write_json
+from .printing import number, plain_table
+from .question_options import Out, QuestionOptions, takes_question_options
+from .terminal import boundary, console, print_lines, progress_on, visible, write_json
 from .writing import DEFAULT_OUT, publish, staging
 
 
-@asks
+@takes_question_options
 def sweep_command(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help=f"A picture, or the word '{DEMO}'.")],
     field: Annotated[
@@ -37,49 +35,49 @@ def sweep_command(
             "-f",
             metavar="NAME=VALUES",
             help="A setting and its values, such as 'noise=0.05,0.1,0.2', 'quadrature.n=8,32,128' or "
-            "'layer=features.3,features.6'; two make a grid.",
+            "'layer=features.3,features.6'. Two settings make a grid.",
         ),
     ],
-    method: Annotated[str, typer.Option("--method", "-m", metavar="NAME", help="One, as for 'limelight explain'.")],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", file_okay=False, metavar="DIR", help="Where files go.")
-    ] = DEFAULT_OUT,
+    method: Annotated[
+        str, typer.Option("--method", "-m", metavar="NAME", help="The method, such as 'smooth-grad(samples=8)'.")
+    ],
+    out: Out = DEFAULT_OUT,
     *,
-    asked: QuestionOptions,
+    common: QuestionOptions,
 ) -> None:
-    """Explain a picture with each value of a setting; compare neighbours, and write a grid and its maps."""
+    """Explain a picture with each value of a setting, compare neighbouring values, and write a grid of maps."""
     methods = read_methods([method])
     if len(methods) != 1:
-        raise usage("--method", f"{len(methods)} methods; a sweep is of one")
+        raise usage("--method", f"{len(methods)} methods; a sweep takes one")
     fields = _read_fields(field)
-    if LAYER in fields and asked.layer is not None:
-        raise usage("--layer", "is swept over by --field layer=...; give one of them")
+    if LAYER in fields and common.layer is not None:
+        raise usage("--layer", "is set by --field layer=... too; give one of them")
     own = {name: values for name, values in fields.items() if name != LAYER}
     try:
         for values in itertools.product(*own.values()):
             with_fields(methods[0], dict(zip(own, values, strict=True)))
     except ValueError as error:
         raise usage("--field", str(error).removeprefix("fields: ")) from error
-    with boundary(asked.debug), contextlib.redirect_stdout(sys.stderr):
-        asked.require_one_baseline()
-        loaded = asked.load()
+    with boundary(common.debug), contextlib.redirect_stdout(sys.stderr):
+        common.require_one_baseline()
+        loaded = common.load()
         item = find_pictures([image])[0]
         layers = [read_layer(name, loaded) for name in fields.pop(LAYER, ())]
-        options = asked.read(loaded)
+        options = common.read(loaded)
         if layers:
             options["layer"] = layers
         pixels, _, _ = loaded.prepare(item.open())
-        with progress_on(item.name, None, asked.progress) as report:
+        with progress_on(item.name, None, common.progress) as report:
             found = sweep(loaded, pixels, methods[0], **options, **fields, progress=report)
         files = _write(found, f"{item.stem(set())}-{methods[0].kebab()}-by-{'-'.join(found.fields)}", out)
-    if asked.as_json:
+    if common.as_json:
         write_json(_document(found, loaded, item.name, files))
     else:
         _print(found, loaded, item.name, files)
 
 
 def _read_fields(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
-    """`["noise=0.1,0.2"]` as the field and its values; a layer's name stays text."""
+    """Read `["noise=0.1,0.2"]` as a field and its values; layers stay text."""
     fields: dict[str, tuple[Any, ...]] = {}
     for text in texts:
         name, equals, values = text.partition("=")
@@ -93,7 +91,7 @@ def _read_fields(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
 
 
 def _write(found: Sweep, stem: str, out: Path) -> list[Path]:
-    """STEM.png, STEM.html and a folder STEM of maps: whole, or not at all."""
+    """Write STEM.png, STEM.html and a folder STEM of maps; on failure nothing is left."""
     with staging(out) as folder:
         for suffix in (".png", ".html", ".safetensors"):
             found.save(folder / f"{stem}{suffix}")
@@ -101,29 +99,23 @@ def _write(found: Sweep, stem: str, out: Path) -> list[Path]:
 
 
 def _print(found: Sweep, model: ImageModel, picture: str, files: Sequence[Path]) -> None:
-    out = console()
-    heading = f"{picture}: {found.heading()}, {explained_class(model, found[0]).named}"
-    out.print(Text(visible(heading), style="bold"), soft_wrap=True)
-    out.print()
+    print_lines(f"{picture}: {found.heading()}, {explained_class(model, found[0]).named}", style="bold")
+    print_lines("")
     numbers = ("f(x)", "delta", "of f(x)-f(b)", "rows fwd+bwd", "seconds")
     table = plain_table("value", *numbers, "rank correlation with", numbers=numbers)
     for position, (label, each) in enumerate(found.items()):
-        delta, share = float(each.delta[0]), share_of_change(each)
+        likeness = "; ".join(line.removeprefix("rank correlation with ") for line in found.remarks(position, 0))
         table.add_row(
-            Text(visible(label)),
+            visible(label),
             f"{float(each.score[0]):.4g}",
-            "-" if delta != delta else f"{delta:.2g}",
-            "-" if share != share else f"{share:.1%}",
+            number(float(each.delta[0]), ".2g"),
+            number(share_of_change(each), ".1%"),
             f"{each.forward_rows}+{each.backward_rows}",
             f"{each.seconds:.1f}",
-            Text(
-                visible("; ".join(line.removeprefix("rank correlation with ") for line in found.remarks(position, 0)))
-            ),
+            visible(likeness),
         )
-    out.print(table)
-    out.print()
-    lines = [*(str(path) for path in files if path.suffix in (".png", ".html")), f"{files[-1].parent}{os.sep}"]
-    out.print(Text("\n".join(map(visible, lines))), soft_wrap=True)
+    console().print(table)
+    print_lines("", *(path for path in files if path.suffix in (".png", ".html")), f"{files[-1].parent}{os.sep}")
 
 
 def _document(found: Sweep, model: ImageModel, picture: str, files: Sequence[Path]) -> dict[str, Any]:

@@ -1,17 +1,17 @@
-"""What the commands share: text made safe for a terminal, the two consoles, JSON, and one boundary for errors."""
+"""Terminal output of the commands: safe text, consoles, JSON, progress, and one boundary for errors."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, Any, TextIO
+from typing import Any, TextIO
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
 from ..base.errors import EXPECTED, reason
 from ..base.files import finite
@@ -20,69 +20,73 @@ FAILED, FINISHED_WITH_FAILURES, INTERRUPTED = 1, 3, 130
 
 
 def exit_code(failed: int, total: int) -> int:
-    """0 where all went well, FAILED where nothing did, else FINISHED_WITH_FAILURES."""
+    """Return 0 if nothing failed, FAILED if everything did, else FINISHED_WITH_FAILURES."""
     return 0 if not failed else FAILED if failed == total else FINISHED_WITH_FAILURES
 
 
 def visible(text: object) -> str:
-    """The text with nothing a terminal would obey or could not encode: control characters, lone surrogates."""
+    """Escape control characters and lone surrogates, which a terminal would obey or fail to encode."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in str(text)
     )
 
 
 def console(stream: TextIO | None = None) -> Console:
-    """For a stream, by default standard output. A file or a pipe has no width: tables get room there."""
+    """Return a console for a stream, by default standard output. Files and pipes get a width of 120 for tables."""
     stream = stream or sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else 120
     return Console(file=stream, width=width, markup=False, emoji=False, highlight=False)
 
 
+def print_lines(*lines: object, style: str = "") -> None:
+    """Print each line on standard output, escaped and unbroken."""
+    for line in lines:
+        console().print(visible(line), style=style, soft_wrap=True)
+
+
 def say(text: object) -> None:
-    """One line on standard error."""
+    """Print one line on standard error."""
     sys.stderr.write(f"limelight: {visible(text)}\n")
     sys.stderr.flush()
 
 
 def write_json(document: Any) -> None:
-    """One JSON document on standard output; NaN and infinity, which JSON does not have, as null."""
+    """Print one JSON document on standard output, with null for NaN and infinity."""
     sys.stdout.write(json.dumps(finite(document), indent=2, ensure_ascii=True, allow_nan=False) + "\n")
 
 
-class JsonPictures:
-    """A document on standard output whose `pictures` wait in a file, so that memory does not grow with their number."""
-
-    def __init__(self, lines: IO[str] | None) -> None:
-        self._lines = lines
-
-    def add(self, document: Any) -> None:
-        if self._lines is not None:
-            self._lines.write(json.dumps(finite(document), ensure_ascii=True, allow_nan=False) + "\n")
-
-    def finish(self, head: Mapping[str, Any]) -> None:
-        """Write the document: the names of `head`, then `pictures`, a line each."""
-        if self._lines is None:
-            return
-        self._lines.seek(0)
-        sys.stdout.write(json.dumps(finite(head), ensure_ascii=True, allow_nan=False)[:-1] + ', "pictures": [')
-        for place, line in enumerate(self._lines):
-            sys.stdout.write((",\n" if place else "\n") + line.rstrip("\n"))
-        sys.stdout.write("\n]}\n")
+def progress_bar(*columns: ProgressColumn) -> Progress:
+    """Return a bar on standard error that disappears at its end."""
+    return Progress(*columns, console=console(sys.stderr), transient=True)
 
 
 @contextmanager
-def json_pictures(wanted: bool) -> Iterator[JsonPictures]:
-    """Collects documents if `wanted`, else forgets them."""
+def progress_on(name: str, rows: int | None, wanted: bool) -> Iterator[Callable[[int], None]]:
+    """Give a callable that receives the rows of each finished pass; `rows` is the expected total, if known.
+
+    Shows a bar on a terminal, and prints one line where standard error is a file.
+    """
     if not wanted:
-        yield JsonPictures(None)
-        return
-    with tempfile.TemporaryFile("w+", encoding="ascii") as lines:
-        yield JsonPictures(lines)
+        yield _ignore
+    elif not sys.stderr.isatty():
+        say(f"explaining {name}" + (f", about {rows} model rows" if rows else ""))
+        yield _ignore
+    else:
+        text = TextColumn("{task.description}", markup=False)
+        with progress_bar(
+            text, BarColumn(), MofNCompleteColumn(), TextColumn("model rows"), TimeElapsedColumn()
+        ) as bar:
+            task = bar.add_task(visible(name), total=rows)
+            yield lambda finished: bar.advance(task, finished)
+
+
+def _ignore(rows: int) -> None:
+    pass
 
 
 @contextmanager
 def boundary(debug: bool) -> Iterator[None]:
-    """Expected errors become one line and exit code 1, Ctrl-C becomes exit code 130; with `debug` the traceback."""
+    """Turn expected errors into one line and exit code 1, and Ctrl-C into exit code 130; `debug` keeps tracebacks."""
     try:
         yield
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""The files of `limelight explain`: made in a hidden folder beside their places, moved there when all are whole."""
+"""The files of `limelight explain`: written in a hidden folder, and moved to their places when all are complete."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ DEFAULT_OUT = Path("limelight-out")
 
 @contextmanager
 def staging(out: Path) -> Iterator[Path]:
-    """A folder inside `out` for files that aren't whole yet. It goes away, and so does `out` if nothing came of it."""
+    """Give a temporary folder inside `out` for unfinished files. At the end it is removed, and so is an empty `out`."""
     made = [each for each in (out, *out.parents) if not each.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".limelight-", dir=out) as folder:
             yield Path(folder)
     finally:
-        with suppress(OSError):  # not empty: there are results in it
+        with suppress(OSError):  # not empty: it holds results
             for each in made:
                 each.rmdir()
 
 
 def write_all(done: Explained, stem: str, model: str, folder: Path, out: Path) -> list[list[Path]]:
-    """Write the files of each explanation: in `folder` first, and when all are whole to `out`, where they are named.
+    """Write the files of each explanation to `folder`, move them to `out`, and return their paths there.
 
-    The page, which has all of a picture's classes, comes with the first of them.
+    The page has all classes of a picture; its path is among the first explanation's.
     """
-    # One picture for all, so that the page carries it once.
+    # One image object for all classes, so that the page holds it once.
     seen = picture_of(done.explanations[0].panel[0].inputs[0])
     for place, explanation in enumerate(done.explanations):
         within = folder / str(place)
@@ -49,17 +49,17 @@ def write_all(done: Explained, stem: str, model: str, folder: Path, out: Path) -
 def _write_maps(
     folder: Path, name: str, seen: Image.Image, done: Explained, explanation: Explanation, model: str
 ) -> None:
-    """NAME.png, and a folder NAME with each map and its provenance."""
+    """Write NAME.png, and a folder NAME with each map and its provenance."""
     panel = explanation.panel
     top = classes_shown(done.ranking)
-    says = f"{model} says {top}. " if top else ""
-    footer = f"{says}Here {done.what_was_seen()}. Model rows spent in all: {_rows(explanation)}."
+    classes = f"Top classes of {model}: {top}. " if top else ""
+    footer = f"{classes}Here {done.what_was_seen()}. Model rows in total: {_rows(explanation)}."
     save_png(draw_panel(seen, panel.tiles(), _heading(done, explanation), footer), folder / f"{name}.png")
     panel.save(folder / f"{name}.safetensors")
 
 
 def _write_page(path: Path, seen: Image.Image, done: Explained, model: str) -> None:
-    """One page for the picture, a row a class."""
+    """Write one page for the picture, with a row for each class."""
     several = len(done.explanations) > 1
     panels = [each.panel for each in done.explanations]
     first = panels[0][0]
@@ -89,7 +89,7 @@ def _rows(explanation: Explanation) -> str:
 
 
 def publish(folder: Path, out: Path) -> list[Path]:
-    """Move whole files to their places: those of one folder together, pictures first."""
+    """Move finished files to their places, the files of `folder` itself first, and return their paths."""
     sources = [each for each in folder.rglob("*") if each.is_file()]
     files = []
     for source in sorted(sources, key=lambda each: (each.parent != folder, each.suffix == ".html", each)):

@@ -161,7 +161,7 @@ class TrustCard:
 
     def show(self, example: int = 0) -> Image:
         """The picture, the map and the card as one PIL image."""
-        from ..show.card_image import draw_card
+        from ..show.image import draw_card
 
         heading = f"Trust card: {self.attribution.name}"
         return draw_card(self.attribution.show(example), heading, self.headline, self.sections())

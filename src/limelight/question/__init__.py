@@ -1,1 +1,1 @@
-"""What is asked: targets, baselines, players, random numbers."""
+"""Questions about a model: targets, baselines, players, random numbers."""

@@ -1,4 +1,4 @@
-"""Baselines: what "absent" means. A baseline turns inputs into one or more references for each example."""
+"""Baselines define "absent": a baseline turns inputs into one or more references for each example."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..base.named import Named
+from ..base.named import Named, is_whole, require, require_number, require_whole
 from .random_streams import Streams
 
 
 class Baseline(Named, ABC):
-    """Inputs `(batch, *features)` to references `(references, batch, *features)`.
-
-    A result that is the same for every example is returned expanded, so that it is evaluated once.
-    """
+    """Base of all baselines."""
 
     @abstractmethod
-    def references(self, inputs: Tensor, streams: Streams) -> Tensor: ...
+    def references(self, inputs: Tensor, streams: Streams) -> Tensor:
+        """Return references `(references, batch, *features)` for inputs `(batch, *features)`.
+
+        A reference that is equal for all examples is returned expanded, so that the model runs it once.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +71,9 @@ class White(Constant):
 
 @dataclass(frozen=True)
 class Minimum(Baseline):
-    """The lowest value of each example itself, everywhere: a reference that moves when the input is shifted.
+    """Each example's own lowest value, at every position. It moves with a constant added to the input.
 
-    Black where a picture has black in it; unlike black it is the same picture after any constant is added to both.
-    [kindermans2019]
+    It equals black for a picture that contains black. [kindermans2019]
     """
 
     def references(self, inputs: Tensor, streams: Streams) -> Tensor:
@@ -83,8 +83,10 @@ class Minimum(Baseline):
 
 @dataclass(frozen=True)
 class Noise(Baseline):
-    r"""Random pictures: "uniform" on [low, high], or "gaussian" with the mean of that range and a quarter of it
-    as standard deviation. `samples` references each, the same for the same (seed, example)."""
+    r"""`samples` random pictures for each example: "uniform" on [low, high], or "gaussian" around the middle.
+
+    The standard deviation of "gaussian" is a quarter of the range. The same (seed, example) gives the same pictures.
+    """
 
     kind: Literal["uniform", "gaussian"] = "uniform"
     seed: int = 0
@@ -93,40 +95,36 @@ class Noise(Baseline):
     high: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.kind not in ("uniform", "gaussian"):
-            raise ValueError(f"baseline: Noise.kind={self.kind!r}; use 'uniform' or 'gaussian'")
-        if self.samples < 1:
-            raise ValueError(f"baseline: Noise.samples={self.samples}; use 1 or more")
-        if not self.high > self.low:
-            raise ValueError(f"baseline: Noise.low={self.low} must be below Noise.high={self.high}")
+        require(self.kind in ("uniform", "gaussian"), self, "kind", "'uniform' or 'gaussian'")
+        require_whole(self, "samples", 1)
+        require(self.low < self.high, self, "low", f"a number below Noise.high={self.high}")
 
     def references(self, inputs: Tensor, streams: Streams) -> Tensor:
         own = streams.fork(f"noise {self.seed}")
+        draw = own.uniform if self.kind == "uniform" else own.normal
+        draws = torch.stack([draw(i, inputs.shape[1:], inputs) for i in range(self.samples)])
         if self.kind == "uniform":
-            draws = [own.uniform(i, inputs.shape[1:], inputs) for i in range(self.samples)]
-            return self.low + (self.high - self.low) * torch.stack(draws)
-        draws = [own.normal(i, inputs.shape[1:], inputs) for i in range(self.samples)]
-        return (self.low + self.high) / 2 + (self.high - self.low) / 4 * torch.stack(draws)
+            return self.low + (self.high - self.low) * draws
+        return (self.low + self.high) / 2 + (self.high - self.low) / 4 * draws
 
 
 @dataclass(frozen=True)
 class Blur(Baseline):
-    """The input itself, blurred by a Gaussian of `sigma` pixels over its spatial axes (edges repeated)."""
+    """The input, blurred along its spatial axes by a Gaussian of `sigma` pixels."""
 
     sigma: float = 10.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma < math.inf:
-            raise ValueError(f"baseline: Blur.sigma={self.sigma}; use a positive, finite number of pixels")
+        require_number(self, "sigma", lambda sigma: sigma > 0, "a positive, finite number of pixels")
 
     def references(self, inputs: Tensor, streams: Streams) -> Tensor:
         return gaussian_blur(inputs, self.sigma)[None]
 
 
 def gaussian_blur(inputs: Tensor, sigma: float) -> Tensor:
-    """Blur `(batch, channels, *space)` along each spatial axis, edge values repeated beyond the border.
+    """Blur `(batch, channels, *space)` along each spatial axis. Edge values are repeated beyond the border.
 
-    The kernel reaches four standard deviations. Raises ValueError for inputs without spatial axes.
+    The kernel extends to four standard deviations. Raises ValueError for inputs without spatial axes.
     """
     if inputs.ndim < 3:
         raise ValueError(f"baseline: Blur needs spatial axes, inputs have shape {tuple(inputs.shape)}")
@@ -144,7 +142,7 @@ def gaussian_blur(inputs: Tensor, sigma: float) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Mean(Baseline):
-    """The mean of a data set: a tensor `(n, *features)` or an iterable of such batches (read once, here)."""
+    """The mean of a data set: a tensor `(n, *features)` or an iterable of such batches, which is read once."""
 
     data: Tensor | Iterable[Tensor]
     mean: Tensor = field(init=False, repr=False)
@@ -157,7 +155,7 @@ class Mean(Baseline):
         if count == 0:
             raise ValueError("baseline: Mean.data holds no example")
         object.__setattr__(self, "mean", total / count)
-        object.__setattr__(self, "data", self.mean[None])  # the rest of the data isn't needed again
+        object.__setattr__(self, "data", self.mean[None])  # frees the data set
 
     def references(self, inputs: Tensor, streams: Streams) -> Tensor:
         return Constant(self.mean).references(inputs, streams)
@@ -172,8 +170,8 @@ class Samples(Baseline):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", torch.as_tensor(self.data))
-        if not 1 <= self.n <= len(self.data):
-            raise ValueError(f"baseline: Samples.n={self.n}, but data holds {len(self.data)} examples")
+        fits = is_whole(self.n, 1) and self.n <= len(self.data)
+        require(fits, self, "n", f"a whole number from 1 to {len(self.data)}, the number of examples in data")
 
     def references(self, inputs: Tensor, streams: Streams) -> Tensor:
         if self.data.shape[1:] != inputs.shape[1:]:

@@ -1,4 +1,4 @@
-"""Targets that are not about a classifier's class: a region, a detector's box, a similarity, a neuron."""
+"""Targets other than a class: a region, a detector's box, a similarity, a neuron."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..base.named import require
 from .targets import Target, class_index, output_tensor
 
 
 class HeldForExamples(Target):
-    """Base of targets with a tensor for all examples, or with one more axis an entry for each.
+    """Base of targets with a tensor field, shared by all examples or with a batch axis.
 
-    `held` names that field, and the number of its axes for all examples.
+    `held`: the field's name, and its number of axes without the batch axis.
     """
 
     held: ClassVar[tuple[str, int]]
@@ -31,6 +32,10 @@ class HeldForExamples(Target):
             return self
         chosen: Any = {self.held[0]: getattr(self, self.held[0])[list(index)]}
         return replace(self, **chosen)  # type: ignore[type-var]  # every subclass is a dataclass
+
+    def _rows(self, given: Tensor, examples: Tensor, rows: int) -> Tensor:
+        """Return `given`, the tensor field, with an entry for each of `rows` rows of the model's outputs."""
+        return given[examples] if given.ndim > self.held[1] else given.expand(rows, *given.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +59,11 @@ class Region(HeldForExamples):
         if bool(empty.any()):
             which = f" for example {empty.nonzero()[0, 0]}" if empty.ndim else ""
             raise ValueError(f"target: Region.mask is empty{which}; mark at least one position of the output map")
-        if self.reduction not in ("sum", "mean"):
-            raise ValueError(f"target: Region.reduction={self.reduction!r}; use 'sum' or 'mean'")
+        require(self.reduction in ("sum", "mean"), self, "reduction", "'sum' or 'mean'")
 
     def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
         logits = output_tensor(outputs)
-        mask = self.mask.to(logits)
-        mask = mask[examples] if mask.ndim > 2 else mask.expand(len(logits), *mask.shape)
+        mask = self._rows(self.mask.to(logits), examples, len(logits))
         if logits.ndim != mask.ndim + 1 or logits.shape[2:] != mask.shape[1:]:
             raise ValueError(
                 f"target: Region.mask is {tuple(mask.shape[1:])} but the model's output map is "
@@ -74,12 +77,12 @@ class Region(HeldForExamples):
 
 @dataclass(frozen=True, eq=False)
 class Box(HeldForExamples):
-    r"""How strongly a detector still finds an object, $f = \max_j \mathrm{IoU}(b_j, b)\, s_j\, [c_j = c]$.
+    r"""The detector's best score for an object, $f = \max_j \mathrm{IoU}(b_j, b)\, s_j\, [c_j = c]$.
 
-    `box`: `(4,)` as x0, y0, x1, y1 in pixels of the input, or `(batch, 4)`. `label` None counts any class.
-    The detector returns, a row each, a mapping with `boxes (N, 4)`, `scores (N,)` and `labels (N,)`;
-    or one mapping for all rows with a leading rows axis, `scores` also as `(rows, N, classes)`.
-    No box found scores 0. [petsiuk2021]
+    `box`: `(4,)` as x0, y0, x1, y1 in pixels of the input, or `(batch, 4)`. `label`: a class, or None for any.
+    The detector returns for each row a mapping with `boxes (N, 4)`, `scores (N,)` and `labels (N,)`, or one mapping
+    for all rows with a leading rows axis. `scores` may also be `(rows, N, classes)`. Without a box f is 0.
+    [petsiuk2021]
     """
 
     box: Tensor
@@ -101,7 +104,7 @@ class Box(HeldForExamples):
                 "target: Box needs a detector that returns a mapping with boxes, scores and labels per row, "
                 f"not {type(outputs).__name__}"
             )
-        boxes = self.box[examples.cpu()] if self.box.ndim > 1 else self.box.expand(len(outputs), 4)
+        boxes = self._rows(self.box, examples.cpu(), len(outputs))
         return torch.stack([self._best(found, box) for found, box in zip(outputs, boxes, strict=True)])
 
     def _best(self, found: Mapping[str, Tensor], box: Tensor) -> Tensor:
@@ -111,7 +114,7 @@ class Box(HeldForExamples):
         elif self.label is not None:
             scores = scores * (found["labels"] == self.label)
         if len(boxes) == 0:
-            return boxes.sum() * 0  # keeps the graph, so an input without detections has gradient 0
+            return boxes.sum() * 0  # keeps the graph: the gradient is 0
         return (_intersection_over_union(boxes, box.to(boxes)) * scores).amax()
 
 
@@ -125,7 +128,7 @@ def _intersection_over_union(boxes: Tensor, box: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Similarity(HeldForExamples):
-    r"""Cosine between the model's embedding and a reference embedding, $f = \cos(e(x), r)$.
+    r"""The cosine between the model's embedding and a reference embedding, $f = \cos(e(x), r)$.
 
     `reference`: `(dimensions,)` for all examples or `(batch, dimensions)`.
     """
@@ -138,8 +141,7 @@ class Similarity(HeldForExamples):
 
     def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
         embedding = output_tensor(outputs)
-        reference = self.reference.to(embedding)
-        reference = reference[examples] if reference.ndim > 1 else reference.expand(len(embedding), -1)
+        reference = self._rows(self.reference.to(embedding), examples, len(embedding))
         if embedding.shape != reference.shape:
             raise ValueError(
                 f"target: Similarity.reference has {reference.shape[-1]} dimensions, "
@@ -166,8 +168,7 @@ class Neuron(Target):
             object.__setattr__(self, "index", (self.index,))
         if (self.index is None) == (self.channel is None):
             raise ValueError("target: Neuron needs either index=(...) or channel=..., not both")
-        if self.pooling not in ("mean", "max", "sum"):
-            raise ValueError(f"target: Neuron.pooling={self.pooling!r}; use 'mean', 'max' or 'sum'")
+        require(self.pooling in ("mean", "max", "sum"), self, "pooling", "'mean', 'max' or 'sum'")
 
     @property
     def layer(self) -> str | None:

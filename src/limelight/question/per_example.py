@@ -1,4 +1,4 @@
-"""Methods, baselines and what they hold, changed in some of their parts: for some of a batch's examples, say."""
+"""Selection of examples from methods and baselines whose settings hold a value for each example."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ T = TypeVar("T")
 
 
 def rebuilt(thing: T, change: Callable[[Any], Any]) -> T:
-    """The dataclass `thing` as `change` makes it, or where that leaves it as it is, with what it holds rebuilt so."""
+    """Return `change(thing)`. If that is `thing` itself, apply `change` to the fields of the dataclass, recursively."""
     found: T = change(thing)
     if found is not thing:
         return found
     parts = {name: (value, rebuilt(value, change)) for name, value in _held(thing)}
     changed = {name: part for name, (value, part) in parts.items() if part is not value}
-    return replace(thing, **changed) if changed else thing  # type: ignore[type-var]  # what holds is a dataclass
+    return replace(thing, **changed) if changed else thing  # type: ignore[type-var]  # only dataclasses have parts
 
 
 def for_examples(thing: T, index: Sequence[int], x: Tensor) -> T:
-    """A method or a baseline for the examples `index` of the batch `x`, which may repeat.
+    """Return a method or baseline for the examples `index` of the batch `x`; indices may repeat.
 
-    Segments and baselines that were given for each example are selected, also inside of what `thing` holds.
+    Selects from segments and baselines that hold an entry for each example, also in nested fields.
     """
 
     def chosen(part: Any) -> Any:
@@ -43,13 +43,12 @@ def for_examples(thing: T, index: Sequence[int], x: Tensor) -> T:
 
 
 def has_each(values: Tensor, x: Tensor) -> bool:
-    """Whether `values` hold an entry of each example of the batch `x`, as wide as it or to be broadcast."""
+    """Return whether `values` hold an entry for each example of the batch `x`."""
     return values.ndim == x.ndim and len(values) == len(x)
 
 
 def require_every_example(thing: Any, x: Tensor) -> None:
-    """Raise ValueError for segments, also inside of what `thing` holds, that are given for another number of examples
-    than the batch `x` has: rows must not take each other's."""
+    """Raise ValueError for segments, also in nested fields, of another number of examples than the batch `x` has."""
     if isinstance(thing, Segments) and thing.per_example(x) and len(thing.map) != len(x):
         space = tuple(thing.map.shape[1:])
         raise ValueError(

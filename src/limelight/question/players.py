@@ -1,25 +1,25 @@
-"""Players: the parts of an input that a game gives or takes away as a whole, as a map of labels."""
+"""Players: the parts of an input that are kept or removed as a whole, given as a map of labels."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..base.named import Named
+from ..base.named import Named, is_whole, require, require_whole
 from .baselines import Baseline
 from .random_streams import Streams
 
 
 @dataclass(frozen=True, eq=False)
 class Division:
-    """Who owns which position: `labels` `(n, 1, *space)` or, where each channel counts by itself, `(n, *features)`.
+    """The player of each position: `labels` `(n, 1, *space)`, or `(n, *features)` if channels are separate players.
 
-    Example i's players are 0 to `counts[i]` - 1, and each of them owns at least one position.
+    The players of example i are 0 to `counts[i]` - 1; each has at least one position.
     """
 
     labels: Tensor
@@ -30,24 +30,24 @@ class Division:
         return max(self.counts)
 
     def sizes(self) -> Tensor:
-        """Positions that each player owns, `(n, most)`; 0 past an example's own players."""
+        """Return the number of positions of each player, `(n, most)`; 0 beyond an example's own players."""
         flat = self.labels.flatten(1)
         return torch.zeros(len(flat), self.most, dtype=torch.long, device=flat.device).scatter_add_(
             1, flat, torch.ones_like(flat)
         )
 
     def spread(self, values: Tensor) -> Tensor:
-        """One number a player `(n, most)` shared equally among its positions, so that sums stay what they are."""
+        """Divide each player's number `(n, most)` equally among its positions, which keeps the sum."""
         share = values / self.sizes().clamp(min=1).to(values.device)
         return share.gather(1, self.labels.flatten(1).to(values.device)).reshape(self.labels.shape)
 
     def present(self, example: Tensor, coalitions: Tensor) -> Tensor:
-        """Which positions `coalitions` `(rows, most)` hold, row r being about `example[r]`; broadcasts to the rows."""
+        """Mark the positions in `coalitions` `(rows, most)`, of example `example[r]` for row r; broadcasts to rows."""
         labels = self.labels[example]
         return coalitions.gather(1, labels.flatten(1)).reshape(labels.shape)
 
     def centres(self, example: int) -> Tensor:
-        """Mean coordinates `(players, axes)` of each player's positions."""
+        """Return the mean coordinates `(players, axes)` of each player's positions."""
         labels = self.labels[example]
         places = torch.stack(torch.meshgrid(*map(torch.arange, labels.shape), indexing="ij")).flatten(1).double()
         owner = labels.flatten().cpu()
@@ -60,14 +60,14 @@ class Players(Named, ABC):
 
     @abstractmethod
     def labels(self, x: Tensor, examples: Tensor) -> Tensor:
-        """Integers `(n, 1, *space)` (or `(n, *features)`) for x `(n, *features)`; equal ones belong together.
+        """Return integers `(n, 1, *space)` or `(n, *features)` for x `(n, *features)`; equal ones are one player.
 
-        `examples` `(n,)` are the rows' places in the user's batch, for players given per example.
+        `examples` `(n,)` are the rows' indices in the user's batch, for players given per example.
         """
 
     @abstractmethod
     def count(self, features: torch.Size) -> int | None:
-        """How many players an input of this shape has; None where that depends on its content."""
+        """Return the number of players of an input of this shape; None if it depends on the content."""
 
     def divide(self, x: Tensor, examples: Tensor) -> Division:
         labels = self.labels(x, examples)
@@ -100,14 +100,14 @@ class Pixels(Players):
 
 @dataclass(frozen=True)
 class Grid(Players):
-    """Rectangular cells, `cells` along each spatial axis, one number or one an axis; never smaller than a pixel."""
+    """Rectangular cells: `cells` along each spatial axis, one number or one per axis; never smaller than a pixel."""
 
     cells: int | tuple[int, ...] = 14
 
     def __post_init__(self) -> None:
         each = self.cells if isinstance(self.cells, tuple) else (self.cells,)
-        if not each or not all(isinstance(cells, int) and cells >= 1 for cells in each):
-            raise ValueError(f"players: Grid.cells={self.cells!r}; use a whole number of 1 or more, or one an axis")
+        fits = bool(each) and all(is_whole(cells, 1) for cells in each)
+        require(fits, self, "cells", "a whole number of 1 or more, or one per axis")
 
     def labels(self, x: Tensor, examples: Tensor) -> Tensor:
         space = _space(x.shape[1:], self)
@@ -124,24 +124,30 @@ class Grid(Players):
         cells = self.cells if isinstance(self.cells, tuple) else (self.cells,) * len(space)
         if len(cells) != len(space):
             raise ValueError(
-                f"players: {self!r} for positions of shape {tuple(space)}; give one number, or one an axis"
+                f"players: {self!r} for positions of shape {tuple(space)}; use one number, or one per axis"
             )
         return tuple(min(each, size) for each, size in zip(cells, space, strict=True))
 
 
 class _Segmented(Players):
-    """Base of the players that an algorithm finds in the picture, stretched to [0, 1] for it."""
+    """Base of players found by a segmentation algorithm of scikit-image in the picture, scaled to [0, 1]."""
 
     def labels(self, x: Tensor, examples: Tensor) -> Tensor:
         if x.ndim != 4:
             raise ValueError(f"players: {self!r} needs pictures (batch, channels, H, W), not {tuple(x.shape)}")
+        try:
+            from skimage import segmentation
+        except ImportError as error:
+            name = type(self).__name__
+            raise ImportError(f"players: {name} needs scikit-image: pip install 'limelight[segments]'") from error
         low, high = x.amin((1, 2, 3), keepdim=True), x.amax((1, 2, 3), keepdim=True)
         pictures = ((x - low) / (high - low).clamp(min=torch.finfo(x.dtype).tiny)).movedim(1, -1).double().cpu().numpy()
-        return torch.from_numpy(np.stack([self.segments(picture) for picture in pictures])).long()[:, None].to(x.device)
+        labels = np.stack([self.segments(segmentation, picture) for picture in pictures])
+        return torch.from_numpy(labels).long()[:, None].to(x.device)
 
     @abstractmethod
-    def segments(self, picture: np.ndarray) -> np.ndarray:
-        """Labels `(H, W)` of a picture `(H, W, channels)` in [0, 1]."""
+    def segments(self, skimage: Any, picture: np.ndarray) -> Any:
+        """Return labels `(H, W)` of a picture `(H, W, channels)` in [0, 1], by the module `skimage.segmentation`."""
 
     def count(self, features: torch.Size) -> None:
         return None
@@ -149,41 +155,34 @@ class _Segmented(Players):
 
 @dataclass(frozen=True)
 class Slic(_Segmented):
-    """Superpixels: k-means of colour and place, about `segments` of them. Needs scikit-image. [achanta2012]"""
+    """About `number` superpixels, by k-means on colour and position. Needs scikit-image. [achanta2012]"""
 
     number: int = 50
     compactness: float = 10.0
     sigma: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.number < 1:
-            raise ValueError(f"players: Slic.number={self.number}; use 1 or more segments")
+        require_whole(self, "number", 1)
 
-    def segments(self, picture: np.ndarray) -> np.ndarray:
-        found: np.ndarray = _segmentation("Slic").slic(
-            picture, self.number, self.compactness, sigma=self.sigma, start_label=0, channel_axis=-1
-        )
-        return found
+    def segments(self, skimage: Any, picture: np.ndarray) -> Any:
+        return skimage.slic(picture, self.number, self.compactness, sigma=self.sigma, start_label=0, channel_axis=-1)
 
 
 @dataclass(frozen=True)
 class Felzenszwalb(_Segmented):
-    """Regions whose border is stronger than what is inside them. Needs scikit-image. [felzenszwalb2004]"""
+    """Regions whose borders differ more than their interiors. Needs scikit-image. [felzenszwalb2004]"""
 
     scale: float = 100.0
     sigma: float = 0.5
     min_size: int = 50
 
-    def segments(self, picture: np.ndarray) -> np.ndarray:
-        found: np.ndarray = _segmentation("Felzenszwalb").felzenszwalb(
-            picture, self.scale, self.sigma, self.min_size, channel_axis=-1
-        )
-        return found
+    def segments(self, skimage: Any, picture: np.ndarray) -> Any:
+        return skimage.felzenszwalb(picture, self.scale, self.sigma, self.min_size, channel_axis=-1)
 
 
 @dataclass(frozen=True, eq=False)
 class Segments(Players):
-    """A given map of labels, any integers: `(*space)` for all examples or `(batch, *space)`, one each."""
+    """A given map of integer labels: `(*space)` for all examples, or `(batch, *space)`."""
 
     map: Tensor
 
@@ -195,7 +194,7 @@ class Segments(Players):
             )
 
     def per_example(self, x: Tensor) -> bool:
-        """Whether the map has one axis more than an example of x has positions."""
+        """Return whether the map has a batch axis before the spatial axes of x."""
         return self.map.ndim == max(x.ndim - 2, 1) + 1
 
     def labels(self, x: Tensor, examples: Tensor) -> Tensor:
@@ -224,7 +223,7 @@ class Segments(Players):
 
 @dataclass(frozen=True)
 class SegmentMean(Baseline):
-    """Each segment painted in its own mean: absent players keep their colour and lose their texture."""
+    """Each segment filled with its mean value, which removes texture and keeps colour."""
 
     players: Players = Grid()
 
@@ -238,7 +237,7 @@ class SegmentMean(Baseline):
 
 
 def default_players(features: torch.Size, cells: int) -> Players:
-    """A grid for pictures `(channels, H, W)`; each feature by itself for anything else."""
+    """Return a grid for pictures `(channels, H, W)`, and one player per feature for other inputs."""
     return Grid(cells) if len(features) == 3 else Features()
 
 
@@ -248,12 +247,3 @@ def _space(features: torch.Size, players: Players) -> torch.Size:
             f"players: {players!r} needs spatial axes, an example has shape {tuple(features)}; use Features()"
         )
     return features[1:]
-
-
-def _segmentation(name: str) -> ModuleType:
-    try:
-        from skimage import segmentation
-    except ImportError as error:
-        raise ImportError(f"players: {name} needs scikit-image: pip install 'limelight[segments]'") from error
-    found: ModuleType = segmentation
-    return found

@@ -1,4 +1,4 @@
-"""The question: what is asked of a model, read and checked once, as one value."""
+"""The question: model, inputs, target, baseline and options of a call, checked once."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from .targets import ClassTarget, Target
 
 
 class Options(TypedDict, total=False):
-    """What `explain` and everything that explains take beside the model, the inputs and the method.
+    """The options of `explain` and of all functions that explain.
 
     target: a class, one class per example, several classes for each example as `[[281, 285], [7, 8]]`, a `Target`, the
         text of one such as `"margin(281, other=285)"`, a label of the model, or a callable `outputs -> (rows,)`; None
         is the model's top class.
-    baseline: what "absent" means: a number, a tensor that broadcasts to the inputs, a `Baseline`, or the text of one
-        such as `"blur(5)"`.
-    layer: module, dotted name or number, or several of them, whose maps are averaged, for methods that read a layer;
+    baseline: the input that stands for "absent": a number, a tensor that broadcasts to the inputs, a `Baseline`, or the
+        text of one such as `"blur(5)"`.
+    layer: a module, dotted name or number, or several, whose maps are averaged, for methods that read a layer;
         None takes the last layer with a spatial map that the score depends on.
-    seed: of all random numbers; the same seed and example give the same map in any batch.
-    draws_of: examples whose random numbers are taken in place of the inputs' own, as many as the inputs or one for
+    seed: the seed of all random numbers; the same seed and example give the same map in any batch.
+    draws_of: examples whose random numbers are used in place of the inputs' own: as many as the inputs, or one for
         all. A changed picture explained with the draws of the original shows the change and no sampling noise.
-    rows_per_pass: rows that the model runs on at once; None chooses by memory. The map does not depend on it.
+    rows_per_pass: the number of rows in one pass of the model; None chooses by memory. The map does not depend on it.
     progress: True counts model rows on standard error; a callable receives the rows of each finished pass.
     """
 
@@ -47,7 +47,7 @@ class Options(TypedDict, total=False):
 
 
 class CheckOptions(Options, total=False):
-    """The options of everything that tests a map: those of `explain`, and the true region.
+    """The options of all functions that test a map: the options of `explain`, and the true region.
 
     mask: for localisation, booleans `(batch, H, W)` or `(batch, 1, H, W)`, or `(H, W)` for all examples.
     """
@@ -57,7 +57,7 @@ class CheckOptions(Options, total=False):
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """What is asked of `model` about `inputs` `(batch, *features)`: see `Options` for the fields."""
+    """A model, its inputs `(batch, *features)` and the options of the call; see `Options` for the fields."""
 
     model: Model
     inputs: Tensor
@@ -74,15 +74,15 @@ class Question:
 
     @property
     def classes(self) -> int | None:
-        """How many classes each example is asked about, where there are several for each; else None."""
+        """The number of classes per example where each example has several; else None."""
         return self.target.classes if isinstance(self.target, ClassTarget) else None
 
     def streams(self) -> Streams:
-        """The random streams of the examples, from the seed and the content of the inputs or of `draws_of`."""
+        """Return the examples' random streams, from the seed and the content of the inputs or of `draws_of`."""
         return Streams.of(self.inputs if self.draws_of is None else self.draws_of, self.seed)
 
     def references(self, streams: Streams | None = None) -> Tensor:
-        """The baseline's references `(references, batch, *features)`. Raises FloatingPointError for NaN or infinity."""
+        """Return the references `(references, batch, *features)`. Raises FloatingPointError for NaN or infinity."""
         streams = self.streams() if streams is None else streams
         found = self.baseline.references(self.inputs, streams.fork("baseline"))
         if not bool(torch.isfinite(found).all()):
@@ -90,23 +90,23 @@ class Question:
         return found
 
     def require_every_example(self, *others: object) -> None:
-        """Raise ValueError where the baseline, or another part, is given for another number of examples."""
+        """Raise ValueError if the baseline, or one of `others`, holds values for another number of examples."""
         for each in (*others, self.baseline):
             require_every_example(each, self.inputs)
 
     def with_model(self, model: Model) -> Self:
-        """The same question of another model."""
+        """Return the question with another model."""
         return replace(self, model=model)
 
     def with_inputs(self, inputs: Tensor) -> Self:
-        """The same question about other inputs, as many, with the same random numbers. Raises as `explain` does."""
+        """Return the question with as many other inputs and the same random numbers. Raises as `explain` does."""
         drawn = self.inputs if self.draws_of is None else self.draws_of
         return replace(self, inputs=_checked(inputs), draws_of=drawn)
 
     def select(self, index: Sequence[int]) -> Self:
-        """The question about some of the examples, which may repeat.
+        """Return the question about some of the examples; indices may repeat.
 
-        Raises ValueError for a target whose own fields are written for the whole batch.
+        Raises ValueError for a target whose fields fit the whole batch only.
         """
         chosen = torch.as_tensor(index, dtype=torch.long, device=self.inputs.device)
         return replace(
@@ -118,7 +118,7 @@ class Question:
         )
 
     def flat(self) -> Self:
-        """With several classes for each example, the question in which each example is repeated for its classes."""
+        """Return the question with each example repeated for each of its classes."""
         classes = self.classes
         if classes is None:
             return self
@@ -128,21 +128,25 @@ class Question:
         return replace(flat, draws_of=drawn, baseline=for_examples(self.baseline, self.owners(), self.inputs))
 
     def owners(self) -> list[int]:
-        """The example that each row of the flat question is about."""
+        """Return the example of each row of the flat question."""
         return [i for i in range(len(self)) for _ in range(self.classes or 1)]
 
 
 @contextmanager
 def question_of(model: Model, inputs: Tensor, options: Options) -> Iterator[Question]:
-    """The question for the options of a call, with its progress reported until the block ends.
+    """Give the question for the options of a call, and report progress until the block ends.
 
     Raises TypeError for an unknown option, and ValueError or TypeError that names the argument.
     """
     require_options(options, Options.__annotations__)
     given: dict[str, Any] = {**options}
-    # Tensors made in the caller's inference mode could not be differentiated.
+    # Tensors made in inference mode cannot be differentiated.
     with torch.inference_mode(False), reporting(given.pop("progress", None)) as progress:
-        _require_callable(model)
+        if not callable(model):
+            raise TypeError(
+                f"model: {type(model).__name__} is neither a module nor callable; for ONNX sessions and "
+                "scikit-learn estimators there are limelight.BlackBox.from_onnx and .from_sklearn"
+            )
         rows = given.get("rows_per_pass")
         if rows is not None and (not isinstance(rows, int) or rows < 1):
             raise ValueError(f"rows_per_pass: {rows!r}; use a whole number of 1 or more, or None")
@@ -162,16 +166,8 @@ def require_options(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
             raise TypeError(f"{name}: there is no such option; use {', '.join(near)}")
 
 
-def _require_callable(model: Any) -> None:
-    if not callable(model):
-        raise TypeError(
-            f"model: {type(model).__name__} is neither a module nor callable; for ONNX sessions and "
-            "scikit-learn estimators there are limelight.BlackBox.from_onnx and .from_sklearn"
-        )
-
-
 def _labels(model: Model) -> Sequence[str]:
-    """The names of the model's classes, where it has any."""
+    """Return the labels of the model's classes, or nothing."""
     labels = getattr(model, "labels", ())
     return labels if isinstance(labels, list | tuple) and all(isinstance(each, str) for each in labels) else ()
 

@@ -1,4 +1,4 @@
-"""Random numbers that depend on the example and the seed, and on nothing else."""
+"""Random numbers that depend on the seed and the example alone."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def _derive(key: bytes, label: Label) -> bytes:
 class Streams:
     """One counter-based random stream (Philox) per row, named by a 16-byte key.
 
-    The keys of a batch come from the seed and each example's *content*, so an example gets the same
-    numbers in any batch, order, shard or chunk; and no global generator is read or advanced.
+    A key depends on the seed and the example's content, so an example gets the same numbers in any batch, order,
+    shard or chunk. No global generator is read or advanced.
     """
 
     keys: tuple[bytes, ...]
 
     @staticmethod
     def of(inputs: Tensor, seed: int) -> Streams:
-        """Streams for a batch `(batch, *features)`: keyed by (seed, bytes of the example)."""
+        """Return the streams of a batch `(batch, *features)`, with keys from (seed, bytes of the example)."""
         root = blake2b(str(seed).encode(), digest_size=16).digest()
         rows = inputs.detach().cpu().contiguous()
         rows = rows.float() if rows.dtype == torch.bfloat16 else rows  # NumPy has no bfloat16
@@ -42,12 +42,12 @@ class Streams:
         return Streams(tuple(self.keys[i] for i in index))
 
     def fork(self, label: Label | Sequence[Label]) -> Streams:
-        """Independent streams below these, one label for all rows or one a row."""
+        """Derive independent streams by one label for all rows, or one label per row."""
         labels = [label] * len(self) if isinstance(label, int | str) else label
         return Streams(tuple(_derive(key, each) for key, each in zip(self.keys, labels, strict=True)))
 
     def generators(self, label: Label) -> list[np.random.Generator]:
-        """A NumPy generator for each row, always in the same state at its start."""
+        """Return a new NumPy generator for each row. Equal labels give equal generators."""
         numbers = [int.from_bytes(_derive(key, label), "little") for key in self.keys]
         return [np.random.Generator(np.random.Philox(key=number)) for number in numbers]
 
@@ -61,14 +61,14 @@ class Streams:
         return torch.from_numpy(rows).to(like)
 
     def normal(self, label: Label, features: Sequence[int], like: Tensor) -> Tensor:
-        """Standard normal numbers `(rows, *features)` in the dtype and on the device of `like`."""
+        """Draw standard normal numbers `(rows, *features)` in the dtype and on the device of `like`."""
         return self._draw(label, "normal", features, like)
 
     def uniform(self, label: Label, features: Sequence[int], like: Tensor) -> Tensor:
-        """Numbers uniform on [0, 1), `(rows, *features)`."""
+        """Draw numbers uniform on [0, 1), `(rows, *features)`, in the dtype and on the device of `like`."""
         return self._draw(label, "uniform", features, like)
 
     def permutation(self, label: Label, n: int) -> Tensor:
-        """A random order of `range(n)` for each row, `(rows, n)` long."""
+        """Draw a random order of `range(n)` for each row, int64 `(rows, n)`."""
         orders = [generator.permutation(n) for generator in self.generators(label)]
         return torch.from_numpy(np.stack(orders)) if orders else torch.empty(0, n, dtype=torch.long)

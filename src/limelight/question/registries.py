@@ -1,7 +1,9 @@
-"""TARGETS, BASELINES and PLAYERS by name, and what a user may write for a target or a baseline."""
+"""TARGETS, BASELINES and PLAYERS by name, and the forms in which a user may give a target or a baseline."""
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +12,6 @@ from torch import Tensor
 
 from ..base.named import Registry
 from .baselines import Baseline, Black, Blur, Constant, Mean, Minimum, Noise, Samples, White
-from .class_labels import class_of
 from .output_targets import Box, Neuron, Region, Similarity
 from .players import Features, Felzenszwalb, Grid, Pixels, Players, SegmentMean, Segments, Slic
 from .sequence_baselines import Frequencies, Shuffle
@@ -22,7 +23,7 @@ TARGETS: Registry[Target] = Registry(
     (Logit, Probability, LogProbability, Margin, CentredLogit, Region, Box, Similarity, Neuron, Function),
     "margin(281, other=285)",
 )
-"""Every target; a class listed here is read, saved, tested, and offered by the command line and the page."""
+"""All targets. A class listed here is read from text, saved, tested, and offered by the command line and the page."""
 
 BASELINES: Registry[Baseline] = Registry(
     "baseline",
@@ -30,18 +31,20 @@ BASELINES: Registry[Baseline] = Registry(
     (Black, White, Noise, Blur, Minimum, Constant, Mean, Samples, SegmentMean, Frequencies, Shuffle),
     "blur(5)",
 )
-"""Every baseline, as TARGETS."""
+"""All baselines."""
 
 PLAYERS: Registry[Players] = Registry(
     "players", Players, (Features, Pixels, Grid, Slic, Felzenszwalb, Segments), "grid(7)"
 )
-"""Every way to divide an input into players."""
+"""All ways to divide an input into players."""
+
+_MOST_CANDIDATES = 12  # labels that an error lists
 
 
 def as_baseline(baseline: Any) -> Baseline:
-    """Read what a user may write as `baseline=`: a number, a tensor, a Baseline, or the text of one or a number.
+    """Return the Baseline for a number, a tensor, a Baseline or its class, or text such as `"0.5"` or `"blur(5)"`.
 
-    Raises ValueError for text that names no baseline, TypeError for anything else.
+    Raises ValueError for text that names no baseline, TypeError for other types.
     """
     if isinstance(baseline, str):
         number = _number(baseline)
@@ -66,8 +69,8 @@ def _number(text: str) -> float | None:
 def read_target(text: str, labels: Sequence[str] = ()) -> Target:
     """Read a target from text: the number or label of a class, or a target such as `"margin(281, other=285)"`.
 
-    A label is found by the whole of it, else by a word in it, else by a part of it. Raises ValueError with the nearest
-    labels or names.
+    A text fits a label if it is the whole label, else a word in it, else a part of it. Raises ValueError with the
+    nearest labels or names.
     """
     name = text.partition("(")[0].strip()
     if "(" in text or (name.lower().replace("_", "-") in TARGETS.names and not _fits(text, labels)):
@@ -79,10 +82,43 @@ def _fits(text: str, labels: Sequence[str]) -> bool:
     return any(text.strip().casefold() in label.casefold() for label in labels)
 
 
-def as_target(target: Any, batch: int, labels: Sequence[str] = ()) -> Target:
-    """Read what a user may write as `target=`, and check it against the batch before any model runs.
+def class_of(text: str, labels: Sequence[str]) -> int:
+    """Return the class given by its number, or by text that fits one label; see `read_target`. Raises ValueError."""
+    words = text.strip().casefold()
+    if re.fullmatch(r"[-+]?\d+", words):
+        index = int(words)
+        if index < 0 or (labels and index >= len(labels)):
+            most = f"0 to {len(labels) - 1}" if labels else "0 or more"
+            raise ValueError(f"target: {index} is not a class of the model; use {most}, or a label")
+        return index
+    if not labels:
+        raise ValueError(
+            f"target: {text!r}: this model has no labels; use the number of a class, or a target such as 'margin(281)'"
+        )
+    if not words:
+        raise ValueError("target: an empty label; use the number of a class or its label")
+    folded = [label.casefold() for label in labels]
+    whole_word = re.compile(rf"(?<!\w){re.escape(words)}(?!\w)")
+    for found in (
+        [i for i, label in enumerate(folded) if words in (label, *(part.strip() for part in label.split(",")))],
+        [i for i, label in enumerate(folded) if whole_word.search(label)],
+        [i for i, label in enumerate(folded) if words in label],
+    ):
+        if len(found) == 1:
+            return found[0]
+        if found:
+            shown = ", ".join(f"{i} {labels[i]}" for i in found[:_MOST_CANDIDATES])
+            more = f" and {len(found) - _MOST_CANDIDATES} more" if len(found) > _MOST_CANDIDATES else ""
+            raise ValueError(f"target: {text!r} fits {len(found)} classes; use a number: {shown}{more}")
+    near = difflib.get_close_matches(words, folded, n=4, cutoff=0.5)
+    hint = "; nearest: " + ", ".join(f"{folded.index(each)} {labels[folded.index(each)]}" for each in near)
+    raise ValueError(f"target: no class is called {text!r}{hint if near else ''}")
 
-    Text is a class or a target by name, see `read_target`; `labels` are the model's. Raises ValueError or TypeError.
+
+def as_target(target: Any, batch: int, labels: Sequence[str] = ()) -> Target:
+    """Return the Target for what a user gives as `target=`, checked against the number of examples.
+
+    `read_target` reads text, with the model's `labels`. Raises ValueError or TypeError.
     """
     if isinstance(target, Target):
         read = target

@@ -1,4 +1,4 @@
-"""Baselines for one-hot sequences, such as DNA: background frequencies, and shuffles that keep the composition."""
+"""Baselines for one-hot sequences such as DNA: background frequencies, and shuffles that keep the composition."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..base.named import require, require_whole
 from .baselines import Baseline
 from .random_streams import Streams
 
 
 @dataclass(frozen=True)
 class Frequencies(Baseline):
-    """Each position at the background frequencies `p` of the letters, such as (0.3, 0.2, 0.2, 0.3) of A, C, G, T.
+    """The background frequencies `p` of the letters at each position, such as (0.3, 0.2, 0.2, 0.3) for A, C, G, T.
 
-    Inputs are `(batch, letters, length)`, or have their letters on another `axis`. Raises ValueError where `p` is no
-    distribution or its length not the number of letters.
+    Inputs are `(batch, letters, length)`, or with axis=2 `(batch, length, letters)`. Raises ValueError if `p` is not a
+    distribution or does not have one number per letter.
     """
 
     p: tuple[float, ...]
@@ -27,8 +28,8 @@ class Frequencies(Baseline):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "p", tuple(map(float, self.p)))
-        if not self.p or min(self.p) < 0 or abs(sum(self.p) - 1) > 1e-3:
-            raise ValueError(f"baseline: Frequencies.p={self.p}; use frequencies of 0 or more that add up to 1")
+        fits = self.p and min(self.p) >= 0 and abs(sum(self.p) - 1) <= 1e-3
+        require(bool(fits), self, "p", "frequencies of 0 or more that add up to 1")
 
     def references(self, inputs: Tensor, streams: Streams) -> Tensor:
         letters = _letters(inputs, self.axis, self)
@@ -43,13 +44,14 @@ class Frequencies(Baseline):
 
 @dataclass(frozen=True)
 class Shuffle(Baseline):
-    r"""`samples` random orders of each sequence that keep how often each `k` letters follow one another.
+    r"""`samples` random orders of each sequence that keep the counts of all groups of `k` neighbouring letters.
 
-    k = 1 keeps the count of each letter: a random permutation of the positions. k = 2 keeps the count of each pair of
-    neighbours (and so of each letter, and the two ends): a uniformly random Euler path through the graph with an edge
-    a -> b for each pair ab, by random orders of each letter's outgoing edges, drawn again until the last ones lead
-    to the sequence's last letter. Inputs are one-hot `(batch, letters, length)`, or have their letters on another
-    `axis`. Raises ValueError where they are not. [altschul1985]
+    k = 1 permutes the positions at random. k = 2 keeps the count of each pair of neighbours, and so the first and last
+    letter. It draws a uniformly random Euler path through the graph with an edge a -> b for each pair ab: the outgoing
+    edges of each letter are put in random order until the last edges all lead to the sequence's last letter.
+
+    Inputs are one-hot `(batch, letters, length)`, or with axis=2 `(batch, length, letters)`. Raises ValueError for
+    other inputs. [altschul1985]
     """
 
     k: Literal[1, 2] = 2
@@ -57,18 +59,14 @@ class Shuffle(Baseline):
     axis: int = 1
 
     def __post_init__(self) -> None:
-        if self.k not in (1, 2):
-            raise ValueError(f"baseline: Shuffle.k={self.k!r}; use 1 (letters) or 2 (pairs of neighbours)")
-        if self.samples < 1:
-            raise ValueError(f"baseline: Shuffle.samples={self.samples}; use 1 or more")
+        require(self.k in (1, 2), self, "k", "1 (letters) or 2 (pairs of neighbours)")
+        require_whole(self, "samples", 1)
 
     def references(self, inputs: Tensor, streams: Streams) -> Tensor:
         letters = _letters(inputs, self.axis, self)
         hot = letters.argmax(-1)
         if not torch.equal(letters, torch.nn.functional.one_hot(hot, letters.shape[-1]).to(letters)):
-            raise ValueError(
-                f"baseline: {self!r} shuffles one-hot sequences; some position of the inputs is no unit vector"
-            )
+            raise ValueError(f"baseline: {self!r} needs one-hot sequences; a position of the inputs is not one-hot")
         rows = hot.cpu().numpy()
         shuffled = [
             np.stack([self._shuffled(row, streams.select([i]).fork(f"shuffle {s}")) for i, row in enumerate(rows)])
@@ -96,7 +94,7 @@ class Shuffle(Baseline):
 
 
 def _letters(inputs: Tensor, axis: int, baseline: Baseline) -> Tensor:
-    """Inputs as `(batch, length, letters)`."""
+    """Return the inputs as `(batch, length, letters)`."""
     if inputs.ndim != 3 or axis not in (1, 2):
         raise ValueError(
             f"baseline: {baseline!r} needs sequences (batch, letters, length), or with axis=2 "
@@ -106,7 +104,7 @@ def _letters(inputs: Tensor, axis: int, baseline: Baseline) -> Tensor:
 
 
 def _all_lead_to(end: int, last: dict[int, int]) -> bool:
-    """Whether following each letter's last edge leads from everywhere to `end`."""
+    """Return whether the letters' last edges lead from every letter to `end`."""
     for start in last:
         letter, seen = start, set[int]()
         while letter != end:

@@ -1,8 +1,4 @@
-"""Targets: which number of the model's output a map explains, one scalar per row.
-
-A target is a frozen value called with the model's outputs for some rows and the example each row
-belongs to (a long tensor `(rows,)`), and returns the scores `(rows,)`.
-"""
+"""Targets: the scalar of the model's output that a map explains."""
 
 from __future__ import annotations
 
@@ -22,20 +18,19 @@ Index = int | tuple[int, ...] | tuple[tuple[int, ...], ...] | None
 
 
 def are_probabilities(outputs: Tensor) -> bool:
-    """Whether outputs `(..., classes)` are probabilities already: none negative, each row summing to 1 within 1e-4."""
+    """Return whether outputs `(..., classes)` are probabilities: none negative, and rows sum to 1 within 1e-4."""
     return bool((outputs >= 0).all()) and float((outputs.double().sum(-1) - 1).abs().max()) < 1e-4
 
 
 def probabilities(outputs: Tensor) -> Tensor:
-    """Softmax of one example's logits `(classes,)`; what are probabilities already stays; a single output is no class:
-    NaN."""
+    """Return the softmax of logits `(classes,)`; probabilities are returned unchanged; NaN for a single output."""
     if len(outputs) == 1:
         return torch.full_like(outputs, torch.nan)
     return outputs if are_probabilities(outputs) else outputs.softmax(0)
 
 
 def output_tensor(outputs: Any) -> Tensor:
-    """The tensor to read classes from: the output itself, or its `logits` or `out` entry. TypeError without any."""
+    """Return the tensor of class scores: the output itself, or its entry `logits` or `out`. Raises TypeError."""
     found = _tensor_in(outputs)
     if found is not None:
         return found
@@ -48,8 +43,7 @@ def output_tensor(outputs: Any) -> Tensor:
 
 
 def joined_vectors(passes: Sequence[Any], rows: int) -> Tensor | None:
-    """The tensor that classes are read from in the outputs of several passes, joined, where it is a number or a vector
-    for each of so many rows; else None."""
+    """Join the class scores of several passes if they hold a number or vector for each of `rows` rows; else None."""
     found = [tensor.detach() for tensor in map(_tensor_in, passes) if tensor is not None and tensor.ndim in (1, 2)]
     return torch.cat(found) if len(found) == len(passes) and sum(map(len, found)) == rows else None
 
@@ -66,43 +60,45 @@ def _entries(outputs: Any) -> Mapping[str, Any]:
 
 
 class Target(Named, ABC):
-    """Maps a model's outputs for some rows to one score per row."""
+    """Base of all targets: frozen values that map a model's outputs to one score per row."""
 
     @property
     def layer(self) -> str | None:
-        """The layer whose activation is scored instead of the outputs (None: the outputs)."""
+        """The layer whose activation is scored; None for the model's outputs."""
         return None
 
     @property
     def per_example(self) -> int | None:
-        """How many examples the target's fields are written for (None: any number)."""
+        """The number of examples that the fields hold values for; None if they fit any number."""
         return None
 
     def select(self, index: Sequence[int]) -> Self:
-        """The target of some of the examples. Raises NotApplicable where its fields are written for the whole batch."""
+        """Return the target for some of the examples. Raises NotApplicable if the fields fit the whole batch only."""
         if self.per_example is not None:
             raise NotApplicable(f"target: {self!r} is written for its batch; give a target for each example")
         return self
 
     def resolve(self, outputs: Any) -> Self:
-        """The same target with everything filled in that was left to the model's own answer at x."""
+        """Return the target with settings that were left to the model's outputs at x filled in."""
         return self
 
     def reads_alike(self, examples: Tensor) -> bool:
-        """Whether, up to what is linear, the outputs are read in one way for all of these examples, so that backward
-        rules can compare them with one shared reference row."""
+        """Return whether the score is the same function of the outputs for these examples, except for linear terms.
+
+        Backward rules may then share one reference row between them.
+        """
         return True
 
     @abstractmethod
     def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
-        """Scores `(rows,)` for outputs of the rows that belong to `examples` `(rows,)`."""
+        """Return scores `(rows,)` for the model's outputs; `examples` `(rows,)` are the rows' indices in the batch."""
 
 
 @dataclass(frozen=True)
 class ClassTarget(Target):
-    """A target about one class: `index` is an int, one int per example, or None for the model's top class.
+    """Base of targets about a class: `index` is an int, one int per example, or None for the model's top class.
 
-    Several classes for each example, `(examples, classes)` nested, ask as many questions of it: see `explain`.
+    Nested ints `(examples, classes)` give several classes for each example: see `explain`.
     """
 
     index: Index = None
@@ -122,12 +118,12 @@ class ClassTarget(Target):
 
     @property
     def classes(self) -> int | None:
-        """How many classes each example is asked about, where they are nested; else None."""
+        """The number of classes per example if `index` is nested; else None."""
         nested = isinstance(self.index, tuple) and self.index and isinstance(self.index[0], tuple)
         return len(self.index[0]) if nested else None  # type: ignore[index, arg-type]
 
     def listed(self, examples: int) -> tuple[int, ...]:
-        """The class of each of so many examples, where one is known for each."""
+        """Return the class of each example. Needs an `index` that is neither None nor nested."""
         index = self.index
         if not isinstance(index, tuple):
             assert index is not None
@@ -136,7 +132,7 @@ class ClassTarget(Target):
         return index  # type: ignore[return-value]
 
     def flat(self) -> Self:
-        """The same classes for a batch in which each example is repeated for each of its own."""
+        """Return the target for a batch in which each example is repeated for each of its classes."""
         if self.classes is None:
             return self
         return replace(self, index=tuple(each for some in self.index for each in some))  # type: ignore[union-attr]
@@ -151,20 +147,27 @@ class ClassTarget(Target):
             return self
         return replace(self, index=tuple(_class_scores(outputs).argmax(1).tolist()))
 
-    def _pick(self, outputs: Any, examples: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits `(rows, classes)` and the class of each row as `(rows, 1)`."""
+    def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
         logits = _class_scores(outputs)
+        index = self._classes(logits, examples)[:, None]
+        return self._scores(logits, index).gather(1, index)[:, 0]
+
+    @abstractmethod
+    def _scores(self, logits: Tensor, index: Tensor) -> Tensor:
+        """Return scores `(rows, classes)`, of which the column `index` `(rows, 1)` is read."""
+
+    def _classes(self, logits: Tensor, examples: Tensor) -> Tensor:
+        """Return the class of each row of `logits` `(rows, classes)`."""
         if self.index is None:
-            return logits, logits.detach().argmax(1, keepdim=True)
+            return logits.detach().argmax(1)
         largest = self.index if isinstance(self.index, int) else max(self.index)
-        if largest >= logits.shape[1]:  # type: ignore[operator]  # nested ones were made flat
+        if largest >= logits.shape[1]:  # type: ignore[operator]  # nested classes were made flat
             raise ValueError(
                 f"target: class {largest} is out of range for a model with {logits.shape[1]} outputs; "
                 f"use 0 to {logits.shape[1] - 1}"
             )
         index = torch.as_tensor(self.index, device=logits.device)
-        index = index[examples] if index.ndim else index.expand(len(logits))
-        return logits, index[:, None]
+        return index[examples] if index.ndim else index.expand(len(logits))
 
 
 def _class_indices(index: Sequence[Any]) -> Index:
@@ -204,36 +207,29 @@ def _class_scores(outputs: Any) -> Tensor:
 class Logit(ClassTarget):
     r"""The raw output of class $c$, $f = z_c$."""
 
-    def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
-        logits, index = self._pick(outputs, examples)
-        return logits.gather(1, index)[:, 0]
+    def _scores(self, logits: Tensor, index: Tensor) -> Tensor:
+        return logits
 
 
 @dataclass(frozen=True)
 class Probability(ClassTarget):
     r"""$f = \mathrm{softmax}(z)_c$; for a model with one output, $\sigma(z)$."""
 
-    def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
-        logits, index = self._pick(outputs, examples)
-        if logits.shape[1] == 1:
-            return logits[:, 0].sigmoid()
-        return logits.softmax(1).gather(1, index)[:, 0]
+    def _scores(self, logits: Tensor, index: Tensor) -> Tensor:
+        return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
 
 
 @dataclass(frozen=True)
 class LogProbability(ClassTarget):
     r"""$f = \log\mathrm{softmax}(z)_c$; for a model with one output, $\log\sigma(z)$."""
 
-    def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
-        logits, index = self._pick(outputs, examples)
-        if logits.shape[1] == 1:
-            return F.logsigmoid(logits[:, 0])
-        return logits.log_softmax(1).gather(1, index)[:, 0]
+    def _scores(self, logits: Tensor, index: Tensor) -> Tensor:
+        return F.logsigmoid(logits) if logits.shape[1] == 1 else logits.log_softmax(1)
 
 
 @dataclass(frozen=True)
 class Margin(ClassTarget):
-    r"""How far class $c$ is ahead, $f = z_c - \max_{k \ne c} z_k$, or $z_c - z_o$ against class `other`."""
+    r"""The lead of class $c$, $f = z_c - \max_{k \ne c} z_k$, or $z_c - z_o$ over the class `other`."""
 
     other: int | None = None
 
@@ -243,36 +239,31 @@ class Margin(ClassTarget):
             object.__setattr__(self, "other", class_index(self.other))
 
     def reads_alike(self, examples: Tensor) -> bool:
-        """The maximum is over other classes where the class is another."""
+        # Classes differ in the set of rivals that the maximum is over.
         if self.other is not None or not isinstance(self.index, tuple):
             return True
         return len({self.index[example] for example in examples.tolist()}) == 1
 
-    def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
-        logits, index = self._pick(outputs, examples)
+    def _scores(self, logits: Tensor, index: Tensor) -> Tensor:
         if logits.shape[1] < 2:
             raise ValueError("target: Margin needs at least two classes, the model has one output; use Logit")
         if self.other is None:
             own = F.one_hot(index[:, 0], logits.shape[1]).bool()
-            rival = logits.masked_fill(own, -torch.inf).max(1).values
-        elif self.other < logits.shape[1]:
-            rival = logits[:, self.other]
-        else:
+            return logits - logits.masked_fill(own, -torch.inf).max(1, keepdim=True).values
+        if self.other >= logits.shape[1]:
             raise ValueError(f"target: Margin.other={self.other} is out of range for {logits.shape[1]} outputs")
-        return logits.gather(1, index)[:, 0] - rival
+        return logits - logits[:, self.other, None]
 
 
 @dataclass(frozen=True)
 class CentredLogit(ClassTarget):
     r"""The logit minus the mean over classes of the same row, $f = z_c - \frac1K \sum_k z_k$.
 
-    Softmax cannot see what is common to all classes; this removes it, per row, never over a batch.
-    [shrikumar2017]
+    A constant added to all logits of a row changes neither softmax nor this score. [shrikumar2017]
     """
 
-    def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
-        logits, index = self._pick(outputs, examples)
-        return logits.gather(1, index)[:, 0] - logits.mean(1)
+    def _scores(self, logits: Tensor, index: Tensor) -> Tensor:
+        return logits - logits.mean(1, keepdim=True)
 
 
 @dataclass(frozen=True)

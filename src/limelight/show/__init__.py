@@ -1,31 +1,27 @@
-"""Drawing of maps: colour scales, pictures and pages, made from tensors, PIL images and strings alone."""
+"""Drawing of maps: colour scales, pictures and pages, from tensors, PIL images and strings."""
 
-from .colour import Scale, colourise, scale_of
-from .figure import draw_figure
-from .html import html_fragment, report_fragment, write_html, write_report
-from .image import Tile, colour_bar, draw_grid, draw_panel, draw_tile, overlay, picture_of, save_png
-from .payload import Row, map_payload, picture_payload, section_payload, viewer_payload
-
-__all__ = [
-    "Row",
-    "Scale",
-    "Tile",
-    "colour_bar",
-    "colourise",
-    "draw_figure",
-    "draw_grid",
-    "draw_panel",
-    "draw_tile",
-    "html_fragment",
-    "map_payload",
-    "overlay",
-    "picture_of",
-    "picture_payload",
-    "report_fragment",
-    "save_png",
-    "scale_of",
-    "section_payload",
-    "viewer_payload",
-    "write_html",
-    "write_report",
-]
+from .colour import Scale as Scale, colourise as colourise, scale_of as scale_of
+from .figure import draw_figure as draw_figure
+from .html import (
+    html_fragment as html_fragment,
+    report_fragment as report_fragment,
+    write_html as write_html,
+    write_report as write_report,
+)
+from .image import (
+    Tile as Tile,
+    colour_bar as colour_bar,
+    draw_grid as draw_grid,
+    draw_panel as draw_panel,
+    draw_tile as draw_tile,
+    overlay as overlay,
+    picture_of as picture_of,
+    save_png as save_png,
+)
+from .payload import (
+    Row as Row,
+    map_payload as map_payload,
+    picture_payload as picture_payload,
+    section_payload as section_payload,
+    viewer_payload as viewer_payload,
+)

@@ -1,4 +1,4 @@
-"""From attributions to colours: one scale for each map, zero always at the same colour, clipping always reported."""
+"""Colours of attributions: one scale for each map, with a fixed colour for zero and a reported clipped share."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 
 Floats = NDArray[np.float64]
 
-# Anchors at equal steps, interpolated in between. Diverging, from -v over a neutral zero to v, after ColorBrewer's RdBu
-# (less its near-black ends) and PuOr, whose lightness is symmetric. Magnitudes, from 0 to v: lightness rises evenly
-# (matplotlib's inferno and viridis). The first table of each group is the default.
+# Anchors at equal steps, with interpolation. The first table of each group is the default. DIVERGING runs from -v to v:
+# ColorBrewer's RdBu, without its near-black ends, and PuOr, whose lightness is symmetric. MAGNITUDE runs from 0 to v
+# with evenly rising lightness: matplotlib's inferno and viridis.
 DIVERGING = {
     "red-blue": "1a4f96 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 930d28",
     "orange-purple": "542788 8073ac b2abd2 d8daeb f7f7f7 fee0b6 fdb863 e08214 b35806",
@@ -23,16 +23,16 @@ MAGNITUDE = {
     "viridis": "440154 482878 3e4a89 31688e 26828e 1f9e89 35b779 6ece58 b5de2b fde725",
     "grey": "000000 ffffff",
 }
-_UNDEFINED = 128  # NaN: a grey that neither map contains
+_UNDEFINED = 128  # the grey of NaN, which no table contains
 
 
 @dataclass(frozen=True)
 class Scale:
-    """The scale by which a map's values become colours.
+    """The scale that maps values to colours.
 
-    `limit`: v, where the colours end, in the map's own units; NaN for a map without a finite value. `signed`: colours
-    run from -v to v around a neutral zero; else from 0 to v, by magnitude. `clipped`: the share of finite pixels
-    beyond v, in [0, 1]. `empty`: no finite value differs from zero, so that colours show nothing.
+    `limit`: v, where the colours end, in the map's units; NaN for a map without finite values. `signed`: colours run
+    from -v to v, else from 0 to v by magnitude. `clipped`: the share of finite pixels beyond v, in [0, 1]. `empty`: no
+    finite value differs from zero.
     """
 
     limit: float
@@ -42,7 +42,7 @@ class Scale:
 
     @property
     def ticks(self) -> tuple[str, ...]:
-        """The numbers at the low end, for signed maps in the middle, and at the high end of the colours."""
+        """The numbers at the ends of the colours, and for signed maps at their middle."""
         end = f"{self.limit:.3g}"
         return (f"-{end}", "0", end) if self.signed else ("0", end)
 
@@ -52,8 +52,8 @@ class Scale:
 
 
 def scale_of(heatmap: Tensor, signed: bool | None = None, percentile: float = 99.5) -> Scale:
-    """Find the scale of a heatmap `(H, W)`: v is the `percentile` of $|A|$ over finite pixels (NaN marks pixels outside
-    the crop), or the maximum where that percentile is zero. `signed` None: whether any value is negative.
+    """Return the scale of a heatmap `(H, W)`: v is the `percentile` of $|A|$ over finite pixels, or their maximum if
+    that percentile is zero. `signed` None: signed if any value is negative.
 
     Raises ValueError for a heatmap that isn't `(H, W)` or a percentile outside [0, 100].
     """
@@ -71,7 +71,7 @@ def scale_of(heatmap: Tensor, signed: bool | None = None, percentile: float = 99
 
 
 def colourise(heatmap: Tensor, scale: Scale) -> NDArray[np.uint8]:
-    """Colour a heatmap `(H, W)`: `(H, W, 3)`, uint8. Unsigned scales colour the magnitude; NaN is mid-grey."""
+    """Return the colours `(H, W, 3)`, uint8, of a heatmap `(H, W)`. Unsigned scales use the magnitude; NaN is grey."""
     values = values_of(heatmap)
     ratio = strength(values, scale)
     position = (1 + np.sign(values) * ratio) / 2 if scale.signed else ratio
@@ -82,14 +82,14 @@ def colourise(heatmap: Tensor, scale: Scale) -> NDArray[np.uint8]:
 
 
 def strength(values: Floats, scale: Scale) -> Floats:
-    r"""Compute $\min(|A| / v, 1)$ for any shape; zero where the value is NaN or the map is empty."""
+    r"""Compute $\min(|A| / v, 1)$ for any shape; zero for NaN and for empty maps."""
     if scale.empty:
         return np.zeros_like(values)
     return np.nan_to_num(np.minimum(np.abs(values) / scale.limit, 1))
 
 
 def remarks(heatmap: Tensor, scale: Scale) -> tuple[str, ...]:
-    """Say in words what colours can't show of a heatmap `(H, W)`: NaN, infinite values, nothing but zero."""
+    """Return texts on values of a heatmap `(H, W)` that colours can't show: NaN, infinite values, only zeros."""
     values = values_of(heatmap)
     undefined, infinite = float(np.isnan(values).mean()), int(np.isinf(values).sum())
     found = []

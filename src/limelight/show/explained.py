@@ -1,4 +1,4 @@
-"""The work of `limelight explain` on one picture: from a request to maps, classes and probabilities."""
+"""The work of `limelight explain` on one picture: maps, classes and probabilities."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from ..question.question import Options, Question, question_of
 from ..question.targets import Logit, probabilities
 from . import Tile
 
-# What `limelight explain PICTURE` shows: the raw gradient, two ways to calm it, and two coarse maps to compare with.
-# 128 nodes, because 32 miss a quarter of the promised sum from black on the default model.
+# The raw gradient, two methods with less noise, and two coarse maps for comparison. Integrated Gradients takes 128
+# nodes, because 32 miss a quarter of the promised sum from black on the default model.
 DEFAULT_METHODS: tuple[Method, ...] = (
     Gradient(),
     SmoothGrad(),
@@ -39,7 +39,7 @@ DEFAULT_METHODS: tuple[Method, ...] = (
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked about every picture: the options of `explain`, and how many of the first classes (`top`)."""
+    """The request for every picture: model, methods, options of `explain`, and the number of classes (`top`)."""
 
     model: ImageModel
     methods: tuple[Method, ...]
@@ -47,10 +47,10 @@ class Request:
     top: int = 1
     more_baselines: tuple[Baseline, ...] = ()
     check_rows: int | None = 0
-    """Model rows that the quick tests of a class's maps may cost; None is as many as the maps took, 0 runs none."""
+    """Most model rows for the quick tests of a class's maps; None is as many as the maps took, 0 runs no test."""
 
     def rows(self) -> int | None:
-        """Model rows that one picture will cost, about; None where a method decides by itself when to stop."""
+        """Estimate the model rows of one picture; None if a method stops by a tolerance."""
         side = self.model.preprocessing.size
         each = [method.rows(torch.Size((3, side, side))) for method in self.methods]
         if None in each:
@@ -61,9 +61,9 @@ class Request:
 
 @dataclass(frozen=True)
 class Ranked:
-    """What a map explains: a class in the model's answer, or another target, whose `index` is None.
+    """The class or other target that a map explains; `index` is None for other targets.
 
-    `probability` is NaN where the outputs aren't those of several classes.
+    `probability` is NaN if the model doesn't return scores of several classes.
     """
 
     index: int | None
@@ -102,11 +102,11 @@ class Explanation:
         ]
 
     def cautions(self) -> set[str]:
-        """The notes to read before a map is believed."""
+        """Return the notes that limit the trust in a map."""
         return {note for attribution in self.panel.values() for note in attribution.cautions}
 
     def notes(self) -> list[tuple[str, str]]:
-        """(methods, note): each note once, with the methods it is about."""
+        """Return each note once, as (methods, note)."""
         about: dict[str, list[str]] = {}
         for name, attribution in self.panel.items():
             for note in attribution.notes:
@@ -116,7 +116,7 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Explained:
-    """One picture: what the model saw of it, its classes from the likeliest down, and the maps of one or several."""
+    """One picture: its crop, its classes from the most probable down, and the maps of one or several."""
 
     name: str
     picture: Picture
@@ -125,19 +125,19 @@ class Explained:
     explanations: tuple[Explanation, ...]
 
     def what_was_seen(self) -> str:
-        """The maps are of the model's crop, not of the whole picture."""
+        """Return a phrase about the crop that the model received."""
         return f"the model saw {part_seen(self.geometry)}"
 
 
 def part_seen(geometry: Geometry) -> str:
-    """The crop in words: its size is in pixels of the picture once it was resized."""
+    """Describe the crop; its size is in pixels of the resized picture."""
     left, top, right, bottom = geometry.crop
     size, resized = (f"{width} x {height}" for width, height in (geometry.original, geometry.resized))
     return f"the middle {right - left} x {bottom - top} of {size} pixels resized to {resized}"
 
 
 def explain_picture(name: str, picture: Picture, request: Request, progress: Progress) -> Explained:
-    """Explain a picture, class by class. Raises what `ImageModel.prepare` and `explain` raise."""
+    """Explain a picture, class by class. Raises the errors of `ImageModel.prepare` and `explain`."""
     pixels, geometry, _ = request.model.prepare(picture)
     options: Options = {**request.options, "progress": progress}
     with question_of(request.model, pixels, options) as question:
@@ -158,7 +158,7 @@ def _explain_class(question: Question, request: Request) -> Explanation:
 
 
 def _panel(question: Question, request: Request) -> tuple[Panel, dict[str, BaselineStudy]]:
-    """The maps, and where there are several baselines a study of them for each method that compares with one."""
+    """Return the maps, and for several baselines a study of each method that uses a baseline."""
     first = answer(question, request.methods)
     compared = [method for method in request.methods if method.needs.baseline]
     if not request.more_baselines or not compared:
@@ -180,14 +180,14 @@ def _panel(question: Question, request: Request) -> tuple[Panel, dict[str, Basel
 
 
 def card_sections(attribution: Attribution, findings: Findings) -> tuple[Section, ...]:
-    """What the tests said of a map, as the sections of its trust card; none where nothing was tested."""
+    """Return a map's test results as sections of a trust card; none if nothing was tested."""
     if not findings:
         return ()
     return TrustCard(attribution, tuple(findings), {}, attribution.cautions).sections()
 
 
 def explained_class(model: ImageModel, attribution: Attribution) -> Ranked:
-    """What the first map explains: its class as the model ranks it, or its target by name."""
+    """Return the class or target that the first map explains."""
     score, target = float(attribution.score[0]), attribution.target
     if not isinstance(target, Tensor):
         return Ranked(None, target_text(target), score, math.nan)
@@ -197,7 +197,7 @@ def explained_class(model: ImageModel, attribution: Attribution) -> Ranked:
 
 
 def ranked(model: ImageModel, outputs: Tensor | None) -> tuple[Ranked, ...]:
-    """The classes of the first row of `outputs`, the likeliest first; empty where it isn't `(rows, classes)`."""
+    """Rank the classes of the first row of `outputs` by probability; empty if `outputs` isn't `(rows, classes)`."""
     if outputs is None or outputs.ndim != 2:
         return ()
     outputs = outputs[0].double()
@@ -209,13 +209,13 @@ def ranked(model: ImageModel, outputs: Tensor | None) -> tuple[Ranked, ...]:
 
 
 def share_of_change(attribution: Attribution) -> float:
-    """|delta| / |f(x) - f(b)|; NaN where there is neither."""
+    """Return |delta| / |f(x) - f(b)|; NaN if either is missing."""
     change = float(attribution.score[0] - attribution.baseline_score[0])
     return abs(float(attribution.delta[0]) / change) if change else math.nan
 
 
 def relative_stderr(attribution: Attribution) -> float:
-    """|standard error| / |map| (L2); NaN where a method has none."""
+    """Return |standard error| / |map| (L2); NaN for a method without standard error."""
     size = float(attribution.values[0].double().norm())
     if attribution.stderr is None or not size:
         return math.nan

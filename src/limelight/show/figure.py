@@ -1,4 +1,4 @@
-"""Maps as a matplotlib figure, for papers and for notebooks with other plots."""
+"""Maps as a matplotlib figure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Inches: a map's longer side, the gap between cells, a title, a colour bar with its numbers, a line of a caption.
+# In inches: a map's longer side, the gap between cells, and the heights of title, colour bar and caption line.
 _SIDE, _GAP, _TITLE, _BAR, _LINE = 3.0, 0.5, 0.35, 0.45, 0.17
 _STEPS = 256  # of the colour bar
 
@@ -38,7 +38,7 @@ def draw_figure(picture: Image.Image, tiles: Sequence[Tile], heading: str = "", 
     wide, high = (_SIDE * each / max(picture.size) for each in picture.size)
     cell_height = _TITLE + high + _BAR + _LINE * lines
     width, height = across * (_SIDE + _GAP) + _GAP, down * cell_height + _GAP
-    figure = Figure((width, height))  # pyplot would keep the figure and open a window for it
+    figure = Figure((width, height))  # pyplot would keep the figure in memory
 
     def cell(place: int) -> Axes:
         row, column = divmod(place, across)

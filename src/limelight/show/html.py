@@ -1,4 +1,4 @@
-"""Maps as a self-contained page with the viewer; without script it still shows the maps and their numbers."""
+"""Self-contained HTML pages with the viewer. Without scripts a page still shows the maps and their numbers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import torch
 from PIL import Image
 
 from ..base.files import write_whole
-from .assets import asset, script_hash, viewer_script
+from .assets import asset, script_hash, viewer_script, words
 from .colour import Scale, colourise
 from .image import TILE_OPACITY, Tile, fit, overlay, png_source
-from .payload import Row, as_text, viewer_payload
-from .words import words
+from .payload import Facts, Row, as_text, viewer_payload
 
 _SIDE = 224  # pixels of a still picture's longer side
 
@@ -21,39 +20,29 @@ _PAGE_STYLE = "body { margin: 0 } body > .limelight { min-height: 100vh; box-siz
 
 
 def write_html(
-    path: str | os.PathLike[str],
-    picture: Image.Image,
-    tiles: Sequence[Tile],
-    heading: str,
-    footer: str,
-    facts: Sequence[tuple[str, str]],
+    path: str | os.PathLike[str], picture: Image.Image, tiles: Sequence[Tile], heading: str, footer: str, facts: Facts
 ) -> None:
-    """Write a page of one picture that opens from disk; a failure leaves whatever `path` held before."""
+    """Write a page of one picture; see `write_report`."""
     write_report(path, [Row("", picture, tuple(tiles))], heading, footer, facts)
 
 
 def write_report(
-    path: str | os.PathLike[str],
-    rows: Sequence[Row],
-    heading: str,
-    footer: str,
-    facts: Sequence[tuple[str, str]],
-    before: str = "",
+    path: str | os.PathLike[str], rows: Sequence[Row], heading: str, footer: str, facts: Facts, before: str = ""
 ) -> None:
-    """Write a page of several rows that opens from disk, loads nothing and runs no script but the viewer's.
+    """Write a page that opens from disk, loads nothing and runs the viewer's script alone.
 
-    `before` is HTML to put above the maps as it is: the caller escapes any text from elsewhere in it.
+    `before` is HTML to put above the maps, in which the caller has escaped text. On failure the old file stays.
     """
     page = (
         page_opening(heading, _PAGE_STYLE, viewer_script(), images="data: blob:")
         + f"<body>{before}{report_fragment(rows, heading, footer, facts)}</body></html>\n"
     )
-    # A file's name may hold bytes that are no text (surrogates): they become question marks.
+    # Names of files may hold surrogates, which UTF-8 can't encode.
     write_whole(path, page.encode("utf-8", errors="replace"))
 
 
 def page_opening(title: str, style: str, script: str, images: str = "data:") -> str:
-    """Open a page that loads nothing, runs no script but `script`, and shows images from the sources `images` only."""
+    """Return the head of a page that loads nothing, runs `script` alone, and shows images from the sources `images`."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -63,19 +52,13 @@ def page_opening(title: str, style: str, script: str, images: str = "data:") -> 
     )
 
 
-def html_fragment(
-    picture: Image.Image,
-    tiles: Sequence[Tile],
-    heading: str,
-    footer: str,
-    facts: Sequence[tuple[str, str]],
-) -> str:
-    """Write the picture, the tiles, and `facts` as pairs of name and value; for a page's body or a notebook's cell."""
+def html_fragment(picture: Image.Image, tiles: Sequence[Tile], heading: str, footer: str, facts: Facts) -> str:
+    """Return HTML of one picture for a page's body or a notebook's cell; see `report_fragment`."""
     return report_fragment([Row("", picture, tuple(tiles))], heading, footer, facts)
 
 
-def report_fragment(rows: Sequence[Row], heading: str, footer: str, facts: Sequence[tuple[str, str]]) -> str:
-    """Write still maps, the data, and the viewer, which replaces the still maps where script may run."""
+def report_fragment(rows: Sequence[Row], heading: str, footer: str, facts: Facts) -> str:
+    """Return HTML of still maps, `facts` (pairs of name and value), the data, and the viewer that replaces them."""
     pairs = "".join(f"<dt>{words(name)}</dt><dd>{words(value)}</dd>" for name, value in facts)
     data = as_text(viewer_payload(rows, heading, footer, facts))
     return (
@@ -113,7 +96,7 @@ def _card(tile: Tile) -> str:
 
 def _bar(scale: Scale) -> str:
     if scale.empty:
-        return ""  # the caption says so in words
+        return ""  # the caption says that nothing is shown
     ramp = scale.limit * torch.linspace(-1 if scale.signed else 0, 1, 17, dtype=torch.float64)
     stops = ", ".join("rgb({}, {}, {})".format(*stop) for stop in colourise(ramp[None], scale)[0])
     ticks = "".join(f"<span>{tick}</span>" for tick in scale.ticks)

@@ -1,4 +1,4 @@
-"""Maps over pictures as PIL images: an overlay, a tile with its colour bar and caption, a panel of tiles."""
+"""PIL images of maps: overlays, tiles with colour bar and caption, panels of tiles, trust cards."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import io
 import os
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -20,22 +21,29 @@ from .colour import Scale, colourise, remarks, scale_of, strength, values_of
 
 # Sizes in pixels.
 CELL = 300
-TILE_OPACITY = 0.85  # of tiles with a colour bar, so that the strongest colours look like those in the bar
+TILE_OPACITY = 0.85  # high, so that the strongest colours look as in the colour bar
 _GAP = 28
-_BAR, _BAR_HEIGHT = 14, 110  # width, and the least height at which the numbers don't touch
+_BAR, _BAR_HEIGHT = 14, 110  # width, and the least height that keeps the numbers apart
 _BAR_ROOM = 102  # the bar, its numbers and the space before it
 _TITLE, _TEXT, _SMALL, _HEADING = 17, 14, 12, 24
 _INK, _FAINT, _AMBER = (28, 28, 32), (100, 102, 110), (214, 125, 0)
+_GOOD, _BAD = (20, 120, 60), (190, 40, 30)
+_MARKS = {"pass": _GOOD, "above": _GOOD, "FAIL": _BAD, "NOT ABOVE": _AMBER}
+_CARD_COLUMNS = (0, 110, 340, 520)  # mark, name, figure, words
+_CARD_WIDTH = 1100
 
-# Pillow's own font has ASCII and few other characters; pages keep the text as it is.
+# Pillow's own font has ASCII and few other characters.
 _PLAIN = str.maketrans({"−": "-", "–": "-", "—": "-", "×": "x", "→": "->", "Δ": "delta", "’": "'"})
 _BEYOND_ASCII = frozenset("±…·°")
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A map to draw: `title`, caption `lines`, `heatmap` `(H, W)`; `signed` None = whether any value is negative;
-    `warning` marks a map whose caption or notes must be read before it is trusted; `sections` are its trust card."""
+    """A map to draw: `title`, caption `lines`, `heatmap` `(H, W)`.
+
+    `signed`: a colour scale around zero; None if any value is negative. `warning`: marks a map with cautions.
+    `sections`: its trust card.
+    """
 
     title: str
     lines: tuple[str, ...]
@@ -50,12 +58,12 @@ class Tile:
 
     @property
     def caption(self) -> tuple[str, ...]:
-        """The remarks on what colours can't show, then the lines."""
+        """The remarks of `colour.remarks`, then the lines."""
         return (*remarks(self.heatmap, self.scale), *self.lines)
 
 
 def is_picture(inputs: Tensor) -> bool:
-    """Whether `picture_of` can draw the inputs: `(1 or 3, H, W)`, and not empty."""
+    """Return whether `picture_of` can draw the inputs: `(1 or 3, H, W)`, not empty."""
     return inputs.ndim == 3 and inputs.shape[0] in (1, 3) and inputs.numel() > 0
 
 
@@ -81,7 +89,7 @@ def overlay(picture: Image.Image, heatmap: Tensor, scale: Scale, opacity: float 
     values = values_of(heatmap)
     require_size_of(picture, heatmap)
     grey = np.asarray(picture.convert("L"), dtype=np.float64)[..., None]
-    # The diverging map's ends are dark and need a pale ground; inferno's end is bright and needs a dim one.
+    # Diverging scales end in dark colours, which need a light background; inferno ends in a bright one.
     grey = 80 + 0.65 * grey if scale.signed else 0.8 * grey
     alpha = opacity * np.where(np.isnan(values), 1, strength(values, scale))[..., None]
     return Image.fromarray((grey + alpha * (colourise(heatmap, scale) - grey)).round().astype(np.uint8))
@@ -98,10 +106,7 @@ def require_size_of(picture: Image.Image, heatmap: Tensor, title: str = "") -> N
 
 
 def colour_bar(scale: Scale, height: int) -> Image.Image:
-    """Draw the colours with v at the ends, the place of 0, and the clipped share; words for an empty map.
-
-    The bar has `height` pixels, or the fewest that keep the numbers apart.
-    """
+    """Draw the colours with their numbers and the clipped share, at least `height` pixels high; text if empty."""
     height = max(height, _BAR_HEIGHT)
     image = Image.new("RGB", (_BAR_ROOM, height), "white")
     draw = ImageDraw.Draw(image)
@@ -133,11 +138,7 @@ def draw_tile(picture: Image.Image, tile: Tile) -> Image.Image:
 
 
 def draw_panel(
-    picture: Image.Image,
-    tiles: Sequence[Tile],
-    heading: str,
-    footer: str = "",
-    columns: int | None = None,
+    picture: Image.Image, tiles: Sequence[Tile], heading: str, footer: str = "", columns: int | None = None
 ) -> Image.Image:
     """Draw the picture, then each tile, in rows of `columns` cells on white; None: up to 4, with the fewest gaps."""
     if columns is not None and columns < 1:
@@ -155,6 +156,39 @@ def draw_grid(picture: Image.Image, rows: Sequence[Sequence[Tile]], heading: str
     blank = Image.new("RGB", (first.width, 1), "white")
     cells = [[first if not k else blank, *(draw_tile(picture, tile) for tile in row)] for k, row in enumerate(rows)]
     return _laid_out(cells, max(map(len, cells)), heading, footer)
+
+
+def draw_card(panel: Image.Image, heading: str, headline: str, sections: Sequence[Section]) -> Image.Image:
+    """Draw the heading, one sentence and the sections below the panel."""
+    width = max(panel.width, _CARD_WIDTH)
+    room = width - 2 * _GAP
+    blocks: list[tuple[int, list[tuple[int, list[str], tuple[int, int, int]]]]] = []
+    widths = [*(end - start - 8 for start, end in pairwise(_CARD_COLUMNS)), room - _CARD_COLUMNS[-1]]
+    for section in sections:
+        title = _wrapped(section.title, _TEXT + 2, room)
+        blocks.append((_height(title, _TEXT + 2) + 8, [(0, title, _INK)]))
+        for entry in section.entries:
+            columns = [_wrapped(text, _TEXT, width) for text, width in zip(astuple(entry), widths, strict=True)]
+            colours = (_MARKS.get(entry.mark, _FAINT), _INK, _INK, _FAINT)
+            height = max(_height(each, _TEXT) for each in columns) + 3
+            blocks.append((height, list(zip(_CARD_COLUMNS, columns, colours, strict=True))))
+    top = panel.height + _GAP // 2
+    above = _wrapped(heading, _HEADING, room)
+    below = _wrapped(headline, _TEXT + 2, room)
+    start = top + _height(above, _HEADING) + _height(below, _TEXT + 2) + 12
+    card = Image.new("RGB", (width, start + sum(height for height, _ in blocks) + 8 * len(sections) + _GAP), "white")
+    card.paste(panel, (0, 0))
+    draw = ImageDraw.Draw(card)
+    _write(draw, (_GAP, top), above, _HEADING)
+    _write(draw, (_GAP, top + _height(above, _HEADING) + 4), below, _TEXT + 2)
+    y = start
+    for height, cells in blocks:
+        single = len(cells) == 1
+        y += 8 if single else 0
+        for x, lines, colour in cells:
+            _write(draw, (_GAP + x, y), lines, _TEXT + 2 if single else _TEXT, colour)
+        y += height
+    return card
 
 
 def _picture_cell(picture: Image.Image) -> Image.Image:
@@ -184,8 +218,8 @@ def _laid_out(rows: Sequence[Sequence[Image.Image]], columns: int, heading: str,
 def fit(picture: Image.Image, side: int) -> Image.Image:
     """Resize the picture so that its longer side has `side` pixels or a little less.
 
-    Small pictures grow by a whole factor, so that each pixel is a square; large ones are averaged, without ringing,
-    which would add colours.
+    Small pictures are enlarged by a whole factor, so that each pixel is a square. Large ones are averaged without
+    ringing, which would add colours.
     """
     ratio = side / max(picture.size)
     if ratio >= 2:
@@ -211,11 +245,7 @@ def png_bytes(image: Image.Image) -> bytes:
 
 
 def _cell(
-    shown: Image.Image,
-    title: str,
-    lines: Iterable[str],
-    bar: Image.Image | None = None,
-    warning: bool = False,
+    shown: Image.Image, title: str, lines: Iterable[str], bar: Image.Image | None = None, warning: bool = False
 ) -> Image.Image:
     width = max(shown.width, 200) + _BAR_ROOM
     indent = 22 if warning else 0
@@ -238,12 +268,12 @@ def _cell(
 
 
 def _stamp(image: Image.Image, words: str) -> None:
-    """Write words across the middle of an image, on a white plate."""
+    """Write text across the middle of an image, on a white box."""
     lines = _wrapped(words, _TEXT, max(image.width - 16, 40))
     font, height = ImageFont.load_default(_TEXT), _height(lines, _TEXT)
     width = max(font.getlength(line) for line in lines)
     left, top = (image.width - width) / 2, (image.height - height) / 2
-    if top < 5:  # no room: the bar and the caption say it too
+    if top < 5:  # no room; the bar and the caption have the same text
         return
     draw = ImageDraw.Draw(image)
     draw.rounded_rectangle((left - 8, top - 5, left + width + 8, top + height + 3), 5, fill="white")
@@ -267,7 +297,7 @@ def _height(lines: Sequence[str], size: int) -> int:
 
 
 def _wrapped(text: str, size: int, width: float) -> list[str]:
-    """Break the text into lines of at most `width` pixels, between words; a wider word after `. _ / -` or anywhere."""
+    """Break text into lines of at most `width` pixels, at spaces; long words after `. _ / -`, else anywhere."""
     font = ImageFont.load_default(size)
     lines: list[str] = []
     line = ""

@@ -1,4 +1,4 @@
-"""The viewer's data as plain JSON: each picture once, each raw map once, and the texts beside them."""
+"""The viewer's data as JSON values: pictures, maps and texts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from .colour import DIVERGING, MAGNITUDE, remarks, scale_of, values_of
 from .image import Tile, png_source, require_size_of
 
 PERCENTILES = (90, 95, 98, 99, 99.5, 99.9, 100)
-"""The percentiles at which the colours may end: the stops of the viewer's slider."""
+"""The percentiles of the viewer's slider, at which the colours may end."""
+
+Facts = Sequence[tuple[str, str]]
+"""Pairs of name and value below the maps of a page."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,10 @@ class Row:
     tiles: tuple[Tile, ...]
 
 
-def viewer_payload(rows: Sequence[Row], heading: str, footer: str, facts: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Collect the viewer's data. A picture that several rows share is in it once.
+def viewer_payload(rows: Sequence[Row], heading: str, footer: str, facts: Facts) -> dict[str, Any]:
+    """Return the viewer's data, in which a picture that several rows share is stored once.
 
-    Raises ValueError for a map that isn't as large as its picture.
+    Raises ValueError for a map of another size than its picture.
     """
     pictures = {id(row.picture): row.picture for row in rows}
     places = {key: place for place, key in enumerate(pictures)}
@@ -56,12 +59,12 @@ def viewer_payload(rows: Sequence[Row], heading: str, footer: str, facts: Sequen
 
 
 def picture_payload(picture: Image.Image) -> dict[str, Any]:
-    """Write the picture as a data URI of a PNG, with its size in pixels."""
+    """Return a picture as a data URI of a PNG, with its size in pixels."""
     return {"src": png_source(picture.convert("RGB")), "width": picture.width, "height": picture.height}
 
 
 def map_payload(picture: Image.Image, tile: Tile) -> dict[str, Any]:
-    """Write a map: float16 times `scale`, and the exact (percentile, v, clipped share) of the tensor at PERCENTILES."""
+    """Return a map as float16 times `scale`, with its (percentile, v, clipped share) at PERCENTILES."""
     require_size_of(picture, tile.heatmap, tile.title)
     scale = tile.scale
     values, size = half(tile.heatmap)
@@ -84,7 +87,7 @@ def map_payload(picture: Image.Image, tile: Tile) -> dict[str, Any]:
 
 
 def section_payload(section: Section) -> dict[str, Any]:
-    """Write a section of a trust card, each entry as [mark, name, figure, words]."""
+    """Return a section of a trust card, each entry as [mark, name, figure, words]."""
     return {"title": section.title, "entries": [list(astuple(entry)) for entry in section.entries]}
 
 
@@ -100,6 +103,6 @@ def half(heatmap: Tensor) -> tuple[str, float]:
 
 
 def as_text(payload: Any) -> str:
-    """Write JSON that stays data inside an HTML script element, whatever it holds."""
+    """Return JSON that can't end the HTML script element around it."""
     text = json.dumps(payload, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
