@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import limelight as ll
 from limelight.checks.base import Measured
 from limelight.checks.case import Case
-from limelight.checks.similarity import pearson
+from limelight.checks.maps import pearson
 from limelight.evaluation.budget import quick_checks
 from limelight.evaluation.controls import CONTROLS, RandomMap
 from limelight.methods import Estimate

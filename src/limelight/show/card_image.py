@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from PIL import Image, ImageDraw
 
-from ..evaluation.sections import Section
+from ..evaluation.card import Section
 from .image import _AMBER, _FAINT, _GAP, _HEADING, _INK, _TEXT, _height, _wrapped, _write
 
 _GOOD, _BAD = (20, 120, 60), (190, 40, 30)
