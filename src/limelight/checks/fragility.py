@@ -65,7 +65,7 @@ class Fragility(Check):
             raise NotApplicable(
                 "the attack follows the gradient of the map, which needs a module and a score of its outputs"
             )
-        own = _per_unit(case.attribution.values)
+        own = units_of(case.attribution.values.abs())
         count = own.shape[1]
         k = min(self.k or (1000 if count == 224 * 224 else max(1, count // 50)), count)
         chosen = torch.zeros_like(own).scatter_(1, own.topk(k, dim=1).indices, 1.0)
@@ -87,7 +87,7 @@ class Fragility(Check):
         control = []
         for draw in range(3):
             signs = (case.rng.uniform(f"signs {draw}", case.x.shape[1:], case.x) - 0.5).sign()
-            control.append(top_overlap(own, _per_unit(case.explain(x=case.x + self.eps * signs).values), k))
+            control.append(top_overlap(own, units_of(case.explain(x=case.x + self.eps * signs).values.abs()), k))
         detail["random signs"] = torch.stack(control).mean(0)
         found = Measured(worst, detail=detail, notes=(note,))
         return found.unknown_where(worst > 1, "the attack never kept the label")
@@ -102,7 +102,7 @@ class Fragility(Check):
 
         with torch.enable_grad(), Softened(self.beta):
             leaf = moved.detach().requires_grad_()
-            share = _share(_per_unit(substitute(leaf, score, case)))
+            share = _share(units_of(substitute(leaf, score, case).abs()))
             if self.loss == "top-k":
                 aim = (share * chosen).sum()
             else:
@@ -114,7 +114,7 @@ class Fragility(Check):
     def _look(self, case: Case, moved: Tensor, own: Tensor, k: int, worst: Tensor, detail: dict[str, Tensor]) -> None:
         """Enter the figures of the examples that keep their label and overlap less than at earlier iterates."""
         found = case.explain(x=moved)
-        units = _per_unit(found.values)
+        units = units_of(found.values.abs())
         overlap = top_overlap(own, units, k).cpu()
         changed = other_class(case, found)
         better = overlap < worst
@@ -124,11 +124,6 @@ class Fragility(Check):
         shift = (_centre(_share(units), case.x) - _centre(_share(own), case.x)).norm(dim=1)
         detail["spearman"][better] = rank_correlation(own, units).cpu()[better]
         detail["centre shift"][better] = shift.double().cpu()[better]
-
-
-def _per_unit(values: Tensor) -> Tensor:
-    """Return |A| of each unit `(n, units)`, absolute values summed over channels."""
-    return units_of(values.abs())
 
 
 def _share(units: Tensor) -> Tensor:

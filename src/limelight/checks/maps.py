@@ -108,7 +108,7 @@ def ssim(a: Tensor, b: Tensor, window: int = 7) -> Tensor:
 
 
 def hog(maps: Tensor, cell: int = 8, orientations: int = 9) -> Tensor:
-    """Histograms of oriented gradients `(n, features)` of maps `(n, H, W)`, cells normalised (L2). [dalal2005]"""
+    """Compute histograms of oriented gradients `(n, features)` of maps `(n, H, W)`, cells normalised. [dalal2005]"""
     z = _on_unit(maps)
     dy, dx = torch.zeros_like(z), torch.zeros_like(z)
     dy[:, 1:-1], dx[:, :, 1:-1] = z[:, 2:] - z[:, :-2], z[:, :, 2:] - z[:, :, :-2]

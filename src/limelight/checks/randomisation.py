@@ -64,7 +64,7 @@ class Randomisation(HardCheck):
                 figures[name] = each.nanmean(0)
         figures["entropy rise"] = _entropy(maps[0][-1]) / _entropy(own).clamp(min=1e-12) - 1
         top = figures["spearman signed"][:, 0]
-        notes = (f"drawn anew, in turn: {', '.join(names)}",)
+        notes = (f"layers replaced, in turn: {', '.join(names)}",)
         return Measured(top, top <= self.most, figures, notes=notes).unknown_where(top.isnan(), CONSTANT)
 
     def _stages(self, case: Case, seed: int) -> tuple[list[Attribution], list[str]]:

@@ -105,10 +105,10 @@ class TrustCard:
         failed = len(self.failed)
         silent = len(self.hard) - passed - failed
         if not self.hard:
-            return "no hard test was asked"
+            return "no hard test was run"
         text = f"{passed} of {passed + failed} hard tests passed"
         text += f"; failed: {', '.join(self.failed)}" if failed else ""
-        return text + (f"; {silent} could not be asked" if silent else "")
+        return text + (f"; {silent} could not be run" if silent else "")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, lists and text."""
@@ -141,7 +141,7 @@ class TrustCard:
         cautions = tuple(Entry("-", "", "", each) for each in self.cautions)
         parts = (
             Section("Hard tests, where the right answer is known", hard),
-            Section("Evidence, beside maps that know nothing of the model", evidence),
+            Section("Evidence, compared with maps that do not depend on the model", evidence),
             Section("Before you believe it", cautions),
         )
         return tuple(part for part in parts if part.entries)

@@ -62,7 +62,7 @@ class SobelEdges(Control):
 
 
 def sobel(x: Tensor) -> Tensor:
-    """Length of the Sobel gradient of the channels' mean, `(n, 1, H, W)`, edges repeated beyond the border."""
+    """Compute the length of the channels' mean Sobel gradient, `(n, 1, H, W)`, edges repeated at the border."""
     across = x.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
     kernels = torch.stack([across, across.T])[:, None]
     grey = F.pad(x.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
