@@ -35,9 +35,9 @@ def test_a_card_says_what_passed_what_failed_and_what_it_means() -> None:
     assert set(found.controls["random-map"]) == {"deletion"}  # evidence only, and only what ranks
 
 
-def test_a_test_that_cannot_be_asked_is_not_a_failure() -> None:
+def test_a_test_that_cannot_be_run_is_not_a_failure() -> None:
     found = card("gradient")
-    assert found.headline == "2 of 2 hard tests passed; 1 could not be asked"
+    assert found.headline == "2 of 2 hard tests passed; 1 could not be run"
     assert "no sum is promised" in found.to_text() and not found.failed
 
 

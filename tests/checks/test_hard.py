@@ -138,10 +138,10 @@ def test_the_bias_takes_the_shift_whatever_the_padding(padding: Any, scaled: boo
 
     torch.manual_seed(0)
     net, x = Normalised().double(), pictures(2)
-    with compensated(net, x, 0.7) as shifted, torch.no_grad():
-        torch.testing.assert_close(shifted.module(x + 0.7), net(x))
-        assert "the bias of layer first" in shifted.note
-        kinds = {type(module).__name__ for module in shifted.module.modules()}
+    with compensated(net, x, 0.7) as (shifted, note), torch.no_grad():
+        torch.testing.assert_close(shifted(x + 0.7), net(x))
+        assert "the bias of layer first" in note
+        kinds = {type(module).__name__ for module in shifted.modules()}
         assert "Subtracted" not in kinds and ("Padded" in kinds) is (padding not in (0, "valid"))
 
 
@@ -149,8 +149,8 @@ def test_the_bias_takes_the_shift_whatever_the_padding(padding: Any, scaled: boo
 def test_the_first_layer_takes_the_shift_back_at_borders_too(shift: float) -> None:
     net, x = conv_net(), pictures(2)
     before = snapshot(net)
-    with compensated(net, x, shift) as shifted, torch.no_grad():
-        torch.testing.assert_close(shifted.module(x + shift), net(x))
+    with compensated(net, x, shift) as (shifted, _), torch.no_grad():
+        torch.testing.assert_close(shifted(x + shift), net(x))
         assert not torch.allclose(net(x + shift), net(x))
     assert str(before) == str(snapshot(net))
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import limelight as ll
 from limelight.checks.base import Measured
 from limelight.checks.case import Case
-from limelight.checks.similarity import pearson
+from limelight.checks.maps import pearson
 from limelight.evaluation.budget import quick_checks
 from limelight.evaluation.controls import CONTROLS, RandomMap
 from limelight.methods import Estimate
@@ -239,7 +239,7 @@ class TestFigures:
 
         found = one(seeded(make), pictures(2), "gradient", ll.Randomisation(stages=2))
         assert found.passed is True and float(found.value.max()) < 0.7
-        assert found.notes == ("drawn anew, in turn: 4, down to 0",)
+        assert found.notes == ("layers replaced, in turn: 4, down to 0",)
 
     def test_one_example_does_not_take_the_others_with_it(self) -> None:
         class Sometimes(nn.Module):

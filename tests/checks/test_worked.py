@@ -11,8 +11,7 @@ from torch import Tensor, nn
 import limelight as ll
 from limelight.checks import MeanColour, NoisyLinear, masks_of_boxes
 from limelight.checks.harmonic import harmonic
-from limelight.checks.maps import grid_labels, order_of, places_of
-from limelight.checks.similarity import hog, pearson, ssim, top_overlap
+from limelight.checks.maps import grid_labels, hog, order_of, pearson, places_of, ssim, top_overlap
 from limelight.evaluation.evaluate import interval
 from limelight.model_edits.smooth_relu import Softened
 from limelight.question.random_streams import Streams

@@ -19,7 +19,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 import limelight as ll
-from limelight.evaluation.sections import Entry, Section
+from limelight.evaluation.card import Entry, Section
 from limelight.show import (
     Row,
     Tile,

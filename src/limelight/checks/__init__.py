@@ -1,4 +1,4 @@
-"""Tests of an explanation: hard ones with a right answer, and evidence beside controls that know nothing."""
+"""Checks of a map: hard ones with a right answer, and figures that are compared with controls."""
 
 import importlib
 from typing import Any
@@ -10,11 +10,18 @@ from .agreement import (
     Infidelity as Infidelity,
     SensitivityN as SensitivityN,
 )
-from .axioms import Dummy as Dummy, Sensitivity as Sensitivity
+from .axioms import (
+    Completeness as Completeness,
+    Determinism as Determinism,
+    Dummy as Dummy,
+    ImplementationInvariance as ImplementationInvariance,
+    InputShift as InputShift,
+    Linearity as Linearity,
+    Sensitivity as Sensitivity,
+)
 from .base import Check as Check, Measured as Measured
 from .case import Case as Case
 from .complexity import Entropy as Entropy, Gini as Gini
-from .exact import Completeness as Completeness, Determinism as Determinism, Linearity as Linearity
 from .fragility import Fragility as Fragility
 from .imputers import (
     Blurred as Blurred,
@@ -24,7 +31,6 @@ from .imputers import (
     NoisyLinear as NoisyLinear,
     UniformNoise as UniformNoise,
 )
-from .invariance import ImplementationInvariance as ImplementationInvariance
 from .localisation import (
     GridPointing as GridPointing,
     IoU as IoU,
@@ -43,8 +49,7 @@ from .removal import (
     Insertion as Insertion,
     PixelFlipping as PixelFlipping,
 )
-from .shift import BiasShift as BiasShift, InputShift as InputShift
-from .stability import AvgSensitivity as AvgSensitivity, MaxSensitivity as MaxSensitivity
+from .stability import AvgSensitivity as AvgSensitivity, BiasShift as BiasShift, MaxSensitivity as MaxSensitivity
 
 CHECKS: Registry[Check] = Registry(
     "checks",
@@ -82,36 +87,18 @@ CHECKS: Registry[Check] = Registry(
     ),
     "deletion(steps=16)",
 )
-"""Every check, the one registry that names, tests and pages read."""
-
-# Until 0.2, the names that moved to `limelight.evaluation`.
-_MOVED = {
-    "CARD": "check",
-    "check": "check",
-    "QUICK": "budget",
-    "quick_checks": "budget",
-    "TrustCard": "card",
-    "card_of": "card",
-    "trust_card": "card",
-    "Cell": "evaluate",
-    "Evaluation": "evaluate",
-    "evaluate": "evaluate",
-    "CONTROLS": "controls",
-    "ConstantMap": "controls",
-    "RandomMap": "controls",
-    "SobelEdges": "controls",
-    "Finding": "findings",
-    "Findings": "findings",
-}
+"""All checks; names, tests and pages are read from it."""
 
 
 def __getattr__(name: str) -> Any:
+    """Find a name that moved to `limelight.evaluation`, until 0.2."""
     if name == "parse_check":
         return CHECKS.read
-    if name not in _MOVED:
+    evaluation = importlib.import_module("..evaluation", __name__)
+    if name not in evaluation.__all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"..evaluation.{_MOVED[name]}", __name__), name)
+    return getattr(evaluation, name)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_MOVED]
+    return [*globals(), *importlib.import_module("..evaluation", __name__).__all__]

@@ -1,4 +1,4 @@
-"""Faithfulness by agreement: does what the map adds up to agree with what the score does, over random changes?"""
+"""Faithfulness by agreement: whether sums over the map agree with changes of the score, over random changes."""
 
 from __future__ import annotations
 
@@ -10,26 +10,24 @@ import torch
 from torch import Tensor
 
 from ..base.named import require
-from .base import Better, Check, Kind, Measured, nan_where
+from .base import Better, Measured
 from .case import Case
-from .imputers import Imputer
-from .maps import over_units, units_of
-from .removal import Filling, as_imputer
-from .similarity import pearson
+from .maps import over_units, pearson, space_of, units_of
+from .removal import Faithfulness, Filling, as_imputer
 
 STILL = "neither side varies over the subsets: a correlation is undefined"
 
 
 @dataclass(frozen=True)
-class Infidelity(Check):
-    r"""The expected squared gap between what the map predicts of a change and what the score does.
+class Infidelity(Faithfulness):
+    r"""The expected squared difference between the change of the score that the map predicts and the actual one.
 
     $$\mathrm{E}_I\left[\left(I^\top A - (f(x) - f(x - I))\right)^2\right]$$
 
     `perturbation` "patches" hides squares of `patch` pixels (filled with `fill`), "gaussian" adds noise of `noise` of
-    the input's range. Maps come in two units: of shares of the score, so that hiding a region loses the sum of A over
-    it, and of slopes, so that a change I is worth $\sum_i I_i A_i$. `slopes` None reads patches as shares and Gaussian
-    noise as slopes. `scaled` first multiplies the map by the best single factor. Lower is better. [yeh2019]
+    the input's range. With `slopes` the map holds slopes and predicts $\sum_i I_i A_i$; without, it holds shares of
+    the score and predicts the sum of A over the hidden region. None is False for patches and True for Gaussian noise.
+    `scaled` first multiplies the map by the best single factor. Lower is better. [yeh2019]
     """
 
     perturbation: Literal["patches", "gaussian"] = "patches"
@@ -39,7 +37,6 @@ class Infidelity(Check):
     fill: Filling = 0.0
     slopes: bool | None = None
     scaled: bool = False
-    kind: ClassVar[Kind] = "faithfulness"
     better: ClassVar[Better | None] = "lower"
     meaning: ClassVar[str] = "how far the map's own prediction of a change is from what the score does"
 
@@ -79,17 +76,17 @@ class Infidelity(Check):
 
         scores = case.score.stream_values(rows()).double()
         fallen = case.attribution.score.double() - scores
-        told = torch.stack(predicted)
-        factor = torch.ones_like(told[0])
+        prediction = torch.stack(predicted)
+        factor = torch.ones_like(prediction[0])
         if self.scaled:
-            square = told.square().sum(0)
-            factor = torch.where(square > 0, (told * fallen).sum(0) / square, factor)
-        return Measured((factor * told - fallen).square().mean(0), detail={"factor": factor})
+            square = prediction.square().sum(0)
+            factor = torch.where(square > 0, (prediction * fallen).sum(0) / square, factor)
+        return Measured((factor * prediction - fallen).square().mean(0), detail={"factor": factor})
 
     def _patch(self, case: Case, sample: int) -> Tensor:
-        """A square of `patch` units at a random place, cut at the border: `(n, 1, *space)` or `(n, features)`."""
+        """Mask a square of `patch` units at a random place, cut at the border: `(n, 1, *space)` or `(n, features)`."""
         x = case.x
-        space = x.shape[2:] if x.ndim > 2 else x.shape[1:]
+        space = space_of(x)
         side = self.patch or max(1, min(space) // 8)
         at = case.rng.uniform(f"patch {sample}", (len(space),), x)
         hidden = torch.ones((len(x), *space), dtype=torch.bool, device=x.device)
@@ -102,7 +99,7 @@ class Infidelity(Check):
 
 
 @dataclass(frozen=True)
-class FaithfulnessCorrelation(Check):
+class FaithfulnessCorrelation(Faithfulness):
     r"""Correlation, over random subsets S of `size` units, of $\sum_{i \in S} A_i$ with $f(x) - f(x_{S \to b})$.
 
     For each example by itself. `size` None is an eighth of the units, at least one. Higher is better. [bhatt2020]
@@ -111,7 +108,6 @@ class FaithfulnessCorrelation(Check):
     size: int | None = None
     samples: int = 64
     fill: Filling = 0.0
-    kind: ClassVar[Kind] = "faithfulness"
     better: ClassVar[Better | None] = "higher"
     meaning: ClassVar[str] = "whether regions with more relevance cost the score more when hidden"
 
@@ -122,13 +118,12 @@ class FaithfulnessCorrelation(Check):
     def run(self, case: Case) -> Measured:
         units = units_of(case.attribution.values)
         size = min(self.size or max(1, units.shape[1] // 8), units.shape[1])
-        found = subset_correlation(case, as_imputer(self.fill), size, self.samples, "subset")
-        values, reasons = nan_where(found, found.isnan(), STILL)
-        return Measured(values, reasons=reasons)
+        found = _subset_correlation(self, case, size, "subset")
+        return Measured(found).unknown_where(found.isnan(), STILL)
 
 
 @dataclass(frozen=True)
-class SensitivityN(Check):
+class SensitivityN(Faithfulness):
     r"""The correlation of FaithfulnessCorrelation, averaged over subset sizes; `detail` has it for each.
 
     `sizes` are shares of the units. Sizes where neither side varies are left out. [ancona2018]
@@ -137,7 +132,6 @@ class SensitivityN(Check):
     sizes: tuple[float, ...] = (0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
     samples: int = 24
     fill: Filling = 0.0
-    kind: ClassVar[Kind] = "faithfulness"
     better: ClassVar[Better | None] = "higher"
     meaning: ClassVar[str] = "whether regions of any size cost the score what the map gives them"
 
@@ -148,23 +142,19 @@ class SensitivityN(Check):
     def run(self, case: Case) -> Measured:
         count = units_of(case.attribution.values).shape[1]
         sizes = sorted({max(1, round(each * count)) for each in self.sizes})
-        by_size = torch.stack(
-            [subset_correlation(case, as_imputer(self.fill), n, self.samples, f"size {n}") for n in sizes],
-            dim=1,
-        )
+        by_size = torch.stack([_subset_correlation(self, case, size, f"size {size}") for size in sizes], dim=1)
         mean = by_size.nanmean(1)
-        values, reasons = nan_where(mean, mean.isnan(), STILL)
-        return Measured(values, detail={"by size": by_size}, reasons=reasons)
+        return Measured(mean, detail={"by size": by_size}).unknown_where(mean.isnan(), STILL)
 
 
-def subset_correlation(case: Case, imputer: Imputer, size: int, samples: int, label: str) -> Tensor:
-    """Pearson's correlation `(n,)` over `samples` random subsets of `size` units that are hidden."""
+def _subset_correlation(check: FaithfulnessCorrelation | SensitivityN, case: Case, size: int, label: str) -> Tensor:
+    """Compute Pearson's correlation `(n,)` over random subsets of `size` units that are hidden."""
     units = units_of(case.attribution.values).double()
-    hide = imputer.prepare(case.x, case.rng.fork("imputer"))
+    hide = as_imputer(check.fill).prepare(case.x, case.rng.fork("imputer"))
     sums: list[Tensor] = []
 
     def rows() -> Iterator[Tensor]:
-        for sample in range(samples):
+        for sample in range(check.samples):
             chosen = case.rng.permutation(f"{label} {sample}", units.shape[1])[:, :size].to(units.device)
             hidden = torch.zeros_like(units, dtype=torch.bool).scatter_(1, chosen, True)
             sums.append((units * hidden).sum(1))

@@ -1,4 +1,4 @@
-"""What a check is: a frozen dataclass with one function over a case; and what it finds, one value per example."""
+"""The base classes of checks, and the result of one: a value for each example."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from ..base.errors import NotApplicable
+from ..base.errors import NotApplicable as NotApplicable
 from ..base.named import Named
 from ..question.per_example import for_examples, has_each
 from .case import Case
-
-__all__ = ["Better", "Check", "Kind", "Measured", "NotApplicable", "nan_where", "relative_difference"]
 
 Kind = Literal["hard", "robustness", "faithfulness", "localisation", "complexity"]
 Better = Literal["higher", "lower"]
@@ -23,10 +21,10 @@ Better = Literal["higher", "lower"]
 
 @dataclass(frozen=True)
 class Measured:
-    """What a check found: `values` `(n,)`, NaN with a reason in `reasons` (one text per example, empty elsewhere).
+    """The result of a check: `values` `(n,)`, NaN with a reason in `reasons` (one text per example, empty elsewhere).
 
-    `passed` `(n,)` booleans where a right answer is known; `detail` more figures by name, `(n, ...)` each; `notes`
-    what holds for the whole batch.
+    `passed` `(n,)` is set where a right answer is known. `detail` holds further figures by name, `(n, ...)` each;
+    `notes` are about the whole batch.
     """
 
     values: Tensor
@@ -35,31 +33,40 @@ class Measured:
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def unknown_where(self, bad: Tensor, reason: str) -> Measured:
+        """Return the result with NaN and `reason` for the examples where `bad` `(n,)` is True."""
+        earlier = self.reasons or ("",) * len(bad)
+        reasons = tuple(reason if each else before for each, before in zip(bad.tolist(), earlier, strict=True))
+        return replace(self, values=self.values.masked_fill(bad, torch.nan), reasons=reasons)
+
 
 @dataclass(frozen=True)
 class Check(Named, ABC):
-    """Base of all checks. Subclasses are frozen dataclasses; their fields are the protocol's settings.
+    """Base of all checks. Subclasses are frozen dataclasses; their fields are the settings.
 
-    `kind`: a hard test has a right answer, the others are evidence. `better`: which way is better, None for figures
-    that only describe. `needs_mask`: reads the true region. `meaning`: one line for a reader who decides.
+    `kind`: a hard check has a right answer, the others are evidence. `better`: which direction is better, None for
+    figures that only describe. `meaning`: one line that explains the figure to the reader of a report.
     """
 
     kind: ClassVar[Kind]
     better: ClassVar[Better | None] = None
-    needs_mask: ClassVar[bool] = False
-    needs_method: ClassVar[bool] = False
     meaning: ClassVar[str] = ""
 
     @abstractmethod
     def run(self, case: Case) -> Measured:
-        """One value per example of `case`; raises NotApplicable where the check has no answer for any of them."""
+        """Compute one value per example of `case`. Raises NotApplicable where none of them can have one."""
 
     def maps(self) -> float:
-        """Maps of the method that one example costs beyond the one examined; for budgets."""
+        """Return how many further maps one example costs, for budgets."""
         return 0.0
 
+    @property
+    def needs_method(self) -> bool:
+        """Whether the check makes further maps, so that a finished map alone is not enough."""
+        return self.maps() > 0
+
     def select(self, example: int, x: Tensor) -> Self:
-        """The check for one example of the batch `x` alone: of what is given for each example, its part."""
+        """Return the check for one example of the batch `x`: settings given for each example are cut to it."""
         alone = for_examples(self, [example], x)
         chosen = {
             name: value[example : example + 1]
@@ -69,15 +76,18 @@ class Check(Named, ABC):
         return replace(alone, **chosen) if chosen else alone
 
 
+@dataclass(frozen=True)
+class HardCheck(Check):
+    """Base of the checks with a right answer: the value is an error, the lower the better."""
+
+    kind: ClassVar[Kind] = "hard"
+    better: ClassVar[Better | None] = "lower"
+
+
 def relative_difference(a: Tensor, b: Tensor) -> Tensor:
-    """max |a - b| / max |a| for each example `(n,)`; 0 where both are zero."""
-    largest = a.double().abs().flatten(1).amax(1).maximum(b.double().abs().flatten(1).amax(1))
-    apart = (a.double() - b.double()).abs().flatten(1).amax(1)
-    reference = a.double().abs().flatten(1).amax(1)
-    ratio = apart / torch.where(reference > 0, reference, largest)
+    """Compute max |a - b| / max |a| for each example `(n,)`; 0 where both are zero."""
+    a, b = a.double().flatten(1), b.double().flatten(1)
+    size = a.abs().amax(1)
+    largest = size.maximum(b.abs().amax(1))
+    ratio = (a - b).abs().amax(1) / torch.where(size > 0, size, largest)
     return torch.where(largest > 0, ratio, torch.zeros_like(ratio))
-
-
-def nan_where(values: Tensor, bad: Tensor, reason: str) -> tuple[Tensor, tuple[str, ...]]:
-    """`values` with NaN where `bad`, and the reasons that go with it."""
-    return values.masked_fill(bad, torch.nan), tuple(reason if each else "" for each in bad.tolist())

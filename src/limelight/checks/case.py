@@ -1,10 +1,10 @@
-"""The case a check looks at: a map of a batch, the question it answers, and the means to ask it again."""
+"""What a check runs on: a map of a batch, its question, and the means to explain it again."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -29,21 +29,13 @@ from ..rules.patterns import fingerprint
 On = Literal["probability", "score"]
 
 
-@dataclass
-class Spent:
-    """Model rows that checking a case has cost so far."""
-
-    forward_rows: int = 0
-    backward_rows: int = 0
-
-
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One map of a batch, with the question that it answers and the means to ask it again.
+    """One map of a batch, with its question and the means to explain it again.
 
     `method` is None where a finished map was given. The question's target has its classes filled in, so that a check
-    asks about the same class whatever it does to the input or to the model. `score` runs the model on rows; `mask` is
-    `(n, 1, H, W)`, booleans.
+    explains the same class whatever it does to the input or to the model. `score` runs the model on rows, and its
+    runner counts all rows that the case has cost. `mask` is `(n, 1, H, W)`, booleans.
     """
 
     question: Question
@@ -52,7 +44,6 @@ class Case:
     mask: Tensor | None
     score: Score
     rng: Streams
-    spent: Spent = field(default_factory=Spent)
 
     @property
     def x(self) -> Tensor:
@@ -79,7 +70,7 @@ class Case:
         baseline: Baseline | Tensor | None = None,
         rows_per_pass: int | None = None,
     ) -> Attribution:
-        """The method's map of the same question, with what is given put in place of the original."""
+        """Return the method's map of the same question, with the given parts replaced."""
         if self.method is None:
             raise NotApplicable("this check explains again, and only a finished map was given")
         method, own = self.method, self.question
@@ -92,12 +83,12 @@ class Case:
             rows_per_pass=rows_per_pass or own.rows_per_pass,
         )
         (found,) = answer(question, [method]).values()
-        self.spent.forward_rows += found.forward_rows
-        self.spent.backward_rows += found.backward_rows
+        self.score.runner.forward_rows += found.forward_rows
+        self.score.runner.backward_rows += found.backward_rows
         return found
 
     def confidence(self, on: On) -> tuple[Score, tuple[str, ...]]:
-        """The score that a curve is drawn of: the class's probability where outputs are logits of several classes."""
+        """Return the score that a curve shows, and notes: the class's probability where outputs are several logits."""
         outputs = self.attribution.outputs
         if on == "score" or type(self.target) is not Logit or outputs is None or outputs.ndim != 2:
             return self.score, ()
@@ -108,48 +99,47 @@ class Case:
         return replace(self.score, target=Probability(self.target.index), inputs=None, at_inputs=None), ()
 
     def reference(self) -> Tensor:
-        """The baseline's first reference `(n, *features)`."""
+        """Return the baseline's first reference `(n, *features)`."""
         return self.question.references(self.rng)[0]
 
     def select(self, index: list[int]) -> Case:
-        """The same case for some of the examples."""
+        """Return the same case for some of the examples."""
         chosen = torch.tensor(index, device=self.x.device)
 
         def part(value: Any) -> Any:
             return value[chosen.to(value.device)] if isinstance(value, Tensor) and len(value) == len(self.x) else value
 
         question = self.question.select(index)
+        inputs, examples = question.inputs, torch.arange(len(index), device=self.x.device)
         names = ("values", "raw", "target", "score", "baseline_score", "stderr", "spread", "outputs")
         parts = {name: part(getattr(self.attribution, name)) for name in names}
-        attribution = replace(self.attribution, **parts, inputs=question.inputs)
-        examples = torch.arange(len(question), device=question.inputs.device)
-        score = Score(self.score.runner, question.target, examples)
+        attribution = replace(self.attribution, **parts, inputs=inputs)
         return replace(
             self,
             question=question,
             method=for_examples(self.method, index, self.x),
             attribution=attribution,
             mask=part(self.mask),
-            score=replace(score, inputs=question.inputs, at_inputs=attribution.score),
+            score=Score(self.score.runner, question.target, examples, inputs=inputs, at_inputs=attribution.score),
             rng=self.rng.select(index),
         )
 
 
 def _for_copy(part: Any, model: Model, copy: Model) -> Any:
-    """The patterns of the model for a changed copy of it, which is asked with the same."""
+    """Return `part` with the patterns of the model entered for its changed copy, which is explained with the same."""
     if not (isinstance(part, PatternMethod) and isinstance(model, nn.Module) and isinstance(copy, nn.Module)):
         return part
     return replace(part, patterns=replace(part.patterns_of(model), model=fingerprint(copy)))
 
 
 def question_about(attribution: Attribution, question: Question) -> Question:
-    """The question that a map answers: its own inputs, classes, baseline, layer and seed, run as `question` is.
+    """Return the question of a map: its own inputs, classes, baseline, layer and seed, with the options of `question`.
 
-    Raises ValueError for several targets for each example, and for a baseline that a file could not hold.
+    Raises ValueError for several targets per example, and for a target or baseline that a file could not hold.
     """
     if attribution.score.ndim > 1:
         raise ValueError(
-            f"target: {attribution.score.shape[1]} for each example; checks look at one target, so ask for each in turn"
+            f"target: {attribution.score.shape[1]} for each example; checks take one target, so check each in turn"
         )
     for name in ("target", "baseline"):
         if isinstance(getattr(attribution, name), str):
@@ -171,11 +161,10 @@ def question_about(attribution: Attribution, question: Question) -> Question:
 def open_case(
     question: Question, attribution: Attribution, method: Method | None, mask: Tensor | None = None
 ) -> Iterator[Case]:
-    """The case of a map, with the model ready to run rows. Raises what `question_about` raises."""
-    asked = question_about(attribution, question)
-    x = asked.inputs
-    rows = asked.rows_per_pass or MOST_ROWS.get(x.device.type)
-    with torch.inference_mode(False), Runner(asked.model, x, rows, asked.progress) as runner:
-        score = Score(runner, asked.target, torch.arange(len(x), device=x.device))
-        known = replace(score, inputs=x, at_inputs=attribution.score)
-        yield Case(asked, method, attribution, mask, known, Streams.of(x, asked.seed))
+    """Yield the case of a map, with the model ready to run rows. Raises what `question_about` raises."""
+    own = question_about(attribution, question)
+    x = own.inputs
+    rows = own.rows_per_pass or MOST_ROWS.get(x.device.type)
+    with torch.inference_mode(False), Runner(own.model, x, rows, own.progress) as runner:
+        score = Score(runner, own.target, torch.arange(len(x), device=x.device), inputs=x, at_inputs=attribution.score)
+        yield Case(own, method, attribution, mask, score, Streams.of(x, own.seed))

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .base import Check, Kind, Measured, nan_where
+from .base import Check, Kind, Measured
 from .case import Case
 from .maps import units_of
 
@@ -16,6 +16,7 @@ ZERO = "the map is zero everywhere"
 
 
 def _shares(case: Case) -> tuple[Tensor, Tensor]:
+    """Return |A| as shares `(n, units)` of its sum, and whether that is 0 `(n,)`."""
     units = units_of(case.attribution.values).double().abs()
     total = units.sum(1, keepdim=True)
     return units / total.clamp(min=torch.finfo(torch.float64).tiny), total[:, 0] == 0
@@ -35,8 +36,7 @@ class Gini(Check):
         shares, empty = _shares(case)
         n = shares.shape[1]
         weight = 2 * torch.arange(1, n + 1, device=shares.device, dtype=shares.dtype) - n - 1
-        values, reasons = nan_where((shares.sort(dim=1).values * weight).sum(1) / n, empty, ZERO)
-        return Measured(values, reasons=reasons)
+        return Measured((shares.sort(dim=1).values * weight).sum(1) / n).unknown_where(empty, ZERO)
 
 
 @dataclass(frozen=True)
@@ -48,5 +48,4 @@ class Entropy(Check):
 
     def run(self, case: Case) -> Measured:
         shares, empty = _shares(case)
-        values, reasons = nan_where(torch.special.entr(shares).sum(1), empty, ZERO)
-        return Measured(values, reasons=reasons)
+        return Measured(torch.special.entr(shares).sum(1)).unknown_where(empty, ZERO)

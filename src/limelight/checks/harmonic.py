@@ -1,4 +1,4 @@
-r"""Pixels from their neighbours: each hidden one is the weighted mean of the eight around it, hidden ones solved for.
+r"""Linear imputation: each hidden pixel is the weighted mean of its eight neighbours.
 
 With $w$ = 1/6 beside and 1/12 across, $\sum_q w_{pq} (v_p - v_q) = 0$ at every hidden pixel p: a sparse symmetric
 system, solved for all pictures and channels at once by conjugate gradients. A multigrid cycle conditions it, because
@@ -15,14 +15,14 @@ from torch import Tensor
 
 SIDE, CORNER = 1 / 6, 1 / 12
 DAMPING = 0.8  # of a Jacobi sweep
-OVER = 1.7  # a correction that is constant on each cell falls short of the smooth one by about this factor
+OVER = 1.7  # a correction that is constant on each cell is too small by about this factor
 
 
 def harmonic(x: Tensor, hidden: Tensor, tolerance: float = 1e-5, most: int = 500) -> Tensor:
-    """Hidden pixels of x `(n, c, H, W)` from the rest; `hidden` is `(n, 1, H, W)`, booleans.
+    """Replace the hidden pixels of x `(n, c, H, W)`; `hidden` is `(n, 1, H, W)`, booleans.
 
-    Stops when every picture's residual is below `tolerance` of its right-hand side. Where no pixel is known, the
-    picture's mean colour. Raises RuntimeError if `most` iterations do not suffice.
+    Stops when every picture's residual is below `tolerance` of its right-hand side. A picture without a known pixel
+    gets its mean colour. Raises RuntimeError if `most` iterations do not suffice.
     """
     levels = _levels(hidden.to(x.dtype))
     fine = levels[0]
@@ -53,7 +53,7 @@ def harmonic(x: Tensor, hidden: Tensor, tolerance: float = 1e-5, most: int = 500
 
 @dataclass(frozen=True)
 class _Level:
-    """The system on one grid: `hidden` `(n, 1, h, w)` is 1 at its unknowns, neighbours weigh `side` and `corner`."""
+    """The system on one grid: `hidden` `(n, 1, h, w)` is 1 at the unknowns; `side` and `corner` weigh neighbours."""
 
     hidden: Tensor
     side: float
@@ -66,7 +66,7 @@ class _Level:
         return _Level(hidden, side, corner, bare.around(torch.ones_like(hidden[:1])))
 
     def around(self, v: Tensor) -> Tensor:
-        """Weighted sum over the eight neighbours: the outer product of (c, s, c) with itself, without its middle."""
+        """Sum the eight neighbours with weights: the outer product of (c, s, c) with itself, without its middle."""
         ratio = self.side / self.corner
         p = F.pad(v, (1, 1, 1, 1))
         rows = torch.add(p[:, :, :-2] + p[:, :, 2:], p[:, :, 1:-1], alpha=ratio)
@@ -78,8 +78,11 @@ class _Level:
 
 
 def _levels(hidden: Tensor) -> list[_Level]:
-    """Ever coarser grids of 2 x 2 cells that are hidden as a whole. Between two of them run two straight and two
-    slanted edges side by side, one slanted edge at corners: the weights of the coarser grid."""
+    """Build ever coarser grids, whose unknowns are 2 x 2 cells that are hidden as a whole.
+
+    Two cells side by side are joined by two straight and two slanted edges, two at a corner by one slanted edge: these
+    are the weights of the coarser grid.
+    """
     found = [_Level.of(hidden, SIDE, CORNER)]
     while min(found[-1].hidden.shape[2:]) > 2 and bool(found[-1].hidden.any()):
         last = found[-1]
@@ -90,7 +93,7 @@ def _levels(hidden: Tensor) -> list[_Level]:
 
 
 def _cycle(levels: list[_Level], residual: Tensor) -> Tensor:
-    """A symmetric V-cycle: one damped Jacobi sweep down and one up on each grid."""
+    """Run a symmetric V-cycle: one damped Jacobi sweep down and one up on each grid."""
     level, coarser = levels[0], levels[1:]
     v = DAMPING * level.hidden * residual / level.degree
     if coarser:
@@ -103,12 +106,12 @@ def _cycle(levels: list[_Level], residual: Tensor) -> Tensor:
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Inner product of each picture and channel, so that none waits on or changes another: `(n, c, 1, 1)`."""
+    """Compute the inner product `(n, c, 1, 1)` of each picture and channel, so that they stay independent."""
     return (a * b).sum((2, 3), keepdim=True)
 
 
 def _guess(x: Tensor, known: Tensor, mean: Tensor) -> Tensor:
-    """A first guess: the mean of the known pixels of the smallest cell of 2, 4, 8, ... pixels that has one."""
+    """Make a first guess: the mean of the known pixels in the smallest cell of 2, 4, 8, ... pixels that has one."""
     guess = mean.expand_as(x)
     height, width = x.shape[2:]
     sizes = [2**k for k in range(1, 12) if 2**k <= min(height, width)]

@@ -1,4 +1,4 @@
-"""What stands in for pixels that are hidden."""
+"""Imputers: replacements for hidden pixels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Hide = Callable[[Tensor, int], Tensor]
 
 
 class Imputer(Named, ABC):
-    """Fills hidden pixels. `prepare` does once what does not depend on which pixels they are."""
+    """Base of the fills for hidden pixels. `prepare` computes once what does not depend on which pixels are hidden."""
 
     @abstractmethod
     def prepare(self, x: Tensor, rng: Streams) -> Hide: ...
@@ -29,7 +29,7 @@ class Imputer(Named, ABC):
 
 @dataclass(frozen=True)
 class Fill(Imputer):
-    """A number, a tensor or a Baseline."""
+    """Fill with a number, a tensor or a Baseline."""
 
     value: float | Tensor | Baseline = 0.0
 
@@ -40,7 +40,7 @@ class Fill(Imputer):
 
 @dataclass(frozen=True)
 class MeanColour(Imputer):
-    """The mean of each channel over the example itself."""
+    """Fill with the mean of each channel over the example."""
 
     def prepare(self, x: Tensor, rng: Streams) -> Hide:
         space = tuple(range(2, x.ndim)) if x.ndim > 2 else (1,)
@@ -50,7 +50,7 @@ class MeanColour(Imputer):
 
 @dataclass(frozen=True)
 class Blurred(Imputer):
-    """The example blurred by a Gaussian of `sigma` pixels cut off at `kernel` pixels across. [petsiuk2018]"""
+    """Fill with the example blurred by a Gaussian of `sigma` pixels cut off at `kernel` pixels across. [petsiuk2018]"""
 
     kernel: int = 11
     sigma: float = 5.0
@@ -62,7 +62,7 @@ class Blurred(Imputer):
 
 @dataclass(frozen=True)
 class UniformNoise(Imputer):
-    """Every hidden value drawn anew, uniform over the example's own range. [samek2017]"""
+    """Fill with random values, uniform over the example's own range. [samek2017]"""
 
     def prepare(self, x: Tensor, rng: Streams) -> Hide:
         shape = (-1, *[1] * (x.ndim - 1))
@@ -73,10 +73,10 @@ class UniformNoise(Imputer):
 
 @dataclass(frozen=True)
 class NoisyLinear(Imputer):
-    r"""Each hidden pixel is the weighted mean of its eight neighbours, hidden ones solved for, plus noise.
+    r"""Fill each hidden pixel with the weighted mean of its eight neighbours, plus noise.
 
     Weights 1/6 beside and 1/12 across, neighbours outside the picture left out; noise is Gaussian of `noise` in the
-    input's units. Found by conjugate gradients over masked 3x3 sums, all pictures and channels at once. [rong2022]
+    input's units. Hidden neighbours are unknowns of a linear system, solved by conjugate gradients. [rong2022]
     """
 
     noise: float = 0.01
@@ -97,11 +97,11 @@ class NoisyLinear(Imputer):
 IMPUTERS: Registry[Imputer] = Registry(
     "fill", Imputer, (Fill, MeanColour, Blurred, UniformNoise, NoisyLinear), "blurred(11, sigma=5)"
 )
-"""Every imputer by name."""
+"""All imputers by name."""
 
 
 def blurred(x: Tensor, kernel: int, sigma: float) -> Tensor:
-    """Gaussian blur over the spatial axes of `(n, c, *space)`, `kernel` pixels across, edges repeated."""
+    """Blur the spatial axes of `(n, c, *space)` by a Gaussian, `kernel` pixels across, edges repeated."""
     if x.ndim < 3:
         raise ValueError(f"inputs: blurring needs spatial axes, inputs have shape {tuple(x.shape)}; give a fill")
     radius = kernel // 2

@@ -1,8 +1,9 @@
-"""Whether a map points at what is known to matter: a mask, a box, or the right cell of a mosaic."""
+"""Localisation: whether a map points at the known region, given as a mask, a box or a cell of a mosaic."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import abstractmethod
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ..base.named import require
 from ..base.similarity import ranks
-from .base import Better, Check, Kind, Measured, NotApplicable, nan_where
+from .base import Better, Check, Kind, Measured, NotApplicable
 from .case import Case
 from .maps import units_of
 
@@ -19,7 +20,7 @@ EMPTY = "the mask is empty"
 
 
 def masks_of_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes `(n, 4)`, or several `(n, k, 4)`, as left, top, right, bottom in pixels, to masks `(n, 1, H, W)`."""
+    """Convert boxes `(n, 4)` or `(n, k, 4)`, as left, top, right, bottom in pixels, to masks `(n, 1, H, W)`."""
     if boxes.ndim not in (2, 3) or boxes.shape[-1] != 4:
         raise ValueError(f"boxes: shape {tuple(boxes.shape)}; use (n, 4) or (n, k, 4): left, top, right, bottom")
     several = boxes[:, None] if boxes.ndim == 2 else boxes
@@ -29,17 +30,19 @@ def masks_of_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     return ((x > left) & (x < right) & (y > top) & (y < bottom)).any(1, keepdim=True)
 
 
-def _inside(case: Case) -> Tensor:
-    if case.mask is None:
-        raise NotApplicable("no mask was given: pass mask= with the region that matters")
-    return case.mask.flatten(1)
-
-
 @dataclass(frozen=True)
 class _Localisation(Check):
     kind: ClassVar[Kind] = "localisation"
     better: ClassVar[Better | None] = "higher"
-    needs_mask: ClassVar[bool] = True
+
+    def run(self, case: Case) -> Measured:
+        if case.mask is None:
+            raise NotApplicable("no mask was given: pass mask= with the region that matters")
+        return self.compare(units_of(case.attribution.values), case.mask)
+
+    @abstractmethod
+    def compare(self, units: Tensor, mask: Tensor) -> Measured:
+        """Compare a map `(n, units)` with the mask `(n, 1, *space)`, booleans."""
 
 
 @dataclass(frozen=True)
@@ -56,22 +59,16 @@ class PointingGame(_Localisation):
     def __post_init__(self) -> None:
         require(self.tolerance >= 0, self, "tolerance", "0 or more pixels of 224")
 
-    def run(self, case: Case) -> Measured:
-        _inside(case)
-        assert case.mask is not None
-        mask = case.mask
+    def compare(self, units: Tensor, mask: Tensor) -> Measured:
         if mask.ndim != 4:
             raise NotApplicable("the pointing game is played on pictures")
-        reach = self.tolerance * min(mask.shape[2:]) / 224
-        units = units_of(case.attribution.values)
         top = units == units.amax(1, keepdim=True)
-        hits = top & dilated(mask, reach).flatten(1)
-        values, reasons = nan_where(hits.sum(1).double() / top.sum(1), ~mask.flatten(1).any(1), EMPTY)
-        return Measured(values, reasons=reasons)
+        hits = top & _dilated(mask, self.tolerance * min(mask.shape[2:]) / 224).flatten(1)
+        return Measured(hits.sum(1).double() / top.sum(1)).unknown_where(~mask.flatten(1).any(1), EMPTY)
 
 
-def dilated(mask: Tensor, reach: float) -> Tensor:
-    """The mask `(n, 1, H, W)` and all pixels whose centre is at most `reach` pixels from one of it."""
+def _dilated(mask: Tensor, reach: float) -> Tensor:
+    """Return the mask `(n, 1, H, W)` with all pixels whose centre is at most `reach` pixels from one of its own."""
     r = int(reach)
     if r == 0:
         return mask
@@ -81,7 +78,7 @@ def dilated(mask: Tensor, reach: float) -> Tensor:
 
 
 def mass_inside(units: Tensor, inside: Tensor) -> Tensor:
-    """The share `(n,)` of the positive values of `units` `(n, units)` that lie inside; NaN without any."""
+    """Compute the share `(n,)` of the positive values of `units` `(n, units)` that lie inside; NaN without any."""
     positive = units.double().clamp(min=0)
     return (positive * inside).sum(1) / positive.sum(1)
 
@@ -92,13 +89,26 @@ class RelevanceMass(_Localisation):
 
     meaning: ClassVar[str] = "share of the map's positive weight on the object"
 
-    def run(self, case: Case) -> Measured:
-        inside = _inside(case)
-        share = mass_inside(units_of(case.attribution.values), inside)
-        empty = ~inside.any(1)
-        values, reasons = nan_where(share, share.isnan() | empty, "the map has no positive value")
-        reasons = tuple(EMPTY if none else reason for none, reason in zip(empty.tolist(), reasons, strict=True))
-        return Measured(values, reasons=reasons)
+    def compare(self, units: Tensor, mask: Tensor) -> Measured:
+        inside = mask.flatten(1)
+        share = mass_inside(units, inside)
+        found = Measured(share).unknown_where(share.isnan(), "the map has no positive value")
+        return found.unknown_where(~inside.any(1), EMPTY)
+
+
+@dataclass(frozen=True)
+class GridPointing(_Localisation):
+    r"""On a mosaic, the share of positive relevance in the cell of the explained class; chance is 1/cells.
+
+    The mask marks that cell; `limelight.studies.ground_truth.synthetic.mosaic` makes mosaics with their masks.
+    [bohle2021]
+    """
+
+    meaning: ClassVar[str] = "share of the positive weight in the right cell of a mosaic"
+
+    def compare(self, units: Tensor, mask: Tensor) -> Measured:
+        chance = mask.flatten(1).double().mean(1)
+        return replace(RelevanceMass().compare(units, mask), detail={"chance": chance})
 
 
 @dataclass(frozen=True)
@@ -110,10 +120,9 @@ class RelevanceRank(_Localisation):
 
     meaning: ClassVar[str] = "of as many top pixels as the object has, the share on it"
 
-    def run(self, case: Case) -> Measured:
-        overlap, size = _top_overlap(case)
-        values, reasons = nan_where(overlap / size.clamp(min=1), size == 0, EMPTY)
-        return Measured(values, reasons=reasons)
+    def compare(self, units: Tensor, mask: Tensor) -> Measured:
+        overlap, size = _top_overlap(units, mask.flatten(1))
+        return Measured(overlap / size.clamp(min=1)).unknown_where(size == 0, EMPTY)
 
 
 @dataclass(frozen=True)
@@ -126,16 +135,13 @@ class IoU(_Localisation):
     def kebab(cls) -> str:
         return "iou"
 
-    def run(self, case: Case) -> Measured:
-        overlap, size = _top_overlap(case)
-        values, reasons = nan_where(overlap / (2 * size - overlap).clamp(min=1), size == 0, EMPTY)
-        return Measured(values, reasons=reasons)
+    def compare(self, units: Tensor, mask: Tensor) -> Measured:
+        overlap, size = _top_overlap(units, mask.flatten(1))
+        return Measured(overlap / (2 * size - overlap).clamp(min=1)).unknown_where(size == 0, EMPTY)
 
 
-def _top_overlap(case: Case) -> tuple[Tensor, Tensor]:
-    """How many of the |M| highest pixels lie in M, ties at the limit by their share, and |M|; both `(n,)`."""
-    inside = _inside(case)
-    units = units_of(case.attribution.values)
+def _top_overlap(units: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """Count the |M| highest pixels that lie in M, ties at the limit by their share, and |M|; both `(n,)`."""
     size = inside.sum(1)
     ranked = units.sort(dim=1, descending=True).values
     limit = ranked.gather(1, (size - 1).clamp(min=0)[:, None])
@@ -146,48 +152,16 @@ def _top_overlap(case: Case) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class GridPointing(_Localisation):
-    r"""On a mosaic, the share of positive relevance in the cell of the class explained; chance is 1/cells.
-
-    The mask marks that cell; `limelight.studies.ground_truth.synthetic.mosaic` makes mosaics with their masks.
-    [bohle2021]
-    """
-
-    meaning: ClassVar[str] = "share of the positive weight in the right cell of a mosaic"
-
-    def run(self, case: Case) -> Measured:
-        inside = _inside(case)
-        share = RelevanceMass().run(case)
-        chance = inside.double().mean(1)
-        return Measured(share.values, detail={"chance": chance}, reasons=share.reasons)
-
-
-@dataclass(frozen=True)
 class MaskROC(_Localisation):
     r"""Area under the ROC curve of the map as a detector of the mask's pixels; ties count half."""
 
     meaning: ClassVar[str] = "chance that a pixel of the object ranks above one beside it"
 
-    def run(self, case: Case) -> Measured:
-        inside = _inside(case)
-        units = units_of(case.attribution.values).double()
-        places = ranks(units)
+    def compare(self, units: Tensor, mask: Tensor) -> Measured:
+        inside = mask.flatten(1)
         positive = inside.sum(1).double()
         negative = inside.shape[1] - positive
-        above = (places * inside).sum(1) - positive * (positive + 1) / 2
+        above = (ranks(units.double()) * inside).sum(1) - positive * (positive + 1) / 2
         one_sided = (positive == 0) | (negative == 0)
         area = above / (positive * negative).clamp(min=1)
-        values, reasons = nan_where(area, one_sided, "the mask is empty or covers everything")
-        return Measured(values, reasons=reasons)
-
-
-__all__ = [
-    "GridPointing",
-    "IoU",
-    "MaskROC",
-    "PointingGame",
-    "RelevanceMass",
-    "RelevanceRank",
-    "dilated",
-    "masks_of_boxes",
-]
+        return Measured(area).unknown_where(one_sided, "the mask is empty or covers everything")

@@ -1,7 +1,8 @@
-"""Adebayo's test: a map that stays the same when the model's weights are drawn anew does not explain the model."""
+"""Adebayo's test: a map that stays the same when the model's weights are replaced does not explain the model."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -13,27 +14,24 @@ from ..base.named import require
 from ..base.similarity import rank_correlation
 from ..model_edits.randomise import Init, redraw, redrawable
 from ..question.targets import Logit, output_tensor
-from .base import Better, Check, Kind, Measured, nan_where
+from .base import HardCheck, Measured
 from .case import Case
-from .maps import units_of
-from .similarity import hog, pearson, ssim
-
-CONSTANT = "a map is constant: it has no order to compare"
+from .maps import CONSTANT, hog, pearson, ssim, units_of
 
 
 @dataclass(frozen=True)
-class Randomisation(Check):
-    r"""The rank correlation of A with the map of the model with layers drawn anew, the class kept.
+class Randomisation(HardCheck):
+    r"""The rank correlation of A with the map of the model with layers replaced by random ones, for the same class.
 
-    `order` "cascade" draws anew from the top layer down, at `stages` depths: the top layer alone, then more, the last
-    all of them. "independent" draws one layer at a time at these depths. `keep_class=False` explains the randomised
+    `order` "cascade" replaces layers from the top down, at `stages` depths: the top layer alone, then more, at last all
+    of them. "independent" replaces one layer at a time at these depths. `keep_class=False` explains the randomised
     model's own first class. `detail` has for each depth Spearman of |A| and of signed A, SSIM, the correlation of
     histograms of oriented gradients, and `entropy rise`, the relative growth of the map's histogram entropy under full
     randomisation (efficient MPRT).
 
-    Value: Spearman of the signed A with the top layer drawn anew, the mean over `draws` draws. Above `most` fails: that
-    map would be much the same for another class or an untrained classifier. The absolute values correlate more in all
-    methods, because where a picture is plain no map has much. A test to fail, not a scale of quality.
+    Value: Spearman of the signed A with the top layer replaced, the mean over `draws` draws. Above `most` fails: that
+    map would be much the same for another class or an untrained classifier. Absolute values correlate more for all
+    methods, because every map is small where a picture is plain. A lower value is not a better map.
     [adebayo2018] [hedstrom2024]
     """
 
@@ -43,9 +41,6 @@ class Randomisation(Check):
     init: Init = "moments"
     draws: int = 3
     keep_class: bool = True
-    kind: ClassVar[Kind] = "hard"
-    better: ClassVar[Better | None] = "lower"
-    needs_method: ClassVar[bool] = True
     meaning: ClassVar[str] = "how alike the map stays when the model's last layer is replaced by random numbers"
 
     def __post_init__(self) -> None:
@@ -69,28 +64,24 @@ class Randomisation(Check):
                 figures[name] = each.nanmean(0)
         figures["entropy rise"] = _entropy(maps[0][-1]) / _entropy(own).clamp(min=1e-12) - 1
         top = figures["spearman signed"][:, 0]
-        values, reasons = nan_where(top, top.isnan(), CONSTANT)
-        return Measured(values, values <= self.most, figures, reasons, (f"drawn anew, in turn: {', '.join(names)}",))
+        notes = (f"layers replaced, in turn: {', '.join(names)}",)
+        return Measured(top, top <= self.most, figures, notes=notes).unknown_where(top.isnan(), CONSTANT)
 
     def _stages(self, case: Case, seed: int) -> tuple[list[Attribution], list[str]]:
-        found, names = [], []
+        """Explain with layers replaced at each depth; the maps and the names of the depths."""
+        found, names, done = [], [], 0
+        cascade = self.order == "cascade"
         with redrawable(case.model, case.x) as (module, layers):
-            originals = {name: _own(module, name) for name in layers}
-            depths = sorted({round(k * (len(layers) - 1) / max(self.stages - 1, 1)) for k in range(self.stages)})
-            done = 0
-            for depth in depths:
-                if self.order == "cascade":
-                    for layer in layers[done : depth + 1]:
-                        redraw(module, layer, self.init, seed)
-                    done = depth + 1
-                    names.append(layers[depth] if depth == 0 else f"down to {layers[depth] or 'the root'}")
-                else:
-                    redraw(module, layers[depth], self.init, seed)
-                    names.append(layers[depth])
+            for depth in sorted({round(k * (len(layers) - 1) / max(self.stages - 1, 1)) for k in range(self.stages)}):
+                last = layers[depth]
+                originals = dict(module.get_submodule(last).named_parameters(recurse=False))
+                for layer in layers[done : depth + 1] if cascade else [last]:
+                    redraw(module, layer, self.init, seed)
+                names.append(f"down to {last or 'the root'}" if cascade and depth else last)
                 found.append(case.explain(model=module) if self.keep_class else self._own_class(case, module))
-                if self.order == "independent":
-                    for name, parameter in originals[layers[depth]].items():
-                        setattr(module.get_submodule(layers[depth]), name, parameter)
+                done = depth + 1
+                for name, parameter in () if cascade else originals.items():
+                    setattr(module.get_submodule(last), name, parameter)
         return found, names
 
     def _own_class(self, case: Case, module: nn.Module) -> Attribution:
@@ -99,12 +90,8 @@ class Randomisation(Check):
         return case.explain(model=module, target=Logit(tuple(outputs.argmax(1).tolist())))
 
 
-def _own(module: nn.Module, layer: str) -> dict[str, nn.Parameter]:
-    return dict(module.get_submodule(layer).named_parameters(recurse=False))
-
-
 def _entropy(a: Attribution) -> Tensor:
-    """Entropy in nats of the histogram of the map's values, 100 equal bins over its own range."""
+    """Compute the entropy in nats of the histogram of the map's values, 100 equal bins over its own range."""
     units = units_of(a.values).double()
     low, high = units.amin(1, keepdim=True), units.amax(1, keepdim=True)
     bins = ((units - low) / (high - low).clamp(min=1e-300) * 100).long().clamp(max=99)
@@ -114,20 +101,9 @@ def _entropy(a: Attribution) -> Tensor:
     return found
 
 
-def _spearman(a: Attribution, b: Attribution) -> Tensor:
-    return rank_correlation(units_of(a.values.abs()), units_of(b.values.abs()))
-
-
-def _signed(a: Attribution, b: Attribution) -> Tensor:
-    return rank_correlation(units_of(a.values), units_of(b.values))
-
-
-def _ssim(a: Attribution, b: Attribution) -> Tensor:
-    return ssim(a.heatmap("abs"), b.heatmap("abs"))
-
-
-def _hog(a: Attribution, b: Attribution) -> Tensor:
-    return pearson(hog(a.heatmap("abs")), hog(b.heatmap("abs")))
-
-
-_COMPARISONS = {"spearman": _spearman, "spearman signed": _signed, "ssim": _ssim, "hog": _hog}
+_COMPARISONS: dict[str, Callable[[Attribution, Attribution], Tensor]] = {
+    "spearman": lambda a, b: rank_correlation(units_of(a.values.abs()), units_of(b.values.abs())),
+    "spearman signed": lambda a, b: rank_correlation(units_of(a.values), units_of(b.values)),
+    "ssim": lambda a, b: ssim(a.heatmap("abs"), b.heatmap("abs")),
+    "hog": lambda a, b: pearson(hog(a.heatmap("abs")), hog(b.heatmap("abs"))),
+}

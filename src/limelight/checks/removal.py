@@ -1,6 +1,6 @@
-"""Faithfulness by removal: hide units in the order of the map and watch the score.
+"""Faithfulness by removal: hide units in the order of the map and record the score.
 
-Every check here is one curve: an order of the units, an imputer for the hidden ones, a list of how many are hidden.
+Every check is a curve: an order of the units, an imputer for the hidden ones, and how many are hidden at each step.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..base.named import require
 from ..engine.score import Score
 from ..question.baselines import Baseline
 from ..question.players import Players
-from .base import Better, Check, Kind, Measured, NotApplicable, nan_where
+from .base import Better, Check, Kind, Measured, NotApplicable
 from .case import Case, On
 from .imputers import Blurred, Fill, Imputer, MeanColour, NoisyLinear, UniformNoise
 from .maps import grid_labels, means_by_label, order_of, over_units, places_of, space_of, units_of
@@ -25,54 +25,50 @@ Filling = float | Tensor | Baseline | Imputer
 
 
 def as_imputer(filling: Filling) -> Imputer:
+    """Return the imputer, or `Fill` of a number, tensor or Baseline."""
     return filling if isinstance(filling, Imputer) else Fill(filling)
 
 
 def removal_curve(
     case: Case, score: Score, places: Tensor, counts: Sequence[int], imputer: Imputer, keep: bool = False
 ) -> Tensor:
-    """Scores `(len(counts), n)` with the first `k` units of each order hidden, or with `keep` all but them."""
+    """Compute scores `(len(counts), n)` with the first `k` units of each order hidden, or with `keep` all but them."""
     hide = imputer.prepare(case.x, case.rng.fork("imputer"))
 
     def rows() -> Iterator[Tensor]:
         for step, k in enumerate(counts):
             hidden = places >= k if keep else places < k
-            whole = bool(hidden.any())
-            yield hide(over_units(hidden, case.x), step) if whole else case.x
+            yield hide(over_units(hidden, case.x), step) if bool(hidden.any()) else case.x
 
     return score.stream_values(rows())
 
 
 def step_counts(units: int, row: int, steps: int | None) -> list[int]:
-    """How many units are gone after each step, 0 first and all last: `steps` equal ones, or `row` units at a time."""
+    """Count the hidden units after each step, from 0 to all: in `steps` equal steps, or `row` units at a time."""
     if steps is None:
         return [*range(0, units, row), units]
     return [round(k * units / steps) for k in range(steps + 1)]
 
 
 def area(curve: Tensor) -> Tensor:
-    """(sum - first/2 - last/2) / (n - 1) along the first axis."""
+    """Compute (sum - first/2 - last/2) / (n - 1) along the first axis."""
     curve = curve.double()
     return (curve.sum(0) - curve[0] / 2 - curve[-1] / 2) / (len(curve) - 1)
 
 
 @dataclass(frozen=True)
 class Faithfulness(Check):
-    """Base of the checks that hide pixels: a single map is enough, no gradient of the model is taken."""
+    """Base of the checks that change the input and compare the score with one map, without gradients."""
 
     kind: ClassVar[Kind] = "faithfulness"
 
 
-def require_confidence(check: Check, on: str) -> None:
-    require(on in ("probability", "score"), check, "on", "'probability' or 'score'")
-
-
-def _row(x: Tensor) -> int:
-    space = space_of(x)
-    return space[-1] if len(space) > 1 else 1
+def _require_on(check: Deletion | Insertion | SRG | PixelFlipping | ROAD | IROF) -> None:
+    require(check.on in ("probability", "score"), check, "on", "'probability' or 'score'")
 
 
 def _places(case: Case, sign: float = 1.0) -> Tensor:
+    """Return the place `(n, units)` of each unit in the order of the map; with `sign` -1 the lowest are first."""
     return places_of(order_of(sign * units_of(case.attribution.values), case.rng))
 
 
@@ -91,15 +87,10 @@ class Deletion(Faithfulness):
     meaning: ClassVar[str] = "how long the answer survives as its most important pixels go"
 
     def __post_init__(self) -> None:
-        require_confidence(self, self.on)
-        require(self.steps is None or self.steps >= 1, self, "steps", "1 or more, or None for a row a step")
+        _require_curve(self)
 
     def run(self, case: Case) -> Measured:
-        score, notes = case.confidence(self.on)
-        places = _places(case)
-        counts = step_counts(places.shape[1], _row(case.x), self.steps)
-        curve = removal_curve(case, score, places, counts, as_imputer(self.fill))
-        return Measured(area(curve), detail={"curve": curve.T}, notes=notes)
+        return _area_under_curve(self, case, as_imputer(self.fill))
 
 
 @dataclass(frozen=True)
@@ -116,25 +107,32 @@ class Insertion(Faithfulness):
     meaning: ClassVar[str] = "how soon the answer returns as its most important pixels come back"
 
     def __post_init__(self) -> None:
-        require_confidence(self, self.on)
-        require(self.steps is None or self.steps >= 1, self, "steps", "1 or more, or None for a row a step")
+        _require_curve(self)
 
     def run(self, case: Case) -> Measured:
-        score, notes = case.confidence(self.on)
-        places = _places(case)
-        counts = step_counts(places.shape[1], _row(case.x), self.steps)
-        nothing: Imputer = Blurred() if case.x.ndim > 3 else Fill(0.0)
-        imputer = nothing if self.fill is None else as_imputer(self.fill)
-        curve = removal_curve(case, score, places, counts, imputer, keep=True)
-        return Measured(area(curve), detail={"curve": curve.T}, notes=notes)
+        default = Blurred() if case.x.ndim > 3 else Fill(0.0)
+        return _area_under_curve(self, case, default if self.fill is None else as_imputer(self.fill), keep=True)
+
+
+def _require_curve(check: Deletion | Insertion) -> None:
+    _require_on(check)
+    require(check.steps is None or check.steps >= 1, check, "steps", "1 or more, or None for a row a step")
+
+
+def _area_under_curve(check: Deletion | Insertion, case: Case, imputer: Imputer, keep: bool = False) -> Measured:
+    score, notes = case.confidence(check.on)
+    places, space = _places(case), space_of(case.x)
+    counts = step_counts(places.shape[1], space[-1] if len(space) > 1 else 1, check.steps)
+    curve = removal_curve(case, score, places, counts, imputer, keep)
+    return Measured(area(curve), detail={"curve": curve.T}, notes=notes)
 
 
 @dataclass(frozen=True)
 class SRG(Faithfulness):
     r"""Symmetric relevance gain: the area while the least relevant go first minus while the most relevant do.
 
-    The mean over imputers, by default mean colour, blur and noisy linear, because a removal that the model has never
-    seen can move the score by itself and the difference cancels much of that. Higher is better. [blucher2024]
+    The mean over imputers, by default mean colour, blur and noisy linear. A picture with removed pixels is unlike the
+    training data, which alone can move the score; the difference cancels much of that. Higher is better. [blucher2024]
     """
 
     imputers: tuple[Imputer, ...] = (MeanColour(), Blurred(), NoisyLinear())
@@ -144,7 +142,7 @@ class SRG(Faithfulness):
     meaning: ClassVar[str] = "how much more the top pixels matter than the bottom ones"
 
     def __post_init__(self) -> None:
-        require_confidence(self, self.on)
+        _require_on(self)
         require(self.steps >= 1, self, "steps", "1 or more")
         require(len(self.imputers) > 0, self, "imputers", "at least one imputer")
 
@@ -184,7 +182,7 @@ class PixelFlipping(Faithfulness):
     meaning: ClassVar[str] = "how fast the score falls as the most relevant regions go"
 
     def __post_init__(self) -> None:
-        require_confidence(self, self.on)
+        _require_on(self)
         require(self.region >= 1, self, "region", "1 or more pixels")
         require(self.steps is None or self.steps >= 1, self, "steps", "1 or more, or None for all regions")
 
@@ -204,18 +202,18 @@ class PixelFlipping(Faithfulness):
 
 
 def _places_of_labels(case: Case, labels: Tensor) -> tuple[Tensor, int]:
-    """The place of each unit's region `(n, units)`, regions by the mean of the map from the largest down."""
+    """Return the place `(n, units)` of each unit's region by the mean of the map, and the number of regions."""
     means = means_by_label(units_of(case.attribution.values).double(), labels)
     return places_of(order_of(means, case.rng)).gather(1, labels), means.shape[1]
 
 
 @dataclass(frozen=True)
 class ROAD(Faithfulness):
-    r"""Remove and debias: pixels give way to a noisy linear interpolation that leaks little of what was hidden.
+    r"""Remove and debias: hidden pixels are filled by a noisy linear interpolation, which leaks little of the mask.
 
     Value: the mean over `shares` of the confidence with the least relevant removed minus with the most relevant
-    removed; `order` "morf" or "lerf" is one of the two alone. `detail` has both curves and whether the class is still
-    the model's first. Higher is better, lower for "morf". [rong2022]
+    removed; `order` "morf" or "lerf" is one of the two alone. `detail` has the curves. Higher is better, lower for
+    "morf". [rong2022]
     """
 
     shares: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -226,16 +224,15 @@ class ROAD(Faithfulness):
     meaning: ClassVar[str] = "how much more the top pixels matter than the bottom ones, filled in smoothly"
 
     def __post_init__(self) -> None:
-        require_confidence(self, self.on)
+        _require_on(self)
         require(self.order in ("both", "morf", "lerf"), self, "order", "'both', 'morf' or 'lerf'")
-        if self.order != "both":  # one curve is no difference, and says less the longer the answer lasts
+        if self.order != "both":  # a single curve has its own direction and meaning
             means = {
                 "morf": ("lower", "how long the answer survives as its top pixels go, filled in smoothly"),
                 "lerf": ("higher", "how long the answer survives as its bottom pixels go, filled in smoothly"),
             }
-            better, meaning = means[self.order]
-            object.__setattr__(self, "better", better)
-            object.__setattr__(self, "meaning", meaning)
+            object.__setattr__(self, "better", means[self.order][0])
+            object.__setattr__(self, "meaning", means[self.order][1])
         good = len(self.shares) > 0 and all(0 < share < 1 for share in self.shares)
         require(good, self, "shares", "shares between 0 and 1")
 
@@ -271,7 +268,7 @@ class IROF(Faithfulness):
     meaning: ClassVar[str] = "how fast the answer falls as the most relevant segments go"
 
     def __post_init__(self) -> None:
-        require_confidence(self, self.on)
+        _require_on(self)
 
     def select(self, example: int, x: Tensor) -> Self:
         labels = self.segments
@@ -284,12 +281,12 @@ class IROF(Faithfulness):
         labels = self._labels(case.x)
         places, regions = _places_of_labels(case, labels)
         curve = removal_curve(case, score, places, range(regions + 1), as_imputer(self.fill)).double()
-        # An example's mean is over its own segments, however many another of the batch has.
+        # The mean is over the example's own segments; other examples may have more.
         own = torch.tensor([len(each.unique()) for each in labels], device=curve.device)
         counted = torch.arange(regions, device=curve.device)[:, None] < own
         values = (counted * (1 - curve[1:] / curve[0])).sum(0) / own
-        values, reasons = nan_where(values, curve[0] == 0, "the score of the example is 0")
-        return Measured(values, detail={"curve": curve.T}, reasons=reasons, notes=notes)
+        found = Measured(values, detail={"curve": curve.T}, notes=notes)
+        return found.unknown_where(curve[0] == 0, "the score of the example is 0")
 
     def _labels(self, x: Tensor) -> Tensor:
         space = space_of(x)

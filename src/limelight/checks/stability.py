@@ -1,4 +1,4 @@
-"""Robustness to small random changes of the input."""
+"""Robustness: how much the map changes with small random changes of the input, and with its brightness."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from torch import Tensor
 
 from ..base.attribution import Attribution
 from ..base.named import require
+from ..base.similarity import rank_correlation
 from ..question.targets import ClassTarget
-from .base import Better, Check, Kind, Measured, nan_where
+from .base import Better, Check, Kind, Measured
 from .case import Case
+from .maps import CONSTANT, ssim, units_of
 
 FLAT = "the map is zero everywhere, a share of it means nothing"
 PLAIN = "the input is the same number everywhere: a share of its range is no change; use absolute_radius=True"
@@ -25,8 +27,8 @@ MOST_MAPS = 16  # explained at once, so that memory does not grow with the sampl
 class _Stability(Check):
     r"""$|A(x + u) - A(x)|_2 \,/\, |A(x)|_2$ over `samples` draws of u, uniform within `radius` of the input's range.
 
-    The class stays the one explained; `detail["flips"]` is the share of draws at which the model's first class is
-    another. `relative=False` leaves the division out; `absolute_radius` takes `radius` in the input's own units.
+    The explained class stays fixed; `detail["flips"]` is the share of draws at which the model's first class changes.
+    `relative=False` omits the division; `absolute_radius` reads `radius` in the input's own units.
     """
 
     samples: int = 10
@@ -35,7 +37,6 @@ class _Stability(Check):
     absolute_radius: bool = False
     kind: ClassVar[Kind] = "robustness"
     better: ClassVar[Better | None] = "lower"
-    needs_method: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(self.samples >= 1, self, "samples", "1 or more")
@@ -46,7 +47,7 @@ class _Stability(Check):
 
     @abstractmethod
     def summary(self, changes: Tensor) -> Tensor:
-        """Changes `(samples, n)` as one figure per example."""
+        """Reduce changes `(samples, n)` to one figure per example."""
 
     def run(self, case: Case) -> Measured:
         changes = torch.zeros(self.samples, len(case), dtype=torch.float64)
@@ -54,41 +55,40 @@ class _Stability(Check):
         own = case.attribution.values.double()
         size = own.flatten(1).norm(dim=1)
         known = False
-        for examples, draws in self._groups(len(case)):
+        for group in self._groups(len(case)):
+            examples = [example for example, _ in group]
             part = case.select(examples)
-            found = part.explain(
-                x=torch.cat([self._near(case.select([e]), d) for e, d in zip(examples, draws, strict=True)])
-            )
+            found = part.explain(x=torch.cat([self._near(case.select([example]), draw) for example, draw in group]))
             changed = other_class(part, found)
             known = changed is not None
             gap = (found.values.double() - own[examples]).flatten(1).norm(dim=1)
-            for row, (example, draw) in enumerate(zip(examples, draws, strict=True)):
+            for row, (example, draw) in enumerate(group):
                 changes[draw, example] = gap[row] / (size[example] if self.relative else 1)
                 if changed is not None:
                     flips[example] += float(changed[row]) / self.samples
         detail = {"flips": flips} if known else {}
         flat = (size == 0).cpu() & self.relative
         plain = (case.x.flatten(1).amax(1) == case.x.flatten(1).amin(1)).cpu() & (not self.absolute_radius)
-        values, reasons = nan_where(self.summary(changes), flat | plain, FLAT)
-        reasons = tuple(PLAIN if no_range else reason for no_range, reason in zip(plain.tolist(), reasons, strict=True))
-        return Measured(values, detail=detail, reasons=reasons)
+        measured = Measured(self.summary(changes), detail=detail)
+        return measured.unknown_where(flat, FLAT).unknown_where(plain, PLAIN)
 
-    def _groups(self, n: int) -> Iterator[tuple[list[int], list[int]]]:
+    def _groups(self, n: int) -> Iterator[list[tuple[int, int]]]:
+        """Yield every (example, draw), `MOST_MAPS` at a time."""
         pairs = [(example, draw) for draw in range(self.samples) for example in range(n)]
         for start in range(0, len(pairs), MOST_MAPS):
-            group = pairs[start : start + MOST_MAPS]
-            yield [example for example, _ in group], [draw for _, draw in group]
+            yield pairs[start : start + MOST_MAPS]
 
     def _near(self, case: Case, draw: int) -> Tensor:
+        """Draw one changed input of a case of one example."""
         x = case.x
         width = 1.0 if self.absolute_radius else float(x.max() - x.min())
         return x + self.radius * width * (2 * case.rng.uniform(f"near {draw}", x.shape[1:], x) - 1)
 
 
 def other_class(case: Case, found: Attribution) -> Tensor | None:
-    """Whether the model's first class `(n,)` is another in `found` than in the case; None where it has no classes.
+    """Whether the model's first class `(n,)` differs between `found` and the case; None where it has no classes.
 
-    Of a single output nobody says where its threshold lies.
+    A single output has no known threshold, so it counts as no class.
     """
     before, after = case.attribution.outputs, found.outputs
     if not isinstance(case.target, ClassTarget) or before is None or after is None:
@@ -101,7 +101,7 @@ def other_class(case: Case, found: Attribution) -> Tensor | None:
 @dataclass(frozen=True)
 class MaxSensitivity(_Stability):
     __doc__ = "The largest change of the map, relative to the map. [yeh2019]\n\n" + (_Stability.__doc__ or "")
-    meaning: ClassVar[str] = "the most the map changed under changes nobody would see"
+    meaning: ClassVar[str] = "the most the map changed under invisible changes"
 
     def summary(self, changes: Tensor) -> Tensor:
         return changes.amax(0)
@@ -110,7 +110,47 @@ class MaxSensitivity(_Stability):
 @dataclass(frozen=True)
 class AvgSensitivity(_Stability):
     __doc__ = "The mean change of the map, relative to the map. [yeh2019]\n\n" + (_Stability.__doc__ or "")
-    meaning: ClassVar[str] = "how much the map changed on average under changes nobody would see"
+    meaning: ClassVar[str] = "how much the map changed on average under invisible changes"
 
     def summary(self, changes: Tensor) -> Tensor:
         return changes.mean(0)
+
+
+@dataclass(frozen=True)
+class BiasShift(Check):
+    r"""Add `levels` (in the input's units) to every channel, keep the class, and explain again.
+
+    Value: the lowest rank correlation of the maps with the unshifted one. `detail` has for each level the rank
+    correlation, the structural similarity, the score of the class and whether the model's first class changed. Values
+    beyond 1 are not clipped. No right answer is known: the model itself may answer differently, which the detail shows
+    beside the map.
+    """
+
+    levels: tuple[float, ...] = (0.1, 0.2, 0.4)
+    kind: ClassVar[Kind] = "robustness"
+    better: ClassVar[Better | None] = "higher"
+    meaning: ClassVar[str] = "how alike the map stays when the picture gets brighter"
+
+    def __post_init__(self) -> None:
+        require(len(self.levels) > 0, self, "levels", "at least one level")
+
+    def maps(self) -> float:
+        return float(len(self.levels))
+
+    def run(self, case: Case) -> Measured:
+        own = case.attribution
+        alike, structure, scores, flips = [], [], [], []
+        for level in self.levels:
+            found = case.explain(x=case.x + level)
+            alike.append(rank_correlation(units_of(own.values), units_of(found.values)))
+            if case.x.ndim == 4:
+                structure.append(ssim(own.heatmap(), found.heatmap()))
+            scores.append(found.score.double())
+            if (changed := other_class(case, found)) is not None:
+                flips.append(changed.double())
+        by_level = torch.stack(alike, 1)
+        detail = {"spearman": by_level, "score": torch.stack(scores, 1)}
+        detail |= {"ssim": torch.stack(structure, 1)} if structure else {}
+        detail |= {"flips": torch.stack(flips, 1)} if flips else {}
+        lowest = by_level.amin(1)  # NaN where one is
+        return Measured(lowest, detail=detail).unknown_where(lowest.isnan(), CONSTANT)

@@ -1,4 +1,4 @@
-"""Tests of maps: checks run, methods compared beside controls, baselines and settings beside each other."""
+"""Tests of maps: run checks, compare methods with controls, compare baselines and settings."""
 
 from .budget import QUICK, quick_checks
 from .card import TrustCard, card_of, trust_card

@@ -1,4 +1,4 @@
-"""The quick tests of a panel, within a budget of model rows: the cheapest first, the rest named with their price."""
+"""The quick checks of a panel within a budget of model rows, the cheapest first."""
 
 from __future__ import annotations
 
@@ -8,19 +8,14 @@ from typing import Unpack
 from ..base.attribution import Attribution, Panel
 from ..base.types import Model
 from ..checks import BiasShift, Completeness, Determinism, Randomisation
-from ..checks.base import Check, Measured
+from ..checks.base import Check
 from ..checks.case import open_case
 from ..question.question import Options, Question, question_of
-from .check import measure
-from .findings import Finding, Findings, nan_like
+from .check import measure, unmeasured
+from .findings import Finding, Findings
 
-QUICK: tuple[Check, ...] = (
-    Completeness(),
-    Determinism(company=False),
-    Randomisation(stages=1, draws=1),
-    BiasShift(),
-)
-"""What `limelight explain` runs within its budget of rows."""
+QUICK: tuple[Check, ...] = (Completeness(), Determinism(company=False), Randomisation(stages=1, draws=1), BiasShift())
+"""The checks that `limelight explain` runs within its budget of rows."""
 
 
 def quick_checks(
@@ -30,15 +25,15 @@ def quick_checks(
     checks: tuple[Check, ...] | None = None,
     **options: Unpack[Options],
 ) -> dict[str, Findings]:
-    """Findings for each map of a panel, by name.
+    """Check each map of a panel; findings by the map's name.
 
     Args:
-        budget: model rows that all of them together may cost, forward and backward; None allows as many as the maps
-            themselves took, passes that a Panel's maps shared counted once.
+        budget: model rows, forward and backward, that all checks together may cost; None allows as many as the maps
+            took, where passes that a Panel's maps shared count once.
         options: `rows_per_pass` and `progress` of `explain`; all else is as the maps were made.
 
-    A check that no longer fits is a NaN whose reason is its price: what the map took times the maps that the check
-    makes, known before it runs.
+    A check that does not fit into the budget gives NaN with its price as the reason: the rows of the map times the
+    maps that the check makes.
     """
     if not panel:
         return {}
@@ -52,34 +47,25 @@ def quick_findings(
     budget: int | None = None,
     checks: tuple[Check, ...] | None = None,
 ) -> dict[str, Findings]:
-    """`quick_checks` of the maps that answer a question."""
-    asked = QUICK if checks is None else checks
-    allowed = _rows(panel) if budget is None else budget
-    offers = sorted(
-        ((round(check.maps() * price(a)), name, i) for name, a in panel.items() for i, check in enumerate(asked)),
-        key=lambda offer: offer[0],
-    )
+    """Run `quick_checks` on the maps of a question."""
+    wanted = QUICK if checks is None else checks
+    if budget is None:
+        budget = price(panel) if isinstance(panel, Panel) else sum(map(price, panel.values()))
+    prices = [(round(check.maps() * price(a)), name, i) for name, a in panel.items() for i, check in enumerate(wanted)]
     found: dict[tuple[str, int], Finding] = {}
     spent = 0
-    for cost, name, i in offers:
+    for cost, name, i in sorted(prices, key=lambda each: each[0]):
         attribution = panel[name]
-        if spent + cost > allowed:
-            reason = f"left out: about {cost} more rows, and {allowed - spent} of {allowed} remain"
-            nothing = Measured(nan_like(len(attribution.inputs)), reasons=(reason,) * len(attribution.inputs))
-            found[name, i] = Finding.of(asked[i], attribution.name, nothing, 0, 0)
+        if spent + cost > budget:
+            reason = f"left out: about {cost} more rows, and {budget - spent} of {budget} remain"
+            found[name, i] = Finding.of(wanted[i], attribution.name, unmeasured(len(attribution.inputs), reason), 0, 0)
             continue
         with open_case(question, attribution, attribution.method) as case:
-            found[name, i] = measure(asked[i], case)
+            found[name, i] = measure(wanted[i], case)
         spent += max(cost, found[name, i].forward_rows + found[name, i].backward_rows)
-    return {name: Findings(found[name, i] for i in range(len(asked))) for name in panel}
+    return {name: Findings(found[name, i] for i in range(len(wanted))) for name in panel}
 
 
-def _rows(panel: Mapping[str, Attribution]) -> int:
-    if isinstance(panel, Panel):
-        return panel.forward_rows + panel.backward_rows
-    return sum(map(price, panel.values()))
-
-
-def price(attribution: Attribution) -> int:
-    """Model rows that another map like this one costs, forward and backward."""
-    return attribution.forward_rows + attribution.backward_rows
+def price(maps: Attribution | Panel) -> int:
+    """Count the model rows that a map or a panel cost, forward and backward."""
+    return maps.forward_rows + maps.backward_rows

@@ -1,4 +1,4 @@
-"""The trust card: what the tests say about one map, in words a person decides by, with the figures beside them."""
+"""The trust card: the results of the checks on one map, in words and figures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from .check import CARD, REFUSALS, ChecksLike, Subject, as_checks, as_mask, exam
 from .controls import CONTROLS
 from .evaluate import column_of, interval
 from .findings import Finding, shown
-from .sections import Entry, Section
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,12 +30,30 @@ if TYPE_CHECKING:
 _WIDTH = 100
 
 
+@dataclass(frozen=True)
+class Entry:
+    """One line of a card. `mark` "pass", "FAIL", "above" and "NOT ABOVE" are shown in colours of their own."""
+
+    mark: str
+    name: str
+    figure: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled part of a card."""
+
+    title: str
+    entries: tuple[Entry, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class TrustCard:
-    """The hard tests and the evidence on the map of a batch; `controls` has each piece of evidence for each control.
+    """The findings on the map of a batch, in the order of the checks, and warnings (`cautions`) from map and findings.
 
-    A piece of evidence goes by its check's name, or by its settings where several checks of that name were asked.
-    `findings` in the order asked; `cautions`: what to read before the map is believed, from the map and the tests.
+    `controls`: the findings of each control that the evidence is compared with, by the check's name, or by its settings
+    where several checks have that name.
     """
 
     attribution: Attribution
@@ -54,12 +71,14 @@ class TrustCard:
 
     @property
     def failed(self) -> tuple[str, ...]:
-        """The hard tests that the map failed."""
+        """Names of the hard tests that the map failed."""
         return tuple(each.name for each in self.hard if each.passed is False)
 
     def beats(self, finding: Finding) -> dict[str, bool]:
-        """For each control, whether the map is on the better side of it, by the mean over the examples that both have a
-        figure of; without the controls that share none."""
+        """Whether the map is better than each control, by the mean over the examples for which both have a figure.
+
+        Controls without such examples are left out.
+        """
         if finding.check.better is None:
             return {}
         sign = 1 if finding.check.better == "higher" else -1
@@ -70,7 +89,7 @@ class TrustCard:
         return column_of(finding.check, [each.check for each in self.findings])
 
     def _controls(self, finding: Finding) -> dict[str, Finding]:
-        """What the controls came to under the finding's check, on the examples that it has a figure of."""
+        """Return the controls' findings for the same check, on the examples for which `finding` has a figure."""
         column = self._column(finding)
         unknown = finding.value.isnan()
         return {
@@ -81,18 +100,18 @@ class TrustCard:
 
     @property
     def headline(self) -> str:
-        """One sentence: how the hard tests went."""
+        """One sentence that counts the passed and failed hard tests."""
         passed = sum(each.passed is True for each in self.hard)
         failed = len(self.failed)
         silent = len(self.hard) - passed - failed
         if not self.hard:
-            return "no hard test was asked"
+            return "no hard test was run"
         text = f"{passed} of {passed + failed} hard tests passed"
         text += f"; failed: {', '.join(self.failed)}" if failed else ""
-        return text + (f"; {silent} could not be asked" if silent else "")
+        return text + (f"; {silent} could not be run" if silent else "")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, lists and text."""
+        """Return plain numbers, lists and text."""
         return {
             "method": self.attribution.name,
             "settings": repr(self.attribution.method),
@@ -114,7 +133,7 @@ class TrustCard:
         return json.dumps(finite(self.to_dict()), indent=1, allow_nan=False)
 
     def sections(self) -> tuple[Section, ...]:
-        """The card's parts: hard tests, evidence beside the controls, cautions."""
+        """Return the parts of the card: hard tests, evidence with the controls, cautions."""
         hard = tuple(
             Entry(e.verdict, e.name, _figure(e), self._settings(e) + (e.reason or e.check.meaning)) for e in self.hard
         )
@@ -122,7 +141,7 @@ class TrustCard:
         cautions = tuple(Entry("-", "", "", each) for each in self.cautions)
         parts = (
             Section("Hard tests, where the right answer is known", hard),
-            Section("Evidence, beside maps that know nothing of the model", evidence),
+            Section("Evidence, compared with maps that do not depend on the model", evidence),
             Section("Before you believe it", cautions),
         )
         return tuple(part for part in parts if part.entries)
@@ -140,7 +159,7 @@ class TrustCard:
         return Entry(mark, finding.name, _figure(finding), self._settings(finding) + words)
 
     def _settings(self, finding: Finding) -> str:
-        """The check's settings, where others of its name stand beside it."""
+        """Return the check's settings where the card has several checks of its name."""
         column = self._column(finding)
         return "" if column == finding.name else f"{column}: "
 
@@ -160,14 +179,14 @@ class TrustCard:
         return f"<pre>{html.escape(self.to_text())}</pre>"
 
     def show(self, example: int = 0) -> Image:
-        """The picture, the map and the card as one PIL image."""
+        """Draw the picture, the map and the card as one PIL image."""
         from ..show.image import draw_card
 
         heading = f"Trust card: {self.attribution.name}"
         return draw_card(self.attribution.show(example), heading, self.headline, self.sections())
 
     def save(self, path: str | Path) -> Path:
-        """Write by suffix: `.txt`, `.json`, or `.png` for the figure. A failure leaves what was there before."""
+        """Write by suffix: `.txt`, `.json`, or `.png` for the figure. A failure leaves an earlier file as it was."""
         path = Path(path)
         match path.suffix:
             case ".txt":
@@ -198,10 +217,10 @@ def trust_card(
     checks: ChecksLike | None = None,
     **options: Unpack[CheckOptions],
 ) -> TrustCard:
-    """Sum up one map: `check()` on it, the faithfulness and localisation checks on the three controls, the cautions.
+    """Sum up one map: `check()` on it, the faithfulness and localisation checks on the three controls, and warnings.
 
-    The arguments are those of `check`. Evidence is compared on the same examples; it ranks the map against ignorance,
-    not against other methods.
+    The arguments are those of `check`. Evidence is compared on the same examples. It compares the map with maps that do
+    not depend on the model, and not with other methods.
     """
     wanted = as_checks(CARD if checks is None else checks)
     with examination(model, inputs, options) as (question, mask):
@@ -217,9 +236,9 @@ def card_of(
     mask: Tensor | None = None,
     **options: Unpack[Options],
 ) -> TrustCard:
-    """The trust card of a map that is there already; `method` None where only the map is known.
+    """Make the trust card of a finished map; `method` None where only the map is known.
 
-    Of the options of `explain`, `rows_per_pass` and `progress` count; all else is as the map was made.
+    Only the options `rows_per_pass` and `progress` are used; all else is as the map was made.
     """
     with question_of(model, attribution.inputs, options) as question:
         return card_about(question, attribution, method, checks, as_mask(mask, question.inputs))
@@ -228,19 +247,19 @@ def card_of(
 def card_about(
     question: Question, attribution: Attribution, method: Any, checks: tuple[Check, ...], mask: Tensor | None = None
 ) -> TrustCard:
-    """`card_of` a map that answers a question; `mask` as booleans."""
+    """Make the trust card of a map of a question; `mask` as booleans."""
     own = question_about(attribution, question)
     with open_case(own, attribution, method, mask) as case:
         findings = tuple(measure(each, case) for each in checks)
     compared = [each for each in checks if each.kind in ("faithfulness", "localisation")]
     controls: dict[str, dict[str, Finding]] = {}
-    asked = replace(own, baseline=Constant(0.0), layer=None)
+    plain = replace(own, baseline=Constant(0.0), layer=None)
     for control in CONTROLS if compared else ():
         try:
-            other, _ = examined(asked, control)
+            other, _ = examined(plain, control)
         except REFUSALS:  # edges need pictures; the card then shows the other two controls
             continue
-        with open_case(asked, other, control, mask) as case:
+        with open_case(plain, other, control, mask) as case:
             controls[other.name] = {column_of(each, checks): measure(each, case) for each in compared}
     return TrustCard(attribution, findings, controls, _cautions(attribution, findings))
 

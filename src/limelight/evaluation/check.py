@@ -1,4 +1,4 @@
-"""check(): run checks on one map, each example's figure independent of the batch, every failure with its reason."""
+"""check(): run checks on one map. Each example's figure is independent of the batch; failures have a reason."""
 
 from __future__ import annotations
 
@@ -33,14 +33,15 @@ from ..checks import (
 )
 from ..checks.base import Check, Measured
 from ..checks.case import Case, open_case
+from ..checks.maps import space_of
 from ..engine.runner import is_out_of_memory
 from ..explain import MethodLike, as_methods
 from ..question.question import CheckOptions, Options, Question, question_of, require_options
-from ..question.targets import Logit, Target
+from ..question.targets import Logit
 from .controls import ConstantMap
-from .findings import Finding, Findings, nan_like
+from .findings import Finding, Findings
 
-# What a method or a check raises about the question itself; anything else is a fault and goes up.
+# What a method or a check raises about its arguments; any other exception is a defect and is not caught.
 REFUSALS = (NotApplicable, ValueError, FloatingPointError, RuntimeError, NotImplementedError)
 ChecksLike = Iterable[Check | type[Check] | str] | Check | type[Check] | str
 Subject = MethodLike | Attribution | Tensor
@@ -61,7 +62,7 @@ CARD: tuple[Check, ...] = (
     Insertion(steps=32),
     Gini(),
 )
-"""What the trust card runs: every hard test, then the evidence."""
+"""The checks of the trust card: every hard one, then the evidence."""
 
 
 def check(
@@ -71,17 +72,17 @@ def check(
     checks: ChecksLike | None = None,
     **options: Unpack[CheckOptions],
 ) -> Findings:
-    """Test a map: does it hold what its method promises, and does it beat what knows nothing of the model?
+    """Test a map: run checks of what its method promises, and of how well it follows the model.
 
     Args:
         method: a method or its text, or a finished map (an Attribution or a tensor `(batch, *features)`), for which
-            the checks that explain again give their reason instead of a figure.
-        checks: checks, their classes or texts such as `"deletion(fill=blur(3))"`; None is the trust card's set.
+            the checks that explain again give a reason instead of a figure.
+        checks: checks, their classes or texts such as `"deletion(fill=blur(3))"`; None runs those of the trust card.
         options: those of `explain`, and `mask`, the true region for localisation; boxes become masks by
             `limelight.checks.masks_of_boxes`. See `CheckOptions`.
 
-    Returns a list of `Finding`, in the order of `checks`. The model is left exactly as it was. A check that cannot
-    answer for an example gives NaN and its reason; ValueError is raised only for bad arguments.
+    Returns a list of `Finding`, in the order of `checks`. The model is not changed. A check without a
+    figure for an example gives NaN and a reason; ValueError is raised only for bad arguments.
     """
     wanted = as_checks(CARD if checks is None else checks)
     with examination(model, inputs, options) as (question, mask):
@@ -92,15 +93,15 @@ def check(
 
 @contextmanager
 def examination(model: Model, inputs: Tensor, options: CheckOptions) -> Iterator[tuple[Question, Tensor | None]]:
-    """The question of a call that tests maps, and its mask as booleans. Raises as `question_of` and `as_mask` do."""
+    """Yield the question of a call and its mask as booleans. Raises as `question_of` and `as_mask` do."""
     require_options(options, CheckOptions.__annotations__)
-    asked: Options = {name: value for name, value in options.items() if name != "mask"}  # type: ignore[assignment]
-    with question_of(model, inputs, asked) as question:
+    rest: Options = {name: value for name, value in options.items() if name != "mask"}  # type: ignore[assignment]
+    with question_of(model, inputs, rest) as question:
         yield question, as_mask(options.get("mask"), question.inputs)
 
 
 def as_checks(given: ChecksLike) -> tuple[Check, ...]:
-    """Read checks, their classes or texts. Raises ValueError or TypeError that names what would have worked."""
+    """Read checks, their classes or texts. Raises ValueError or TypeError that names what would work."""
     several = given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
     found = tuple(map(CHECKS.coerce, several))
     if not found:
@@ -109,7 +110,7 @@ def as_checks(given: ChecksLike) -> tuple[Check, ...]:
 
 
 def examined(question: Question, method: Subject, options: CheckOptions | None = None) -> tuple[Attribution, Any]:
-    """The map to check, and the method that can make another; None where only the map is there.
+    """Return the map to check, and the method that can make another; None where only the map was given.
 
     Raises ValueError where `options` differ from what a finished Attribution was made with.
     """
@@ -126,10 +127,13 @@ def examined(question: Question, method: Subject, options: CheckOptions | None =
 
 
 def _require_same(question: Question, attribution: Attribution, options: CheckOptions) -> None:
-    if options.get("target") is not None and not _is_about(attribution, question.target):
-        raise ValueError(
-            f"target: {options['target']!r}, but the attribution explains {attribution.target}; leave target out"
-        )
+    own, target = attribution.target, question.target
+    if isinstance(own, Tensor):
+        same = type(target) is Logit and target.index is not None and [*target.listed(len(own))] == own.tolist()
+    else:
+        same = target == own
+    if options.get("target") is not None and not same:
+        raise ValueError(f"target: {options['target']!r}, but the attribution explains {own}; leave target out")
     if "baseline" in options and question.baseline != attribution.baseline:
         raise ValueError(
             f"baseline: {question.baseline!r}, but the attribution has {attribution.baseline!r}; leave baseline out"
@@ -138,15 +142,8 @@ def _require_same(question: Question, attribution: Attribution, options: CheckOp
         raise ValueError(f"seed: {question.seed}, but the attribution has {attribution.seed}; leave seed out")
 
 
-def _is_about(attribution: Attribution, asked: Target) -> bool:
-    own = attribution.target
-    if isinstance(own, Tensor):
-        return type(asked) is Logit and asked.index is not None and [*asked.listed(len(own))] == own.tolist()
-    return asked == own
-
-
 def _finished(values: Tensor, inputs: Tensor) -> Tensor:
-    """A finished map as values of an attribution: a channel axis of 1 where it came without."""
+    """Return a finished map as values of an attribution, with a channel axis of 1 where it has none."""
     if inputs.ndim > 2 and values.shape == (len(inputs), *inputs.shape[2:]):
         values = values[:, None]
     one_channel = (len(inputs), 1, *inputs.shape[2:]) if inputs.ndim > 2 else inputs.shape
@@ -162,10 +159,10 @@ def _finished(values: Tensor, inputs: Tensor) -> Tensor:
 
 
 def as_mask(mask: Tensor | None, inputs: Tensor) -> Tensor | None:
-    """The mask as booleans `(n, 1, *space)`. Raises ValueError for any other shape than the inputs'."""
+    """Return the mask as booleans `(n, 1, *space)`. Raises ValueError for a shape that does not fit the inputs."""
     if mask is None:
         return None
-    space = inputs.shape[2:] if inputs.ndim > 2 else inputs.shape[1:]
+    space = space_of(inputs)
     if mask.shape == space:
         mask = mask.expand(len(inputs), *space)
     lead = (len(inputs), 1) if inputs.ndim > 2 else (len(inputs),)
@@ -176,36 +173,37 @@ def as_mask(mask: Tensor | None, inputs: Tensor) -> Tensor | None:
 
 
 def measure(check: Check, case: Case) -> Finding:
-    """One check on one case. What fails for the batch is tried example by example, so that none suffers for another."""
-    runner, spent = case.score.runner, case.spent
-    before = (runner.forward_rows + spent.forward_rows, runner.backward_rows + spent.backward_rows)
+    """Run one check on one case. A check that fails for the batch is run again for each example alone."""
+    runner = case.score.runner
+    forward, backward = runner.forward_rows, runner.backward_rows
     measured = _measured(check, case)
-    after = (runner.forward_rows + spent.forward_rows, runner.backward_rows + spent.backward_rows)
-    return Finding.of(check, case.attribution.name, measured, after[0] - before[0], after[1] - before[1])
+    rows = (runner.forward_rows - forward, runner.backward_rows - backward)
+    return Finding.of(check, case.attribution.name, measured, *rows)
 
 
 def _measured(check: Check, case: Case) -> Measured:
     if check.needs_method and case.method is None:
-        return _nothing(case, "this check explains again, and only a finished map was given")
+        return unmeasured(len(case), "this check explains again, and only a finished map was given")
     try:
         return check.run(case)
     except NotApplicable as error:
-        return _nothing(case, str(error))
+        return unmeasured(len(case), str(error))
     except REFUSALS as error:
         if is_out_of_memory(error):
-            raise  # no word on the map: with more memory it has its figure
-        failure = _nothing(case, f"{type(error).__name__}: {error}")
+            raise  # a fact about the machine and not about the map
+        failure = unmeasured(len(case), f"{type(error).__name__}: {error}")
     if len(case) == 1:
         return failure
     try:
         parts = [case.select([i]) for i in range(len(case))]
-    except NotApplicable:  # a target that is written for the whole batch
+    except NotApplicable:  # the target cannot be cut into examples
         return failure
     return _joined([_measured(check.select(i, case.x), part) for i, part in enumerate(parts)])
 
 
-def _nothing(case: Case, reason: str) -> Measured:
-    return Measured(nan_like(len(case)), reasons=(reason,) * len(case))
+def unmeasured(n: int, reason: str) -> Measured:
+    """Return NaN with the same reason for each of `n` examples."""
+    return Measured(torch.full((n,), torch.nan, dtype=torch.float64), reasons=(reason,) * n)
 
 
 def _joined(parts: Sequence[Measured]) -> Measured:

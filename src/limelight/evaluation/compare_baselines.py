@@ -1,4 +1,4 @@
-"""How much a map depends on the choice of its baseline: one method over several, side by side."""
+"""Compare the maps of one method for several baselines."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DEFAULT_BASELINES: tuple[Baseline, ...] = (Black(), White(), Noise(), Blur())
 
 
 class MapSeries(Mapping[str, Attribution]):
-    """Maps of one question under labels, in the order asked, compared by Spearman's rank correlation."""
+    """Labelled maps of one question, in order, compared by Spearman's rank correlation."""
 
     def __init__(self, attributions: Mapping[str, Attribution]) -> None:
         self._by_label = dict(attributions)
@@ -65,15 +65,15 @@ class MapSeries(Mapping[str, Attribution]):
 
     @abstractmethod
     def heading(self) -> str:
-        """What is compared, in a line."""
+        """Return a line that names what is compared."""
 
     @abstractmethod
     def remarks(self, position: int, example: int) -> tuple[str, ...]:
-        """What to say of a map beside its own caption."""
+        """Return lines to show above a map's own caption."""
 
     @abstractmethod
     def rows(self) -> list[list[int]]:
-        """Positions of the maps in the rows of a picture."""
+        """Return the positions of the maps in each row of a picture."""
 
     def tiles(self, example: int = 0) -> list[Tile]:
         return [
@@ -82,7 +82,7 @@ class MapSeries(Mapping[str, Attribution]):
         ]
 
     def show(self, example: int = 0) -> Image:
-        """All maps of one example in a labelled grid, as a PIL image."""
+        """Draw all maps of one example in a labelled grid, as a PIL image."""
         from ..show import draw_grid
 
         tiles = self.tiles(example)
@@ -90,7 +90,7 @@ class MapSeries(Mapping[str, Attribution]):
         return draw_grid(self[0]._picture(example), rows, f"{self.heading()}; {self[0]._heading(example)}")
 
     def summary(self) -> dict[str, Any]:
-        """Labels, completeness and correlations as plain numbers and lists."""
+        """Return labels, completeness and correlations as plain numbers and lists."""
         return {
             "heading": self.heading(),
             "labels": list(self),
@@ -128,11 +128,7 @@ class MapSeries(Mapping[str, Attribution]):
 
 
 class BaselineStudy(MapSeries):
-    """Maps of one method for several baselines: what stays is of the picture, what changes of the baseline.
-
-    `study["blur"]` is the Attribution with that baseline; `correlations` `(batch, k, k)` how alike the maps are;
-    `agreement` `(batch,)` the lowest of them; `delta` `(k, batch)` what each map misses of f(x) - f(baseline).
-    """
+    """Maps of one method for several baselines; `study["blur"]` is the Attribution with that baseline."""
 
     @property
     def agreement(self) -> Tensor:
@@ -162,7 +158,7 @@ def compare_baselines(
 
     Args:
         baselines: a sequence of what `explain(baseline=...)` takes, labelled by their kind, or a mapping from labels.
-            By default black, white, noise and blur; `Mean` and `Samples` need data of yours.
+            By default black, white, noise and blur; `Mean` and `Samples` need your data.
         options: those of `explain`, without `baseline`.
 
     Raises ValueError for a method that compares with no baseline, or without any baseline, and TypeError for baselines
@@ -188,16 +184,21 @@ def compare_baselines(
 
 
 def require_list(name: str, values: object) -> None:
-    """Raise TypeError for one value, a text among them, where a list of values belongs."""
+    """Raise TypeError for a text or another single value in place of a list of values."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise TypeError(f"{name}: {values!r} is no list; use {name}=[{values!r}], with as many values as you like")
 
 
 def labelled_baselines(baselines: Sequence[Baseline]) -> dict[str, Baseline]:
-    """Each baseline under its kind; those of the same kind under their whole text, and if need be a number."""
+    """Label each baseline by its kind, or by its repr where several have that kind."""
     kinds = [type(each).__name__.lower() for each in baselines]
-    found: dict[str, Baseline] = {}
-    for each, kind in zip(baselines, kinds, strict=True):
-        label = kind if kinds.count(kind) == 1 else repr(each)
-        found[label if label not in found else f"{label} #{len(found)}"] = each
+    labels = [kind if kinds.count(kind) == 1 else repr(each) for each, kind in zip(baselines, kinds, strict=True)]
+    return dict(zip(distinct(labels), baselines, strict=True))
+
+
+def distinct(labels: Iterable[str]) -> list[str]:
+    """Add a number to labels that occurred before."""
+    found: list[str] = []
+    for label in labels:
+        found.append(label if label not in found else f"{label} #{len(found)}")
     return found

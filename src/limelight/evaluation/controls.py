@@ -1,4 +1,4 @@
-"""Maps that know nothing of the model: what any explanation should beat before it is praised."""
+"""Controls: maps that do not depend on the model, for comparison with explanations."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ..question.random_streams import Streams
 
 @dataclass(frozen=True)
 class Control(Method):
-    """Base of the maps that never ask the model."""
+    """Base of the maps that do not run the model."""
 
-    no_sum: ClassVar[str | None] = "a control knows nothing of the score"
+    no_sum: ClassVar[str | None] = "a control does not depend on the score"
 
     @property
     def needs(self) -> Needs:
@@ -31,11 +31,11 @@ class Control(Method):
 
 @dataclass(frozen=True)
 class RandomMap(Control):
-    r"""Gaussian noise, $A_i \sim \mathcal{N}(0, 1)$, one value per pixel, another map for every other input."""
+    r"""Gaussian noise, $A_i \sim \mathcal{N}(0, 1)$, one value per pixel; different inputs get different maps."""
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         shape = (1, *x.shape[2:]) if x.ndim > 2 else x.shape[1:]
-        # By content, also where a method's random numbers are held fixed: there is no answer that could stay the same.
+        # Seeded by the input's content even where a check keeps random numbers fixed: a changed input gets a new map.
         own = rng.fork([key.hex() for key in Streams.of(x, 0).keys])
         return Estimate(own.normal("control", shape, x))
 
@@ -52,7 +52,7 @@ class ConstantMap(Control):
 class SobelEdges(Control):
     r"""The length of the picture's own gradient, by Sobel's 3x3 kernels on the mean of its channels.
 
-    It sees edges and no model. A map that does not beat it may be an edge detector too. [adebayo2018]
+    It depends on edges only. A map that does not beat it may be an edge detector too. [adebayo2018]
     """
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
@@ -62,7 +62,7 @@ class SobelEdges(Control):
 
 
 def sobel(x: Tensor) -> Tensor:
-    """Length of the Sobel gradient of the channels' mean, `(n, 1, H, W)`, edges repeated beyond the border."""
+    """Compute the length of the channels' mean Sobel gradient, `(n, 1, H, W)`, edges repeated at the border."""
     across = x.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
     kernels = torch.stack([across, across.T])[:, None]
     grey = F.pad(x.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
@@ -70,7 +70,7 @@ def sobel(x: Tensor) -> Tensor:
     return slopes.square().sum(1, keepdim=True).sqrt()
 
 
-CONTROLS: tuple[Method, ...] = (RandomMap(), ConstantMap(), SobelEdges())
-_STORED: Registry[Control] = Registry(
+_STORED: Registry[Control] = Registry(  # reads files of their maps
     "control", Control, (RandomMap, ConstantMap, SobelEdges), "random-map"
-)  # files of their maps
+)
+CONTROLS: tuple[Method, ...] = tuple(kind() for kind in _STORED)

@@ -1,4 +1,4 @@
-"""evaluate(): methods beside each other and beside the controls, with intervals over the examples."""
+"""evaluate(): compare methods with each other and with controls, with intervals over the examples."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..base.files import finite
 from ..base.types import Model
 from ..checks.base import Check
 from ..checks.case import open_case
@@ -30,8 +31,8 @@ EDGES = SobelEdges.kebab()
 class Cell:
     """One method under one check: the mean over `n` examples with a figure and its bootstrap 95% interval.
 
-    `beats_edges`: whether the paired difference to the Sobel control is on the better side with its whole interval;
-    None for the controls, for checks without a better side and where there are too few examples.
+    `beats_edges`: whether the whole interval of the paired difference to the Sobel control is on the better side;
+    None for the controls, for checks without a better side and for too few examples.
     """
 
     finding: Finding
@@ -51,11 +52,16 @@ class Cell:
             return f"{text} {self.finding.verdict}"
         return text + (" not above edges" if self.beats_edges is False else "")
 
+    def numbers(self) -> dict[str, Any]:
+        """Return the figures by name, without the finding."""
+        names = ("mean", "low", "high", "n", "beats_edges")
+        return {name: getattr(self, name) for name in names}
+
 
 class Evaluation(Mapping[str, Mapping[str, Cell]]):
     """Methods x checks. `evaluation[method][check]` is a Cell; the controls come last.
 
-    No overall winner is named: measures of faithfulness disagree with each other.
+    There is no overall ranking, because measures of faithfulness disagree with each other.
     """
 
     def __init__(self, cells: dict[str, dict[str, Cell]], controls: Sequence[str], refused: Mapping[str, str]) -> None:
@@ -77,13 +83,13 @@ class Evaluation(Mapping[str, Mapping[str, Cell]]):
         return tuple(next(iter(self._cells.values()), {}))
 
     def ranking(self, check: str) -> list[tuple[str, Cell]]:
-        """Methods and controls by one check, the better first; those without a figure last."""
+        """Rank methods and controls by one check, the better first; without a figure last."""
         found = [(method, cells[check]) for method, cells in self._cells.items()]
         sign = -1 if found and found[0][1].finding.check.better == "higher" else 1
         return sorted(found, key=lambda each: (math.isnan(each[1].mean), sign * each[1].mean))
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat row per method: text cells, as a person reads them."""
+        """Return one flat row per method, its cells as text."""
         return [
             {"method": f"({name})" if name in self.controls else name}
             | {check: str(cell) for check, cell in cells.items()}
@@ -91,21 +97,13 @@ class Evaluation(Mapping[str, Mapping[str, Cell]]):
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers: for each method and check the figures, the interval and the finding."""
+        """Return plain numbers: for each method and check the figures, the interval and the finding."""
         return {
             "controls": list(self.controls),
             "refused": dict(self.refused),
             "methods": {
                 name: {
-                    check: {
-                        "mean": _number(cell.mean),
-                        "low": _number(cell.low),
-                        "high": _number(cell.high),
-                        "n": cell.n,
-                        "beats_edges": cell.beats_edges,
-                        "finding": cell.finding.to_dict(),
-                    }
-                    for check, cell in cells.items()
+                    check: finite(cell.numbers()) | {"finding": cell.finding.to_dict()} for check, cell in cells.items()
                 }
                 for name, cells in self._cells.items()
             },
@@ -116,19 +114,10 @@ class Evaluation(Mapping[str, Mapping[str, Cell]]):
         return markdown(self.rows()) + ("\nNot evaluated:\n" + "\n".join(refused) + "\n" if refused else "")
 
     def to_pandas(self) -> Any:
-        """One row per method and check, in numbers."""
+        """Return a DataFrame with a row per method and check, in numbers."""
         return data_frame(
             [
-                {
-                    "method": name,
-                    "check": check,
-                    "mean": cell.mean,
-                    "low": cell.low,
-                    "high": cell.high,
-                    "n": cell.n,
-                    "beats_edges": cell.beats_edges,
-                    "control": name in self.controls,
-                }
+                {"method": name, "check": check} | cell.numbers() | {"control": name in self.controls}
                 for name, cells in self._cells.items()
                 for check, cell in cells.items()
             ]
@@ -141,10 +130,6 @@ class Evaluation(Mapping[str, Mapping[str, Cell]]):
         return f"Evaluation({len(self)} methods, controls included, x {', '.join(self.checks)})"
 
 
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
 def evaluate(
     model: Model,
     inputs: Tensor,
@@ -152,11 +137,11 @@ def evaluate(
     checks: ChecksLike,
     **options: Unpack[CheckOptions],
 ) -> Evaluation:
-    """Checks on several methods and on three controls: a random map, a constant one, the picture's Sobel edges.
+    """Run checks on several methods and on three controls: a random map, a constant one, the picture's Sobel edges.
 
-    Intervals are percentiles of a bootstrap over the examples, drawn anew 2,000 times by the seed. A method that
-    cannot explain this model (or a control, these inputs) is named in `refused` with the reason, and the others go on.
-    The options are those of `check`.
+    Intervals are percentiles of a bootstrap over the examples with 2,000 samples drawn by the seed. A method that
+    cannot explain this model, or a control that does not fit the inputs, is listed in `refused` with the reason. The
+    options are those of `check`.
     """
     wanted = as_checks(checks)
     single = isinstance(methods, str | type) or not isinstance(methods, Iterable)
@@ -199,14 +184,14 @@ def _label(method: MethodLike) -> str:
 
 
 def _another(name: str, taken: Mapping[str, Any]) -> str:
-    """`name`, with a number where it is taken: finished maps have no settings to tell them apart."""
+    """Return `name`, with a number where it is taken: finished maps have no settings that distinguish them."""
     several = (f"{name} ({number})" for number in itertools.count(2))
     return next(each for each in itertools.chain([name], several) if each not in taken)
 
 
-def column_of(check: Check, asked: Sequence[Check]) -> str:
-    """The check's name; its whole repr where another of that name is asked too."""
-    same = [each for each in asked if each.kebab() == check.kebab()]
+def column_of(check: Check, checks: Sequence[Check]) -> str:
+    """Return the check's name, or its whole repr where several of `checks` have that name."""
+    same = [each for each in checks if each.kebab() == check.kebab()]
     return check.kebab() if len(same) == 1 else repr(check)
 
 
@@ -223,7 +208,7 @@ def _cell(finding: Finding, edges: Finding | None, seed: int) -> Cell:
 
 
 def interval(values: Tensor, seed: int, level: float = LEVEL) -> tuple[float, float]:
-    """The bootstrap's percentile interval of the mean; NaN for fewer than two values."""
+    """Compute the bootstrap's percentile interval of the mean; NaN for fewer than two values."""
     n = len(values)
     if n < 2:
         return math.nan, math.nan

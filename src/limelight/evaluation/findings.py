@@ -1,4 +1,4 @@
-"""Findings, and how they read: as plain values, Markdown, a data frame, or in a notebook."""
+"""Findings, and their forms: plain values, Markdown, a data frame, HTML."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..base.files import finite
@@ -17,12 +16,12 @@ from ..checks.base import Check, Measured
 
 @dataclass(frozen=True, eq=False)
 class Finding:
-    """What one check said about one map.
+    """The result of one check on one map.
 
     `value` `(n,)`: one figure per example, NaN with the reason in `reasons`. `passed`: whether all examples with a
-    figure passed, None where no right answer is known or none has a figure; `each` `(n,)` says it per example, False
-    for one without a figure.
-    `detail`: further figures by name. `forward_rows`, `backward_rows`: what the check cost.
+    figure passed, None where no right answer is known or no example has a figure. `each` `(n,)`: whether each example
+    passed, False for one without a figure. `detail`: further figures by name. `forward_rows`, `backward_rows`: the
+    cost of the check.
     """
 
     check: Check
@@ -40,8 +39,7 @@ class Finding:
     def of(check: Check, method: str, measured: Measured, forward_rows: int, backward_rows: int) -> Finding:
         value = measured.values.detach().double().cpu()
         known = ~value.isnan()
-        passed = None
-        each = None
+        passed, each = None, None
         if measured.passed is not None:
             each = measured.passed.detach().cpu() & known
             passed = bool(each[known].all()) if bool(known.any()) else None
@@ -58,12 +56,12 @@ class Finding:
 
     @property
     def mean(self) -> float:
-        """The mean over examples that have a figure; NaN where none has."""
+        """The mean over examples with a figure; NaN without any."""
         return float(self.value.nanmean())
 
     @property
     def reason(self) -> str:
-        """Why there are examples without a figure, each reason once; empty where all have one."""
+        """Why examples have no figure, each reason once; empty where all have one."""
         return "; ".join(dict.fromkeys(each for each in self.reasons if each))
 
     @property
@@ -71,7 +69,7 @@ class Finding:
         return {True: "pass", False: "FAIL", None: "-"}[self.passed]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, lists and text; NaN and the infinities as None."""
+        """Return plain numbers, lists and text; NaN and the infinities as None."""
         return {
             "check": self.name,
             "settings": repr(self.check),
@@ -91,7 +89,7 @@ class Finding:
         }
 
     def _passed_each(self, each: Tensor) -> list[bool | None]:
-        """None for examples without a figure, which neither passed nor failed."""
+        """Return whether each example passed; None for examples without a figure."""
         known = (~self.value.isnan()).tolist()
         return [passed if there else None for passed, there in zip(each.tolist(), known, strict=True)]
 
@@ -101,10 +99,10 @@ class Finding:
 
 
 class Findings(list[Finding]):
-    """The findings of one `check()`, in the order asked; a list that also reads as a table."""
+    """The findings of one `check()`, in the order of its checks; a list with table forms."""
 
     def by_name(self, name: str) -> Finding:
-        """The first finding of the check of that name. Raises KeyError with the names there are."""
+        """Return the first finding of the check of that name. Raises KeyError that lists the names."""
         for each in self:
             if name in (each.name, type(each.check).__name__):
                 return each
@@ -114,7 +112,7 @@ class Findings(list[Finding]):
         return {"findings": [each.to_dict() for each in self]}
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat row per finding."""
+        """Return one flat row per finding."""
         return [
             {
                 "method": each.method,
@@ -144,7 +142,7 @@ def shown(value: Any) -> str:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """A Markdown table; empty for no rows."""
+    """Write a Markdown table; empty for no rows."""
     if not rows:
         return ""
     names = list(rows[0])
@@ -165,13 +163,9 @@ def html_table(rows: list[dict[str, Any]]) -> str:
 
 
 def data_frame(rows: list[dict[str, Any]]) -> Any:
-    """A pandas DataFrame. Raises ImportError that says what to install where pandas is missing."""
+    """Return a pandas DataFrame. Raises ImportError that names the package to install."""
     try:
         import pandas  # type: ignore[import-untyped,unused-ignore]
     except ImportError as error:
         raise ImportError("to_pandas needs pandas: pip install pandas; to_dict and to_markdown need nothing") from error
     return pandas.DataFrame(rows)
-
-
-def nan_like(n: int) -> Tensor:
-    return torch.full((n,), torch.nan, dtype=torch.float64)

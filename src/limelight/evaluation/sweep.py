@@ -1,4 +1,4 @@
-"""What a hyper-parameter does to a map: any field of any method over a list, as one labelled grid."""
+"""Compare the maps of a method over the values of a hyper-parameter, in one labelled grid."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..base.types import Model
 from ..explain import MethodLike, as_methods
 from ..methods import Method
 from ..question.question import Options, question_of
-from .compare_baselines import MapSeries, require_list
+from .compare_baselines import MapSeries, distinct, require_list
 
 LAYER = "layer"
 
@@ -66,29 +66,29 @@ class Sweep(MapSeries):
         return tuple(found)
 
     def rows(self) -> list[list[int]]:
-        """A row for each value of the first of two fields; one field in rows of four."""
+        """Return a row for each value of the first of two fields, or rows of four for a single field."""
         width = self.shape[-1] if len(self.shape) > 1 else 4
         return [list(range(len(self)))[start : start + width] for start in range(0, len(self), width)]
 
 
 def sweep(model: Model, inputs: Tensor, method: MethodLike, **options: Any) -> Sweep:
-    """Explain with each value of a hyper-parameter, and compare neighbours: `sweep(model, x, m, noise=[0.05, 0.1])`.
+    """Explain with each value of a hyper-parameter and compare neighbours: `sweep(model, x, m, noise=[0.05, 0.1])`.
 
     Args:
-        options: those of `explain`, where a list of layers is swept over like a field; every other name is a field of
-            the method with the values to give it, and two of them make a grid. A field of a part of the method is
-            written with two underscores: `quadrature__n=[8, 16, 32]`, `inner__samples=[4, 8]`.
+        options: those of `explain`, where `layer` may be a list; every other name is a field of the method with its
+            list of values. Two fields make a grid. A field of a part of the method is written with two underscores:
+            `quadrature__n=[8, 16, 32]`, `inner__samples=[4, 8]`.
 
     Methods that differ in their fields share passes, and random numbers are the same for all. Raises ValueError for an
     unknown field, no field, or more than two, and TypeError for values that are no list.
     """
     (wanted,) = as_methods(method)
     over = {name: values for name, values in options.items() if name not in Options.__annotations__}
-    asked: Any = {name: value for name, value in options.items() if name not in over}
+    rest: Any = {name: value for name, value in options.items() if name not in over}
     for name, values in over.items():
         require_list(name, values)
     swept = {name.replace("__", "."): tuple(values) for name, values in over.items()}
-    layers: tuple[Any, ...] = (asked.pop(LAYER, None),)
+    layers: tuple[Any, ...] = (rest.pop(LAYER, None),)
     names = list(swept)
     if isinstance(layers[0], list | tuple):
         layers = tuple(layers[0])
@@ -102,13 +102,13 @@ def sweep(model: Model, inputs: Tensor, method: MethodLike, **options: Any) -> S
         with_fields(wanted, dict(zip(names, values, strict=True)))
         for values in itertools.product(*(swept[name] for name in names))
     ]
-    with question_of(model, inputs, asked) as question:
+    with question_of(model, inputs, rest) as question:
         panels = [answer(replace(question, layer=layer), methods) for layer in layers]
     return Sweep(wanted, swept, [attribution for panel in panels for attribution in panel.values()])
 
 
 def with_fields(method: Method, values: Mapping[str, Any]) -> Method:
-    """The method with other values; a dotted name such as `quadrature.n` is a field of a part of it."""
+    """Return the method with other values; a dotted name such as `quadrature.n` is a field of a part."""
     for path, value in values.items():
         if path not in _paths(method):
             known = list(_paths(method))
@@ -124,23 +124,21 @@ def _replaced(part: Any, path: list[str], value: Any) -> Any:
 
 
 def _paths(part: Any) -> dict[str, Any]:
-    """The fields of a method and of its parts, by dotted name."""
+    """Return the fields of a method and of its parts, by dotted name."""
     found: dict[str, Any] = {}
     for field in fields(part):
-        value = getattr(part, field.name)
-        found[field.name] = value
+        found[field.name] = value = getattr(part, field.name)
         if is_dataclass(value) and not isinstance(value, type):
             found |= {f"{field.name}.{inner}": each for inner, each in _paths(value).items()}
     return found
 
 
 def _labels(swept: Mapping[str, tuple[Any, ...]]) -> list[str]:
-    """A name for each combination; equal ones are told apart by a number."""
-    found: list[str] = []
-    for values in itertools.product(*swept.values()):
-        label = ", ".join(f"{name}={_text(value)}" for name, value in zip(swept, values, strict=True))
-        found.append(label if label not in found else f"{label} #{len(found)}")
-    return found
+    """Name each combination of values."""
+    return distinct(
+        ", ".join(f"{name}={_text(value)}" for name, value in zip(swept, values, strict=True))
+        for values in itertools.product(*swept.values())
+    )
 
 
 def _text(value: Any) -> str:

@@ -1,10 +1,9 @@
-"""The same function of a shifted input: the first layer's bias undoes the shift, on a copy of the model."""
+"""Copies of a model that undo a shift of the input in the first layer's bias."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,13 +12,13 @@ from torch import Tensor, nn
 
 from ..base.types import Model
 from ..engine.model_copy import editable_copy
-from .rewrite import require_runs
+from .rewrite import require_runs, run_with_hook
 
 FIRST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class Wrapped(nn.Module):
-    """A layer with an operation before or after it. Its other attributes are the layer's."""
+    """A layer with an operation before or after it. All other attributes are the layer's."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -51,7 +50,7 @@ class Padded(Wrapped):
 
 
 class Subtracted(Wrapped):
-    """The layer's output minus `offset`, which differs between positions, so that no bias could subtract it."""
+    """The layer's output minus `offset`, which differs between positions, so that a bias cannot subtract it."""
 
     offset: Tensor
 
@@ -65,10 +64,10 @@ class Subtracted(Wrapped):
 
 
 def _compensated(layer: Any, change: Tensor) -> nn.Module:
-    """Replace `layer` (of the copy) by one that undoes the effect of `change` `(1, *features)` of its input.
+    """Return a replacement of `layer` (of the copy) that undoes the effect of `change` `(1, *features)` of its input.
 
-    The bias undoes it, after padding with the shifted zero, so that methods see the same operators as before. Where
-    the effect differs between positions, no bias can, and it is subtracted from the output.
+    Changing the bias, after padding with the shifted zero, leaves methods the same operators as before. An effect that
+    differs between positions is subtracted from the output instead.
     """
     replacement: nn.Module = layer
     padded, sides = change, _sides(layer)
@@ -88,7 +87,7 @@ def _compensated(layer: Any, change: Tensor) -> nn.Module:
 
 
 def _effect(layer: nn.Module, change: Tensor) -> Tensor:
-    """The change of the layer's output under `change` of its input."""
+    """Compute the change of the layer's output under `change` of its input."""
     found: Tensor = layer(change) - layer(torch.zeros_like(change))
     return found
 
@@ -98,7 +97,7 @@ def _near(a: Tensor, b: Tensor) -> bool:
 
 
 def _sides(layer: Any) -> list[int]:
-    """The zero padding of a convolution, in the order of torch's pad; empty for other layers and other padding."""
+    """Return the zero padding of a convolution, in the order of torch's pad; empty for other layers and padding."""
     if isinstance(layer, nn.Linear) or layer.padding_mode != "zeros" or layer.padding == "valid":
         return []
     if layer.padding == "same":
@@ -120,28 +119,19 @@ class InputSubtracted(nn.Module):
         return self.module(x - self.shift)
 
 
-@dataclass(frozen=True)
-class Shifted:
-    """A model of shifted inputs, and a note on how it was made."""
-
-    module: nn.Module
-    note: str
-
-
 @contextmanager
-def compensated(model: Model, x: Tensor, shift: float) -> Iterator[Shifted]:
-    """Yield a copy of `model` that returns for x + shift what the model returns for x.
+def compensated(model: Model, x: Tensor, shift: float) -> Iterator[tuple[nn.Module, str]]:
+    """Yield a copy of `model` that returns for x + shift what the model returns for x, and a note on how it was made.
 
     The bias of the first linear layer or convolution that runs is changed, provided that the shift changes its input
     equally for every example, so that only additions and scalings precede it. Otherwise the shift is subtracted from
-    the input. Raises ValueError for a black box or a model that cannot be copied, since the user's own is never edited;
-    NotApplicable where the copy does not run.
+    the input. Raises ValueError for a black box or a model that cannot be copied; NotApplicable where the copy does not
+    run.
     """
     with editable_copy(model, "has no first layer") as copied:
         found = _first_change(copied, x, shift)
         if found is None:
-            note = "no first layer can undo the shift: it was subtracted from the input"
-            yield Shifted(InputSubtracted(copied, shift), note)
+            yield InputSubtracted(copied, shift), "no first layer can undo the shift: it was subtracted from the input"
             return
         name, change = found
         parent, _, leaf = name.rpartition(".")
@@ -149,29 +139,19 @@ def compensated(model: Model, x: Tensor, shift: float) -> Iterator[Shifted]:
             replacement = _compensated(copied.get_submodule(name), change)
         setattr(copied.get_submodule(parent), leaf, replacement)
         require_runs(copied, x + shift, f"another bias in {name}")
-        yield Shifted(copied, f"the bias of layer {name} undoes the shift")
+        yield copied, f"the bias of layer {name} undoes the shift"
 
 
 def _first_change(module: nn.Module, x: Tensor, shift: float) -> tuple[str, Tensor] | None:
-    """The first layer to run and the shift's change of its input `(1, *features)`; None where that depends on x."""
+    """Find the first layer to run and the change of its input `(1, *features)`; None where that depends on x."""
     nothing = torch.zeros_like(x[:1])
     rows = torch.cat([nothing, nothing + shift, x[:1], x[:1] + shift])
     seen: list[tuple[str, Tensor]] = []
 
-    def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor]], None]:
-        return lambda layer, args, named: seen.append((name, next(iter((*args, *named.values()))).detach().clone()))
+    def note(name: str, layer: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        seen.append((name, next(iter((*args, *named.values()))).detach().clone()))
 
-    handles = [
-        child.register_forward_pre_hook(note(name), with_kwargs=True)
-        for name, child in module.named_modules()
-        if name and type(child) in FIRST
-    ]
-    try:
-        with torch.no_grad():
-            module(rows)
-    finally:
-        for handle in handles:
-            handle.remove()
+    run_with_hook(module, rows, [name for name, child in module.named_modules() if name and type(child) in FIRST], note)
     if not seen or len(seen[0][1]) != len(rows):
         return None
     name, reached = seen[0]

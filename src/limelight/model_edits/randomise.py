@@ -1,8 +1,8 @@
-"""Copies of a model with randomised layers. The user's parameters are read, never written."""
+"""Copies of a model with randomised layers. The user's parameters are not changed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Literal
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..base.types import Model
 from ..engine.model_copy import editable_copy
+from .rewrite import run_with_hook
 
 Init = Literal["moments", "permute", "identity"]
 
@@ -21,8 +22,9 @@ Init = Literal["moments", "permute", "identity"]
 def redrawable(model: Model, x: Tensor) -> Iterator[tuple[nn.Module, list[str]]]:
     """Yield a copy of the model whose parameters may be replaced, and its layers with varying parameters, top first.
 
-    Layers are ordered by when they start in a forward pass; one that is never called itself (a projection that its
-    attention layer reads) is ordered as its parent. Raises ValueError for a black box or a model that cannot be copied.
+    Layers are ordered by when they start in a forward pass. A layer that is not called itself, such as a projection
+    that its attention layer reads, is ordered as its parent. Raises ValueError for a black box or a model that cannot
+    be copied.
     """
     with editable_copy(model, "has no parameters to randomise") as copied:
         yield copied, _layers(copied, x)
@@ -31,19 +33,10 @@ def redrawable(model: Model, x: Tensor) -> Iterator[tuple[nn.Module, list[str]]]
 def _layers(module: nn.Module, x: Tensor) -> list[str]:
     started: dict[str, int] = {}
 
-    def note(name: str) -> Callable[[nn.Module, tuple[object, ...]], None]:
-        def hook(layer: nn.Module, args: tuple[object, ...]) -> None:
-            started.setdefault(name, len(started))
+    def note(name: str, *_: object) -> None:
+        started.setdefault(name, len(started))
 
-        return hook
-
-    handles = [child.register_forward_pre_hook(note(name)) for name, child in module.named_modules()]
-    try:
-        with torch.no_grad():
-            module(x[:1])
-    finally:
-        for handle in handles:
-            handle.remove()
+    run_with_hook(module, x[:1], [name for name, _ in module.named_modules()], note)
 
     def start(name: str) -> int:
         while name and name not in started:
@@ -58,15 +51,15 @@ def _layers(module: nn.Module, x: Tensor) -> list[str]:
 
 
 def _varies(parameter: Tensor) -> bool:
-    """Whether a random draw changes more than the scale: a single number or equal numbers have no spread."""
+    """Whether the entries differ: a single number or equal numbers have no spread to draw from."""
     return parameter.is_floating_point() and bool((parameter != parameter.flatten()[:1]).any())
 
 
 def redraw(module: nn.Module, layer: str, init: Init, seed: int) -> None:
-    """Replace the parameters of one layer of the copy, without its children's: weights, biases, tokens, batch norm's.
+    """Replace the own parameters of one layer of the copy; those of its children stay.
 
     "moments" draws each tensor from a normal distribution of its own mean and standard deviation, so that activations
-    keep their scale; "permute" shuffles its entries; "identity" inserts an equal copy, the control.
+    keep their scale; "permute" shuffles its entries; "identity" inserts an equal copy, as a control.
     """
     child = module.get_submodule(layer)
     for name, parameter in child.named_parameters(recurse=False):

@@ -1,9 +1,10 @@
-"""Functionally identical rewrites of a network, on a copy: the same function by other operators."""
+"""Copies of a network that compute the same function by other operators."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,7 @@ def rewritten(model: Model, x: Tensor) -> Iterator[tuple[nn.Module, tuple[str, .
     """Yield a functionally identical copy of the model and the rewrites made in it, which may be none.
 
     Raises ValueError for a black box or a model that cannot be copied; NotApplicable where the copy does not run on
-    `x`, since the model uses a replaced layer in another way than by calling it.
+    `x` because the model reads a replaced layer instead of calling it.
     """
     with editable_copy(model, "cannot be rewritten") as copied:
         linear, relu = 0, 0
@@ -76,9 +77,21 @@ def rewritten(model: Model, x: Tensor) -> Iterator[tuple[nn.Module, tuple[str, .
 
 
 def require_runs(module: nn.Module, x: Tensor, change: str) -> None:
-    """Raise NotApplicable, with the error, for a changed copy that does not run on the first example of `x`."""
+    """Raise NotApplicable, with the error, if a changed copy does not run on the first example of `x`."""
     try:
         with torch.enable_grad():
             module(x[:1].clone().requires_grad_())
     except Exception as error:  # whatever a user's model raises; the model itself has run on x
         raise NotApplicable(f"the copy with {change} does not run: {type(error).__name__}: {error}") from error
+
+
+def run_with_hook(module: nn.Module, x: Tensor, names: Iterable[str], hook: Callable[..., None]) -> None:
+    """Run the module on `x`; `hook(name, layer, args, kwargs)` is called before each of the named layers runs."""
+    layers = [(name, module.get_submodule(name)) for name in names]
+    handles = [layer.register_forward_pre_hook(partial(hook, name), with_kwargs=True) for name, layer in layers]
+    try:
+        with torch.no_grad():
+            module(x)
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -14,10 +14,9 @@ from ..answer import answer
 from ..base.attribution import Attribution, Panel, target_text
 from ..base.types import Progress
 from ..evaluation.budget import quick_findings
-from ..evaluation.card import TrustCard
+from ..evaluation.card import Section, TrustCard
 from ..evaluation.compare_baselines import BaselineStudy, labelled_baselines
 from ..evaluation.findings import Findings
-from ..evaluation.sections import Section
 from ..methods import GaussLegendre, GradCAM, Gradient, IntegratedGradients, Method, Occlusion, SmoothGrad
 from ..models.catalogue import ImageModel
 from ..models.pictures import Geometry, Picture

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..base.files import write_whole
-from ..evaluation.sections import Section
+from ..evaluation.card import Section
 from .colour import Scale, colourise, remarks, scale_of, strength, values_of
 
 # Sizes in pixels.

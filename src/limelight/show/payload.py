@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ..evaluation.sections import Section
+from ..evaluation.card import Section
 from .colour import DIVERGING, MAGNITUDE, remarks, scale_of, values_of
 from .image import Tile, png_source, require_size_of
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...base.attribution import Attribution
 from ...base.similarity import rank_correlation
 from ...checks.localisation import mass_inside
-from ...checks.similarity import ssim, top_overlap
+from ...checks.maps import ssim, top_overlap
 from ...evaluation.check import REFUSALS
 from ...explain import explain
 from ...methods import Method
