@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import limelight as ll
 from limelight.checks import MeanColour, NoisyLinear, masks_of_boxes
+from limelight.checks.base import relative_difference
 from limelight.checks.harmonic import harmonic
 from limelight.checks.maps import grid_labels, hog, order_of, pearson, places_of, ssim, top_overlap
 from limelight.evaluation.evaluate import interval
@@ -38,6 +39,13 @@ def test_deletion_and_insertion_of_a_sum() -> None:
     insertion = one(ll.Insertion(fill=0.0, steps=2), X, X)
     assert insertion.detail["curve"][0].tolist() == pytest.approx([0, 0.7, 1])
     assert float(insertion.value) == pytest.approx(0.6)
+
+
+def test_a_difference_from_an_undefined_map_is_undefined() -> None:
+    """It was 0, with which a hard check passes."""
+    some, undefined, zero = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, math.nan]]), torch.zeros(1, 2)
+    assert relative_difference(some, undefined).isnan().all() and relative_difference(undefined, some).isnan().all()
+    assert relative_difference(some, zero).tolist() == [1] and relative_difference(zero, zero).tolist() == [0]
 
 
 def test_one_row_of_a_picture_is_one_step() -> None:

@@ -242,8 +242,7 @@ class Panel(Mapping[str, Attribution]):
         """Draw all maps of one example side by side, as a PIL image."""
         from ..show.image import draw_panel
 
-        first = self[0]
-        return draw_panel(first._picture(example), self.tiles(example), heading or first._heading(example))
+        return draw_panel(self[0]._picture(example), self.tiles(example), heading or self._heading(example))
 
     def save(self, path: str | Path) -> Path:
         """Write a `.png` or `.html` with all maps, or for `.safetensors` a folder with one file per method.
@@ -268,7 +267,7 @@ class Panel(Mapping[str, Attribution]):
             case ".png":
                 save_png(self.show(), path)
             case ".html":
-                write_html(path, self[0]._picture(0), self.tiles(), self[0]._heading(0), "", self._facts())
+                write_html(path, self[0]._picture(0), self.tiles(), self._heading(), "", self._facts())
             case suffix:
                 raise ValueError(f"path: {str(path)!r} ends in {suffix!r}; use .png, .html or .safetensors")
         return path
@@ -277,10 +276,12 @@ class Panel(Mapping[str, Attribution]):
         from ..show.html import html_fragment
         from ..show.image import is_picture
 
-        first = self[0]
-        if not is_picture(first.inputs[0]):
+        if not is_picture(self[0].inputs[0]):
             return f"<pre>{'<br>'.join(map(repr, self.values())).replace('<', '&lt;')}</pre>"
-        return html_fragment(first._picture(0), self.tiles(), first._heading(0), "", self._facts())
+        return html_fragment(self[0]._picture(0), self.tiles(), self._heading(), "", self._facts())
+
+    def _heading(self, example: Example = 0) -> str:
+        return self[0]._heading(example)
 
     def _facts(self) -> list[tuple[str, str]]:
         first = self[0]

@@ -1,6 +1,7 @@
 """Checks of a map: hard ones with a right answer, and figures that are compared with controls."""
 
 import importlib
+from types import ModuleType
 from typing import Any
 
 from ..base.errors import NotApplicable as NotApplicable
@@ -55,50 +56,31 @@ CHECKS: Registry[Check] = Registry(
     "checks",
     Check,
     (
-        Completeness,
-        Sensitivity,
-        Dummy,
-        Linearity,
-        ImplementationInvariance,
-        InputShift,
-        BiasShift,
-        Randomisation,
-        Determinism,
-        Fragility,
-        MaxSensitivity,
-        AvgSensitivity,
-        Deletion,
-        Insertion,
-        SRG,
-        PixelFlipping,
-        ROAD,
-        Infidelity,
-        SensitivityN,
-        FaithfulnessCorrelation,
-        IROF,
-        PointingGame,
-        RelevanceMass,
-        RelevanceRank,
-        IoU,
-        MaskROC,
-        GridPointing,
-        Gini,
-        Entropy,
+        *(Completeness, Sensitivity, Dummy, Linearity, ImplementationInvariance, InputShift, BiasShift),
+        *(Randomisation, Determinism, Fragility, MaxSensitivity, AvgSensitivity),
+        *(Deletion, Insertion, SRG, PixelFlipping, ROAD, Infidelity, SensitivityN, FaithfulnessCorrelation, IROF),
+        *(PointingGame, RelevanceMass, RelevanceRank, IoU, MaskROC, GridPointing),
+        *(Gini, Entropy),
     ),
     "deletion(steps=16)",
 )
 """All checks; names, tests and pages are read from it."""
 
 
+def _moved() -> dict[str, Any]:
+    """Return the names that moved to `limelight.evaluation`, found here until 0.2."""
+    names = vars(importlib.import_module("..evaluation", __name__)).items()
+    return {name: value for name, value in names if name[0] != "_" and not isinstance(value, ModuleType)}
+
+
 def __getattr__(name: str) -> Any:
-    """Find a name that moved to `limelight.evaluation`, until 0.2."""
     if name == "parse_check":
         return CHECKS.read
-    evaluation = importlib.import_module("..evaluation", __name__)
-    if name not in evaluation.__all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(evaluation, name)
+    try:
+        return _moved()[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *importlib.import_module("..evaluation", __name__).__all__]
+    return [*globals(), *_moved()]

@@ -108,7 +108,6 @@ class FaithfulnessCorrelation(Faithfulness):
     size: int | None = None
     samples: int = 64
     fill: Filling = 0.0
-    better: ClassVar[Better | None] = "higher"
     meaning: ClassVar[str] = "whether regions with more relevance cost the score more when hidden"
 
     def __post_init__(self) -> None:
@@ -132,7 +131,6 @@ class SensitivityN(Faithfulness):
     sizes: tuple[float, ...] = (0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
     samples: int = 24
     fill: Filling = 0.0
-    better: ClassVar[Better | None] = "higher"
     meaning: ClassVar[str] = "whether regions of any size cost the score what the map gives them"
 
     def __post_init__(self) -> None:

@@ -85,9 +85,9 @@ class HardCheck(Check):
 
 
 def relative_difference(a: Tensor, b: Tensor) -> Tensor:
-    """Compute max |a - b| / max |a| for each example `(n,)`; 0 where both are zero."""
+    """Compute max |a - b| / max |a| for each example `(n,)`; 0 where both are zero, NaN where a value is NaN."""
     a, b = a.double().flatten(1), b.double().flatten(1)
     size = a.abs().amax(1)
     largest = size.maximum(b.abs().amax(1))
     ratio = (a - b).abs().amax(1) / torch.where(size > 0, size, largest)
-    return torch.where(largest > 0, ratio, torch.zeros_like(ratio))
+    return torch.where(largest == 0, torch.zeros_like(ratio), ratio)

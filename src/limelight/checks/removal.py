@@ -61,6 +61,7 @@ class Faithfulness(Check):
     """Base of the checks that change the input and compare the score with one map, without gradients."""
 
     kind: ClassVar[Kind] = "faithfulness"
+    better: ClassVar[Better | None] = "higher"
 
 
 def _require_on(check: Deletion | Insertion | SRG | PixelFlipping | ROAD | IROF) -> None:
@@ -103,7 +104,6 @@ class Insertion(Faithfulness):
     fill: Filling | None = None
     steps: int | None = None
     on: On = "probability"
-    better: ClassVar[Better | None] = "higher"
     meaning: ClassVar[str] = "how soon the answer returns as its most important pixels come back"
 
     def __post_init__(self) -> None:
@@ -138,7 +138,6 @@ class SRG(Faithfulness):
     imputers: tuple[Imputer, ...] = (MeanColour(), Blurred(), NoisyLinear())
     steps: int = 32
     on: On = "probability"
-    better: ClassVar[Better | None] = "higher"
     meaning: ClassVar[str] = "how much more the top pixels matter than the bottom ones"
 
     def __post_init__(self) -> None:
@@ -178,7 +177,6 @@ class PixelFlipping(Faithfulness):
     steps: int | None = 100
     fill: Filling | None = None
     on: On = "score"
-    better: ClassVar[Better | None] = "higher"
     meaning: ClassVar[str] = "how fast the score falls as the most relevant regions go"
 
     def __post_init__(self) -> None:
@@ -220,7 +218,6 @@ class ROAD(Faithfulness):
     order: Literal["both", "morf", "lerf"] = "both"
     noise: float = 0.01
     on: On = "probability"
-    better: ClassVar[Better | None] = "higher"
     meaning: ClassVar[str] = "how much more the top pixels matter than the bottom ones, filled in smoothly"
 
     def __post_init__(self) -> None:
@@ -264,7 +261,6 @@ class IROF(Faithfulness):
     segments: int | Tensor | Players | None = None
     fill: Filling = field(default_factory=MeanColour)
     on: On = "probability"
-    better: ClassVar[Better | None] = "higher"
     meaning: ClassVar[str] = "how fast the answer falls as the most relevant segments go"
 
     def __post_init__(self) -> None:

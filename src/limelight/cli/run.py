@@ -17,8 +17,8 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from ..base.version import __version__
 from ..question.question import CheckOptions
 from ..runs import Run, Status, open_run, read_status, run, write_report
-from ..runs.job import LABEL, STORES
-from ..runs.running import ENGINES
+from ..runs.job import LABEL, Store
+from ..runs.running import Engine
 from .options import import_from_here, read_checks, read_mask, read_methods, usage
 from .printing import plain_table
 from .question_options import Checks, Debug, Mask, QuestionOptions, methods_option, takes_question_options
@@ -43,12 +43,8 @@ def run_command(
     method: Annotated[list[str] | None, methods_option()] = None,
     check: Checks = None,
     mask: Mask = None,
-    store: Annotated[
-        str, typer.Option(metavar="WHAT", help=f"The part of the maps to store: {', '.join(STORES)}.")
-    ] = STORES[0],
-    engine: Annotated[
-        str, typer.Option(metavar="NAME", help=f"The engine that runs the workers: {' or '.join(ENGINES)}.")
-    ] = ENGINES[0],
+    store: Annotated[Store, typer.Option(help="The part of the maps to store.")] = "values",
+    engine: Annotated[Engine, typer.Option(help="The engine that runs the workers.")] = "local",
     workers: Annotated[
         int | None,
         typer.Option(min=0, help="The number of workers; 0 uses this process. Default: one per core, one on a GPU."),
@@ -73,10 +69,6 @@ def run_command(
         raise usage("--images" if images is None else "--output", "is required, or --status DIR")
     if not method:
         raise usage("--method", "give at least one, such as integrated-gradients")
-    if store not in STORES:
-        raise usage("--store", f"{store!r}; use {', '.join(STORES)}")
-    if engine not in ENGINES:
-        raise usage("--engine", f"{engine!r}; use {' or '.join(ENGINES)}")
     methods, checks = read_methods(method), read_checks(check or ())
     common.require_one_baseline()
     options: CheckOptions = {

@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -23,11 +22,6 @@ from .writing import DEFAULT_OUT
 studies = typer.Typer(no_args_is_help=True)
 
 
-class Network(StrEnum):
-    PUBLISHED = "published"
-    SMALL = "small"
-
-
 @studies.callback()
 def _group() -> None:
     """Repeat a published study, from its data to a report."""
@@ -39,8 +33,9 @@ def rock_paper_scissors(
         Path, typer.Option(metavar="DIR", help="The photographs: a folder that contains rock, paper and scissors.")
     ],
     model: Annotated[
-        Network, typer.Option(help="The network to train: the study's, or a small one that trains quickly.")
-    ] = Network.PUBLISHED,
+        Literal["published", "small"],
+        typer.Option(help="The network to train: the study's, or a small one that trains quickly."),
+    ] = "published",
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Most epochs. Default: 30 for the published network, 5 for the small one.")
     ] = None,
@@ -69,7 +64,7 @@ def rock_paper_scissors(
             study = run_study(
                 data,
                 out,
-                model=model.value,
+                model=model,
                 epochs=epochs,
                 levels=levels,
                 pictures=pictures,

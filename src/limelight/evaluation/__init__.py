@@ -1,33 +1,10 @@
 """Tests of maps: run checks, compare methods with controls, compare baselines and settings."""
 
-from .budget import QUICK, quick_checks
-from .card import TrustCard, card_of, trust_card
-from .check import CARD, check
-from .compare_baselines import BaselineStudy, compare_baselines
-from .controls import CONTROLS, ConstantMap, RandomMap, SobelEdges
-from .evaluate import Cell, Evaluation, evaluate
-from .findings import Finding, Findings
-from .sweep import Sweep, sweep
-
-__all__ = [
-    "CARD",
-    "CONTROLS",
-    "QUICK",
-    "BaselineStudy",
-    "Cell",
-    "ConstantMap",
-    "Evaluation",
-    "Finding",
-    "Findings",
-    "RandomMap",
-    "SobelEdges",
-    "Sweep",
-    "TrustCard",
-    "card_of",
-    "check",
-    "compare_baselines",
-    "evaluate",
-    "quick_checks",
-    "sweep",
-    "trust_card",
-]
+from .budget import QUICK as QUICK, quick_checks as quick_checks
+from .card import TrustCard as TrustCard, card_of as card_of, trust_card as trust_card
+from .check import CARD as CARD, check as check
+from .compare_baselines import BaselineStudy as BaselineStudy, compare_baselines as compare_baselines
+from .controls import CONTROLS as CONTROLS, ConstantMap as ConstantMap, RandomMap as RandomMap, SobelEdges as SobelEdges
+from .evaluate import Cell as Cell, Evaluation as Evaluation, evaluate as evaluate
+from .findings import Finding as Finding, Findings as Findings
+from .sweep import Sweep as Sweep, sweep as sweep

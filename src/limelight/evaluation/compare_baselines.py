@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ..answer import answer
-from ..base.attribution import Attribution
+from ..base.attribution import Attribution, Panel
 from ..base.files import json_bytes, write_whole
+from ..base.notes import Place as Example
 from ..base.records import file_stem
 from ..base.similarity import rank_correlations
 from ..base.types import Model
@@ -31,27 +32,14 @@ BaselineLike = float | Tensor | Baseline | type[Baseline] | str
 DEFAULT_BASELINES: tuple[Baseline, ...] = (Black(), White(), Noise(), Blur())
 
 
-class MapSeries(Mapping[str, Attribution]):
+class MapSeries(Panel):
     """Labelled maps of one question, in order, compared by Spearman's rank correlation."""
 
-    def __init__(self, attributions: Mapping[str, Attribution]) -> None:
-        self._by_label = dict(attributions)
-        many = [label for label, each in self.items() if each.score.ndim > 1]
-        if many:
+    def __init__(self, maps: Mapping[str, Attribution]) -> None:
+        if any(each.score.ndim > 1 for each in maps.values()):
             raise ValueError("target: several for each example; compare maps of one target at a time")
-
-    def __getitem__(self, key: str | int) -> Attribution:
-        if isinstance(key, int):
-            return list(self._by_label.values())[key]
-        if key not in self._by_label:
-            raise KeyError(f"{key!r} is not among {', '.join(self._by_label)}")
-        return self._by_label[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._by_label)
-
-    def __len__(self) -> int:
-        return len(self._by_label)
+        rows = (sum(each.forward_rows for each in maps.values()), sum(each.backward_rows for each in maps.values()))
+        super().__init__(list(maps.values()), *rows, list(maps))
 
     @property
     def correlations(self) -> Tensor:
@@ -75,19 +63,21 @@ class MapSeries(Mapping[str, Attribution]):
     def rows(self) -> list[list[int]]:
         """Return the positions of the maps in each row of a picture."""
 
-    def tiles(self, example: int = 0) -> list[Tile]:
+    def tiles(self, example: Example = 0) -> list[Tile]:
+        """Return the maps of one example under their labels, each with its remarks and caption."""
+        assert isinstance(example, int)
         return [
             replace(each.tiles(example)[0], title=label, lines=(*self.remarks(k, example), *each.caption(example)))
             for k, (label, each) in enumerate(self.items())
         ]
 
-    def show(self, example: int = 0) -> Image:
+    def show(self, example: Example = 0, heading: str | None = None) -> Image:
         """Draw all maps of one example in a labelled grid, as a PIL image."""
         from ..show import draw_grid
 
         tiles = self.tiles(example)
         rows = [[tiles[position] for position in row] for row in self.rows()]
-        return draw_grid(self[0]._picture(example), rows, f"{self.heading()}; {self[0]._heading(example)}")
+        return draw_grid(self[0]._picture(example), rows, heading or self._heading(example))
 
     def summary(self) -> dict[str, Any]:
         """Return labels, completeness and correlations as plain numbers and lists."""
@@ -103,25 +93,21 @@ class MapSeries(Mapping[str, Attribution]):
     def save(self, path: str | Path) -> Path:
         """Write a `.png` or `.html` to look at; as `.safetensors`, a folder of that name with a file for each map and
         `summary.json`."""
-        from ..show import save_png, write_html
-
         path = Path(path)
-        match path.suffix:
-            case ".png":
-                save_png(self.show(), path)
-            case ".html":
-                facts = [(label, note) for label, each in self.items() for note in each.notes]
-                picture, heading = self[0]._picture(0), f"{self.heading()}; {self[0]._heading(0)}"
-                write_html(path, picture, self.tiles(), heading, "", list(dict.fromkeys(facts)))
-            case ".safetensors":
-                path = path.with_suffix("")
-                path.mkdir(parents=True, exist_ok=True)
-                for position, (label, each) in enumerate(self.items()):
-                    each.save(path / f"{position} {file_stem(label)}.safetensors")
-                write_whole(path / "summary.json", json_bytes(self.summary()))
-            case suffix:
-                raise ValueError(f"path: {str(path)!r} ends in {suffix!r}; use .png, .html or .safetensors")
+        if path.suffix != ".safetensors":
+            return self._save_pictures(path)
+        path = path.with_suffix("")
+        path.mkdir(parents=True, exist_ok=True)
+        for position, (label, each) in enumerate(self.items()):
+            each.save(path / f"{position} {file_stem(label)}.safetensors")
+        write_whole(path / "summary.json", json_bytes(self.summary()))
         return path
+
+    def _heading(self, example: Example = 0) -> str:
+        return f"{self.heading()}; {super()._heading(example)}"
+
+    def _facts(self) -> list[tuple[str, str]]:
+        return [(label, note) for label, note in dict.fromkeys(super()._facts()) if label not in ("baseline", "seed")]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.heading()}: {', '.join(self)})"

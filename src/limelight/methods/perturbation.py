@@ -84,21 +84,6 @@ class MeaningfulPerturbation(Method):
         return Estimate(upsampled(1 - kept, x), raw=1 - kept)
 
 
-class _Adam:
-    """Adam with its usual constants, entry by entry, so examples do not touch each other."""
-
-    def __init__(self, like: Tensor, rate: float) -> None:
-        self._rate, self._steps = rate, 0
-        self._first, self._second = torch.zeros_like(like), torch.zeros_like(like)
-
-    def step(self, at: Tensor, gradient: Tensor) -> Tensor:
-        self._steps += 1
-        self._first = 0.9 * self._first + 0.1 * gradient
-        self._second = 0.999 * self._second + 0.001 * gradient**2
-        first, second = self._first / (1 - 0.9**self._steps), self._second / (1 - 0.999**self._steps)
-        return at - self._rate * first / (second.sqrt() + 1e-8)
-
-
 def _mean(each: Tensor) -> Tensor:
     return each.flatten(1).mean(1) if each.numel() else each.new_zeros(len(each))
 

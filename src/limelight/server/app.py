@@ -44,14 +44,8 @@ from .jobs import Full, Job, Queue
 from .work import PageRequest, Store, answer
 
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP")
-_FILES = {
-    **{
-        f"{name}.js": "text/javascript"
-        for name in ("numbers", "colours", "elements", "cell", "viewer", "page", "form", "stream")
-    },
-    "viewer.css": "text/css",
-    "page.css": "text/css",
-}
+_SCRIPTS = ("numbers", "colours", "elements", "cell", "viewer", "page", "form", "stream")
+_FILES = {f"{name}.js": "text/javascript" for name in _SCRIPTS} | dict.fromkeys(("viewer.css", "page.css"), "text/css")
 _JSON_BYTES = 65536
 BASELINE = "black"  # of a request that names none
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..answer import answer
 from ..base.attribution import Attribution, Panel, target_text
+from ..base.similarity import relative_size
 from ..base.types import Progress
 from ..evaluation.budget import quick_findings
 from ..evaluation.card import Section, TrustCard
@@ -215,10 +216,7 @@ def share_of_change(attribution: Attribution) -> float:
 
 def relative_stderr(attribution: Attribution) -> float:
     """Return |standard error| / |map| (L2); NaN for a method without standard error."""
-    size = float(attribution.values[0].double().norm())
-    if attribution.stderr is None or not size:
-        return math.nan
-    return float(attribution.stderr[0].double().norm()) / size
+    return math.nan if attribution.stderr is None else relative_size(attribution.stderr[0], attribution.values[0])
 
 
 def classes_shown(ranking: Sequence[Ranked]) -> str:

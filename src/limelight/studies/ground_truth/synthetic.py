@@ -1,25 +1,13 @@
 """Cases with a known answer, without downloads: the public names of this folder."""
 
-from .handset import HANDSET, HandSet
-from .mosaics import Mosaic, mosaic
-from .patterns import PATTERNS, Pattern, earth_mover_score, pattern_problem, precision
-from .scenes import CLASSES, Scenes, scenes
-from .trained import SceneCNN, SceneViT, trained
-
-__all__ = [
-    "CLASSES",
-    "HANDSET",
-    "PATTERNS",
-    "HandSet",
-    "Mosaic",
-    "Pattern",
-    "SceneCNN",
-    "SceneViT",
-    "Scenes",
-    "earth_mover_score",
-    "mosaic",
-    "pattern_problem",
-    "precision",
-    "scenes",
-    "trained",
-]
+from .handset import HANDSET as HANDSET, HandSet as HandSet
+from .mosaics import Mosaic as Mosaic, mosaic as mosaic
+from .patterns import (
+    PATTERNS as PATTERNS,
+    Pattern as Pattern,
+    earth_mover_score as earth_mover_score,
+    pattern_problem as pattern_problem,
+    precision as precision,
+)
+from .scenes import CLASSES as CLASSES, Scenes as Scenes, scenes as scenes
+from .trained import SceneCNN as SceneCNN, SceneViT as SceneViT, trained as trained
