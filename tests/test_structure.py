@@ -16,8 +16,6 @@ import pytest
 
 import limelight as ll
 
-pytestmark = pytest.mark.quick
-
 PACKAGE = Path(ll.__file__).parent
 BIBLIOGRAPHY = PACKAGE.parents[1] / "docs" / "references.bib"
 DECISIONS = PACKAGE.parents[1] / "docs" / "decisions"

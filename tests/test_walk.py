@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,14 +20,19 @@ from .test_structure import ORDER, PACKAGE
 pytestmark = pytest.mark.quick
 
 
-def module_of(frame: FrameType | None) -> str | None:
-    """The module of the nearest limelight frame, dotted below the package."""
-    while frame is not None:
-        path = Path(frame.f_code.co_filename)
-        if path.is_relative_to(PACKAGE):
-            return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-        frame = frame.f_back
-    return None
+@cache  # it is asked for every call that Python makes
+def module_in(file: str) -> str | None:
+    """The module in the file, dotted below the package; None for files of others."""
+    path = Path(file)
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts) if path.is_relative_to(PACKAGE) else None
+
+
+def caller_of(frame: FrameType) -> str | None:
+    """The module of the nearest limelight frame that called."""
+    above = frame.f_back
+    while above is not None and module_in(above.f_code.co_filename) is None:
+        above = above.f_back
+    return None if above is None else module_in(above.f_code.co_filename)
 
 
 def folder(module: str) -> str:
@@ -58,13 +64,13 @@ def test_a_part_enters_at_most_four_folders_and_climbs_at_most_twice(part: str, 
     reached = []
 
     def follow(frame: FrameType, event: str, argument: Any) -> None:
-        here = module_of(frame)
-        if event != "call" or reached or here is None or not Path(frame.f_code.co_filename).is_relative_to(PACKAGE):
+        here = module_in(frame.f_code.co_filename) if event == "call" and not reached else None
+        if here is None:
             return
         if here.startswith("methods.") and frame.f_code.co_name == "run":
             reached.append(here)
         if any(holds(each, parts[part]) for each in frame.f_locals.values()):  # the arguments, as it is called
-            moves.append((module_of(frame.f_back) or here, here))
+            moves.append((caller_of(frame) or here, here))
 
     sys.setprofile(follow)
     try:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..base.attribution import Attribution
 from ..base.named import require
 from ..base.similarity import rank_correlation
 from ..model_edits.randomise import Init, redraw, redrawable
-from ..question.targets import Logit, output_tensor
+from ..question.targets import Logit
 from .base import HardCheck, Measured
 from .case import Case
 from .maps import CONSTANT, hog, pearson, ssim, units_of
@@ -78,16 +78,11 @@ class Randomisation(HardCheck):
                 for layer in layers[done : depth + 1] if cascade else [last]:
                     redraw(module, layer, self.init, seed)
                 names.append(f"down to {last or 'the root'}" if cascade and depth else last)
-                found.append(case.explain(model=module) if self.keep_class else self._own_class(case, module))
+                found.append(case.explain(model=module, target=None if self.keep_class else Logit()))
                 done = depth + 1
                 for name, parameter in () if cascade else originals.items():
                     setattr(module.get_submodule(last), name, parameter)
         return found, names
-
-    def _own_class(self, case: Case, module: nn.Module) -> Attribution:
-        with torch.no_grad():
-            outputs = output_tensor(module(case.x))
-        return case.explain(model=module, target=Logit(tuple(outputs.argmax(1).tolist())))
 
 
 def _entropy(a: Attribution) -> Tensor:
