@@ -142,7 +142,7 @@ def test_a_busy_server_is_asked_again(serve: Callable[..., Server], open_page: O
     bring(first, tmp_path, 0)
     until(first, lambda: "model rows" in status(first))
     bring(second, tmp_path, 1)
-    until(second, lambda: "busy with others" in status(second))
+    until(second, lambda: "the server is busy" in status(second))
     WORK.pause = 0.0
     done(first, 1)
     done(second, 1)

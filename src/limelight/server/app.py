@@ -1,7 +1,7 @@
 """The local page's server: a picture in, maps out as they are made. Models come from the command line, never the page.
 
 GET  /                              the page, its modules under /viewer/
-GET  /api/form                      what can be asked: methods with their fields, layers, baselines, labels
+GET  /api/form                      the form: methods with their fields, layers, targets, baselines, labels
 POST /api/pictures                  a PNG, JPEG or WEBP as the body: its id and what the model sees of it
 POST /api/demo                      the same for the demonstration picture
 POST /api/explain                   a question as JSON: server-sent events; hanging up stops the work
@@ -52,7 +52,7 @@ BASELINE = "black"  # of a request that names none
 
 @dataclass(frozen=True)
 class Limits:
-    """What one server does at most; counts are of things at once, `seconds` and `rows` for one request."""
+    """The limits of one server; counts are of things at once, `seconds` and `rows` of one request."""
 
     body: int = 20_000_000  # bytes of a picture's file
     pixels: int = 40_000_000  # of a picture, read from its header
@@ -87,7 +87,7 @@ class PageQuestion(BaseModel):
 
 
 class Service:
-    """The model, what people brought and made, and the queue they share."""
+    """The model, the pictures and maps in memory, and the queue."""
 
     def __init__(self, model: ImageModel, limits: Limits) -> None:
         self.model = model
@@ -99,7 +99,7 @@ class Service:
         self._uploading = 0
 
     def form(self) -> dict[str, Any]:
-        """Everything the page needs to ask."""
+        """Return the contents of the form."""
         return {
             "version": __version__,
             "model": self.model.name,
@@ -116,7 +116,7 @@ class Service:
         }
 
     def keep(self, picture: Picture) -> dict[str, Any]:
-        """What the model sees of a picture, kept under an id; the picture itself is not. Raises ImageError."""
+        """Keep the model's view of a picture under an id, without the picture itself. Raises ImageError."""
         pixels, geometry, _ = self.model.prepare(picture)
         return {
             "id": self.pictures.put(pixels),
@@ -130,7 +130,7 @@ class Service:
 
     @asynccontextmanager
     async def uploading(self) -> AsyncIterator[None]:
-        """A place among those who may send a picture now. Raises HTTPException 429."""
+        """Hold one of the places for uploads. Raises HTTPException 429 if all are taken."""
         if self._uploading >= self.limits.uploads:
             raise _busy()
         self._uploading += 1
@@ -140,7 +140,7 @@ class Service:
             self._uploading -= 1
 
     def question(self, asked: PageQuestion) -> PageRequest:
-        """Raises Refused, or HTTPException 404 for a picture that isn't there."""
+        """Read the request. Raises Refused, or HTTPException 404 for a picture that isn't there."""
         pixels = []
         for each in asked.pictures:
             found = self.pictures.get(each)
@@ -177,7 +177,7 @@ class Service:
 
 
 def create_app(model: ImageModel, limits: Limits = Limits()) -> FastAPI:
-    """The server for one model, which is loaded already and shared by all requests."""
+    """Make the server of one loaded model, which all requests share."""
     service = Service(model, limits)
 
     @asynccontextmanager
@@ -251,7 +251,7 @@ def create_app(model: ImageModel, limits: Limits = Limits()) -> FastAPI:
 
 
 class Server(uvicorn.Server):
-    """A server that stops its work before it waits for those who listen to it."""
+    """A server that stops its work before it waits for its clients."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
@@ -263,7 +263,7 @@ class Server(uvicorn.Server):
 
 
 async def _events(job: Job, before: int) -> AsyncIterator[bytes]:
-    """The job's events as they come. When the client hangs up this is closed, and the job with it."""
+    """Yield the job's events. When the client hangs up, this is closed and the job stops."""
     try:
         yield _event("queued", {"before": before})
         while True:
@@ -273,7 +273,7 @@ async def _events(job: Job, before: int) -> AsyncIterator[bytes]:
                 if job.overdue:
                     yield _event("stopped", {"message": "waited too long for its turn; try again"})
                     return
-                yield b": waiting\n\n"  # finds out whether anybody is there
+                yield b": waiting\n\n"  # fails if the client has hung up
                 continue
             if event is None:
                 return
@@ -287,23 +287,23 @@ def _event(name: Literal["queued", "stopped"] | str, data: Mapping[str, Any]) ->
 
 
 def _json(document: Mapping[str, Any]) -> Response:
-    """ASCII, since a label may hold what UTF-8 can't (lone surrogates)."""
+    """Write JSON in ASCII, since a label may hold lone surrogates, which UTF-8 lacks."""
     return Response(json.dumps(document, allow_nan=False), media_type="application/json")
 
 
 def _require_type(request: Request, *types: str) -> None:
-    """Types that a page elsewhere can't send without asking first, and nothing that isn't known."""
+    """Raise HTTPException for other types; a page of another site can't send these without permission."""
     found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if found not in types:
         raise HTTPException(415, f"content-type {found[:60]!r}; use {', '.join(types)}")
 
 
 def _busy() -> HTTPException:
-    return HTTPException(429, "busy with others; try again in a moment", headers={"retry-after": "1"})
+    return HTTPException(429, "the server is busy; try again in a moment", headers={"retry-after": "1"})
 
 
 def _layers(model: ImageModel) -> tuple[list[dict[str, str]], str]:
-    """The layers a page may choose, and the one `explain()` would; none for a model that returns no classes."""
+    """Return the layers to choose from and the default of `explain()`; none for a model that returns no classes."""
     side = model.preprocessing.size
     try:
         found, chosen, _ = layers_of(model, torch.full((1, 3, side, side), 0.5).to(model.mean))

@@ -53,12 +53,12 @@ T = TypeVar("T")
 
 
 class Refused(ValueError):
-    """What was asked can't be done; the message says what could."""
+    """The request is refused; the message says what would work."""
 
 
 @cache
 def method_forms() -> list[dict[str, Any]]:
-    """For each method its name, what it does, what it needs, and its fields in the order of the class."""
+    """Return the name, summary, needs and fields of each method."""
     return [
         {
             "name": kind.kebab(),
@@ -74,7 +74,7 @@ def method_forms() -> list[dict[str, Any]]:
 
 
 def typed_forms(registry: Registry[Any]) -> list[dict[str, str]]:
-    """For each class that can be typed: `usage`, its settings with their defaults, and `text`, what to begin with."""
+    """Return for each class that can be typed `usage`, all its settings, and `text`, the beginning to type."""
     return [
         {"text": kind.kebab() if kind.has_defaults() else f"{kind.kebab()}(", "usage": kind.usage()}
         for kind in registry
@@ -83,7 +83,7 @@ def typed_forms(registry: Registry[Any]) -> list[dict[str, str]]:
 
 
 def chosen_methods() -> dict[str, dict[str, str]]:
-    """The methods that a page begins with, each with the fields that differ from its class's."""
+    """Return the methods that are selected at first, with the fields that differ from their defaults."""
     return {
         method.kebab(): {
             each.name: _text(getattr(method, each.name))
@@ -95,7 +95,7 @@ def chosen_methods() -> dict[str, dict[str, str]]:
 
 
 def read_method(name: str, fields: Mapping[str, str]) -> Method:
-    """The method of that name with its fields as the page has them, each as text.
+    """Read a method from its name and its fields, each as text.
 
     Raises Refused for what is unknown, too large or not offered, and for values that the method doesn't take.
     """
@@ -115,7 +115,7 @@ def read_method(name: str, fields: Mapping[str, str]) -> Method:
 
 
 def read_baseline(text: str) -> Baseline:
-    """A baseline by name, or a number in [-1, 2], in units of pixels. Raises Refused."""
+    """Read a baseline by name, or a number in [-1, 2] in units of pixels. Raises Refused."""
     baseline = _read(as_baseline, text)
     if isinstance(baseline, Constant):
         values = torch.as_tensor(baseline.value)
@@ -128,7 +128,7 @@ def read_baseline(text: str) -> Baseline:
 
 
 def read_target(text: str, labels: Sequence[str]) -> Target:
-    """A target by name, or a class by its number or label. Raises Refused."""
+    """Read a target by name, or a class by its number or label. Raises Refused."""
     target = _read(lambda given: registries.read_target(given, labels), text)
     _check(target)
     return target
@@ -142,13 +142,13 @@ def _read(reader: Callable[[str], T], text: str) -> T:
 
 
 def _summary(kind: type[Method]) -> str:
-    """The first paragraph of its documentation up to its first formula or reference, as plain text."""
+    """Return the first paragraph of the documentation up to a formula or reference, as plain text."""
     paragraph = " ".join((inspect.getdoc(kind) or "").partition("\n\n")[0].split())
     return re.split(r"\$|\[\w+\d{4}", paragraph)[0].replace("`", "").rstrip(" ,:;.=")
 
 
 def _offered(kind: type[Method]) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
-    """The fields that a page may set, with their types: not those that take a file, nor rules written in Python."""
+    """Yield the fields that a page may set, with their types: no files, and no rules written in Python."""
     for each in dataclasses.fields(kind):
         if each.default == ():
             continue
@@ -165,7 +165,7 @@ def _members(hint: Any) -> tuple[Any, ...]:
 
 
 def _kind(hint: Any) -> dict[str, Any]:
-    """What a page asks with: a box to tick, a number, a choice, or a line of text."""
+    """Return the kind of the page's input: a box to tick, a number, a choice, or a line of text."""
     members = _members(hint)
     if members == (bool,):
         return {"kind": "switch"}
@@ -177,7 +177,7 @@ def _kind(hint: Any) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    """A default as the page shows it, and as `_value` reads it back."""
+    """Write a default as the page shows it and `_value` reads it."""
     return value if isinstance(value, str) else repr(value)
 
 
@@ -193,8 +193,8 @@ def _value(name: str, field: str, hint: Any, text: str) -> Any:
 
 
 def _check(value: Any, name: str = "", depth: int = 0) -> None:
-    """Raise Refused for numbers out of bounds in the field `name`, deep nesting, and methods inside with settings that
-    the page may not set."""
+    """Raise Refused for a number out of bounds in the field `name`, for deep nesting, and for inner methods with
+    settings that the page may not set."""
     if isinstance(value, bool) or value is None:
         return
     if isinstance(value, int | float):

@@ -1,4 +1,4 @@
-"""The work behind one request of the page: maps of pictures and classes, each told when it is there."""
+"""The work behind one request of the page: maps of pictures and classes, each sent when it is made."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TEST_ROWS = 64
 
 
 class Store(Generic[T]):
-    """The last `most` things, each under a name that nobody can guess."""
+    """The last `most` things, each under a random name that cannot be guessed."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -60,7 +60,7 @@ class Store(Generic[T]):
 
 @dataclass(frozen=True)
 class PageRequest:
-    """What a page asks: `pixels` `(1, 3, H, W)` in [0, 1] for each picture, each method, and each target.
+    """A request of the page: `pixels` `(1, 3, H, W)` in [0, 1] for each picture, each method, and each target.
 
     `targets` empty is each picture's first class; `shift` is added to every pixel; `tests` also runs the quick tests
     of each map; `options` are those of `explain`.
@@ -75,7 +75,7 @@ class PageRequest:
 
     @property
     def questions(self) -> int:
-        """Rows of the grid: pictures times classes."""
+        """Return the rows of the grid: pictures times classes."""
         return len(self.pixels) * max(len(self.targets), 1)
 
     @property
@@ -83,14 +83,15 @@ class PageRequest:
         return self.questions * len(self.methods)
 
     def rows(self, side: int) -> int:
-        """Model rows that this will cost at least: what can be known before it runs."""
+        """Return the least number of model rows, as far as it is known before the run."""
         each = [method.rows(torch.Size((3, side, side))) or 0 for method in self.methods]
         return self.questions * sum(each)
 
 
 def answer(model: ImageModel, asked: PageRequest, maps: Store[Attribution], job: Job) -> None:
-    """Tell `prediction`, then `map`, `card` or `failed` for every picture, class and method; the grid's row counts
-    pictures, and within them classes."""
+    """Send `prediction`, then `map`, `card` or `failed` for every picture, class and method.
+
+    The rows of the grid are pictures, and within them classes."""
     row = 0
     for place, plain in enumerate(asked.pixels):
         # The class stays that of the picture as it is, however it is brightened: its map is compared with itself.
@@ -126,7 +127,7 @@ def _map(
     maps: Store[Attribution],
     job: Job,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """One map and its card, or why there is none."""
+    """Yield one map and its card, or the reason why there is none."""
     options: Options = {**asked.options, "target": target, "draws_of": plain, "progress": job.progress}
     try:
         with question_of(model, plain + asked.shift, options) as question:
@@ -145,7 +146,7 @@ def _map(
 
 
 def _described(target: Target, ranking: Sequence[Ranked]) -> str:
-    """A class as the model ranks it, or another target by name."""
+    """Describe a class as the model ranks it, or another target by name."""
     if type(target) is not Logit or not isinstance(target.index, int):
         return target_text(target)
     return next((each.described() for each in ranking if each.index == target.index), f"class {target.index}")
