@@ -15,7 +15,8 @@ from limelight.studies.ground_truth.trained import Architecture
 HEAD = """# Who finds the object that decides?
 
 `python -m benchmarks.ranking --scenes {scenes} --networks {networks} --write`: every method on {scenes} new 32 x 32
-scenes (`studies/ground_truth/scenes.py`), where the shape of the red object alone decides the class, by networks trained on such scenes.
+scenes (`ground_truth/scenes.py`), where the shape of the red object alone decides the class, by networks trained on
+such scenes.
 Each figure is a mean with its bootstrap 95% interval over the scenes; controls, which know nothing of the model, are in
 brackets, and "not above edges" marks a figure whose paired difference to the Sobel edges is not on the better side with
 its whole interval. Higher is better, for deletion lower. Sorted by relevance-rank. A network can look at more than the
