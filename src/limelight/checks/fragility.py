@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..base.named import require
 from ..base.similarity import rank_correlation
+from ..engine.graph import make_batch_norms_exact
 from ..engine.model_copy import frozen_copy
 from ..methods import InputXGradient, IntegratedGradients, Method
 from ..model_edits.smooth_relu import Softened
@@ -98,7 +99,9 @@ class Fragility(Check):
         """Compute the gradient of D at one attacked example; zeros where the substitute has none."""
 
         def score(rows: Tensor) -> Tensor:
-            return case.target(module(rows), case.score.examples[:1].expand(len(rows)))
+            scores = case.target(module(rows), case.score.examples[:1].expand(len(rows)))
+            make_batch_norms_exact(scores)
+            return scores
 
         with torch.enable_grad(), Softened(self.beta):
             leaf = moved.detach().requires_grad_()

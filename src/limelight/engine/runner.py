@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..base.types import Model, Progress
 from ..question.targets import Target, output_tensor
+from .graph import make_batch_norms_exact
 from .layers import LayerInput, Modules, captured, without_batch_axis
 from .model_copy import frozen_copy
 from .passes import Outcome, Rows, SharedRows
@@ -157,6 +158,7 @@ class Runner:
                 if outputs.ndim and len(outputs) == len(leaf):  # wrong shapes are reported by _scores()
                     outputs = outputs[shared.index]
             scores = self._scores(found[target.layer] if target.layer else outputs, examples, target)
+        make_batch_norms_exact(scores)
         self._count(len(leaf))
         return outputs, scores, found
 
