@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 import limelight as ll
 
-from .networks import CASES, patterns_for
+from .networks import CASES, conv_net, patterns_for, pictures
 
 every_case = pytest.mark.parametrize("method", CASES, ids=repr)
 
@@ -113,3 +114,152 @@ def test_one_picture_alone_has_the_map_that_it_has_in_a_batch(method: ll.Method,
             assert alone == whole
         else:
             torch.testing.assert_close(alone[0], whole[0], atol=1e-12, rtol=1e-9)
+
+
+class Skip(nn.Module):
+    """Keeps features in a dictionary by a hook's closure, and reads them in forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.kept = kept = {}
+        self.first, self.second, self.head = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 8, 3, 2, 1), nn.Linear(14, 5)
+        self.first.register_forward_hook(lambda module, rows, output: kept.update(features=output))
+        self.double().eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.second(F.relu(self.first(x))))
+        return self.head(torch.cat([y.mean((2, 3)), F.relu(self.kept["features"]).mean((2, 3))], 1))
+
+
+class PlainSkip(Skip):
+    """The same written plainly."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = self.first(x)
+        y = F.relu(self.second(F.relu(kept)))
+        return self.head(torch.cat([y.mean((2, 3)), F.relu(kept).mean((2, 3))], 1))
+
+
+FROM_A_COPY = [
+    "gradient",
+    "integrated-gradients(midpoint(4))",
+    "grad-cam",
+    "lrp",
+    "deep-lift",
+    "guided-backprop",
+    "occlusion(4, 4)",
+]
+
+
+@pytest.mark.parametrize("method", FROM_A_COPY)
+@pytest.mark.parametrize("used", [False, True], ids=["fresh", "after a forward pass with gradients"])
+def test_features_kept_by_a_hook_are_those_of_the_copy(method: str, used: bool) -> None:
+    net, options = Skip(), {"layer": "second", "target": 1} if method == "grad-cam" else {"target": 1}
+    if used:
+        net(torch.rand(2, 3, 8, 8, dtype=torch.float64))
+    before = dict(net.kept)
+    a = ll.explain(net, X, method, **options)  # type: ignore[arg-type]
+    expected = ll.explain(PlainSkip(), X, method, **options)  # type: ignore[arg-type]
+    torch.testing.assert_close(a.values, expected.values, atol=1e-12, rtol=1e-9)
+    torch.testing.assert_close(a.score, net(X)[:, 1].detach())
+    if used:
+        net.kept.clear()
+        net.kept.update(before)
+        a = ll.explain(net, X, method, **options)  # type: ignore[arg-type]
+        assert net.kept.keys() == before.keys() and all(net.kept[key] is before[key] for key in before)
+        assert not any("could not be copied" in note for note in a.notes)
+
+
+def autocast(net: nn.Module) -> None:
+    net.forward = torch.autocast("cpu", enabled=False)(net.forward)  # type: ignore[method-assign]
+
+
+def logged(net: nn.Module) -> None:
+    inner = net.forward
+
+    @functools.wraps(inner)
+    def forward(*arguments: Any, **options: Any) -> Any:
+        return inner(*arguments, **options)
+
+    net.forward = forward  # type: ignore[method-assign]
+
+
+def by_lambda(net: nn.Module) -> None:
+    old = net.forward
+    net.forward = lambda x: old(x)  # type: ignore[method-assign]
+
+
+def by_default(net: nn.Module) -> None:
+    net.forward = lambda x, inner=type(net).forward, own=net: inner(own, x)  # type: ignore[method-assign]
+
+
+def by_partial(net: nn.Module) -> None:
+    net.forward = functools.partial(type(net).forward, net)  # type: ignore[method-assign]
+
+
+def twice(net: nn.Module) -> None:
+    by_lambda(net)
+    autocast(net)
+
+
+WRAPPERS = [autocast, logged, by_lambda, by_default, by_partial, twice]
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS, ids=lambda each: each.__name__)
+@pytest.mark.parametrize("method", FROM_A_COPY)
+def test_a_wrapped_forward_runs_the_copy(wrap: Any, method: str) -> None:
+    net = conv_net().train()
+    expected = ll.explain(net, pictures(2), method, target=1)
+    wrap(net)
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    ran = []
+    handles = [module.register_forward_hook(lambda own, *_: ran.append(own)) for module in net.modules()]
+    for handle in handles:
+        handle.remove()
+    a = ll.explain(net, pictures(2), method, target=1)
+    torch.testing.assert_close(a.values, expected.values, atol=1e-12, rtol=1e-9)
+    assert a.layer == expected.layer and net.training and all(module.training for module in net.modules())
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+    assert not any("could not be copied" in note for note in a.notes)
+
+
+class Unregistered(nn.Module):
+    """A weight with requires_grad that is no parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        weight = torch.rand(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        self.weight, self.more = weight.requires_grad_(), [torch.ones(3, dtype=torch.float64, requires_grad=True)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight) * self.more[0]
+
+
+class Registered(Unregistered):
+    def __init__(self) -> None:
+        super().__init__()
+        weight = self.weight
+        del self.weight
+        self.weight, self.more = nn.Parameter(weight.detach()), [torch.ones(3, dtype=torch.float64)]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "gradient",
+        "lrp('epsilon')",
+        "attn-lrp",
+        "cplrp",
+        "deep-taylor",
+        "deep-lift",
+        "guided-backprop",
+        "excitation-backprop",
+    ],
+)
+def test_a_plain_tensor_of_the_model_is_a_constant(method: str) -> None:
+    x = torch.rand(2, 4, dtype=torch.float64)
+    net = Unregistered()
+    found, expected = (ll.explain(each, x, method, target=1) for each in (net, Registered()))
+    torch.testing.assert_close(found.values, expected.values, atol=1e-12, rtol=1e-9)
+    assert net.weight.requires_grad and net.weight.grad is None

@@ -15,6 +15,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from .rebinding import rebind
+
 # What deepcopy raises for locks, file handles, generators, non-leaf tensors and the like.
 _REFUSALS = (TypeError, RuntimeError, NotImplementedError, AttributeError, ValueError, copy.Error)
 
@@ -88,6 +90,7 @@ def _copy(model: nn.Module, modules: list[nn.Module]) -> nn.Module:
         else:
             empty = (value for value in vars(module).values() if type(value) in _CONTAINERS and not value)
             memo.update((id(value), type(value)()) for value in empty)
+    rebind([module for module in modules if id(module) not in memo], memo)
     copied = copy.deepcopy(model, memo)
     copies = list(copied.modules())
     if any(module.training for module in copies):
