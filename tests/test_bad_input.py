@@ -208,9 +208,14 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         r"or 2 for an input of \(8, 8\)",
     ),
     "black box": (
-        lambda: ll.explain(lambda x: x.mean((2, 3)), X, ["gradient", "occlusion"]),
+        lambda: ll.explain(ll.BlackBox(lambda x: x.mean((2, 3))), X, ["gradient", "occlusion"]),
         TypeError,
-        r"black box, and gradient needs gradients or layers.*need none: occlusion.*Differentiable\(function\)",
+        "black box, and gradient needs gradients or layers.*need none: occlusion",
+    ),
+    "callable without gradients": (
+        lambda: ll.explain(lambda x: torch.from_numpy(x.numpy().mean((2, 3))), X, ["gradient", "occlusion"]),
+        ValueError,
+        "no gradient back to the inputs.*need none: occlusion",
     ),
     "black box layer": (
         lambda: ll.explain(lambda x: x.mean((2, 3)), X, "occlusion", layer="a"),
@@ -221,7 +226,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "detached": (
         lambda: ll.explain(model_giving(lambda x: x.detach().mean((2, 3))), X, "gradient"),
         ValueError,
-        "no gradient back to the inputs.*Occlusion",
+        "no gradient back to the inputs.*need none: occlusion",
     ),
     "model NaN": (
         lambda: ll.explain(model_giving(lambda x: x.mean((2, 3)).log() * 0 / 0), X, "gradient"),

@@ -263,3 +263,104 @@ def test_a_plain_tensor_of_the_model_is_a_constant(method: str) -> None:
     found, expected = (ll.explain(each, x, method, target=1) for each in (net, Registered()))
     torch.testing.assert_close(found.values, expected.values, atol=1e-12, rtol=1e-9)
     assert net.weight.requires_grad and net.weight.grad is None
+
+
+class Wrapped(nn.Module):
+    """Returns its scores in a dictionary, as language models do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = conv_net()
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"scores": self.net(x), "other": x}
+
+    def scores(self, x: Tensor) -> Tensor:
+        return self(x)["scores"]
+
+
+class Service:
+    """No module, but it holds one."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net, self.calls = net, 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.net(x)["scores"]
+
+    def predict(self, x: Tensor, key: str = "scores") -> Tensor:
+        return self.net(x)[key]
+
+
+NET = Wrapped()
+
+
+def of_a_global(x: Tensor) -> Tensor:
+    return NET(x)["scores"]
+
+
+def of_a_helper(x: Tensor) -> Tensor:
+    return of_a_global(x) * 1.0
+
+
+def callables() -> dict[str, Any]:
+    net = Wrapped()
+    holder = {"net": net}
+    return {
+        "closure": lambda x: net(x)["scores"],
+        "default": lambda x, net=net: net(x)["scores"],
+        "keyword default": lambda x, *, net=net: net(x)["scores"],
+        "container": lambda x: holder["net"](x)["scores"],
+        "global": of_a_global,
+        "helper": of_a_helper,
+        "bound method of a module": net.scores,
+        "bound method": Service(net).predict,
+        "partial": functools.partial(Service(net).predict, key="scores"),
+        "object": Service(net),
+        "nested": (lambda inner: lambda x: inner(x))(lambda x: net(x)["scores"]),
+    }
+
+
+@pytest.mark.parametrize("name", callables())
+@pytest.mark.parametrize(
+    "method",
+    ["integrated-gradients", "lrp", "deep-lift", "smooth-grad(samples=4)", "occlusion(4, 4)", "rise(masks=40)"],
+)
+def test_callables_over_modules_are_explained_as_the_module(name: str, method: str) -> None:
+    x = pictures(2)
+    expected = ll.explain(conv_net(), x, method, target=1)
+    function = callables()[name]
+    a = ll.explain(function, x, method, target=1)
+    torch.testing.assert_close(a.values, expected.values, atol=1e-12, rtol=1e-9)
+    assert not any("could not be copied" in note for note in a.notes)
+    for owner in (
+        function,
+        getattr(function, "__self__", None),
+        getattr(getattr(function, "func", None), "__self__", None),
+    ):
+        assert getattr(owner, "calls", 0) == 0  # the object's own state is left alone
+
+
+def test_a_callable_in_training_mode_is_run_in_eval_mode_and_left_alone() -> None:
+    net = conv_net().train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    for method in ("gradient", "occlusion(4, 4)"):
+        a = ll.explain(lambda x: net(x), pictures(2), method, target=1)
+        torch.testing.assert_close(a.values, ll.explain(conv_net(), pictures(2), method, target=1).values)
+        assert any("training mode" in note for note in a.notes) and net.training
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_layers_of_a_callable_go_by_its_variables() -> None:
+    net = Wrapped()
+    named = ll.explain(lambda x: net(x)["scores"], pictures(1), "grad-cam", layer="net.net.body", target=1)
+    given = ll.explain(lambda x: net(x)["scores"], pictures(1), "grad-cam", layer=net.net.body, target=1)
+    own = ll.explain(conv_net(), pictures(1), "grad-cam", layer="body", target=1)
+    assert torch.equal(named.values, own.values) and torch.equal(given.values, own.values)
+    assert named.layer == "net.net.body"
+
+
+def test_a_function_without_modules_is_differentiated_where_a_method_asks() -> None:
+    a = ll.explain(lambda x: (x**2).flatten(1), torch.tensor([[1.0, 2.0]]), "gradient", target=1)
+    assert a.values.tolist() == [[0.0, 4.0]]

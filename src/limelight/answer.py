@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .base.attribution import Attribution, Panel
+from .base.errors import NoGradient
 from .base.notes import Note, notes_of, renumbered
 from .base.version import versions
 from .engine.input_pass import InputPass, input_pass
@@ -20,6 +21,7 @@ from .engine.runner import Runner
 from .engine.score import Score
 from .methods import METHODS, Estimate, Method
 from .methods.base import OwnScores
+from .models.black_box import BlackBox, Differentiable
 from .question.output_targets import Neuron
 from .question.per_example import for_examples
 from .question.question import Question
@@ -32,7 +34,7 @@ _OTHER_DRAWS = "the random numbers are those of other examples (draws_of=)"
 
 def answer(question: Question, methods: Sequence[Method]) -> Panel:
     """Explain the question's inputs by each method. Raises the errors of `explain`."""
-    _require_module(question, methods)
+    question = _with_module(question, methods)
     question.require_every_example(*methods)
     streams = question.streams()
     references, classes, owners = question.references(streams), question.classes, question.owners()
@@ -41,10 +43,13 @@ def answer(question: Question, methods: Sequence[Method]) -> Panel:
         # Each example is repeated for its classes; the passes run equal rows once.
         references, streams = _repeated(references, classes), streams.select(owners)
         flat_methods = [for_examples(each, owners, question.inputs) for each in methods]
-    with Runner(question.model, flat.inputs, question.rows_per_pass, question.progress, shares) as runner:
-        layers = _layers(runner, flat)
-        answers = Answers(runner, flat, flat_methods, references, layers)
-        attributions = [answers.by(each, streams.fork(each.kebab())) for each in flat_methods]
+    try:
+        with Runner(question.model, flat.inputs, question.rows_per_pass, question.progress, shares) as runner:
+            layers = _layers(runner, flat)
+            answers = Answers(runner, flat, flat_methods, references, layers)
+            attributions = [answers.by(each, streams.fork(each.kebab())) for each in flat_methods]
+    except NoGradient as error:
+        raise NoGradient(f"{error}; methods that need none: {_without_gradients()}") from error
     if question.draws_of is not None and not torch.equal(question.draws_of, question.inputs):
         note = Note("fact", _OTHER_DRAWS)
         attributions = [replace(each, notes=(*each.notes, note)) for each in attributions]
@@ -86,20 +91,24 @@ def _with_target_axis(a: Attribution, question: Question, classes: int) -> Attri
     )
 
 
-def _require_module(question: Question, methods: Sequence[Method]) -> None:
+def _with_module(question: Question, methods: Sequence[Method]) -> Question:
+    """Return the question with a module where a method needs one. Raises TypeError for a black box."""
     model = question.model
     if isinstance(model, nn.Module):
-        return
-    refused = [method.kebab() for method in methods if method.needs.gradients or method.needs.layer]
-    if refused:
-        free = [kind.kebab() for kind in METHODS if not (kind().needs.gradients or kind().needs.layer)]
+        return question
+    gradients = [method.kebab() for method in methods if method.needs.gradients or method.needs.layer]
+    if gradients and isinstance(model, BlackBox):
         raise TypeError(
-            f"model: {type(model).__name__} is a black box, and {', '.join(refused)} needs gradients or layers of "
-            f"a torch.nn.Module; methods that need none: {', '.join(free)}. A differentiable function can be wrapped: "
-            "limelight.Differentiable(function)"
+            f"model: {type(model).__name__} is a black box, and {', '.join(gradients)} needs gradients or layers of "
+            f"torch operations; methods that need none: {_without_gradients()}"
         )
     if question.target.layer or question.layer is not None:
-        raise TypeError("layer: a black box has no layers; pass the torch.nn.Module itself")
+        raise TypeError("layer: this callable has no layers; pass the torch.nn.Module itself")
+    return question.with_model(Differentiable(model)) if gradients else question
+
+
+def _without_gradients() -> str:
+    return ", ".join(kind.kebab() for kind in METHODS if not (kind().needs.gradients or kind().needs.layer))
 
 
 def _layers(runner: Runner, question: Question) -> tuple[str, ...]:

@@ -11,6 +11,10 @@ class NotApplicable(ValueError):
     """A check does not apply to this case; the message says why, and the value is NaN."""
 
 
+class NoGradient(ValueError):
+    """The score does not depend on the inputs by differentiable operations."""
+
+
 def reason(error: BaseException, subject: str = "") -> str:
     """Return an expected error as one line that begins with its subject."""
     start = f"{subject}: " if subject else ""

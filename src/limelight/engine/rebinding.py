@@ -8,22 +8,23 @@ with which a constant of the model would count as an activation.
 from __future__ import annotations
 
 import copy
-import functools
 import types
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
 
+from ..base.functions import closure, held, named_globals
+
 
 def rebind(modules: Iterable[nn.Module], memo: dict[int, Any]) -> None:
     """Enter into `memo`, for `copy.deepcopy`, the functions and tensors in the attributes of `modules`.
 
-    A function that reaches a module or a mutable container, through its closure, its defaults, partials or bound
+    A function that reaches a module or a mutable container, through its closure, defaults, globals, partials or bound
     methods, is built anew over their copies; a tensor that is no parameter or buffer is cloned without its gradient.
     """
     modules = list(modules)
-    own = {id(module) for module in modules} | {id(each) for module in modules for each in module.modules()}
+    own = {id(each) for module in modules for each in module.modules()}
     found = [part for module in modules for part in _parts(list(vars(module).values()), set())]
     for each in found:
         if isinstance(each, Tensor) and id(each) not in memo:
@@ -37,49 +38,27 @@ def rebind(modules: Iterable[nn.Module], memo: dict[int, Any]) -> None:
 def _rebound(function: types.FunctionType, own: set[int], memo: dict[int, Any]) -> None:
     if id(function) in memo or not _reaches(function, own, set()):
         return
-    cells = function.__closure__ or ()
-    closure = tuple(types.CellType() for _ in cells)
-    new = types.FunctionType(function.__code__, function.__globals__, function.__name__, None, closure)
+    cells = {name: types.CellType() for name in function.__code__.co_freevars}
+    names = {name: each for name, each in named_globals(function).items() if _reaches(each, own, set())}
+    variables = {**function.__globals__} if names else function.__globals__
+    new = types.FunctionType(function.__code__, variables, function.__name__, None, tuple(cells.values()))
     new.__dict__.update(function.__dict__)
     memo[id(function)] = new  # before its parts are copied, since they may hold the function
-    for inner in _parts(_held(function), set()):
+    for inner in _parts(list(held(function).values()), set()):
         if isinstance(inner, types.FunctionType):
             _rebound(inner, own, memo)
 
     def copied(value: Any) -> Any:
         return copy.deepcopy(value, memo) if id(value) in memo or _reaches(value, own, set()) else value
 
-    for cell, original in zip(closure, cells, strict=True):
-        for value in _contents(original):
-            cell.cell_contents = copied(value)
+    for name, value in closure(function):
+        cells[name].cell_contents = copied(value)
+    for name, value in names.items():
+        variables[name] = copied(value)
     if function.__defaults__:
         new.__defaults__ = tuple(map(copied, function.__defaults__))
     if function.__kwdefaults__:
         new.__kwdefaults__ = {name: copied(value) for name, value in function.__kwdefaults__.items()}
-
-
-def _contents(cell: types.CellType) -> tuple[Any, ...]:
-    try:
-        return (cell.cell_contents,)
-    except ValueError:  # a variable without a value yet
-        return ()
-
-
-def _held(value: Any) -> list[Any]:
-    """Return what a container, function, partial or bound method holds; nothing for other values."""
-    match value:
-        case dict():
-            return list(value.values())
-        case list() | set() | tuple():
-            return list(value)
-        case types.FunctionType():
-            cells = [each for cell in value.__closure__ or () for each in _contents(cell)]
-            return [*cells, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
-        case types.MethodType():
-            return [value.__self__, value.__func__]
-        case functools.partial():
-            return [value.func, *value.args, *value.keywords.values()]
-    return []
 
 
 def _parts(value: Any, seen: set[int]) -> Iterator[Any]:
@@ -89,7 +68,7 @@ def _parts(value: Any, seen: set[int]) -> Iterator[Any]:
     seen.add(id(value))
     if isinstance(value, types.FunctionType | Tensor):
         yield value
-    for each in _held(value):
+    for each in held(value).values():
         yield from _parts(each, seen)
 
 
@@ -100,8 +79,8 @@ def _reaches(value: Any, own: set[int], seen: set[int]) -> bool:
     seen.add(id(value))
     if id(value) in own or isinstance(value, dict | list | set):
         return True
-    held = _held(value)
-    if not held and not isinstance(value, type | types.ModuleType | nn.Module | Tensor):
+    parts = list(held(value).values())
+    if not parts and not isinstance(value, type | types.ModuleType | nn.Module | Tensor):
         attributes = getattr(value, "__dict__", None)
-        held = [each for each in attributes.values() if id(each) in own] if isinstance(attributes, dict) else []
-    return any(_reaches(each, own, seen) for each in held)
+        parts = [each for each in attributes.values() if id(each) in own] if isinstance(attributes, dict) else []
+    return any(_reaches(each, own, seen) for each in parts)

@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..base.errors import NoGradient
 from ..base.types import Model, Progress
 from ..question.targets import Target, output_tensor
 from .graph import make_batch_norms_exact
@@ -23,6 +24,7 @@ T = TypeVar("T")
 FIRST_PASS_ROWS = 8  # until a first pass has measured the memory of a row
 MOST_ROWS = {"cpu": 8, "cuda": 256}  # larger passes were not faster
 _SHAPE_ERRORS = (RuntimeError, ValueError, IndexError)
+_NO_GRADIENT = "model: the score carries no gradient back to the inputs (detach, no_grad or NumPy inside?)"
 
 
 class _LayoutRefused(Exception):
@@ -116,10 +118,7 @@ class Runner:
     ) -> list[Tensor]:
         """Return the gradient of each row's score at each source, counted and checked; zeros where there is none."""
         if not scores.requires_grad:
-            raise ValueError(
-                "model: the score carries no gradient back to the inputs (detach, no_grad or NumPy inside?); "
-                "use a method that needs none, such as Occlusion"
-            )
+            raise NoGradient(_NO_GRADIENT)
         if shared is None:
             found: Sequence[Tensor | None] = torch.autograd.grad(scores.sum(), sources, allow_unused=True)
         else:
@@ -170,6 +169,8 @@ class Runner:
         try:
             return self.call(leaf.clone(memory_format=torch.channels_last if fast else torch.contiguous_format))
         except _SHAPE_ERRORS as error:
+            if "numpy() on Tensor that requires grad" in str(error):
+                raise NoGradient(_NO_GRADIENT) from error
             if fast and "view size is not compatible" in str(error):
                 raise _LayoutRefused from error  # x.view(...) on a map: the model assumes contiguous memory
             # For a wrong shape torch raises these types themselves; their subclasses have their own messages.

@@ -12,24 +12,36 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..base.functions import modules_in
 from ..base.named import require
+from ..base.types import Model
 
 Layout = Literal["channels-first", "channels-last", "flat"]
 
 
 class Differentiable(nn.Module):
-    """Declare that `function` `(rows, ...) -> (rows, outputs)` is differentiable and has no state.
+    """A function `(rows, ...) -> (rows, outputs)` of torch operations as a module.
 
-    A bare callable counts as a black box, because the mode, parameters and gradients of the objects it refers to are
-    unknown.
+    `explain()` makes one of any callable that reaches modules, through its closure, defaults, globals, partials or
+    bound methods, and of any that a method needs gradients of: `explain(lambda x: net(x).logits, x, "gradient")`. The
+    modules that it reaches are its layers, under the names of the variables that hold them, and are run as copies.
     """
 
     def __init__(self, function: Callable[[Tensor], Any]) -> None:
         super().__init__()
         self.function = function
+        for name, module in modules_in(function).items():
+            self.add_module(name if not hasattr(self, name) else f"{name}_", module)
 
     def forward(self, rows: Tensor) -> Any:
         return self.function(rows)
+
+
+def as_module(model: Model) -> Model:
+    """Return a callable that reaches modules as a Differentiable; modules, black boxes and other callables as given."""
+    if isinstance(model, nn.Module | BlackBox) or not callable(model) or not modules_in(model):
+        return model
+    return Differentiable(model)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..base.progress import reporting
 from ..base.types import LayerLike, Model, Progress
+from ..models.black_box import as_module
 from .baselines import Baseline
 from .per_example import for_examples, require_every_example
 from .random_streams import Streams
@@ -155,7 +156,7 @@ def question_of(model: Model, inputs: Tensor, options: Options) -> Iterator[Ques
             given["draws_of"] = _as_many(given["draws_of"], x)
         target = as_target(given.pop("target", None), len(x), _labels(model))
         baseline = as_baseline(given.pop("baseline", 0.0))
-        yield Question(model, x, target, baseline, **given, progress=progress)
+        yield Question(as_module(model), x, target, baseline, **given, progress=progress)
 
 
 def require_options(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
