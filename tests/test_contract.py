@@ -191,7 +191,8 @@ def by_lambda(net: nn.Module) -> None:
 
 
 def by_default(net: nn.Module) -> None:
-    net.forward = lambda x, inner=type(net).forward, own=net: inner(own, x)  # type: ignore[method-assign]
+    forward = type(net).forward
+    net.forward = lambda x, inner=forward, own=net: inner(own, x)  # type: ignore[method-assign]
 
 
 def by_partial(net: nn.Module) -> None:
