@@ -273,7 +273,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "random": (
         lambda: ll.explain(lambda x: torch.rand(len(x), 2), X, "occlusion", target=0),
         ValueError,
-        "or is random",
+        "the function draws random numbers",
     ),
     "layer twice": (
         lambda: ll.explain(

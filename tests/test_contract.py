@@ -365,3 +365,81 @@ def test_layers_of_a_callable_go_by_its_variables() -> None:
 def test_a_function_without_modules_is_differentiated_where_a_method_asks() -> None:
     a = ll.explain(lambda x: (x**2).flatten(1), torch.tensor([[1.0, 2.0]]), "gradient", target=1)
     assert a.values.tolist() == [[0.0, 4.0]]
+
+
+class Random(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), Dropping())
+        self.head = nn.Linear(4, 3)
+        self.double().eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x).mean((2, 3)))
+
+
+class Dropping(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, 0.5)
+
+
+class Seeded(nn.Module):
+    """Draws random numbers, and the same ones at each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = conv_net()
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch.manual_seed(3)
+        return self.net(x + 0.1 * torch.rand(x.shape[1:], dtype=x.dtype))
+
+
+@every_case
+def test_a_random_model_is_refused_by_the_name_of_its_layer(method: ll.Method) -> None:
+    net, inner = Random(), conv_net()
+    state = torch.get_rng_state()
+    by_rules = (ll.UncoveredOperator, ValueError)  # a rule method stops at the operator, and patterns at their network
+    with pytest.raises(
+        by_rules, match=r"model: 'body.1' \(Dropping\) draws random numbers|no rule for dropout|pattern"
+    ):
+        ll.explain(net, X, method, target=1)
+    with pytest.raises(by_rules, match=r"model: the forward of Differentiable draws|no rule for dropout|pattern"):
+        ll.explain(lambda x: F.dropout(inner(x)), X, method, target=1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("method", ["gradient", "integrated-gradients", "occlusion(4, 4)", "lrp"])
+def test_a_model_that_seeds_itself_is_explained(method: str) -> None:
+    net = Seeded()
+    state = torch.get_rng_state()
+    a = ll.explain(net, X, method, target=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(a.values, ll.explain(net, X, method, target=1).values) and bool(a.values.any())
+
+
+class Store:
+    features: Tensor
+
+
+class ObjectSkip(PlainSkip):
+    """Keeps features in an object by a hook's closure."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = store = Store()
+        self.first.register_forward_hook(lambda module, rows, output: setattr(store, "features", output))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.second(F.relu(self.first(x))))
+        return self.head(torch.cat([y.mean((2, 3)), F.relu(self.store.features).mean((2, 3))], 1))
+
+
+def test_an_object_that_a_hook_writes_into_is_that_of_the_copy() -> None:
+    net = ObjectSkip()
+    with torch.no_grad():
+        net(torch.rand(1, 3, 8, 8, dtype=torch.float64))
+    before = net.store.features
+    a = ll.explain(net, X, "gradient", target=1)
+    torch.testing.assert_close(a.values, ll.explain(PlainSkip(), X, "gradient", target=1).values)
+    assert net.store.features is before

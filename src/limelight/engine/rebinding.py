@@ -20,12 +20,14 @@ from ..base.functions import closure, held, named_globals
 def rebind(modules: Iterable[nn.Module], memo: dict[int, Any]) -> None:
     """Enter into `memo`, for `copy.deepcopy`, the functions and tensors in the attributes of `modules`.
 
-    A function that reaches a module or a mutable container, through its closure, defaults, globals, partials or bound
-    methods, is built anew over their copies; a tensor that is no parameter or buffer is cloned without its gradient.
+    A function that reaches a module, or a container or object in a module's attributes, through its closure, defaults,
+    globals, partials or bound methods, is built anew over their copies. A tensor that is no parameter or buffer is
+    cloned without its gradient.
     """
     modules = list(modules)
-    own = {id(each) for module in modules for each in module.modules()}
-    found = [part for module in modules for part in _parts(list(vars(module).values()), set())]
+    attributes = [value for module in modules for value in vars(module).values()]
+    found = list(_parts(attributes, set()))
+    own = {id(each) for module in modules for each in module.modules()} | set(_copied(attributes, set()))
     for each in found:
         if isinstance(each, Tensor) and id(each) not in memo:
             plain = each.detach()
@@ -61,7 +63,7 @@ def _rebound(function: types.FunctionType, own: set[int], memo: dict[int, Any]) 
         new.__kwdefaults__ = {name: copied(value) for name, value in function.__kwdefaults__.items()}
 
 
-def _parts(value: Any, seen: set[int]) -> Iterator[Any]:
+def _parts(value: Any, seen: set[int]) -> Iterator[types.FunctionType | Tensor]:
     """Yield the functions and tensors that a value holds, itself included."""
     if id(value) in seen or isinstance(value, nn.Module):
         return
@@ -72,15 +74,33 @@ def _parts(value: Any, seen: set[int]) -> Iterator[Any]:
         yield from _parts(each, seen)
 
 
+def _copied(values: Iterable[Any], seen: set[int]) -> Iterator[int]:
+    """Yield the identities of the containers and objects in attributes, which deepcopy copies."""
+    for value in values:
+        if id(value) not in seen and (isinstance(value, dict | list | set | tuple) or _is_object(value)):
+            seen.add(id(value))
+            if not isinstance(value, tuple):
+                yield id(value)
+            yield from _copied(held(value).values(), seen)
+
+
+def _is_object(value: Any) -> bool:
+    """Whether a value is an object of an ordinary class, with attributes."""
+    others = (type, types.ModuleType, types.FunctionType, types.MethodType, nn.Module, Tensor)
+    return not isinstance(value, others) and isinstance(getattr(value, "__dict__", None), dict)
+
+
 def _reaches(value: Any, own: set[int], seen: set[int]) -> bool:
-    """Whether a value is or holds one of the modules, or a container that may be written into."""
+    """Whether a value is or holds something of the model: a module, or a container or object in its attributes.
+
+    What a function alone holds, such as a list that a hook fills for its user, is shared with the copy.
+    """
     if id(value) in seen:
         return False
     seen.add(id(value))
-    if id(value) in own or isinstance(value, dict | list | set):
+    if id(value) in own:
         return True
     parts = list(held(value).values())
-    if not parts and not isinstance(value, type | types.ModuleType | nn.Module | Tensor):
-        attributes = getattr(value, "__dict__", None)
-        parts = [each for each in attributes.values() if id(each) in own] if isinstance(attributes, dict) else []
+    if not parts and _is_object(value):
+        parts = [each for each in vars(value).values() if id(each) in own]
     return any(_reaches(each, own, seen) for each in parts)

@@ -18,6 +18,7 @@ from .graph import make_batch_norms_exact
 from .layers import LayerInput, Modules, captured, without_batch_axis
 from .model_copy import frozen_copy
 from .passes import Outcome, Rows, SharedRows
+from .randomness import run_without_draws
 
 T = TypeVar("T")
 
@@ -167,7 +168,8 @@ class Runner:
         # model's own backward pass.
         fast = self._channels_last and not torch.is_grad_enabled()
         try:
-            return self.call(leaf.clone(memory_format=torch.channels_last if fast else torch.contiguous_format))
+            layout = torch.channels_last if fast else torch.contiguous_format
+            return run_without_draws(self.call, leaf.clone(memory_format=layout))
         except _SHAPE_ERRORS as error:
             if "numpy() on Tensor that requires grad" in str(error):
                 raise NoGradient(_NO_GRADIENT) from error
