@@ -55,9 +55,13 @@ def test_feature_ablation_of_the_whole_picture_is_the_whole_change() -> None:
 
 def test_a_black_box_is_explained_by_whole_rows_and_says_so() -> None:
     net, x = conv_net(), pictures(2)
-    a = ll.explain(lambda rows: net(rows), x, ll.Occlusion(4, 2), target=0)
+    box = ll.BlackBox(lambda rows: net(torch.from_numpy(rows)).detach().numpy())
+    a = ll.explain(box, x, ll.Occlusion(4, 2), target=0)
     torch.testing.assert_close(a.values, ll.explain(net, x, ll.Occlusion(4, 2), target=0).values)
     assert "whole rows" in a.notes
+    over = ll.explain(lambda rows: net(rows), x, ll.Occlusion(4, 2), target=0)  # a callable over a module is one
+    torch.testing.assert_close(over.values, a.values)
+    assert "whole rows" not in over.notes
 
 
 def test_incremental_rows_are_counted_as_the_model_sees_them() -> None:
