@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -314,11 +314,17 @@ def describe_target(attribution: Attribution, example: Example | None = None) ->
 def _names(attributions: list[Attribution]) -> list[str]:
     """Return kebab-case names; methods of the same name get their repr, equal reprs a number."""
     plain = [each.name for each in attributions]
-    names: list[str] = []
-    for each, name in zip(attributions, plain, strict=True):
-        name = name if plain.count(name) == 1 else repr(each.method)
-        names.append(name if name not in names else f"{name} #{len(names)}")
-    return names
+    return distinct(
+        name if plain.count(name) == 1 else repr(each.method) for each, name in zip(attributions, plain, strict=True)
+    )
+
+
+def distinct(labels: Iterable[str]) -> list[str]:
+    """Add a number to labels that occurred before."""
+    found: list[str] = []
+    for label in labels:
+        found.append(label if label not in found else f"{label} #{len(found)}")
+    return found
 
 
 def _short(values: Tensor) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..answer import answer
-from ..base.attribution import Attribution, Panel
+from ..base.attribution import Attribution, Panel, distinct
 from ..base.files import json_bytes, write_whole
 from ..base.notes import Place as Example
 from ..base.records import file_stem
@@ -180,11 +180,3 @@ def labelled_baselines(baselines: Sequence[Baseline]) -> dict[str, Baseline]:
     kinds = [type(each).__name__.lower() for each in baselines]
     labels = [kind if kinds.count(kind) == 1 else repr(each) for each, kind in zip(baselines, kinds, strict=True)]
     return dict(zip(distinct(labels), baselines, strict=True))
-
-
-def distinct(labels: Iterable[str]) -> list[str]:
-    """Add a number to labels that occurred before."""
-    found: list[str] = []
-    for label in labels:
-        found.append(label if label not in found else f"{label} #{len(found)}")
-    return found

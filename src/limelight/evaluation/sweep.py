@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from ..answer import answer
-from ..base.attribution import Attribution
+from ..base.attribution import Attribution, distinct
 from ..base.similarity import rank_correlation
 from ..base.types import Model
 from ..explain import MethodLike, as_methods
 from ..methods import Method
 from ..question.question import Options, question_of
-from .compare_baselines import MapSeries, distinct, require_list
+from .compare_baselines import MapSeries, require_list
 
 LAYER = "layer"
 

@@ -39,9 +39,10 @@ class Differentiable(nn.Module):
 
 def as_module(model: Model) -> Model:
     """Return a callable that reaches modules as a Differentiable; modules, black boxes and other callables as given."""
-    if isinstance(model, nn.Module | BlackBox) or not callable(model) or not modules_in(model):
+    if isinstance(model, nn.Module | BlackBox) or not callable(model):
         return model
-    return Differentiable(model)
+    made = Differentiable(model)
+    return made if next(made.children(), None) is not None else model
 
 
 @dataclass(frozen=True)
