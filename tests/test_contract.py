@@ -84,7 +84,7 @@ X = torch.rand(1, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manu
 def test_gradients_through_a_batch_norm_are_those_of_scale_and_shift(net: type[Stem], method: str) -> None:
     expected = ll.explain(Plain(), X, method, target=1).values
     for options in ({}, {"rows_per_pass": 1}):
-        found = ll.explain(net(), X, method, target=1, **options).values  # type: ignore[arg-type]
+        found = ll.explain(net(), X, method, target=1, **options).values
         torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-9)
 
 
@@ -159,20 +159,20 @@ def test_features_kept_by_a_hook_are_those_of_the_copy(method: str, used: bool) 
     if used:
         net(torch.rand(2, 3, 8, 8, dtype=torch.float64))
     before = dict(net.kept)
-    a = ll.explain(net, X, method, **options)  # type: ignore[arg-type]
-    expected = ll.explain(PlainSkip(), X, method, **options)  # type: ignore[arg-type]
+    a = ll.explain(net, X, method, **options)
+    expected = ll.explain(PlainSkip(), X, method, **options)
     torch.testing.assert_close(a.values, expected.values, atol=1e-12, rtol=1e-9)
     torch.testing.assert_close(a.score, net(X)[:, 1].detach())
     if used:
         net.kept.clear()
         net.kept.update(before)
-        a = ll.explain(net, X, method, **options)  # type: ignore[arg-type]
+        a = ll.explain(net, X, method, **options)
         assert net.kept.keys() == before.keys() and all(net.kept[key] is before[key] for key in before)
         assert not any("could not be copied" in note for note in a.notes)
 
 
 def autocast(net: nn.Module) -> None:
-    net.forward = torch.autocast("cpu", enabled=False)(net.forward)  # type: ignore[method-assign]
+    net.forward = torch.autocast("cpu", enabled=False)(net.forward)
 
 
 def logged(net: nn.Module) -> None:
@@ -182,21 +182,21 @@ def logged(net: nn.Module) -> None:
     def forward(*arguments: Any, **options: Any) -> Any:
         return inner(*arguments, **options)
 
-    net.forward = forward  # type: ignore[method-assign]
+    net.forward = forward
 
 
 def by_lambda(net: nn.Module) -> None:
     old = net.forward
-    net.forward = lambda x: old(x)  # type: ignore[method-assign]
+    net.forward = lambda x: old(x)
 
 
 def by_default(net: nn.Module) -> None:
     forward = type(net).forward
-    net.forward = lambda x, inner=forward, own=net: inner(own, x)  # type: ignore[method-assign]
+    net.forward = lambda x, inner=forward, own=net: inner(own, x)
 
 
 def by_partial(net: nn.Module) -> None:
-    net.forward = functools.partial(type(net).forward, net)  # type: ignore[method-assign]
+    net.forward = functools.partial(type(net).forward, net)
 
 
 def twice(net: nn.Module) -> None:

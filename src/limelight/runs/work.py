@@ -181,7 +181,7 @@ class Worker:
         try:
             self._add_rows(shard, items, methods)
             return
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  models and methods raise anything
             shard.again |= is_out_of_memory(error)
             if len(items) == len(methods) == 1:
                 shard.fail(items[0].id, items[0].entry, [methods[0][0]], error)
