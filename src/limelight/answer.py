@@ -17,6 +17,7 @@ from .base.notes import Note, notes_of, renumbered
 from .base.version import versions
 from .engine.input_pass import InputPass, input_pass
 from .engine.layers import layer_name, layer_names
+from .engine.proof import tolerance
 from .engine.runner import Runner
 from .engine.score import Score
 from .methods import METHODS, Estimate, Method
@@ -290,9 +291,8 @@ class Answers:
         self._rows_compared = True
         scores = self.score.select([*examples, 0]).stream_values([torch.cat([others, self.x[:1]])])[0]
         first, again = self.input_pass.scores[0], scores[-1]
-        half = first.dtype in (torch.float16, torch.bfloat16)
         scale = float(self.input_pass.scores.abs().amax().clamp(min=1e-3))
-        if abs(float(again - first)) > (1e-2 if half else 1e-3) * scale:
+        if abs(float(again - first)) > max(1e-3, tolerance(self.runner.precision)) * scale:
             raise ValueError(
                 f"model: the score of example 0 is {float(first):.6g} in its batch of {len(self.x)} but "
                 f"{float(again):.6g} among {len(others)} other rows: the output depends on the rest of the batch "

@@ -76,7 +76,8 @@ class Fragility(Check):
         at = {round((j + 1) * self.iterations / self.looks) for j in range(self.looks)}
         alone = [case.select([i]) for i in range(len(case))]
         moved = case.x + self.eps * (2 * case.rng.uniform("start", case.x.shape[1:], case.x) - 1)
-        with frozen_copy(case.model) as copied:
+        with frozen_copy(case.model, case.x[:1]) as copied:
+            copied.prove(case.x[:1])
             for iteration in range(1, self.iterations + 1):
                 rows = zip(alone, moved.split(1), own.split(1), chosen.split(1), strict=True)
                 slope = torch.cat([self._slope(substitute, copied.module, *row) for row in rows])

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import torch
@@ -16,7 +17,7 @@ from ..base.types import Model, Progress
 from ..question.targets import Target, output_tensor
 from .graph import make_batch_norms_exact
 from .layers import LayerInput, Modules, captured, without_batch_axis
-from .model_copy import frozen_copy
+from .model_copy import PassAgain, frozen_copy
 from .passes import Outcome, Rows, SharedRows
 from .randomness import run_without_draws
 
@@ -47,11 +48,11 @@ class Runner:
         self.forward_rows = 0
         self.most_rows = 0  # of a pass, since this was last set to 0
         self.backward_rows = 0
-        self.notes: list[str] = []
+        self._notes: list[str] = []
         self._channels_last = False
         self._unbatched = ""  # the error message where the model fails on inputs that look like a single example
         self.shares_points = shares_points
-        self._model = model
+        self.model = model
         self._inputs = inputs
         self._progress = progress
         self._fixed_rows = rows_per_pass
@@ -59,11 +60,11 @@ class Runner:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self.call: Callable[[Tensor], Any] = self._model
-        if isinstance(self._model, nn.Module):
-            copied = self._stack.enter_context(frozen_copy(self._model))
-            self.notes += copied.notes
-            self.call = self.module = copied.module
+        self.call: Callable[[Tensor], Any] = partial(run_without_draws, self.model)
+        if isinstance(self.model, nn.Module):
+            self.copy = self._stack.enter_context(frozen_copy(self.model, self._inputs[:1]))
+            self._notes += self.copy.notes
+            self.call, self.module = self.copy.run, self.copy.module
             self.modules = dict(self.module.named_modules())
             _refuse_batch_statistics(self.modules)
             _check_dtype(self.modules, self._inputs)
@@ -73,6 +74,18 @@ class Runner:
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of every map should know about how the model was run."""
+        proof = self.copy.proof if self.differentiable else None
+        return self._notes + (proof.notes(self._inputs.dtype) if proof else [])
+
+    @property
+    def precision(self) -> torch.dtype:
+        """The coarsest dtype that the model is known to compute in."""
+        proof = self.copy.proof if self.differentiable else None
+        return proof.precision if proof else self._inputs.dtype
 
     # One pass -------------------------------------------------------------------------------------
 
@@ -169,7 +182,7 @@ class Runner:
         fast = self._channels_last and not torch.is_grad_enabled()
         try:
             layout = torch.channels_last if fast else torch.contiguous_format
-            return run_without_draws(self.call, leaf.clone(memory_format=layout))
+            return self.call(leaf.clone(memory_format=layout))
         except _SHAPE_ERRORS as error:
             if "numpy() on Tensor that requires grad" in str(error):
                 raise NoGradient(_NO_GRADIENT) from error
@@ -216,6 +229,9 @@ class Runner:
             except _LayoutRefused:
                 self._channels_last = False
                 continue
+            except PassAgain:
+                self.copy.require_agreement(rows[part])
+                continue
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -225,7 +241,7 @@ class Runner:
                         "rows_per_pass: a single row does not fit into memory; use a smaller input"
                     ) from error
                 self.budget = size // 2
-                self.notes.append(f"out of memory with {size} rows a pass: went on with {self.budget}")
+                self._notes.append(f"out of memory with {size} rows a pass: went on with {self.budget}")
                 continue
             start += len(rows[part])
             yield outcome

@@ -121,6 +121,12 @@ class Score:
         return self.runner.module
 
     @property
+    def model(self) -> nn.Module:
+        """The user's module itself, with the weights that it has: to be read, and neither run nor changed."""
+        assert isinstance(self.runner.model, nn.Module)
+        return self.runner.model
+
+    @property
     def rows_per_pass(self) -> int:
         """The most rows that one pass holds at present; a method that makes its own rows makes so many at a time."""
         return self.runner.budget

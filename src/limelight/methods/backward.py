@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
@@ -201,8 +202,13 @@ def estimate_patterns(model: nn.Module, batches: Iterable[Tensor], estimator: Es
     `Patterns.load(path, model)` keep them with the model's fingerprint. Raises ValueError without any batch.
     [kindermans2018]
     """
-    with frozen_copy(model) as copy:
-        return rules.estimate_patterns(copy.module, batches, model, estimator)
+    given = iter(batches)
+    first = list(itertools.islice(given, 1))
+    example = first[0][:1] if first else None
+    with frozen_copy(model, example) as copy:
+        if example is not None:
+            copy.prove(example)
+        return rules.estimate_patterns(copy.run, itertools.chain(first, given), model, estimator)
 
 
 @dataclass(frozen=True)
@@ -237,7 +243,7 @@ class PatternNet(PatternMethod):
     no_sum: ClassVar[str | None] = "PatternNet shows the signal's direction, not its share of the score"
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        return _estimate(self.propagated(score, x, rules.pattern_net(self.patterns_of(score.module))))
+        return _estimate(self.propagated(score, x, rules.pattern_net(self.patterns_of(score.model))))
 
 
 @dataclass(frozen=True)
@@ -247,7 +253,7 @@ class PatternAttribution(PatternMethod):
     no_sum: ClassVar[str | None] = "pattern attribution is a root-point estimate whose sum is not promised"
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        return _estimate(self.propagated(score, x, rules.pattern_attribution(self.patterns_of(score.module))))
+        return _estimate(self.propagated(score, x, rules.pattern_attribution(self.patterns_of(score.model))))
 
 
 @dataclass(frozen=True)
