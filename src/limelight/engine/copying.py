@@ -80,6 +80,7 @@ def _freeze(whole: nn.Module, originals: Iterable[nn.Module]) -> None:
 
 def foreign(modules: Iterable[nn.Module]) -> dict[str, nn.Module]:
     """Find the modules that the classes of these run without holding them: globals and closures of their methods."""
+    modules = list(modules)
     own = {id(module) for module in modules}
     found = {}
     for kind in {type(module) for module in modules}:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from ..base.notes import Note
 from .borrowing import borrowed, restore
 from .copying import REFUSALS, Copied, copied, foreign
-from .proof import Watch, calls_of, differ, fingerprint, tolerance
+from .kept import Kept, kept_of, training_note
+from .proof import Proof, Watch, calls_of, differ, fingerprint
 from .randomness import first_that_differs, other_generators, run_without_draws
 
 _BORROWED = "ran it itself, one call at a time"
@@ -23,32 +24,6 @@ _BORROWED = "ran it itself, one call at a time"
 
 class PassAgain(Exception):
     """A pass has to be run again: the model's forward wrote a parameter that the copy shared, or drew numbers."""
-
-
-@dataclass(frozen=True)
-class Proof:
-    """What a run of a model showed.
-
-    `precision`: the coarsest floating dtype that it computes in. `writes`: the parameters that its forward writes.
-    `borrow`: why the model itself has to be run; "" where its copy does the same. `seeds`: whether it sets Python's or
-    NumPy's generator and so draws the same at each call.
-    """
-
-    precision: torch.dtype
-    writes: tuple[str, ...] = ()
-    borrow: str = ""
-    seeds: bool = False
-
-    def notes(self, rows: torch.dtype) -> list[str]:
-        """Return what a map's reader should know, for rows of this dtype."""
-        found: list[str] = []
-        if self.writes:
-            found.append(Note("fact", f"the model writes {', '.join(self.writes)} as it runs: a copy was written"))
-        if tolerance(self.precision) > tolerance(rows):
-            name = str(self.precision).removeprefix("torch.")
-            share = tolerance(self.precision)
-            found.append(Note("fact", f"the model computes in {name} inside: scores are exact to about {share:.0%}"))
-        return found
 
 
 @dataclass
@@ -63,6 +38,7 @@ class ModelCopy:
     proof: Proof | None = None
     borrows: bool = False
     keep: Callable[[Proof], None] = lambda proof: None
+    kept: Kept | None = None
     values: tuple[tuple[Tensor, Tensor], ...] = ()  # of what a borrowed model wrote, from before
     _versions: list[tuple[str, Tensor, int]] | None = None
 
@@ -153,9 +129,13 @@ def frozen_copy(model: nn.Module, example: Tensor | None = None) -> Iterator[Mod
     model's life. A model that has no such copy is run itself, under a lock, and restored afterwards. Raises ValueError
     for a random model, and where a parameter is written while the copy is open.
     """
+    kept = kept_of(model)
+    if kept is not None:
+        with _of_kept(kept, example) as found:
+            yield found
+        return
     modules = list(model.modules())
-    training = any(module.training for module in modules if not module._modules)
-    notes = ("model was in training mode: explained in eval mode",) if training else ()
+    notes = training_note(modules)
     state = fingerprint(modules)
     proof = _known(model, state)
     made: Copied | None = None
@@ -186,6 +166,29 @@ def frozen_copy(model: nn.Module, example: Tensor | None = None) -> Iterator[Mod
                 restore(found.values)
         return
     yield found
+
+
+@contextmanager
+def _of_kept(kept: Kept, example: Tensor | None) -> Iterator[ModelCopy]:
+    """Yield a copy of a snapshot, compared once with the model that it was made from where it may differ."""
+    notes = kept.notes
+    if kept.is_out_of_date:
+        notes += ("the model was trained since it was prepared: this is the snapshot's map",)
+    model = kept.origin() if kept.origin is not None else None
+    if kept.made is not None and example is not None:
+        made, kept.made = kept.made, None
+        if model is None or kept.is_out_of_date:
+            kept.notes += (Note("caution", "the snapshot was never compared with its model, which has changed since"),)
+            notes = kept.notes
+        else:
+            reason = _difference(model, made, ModelCopy(made.module, keep=kept.keep), example)
+            if reason:
+                kept.made = made
+                raise ValueError(f"model: it has no snapshot, since the {reason}; explain(model, ...) runs it itself")
+    with kept.copy() as module:
+        found = ModelCopy(module, notes, kept.proof, keep=kept.keep, kept=kept)
+        found.own(kept.proof.writes if kept.proof else ())
+        yield found
 
 
 def _difference(model: nn.Module, made: Copied, found: ModelCopy, example: Tensor) -> str:

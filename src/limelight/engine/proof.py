@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ..base.notes import Note
+
 PRECISION = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2}
 COARSEST = 3e-2
 _CONSTANTS = frozenset((type(None), bool, int, float, str))
@@ -27,6 +29,32 @@ def tolerance(dtype: torch.dtype | None) -> float:
 def coarser(first: torch.dtype, second: torch.dtype) -> torch.dtype:
     """Return the dtype that rounds more."""
     return max(first, second, key=tolerance)
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a run of a model showed.
+
+    `precision`: the coarsest floating dtype that it computes in. `writes`: the parameters that its forward writes.
+    `borrow`: why the model itself has to be run; "" where its copy does the same. `seeds`: whether it sets Python's or
+    NumPy's generator and so draws the same at each call.
+    """
+
+    precision: torch.dtype
+    writes: tuple[str, ...] = ()
+    borrow: str = ""
+    seeds: bool = False
+
+    def notes(self, rows: torch.dtype) -> list[str]:
+        """Return what a map's reader should know, for rows of this dtype."""
+        found: list[str] = []
+        if self.writes:
+            found.append(Note("fact", f"the model writes {', '.join(self.writes)} as it runs: a copy was written"))
+        if tolerance(self.precision) > tolerance(rows):
+            name = str(self.precision).removeprefix("torch.")
+            share = tolerance(self.precision)
+            found.append(Note("fact", f"the model computes in {name} inside: scores are exact to about {share:.0%}"))
+        return found
 
 
 @dataclass

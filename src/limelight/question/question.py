@@ -11,6 +11,7 @@ from typing import Any, Self, TypedDict
 import torch
 from torch import Tensor
 
+from ..base.prepared import PreparedModel
 from ..base.progress import reporting
 from ..base.types import LayerLike, Model, Progress
 from ..models.black_box import as_module
@@ -155,6 +156,9 @@ def question_of(model: Model, inputs: Tensor, options: Options) -> Iterator[Ques
         if given.get("draws_of") is not None:
             given["draws_of"] = _as_many(given["draws_of"], x)
         target = as_target(given.pop("target", None), len(x), _labels(model))
+        if isinstance(model, PreparedModel):
+            given["layer"] = model.layer(given.get("layer"))
+            model = model.snapshot
         baseline = as_baseline(given.pop("baseline", 0.0))
         yield Question(as_module(model), x, target, baseline, **given, progress=progress)
 
