@@ -154,6 +154,7 @@ def question_about(attribution: Attribution, question: Question) -> Question:
         baseline=attribution.baseline,
         layer=attribution.layer,
         seed=attribution.seed,
+        arithmetic=question.arithmetic or attribution.arithmetic,
     )
 
 
