@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
@@ -17,6 +17,7 @@ from ..question.targets import Target, output_tensor
 from .graph import make_batch_norms_exact
 from .layers import LayerInput, Modules, captured, without_batch_axis
 from .model_copy import frozen_copy
+from .packed import NotPacked, PackedWeights, repays
 from .passes import Outcome, Rows, SharedRows
 from .randomness import run_without_draws
 
@@ -33,7 +34,10 @@ class _LayoutRefused(Exception):
 
 
 class Runner:
-    """Calls one model for one `explain()`; a context manager that leaves the model as it was."""
+    """Calls one model for one `explain()`; a context manager that leaves the model as it was.
+
+    `packed`: packed weights of a model that was prepared, which then need no proof.
+    """
 
     def __init__(
         self,
@@ -42,6 +46,7 @@ class Runner:
         rows_per_pass: int | None,
         progress: Progress | None,
         shares_points: bool = False,
+        packed: PackedWeights | None = None,
     ) -> None:
         self.differentiable = isinstance(model, nn.Module)
         self.forward_rows = 0
@@ -51,6 +56,9 @@ class Runner:
         self._channels_last = False
         self._unbatched = ""  # the error message where the model fails on inputs that look like a single example
         self.shares_points = shares_points
+        self.packs = False  # whether passes run on packed weights; see packing()
+        self._weights = packed
+        self._refused = False  # the proof failed
         self._model = model
         self._inputs = inputs
         self._progress = progress
@@ -73,6 +81,43 @@ class Runner:
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
+
+    # Arithmetic -----------------------------------------------------------------------------------
+
+    @property
+    def repays_packing(self) -> bool:
+        """Whether many rows of this model are cheaper on packed weights."""
+        return self.differentiable and repays(self.modules, self._inputs)
+
+    @contextmanager
+    def packing(self, gradient: bool) -> Iterator[None]:
+        """Run the passes made while this is open on packed weights, if those are proven to be the same function.
+
+        `gradient`: whether the passes take gradients. The proof runs one row twice, which counts nowhere; where it
+        fails a note says why, and the passes stay plain.
+        """
+        before = self.packs
+        self.packs = self.packs or self._proves_packing(gradient)
+        try:
+            yield
+        finally:
+            self.packs = before and not self._refused
+
+    def _proves_packing(self, gradient: bool) -> bool:
+        if self._refused:
+            return False
+        try:
+            if not self.differentiable or self.module is self._model:
+                raise NotPacked("they need a module that can be copied")
+            if self._weights is None or (gradient and not self._weights.with_gradient):
+                self._weights = PackedWeights.proven(self.module, self._inputs[:1], gradient)
+        except NotPacked as reason:
+            self._refuse_packing(str(reason))
+        return not self._refused
+
+    def _refuse_packing(self, reason: str) -> None:
+        self._refused, self.packs = True, False
+        self.notes.append(f"plain rows and not packed ones: {reason}")
 
     # One pass -------------------------------------------------------------------------------------
 
@@ -166,10 +211,12 @@ class Runner:
         # The model gets its own copy of the rows, since its first operation may be in place. Gradients are taken in the
         # contiguous layout: another order of additions flips units at their kinks, and the map would differ from the
         # model's own backward pass.
-        fast = self._channels_last and not torch.is_grad_enabled()
+        packed = self._weights if self.packs else None
+        fast = packed is not None or (self._channels_last and not torch.is_grad_enabled())
         try:
             layout = torch.channels_last if fast else torch.contiguous_format
-            return run_without_draws(self.call, leaf.clone(memory_format=layout))
+            with packed.installed(self.modules) if packed else nullcontext():
+                return run_without_draws(self.call, leaf.clone(memory_format=layout))
         except _SHAPE_ERRORS as error:
             if "numpy() on Tensor that requires grad" in str(error):
                 raise NoGradient(_NO_GRADIENT) from error
@@ -214,7 +261,10 @@ class Runner:
             try:
                 outcome = run(rows[part], examples[part])
             except _LayoutRefused:
-                self._channels_last = False
+                if self.packs:
+                    self._refuse_packing("the model assumes contiguous memory")
+                else:
+                    self._channels_last = False
                 continue
             except RuntimeError as error:
                 if not is_out_of_memory(error):
