@@ -23,7 +23,7 @@ class Kept:
 
     `made` is the copy that a snapshot was made of, with the model that it was made from, until both were compared.
     `state` is that of the weights of a model that its owner may train; None for a snapshot, which nobody changes.
-    `packed` belongs to the packed rows.
+    `packed`: the packed weights by the shape of a row, or why there are none.
     """
 
     source: nn.Module
@@ -34,7 +34,7 @@ class Kept:
     made: Copied | None = None
     state: int | None = None
     proof: Proof | None = None
-    packed: dict[str, Any] = field(default_factory=dict)
+    packed: dict[tuple[int, ...], Any] = field(default_factory=dict)
     _idle: list[tuple[nn.Module, int]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

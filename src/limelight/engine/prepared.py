@@ -56,7 +56,7 @@ class Prepared:
         own: dict[int, Tensor] = {} if self.share else {id(each): each for each in self.snapshot.parameters()}
         own |= {id(each): each for each in self.snapshot.buffers()}
         weights = sum(each.numel() * each.element_size() for each in own.values())
-        return Memory(weights, sum(each.bytes for each in self._kept.packed.values()))
+        return Memory(weights, sum(getattr(each, "bytes", 0) for each in self._kept.packed.values()))
 
     def layer(self, layer: LayerLike | None) -> Any:
         """Return a layer or layers with the original's modules named."""

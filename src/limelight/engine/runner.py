@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self, TypeVar
@@ -18,6 +18,7 @@ from ..question.targets import Target, output_tensor
 from .graph import make_batch_norms_exact
 from .layers import LayerInput, Modules, captured, without_batch_axis
 from .model_copy import PassAgain, frozen_copy
+from .packed import NotPacked, PackedWeights, repays
 from .passes import Outcome, Rows, SharedRows
 from .randomness import run_without_draws
 
@@ -52,6 +53,9 @@ class Runner:
         self._channels_last = False
         self._unbatched = ""  # the error message where the model fails on inputs that look like a single example
         self.shares_points = shares_points
+        self.packs = False  # whether passes run on packed weights; see packing()
+        self._weights: PackedWeights | None = None
+        self._refused = False  # the proof failed
         self.model = model
         self._inputs = inputs
         self._progress = progress
@@ -86,6 +90,68 @@ class Runner:
         """The coarsest dtype that the model is known to compute in."""
         proof = self.copy.proof if self.differentiable else None
         return proof.precision if proof else self._inputs.dtype
+
+    # Arithmetic -----------------------------------------------------------------------------------
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether the model keeps what is packed for it, so that every row of it is packed."""
+        return self.differentiable and self.copy.kept is not None and self.copy.kept.pooled
+
+    @property
+    def repays_packing(self) -> bool:
+        """Whether many rows of this model are cheaper on packed weights."""
+        return self.differentiable and repays(self.modules, self._inputs)
+
+    @contextmanager
+    def packing(self, gradient: bool) -> Iterator[None]:
+        """Run the passes made while this is open on packed weights, if those are proven to be the same function.
+
+        `gradient`: whether the passes take gradients. The proof runs one row twice, which counts nowhere; where it
+        fails a note says why, and the passes stay plain.
+        """
+        before = self.packs
+        self.packs = self.packs or self._proves_packing(gradient)
+        try:
+            yield
+        finally:
+            self.packs = before and not self._refused
+
+    def _proves_packing(self, gradient: bool) -> bool:
+        if self._refused:
+            return False
+        try:
+            if not self.differentiable or self.copy.borrows:
+                raise NotPacked("they need a module that can be copied")
+            if self._weights is None or (gradient and not self._weights.with_gradient):
+                self._weights = self._packed_weights(gradient)
+        except NotPacked as reason:
+            self._refuse_packing(str(reason))
+        return not self._refused
+
+    def _packed_weights(self, gradient: bool) -> PackedWeights:
+        """Return the packed weights, which a prepared model keeps. Raises NotPacked."""
+        row, kept = self._inputs[:1], self.copy.kept
+        known = kept.packed.get(tuple(row.shape[1:])) if kept is not None else None
+        if isinstance(known, PackedWeights) and (known.with_gradient or not gradient):
+            return known
+        if isinstance(known, NotPacked):
+            raise known
+        self.copy.prove(row)
+        found: PackedWeights | NotPacked
+        try:
+            found = PackedWeights.proven(self.module, row, gradient)
+        except NotPacked as reason:
+            found = reason
+        if kept is not None:
+            kept.packed[tuple(row.shape[1:])] = found
+        if isinstance(found, NotPacked):
+            raise found
+        return found
+
+    def _refuse_packing(self, reason: str) -> None:
+        self._refused, self.packs = True, False
+        self._notes.append(f"plain rows and not packed ones: {reason}")
 
     # One pass -------------------------------------------------------------------------------------
 
@@ -179,10 +245,12 @@ class Runner:
         # The model gets its own copy of the rows, since its first operation may be in place. Gradients are taken in the
         # contiguous layout: another order of additions flips units at their kinks, and the map would differ from the
         # model's own backward pass.
-        fast = self._channels_last and not torch.is_grad_enabled()
+        packed = self._weights if self.packs else None
+        fast = packed is not None or (self._channels_last and not torch.is_grad_enabled())
         try:
             layout = torch.channels_last if fast else torch.contiguous_format
-            return self.call(leaf.clone(memory_format=layout))
+            with packed.installed(self.modules) if packed else nullcontext():
+                return self.call(leaf.clone(memory_format=layout))
         except _SHAPE_ERRORS as error:
             if "numpy() on Tensor that requires grad" in str(error):
                 raise NoGradient(_NO_GRADIENT) from error
@@ -227,7 +295,10 @@ class Runner:
             try:
                 outcome = run(rows[part], examples[part])
             except _LayoutRefused:
-                self._channels_last = False
+                if self.packs:
+                    self._refuse_packing("the model assumes contiguous memory")
+                else:
+                    self._channels_last = False
                 continue
             except PassAgain:
                 self.copy.require_agreement(rows[part])

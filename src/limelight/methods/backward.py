@@ -98,6 +98,7 @@ class DeepLift(Backward):
 
     needs: ClassVar[Needs] = Needs(baseline=True, own_scores=True)
     fixed_rows: ClassVar[int | None] = None  # the examples of a pass share the row of an equal reference
+    least_rows: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -116,6 +117,7 @@ class DeepShap(Backward):
 
     needs: ClassVar[Needs] = Needs(baseline=True, references=True, own_scores=True)
     fixed_rows: ClassVar[int | None] = None  # twice the number of references
+    least_rows: ClassVar[int] = 2
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         moments, notes, at_baseline = Moments(x), dict[str, None](), []
