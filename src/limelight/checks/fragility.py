@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..base.named import require
 from ..base.similarity import rank_correlation
+from ..engine.as_written import as_written
 from ..engine.graph import make_batch_norms_exact
 from ..engine.model_copy import frozen_copy
 from ..methods import InputXGradient, IntegratedGradients, Method
@@ -99,7 +100,9 @@ class Fragility(Check):
         """Compute the gradient of D at one attacked example; zeros where the substitute has none."""
 
         def score(rows: Tensor) -> Tensor:
-            scores = case.target(module(rows), case.score.examples[:1].expand(len(rows)))
+            with as_written():
+                outputs = module(rows)
+            scores = case.target(outputs, case.score.examples[:1].expand(len(rows)))
             make_batch_norms_exact(scores)
             return scores
 

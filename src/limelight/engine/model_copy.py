@@ -39,7 +39,7 @@ def frozen_copy(model: nn.Module) -> Iterator[ModelCopy]:
     """
     modules = list(model.modules())
     _refuse_uninitialised(modules)
-    training = any(module.training for module in modules if not module._modules)
+    training = any(_trains(module) for module in modules if not module._modules)
     notes = ("model was in training mode: explained in eval mode",) if training else ()
     try:
         copied = _copy(model, modules)
@@ -67,8 +67,8 @@ def editable_copy(model: object, black_box: str) -> Iterator[nn.Module]:
 
 def _refuse_uninitialised(modules: list[nn.Module]) -> None:
     for module in modules:
-        for name, parameter in module._parameters.items():
-            if isinstance(parameter, nn.parameter.UninitializedParameter):
+        for name, parameter in (*module._parameters.items(), *module._buffers.items()):
+            if isinstance(parameter, Tensor) and nn.parameter.is_lazy(parameter):
                 raise ValueError(
                     f"model: parameter {name!r} of a {type(module).__name__} is not initialised yet; "
                     "call the model once on an input first"
@@ -80,26 +80,32 @@ def _copy(model: nn.Module, modules: list[nn.Module]) -> nn.Module:
     for module in reversed(modules):  # children before their parents
         for parameter in module._parameters.values():
             if parameter is not None and id(parameter) not in memo:
-                memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+                # Tensors made in inference mode have no gradients anywhere, except their clones.
+                plain = parameter.detach().clone() if parameter.is_inference() else parameter.detach()
+                memo[id(parameter)] = nn.Parameter(plain, requires_grad=False)
         for buffer in module._buffers.values():
             if buffer is not None and id(buffer) not in memo:
                 memo[id(buffer)] = buffer.detach().clone()
-        plain = _plain_copy(module, memo)
-        if plain is not None:
-            memo[id(module)] = plain
+        module_copy = _plain_copy(module, memo)
+        if module_copy is not None:
+            memo[id(module)] = module_copy
         else:
             empty = (value for value in vars(module).values() if type(value) in _CONTAINERS and not value)
             memo.update((id(value), type(value)()) for value in empty)
     rebind([module for module in modules if id(module) not in memo], memo)
     copied = copy.deepcopy(model, memo)
     copies = list(copied.modules())
-    if any(module.training for module in copies):
+    if any(map(_trains, copies)):
         copied.eval()
     for module in copies:  # a class may define its own copy, whose parameters are new
         for parameter in module._parameters.values():
             if parameter is not None and parameter.requires_grad:
                 parameter.requires_grad_(False)
     return copied
+
+
+def _trains(module: nn.Module) -> bool:
+    return getattr(module, "training", False)  # frozen TorchScript has no mode
 
 
 _CONTAINERS = (dict, OrderedDict, set)
@@ -162,7 +168,7 @@ def _borrowed(model: nn.Module) -> Iterator[None]:
     with _locks_guard:
         lock = _locks.setdefault(model, threading.RLock())
     with lock:
-        modes = [(module, module.training) for module in model.modules()]
+        modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
         wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
         buffers: list[tuple[Tensor, Tensor]] = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
         try:

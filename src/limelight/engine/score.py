@@ -38,7 +38,7 @@ from ..rules import Propagated, Propagation, multipliers
 from ..rules.engine import OnUncovered
 from .incremental import Box, box_scores
 from .layer_search import search_layers
-from .layers import Layer, LayerInput, captured_runs, layer_name
+from .layers import Layer, LayerInput, Modules, captured_runs, layer_name
 from .partial_forward import scores_without
 from .passes import Activation as Activation, GradientPass as GradientPass, Outcome, Rows, rows_first
 from .runner import Runner, Scorer, T
@@ -119,6 +119,11 @@ class Score:
     def module(self) -> nn.Module:
         """The module that runs: a frozen copy of the user's model in eval mode, to be read and never changed."""
         return self.runner.module
+
+    @property
+    def modules(self) -> Modules:
+        """The modules of `module` by dotted name, itself under ""; a compiled one is the one it was made of."""
+        return self.runner.modules
 
     @property
     def rows_per_pass(self) -> int:
@@ -307,7 +312,9 @@ class Score:
             at_reference = one.reference_score
             if at_reference is not None and len(at_reference) < len(part):
                 at_reference = scorer.shared()
-            return replace(one, reference_score=at_reference, outputs=joined_vectors([scorer.outputs], len(part)))
+            return replace(
+                one, reference_score=at_reference, outputs=joined_vectors([scorer.outputs], len(part), self.target)
+            )
 
         found = list(self._by_place(rows, run))
         references = [each.reference_score for each in found if each.reference_score is not None]
@@ -318,7 +325,7 @@ class Score:
             torch.cat(references) if len(references) == len(found) else None,
             tuple(dict.fromkeys(note for each in found for note in each.notes)),
             sum(each.absorbed for each in found),
-            joined_vectors([each.outputs for each in found], len(rows)),
+            joined_vectors([each.outputs for each in found], len(rows), self.target),
         )
 
     def activations(self, rows: Tensor, gradient: bool = True) -> tuple[Activation, ...]:

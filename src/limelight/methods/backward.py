@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .. import rules
 from ..base.named import is_finite, require
 from ..base.notes import Note
+from ..engine.as_written import as_written
 from ..engine.model_copy import frozen_copy
 from ..engine.score import Score
 from ..question.random_streams import Streams
@@ -201,7 +202,7 @@ def estimate_patterns(model: nn.Module, batches: Iterable[Tensor], estimator: Es
     `Patterns.load(path, model)` keep them with the model's fingerprint. Raises ValueError without any batch.
     [kindermans2018]
     """
-    with frozen_copy(model) as copy:
+    with frozen_copy(model) as copy, as_written():
         return rules.estimate_patterns(copy.module, batches, model, estimator)
 
 

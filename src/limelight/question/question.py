@@ -11,6 +11,7 @@ from typing import Any, Self, TypedDict
 import torch
 from torch import Tensor
 
+from ..base.devices import own_tensors
 from ..base.progress import reporting
 from ..base.types import LayerLike, Model, Progress
 from ..models.black_box import as_module
@@ -142,7 +143,7 @@ def question_of(model: Model, inputs: Tensor, options: Options) -> Iterator[Ques
     require_options(options, Options.__annotations__)
     given: dict[str, Any] = {**options}
     # Tensors made in inference mode cannot be differentiated.
-    with torch.inference_mode(False), reporting(given.pop("progress", None)) as progress:
+    with own_tensors(), torch.inference_mode(False), reporting(given.pop("progress", None)) as progress:
         if not callable(model):
             raise TypeError(
                 f"model: {type(model).__name__} is neither a module nor callable; for ONNX sessions and "
@@ -176,6 +177,7 @@ def _labels(model: Model) -> Sequence[str]:
 def _checked(inputs: Tensor) -> Tensor:
     if not isinstance(inputs, Tensor):
         raise TypeError(f"inputs: {type(inputs).__name__}, not a torch.Tensor of shape (batch, *features)")
+    inputs = _plain(inputs)
     if not inputs.is_floating_point():
         raise TypeError(f"inputs: {inputs.dtype}; attribution needs floating point, use inputs.float()")
     if inputs.ndim < 2:
@@ -186,8 +188,26 @@ def _checked(inputs: Tensor) -> Tensor:
     if bool(bad.any()):
         which = ", ".join(map(str, bad.nonzero()[:, 0].tolist()))
         raise FloatingPointError(f"inputs: NaN or infinity in example {which}")
-    x = inputs.detach()
-    return x.clone() if x.is_inference() else x
+    return inputs.clone() if inputs.is_inference() else inputs
+
+
+def _plain(inputs: Tensor) -> Tensor:
+    """Return the inputs as a tensor of no subclass that holds a value at each place in memory, without a graph."""
+    kind = type(inputs).__name__
+    if inputs.is_nested:
+        raise TypeError("inputs: a nested tensor; give examples of one shape, such as inputs.to_padded_tensor(0.0)")
+    if inputs.layout != torch.strided:
+        raise TypeError(f"inputs: {inputs.layout}; attribution needs a dense tensor, use inputs.to_dense()")
+    if inputs.is_quantized:
+        raise TypeError(f"inputs: {inputs.dtype}; attribution needs floating point, use inputs.dequantize()")
+    if inputs.is_meta:
+        raise ValueError("inputs: on the device 'meta', whose tensors hold no values; give a tensor with values")
+    if type(inputs).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        raise TypeError(f"inputs: {kind}, a tensor that runs operators in its own way; use a plain torch.Tensor")
+    with torch._C.DisableTorchFunctionSubclass():
+        x = inputs.detach().as_subclass(Tensor).resolve_neg()
+        # An expanded batch is one row in memory, which stands for references that examples share.
+        return x.contiguous() if 0 in x.stride() else x
 
 
 def _as_many(draws_of: Tensor, x: Tensor) -> Tensor:
