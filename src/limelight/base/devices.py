@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
 
 import torch
-from torch import Tensor
 
 CPU = torch.device("cpu")
 _users: ContextVar[torch.device | None] = ContextVar("users", default=None)
@@ -38,8 +36,3 @@ def users_tensors() -> Iterator[None]:
     else:
         with default:
             yield
-
-
-def as_tensor(values: Any) -> Tensor:
-    """Return a tensor as it is, and other values as a tensor on the CPU."""
-    return values if isinstance(values, Tensor) else torch.as_tensor(values, device=CPU)

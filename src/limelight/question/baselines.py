@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..base.devices import as_tensor
 from ..base.named import Named, is_whole, require, require_number, require_whole
+from ..base.tensors import as_tensor, plain
 from .random_streams import Streams
 
 
@@ -35,7 +35,7 @@ class Constant(Baseline):
     value: float | Tensor = 0.0
 
     def references(self, inputs: Tensor, streams: Streams) -> Tensor:
-        value = as_tensor(self.value).detach().to(inputs.device, inputs.dtype)
+        value = plain(as_tensor(self.value), "baseline").to(inputs.device, inputs.dtype)
         if not bool(torch.isfinite(value).all()):
             raise ValueError(f"baseline: {self.value!r} holds NaN or infinity")
         try:
@@ -181,4 +181,4 @@ class Samples(Baseline):
                 f"the inputs' are {tuple(inputs.shape[1:])}"
             )
         chosen = streams.permutation("samples", len(self.data))[:, : self.n]
-        return self.data[chosen.T].to(inputs)
+        return plain(self.data, "baseline")[chosen.T].to(inputs)

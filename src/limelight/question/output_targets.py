@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..base.devices import as_tensor
 from ..base.named import require
+from ..base.tensors import as_tensor
 from .targets import Target, class_index, output_tensor
 
 

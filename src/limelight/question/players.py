@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..base.devices import as_tensor
 from ..base.named import Named, is_whole, require, require_whole
+from ..base.tensors import as_tensor
 from .baselines import Baseline
 from .random_streams import Streams
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..base.devices import own_tensors
 from ..base.progress import reporting
+from ..base.tensors import plain
 from ..base.types import LayerLike, Model, Progress
 from ..models.black_box import as_module
 from .baselines import Baseline
@@ -177,7 +178,7 @@ def _labels(model: Model) -> Sequence[str]:
 def _checked(inputs: Tensor) -> Tensor:
     if not isinstance(inputs, Tensor):
         raise TypeError(f"inputs: {type(inputs).__name__}, not a torch.Tensor of shape (batch, *features)")
-    inputs = _plain(inputs)
+    inputs = plain(inputs, "inputs")
     if not inputs.is_floating_point():
         raise TypeError(f"inputs: {inputs.dtype}; attribution needs floating point, use inputs.float()")
     if inputs.ndim < 2:
@@ -188,31 +189,13 @@ def _checked(inputs: Tensor) -> Tensor:
     if bool(bad.any()):
         which = ", ".join(map(str, bad.nonzero()[:, 0].tolist()))
         raise FloatingPointError(f"inputs: NaN or infinity in example {which}")
-    return inputs.clone() if inputs.is_inference() else inputs
-
-
-def _plain(inputs: Tensor) -> Tensor:
-    """Return the inputs as a tensor of no subclass that holds a value at each place in memory, without a graph."""
-    kind = type(inputs).__name__
-    if inputs.is_nested:
-        raise TypeError("inputs: a nested tensor; give examples of one shape, such as inputs.to_padded_tensor(0.0)")
-    if inputs.layout != torch.strided:
-        raise TypeError(f"inputs: {inputs.layout}; attribution needs a dense tensor, use inputs.to_dense()")
-    if inputs.is_quantized:
-        raise TypeError(f"inputs: {inputs.dtype}; attribution needs floating point, use inputs.dequantize()")
-    if inputs.is_meta:
-        raise ValueError("inputs: on the device 'meta', whose tensors hold no values; give a tensor with values")
-    if type(inputs).__torch_dispatch__ is not Tensor.__torch_dispatch__:
-        raise TypeError(f"inputs: {kind}, a tensor that runs operators in its own way; use a plain torch.Tensor")
-    with torch._C.DisableTorchFunctionSubclass():
-        x = inputs.detach().as_subclass(Tensor).resolve_neg()
-        # An expanded batch is one row in memory, which stands for references that examples share.
-        return x.contiguous() if 0 in x.stride() else x
+    # An expanded batch is one row in memory, which stands for references that examples share.
+    return inputs.contiguous() if 0 in inputs.stride() else inputs
 
 
 def _as_many(draws_of: Tensor, x: Tensor) -> Tensor:
     if not isinstance(draws_of, Tensor) or len(draws_of) not in (1, len(x)):
         found = f"shape {tuple(draws_of.shape)}" if isinstance(draws_of, Tensor) else type(draws_of).__name__
         raise ValueError(f"draws_of: {found}; use a tensor of {len(x)} examples, one for each input, or of one for all")
-    drawn = draws_of.detach()
+    drawn = plain(draws_of, "draws_of")
     return drawn if len(drawn) == len(x) else drawn.expand(len(x), *drawn.shape[1:])
