@@ -17,7 +17,7 @@ from .base.errors import NoGradient
 from .base.notes import Note, notes_of, renumbered
 from .base.version import versions
 from .engine.input_pass import InputPass, input_pass
-from .engine.layers import layer_name, layer_names
+from .engine.layers import layer_name, layer_names, modules_of
 from .engine.proof import tolerance
 from .engine.runner import Runner
 from .engine.score import Score
@@ -125,11 +125,11 @@ def _without_gradients() -> str:
 def _layers(runner: Runner, question: Question) -> tuple[str, ...]:
     target, layer, model = question.target, question.layer, question.model
     if isinstance(target, Neuron):
-        layer_name(runner.module, target.at)
+        layer_name(runner.modules, target.at)
     if layer is None:
         return ()
     assert isinstance(model, nn.Module)
-    return layer_names(model, layer)
+    return layer_names({**runner.modules, **modules_of(model)}, layer)
 
 
 class Answers:
@@ -149,7 +149,7 @@ class Answers:
         self.input_pass: InputPass
         self.at_references: Tensor | None = None
         self.baseline_rows = 0
-        self._rows_compared = False
+        self._rows_compared, self._compared = False, 1 if len(x) > 1 else 2
         self._alone = len(methods) == 1 and bool(self._own_scores) and not self._top_class
         if self._alone:  # no shared pass is needed
             self.score = Score(runner, target, examples)
@@ -302,7 +302,9 @@ class Answers:
 
     def _compare_rows(self) -> None:
         """Check the model without a baseline: run example 0 alone, or a single example beside its mirror image."""
+        before = self.runner.forward_rows
         self._scores_beside_input(self.x.flip(-1) if len(self.x) == 1 else self.x[:0], [0] * (len(self.x) == 1))
+        self._compared = self.runner.forward_rows - before
 
     def _scores_beside_input(self, others: Tensor, examples: list[int]) -> Tensor:
         """Return the scores of `others`, and check that they do not change the score of example 0 in the same pass.
@@ -328,7 +330,7 @@ class Answers:
         needs = method.needs
         compares = needs.baseline and self._own_at_baseline(method, estimate) is None
         # Without a baseline the rows are those of the check in `_compare_rows`.
-        compared = self.baseline_rows if compares else 1 if len(self.x) > 1 else 2 * mixed
+        compared = self.baseline_rows if compares else self._compared * (len(self.x) > 1 or mixed)
         if self._alone:
             return np.array([compared, 0])
         if method.kebab() in self._own_scores:

@@ -15,6 +15,12 @@ class NoGradient(ValueError):
     """The score does not depend on the inputs by differentiable operations."""
 
 
+NO_GRADIENT = (
+    "model: the score carries no gradient back to the inputs (detach, no_grad, NumPy, rounding or quantised layers "
+    "inside?)"
+)
+
+
 def reason(error: BaseException, subject: str = "") -> str:
     """Return an expected error as one line that begins with its subject."""
     start = f"{subject}: " if subject else ""

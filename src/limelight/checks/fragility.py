@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ..base.named import require
 from ..base.similarity import rank_correlation
-from ..engine.graph import make_batch_norms_exact
+from ..engine.as_written import eagerly
+from ..engine.graph import make_exact
 from ..engine.model_copy import frozen_copy
 from ..methods import InputXGradient, IntegratedGradients, Method
 from ..model_edits.smooth_relu import Softened
@@ -100,8 +101,10 @@ class Fragility(Check):
         """Compute the gradient of D at one attacked example; zeros where the substitute has none."""
 
         def score(rows: Tensor) -> Tensor:
-            scores = case.target(module(rows), case.score.examples[:1].expand(len(rows)))
-            make_batch_norms_exact(scores)
+            with eagerly():
+                outputs = module(rows)
+            scores = case.target(outputs, case.score.examples[:1].expand(len(rows)))
+            make_exact(scores)
             return scores
 
         with torch.enable_grad(), Softened(self.beta):

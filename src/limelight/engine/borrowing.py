@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 from ..base.functions import held
+from .copying import trains
 from .rebinding import is_object
 
 _locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
@@ -40,7 +41,8 @@ def borrowed(model: nn.Module, written: Iterable[str] = (), others: Iterable[nn.
         with _unsafe_preserve_version_counter(counted):
             try:
                 for module in modules:
-                    module.training = False
+                    if trains(module):
+                        module.training = False
                 for parameter, _ in wanted:
                     parameter.requires_grad_(False)
                 yield

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..base.functions import closure, held
+from ..base.functions import closure, held, modules_in
 from .rebinding import is_object, rebind
 
 # What deepcopy raises for locks, file handles, generators, non-leaf tensors and the like.
@@ -26,6 +26,7 @@ _CONSTANTS = frozenset((type(None), bool, int, float, str))
 _TENSORS_AND_CHILDREN = ("_parameters", "_buffers", "_modules")
 _MODULE_STATE = frozenset(vars(nn.Module()))
 _IMMUTABLE = (torch.dtype, torch.device, torch.layout, torch.memory_format, enum.Enum, types.BuiltinFunctionType, type)
+_PROGRAMS = (torch.jit.ScriptModule, torch.fx.GraphModule)  # data, which torch copies as such
 _ATOMS = (Tensor, nn.Module, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type, weakref.ref)
 
 
@@ -34,12 +35,14 @@ class Copied:
     """A copy, in eval mode and frozen.
 
     `pairs`: the model's modules, each with its copy. `doubts`: parts that were copied in a way that may not run as the
-    original does, such as functions built anew; empty where every part is a constant, a tensor or a module.
+    original does, such as functions built anew; empty where every part is a constant, a tensor or a module. `hidden`:
+    the copies of modules that no module has as its child, such as those in a list.
     """
 
     module: nn.Module
     pairs: list[tuple[nn.Module, nn.Module]] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
+    hidden: dict[str, nn.Module] = field(default_factory=dict)
 
 
 def copied(model: nn.Module) -> Copied:
@@ -58,13 +61,21 @@ def copied(model: nn.Module) -> Copied:
             others.append(module)
         else:
             memo[id(module)] = plain
-    doubts = _copy_others(others, memo) if others else []
+    doubts, hidden = _copy_others(others, memo) if others else ([], {})
+    modules += [each for root in hidden.values() for each in root.modules()]
+    copies = {name: memo[id(root)] for name, root in hidden.items()}
     whole: nn.Module = memo[id(model)]
-    if others:
-        _freeze(whole, modules)
-    if any(module.training for module in modules):
-        whole.eval()
-    return Copied(whole, [(module, memo[id(module)]) for module in modules], doubts)
+    for part in (whole, *copies.values()) if others else ():
+        _freeze(part, modules)
+    if any(map(trains, modules)):
+        for part in (whole, *copies.values()):
+            part.eval()
+    return Copied(whole, [(module, memo[id(module)]) for module in modules], doubts, copies)
+
+
+def trains(module: nn.Module) -> bool:
+    """Whether a module is in training mode."""
+    return getattr(module, "training", False)  # frozen TorchScript has no mode
 
 
 def _freeze(whole: nn.Module, originals: Iterable[nn.Module]) -> None:
@@ -104,15 +115,19 @@ def _tensors(module: nn.Module, memo: dict[int, Any]) -> None:
     """Enter the module's parameters, sharing their memory, and clones of its buffers."""
     for name, parameter in module._parameters.items():
         if parameter is not None and id(parameter) not in memo:
-            if isinstance(parameter, nn.parameter.UninitializedParameter):
-                raise ValueError(
-                    f"model: parameter {name!r} of a {type(module).__name__} is not initialised yet; "
-                    "call the model once on an input first"
-                )
-            memo[id(parameter)] = _frozen(parameter)
-    for buffer in module._buffers.values():
+            memo[id(parameter)] = _frozen(_initialised(module, name, parameter))
+    for name, buffer in module._buffers.items():
         if buffer is not None and id(buffer) not in memo:
-            memo[id(buffer)] = buffer.detach().clone()
+            memo[id(buffer)] = _initialised(module, name, buffer).detach().clone()
+
+
+def _initialised(module: nn.Module, name: str, tensor: Any) -> Any:
+    if nn.parameter.is_lazy(tensor):
+        raise ValueError(
+            f"model: parameter {name!r} of a {type(module).__name__} is not initialised yet; "
+            "call the model once on an input first"
+        )
+    return tensor
 
 
 def _frozen(parameter: nn.Parameter) -> nn.Parameter:
@@ -130,7 +145,7 @@ def _plain_copy(module: nn.Module, memo: dict[int, Any]) -> nn.Module | None:
     Every attribute must be a constant, a list, tuple or set of constants, an empty container (no hooks), or parameters,
     buffers and children that `memo` holds already.
     """
-    if not _copies_by_state(type(module)):
+    if not _copies_by_state(type(module)) or any(_slots(type(module))):
         return None
     state = vars(module).copy()
     containers = {}
@@ -157,18 +172,23 @@ def _plain_copy(module: nn.Module, memo: dict[int, Any]) -> nn.Module | None:
     return plain
 
 
-def _copy_others(modules: list[nn.Module], memo: dict[int, Any]) -> list[str]:
-    """Copy the modules that are not plain, children before their parents; return what may not run as before."""
-    for module in _hidden(modules, memo):
-        _tensors(module, memo)
-        modules.append(module)
+def _copy_others(modules: list[nn.Module], memo: dict[int, Any]) -> tuple[list[str], dict[str, nn.Module]]:
+    """Copy the modules that are not plain, children before their parents.
+
+    Returns what may not run as before, and the modules that no module has as its child.
+    """
+    hidden = hidden_modules(modules, memo)
+    for root in hidden.values():
+        for module in list(root.modules())[::-1]:
+            _tensors(module, memo)
+            modules.append(module)
     shells = {id(module): object.__new__(type(module)) for module in modules if _copies_by_state(type(module))}
     memo.update(shells)  # before anything is copied, since an attribute may hold any module
     doubts = [f"the function {name}" for name in rebind(modules, memo)]
     seen: set[int] = set()
     for module in modules:
         if id(module) not in shells:
-            doubts += [] if isinstance(module, torch.jit.ScriptModule) else [type(module).__name__]
+            doubts += [] if isinstance(module, _PROGRAMS) else [type(module).__name__]
             continue
         for name, value in vars(module).items():
             for part in _parts(value, seen):
@@ -181,23 +201,36 @@ def _copy_others(modules: list[nn.Module], memo: dict[int, Any]) -> list[str]:
     for module in modules:
         if id(module) in shells:
             shells[id(module)].__dict__ = {name: copy.deepcopy(value, memo) for name, value in vars(module).items()}
+            for name in _slots(type(module)):
+                if hasattr(module, name):
+                    object.__setattr__(shells[id(module)], name, copy.deepcopy(getattr(module, name), memo))
         else:
             memo[id(module)] = copy.deepcopy(module, memo)
-    return doubts
+    return doubts, hidden
 
 
-def _hidden(modules: Iterable[nn.Module], memo: dict[int, Any]) -> list[nn.Module]:
-    """List the modules that stand in lists and dictionaries of the model without being registered."""
-    known = {id(module) for module in modules} | set(memo)
+def hidden_modules(modules: Iterable[nn.Module], known: Iterable[int] = ()) -> dict[str, nn.Module]:
+    """Find the modules that no module has as its child: those in containers and closures, by attribute or variable.
+
+    Those with an identity in `known` are left out.
+    """
+    modules = list(modules)
+    known = {id(module) for module in modules} | set(known)
     seen: set[int] = set()
-    found: dict[int, nn.Module] = {}
+    found: dict[str, nn.Module] = {}
     for module in modules:
-        for name, value in vars(module).items():
-            if name not in _TENSORS_AND_CHILDREN and isinstance(value, dict | list | tuple | set):
-                for part in _parts(value, seen):
-                    inner = part.modules() if isinstance(part, nn.Module) else ()
-                    found.update((id(each), each) for each in inner if id(each) not in known)
-    return list(found.values())[::-1]
+        for attribute, value in vars(module).items():
+            if attribute in _TENSORS_AND_CHILDREN or isinstance(value, nn.Module):
+                continue
+            for part in _parts(value, seen):
+                inside = {attribute: part} if isinstance(part, nn.Module) else {}
+                if isinstance(part, types.FunctionType):
+                    inside = modules_in(part)
+                for name, each in inside.items():
+                    if id(each) not in known:
+                        known |= {id(inner) for inner in each.modules()}
+                        found[name if name not in found else f"{name}_{len(found)}"] = each
+    return found
 
 
 def _parts(value: Any, seen: set[int]) -> Iterator[Any]:
@@ -236,8 +269,14 @@ def _copies_by_state(kind: type[nn.Module]) -> bool:
         and kind.__setstate__ is nn.Module.__setstate__
         and kind.__new__ is object.__new__
         and kind not in copyreg.dispatch_table
-        and not any("__slots__" in vars(base) for base in kind.__mro__)
     )
+
+
+def _slots(kind: type) -> Iterator[str]:
+    """Yield the names of attributes that a class keeps outside its dictionary."""
+    for base in kind.__mro__:
+        names = vars(base).get("__slots__", ())
+        yield from ((names,) if isinstance(names, str) else names)
 
 
 def _all_constant(values: Iterable[object]) -> bool:
@@ -252,8 +291,9 @@ def _is_constant(value: Any) -> bool:
     if issubclass(kind, tuple):
         return all(type(each) in _CONSTANTS for each in value) or _all_constant(value)
     if kind is types.FunctionType:
-        return value.__module__.startswith("torch.") and not (value.__closure__ or value.__defaults__)
+        return str(value.__module__).startswith("torch.") and not (value.__closure__ or value.__defaults__)
     if isinstance(value, _IMMUTABLE):
         return True
     record = getattr(kind, "__dataclass_params__", None)
-    return record is not None and record.frozen and _all_constant(vars(value).values())
+    attributes = getattr(value, "__dict__", None)
+    return record is not None and record.frozen and attributes is not None and _all_constant(attributes.values())

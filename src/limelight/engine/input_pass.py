@@ -66,11 +66,13 @@ def input_pass(
         nonlocal names, places, notes, searched, chosen_by_gradient, reread_rows
         if searched or not runner.differentiable or not (read_layer or measure):
             return runner.once(rows, examples, target, gradient, names, layer_gradient)
-        pick = read_layer and not names
+        pick, start = read_layer and not names, runner.forward_rows
         with search_layers(runner.modules, tuple(x.shape[2:])) as search:
-            outcome = runner.once(
-                rows, examples, target, gradient, names, layer_gradient, also=search.rank if pick else None
-            )
+
+            def rank(outputs: Any, scores: Tensor) -> dict[str, Tensor]:
+                return search.rank(outputs, scores, runner.forward_rows - start)
+
+            outcome = runner.once(rows, examples, target, gradient, names, layer_gradient, also=rank if pick else None)
         runner.set_budget(len(rows), search.bytes, rows.device)
         searched = True
         if pick:
@@ -84,7 +86,7 @@ def input_pass(
                 reread_rows += runner.forward_rows - start
                 outcome = replace(outcome, activations=again.activations, layer_gradients=again.layer_gradients)
         if read_layer:
-            places = tuple(_layer(each, search, outcome) for each in names)
+            places = tuple(_layer(each, search, outcome, target) for each in names)
             if not pick:
                 notes = tuple(
                     f"layer {each.name}: a map of {each.grid}"
@@ -99,7 +101,7 @@ def input_pass(
     return InputPass(
         _resolved(target, [each.outputs for each in found]),
         torch.cat([each.scores for each in found]),
-        joined_vectors([each.outputs for each in found], len(x)),
+        joined_vectors([each.outputs for each in found], len(x), target),
         torch.cat([each.gradient for each in found if each.gradient is not None]) if gradient else None,
         places,
         tuple(Activation.of(place, found, layer_gradient) for place in places if place.grid),
@@ -115,14 +117,14 @@ def _reason(name: str, grid: Any, channels: int, passed_over: list[str]) -> str:
     return why + (f" before {', '.join(reversed(passed_over))}, whose positions have no gradient" * bool(passed_over))
 
 
-def _layer(name: str, search: LayerSearch, outcome: Outcome) -> Layer:
+def _layer(name: str, search: LayerSearch, outcome: Outcome, target: Target) -> Layer:
     output = outcome.activations[name]
     shape = tuple(output.shape[1:])
     grid = search.grid(shape)
     if grid is not None:
         run = slice(None) if outcome.first is None else outcome.first  # the search saw the distinct rows alone
-        outputs = outcome.outputs[run] if isinstance(outcome.outputs, Tensor) else None
-        return Layer(name, grid, _linear(grid.maps(output)[run], search, outputs))
+        outputs = joined_vectors([outcome.outputs], len(output), target)
+        return Layer(name, grid, _linear(grid.maps(output)[run], search, None if outputs is None else outputs[run]))
     others = ", ".join([*search.candidates()][-6:])
     why = f"returns {shape} per example, no map of channels over the input's {len(search.space)} spatial axes"
     return Layer(name, None, None, why + (f"; layers with a map: {others}" if others else ""))
@@ -133,6 +135,7 @@ def _linear(maps: Tensor, search: LayerSearch, outputs: Tensor | None) -> Linear
     if search.linear is None or outputs is None:
         return None
     module, inputs, returned = search.linear
+    outputs = outputs[:, None] if outputs.ndim == 1 else outputs
     is_classifier = _equal(inputs, maps.flatten(2).mean(2)) and _equal(returned, outputs)
     return Linear(module.weight, module.bias) if is_classifier else None
 
@@ -175,7 +178,7 @@ def layers_of(model: nn.Module, pixels: Tensor) -> tuple[list[Candidate], str, s
     with Runner(model, pixels, None, None) as runner:
         at_input = input_pass(runner, pixels, Logit(), measure=False, **options)
         with search_layers(runner.modules, tuple(pixels.shape[2:])) as search, torch.no_grad():
-            runner.call(pixels)
+            runner.outputs(pixels)
         grids = {name: each.grid for name, each in search.candidates().items()}
         example = torch.zeros(1, dtype=torch.long, device=pixels.device)
         found = runner.once(pixels, example, at_input.target, layers=tuple(grids), layer_gradients=True)

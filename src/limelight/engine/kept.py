@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from .copying import Copied, copied
+from .copying import Copied, copied, trains
 from .proof import Proof, fingerprint
 
 
@@ -35,21 +35,21 @@ class Kept:
     state: int | None = None
     proof: Proof | None = None
     packed: dict[tuple[int, ...], Any] = field(default_factory=dict)
-    _idle: list[tuple[nn.Module, int]] = field(default_factory=list)
+    _idle: list[tuple[Copied, int]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
-    def copy(self) -> Iterator[nn.Module]:
+    def copy(self) -> Iterator[Copied]:
         """Yield a copy that no other call has; it is used again unless the call raised or changed it."""
         with self._lock:
-            module, state = self._idle.pop() if self._idle else (None, 0)
-        if module is None:
-            module = copied(self.source).module
-            state = _state(module)
-        yield module
-        if self.pooled and _state(module) == state:
+            made, state = self._idle.pop() if self._idle else (None, 0)
+        if made is None:
+            made = copied(self.source)
+            state = _state(made)
+        yield made
+        if self.pooled and _state(made) == state:
             with self._lock:
-                self._idle.append((module, state))
+                self._idle.append((made, state))
 
     def keep(self, proof: Proof) -> None:
         """Remember what a run showed; copies from before may share what the model writes."""
@@ -87,15 +87,16 @@ def kept_of(model: nn.Module) -> Kept | None:
     state = hash((fingerprint(model.modules()), weights_state(model, norms=True)))
     if found is None or found.state != state:
         # The copies hold the memory of the weights, and not the model, which would never be deleted.
-        found = Kept(copied(model).module, training_note(model.modules()), state=state)
+        made = copied(model)
+        found = Kept(made.module, training_note(made), state=state)
         with _guard:
             _loaded[model] = found
     return found
 
 
-def training_note(modules: Iterable[nn.Module]) -> tuple[str, ...]:
+def training_note(made: Copied) -> tuple[str, ...]:
     """Return the note on a model in training mode."""
-    training = any(module.training for module in modules if not module._modules)
+    training = any(trains(module) for module, _ in made.pairs if not module._modules)
     return ("model was in training mode: explained in eval mode",) if training else ()
 
 
@@ -116,6 +117,7 @@ def weights_state(model: nn.Module, norms: bool = False) -> int:
     return hash(tuple(found))
 
 
-def _state(module: nn.Module) -> int:
+def _state(made: Copied) -> int:
     """Return a number that changes where a call left anything on a copy: attributes, hooks, or written buffers."""
-    return hash((fingerprint(module.modules()), weights_state(module)))
+    parts = [made.module, *made.hidden.values()]
+    return hash(tuple((fingerprint(part.modules()), weights_state(part)) for part in parts))

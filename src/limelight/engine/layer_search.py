@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..question.targets import output_tensor
 from .layer_maps import Grid, grid_of
 from .layers import Modules, hooked
+from .programs import without_layers
 
 TOKEN_MAPS = 3  # maps compared with a class token, where the last block's positions may not reach the score
 
@@ -24,7 +25,8 @@ class LayerMap:
     """A map in a watched pass, with the `names` of the modules that returned it, the innermost first.
 
     `output` is the tensor itself as long as it may be needed, `version` its count of in-place writes at that time, by
-    which a later overwrite is found. `inner` maps are parts of a block that returned a map itself.
+    which a later overwrite is found, and `rows` the length of its first axis. `inner` maps are parts of a block that
+    returned a map itself.
     """
 
     names: list[str]
@@ -32,6 +34,7 @@ class LayerMap:
     channels: int
     output: Tensor | None
     version: int
+    rows: int
     inner: bool = False
 
     @property
@@ -45,7 +48,8 @@ class LayerSearch:
     """The findings of a watched forward pass on inputs of the spatial size `space`.
 
     `bytes` counts the activations' memory; `maps` are in order of use, `ranked` those to choose from, the best first;
-    `runs` counts each module's calls; `linear` is the last linear layer with its input and output.
+    `runs` counts each module's calls; `linear` is the last linear layer with its input and output. `unreadable` says
+    why the model's layers cannot be read, if so.
     """
 
     space: tuple[int, ...]
@@ -53,6 +57,7 @@ class LayerSearch:
     maps: list[LayerMap] = field(default_factory=list)
     runs: Counter[str] = field(default_factory=Counter)
     linear: tuple[nn.Linear, Tensor, Tensor] | None = None
+    unreadable: str = ""
     ranked: list[LayerMap] = field(default_factory=list)
 
     def name(self, seen: LayerMap) -> str | None:
@@ -64,8 +69,8 @@ class LayerSearch:
         named = ((self.name(seen), seen) for seen in self.maps if not seen.inner)
         return {name: seen for name, seen in named if name}
 
-    def rank(self, outputs: Any, scores: Tensor) -> dict[str, Tensor]:
-        """Set `ranked` to the maps to choose from, the best first; returns their activations by name.
+    def rank(self, outputs: Any, scores: Tensor, rows: int) -> dict[str, Tensor]:
+        """Set `ranked` to the maps to choose from in a pass of `rows` rows, the best first; return their activations.
 
         The best is the last that the score depends on, except the model's own output, as in a segmentation. Where a
         map has prefix tokens, the score may depend on those alone, so earlier maps follow.
@@ -74,13 +79,14 @@ class LayerSearch:
         usable = [
             seen
             for seen in self.candidates().values()
-            if not _is_output(seen, outputs) and (seen.output is None or reaches(seen.output))
+            if seen.rows == rows and not _is_output(seen, outputs) and (seen.output is None or reaches(seen.output))
         ]
         if not usable:
-            raise ValueError(
-                "layer: no module of the model returns a spatial map of more than one position; "
+            none = (
+                "no module of the model returns a spatial map of more than one position for each row; "
                 "pass layer= with a module's dotted name"
             )
+            raise ValueError(f"layer: {self.unreadable or none}")
         self.ranked = usable[: -1 - TOKEN_MAPS if usable[-1].grid.prefix else -2 : -1]
         names = {str(self.name(seen)) for seen in self.ranked}
         return {name: output for name, output in self.held().items() if name in names}
@@ -134,7 +140,7 @@ class LayerSearch:
                 seen.inner, seen.output = True, None
         if last is not None and not torch.is_grad_enabled():
             last.output = None  # without grad mode its gradient cannot be requested
-        self.maps.append(LayerMap([name], grid, grid.maps(output).shape[1], output, output._version))
+        self.maps.append(LayerMap([name], grid, grid.maps(output).shape[1], output, output._version, len(output)))
 
     def release(self) -> None:
         """Release all tensors."""
@@ -172,7 +178,7 @@ def _reaches(scores: Tensor) -> Callable[[Tensor], bool]:
 @contextmanager
 def search_layers(modules: Modules, space: tuple[int, ...]) -> Iterator[LayerSearch]:
     """Watch a forward pass of the copy with these modules on inputs of the spatial size `space`."""
-    search = LayerSearch(space)
+    search = LayerSearch(space, unreadable=without_layers(modules))
 
     def watch(name: str, child: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         search.runs[name] += 1

@@ -15,9 +15,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base.types import LayerLike, OneLayer
+from .copying import hidden_modules
 from .layer_maps import Grid
+from .programs import without_layers
 
-Modules = Mapping[str, nn.Module]  # by dotted name, as `dict(model.named_modules())`
+Modules = Mapping[str, nn.Module]  # by dotted name
+COMPILED = "_orig_mod"  # the name that torch.compile gives to the module that it was called with
+
+
+def modules_of(model: nn.Module, hidden: Mapping[str, nn.Module] | None = None) -> dict[str, nn.Module]:
+    """Return a model's modules by dotted name, itself under ""; a compiled module counts as the one it was made of.
+
+    `hidden`: the modules that it has elsewhere than as its children, if they are known.
+    """
+    found = {original_name(name): module for name, module in model.named_modules()}
+    for name, root in (hidden_modules(found.values()) if hidden is None else hidden).items():
+        found.update((f"{name}.{inner}" if inner else name, module) for inner, module in root.named_modules())
+    return found
+
+
+def original_name(name: str) -> str:
+    """Return the name that a layer has in the model before it was compiled: "body.0" for "_orig_mod.body.0"."""
+    return ".".join(part for part in name.split(".") if part != COMPILED) if COMPILED in name else name
 
 
 @dataclass(frozen=True)
@@ -50,31 +69,34 @@ class Layer:
         return self.grid.maps(output)
 
 
-def layer_name(model: nn.Module, layer: OneLayer) -> str:
-    """Return the dotted name of a layer, given by name or as a module. Raises ValueError with the nearest names."""
-    names: dict[str, nn.Module] = {name: module for name, module in model.named_modules() if name}
+def layer_name(modules: Modules, layer: OneLayer) -> str:
+    """Return the dotted name of a layer, given by name or as a module. Raises ValueError with the nearest names.
+
+    Names are those of the model before it was compiled; torch.compile's `_orig_mod.` is accepted and left out.
+    """
+    names: dict[str, nn.Module] = {name: module for name, module in modules.items() if name}
     if isinstance(layer, nn.Module):
+        wanted = layer._modules.get(COMPILED, layer)
         for name, module in names.items():
-            if module is layer:
+            if module is wanted:
                 return name
         raise ValueError(f"layer: this {type(layer).__name__} is not a module of the model")
-    if str(layer) in names:
-        return str(layer)
+    if original_name(str(layer)) in names:
+        return original_name(str(layer))
     near = difflib.get_close_matches(str(layer), names, n=4, cutoff=0.3) or list(names)[-4:]
     raise ValueError(f"layer: {layer!r} is not a module of the model; nearest: {', '.join(near) or 'it has none'}")
 
 
-def layer_names(model: nn.Module, layer: LayerLike) -> tuple[str, ...]:
+def layer_names(modules: Modules, layer: LayerLike) -> tuple[str, ...]:
     """Return the dotted names of a layer, or of several: a sequence of them, or names separated by commas.
 
     Raises ValueError as `layer_name` does, and for an empty sequence or a layer that is named twice.
     """
-    modules = dict(model.named_modules())
-    if isinstance(layer, str) and layer not in modules:
+    if isinstance(layer, str) and original_name(layer) not in modules:
         layers: Sequence[OneLayer] = [name.strip() for name in layer.split(",")]
     else:
         layers = [layer] if isinstance(layer, str | int | nn.Module) else layer
-    names = tuple(layer_name(model, each) for each in layers)
+    names = tuple(layer_name(modules, each) for each in layers)
     if not names or len(set(names)) < len(names):
         raise ValueError(f"layer: {layer!r}; name one layer or several different ones")
     return names
@@ -129,7 +151,9 @@ def captured(modules: Modules, names: tuple[str, ...]) -> Iterator[dict[str, Ten
         yield found
     missing = [name for name in names if name not in found]
     if missing:
-        raise ValueError(f"layer: {', '.join(map(repr, missing))} did not run in the forward pass")
+        reason = without_layers(modules)
+        which = ", ".join(map(repr, missing))
+        raise ValueError(f"layer: {which} did not run in the forward pass{reason and f': {reason}'}")
 
 
 @contextmanager

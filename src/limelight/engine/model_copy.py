@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base.notes import Note
+from .as_written import KeepActivations, eagerly
 from .borrowing import borrowed, restore
 from .copying import REFUSALS, Copied, copied, foreign
 from .kept import Kept, kept_of, training_note
@@ -39,6 +40,7 @@ class ModelCopy:
     borrows: bool = False
     keep: Callable[[Proof], None] = lambda proof: None
     kept: Kept | None = None
+    hidden: Mapping[str, nn.Module] = field(default_factory=dict)
     values: tuple[tuple[Tensor, Tensor], ...] = ()  # of what a borrowed model wrote, from before
     _versions: list[tuple[str, Tensor, int]] | None = None
 
@@ -48,26 +50,45 @@ class ModelCopy:
         Raises PassAgain where the forward wrote a parameter: its value is restored and the copy has its own from now
         on. `require_agreement` is due then.
         """
-        if self.proof is not None:
-            self._versions = self._versions or self._writes_seen()
-            with other_generators() if self.proof.seeds else nullcontext():
-                outputs = run_without_draws(self.module, rows)
-            self._require_unwritten()
-            return outputs
-        parameters: dict[str, Tensor] = dict(self.module.named_parameters())
+        backward = torch.is_grad_enabled()
+        if self.proof is None or (backward and self.proof.checkpoints is None):
+            return self._watched(rows, backward)
+        self._versions = self._versions or self._writes_seen()
+        outputs = self._run(rows)
+        self._require_unwritten()
+        return outputs
+
+    def _run(self, rows: Tensor, again: bool = False) -> Any:
+        """Run rows, with `again` from where Python's and NumPy's generators stand now."""
+        with ExitStack() as stack:
+            stack.enter_context(eagerly())
+            if self.proof is not None and self.proof.seeds and not again:
+                stack.enter_context(other_generators())
+            if self.proof is not None and self.proof.checkpoints:
+                stack.enter_context(KeepActivations())
+            return run_without_draws(self.module, rows)
+
+    def _watched(self, rows: Tensor, backward: bool) -> Any:
+        """Run rows as `run` does and enter what they show into `proof`."""
+        known = self.proof
+        own = set(known.writes) if known else set()
+        parameters: dict[str, Tensor] = {name: each for name, each in self.module.named_parameters() if name not in own}
         watch = Watch(parameters, rows.dtype)
         with other_generators() as moved, watch:
-            outputs = run_without_draws(self.module, rows)
-        self.proof = Proof(watch.precision, tuple(watch.before), seeds=bool(moved))
-        if moved:
-            raise PassAgain
+            outputs = self._run(rows)
+        checkpoints = watch.checkpoints if backward else None
+        if known is None:
+            self.proof = Proof(watch.precision, tuple(watch.before), seeds=bool(moved), checkpoints=checkpoints)
+        else:
+            self.proof = replace(known, writes=(*known.writes, *watch.before), checkpoints=checkpoints)
         if watch.before:
             values = tuple((watch.named[name], value) for name, value in watch.before.items())
             restore(values)
             if self.borrows:
-                self.values = values
+                self.values += values
             else:
-                self.own(self.proof.writes)
+                self.own(tuple(watch.before))
+        if watch.before or checkpoints or (moved and known is None):
             raise PassAgain
         self.keep(self.proof)
         return outputs
@@ -85,7 +106,7 @@ class ModelCopy:
         """Raise ValueError where the next answer is another, for what the forward writes or draws."""
         assert self.proof is not None
         with torch.no_grad(), other_generators():
-            first, again = (run_without_draws(self.module, rows.detach().clone()) for _ in range(2))
+            first, again = (self._run(rows.detach().clone(), again=True) for _ in range(2))
             differs = differ(first, again, self.proof.precision)
             if differs and not self.proof.writes:
                 raise ValueError(_random(self.module, rows.detach(), self.proof.precision))
@@ -135,7 +156,6 @@ def frozen_copy(model: nn.Module, example: Tensor | None = None) -> Iterator[Mod
             yield found
         return
     modules = list(model.modules())
-    notes = training_note(modules)
     state = fingerprint(modules)
     proof = _known(model, state)
     made: Copied | None = None
@@ -150,15 +170,18 @@ def frozen_copy(model: nn.Module, example: Tensor | None = None) -> Iterator[Mod
             if type(error) is ValueError and str(error).startswith("model: "):
                 raise
             reason = f"model could not be copied ({type(error).__name__})"
+    notes = training_note(made or Copied(model, [(module, module) for module in modules]))
     found = ModelCopy(model if made is None else made.module, notes, proof, keep=lambda new: _keep(model, state, new))
     if made is not None:
+        found.hidden = made.hidden
         found.own(proof.writes if proof else ())
         if proof is None and made.doubts and example is not None:
             reason = _difference(model, made, found, example)
     if reason:
-        if found.proof is not None and not found.proof.borrow:
-            _keep(model, state, replace(found.proof, borrow=reason))
-        found = ModelCopy(model, (*notes, f"{reason}: {_BORROWED}"), found.proof, borrows=True, keep=found.keep)
+        known = found.proof and replace(found.proof, borrow=reason)
+        if known is not None:
+            _keep(model, state, known)
+        found = ModelCopy(model, (*notes, f"{reason}: {_BORROWED}"), known, borrows=True, keep=found.keep)
         with borrowed(model, found.proof.writes if found.proof else (), others.values()):
             try:
                 yield found
@@ -185,8 +208,8 @@ def _of_kept(kept: Kept, example: Tensor | None) -> Iterator[ModelCopy]:
             if reason:
                 kept.made = made
                 raise ValueError(f"model: it has no snapshot, since the {reason}; explain(model, ...) runs it itself")
-    with kept.copy() as module:
-        found = ModelCopy(module, notes, kept.proof, keep=kept.keep, kept=kept)
+    with kept.copy() as copy:
+        found = ModelCopy(copy.module, notes, kept.proof, keep=kept.keep, kept=kept, hidden=copy.hidden)
         found.own(kept.proof.writes if kept.proof else ())
         yield found
 
@@ -199,7 +222,8 @@ def _difference(model: nn.Module, made: Copied, found: ModelCopy, example: Tenso
     names = {id(module): name for name, module in model.named_modules()}
 
     def run(rows: Tensor) -> Any:
-        return run_without_draws(model, rows.clone())
+        with eagerly():
+            return run_without_draws(model, rows.clone())
 
     originals = (original for original, _ in made.pairs)
     # Borrowed, since the copy may run it.

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..question.targets import output_tensor
 from ..rules.names import words
-from .graph import make_batch_norms_exact
+from .graph import make_exact
 from .layers import Modules, hooked
 from .packed_convolution import Layouts, PackedConvolution, Pair, available
 from .randomness import run_without_draws
@@ -309,7 +309,7 @@ def _outputs(module: nn.Module, row: Tensor, gradient: bool) -> Found:
         if not outputs.requires_grad:
             return outputs.detach(), None
         mixture = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs.dtype)
-        make_batch_norms_exact(outputs)
+        make_exact(outputs)
         (slope,) = torch.autograd.grad((outputs * mixture).sum(), leaf)
     return outputs.detach(), slope
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ..base.types import LayerLike
 from ..models.black_box import as_module
-from .copying import REFUSALS, copied, foreign
+from .copying import REFUSALS, Copied, copied, foreign
 from .kept import Kept, keep, training_note, weights_state
-from .layers import layer_names
+from .layers import layer_names, modules_of
 from .model_copy import frozen_copy
 
 
@@ -64,12 +64,15 @@ class Prepared:
         many = isinstance(layer, Sequence) and any(isinstance(each, nn.Module) for each in layer)
         if layer is None or not (alone or many):
             return layer
-        names = layer_names(self.module, layer)
+        names = layer_names(modules_of(self.module), layer)
         return names[0] if alone else list(names)
 
     def to(self, device: str | torch.device) -> Prepared:
         """Return a new prepared model with this snapshot on another device."""
-        return _prepared(self.module, copied(self.snapshot).module.to(device), share=False)
+        made = copied(self.snapshot)
+        for part in (made.module, *made.hidden.values()):
+            part.to(device)
+        return _prepared(self.module, made, share=False)
 
     def __reduce__(self) -> tuple[Callable[..., Prepared], tuple[Any, ...]]:
         return prepare, (self.snapshot,)
@@ -110,20 +113,19 @@ def prepare(model: nn.Module | Callable[[Tensor], Any], *, share: bool = False) 
         if str(error).startswith("model: "):
             raise
         raise ValueError(f"model: it has no copy ({type(error).__name__}: {error}), so no snapshot") from error
-    return _prepared(module, made.module, share, Kept(made.module, made=made if made.doubts else None))
+    return _prepared(module, made, share, made if made.doubts else None)
 
 
-def _prepared(module: nn.Module, snapshot: nn.Module, share: bool, kept: Kept | None = None) -> Prepared:
-    kept = kept or Kept(snapshot)
+def _prepared(module: nn.Module, snapshot: Copied, share: bool, uncompared: Copied | None = None) -> Prepared:
+    kept = Kept(snapshot.module, training_note(snapshot), pooled=not share, made=uncompared)
     if share:
-        kept.pooled = False
-        for copy, original in zip(snapshot.modules(), module.modules(), strict=True):
+        for original, copy in snapshot.pairs:
             for name, buffer in original._buffers.items():
                 copy._buffers[name] = None if buffer is None else buffer.detach()
     else:
-        for parameter in snapshot.parameters():
-            parameter.data = parameter.detach().clone()
+        for part in (snapshot.module, *snapshot.hidden.values()):
+            for parameter in part.parameters():
+                parameter.data = parameter.detach().clone()
         kept.origin, kept.origin_state = weakref.ref(module), weights_state(module)
-    kept.notes = training_note(module.modules())
     keep(kept)
-    return Prepared(module, snapshot, kept, share)
+    return Prepared(module, snapshot.module, kept, share)

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ..base.notes import Note
+from .as_written import is_checkpointing
 
 PRECISION = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2}
 COARSEST = 3e-2
@@ -37,13 +38,15 @@ class Proof:
 
     `precision`: the coarsest floating dtype that it computes in. `writes`: the parameters that its forward writes.
     `borrow`: why the model itself has to be run; "" where its copy does the same. `seeds`: whether it sets Python's or
-    NumPy's generator and so draws the same at each call.
+    NumPy's generator and so draws the same at each call. `checkpoints`: whether parts of it drop their activations to
+    compute them again in the backward pass; None until a pass with gradients was run.
     """
 
     precision: torch.dtype
     writes: tuple[str, ...] = ()
     borrow: str = ""
     seeds: bool = False
+    checkpoints: bool | None = None
 
     def notes(self, rows: torch.dtype) -> list[str]:
         """Return what a map's reader should know, for rows of this dtype."""
@@ -62,12 +65,13 @@ class Watch(TorchDispatchMode):
     """A mode in which every operator of torch reports what it writes and computes.
 
     `named`: the tensors to watch. `before` keeps the values that those had which were written, by name; `precision` is
-    the coarsest floating dtype of any result.
+    the coarsest floating dtype of any result. `checkpoints`: whether activations are dropped to be computed again.
     """
 
     named: dict[str, Tensor]
     precision: torch.dtype
     before: dict[str, Tensor] = field(default_factory=dict)
+    checkpoints: bool = False
 
     def __post_init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -86,6 +90,7 @@ class Watch(TorchDispatchMode):
             for name, value in (kwargs or {}).items():
                 if name == "out":
                     self._keep(value)
+        self.checkpoints |= is_checkpointing()
         result = func(*args, **(kwargs or {}))
         for each in tree_leaves(result):
             if isinstance(each, Tensor) and (each.is_floating_point() or each.is_quantized):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,14 +11,18 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..base.errors import NoGradient
+from ..base.devices import users_tensors
+from ..base.errors import NO_GRADIENT, NoGradient
 from ..base.types import Model, Progress
-from ..question.targets import Target, output_tensor
-from .graph import make_batch_norms_exact
-from .layers import LayerInput, Modules, captured, without_batch_axis
+from ..question.targets import Target, entry_read, output_tensor
+from .as_written import eagerly
+from .graph import carries_gradient, make_exact
+from .layers import LayerInput, Modules, captured, modules_of, without_batch_axis
+from .memory import free_bytes, is_out_of_memory
 from .model_copy import PassAgain, frozen_copy
 from .packed import NotPacked, PackedWeights, repays
-from .passes import Outcome, Rows, SharedRows
+from .passes import Outcome, Rows, SharedRows, rows_first
+from .programs import RowsTaken, rows_taken
 from .randomness import run_without_draws
 
 T = TypeVar("T")
@@ -27,7 +30,6 @@ T = TypeVar("T")
 FIRST_PASS_ROWS = 8  # until a first pass has measured the memory of a row
 MOST_ROWS = {"cpu": 8, "cuda": 256}  # larger passes were not faster
 _SHAPE_ERRORS = (RuntimeError, ValueError, IndexError)
-_NO_GRADIENT = "model: the score carries no gradient back to the inputs (detach, no_grad or NumPy inside?)"
 
 
 class _LayoutRefused(Exception):
@@ -52,6 +54,7 @@ class Runner:
         self._notes: list[str] = []
         self._channels_last = False
         self._unbatched = ""  # the error message where the model fails on inputs that look like a single example
+        self._rows_taken = RowsTaken()
         self.shares_points = shares_points
         self.packs = False  # whether passes run on packed weights; see packing()
         self._weights: PackedWeights | None = None
@@ -64,14 +67,18 @@ class Runner:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self.call: Callable[[Tensor], Any] = partial(run_without_draws, self.model)
+        self.call: Callable[[Tensor], Any] = partial(_run_eagerly, self.model)
         if isinstance(self.model, nn.Module):
             self.copy = self._stack.enter_context(frozen_copy(self.model, self._inputs[:1]))
             self._notes += self.copy.notes
-            self.call, self.module = self.copy.run, self.copy.module
-            self.modules = dict(self.module.named_modules())
+            self.call = self.copy.run
+            self.modules = modules_of(self.copy.module, self.copy.hidden)
+            self.module = self.modules[""]
             _refuse_batch_statistics(self.modules)
             _check_dtype(self.modules, self._inputs)
+            self._rows_taken = rows_taken(self.modules)
+            self._notes += self._rows_taken.notes
+            self.budget = min(self.budget, self._rows_taken.most or self.budget)
             self._channels_last = _channels_last_pays(self.modules, self._inputs)
             self._unbatched = without_batch_axis(self.modules, self._inputs)
         return self
@@ -180,16 +187,22 @@ class Runner:
             leaf = (rows if shared is None else rows[shared.first]).detach().requires_grad_(backward)
             outputs, scores, found = self._scored(leaf, examples, target, layers, inside, shared)
         extra = also(outputs, scores) if also else {}
-        kept = {name: found[name] for name in layers} | dict(extra)
+        kept = rows_first({name: found[name] for name in layers}, self._run_on(len(leaf))) | dict(extra)
         slopes = layer_gradients or len(extra) > 1
         sources = ([leaf] if gradient else []) + (list(kept.values()) if slopes else [])
-        grads = self._gradients(scores, sources, examples, shared) if sources else []
+        own = slice(len(leaf))  # without the copies that fill up a pass
+        try:
+            grads = self._gradients(scores, sources, examples, shared) if sources else []
+        except NoGradient:
+            if gradient or layer_gradients:
+                raise
+            grads, slopes = [], False  # the gradient was to help a choice alone
         return Outcome(
             _detached(outputs),
             scores.detach(),
             grads[0].contiguous() if gradient else None,
-            {name: (value if shared is None else value[shared.index]).detach() for name, value in kept.items()},
-            dict(zip(kept, grads[int(gradient) :], strict=True)) if slopes else {},
+            {name: value[own if shared is None else shared.index].detach() for name, value in kept.items()},
+            dict(zip(kept, [grad[: len(scores)] for grad in grads[int(gradient) :]], strict=True)) if slopes else {},
             None if shared is None else shared.first,
         )
 
@@ -197,15 +210,15 @@ class Runner:
         self, scores: Tensor, sources: list[Tensor], examples: Tensor, shared: SharedRows | None
     ) -> list[Tensor]:
         """Return the gradient of each row's score at each source, counted and checked; zeros where there is none."""
-        if not scores.requires_grad:
-            raise NoGradient(_NO_GRADIENT)
+        if not carries_gradient(scores, sources):
+            raise NoGradient(NO_GRADIENT)
         if shared is None:
             found: Sequence[Tensor | None] = torch.autograd.grad(scores.sum(), sources, allow_unused=True)
         else:
             found = shared.gradients(scores, sources)
-        self.backward_rows += len(scores)
+        self.backward_rows += max(len(scores), self._rows_taken.least)
         grads = [
-            source.new_zeros((len(scores), *source.shape[1:])) if slope is None else slope.detach()
+            source.new_zeros((max(len(scores), len(source)), *source.shape[1:])) if slope is None else slope.detach()
             for source, slope in zip(sources, found, strict=True)
         ]
         for grad in grads:
@@ -229,17 +242,35 @@ class Runner:
         with ExitStack() as stack:
             # In this order, a layer that is both replaced and captured has its replacement captured.
             if inside:
-                stack.enter_context(inside.replaced(self.modules, leaf))
+                stack.enter_context(inside.replaced(self.modules, self._rows_taken.padded(leaf)))
             found = stack.enter_context(captured(self.modules, wanted)) if wanted else {}
-            outputs = self._call(inside.inputs if inside else leaf)
+            outputs = self.outputs(inside.inputs if inside else leaf)
+            if target.reads_tensor and entry_read(outputs):
+                self._note(
+                    f"the model returns {type(outputs).__name__}: its entry {entry_read(outputs)!r} is explained"
+                )
             if shared is not None:
                 outputs = output_tensor(outputs)
                 if outputs.ndim and len(outputs) == len(leaf):  # wrong shapes are reported by _scores()
                     outputs = outputs[shared.index]
             scores = self._scores(found[target.layer] if target.layer else outputs, examples, target)
-        make_batch_norms_exact(scores)
-        self._count(len(leaf))
+        make_exact(scores)
+        self._count(self._run_on(len(leaf)))
         return outputs, scores, found
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self._notes.append(text)
+
+    def _run_on(self, rows: int) -> int:
+        """Return the number of rows that the model runs on for so many: some programs take no fewer than theirs."""
+        return max(rows, self._rows_taken.least)
+
+    def outputs(self, leaf: Tensor) -> Any:
+        """Call the model on rows and return its outputs for them, uncounted."""
+        outputs = self._rows_taken.cut(self._call(self._rows_taken.padded(leaf)), len(leaf))
+        squeezed = len(leaf) == 1 and isinstance(outputs, Tensor) and outputs.ndim < 2 and outputs.shape != (1,)
+        return outputs[None] if squeezed and not self._unbatched else outputs
 
     def _call(self, leaf: Tensor) -> Any:
         # The model gets its own copy of the rows, since its first operation may be in place. Gradients are taken in the
@@ -249,11 +280,11 @@ class Runner:
         fast = packed is not None or (self._channels_last and not torch.is_grad_enabled())
         try:
             layout = torch.channels_last if fast else torch.contiguous_format
-            with packed.installed(self.modules) if packed else nullcontext():
+            with packed.installed(self.modules) if packed else nullcontext(), users_tensors():
                 return self.call(leaf.clone(memory_format=layout))
         except _SHAPE_ERRORS as error:
             if "numpy() on Tensor that requires grad" in str(error):
-                raise NoGradient(_NO_GRADIENT) from error
+                raise NoGradient(NO_GRADIENT) from error
             if fast and "view size is not compatible" in str(error):
                 raise _LayoutRefused from error  # x.view(...) on a map: the model assumes contiguous memory
             # For a wrong shape torch raises these types themselves; their subclasses have their own messages.
@@ -271,7 +302,8 @@ class Runner:
                     "the first axis of the outputs must be the rows"
                 )
             _require_finite(outputs, examples, "model's outputs")
-        scores = target(outputs, examples)
+        with users_tensors():
+            scores = target(outputs, examples)
         if not isinstance(scores, Tensor) or scores.shape != (rows,):
             got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise ValueError(f"target: gave {got} for {rows} rows; it must give one number per row, shape ({rows},)")
@@ -359,7 +391,8 @@ class Runner:
             most = MOST_ROWS.get(device.type, 64)
             # Backward holds the activations and about as much again in gradients and workspaces.
             per_row = max(1, 3 * activation_bytes // rows)
-            self.budget = max(1, min(most, _free_bytes(device) // 4 // per_row))
+            most = min(most, self._rows_taken.most or most)
+            self.budget = max(1, min(most, free_bytes(device) // 4 // per_row))
 
 
 @dataclass
@@ -390,6 +423,11 @@ class Scorer:
             return torch.cat([self.runner._scores(outputs, example, self.target) for example in examples])
 
 
+def _run_eagerly(model: Callable[[Tensor], Any], rows: Tensor) -> Any:
+    with eagerly():
+        return run_without_draws(model, rows)
+
+
 def _joined(held: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
     rows, step, position = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*held, strict=True))
     return rows, step, position
@@ -406,23 +444,6 @@ def _require_finite(values: Tensor, examples: Tensor, stage: str) -> None:
     bad = ~torch.isfinite(values).reshape(len(values), -1).all(1)
     which = sorted({int(i) for i in examples[bad.to(examples.device)]})
     raise FloatingPointError(f"{stage}: NaN or infinity for example {', '.join(map(str, which))}")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, so that a smaller pass or another attempt may succeed."""
-    messages = ("can't allocate memory", "not enough memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in messages)
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        with open("/proc/meminfo") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 * 2**30
-        return pages // 2
 
 
 def _channels_last_pays(modules: Modules, inputs: Tensor) -> bool:
@@ -452,6 +473,8 @@ def _check_dtype(modules: Modules, inputs: Tensor) -> None:
     if dtypes and inputs.dtype not in dtypes and not torch.is_autocast_enabled(inputs.device.type):
         found = ", ".join(map(str, dtypes))
         raise TypeError(f"inputs: {inputs.dtype}, but the model's parameters are {found}; use inputs.to({found})")
+    if any(device.type == "meta" for device in devices):
+        raise ValueError("model: parameters on the device 'meta' hold no values; load the model's weights first")
     if devices and inputs.device not in devices:
         found = ", ".join(map(str, devices))
         raise ValueError(f"inputs: on {inputs.device}, but the model's parameters are on {found}; move one of them")

@@ -38,7 +38,7 @@ from ..rules import Propagated, Propagation, multipliers
 from ..rules.engine import OnUncovered
 from .incremental import Box, box_scores
 from .layer_search import search_layers
-from .layers import Layer, LayerInput, captured_runs, layer_name
+from .layers import Layer, LayerInput, Modules, captured_runs, layer_name
 from .partial_forward import scores_without
 from .passes import Activation as Activation, GradientPass as GradientPass, Outcome, Rows, rows_first
 from .runner import Runner, Scorer, T
@@ -96,7 +96,7 @@ class Score:
         `gradient`, `read_by` and the streams work from the layer on. Raises ValueError for an unknown layer, naming
         the nearest ones, and later, when rows run, for a layer that runs more than once or returns another shape.
         """
-        name = layer_name(self.runner.module, layer)
+        name = layer_name(self.runner.modules, layer)
         return Score(self.runner, self.target, self.examples, inside=LayerInput(name, inputs))
 
     def layer_outputs(self, rows: Tensor, layer: str) -> Tensor:
@@ -106,7 +106,7 @@ class Score:
         nearest ones; for one that does not run or runs more than once; and for outputs that do not start with the
         rows.
         """
-        name = layer_name(self.runner.module, layer)
+        name = layer_name(self.runner.modules, layer)
         distinct = rows[:1] if rows.stride(0) == 0 else rows
         found = self.runner.safely(
             distinct, self.examples[: len(distinct)], lambda r, e: self.runner.once(r, e, self.target, layers=(name,))
@@ -125,6 +125,11 @@ class Score:
         """The user's module itself, with the weights that it has: to be read, and neither run nor changed."""
         assert isinstance(self.runner.model, nn.Module)
         return self.runner.model
+
+    @property
+    def modules(self) -> Modules:
+        """The modules of `module` by dotted name, itself under ""; a compiled one is the one it was made of."""
+        return self.runner.modules
 
     @property
     def rows_per_pass(self) -> int:
@@ -253,7 +258,7 @@ class Score:
         """
         if self.inside:
             raise ValueError(f"layer: gradients_at runs the whole model, not from {self.inside.layer!r} on")
-        names = [each.name if isinstance(each, Layer) else layer_name(self.runner.module, each) for each in layers]
+        names = [each.name if isinstance(each, Layer) else layer_name(self.runner.modules, each) for each in layers]
 
         def run(part: Tensor, position: Tensor) -> GradientPass:
             before = self.runner.forward_rows
@@ -313,7 +318,9 @@ class Score:
             at_reference = one.reference_score
             if at_reference is not None and len(at_reference) < len(part):
                 at_reference = scorer.shared()
-            return replace(one, reference_score=at_reference, outputs=joined_vectors([scorer.outputs], len(part)))
+            return replace(
+                one, reference_score=at_reference, outputs=joined_vectors([scorer.outputs], len(part), self.target)
+            )
 
         found = list(self._by_place(rows, run))
         references = [each.reference_score for each in found if each.reference_score is not None]
@@ -324,7 +331,7 @@ class Score:
             torch.cat(references) if len(references) == len(found) else None,
             tuple(dict.fromkeys(note for each in found for note in each.notes)),
             sum(each.absorbed for each in found),
-            joined_vectors([each.outputs for each in found], len(rows)),
+            joined_vectors([each.outputs for each in found], len(rows), self.target),
         )
 
     def activations(self, rows: Tensor, gradient: bool = True) -> tuple[Activation, ...]:

@@ -34,7 +34,7 @@ from ..checks import (
 from ..checks.base import Check, Measured
 from ..checks.case import Case, open_case
 from ..checks.maps import space_of
-from ..engine.runner import is_out_of_memory
+from ..engine.memory import is_out_of_memory
 from ..explain import MethodLike, as_methods
 from ..question.question import CheckOptions, Options, Question, question_of, require_options
 from ..question.targets import Logit

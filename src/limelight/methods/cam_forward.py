@@ -58,7 +58,7 @@ class CAM(ForwardMap):
         with torch.enable_grad():
             pooled = layer.values.flatten(2).mean(2).to(linear.weight.dtype).requires_grad_()
             (weights,) = torch.autograd.grad(score.target(linear(pooled), score.examples).sum(), pooled)
-        return weighted(weights, layer.values)
+        return weighted(weights, layer.values.to(weights.dtype))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from ..base.named import require
 from ..base.notes import Note
+from ..engine.programs import without_biases
 from ..engine.score import GradientPass, Score, result_dtype, sum_dtype
 from ..question.random_streams import Streams
 from .at_layer import spread
@@ -56,7 +57,10 @@ class FullGrad(Method):
         return "absolute values, each channel stretched to [0, 1], promise no sum"
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        biased = {name: module for name, module in score.module.named_modules() if _has_bias(module)}
+        unknown = without_biases(score.modules)
+        if unknown:
+            raise ValueError(f"layer: FullGrad reads the biases of layers; {unknown}")
+        biased = {name: module for name, module in score.modules.items() if _has_bias(module)}
         mean = _mean(score.module)
         maps: list[Tensor] = []
         notes: list[Note] = []

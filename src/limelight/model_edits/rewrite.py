@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..base.errors import NotApplicable
 from ..base.types import Model
+from ..engine.as_written import eagerly
 from ..engine.model_copy import editable_copy
 
 
@@ -90,7 +91,7 @@ def run_with_hook(module: nn.Module, x: Tensor, names: Iterable[str], hook: Call
     layers = [(name, module.get_submodule(name)) for name in names]
     handles = [layer.register_forward_pre_hook(partial(hook, name), with_kwargs=True) for name, layer in layers]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), eagerly():
             module(x)
     finally:
         for handle in handles:

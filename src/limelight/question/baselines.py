@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..base.named import Named, is_whole, require, require_number, require_whole
+from ..base.tensors import as_tensor, plain
 from .random_streams import Streams
 
 
@@ -34,7 +35,7 @@ class Constant(Baseline):
     value: float | Tensor = 0.0
 
     def references(self, inputs: Tensor, streams: Streams) -> Tensor:
-        value = torch.as_tensor(self.value, dtype=inputs.dtype, device=inputs.device)
+        value = plain(as_tensor(self.value), "baseline").to(inputs.device, inputs.dtype)
         if not bool(torch.isfinite(value).all()):
             raise ValueError(f"baseline: {self.value!r} holds NaN or infinity")
         try:
@@ -48,11 +49,11 @@ class Constant(Baseline):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Constant):
             return NotImplemented
-        mine, theirs = torch.as_tensor(self.value), torch.as_tensor(other.value)
+        mine, theirs = as_tensor(self.value), as_tensor(other.value)
         return type(self) is type(other) and mine.shape == theirs.shape and bool((mine == theirs).all())
 
     def __hash__(self) -> int:
-        return hash((type(self), torch.as_tensor(self.value).sum().item()))
+        return hash((type(self), as_tensor(self.value).sum().item()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,8 +149,8 @@ class Mean(Baseline):
     mean: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        batches = [self.data] if isinstance(self.data, Tensor) else map(torch.as_tensor, self.data)
-        total, count = torch.zeros((), dtype=torch.float64), 0
+        batches = [self.data] if isinstance(self.data, Tensor) else map(as_tensor, self.data)
+        total, count = torch.zeros((), dtype=torch.float64, device="cpu"), 0
         for batch in batches:
             total, count = total + batch.double().sum(0).cpu(), count + len(batch)
         if count == 0:
@@ -169,7 +170,7 @@ class Samples(Baseline):
     n: int = 8
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data", torch.as_tensor(self.data))
+        object.__setattr__(self, "data", as_tensor(self.data))
         fits = is_whole(self.n, 1) and self.n <= len(self.data)
         require(fits, self, "n", f"a whole number from 1 to {len(self.data)}, the number of examples in data")
 
@@ -180,4 +181,4 @@ class Samples(Baseline):
                 f"the inputs' are {tuple(inputs.shape[1:])}"
             )
         chosen = streams.permutation("samples", len(self.data))[:, : self.n]
-        return self.data[chosen.T].to(inputs)
+        return plain(self.data, "baseline")[chosen.T].to(inputs)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..base.named import require
+from ..base.tensors import as_tensor
 from .targets import Target, class_index, output_tensor
 
 
@@ -48,11 +49,12 @@ class Region(HeldForExamples):
     mask: Tensor
     label: int
     reduction: Literal["sum", "mean"] = "sum"
+    reads_tensor: ClassVar[bool] = True
     held: ClassVar[tuple[str, int]] = ("mask", 2)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", class_index(self.label))
-        object.__setattr__(self, "mask", torch.as_tensor(self.mask))
+        object.__setattr__(self, "mask", as_tensor(self.mask))
         if self.mask.ndim < 2:
             raise ValueError(f"target: Region.mask has shape {tuple(self.mask.shape)}; use (H, W) or (batch, H, W)")
         empty = (self.mask == 0).flatten(-2).all(-1)
@@ -90,7 +92,7 @@ class Box(HeldForExamples):
     held: ClassVar[tuple[str, int]] = ("box", 1)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "box", torch.as_tensor(self.box, dtype=torch.float32))
+        object.__setattr__(self, "box", as_tensor(self.box).float())
         if self.box.shape[-1] != 4 or self.box.ndim > 2:
             raise ValueError(f"target: Box.box has shape {tuple(self.box.shape)}; use (4,) or (batch, 4)")
         if self.label is not None:
@@ -134,10 +136,11 @@ class Similarity(HeldForExamples):
     """
 
     reference: Tensor
+    reads_tensor: ClassVar[bool] = True
     held: ClassVar[tuple[str, int]] = ("reference", 1)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "reference", torch.as_tensor(self.reference))
+        object.__setattr__(self, "reference", as_tensor(self.reference))
 
     def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
         embedding = output_tensor(outputs)
@@ -163,7 +166,8 @@ class Neuron(Target):
     pooling: Literal["mean", "max", "sum"] = "mean"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "at", str(self.at))  # a number is the name of a layer of nn.Sequential
+        # A number is the name of a layer of nn.Sequential; torch.compile puts its wrapper's name before a layer's own.
+        object.__setattr__(self, "at", str(self.at).replace("_orig_mod.", ""))
         if isinstance(self.index, int):
             object.__setattr__(self, "index", (self.index,))
         if (self.index is None) == (self.channel is None):

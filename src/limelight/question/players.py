@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..base.named import Named, is_whole, require, require_whole
+from ..base.tensors import as_tensor
 from .baselines import Baseline
 from .random_streams import Streams
 
@@ -187,7 +188,7 @@ class Segments(Players):
     map: Tensor
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "map", torch.as_tensor(self.map))
+        object.__setattr__(self, "map", as_tensor(self.map))
         if self.map.is_floating_point() or self.map.numel() == 0:
             raise ValueError(
                 f"players: Segments.map is {self.map.dtype} of shape {tuple(self.map.shape)}; use integer labels (H, W)"

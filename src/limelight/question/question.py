@@ -11,8 +11,10 @@ from typing import Any, Self, TypedDict
 import torch
 from torch import Tensor
 
+from ..base.devices import own_tensors
 from ..base.prepared import PreparedModel
 from ..base.progress import reporting
+from ..base.tensors import plain
 from ..base.types import Arithmetic, LayerLike, Model, Progress
 from ..models.black_box import as_module
 from .baselines import Baseline
@@ -148,7 +150,7 @@ def question_of(model: Model, inputs: Tensor, options: Options) -> Iterator[Ques
     require_options(options, Options.__annotations__)
     given: dict[str, Any] = {**options}
     # Tensors made in inference mode cannot be differentiated.
-    with torch.inference_mode(False), reporting(given.pop("progress", None)) as progress:
+    with own_tensors(), torch.inference_mode(False), reporting(given.pop("progress", None)) as progress:
         if not callable(model):
             raise TypeError(
                 f"model: {type(model).__name__} is neither a module nor callable; for ONNX sessions and "
@@ -196,6 +198,7 @@ def _labels(model: Model) -> Sequence[str]:
 def _checked(inputs: Tensor) -> Tensor:
     if not isinstance(inputs, Tensor):
         raise TypeError(f"inputs: {type(inputs).__name__}, not a torch.Tensor of shape (batch, *features)")
+    inputs = plain(inputs, "inputs")
     if not inputs.is_floating_point():
         raise TypeError(f"inputs: {inputs.dtype}; attribution needs floating point, use inputs.float()")
     if inputs.ndim < 2:
@@ -206,13 +209,13 @@ def _checked(inputs: Tensor) -> Tensor:
     if bool(bad.any()):
         which = ", ".join(map(str, bad.nonzero()[:, 0].tolist()))
         raise FloatingPointError(f"inputs: NaN or infinity in example {which}")
-    x = inputs.detach()
-    return x.clone() if x.is_inference() else x
+    # An expanded batch is one row in memory, which stands for references that examples share.
+    return inputs.contiguous() if 0 in inputs.stride() else inputs
 
 
 def _as_many(draws_of: Tensor, x: Tensor) -> Tensor:
     if not isinstance(draws_of, Tensor) or len(draws_of) not in (1, len(x)):
         found = f"shape {tuple(draws_of.shape)}" if isinstance(draws_of, Tensor) else type(draws_of).__name__
         raise ValueError(f"draws_of: {found}; use a tensor of {len(x)} examples, one for each input, or of one for all")
-    drawn = draws_of.detach()
+    drawn = plain(draws_of, "draws_of")
     return drawn if len(drawn) == len(x) else drawn.expand(len(x), *drawn.shape[1:])

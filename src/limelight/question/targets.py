@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -30,10 +30,14 @@ def probabilities(outputs: Tensor) -> Tensor:
 
 
 def output_tensor(outputs: Any) -> Tensor:
-    """Return the tensor of class scores: the output itself, or its entry `logits` or `out`. Raises TypeError."""
+    """Return the tensor of class scores in a model's outputs. Raises TypeError where none or several may be meant.
+
+    That is the outputs themselves, or their entry `logits` or `out`, the first tensor of a tuple or list, or the only
+    tensor of a mapping or of an object's fields.
+    """
     found = _tensor_in(outputs)
     if found is not None:
-        return found
+        return found[1]
     named = _entries(outputs)
     keys = f" with entries {sorted(map(str, named))}" if named else ""
     raise TypeError(
@@ -42,25 +46,49 @@ def output_tensor(outputs: Any) -> Tensor:
     )
 
 
-def joined_vectors(passes: Sequence[Any], rows: int) -> Tensor | None:
-    """Join the class scores of several passes if they hold a number or vector for each of `rows` rows; else None."""
-    found = [tensor.detach() for tensor in map(_tensor_in, passes) if tensor is not None and tensor.ndim in (1, 2)]
+def entry_read(outputs: Any) -> str:
+    """Return the name of the entry that `output_tensor` reads; "" where the outputs are a tensor or hold none."""
+    found = _tensor_in(outputs)
+    return "" if found is None else found[0]
+
+
+def joined_vectors(passes: Sequence[Any], rows: int, target: Target) -> Tensor | None:
+    """Join the class scores of several passes if they hold a number or vector for each of `rows` rows; else None.
+
+    For a target that reads the outputs in its own way, only an entry of an unmistakable name counts as class scores.
+    """
+    tensors = [found[1] for found in (_tensor_in(each, target.reads_tensor) for each in passes) if found is not None]
+    found = [tensor.detach() for tensor in tensors if tensor.ndim in (1, 2)]
     return torch.cat(found) if len(found) == len(passes) and sum(map(len, found)) == rows else None
 
 
-def _tensor_in(outputs: Any) -> Tensor | None:
+def _tensor_in(outputs: Any, by_place: bool = True) -> tuple[str, Tensor] | None:
+    """Return the tensor of class scores and the name of its entry; `by_place`: also the first or only tensor."""
     if isinstance(outputs, Tensor):
+        return "", outputs
+    tensors = {name: each for name, each in _entries(outputs).items() if isinstance(each, Tensor)}
+    name = next((name for name in ("logits", "out") if name in tensors), None)
+    if name is None and by_place and tensors and (len(tensors) == 1 or isinstance(outputs, tuple | list)):
+        name = next(iter(tensors))
+    return None if name is None else (str(name), tensors[name])
+
+
+def _entries(outputs: Any) -> Mapping[Any, Any]:
+    """Return by name what a mapping, a tuple or an object's fields hold."""
+    if isinstance(outputs, Mapping):
         return outputs
-    named = _entries(outputs)
-    return next((named[key] for key in ("logits", "out") if isinstance(named.get(key), Tensor)), None)
-
-
-def _entries(outputs: Any) -> Mapping[str, Any]:
-    return outputs if isinstance(outputs, Mapping) else getattr(outputs, "__dict__", {})
+    if isinstance(outputs, tuple | list):
+        return dict(zip(getattr(outputs, "_fields", range(len(outputs))), outputs, strict=True))
+    if is_dataclass(outputs):
+        return {field.name: getattr(outputs, field.name) for field in fields(outputs)}
+    return getattr(outputs, "__dict__", {})
 
 
 class Target(Named, ABC):
     """Base of all targets: frozen values that map a model's outputs to one score per row."""
+
+    reads_tensor: ClassVar[bool] = False
+    """Whether the score is read from `output_tensor` of the outputs, which the notes then name."""
 
     @property
     def layer(self) -> str | None:
@@ -102,6 +130,8 @@ class ClassTarget(Target):
     """
 
     index: Index = None
+
+    reads_tensor: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         index = self.index
@@ -193,8 +223,8 @@ def class_index(value: Any) -> int:
 
 def _class_scores(outputs: Any) -> Tensor:
     logits = output_tensor(outputs)
-    if logits.ndim == 1:
-        return logits[:, None]
+    if logits.ndim < 2:  # a number for each row; () for a single row
+        return logits.reshape(-1, 1)
     if logits.ndim != 2:
         raise ValueError(
             f"target: a class target needs outputs of shape (rows, classes), the model returns {tuple(logits.shape)}; "

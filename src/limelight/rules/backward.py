@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..base.errors import NO_GRADIENT, NoGradient
 from ..base.notes import Note
 from .engine import OnUncovered, OtherPath, Propagate, Propagation, Tape, jvp, ratio, stabilised
 
@@ -90,7 +91,7 @@ def _propagate(
                 f"{propagation.name} takes the output of {', '.join(run.constants)} for a constant, and the score has "
                 "no other way to the input; explain a number before it, such as the logit (target=Logit(class))"
             )
-        raise ValueError("the score does not depend on the input through differentiable operators")
+        raise NoGradient(NO_GRADIENT)
     if propagation.own_rule not in (None, *run.used_rules):
         run.note(
             Note(

@@ -17,6 +17,7 @@ from torch._C._autograd import _top_saved_tensors_default_hooks
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
+from ..base.errors import NO_GRADIENT, NoGradient
 from ..base.notes import Note
 from . import audit
 from .audit import UncoveredOperator, source_line
@@ -243,6 +244,8 @@ class Propagate(TorchFunctionMode):
         if not covered and call.kind == "plain":
             return result
         new = list(audit.graph(audit.tensors(result), before))
+        if any("NotImplemented" in node.name() for node in new):  # torch would give zeros
+            raise NoGradient(NO_GRADIENT)
         unsafe = call.kind == "refused" or any(not audit.is_safe(node, self.propagation.linear_nodes) for node in new)
         if not covered and unsafe:
             self.uncovered(call.name)

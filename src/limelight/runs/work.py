@@ -15,7 +15,7 @@ from torch import Tensor
 from ..answer import answer
 from ..base.attribution import Attribution
 from ..checks.case import open_case
-from ..engine.runner import is_out_of_memory
+from ..engine.memory import is_out_of_memory
 from ..evaluation.check import as_mask, measure
 from ..evaluation.findings import Finding
 from ..methods import Method

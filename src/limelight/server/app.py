@@ -30,7 +30,7 @@ from ..base.attribution import Attribution
 from ..base.records import as_bytes
 from ..base.version import __version__
 from ..engine.input_pass import layers_of
-from ..engine.layers import layer_names
+from ..engine.layers import layer_names, modules_of
 from ..models.catalogue import ImageModel, ModelError, demo_image
 from ..models.pictures import ImageError, Picture, open_image
 from ..question.question import ARITHMETICS
@@ -161,7 +161,7 @@ class Service:
             pixels.append(found)
         if asked.layer:
             try:
-                layer_names(self.model, asked.layer)
+                layer_names(modules_of(self.model), asked.layer)
             except ValueError as error:
                 raise Refused(str(error)) from error
         targets: list[Target] = [Logit(index) for index in dict.fromkeys(asked.classes)]

@@ -170,7 +170,8 @@ def conv2d(
     before = _pair(0 if isinstance(padding, str) else padding)
     if padding == "same":
         before = (kernel[0] - 1) // 2, (kernel[1] - 1) // 2
-    settings = {"weight": weight, "bias": bias, "stride": stride, "dilation": dilation, "groups": groups}
+    step, spread = list(_pair(stride)), list(_pair(dilation))  # operators of exported programs take lists alone
+    settings = {"weight": weight, "bias": bias, "stride": step, "dilation": spread, "groups": groups}
     return _sliding(func, x, settings, padding, kernel, _pair(stride), before, 0.0)
 
 
@@ -188,7 +189,8 @@ def max_pool2d(
     if return_indices:
         return None
     stride = stride or kernel_size
-    settings = {"kernel_size": kernel_size, "stride": stride, "dilation": dilation}
+    sizes = {"kernel_size": list(_pair(kernel_size)), "stride": list(_pair(stride))}
+    settings = {**sizes, "dilation": list(_pair(dilation))}
     kernel = _reach(_pair(kernel_size), dilation)
     return _sliding(func, x, settings, padding, kernel, _pair(stride), _pair(padding), -torch.inf, ceil_mode=ceil_mode)
 
@@ -208,7 +210,8 @@ def avg_pool2d(
     if ceil_mode or (any(_pair(padding)) and not count_include_pad):
         return None
     stride = stride or kernel_size
-    settings = {"kernel_size": kernel_size, "stride": stride, "divisor_override": divisor_override}
+    sizes = {"kernel_size": list(_pair(kernel_size)), "stride": list(_pair(stride))}
+    settings = {**sizes, "divisor_override": divisor_override}
     return _sliding(func, x, settings, padding, _pair(kernel_size), _pair(stride), _pair(padding), 0.0)
 
 
@@ -227,6 +230,7 @@ def _sliding(
 
     `kernel`, `stride` and the padding `before` the first position are per axis; `of_whole` is for whole maps only.
     """
+    padding = padding if isinstance(padding, str) else list(_pair(padding))
     base = x.picture.run(func, x.base, **settings, padding=padding, **of_whole)
     if kernel == stride == (1, 1) and before == (0, 0):
         return joined(base, func(x.patch, **settings), x.boxes, x.picture)
