@@ -300,6 +300,44 @@ def test_every_kind_of_method_gives_the_same_map_on_packed_rows(method: str) -> 
     assert (packed.forward_rows, packed.backward_rows) == (plain.forward_rows, plain.backward_rows)
 
 
+@pytest.mark.parametrize("method", ["guided-backprop", "deep-lift", "lrp('epsilon')", "gradient"])
+def test_rules_run_on_packed_weights_too(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    net = sequence(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, bias=False), nn.ReLU()).eval()
+    net(picture())
+    plain = ll.explain(net, picture(), method, target=1, arithmetic="plain")
+    runs = {"forward": 0, "backward": 0}
+    for name in runs:
+        right = getattr(PackedConvolution, name)
+
+        def counted(*args: Any, name: str = name, right: Callable[..., Tensor] = right) -> Tensor:
+            runs[name] += 1
+            return right(*args)
+
+        monkeypatch.setattr(PackedConvolution, name, counted)
+    with Runner(net, picture(), None, None) as runner, runner.packing(True):
+        proof = dict(runs)
+    found = ll.explain(net, picture(), method, target=1, arithmetic="packed")
+    assert relative(found.values, plain.values) < 1e-4  # LRP divides by outputs that may be small
+    assert runs["forward"] - 2 * proof["forward"] >= 2 and runs["backward"] - 2 * proof["backward"] >= 2
+
+
+def test_incremental_rows_run_on_packed_weights_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x = made("residual"), picture()
+    plain = ll.explain(net, x, "occlusion(8, 4)", target=1, arithmetic="plain")
+    passes: list[int] = []
+    right = PackedConvolution.conv2d
+
+    def counted(self: PackedConvolution, x: Tensor, **settings: Any) -> Tensor:
+        passes.append(len(x))
+        return right(self, x, **settings)
+
+    monkeypatch.setattr(PackedConvolution, "conv2d", counted)
+    packed = ll.explain(net, x, "occlusion(8, 4)", target=1)
+    assert packed.arithmetic == "packed" and relative(packed.values, plain.values) < 2e-4
+    assert max(passes) > 1 and passes.count(1) == 2  # the picture's own maps once, for both convolutions
+
+
 def test_the_call_alone_decides() -> None:
     net, x = made("residual"), picture(rows=2)
     for method, arithmetic in (
@@ -327,7 +365,7 @@ def test_the_call_alone_decides() -> None:
         (
             lambda: nn.Sequential(nn.Conv1d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 30, 2)),
             picture()[:, :, 0],
-            "shape (3, 32)",
+            "these are 2-d",
         ),
     ],
 )
