@@ -17,10 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from ..question.targets import output_tensor
+from ..rules.engine import Propagate
 from ..rules.names import words
+from ..rules.packed import entered
 from .graph import make_exact
 from .layers import Modules, hooked
 from .packed_convolution import Layouts, PackedConvolution, Pair, available
@@ -97,24 +99,29 @@ class PackedWeights:
         """Compute the packed layers of a copy with these modules while this is open.
 
         A convolution or norm that is hooked or replaced at that time keeps its own output: the norm is not folded.
-        Under a mode that reads every operator, such as the rules', none is folded.
+        In a pass by rules none is folded, and the rules run the convolutions.
         """
+        by_rules = any(isinstance(mode, Propagate) for mode in _get_current_function_mode_stack())
         placed: list[dict[str, Any]] = []
-        folds = not torch._C._is_torch_function_mode_enabled()
+        run: dict[int, PackedConvolution] = {}
         try:
             for name, layer in self.layers.items():
-                own = vars(modules[name])
-                if "forward" in own:
-                    continue
+                conv = modules[name]
                 norm = modules[layer.norm] if layer.norm else None
-                if folds and norm is not None and _untouched(modules[name]) and _untouched(norm):
-                    assert layer.folded is not None
-                    own["forward"], vars(norm)["forward"] = layer.folded, _identity
-                    placed += own, vars(norm)
+                if by_rules:
+                    run[id(conv.weight)] = layer.alone
+                elif "forward" in vars(conv):
+                    continue
+                elif norm is not None and layer.folded is not None and _untouched(conv) and _untouched(norm):
+                    vars(conv)["forward"], vars(norm)["forward"] = layer.folded, _identity
+                    placed += vars(conv), vars(norm)
+                    run[id(layer.folded.weight)] = layer.folded
                 else:
-                    own["forward"] = layer.alone
-                    placed.append(own)
-            yield
+                    vars(conv)["forward"] = layer.alone
+                    placed.append(vars(conv))
+                    run[id(layer.alone.weight)] = layer.alone
+            with entered(run):
+                yield
         finally:
             for each in placed:
                 del each["forward"]
@@ -123,9 +130,8 @@ class PackedWeights:
 def unfit(modules: Modules, rows: Tensor) -> str:
     """Return why such rows of a model with these modules cannot be packed at all; empty where they can."""
     if rows.ndim != 4 or rows.dtype != torch.float32 or rows.device.type != "cpu":
-        return (
-            f"they are for float32 pictures on the CPU, and these are {rows.ndim - 1}-d {rows.dtype} on {rows.device}"
-        )
+        given = f"{rows.ndim - 1}-d {rows.dtype} on {rows.device}"
+        return f"they are for float32 pictures on the CPU, and these are {given}"
     if torch.is_autocast_enabled("cpu"):
         return "autocast is on"
     if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled and available()):

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 LAST = torch.channels_last
-_KEPT = 4  # layouts of one convolution, for inputs of as many sizes
+_KEPT = 6  # layouts of one convolution, for inputs of as many sizes
 _FEW_CHANNELS = 4  # up to so many, the phases of a strided convolution are cheaper than its own backward pass
 Pair = tuple[int, int]
 
@@ -38,13 +38,14 @@ def available() -> bool:
 
 @dataclass(eq=False)
 class Layouts:
-    """The weights as they were laid out: forward and backward, by the size of what is convolved with them.
+    """The weights as they were laid out: forward and backward, by the size of what is convolved with them and
+    its padding.
 
     `transposed`: the backward weights before they are laid out, with the padding before the first row and column.
     """
 
-    forward: dict[Pair, Tensor] = field(default_factory=dict)
-    backward: dict[Pair, Tensor] = field(default_factory=dict)
+    forward: dict[tuple[Pair, Pair], Tensor] = field(default_factory=dict)
+    backward: dict[tuple[Pair, Pair], Tensor] = field(default_factory=dict)
     transposed: tuple[Tensor, Pair] | None = None
 
     @property
@@ -84,11 +85,16 @@ class PackedConvolution:
         """Compute it by torch's own operator."""
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Compute the outputs of rows in channels-last memory, without a graph."""
-        return _convolve(
-            x, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups, self.kept.forward
-        )
+    def forward(self, x: Tensor, padding: Pair | None = None) -> Tensor:
+        """Compute the outputs of rows in channels-last memory, without a graph; `padding` in place of its own."""
+        padding = self.padding if padding is None else padding
+        return _convolve(x, self.weight, self.bias, padding, self.stride, self.dilation, self.groups, self.kept.forward)
+
+    def conv2d(self, x: Tensor, *, padding: Pair = (0, 0), **own: Any) -> Tensor:
+        """Compute `F.conv2d` with its own weight, bias and settings, which may be listed, but with this `padding`."""
+        if not _is_packable(x) or torch.is_grad_enabled():
+            return F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+        return self.forward(x.contiguous(memory_format=LAST), padding)
 
     def backward(self, gradient: Tensor, size: Pair) -> Tensor:
         """Return the gradient at inputs of the spatial `size` from that at the outputs."""
@@ -137,6 +143,8 @@ class PackedConvolution:
 class _Packed(torch.autograd.Function):
     """The packed convolution of rows that carry a gradient."""
 
+    is_linear = True  # for the audit of a pass by rules
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, convolution: PackedConvolution) -> Tensor:
         ctx.convolution, ctx.size = convolution, (x.shape[2], x.shape[3])
@@ -184,10 +192,10 @@ def _convolve(
     stride: Pair,
     dilation: Pair,
     groups: int,
-    kept: dict[Pair, Tensor],
+    kept: dict[tuple[Pair, Pair], Tensor],
 ) -> Tensor:
     """Convolve rows with weights in the layout for their size, which is kept."""
-    size = (x.shape[2], x.shape[3])  # the layout does not depend on the number of rows
+    size = ((x.shape[2], x.shape[3]), padding)  # the layout does not depend on the number of rows
     packed = kept.get(size)
     if packed is None:
         packed = torch.ops.mkldnn._reorder_convolution_weight(weight, padding, stride, dilation, groups, x.shape)
@@ -208,5 +216,4 @@ def _is_packable(x: Tensor) -> bool:
         and x.device.type == "cpu"
         and x.numel() > 0
         and not torch.is_autocast_enabled("cpu")
-        and not torch._C._is_torch_function_mode_enabled()
     )

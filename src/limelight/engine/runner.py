@@ -385,6 +385,16 @@ class Runner:
         if held:
             yield _joined(held)
 
+    @contextmanager
+    def wider(self, factor: int) -> Iterator[None]:
+        """Let a pass hold `factor` times as many rows while this is open; an explicit `rows_per_pass` stays."""
+        before = self.budget
+        self.budget = before if self._fixed_rows is not None else factor * before
+        try:
+            yield
+        finally:
+            self.budget = min(before, self.budget)
+
     def set_budget(self, rows: int, activation_bytes: int, device: torch.device) -> None:
         """Choose the rows of a pass from the activation memory of `rows` rows; an explicit `rows_per_pass` stays."""
         if self._fixed_rows is None:
