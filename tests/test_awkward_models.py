@@ -69,6 +69,10 @@ NOT_COPIED = {
     "modules in a list": "modules in a list are not frozen, nor found as layers",
     "modules in a dictionary": "modules in a dictionary are not frozen, nor found as layers",
     "slots": "the copy has no slots",
+    "a weak reference to itself, in training mode": "the weak reference leads to the user's model, which trains",
+    "a forward over a closure, in training mode": "the closure's module trains",
+    "modules in a list, in training mode": "the modules in the list train",
+    "traced by fx, with a hook": "the copy of a GraphModule has no hooks",
 }
 
 

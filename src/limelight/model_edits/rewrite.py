@@ -13,6 +13,7 @@ from ..base.errors import NotApplicable
 from ..base.types import Model
 from ..engine.as_written import as_written
 from ..engine.model_copy import editable_copy
+from ..engine.programs import rows_taken
 
 
 class SplitLinear(nn.Module):
@@ -92,7 +93,7 @@ def run_with_hook(module: nn.Module, x: Tensor, names: Iterable[str], hook: Call
     handles = [layer.register_forward_pre_hook(partial(hook, name), with_kwargs=True) for name, layer in layers]
     try:
         with torch.no_grad(), as_written():
-            module(x)
+            module(rows_taken(dict(module.named_modules())).padded(x))
     finally:
         for handle in handles:
             handle.remove()
