@@ -14,6 +14,7 @@ from torch.utils import checkpoint as checkpoints
 
 import limelight as ll
 from limelight.base.errors import NoGradient
+from limelight.rules.patterns import fingerprint
 
 from .awkward import AWKWARD, Around, Checkpointed, Returning, Tagged, exported, quietly
 from .networks import CASES, conv_net, patterns_for, pictures
@@ -365,6 +366,14 @@ def test_no_method_gives_a_map_without_a_gradient(method: ll.Method) -> None:
         case = AWKWARD[name]()
         with pytest.raises((NoGradient, ll.UncoveredOperator, ValueError)):
             ll.explain(case.model, case.inputs, method, target=0)
+
+
+def test_weights_of_quantised_layers_are_part_of_a_models_fingerprint() -> None:
+    prints = []
+    for seed in (0, 0, 1):
+        net = nn.Sequential(conv_net(seed), nn.Linear(5, 2)).float()
+        prints.append(fingerprint(quietly(lambda net=net: torch.ao.quantization.quantize_dynamic(net, {nn.Linear}))))
+    assert prints[0] == prints[1] != prints[2]
 
 
 @pytest.mark.parametrize("name", ["quantised linear layers", "quantised in the middle", "statically quantised"])

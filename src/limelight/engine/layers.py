@@ -69,7 +69,7 @@ def layer_name(model: nn.Module, layer: OneLayer) -> str:
     """
     names: dict[str, nn.Module] = {name: module for name, module in modules_of(model).items() if name}
     if isinstance(layer, nn.Module):
-        wanted = layer._modules.get(COMPILED, layer)
+        wanted = dict(layer.named_children()).get(COMPILED, layer)
         for name, module in names.items():
             if module is wanted:
                 return name

@@ -42,7 +42,7 @@ _REST: tuple[Entry, ...] = (
 def fingerprint(model: nn.Module) -> str:
     """Return a hash of the model's parameters and buffers, by name; a compiled model's is that of the model itself."""
     digest = hashlib.sha256()
-    for part in state_bytes(model._modules.get("_orig_mod") or model):
+    for part in state_bytes(dict(model.named_children()).get("_orig_mod", model)):
         digest.update(part)
     return digest.hexdigest()
 
