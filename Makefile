@@ -5,13 +5,17 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PICTURE ?= demo
 
-.PHONY: demo test quick lint bench clean
+.PHONY: demo test long quick lint bench clean
 
 demo: $(VENV)/demo.done
 	$(BIN)/limelight explain $(PICTURE) -o limelight-out
 
 test: $(VENV)/dev.done
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(OPTIONS)
+
+# Every method on every awkward model.
+long: $(VENV)/dev.done
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m long
 
 # While working: the tests marked quick, which run most lines of the rooms where numbers are made.
 quick: $(VENV)/dev.done

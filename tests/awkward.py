@@ -248,6 +248,18 @@ class WeaklySelf(Around):
         return own.net(x)
 
 
+@awkward("a weak reference to itself, in training mode")
+def weakly_training() -> nn.Module:
+    return WeaklySelf().train()
+
+
+@awkward("a forward over a closure, in training mode")
+def closure_training() -> nn.Module:
+    net, outer = conv_net().train(), Around()
+    outer.forward = lambda x: net(x)
+    return outer
+
+
 @awkward("modules in a list")
 class InAList(nn.Module):
     def __init__(self) -> None:
@@ -256,6 +268,13 @@ class InAList(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         return self.parts[0](x)
+
+
+@awkward("modules in a list, in training mode")
+def listed_training() -> nn.Module:
+    net = InAList()
+    net.parts[0].train()
+    return net
 
 
 @awkward("modules in a dictionary")
@@ -649,6 +668,20 @@ def scriptable() -> nn.Module:
 @awkward("traced by fx")
 def fx_traced() -> nn.Module:
     return torch.fx.symbolic_trace(conv_net())
+
+
+class Doubling(Around):
+    """Its outputs are doubled; `conv_net()`'s are those of its half."""
+
+    def forward(self, x: Tensor) -> Any:
+        return self.net(x) / 2
+
+
+@awkward("traced by fx, with a hook")
+def fx_hooked() -> nn.Module:
+    net = torch.fx.symbolic_trace(Doubling())
+    net.register_forward_hook(lambda module, rows, output: output * 2)
+    return net
 
 
 def floats() -> Tensor:

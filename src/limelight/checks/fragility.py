@@ -14,6 +14,7 @@ from ..base.similarity import rank_correlation
 from ..engine.as_written import eagerly
 from ..engine.graph import make_exact
 from ..engine.model_copy import frozen_copy
+from ..engine.programs import rows_taken
 from ..methods import InputXGradient, IntegratedGradients, Method
 from ..model_edits.smooth_relu import Softened
 from .base import Better, Check, Kind, Measured, NotApplicable
@@ -100,9 +101,11 @@ class Fragility(Check):
     ) -> Tensor:
         """Compute the gradient of D at one attacked example; zeros where the substitute has none."""
 
+        taken = rows_taken(dict(module.named_modules()))
+
         def score(rows: Tensor) -> Tensor:
             with eagerly():
-                outputs = module(rows)
+                outputs = taken.cut(module(taken.padded(rows)), len(rows))
             scores = case.target(outputs, case.score.examples[:1].expand(len(rows)))
             make_exact(scores)
             return scores

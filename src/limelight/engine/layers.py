@@ -76,7 +76,7 @@ def layer_name(modules: Modules, layer: OneLayer) -> str:
     """
     names: dict[str, nn.Module] = {name: module for name, module in modules.items() if name}
     if isinstance(layer, nn.Module):
-        wanted = layer._modules.get(COMPILED, layer)
+        wanted = dict(layer.named_children()).get(COMPILED, layer)
         for name, module in names.items():
             if module is wanted:
                 return name

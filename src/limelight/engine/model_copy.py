@@ -232,11 +232,12 @@ def _difference(model: nn.Module, made: Copied, found: ModelCopy, example: Tenso
         if isinstance(failure, PassAgain):
             found.require_agreement(example)
             mine, failure = _attempt(found.run, example)
+        failure = failure and _lasting(failure, found.run, example)
     if called:
         return f"model's copy runs {names.get(id(called[0])) or type(called[0]).__name__} of the original"
     with torch.no_grad(), borrowed(model, found.proof.writes if found.proof else ()), other_generators():
         theirs, error = _attempt(run, example)
-        if error is not None:
+        if error is not None and _lasting(error, run, example):
             return ""  # one row alone does not run: the pass at the inputs reports it, or is all there is to see
         precision = found.proof.precision if found.proof else example.dtype
         if differ(run(example), theirs, precision):
@@ -244,7 +245,7 @@ def _difference(model: nn.Module, made: Copied, found: ModelCopy, example: Tenso
         if failure is None and not differ(mine, theirs, precision):
             return ""
     if failure is not None:
-        return f"model's copy does not run ({type(failure).__name__}: {str(failure).splitlines()[0][:80]})"
+        return f"model's copy does not run ({type(failure).__name__}: {str(failure)[:80]})"
     return "model's copy computes something else"
 
 
@@ -261,6 +262,13 @@ def _attempt(run: Callable[[Tensor], Any], rows: Tensor) -> tuple[Any, Exception
         return run(rows), None
     except Exception as error:  # noqa: BLE001 whatever the model raises: it is compared between model and copy
         return None, error
+
+
+def _lasting(error: Exception, run: Callable[[Tensor], Any], rows: Tensor) -> Exception:
+    """Return an error that a second run meets too; raise one that it does not."""
+    if _attempt(run, rows)[1] is None:
+        raise error
+    return error
 
 
 _proofs: WeakKeyDictionary[nn.Module, tuple[int, Proof]] = WeakKeyDictionary()

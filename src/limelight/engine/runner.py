@@ -144,9 +144,11 @@ class Runner:
             return known
         if isinstance(known, NotPacked):
             raise known
-        self.copy.prove(row)
+        self.copy.prove(self._rows_taken.padded(row))
         found: PackedWeights | NotPacked
         try:
+            if self.precision != torch.float32:
+                raise NotPacked(f"the model computes in {self.precision} inside")
             found = PackedWeights.proven(self.module, row, gradient)
         except NotPacked as reason:
             found = reason
@@ -389,7 +391,8 @@ class Runner:
     def wider(self, factor: int) -> Iterator[None]:
         """Let a pass hold `factor` times as many rows while this is open; an explicit `rows_per_pass` stays."""
         before = self.budget
-        self.budget = before if self._fixed_rows is not None else factor * before
+        if self._fixed_rows is None:
+            self.budget = min(factor * before, self._rows_taken.most or factor * before)
         try:
             yield
         finally:

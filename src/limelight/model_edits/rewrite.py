@@ -13,6 +13,7 @@ from ..base.errors import NotApplicable
 from ..base.types import Model
 from ..engine.as_written import eagerly
 from ..engine.model_copy import editable_copy
+from ..engine.programs import rows_taken
 
 
 class SplitLinear(nn.Module):
@@ -89,10 +90,12 @@ def require_runs(module: nn.Module, x: Tensor, change: str) -> None:
 def run_with_hook(module: nn.Module, x: Tensor, names: Iterable[str], hook: Callable[..., None]) -> None:
     """Run the module on `x`; `hook(name, layer, args, kwargs)` is called before each of the named layers runs."""
     layers = [(name, module.get_submodule(name)) for name in names]
+    if not layers:
+        return
     handles = [layer.register_forward_pre_hook(partial(hook, name), with_kwargs=True) for name, layer in layers]
     try:
         with torch.no_grad(), eagerly():
-            module(x)
+            module(rows_taken(dict(module.named_modules())).padded(x))
     finally:
         for handle in handles:
             handle.remove()

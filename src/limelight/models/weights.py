@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_leaves
 
 
 class ModelError(ValueError):
@@ -48,9 +49,13 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 def state_bytes(module: nn.Module) -> Iterator[bytes]:
     """Yield the parameters and buffers by name as bytes, for hashing: different states give different bytes."""
-    for name, value in module.state_dict().items():
-        yield f"{name} {value.dtype} {tuple(value.shape)}".encode()
-        yield bytes_of(value)
+    for name, held in module.state_dict().items():
+        for value in tree_leaves(held):  # quantised layers hold a tuple of tensors, and a dtype
+            if isinstance(value, Tensor):
+                yield f"{name} {value.dtype} {tuple(value.shape)}".encode()
+                yield bytes_of(value.dequantize() if value.is_quantized else value)
+            else:
+                yield f"{name} {value!r}".encode()
 
 
 def bytes_of(values: Tensor) -> bytes:

@@ -40,9 +40,9 @@ _REST: tuple[Entry, ...] = (
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Return a hash of the model's parameters and buffers, by name."""
+    """Return a hash of the model's parameters and buffers, by name; a compiled model's is that of the model itself."""
     digest = hashlib.sha256()
-    for part in state_bytes(model):
+    for part in state_bytes(dict(model.named_children()).get("_orig_mod", model)):
         digest.update(part)
     return digest.hexdigest()
 
