@@ -15,6 +15,7 @@ from .base.attribution import Attribution, Panel
 from .base.errors import NoGradient
 from .base.notes import Note, notes_of, renumbered
 from .base.version import versions
+from .engine.bfloat16_rows import Bfloat16Refused, Bfloat16Rows, has_bfloat16
 from .engine.input_pass import InputPass, input_pass
 from .engine.layers import layer_name, layer_names
 from .engine.runner import Runner
@@ -29,6 +30,7 @@ from .question.random_streams import Streams
 from .question.targets import ClassTarget, Logit
 
 SHORTFALL = 0.05  # share of f(x) - f(baseline); maps that miss more get a caution
+_EMULATED = "this processor does not multiply in bfloat16: its rows were emulated, which is slower than plain rows"
 _OTHER_DRAWS = "the random numbers are those of other examples (draws_of=)"
 
 
@@ -139,6 +141,7 @@ class Answers:
         self.at_references: Tensor | None = None
         self.baseline_rows = 0
         self._rows_compared = False
+        self._bfloat16: Bfloat16Rows | Bfloat16Refused | None = None  # until a method is to use it
         self._alone = len(methods) == 1 and bool(self._own_scores) and not self._top_class
         if self._alone:  # no shared pass is needed
             self.score = Score(runner, target, examples)
@@ -171,16 +174,19 @@ class Answers:
 
     def by(self, method: Method, rng: Streams) -> Attribution:
         """Return the method's attribution."""
-        before, start = _rows_run(self.runner), time.perf_counter()
+        start = time.perf_counter()
+        bfloat16, told = self._two_precisions(method)
+        before = _rows_run(self.runner)
         self.runner.most_rows = 0
-        estimate, spread = self._estimate(method, rng)
+        in_bfloat16 = bfloat16.rows if bfloat16 else 0
+        estimate, spread = self._estimate(method, replace(self.score, bfloat16=bfloat16), rng)
         mixed = self.runner.most_rows > 1  # a pass held several rows
         if self._alone:
             assert estimate.own_scores is not None
             self.input_pass = InputPass(
                 self.score.target, estimate.own_scores.at_inputs, estimate.own_scores.outputs, None
             )
-        own = _rows_run(self.runner) - before
+        own = _rows_run(self.runner) - before + [int(bfloat16 is not None), 0]  # the row that it was tried on
         at_baseline = self._at_baseline(method, estimate) if method.needs.baseline else None
         if mixed and not self._rows_compared:
             self._compare_rows()
@@ -188,7 +194,7 @@ class Answers:
         seconds = time.perf_counter() - start
         _require_finite(estimate, method)
         target = self.input_pass.target
-        notes: list[str] = [*self.runner.notes, *estimate.notes]
+        notes: list[str] = [*self.runner.notes, *told, *estimate.notes]
         if method.needs.layer:
             notes += self.input_pass.notes
         silent = (estimate.values.flatten(1) == 0).all(1)
@@ -216,20 +222,39 @@ class Answers:
             outputs=self.input_pass.outputs,
             complete=method.no_sum is None,
             seconds=seconds,
+            arithmetic="two-precision" if bfloat16 and bfloat16.rows > in_bfloat16 else "plain",
         )
 
-    def _estimate(self, method: Method, rng: Streams) -> tuple[Estimate, Tensor | None]:
+    def _two_precisions(self, method: Method) -> tuple[Bfloat16Rows | None, list[Note]]:
+        """Return the rows in bfloat16 where the method is to use them, and notes on that."""
+        asked = self.question.arithmetic == "two-precision"
+        if not method.two_precisions:
+            return None, [Note("fact", "float32 rows: this method does not sample in two precisions")] if asked else []
+        fast = has_bfloat16(self.x.device)
+        wanted = self.question.arithmetic is None and fast and getattr(method, "tolerance", None) is not None
+        if not (asked or wanted):
+            return None, []
+        if self._bfloat16 is None:
+            try:
+                self._bfloat16 = Bfloat16Rows(self.runner, self.x, self.input_pass.target)
+            except Bfloat16Refused as refused:
+                self._bfloat16 = refused
+        if isinstance(self._bfloat16, Bfloat16Refused):
+            return None, [Note("fact", f"not in two precisions, because {self._bfloat16}")]
+        return self._bfloat16, [] if fast else [Note("caution", _EMULATED)]
+
+    def _estimate(self, method: Method, score: Score, rng: Streams) -> tuple[Estimate, Tensor | None]:
         """Return the method's estimate, for several references the mean, and the standard deviation between them."""
         if method.needs.references or not method.needs.baseline:
             references = self.references if method.needs.references else self.references[0]
-            return _checked(method.run(self.score, self.x, references, rng), method, self.x), None
+            return _checked(method.run(score, self.x, references, rng), method, self.x), None
         count = len(self.references)
         found = []
         for k, reference in enumerate(self.references):
             at_baseline = None if self.at_references is None else self.at_references[k]
-            score = replace(self.score, baseline=reference, at_baseline=at_baseline)
+            compared = replace(score, baseline=reference, at_baseline=at_baseline)
             draws = rng.fork(f"reference {k}") if k else rng  # independent, so that errors average out
-            found.append(_checked(method.run(score, self.x, reference, draws), method, self.x))
+            found.append(_checked(method.run(compared, self.x, reference, draws), method, self.x))
         if count == 1:
             return found[0], None
         values = torch.stack([each.values for each in found])
