@@ -33,7 +33,7 @@ class Bfloat16Refused(Exception):
 def has_bfloat16(device: torch.device) -> bool:
     """Whether the processor multiplies in bfloat16: AVX-512 BF16, AMX, or a GPU with it."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
         return False
     # Private names of torch, which may be missing in another version.

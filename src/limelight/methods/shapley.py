@@ -20,7 +20,7 @@ from .coalitions import Game, GameMethod, check_table, every_coalition, relative
 from .two_precision import Sampler, TwoPrecision
 
 MOST_PLAYERS = 16
-PILOT = 4  # orders, or pairs of them, that are run in both precisions first
+PILOT = 4  # orders that are run in both precisions first
 FIRST_STAGE = 8  # permutations before the first test of the tolerance; each later test doubles them
 
 
@@ -83,7 +83,6 @@ class _Orders(GameMethod):
 
     paired: ClassVar[bool]
     rows_at_most: ClassVar[bool] = True
-    two_precisions: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -130,8 +129,7 @@ class _Orders(GameMethod):
         summaries = [_summary(each) for each in found]
         if min(map(len, found)) < 2:
             notes.append(Note("caution", "stderr is NaN: a single draw has no known spread; use more permutations"))
-        what = "pairs of orders" if self.paired else "orders"
-        notes += [each.rows.note(len(found[i]), what, i) for i, each in enumerate(twice)]
+        notes += [each.rows.note(len(found[i]), "orders", i) for i, each in enumerate(twice)]
         return game.estimate([mean for mean, _ in summaries], [error for _, error in summaries], notes)
 
     def _add(self, game: Game, found: list[list[Tensor]], active: list[int], first: int, last: int) -> None:
@@ -167,7 +165,10 @@ class _Orders(GameMethod):
 
 
 class _Twice(Sampler):
-    """The orders, or pairs of orders, of one example in two precisions."""
+    """The orders of one example in two precisions.
+
+    A whole order is corrected, since a player's gain is a difference of two scores that differ alike in bfloat16.
+    """
 
     def __init__(self, method: _Orders, game: Game, i: int, cost: float) -> None:
         super().__init__(TwoPrecision(cost, PILOT))
@@ -183,7 +184,7 @@ class _Twice(Sampler):
         return found
 
     def results(self, units: int) -> list[Tensor]:
-        """Return the gains of all orders or pairs so far, those run in both precisions first."""
+        """Return the gains of all orders so far, those run in both precisions first."""
         known, mean = self.rows.corrected(units)
         return [*known, *(each + mean for each in self._others)]
 
@@ -221,6 +222,7 @@ class ShapleySampling(_Orders):
     """
 
     paired: ClassVar[bool] = False
+    two_precisions: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)

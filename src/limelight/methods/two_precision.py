@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -92,10 +93,17 @@ class TwoPrecision:
         self.pays = self.is_finite = False
         self.exact, self.cheap = self.exact[:0], self.cheap[:0]
 
-    def judge_by(self, variance: float) -> None:
-        """Judge the difference by another variance of the results than theirs, such as what a fit of all leaves."""
-        difference = float((self.exact - self.cheap).var(0).mean())
+    def judge_by(self, variance: float, difference: float | None = None) -> None:
+        """Set the ratio by the variance that counts where that is not the results' own, such as what a fit leaves.
+
+        `difference` is what V_d becomes there, by itself if None.
+        """
+        difference = self.spread() if difference is None else difference
         self.ratio = difference / variance if variance > 0 else 0.0 if difference == 0 else math.inf
+
+    def spread(self) -> float:
+        """Return V_d, the variance of the difference; 0 where only one is known."""
+        return float((self.exact - self.cheap).var(0).mean()) if len(self.exact) > 1 else 0.0
 
     def corrected(self, samples: int) -> tuple[Tensor, Tensor]:
         """Return what `corrected` does for the samples run in both precisions, of `samples` in all."""
@@ -105,14 +113,24 @@ class TwoPrecision:
 
     def note(self, samples: int, what: str, example: int) -> Note:
         """Tell how many of the samples, named `what`, ran in which precision, and why."""
-        if not self.is_finite:
-            return Note("fact", f"all {what} in float32: in bfloat16 a score was NaN or infinite", example)
-        if self.ratio is None:
-            return Note("fact", f"all {what} in float32: too few for two precisions", example)
-        difference = f"the difference has {self.ratio:.2g} of the variance"
-        if self.pays:
-            return Note("fact", f"{samples} {what} in bfloat16, {len(self.exact)} in float32 too: {difference}", example)
-        return Note("fact", f"all {what} in float32 from the {len(self.exact)} first on: {difference}", example)
+        return told([self], samples, what, example)
+
+
+def told(kinds: Sequence[TwoPrecision], samples: int, what: str, example: int) -> Note:
+    """Tell how many of an example's samples, of one or several kinds, ran in which precision, and why."""
+    known, ratios = sum(len(kind.exact) for kind in kinds), [kind.ratio for kind in kinds if kind.ratio is not None]
+    difference = f"the difference has {max(ratios, default=0):.2g} of the variance"
+    if not all(kind.is_finite for kind in kinds):
+        text = f"all {what} in float32: in bfloat16 a score was NaN or infinite"
+    elif not ratios:
+        text = f"all {what} in float32: too few for two precisions"
+    elif all(kind.pays for kind in kinds):
+        text = (
+            f"{samples} {what} in bfloat16, {known} in float32 too: the difference has {ratios[0]:.2g} of the variance"
+        )
+    else:
+        text = f"all {what} in float32 from the {known} first on: {difference}"
+    return Note("fact", text, example)
 
 
 class Sampler(ABC):
@@ -140,8 +158,9 @@ class Sampler(ABC):
             self.rows.add(self.run(both, False, False), self.run(both, True, False))
             self.both += both
             rest = range(both.stop, samples.stop)
-        if self.rows.is_finite or not was_finite:
-            if rest and not bool(torch.isfinite(self.run(rest, self.rows.pays, True)).all()):
+        if rest and (self.rows.is_finite or not was_finite):
+            found = self.run(rest, self.rows.pays, True)
+            if not bool(torch.isfinite(found).all()):
                 self.rows.give_up()
         if was_finite and not self.rows.is_finite:
             self.both = []
