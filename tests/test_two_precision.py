@@ -204,7 +204,7 @@ def test_rows_are_counted_and_told() -> None:
 
 
 def test_a_tolerance_is_met_by_both_parts_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("limelight.answer.has_bfloat16", lambda device: True)
+    monkeypatch.setattr("limelight.methods.two_precision.has_bfloat16", lambda device: True)
     for method in (ll.RISE(4000, cells=3, tolerance=0.15), ll.ShapleySampling(512, players=ll.Grid(3), tolerance=0.05)):
         a = two(method, arithmetic=None)
         assert a.arithmetic == "two-precision" and a.stderr is not None
@@ -215,7 +215,7 @@ def test_a_tolerance_is_met_by_both_parts_together(monkeypatch: pytest.MonkeyPat
 def test_adopted_by_the_processor_and_the_fields_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     fixed, adaptive = ll.RISE(200, cells=3), ll.RISE(200, cells=3, tolerance=0.5)
     for fast in (False, True):
-        monkeypatch.setattr("limelight.answer.has_bfloat16", lambda device, fast=fast: fast)
+        monkeypatch.setattr("limelight.methods.two_precision.has_bfloat16", lambda device, fast=fast: fast)
         found = {method: two(method, arithmetic=None).arithmetic for method in (fixed, adaptive)}
         assert found == {fixed: "plain", adaptive: "two-precision" if fast else "plain"}
         cautions = two(fixed).cautions
@@ -257,7 +257,7 @@ def test_models_that_cannot_go_on_in_their_own_precision() -> None:
         (Stubborn(), {}, "RuntimeError"),
         (nn.Sequential(Infinite(), nn.Linear(5, 5)), {}, "NaN or infinite"),
         (net(), {"target": [[0, 1]]}, "several targets"),
-        (net(), {"target": ll.Neuron("0", channel=1)}, "reads a layer"),
+        (net(), {"target": ll.Neuron("0", (1, 2, 2))}, "reads a layer"),
         (ll.BlackBox(lambda rows: rows.flatten(1)[:, :5]), {}, "black box"),
     )
     for model, options, reason in cases:

@@ -15,13 +15,13 @@ from .base.attribution import Attribution, Panel
 from .base.errors import NoGradient
 from .base.notes import Note, notes_of, renumbered
 from .base.version import versions
-from .engine.bfloat16_rows import Bfloat16Refused, Bfloat16Rows, has_bfloat16
 from .engine.input_pass import InputPass, input_pass
 from .engine.layers import layer_name, layer_names
 from .engine.runner import Runner
 from .engine.score import Score
 from .methods import METHODS, Estimate, Method
 from .methods.base import OwnScores
+from .methods.two_precision import Precisions
 from .models.black_box import BlackBox, Differentiable
 from .question.output_targets import Neuron
 from .question.per_example import for_examples
@@ -30,7 +30,6 @@ from .question.random_streams import Streams
 from .question.targets import ClassTarget, Logit
 
 SHORTFALL = 0.05  # share of f(x) - f(baseline); maps that miss more get a caution
-_EMULATED = "this processor does not multiply in bfloat16: its rows were emulated, which is slower than plain rows"
 _OTHER_DRAWS = "the random numbers are those of other examples (draws_of=)"
 
 
@@ -141,7 +140,7 @@ class Answers:
         self.at_references: Tensor | None = None
         self.baseline_rows = 0
         self._rows_compared = False
-        self._bfloat16: Bfloat16Rows | Bfloat16Refused | None = None  # until a method is to use it
+        self._precisions = Precisions(runner, x, question.arithmetic)
         self._alone = len(methods) == 1 and bool(self._own_scores) and not self._top_class
         if self._alone:  # no shared pass is needed
             self.score = Score(runner, target, examples)
@@ -175,7 +174,7 @@ class Answers:
     def by(self, method: Method, rng: Streams) -> Attribution:
         """Return the method's attribution."""
         start = time.perf_counter()
-        bfloat16, told = self._two_precisions(method)
+        bfloat16, told = self._precisions.rows(method, self.score.target)
         before = _rows_run(self.runner)
         self.runner.most_rows = 0
         in_bfloat16 = bfloat16.rows if bfloat16 else 0
@@ -224,24 +223,6 @@ class Answers:
             seconds=seconds,
             arithmetic="two-precision" if bfloat16 and bfloat16.rows > in_bfloat16 else "plain",
         )
-
-    def _two_precisions(self, method: Method) -> tuple[Bfloat16Rows | None, list[Note]]:
-        """Return the rows in bfloat16 where the method is to use them, and notes on that."""
-        asked = self.question.arithmetic == "two-precision"
-        if not method.two_precisions:
-            return None, [Note("fact", "float32 rows: this method does not sample in two precisions")] if asked else []
-        fast = has_bfloat16(self.x.device)
-        wanted = self.question.arithmetic is None and fast and getattr(method, "tolerance", None) is not None
-        if not (asked or wanted):
-            return None, []
-        if self._bfloat16 is None:
-            try:
-                self._bfloat16 = Bfloat16Rows(self.runner, self.x, self.input_pass.target)
-            except Bfloat16Refused as refused:
-                self._bfloat16 = refused
-        if isinstance(self._bfloat16, Bfloat16Refused):
-            return None, [Note("fact", f"not in two precisions, because {self._bfloat16}")]
-        return self._bfloat16, [] if fast else [Note("caution", _EMULATED)]
 
     def _estimate(self, method: Method, score: Score, rng: Streams) -> tuple[Estimate, Tensor | None]:
         """Return the method's estimate, for several references the mean, and the standard deviation between them."""

@@ -22,11 +22,17 @@ import torch
 from torch import Tensor
 
 from ..base.notes import Note
+from ..base.types import Arithmetic
+from ..engine.bfloat16_rows import Bfloat16Refused, Bfloat16Rows, has_bfloat16
+from ..engine.runner import Runner
+from ..question.targets import Target
+from .base import Method
 
 PILOT = 32
 """Samples that are run in both precisions first, to judge the difference by; `TwoPrecision` may be given another."""
 
 _LEAST_SHARE = 1 / 64
+_EMULATED = "this processor does not multiply in bfloat16: its rows were emulated, which is slower than plain rows"
 
 
 def corrected(cheap: Tensor, exact: Tensor, samples: int) -> tuple[Tensor, Tensor]:
@@ -131,6 +137,35 @@ def told(kinds: Sequence[TwoPrecision], samples: int, what: str, example: int) -
     else:
         text = f"all {what} in float32 from the {known} first on: {difference}"
     return Note("fact", text, example)
+
+
+class Precisions:
+    """Which methods of one call run in two precisions: by its `arithmetic`, their fields and the processor.
+
+    Without an arithmetic these are the methods with a tolerance, where the processor multiplies in bfloat16.
+    """
+
+    def __init__(self, runner: Runner, inputs: Tensor, arithmetic: Arithmetic | None) -> None:
+        self._runner, self._inputs, self._arithmetic = runner, inputs, arithmetic
+        self._rows: Bfloat16Rows | Bfloat16Refused | None = None  # made for the first method
+
+    def rows(self, method: Method, target: Target) -> tuple[Bfloat16Rows | None, list[Note]]:
+        """Return the rows in bfloat16 where the method is to use them, and notes on that."""
+        asked = self._arithmetic == "two-precision"
+        if not method.two_precisions:
+            return None, [Note("fact", "float32 rows: this method does not sample in two precisions")] if asked else []
+        fast = has_bfloat16(self._inputs.device)
+        wanted = self._arithmetic is None and fast and getattr(method, "tolerance", None) is not None
+        if not (asked or wanted):
+            return None, []
+        if self._rows is None:
+            try:
+                self._rows = Bfloat16Rows(self._runner, self._inputs, target)
+            except Bfloat16Refused as refused:
+                self._rows = refused
+        if isinstance(self._rows, Bfloat16Refused):
+            return None, [Note("fact", f"not in two precisions, because {self._rows}")]
+        return self._rows, [] if fast else [Note("caution", _EMULATED)]
 
 
 class Sampler(ABC):
