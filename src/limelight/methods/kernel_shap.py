@@ -34,7 +34,8 @@ class KernelShap(GameMethod):
     every player alone against all the others, then distinct random pairs, half of uniform size (leverage scores
     [musco2025]), half by fair coins. A Gaussian process for interactions of three and more players
     (`limelight.methods.kriging`) extends the linear regression of KernelSHAP [lundberg2017]: games of pairs are exact
-    from $2M$ samples on, and the values always sum to f(x) - f(b). `stderr` is the posterior's.
+    from $2M$ samples on, and the values always sum to f(x) - f(b). `stderr` is the posterior's, and in two precisions
+    (`limelight.methods.two_precision`) also that of the corrections.
 
     `tolerance` stops an example as soon as its largest standard error is below that share of the range of its values
     after 128 (or 4M), 256, 512, ... samples; `samples` is then the most it may take. Below $2M$ samples,

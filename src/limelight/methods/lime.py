@@ -28,7 +28,8 @@ class Lime(GameMethod):
     over `samples` distinct coalitions, drawn with a fair coin for each player, and the input itself. If no more
     coalitions exist, all are run, and $\alpha$ is scaled by their number over `samples`, since the penalty is meant for
     so many rows. d is the cosine distance to the whole input. `notes` give the surrogate's weighted $R^2$; `stderr` is
-    the regression's, robust to unequal variances. Raises ValueError for fewer samples than the M + 1 unknowns.
+    the regression's, robust to unequal variances, and in two precisions (`methods/two_precision.py`) of both together.
+    Raises ValueError for fewer samples than the M + 1 unknowns.
     [ribeiro2016]
     """
 

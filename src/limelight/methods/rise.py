@@ -36,7 +36,9 @@ class RISE(Method):
     adds the error of the score's mean. `stderr` `(n, 1, *space)` is that of the regression slope (robust to unequal
     variances), or of the plain mean. `tolerance` stops an example as soon as |stderr| / |map| (L2) is below it after
     128, 256, ... masks. Masks are products along the axes and made as they are used, so memory does not grow with
-    their number. Raises ValueError where all masks agree at a position. With a `Box` target this is D-RISE.
+    their number. Raises ValueError where all masks agree at a position. With a `Box` target this is D-RISE. In two
+    precisions masks run in bfloat16 and some in float32 too, which correct the others; `stderr` and `tolerance` are of
+    both together.
     [petsiuk2018] [petsiuk2021]
     """
 

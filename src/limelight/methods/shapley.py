@@ -218,7 +218,8 @@ class ShapleySampling(_Orders):
     $$\hat\phi_i = \frac1n \sum_{k=1}^n \bigl(v(P_i^k \cup i) - v(P_i^k)\bigr)$$
 
     where $P_i^k$ are the players before i in order k. The values sum to f(x) - f(b) exactly, whatever n.
-    `stderr` is that of a mean of n draws. Coalitions that orders share are evaluated once. [castro2009]
+    `stderr` is that of a mean of n draws, and in two precisions (`methods/two_precision.py`) of both together, whole
+    orders being corrected. Coalitions that orders share are evaluated once. [castro2009]
     """
 
     paired: ClassVar[bool] = False

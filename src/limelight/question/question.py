@@ -38,8 +38,8 @@ class Options(TypedDict, total=False):
     arithmetic: how the model's rows are computed. "plain" runs the model's own operators; "packed" computes the same
         function on convolution weights laid out for the processor, with batch norms folded in, equal to rounding, and
         a note says where a model cannot; "two-precision" samples in bfloat16 and corrects by a part of the samples in
-        float32, without bias, for the methods that can (`rise`, `lime`); None lets the library decide, by the method's
-        settings and the processor's features alone.
+        float32, for the methods with `two_precisions`, such as `rise` and `kernel-shap`; None lets the library decide,
+        by the method's settings and the processor's features alone.
     progress: True counts model rows on standard error; a callable receives the rows of each finished pass.
     """
 
