@@ -162,6 +162,11 @@ class Runner:
         self._refused, self.packs = True, False
         self._notes.append(f"plain rows and not packed ones: {reason}")
 
+    @property
+    def channels_last(self) -> bool:
+        """Whether rows without gradients run in channels-last layout."""
+        return self._channels_last
+
     # One pass -------------------------------------------------------------------------------------
 
     def once(
@@ -257,7 +262,7 @@ class Runner:
                     outputs = outputs[shared.index]
             scores = self._scores(found[target.layer] if target.layer else outputs, examples, target)
         make_exact(scores)
-        self._count(self._run_on(len(leaf)))
+        self.count(self._run_on(len(leaf)))
         return outputs, scores, found
 
     def _note(self, text: str) -> None:
@@ -312,7 +317,8 @@ class Runner:
         _require_finite(scores, examples, "score")
         return scores
 
-    def _count(self, rows: int) -> None:
+    def count(self, rows: int) -> None:
+        """Count a pass of so many rows that the model ran on."""
         self._unbatched = ""  # the model accepts such inputs
         self.forward_rows += rows
         self.most_rows = max(self.most_rows, rows)
@@ -358,10 +364,16 @@ class Runner:
         target: Target,
         gradient: bool,
         inside: LayerInput | None = None,
+        once: Callable[[Tensor, Tensor, Target], Outcome] | None = None,
     ) -> Iterator[Rows]:
-        """Evaluate a lazy stream of batches `(n, *features)`, all rows packed into full passes."""
+        """Evaluate a lazy stream of batches `(n, *features)`, all rows packed into full passes.
+
+        `once` computes a pass in place of the method of that name.
+        """
 
         def run(rows: Tensor, places: Tensor) -> Outcome:
+            if once is not None:
+                return once(rows, examples[places], target)
             return self.once(rows, examples[places], target, gradient, inside=inside.at(places) if inside else None)
 
         for rows, step, position in self._packed(points):

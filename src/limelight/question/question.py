@@ -40,7 +40,9 @@ class Options(TypedDict, total=False):
     rows_per_pass: the number of rows in one pass of the model; None chooses by memory. The map does not depend on it.
     arithmetic: how the model's rows are computed. "plain" runs the model's own operators; "packed" computes the same
         function on convolution weights laid out for the processor, with batch norms folded in, equal to rounding, and
-        a note says where a model cannot; None lets the library decide, by the method's settings alone.
+        a note says where a model cannot; "two-precision" samples in bfloat16 and corrects by a part of the samples in
+        float32, for the methods with `two_precisions`, such as `rise` and `kernel-shap`; None lets the library decide,
+        by the method's settings and the processor's features alone.
     progress: True counts model rows on standard error; a callable receives the rows of each finished pass.
     """
 
@@ -171,7 +173,7 @@ def question_of(model: Model, inputs: Tensor, options: Options) -> Iterator[Ques
         yield Question(as_module(model), x, target, baseline, **given, progress=progress)
 
 
-ARITHMETICS: tuple[Arithmetic, ...] = ("plain", "packed")
+ARITHMETICS: tuple[Arithmetic, ...] = ("plain", "packed", "two-precision")
 """The arithmetics that are implemented."""
 
 
