@@ -425,6 +425,34 @@ def test_a_proof_that_fails_leaves_plain_rows_and_a_note(monkeypatch: pytest.Mon
     assert found.arithmetic == "plain" and any("outputs differ" in note for note in found.notes)
 
 
+class Branches(nn.Module):
+    """Its norm is left out where the pictures are dark, or reads something else where they are bright."""
+
+    def __init__(self, skips: bool) -> None:
+        super().__init__()
+        self.conv, self.norm, self.head, self.skips = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Linear(6, 4), skips
+
+    def forward(self, x: Tensor) -> Tensor:
+        made = self.conv(x)
+        if float(x[:, :, :8, :8].detach().mean()) < 0.4:
+            made = made if self.skips else self.norm(made * 2)
+        else:
+            made = self.norm(made)
+        return self.head(F.silu(made).mean((2, 3)))
+
+
+@pytest.mark.parametrize("skips", [True, False])
+@pytest.mark.parametrize("method", ["occlusion(8, 4, incremental=False)", "expected-gradients(samples=16)"])
+def test_another_path_than_that_of_the_proof_is_seen(skips: bool, method: str) -> None:
+    torch.manual_seed(0)
+    net, x = shaken(Branches(skips)), 0.5 + 0.5 * picture()
+    options: dict[str, Any] = {"target": 1, "rows_per_pass": 1}
+    found = ll.explain(net, x, method, **options)
+    plain = ll.explain(net, x, method, **options, arithmetic="plain")
+    assert found.arithmetic == "plain" and any(NOTE in note and "another path" in note for note in found.notes)
+    assert relative(found.values, plain.values) < 1e-4
+
+
 def test_a_flipped_unit_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a tolerance that every gradient exceeds, the layers' own gradients decide."""
     monkeypatch.setattr(engine_packed, "GRADIENT_TOLERANCE", -1.0)
