@@ -31,7 +31,7 @@ from .question.question import Question
 from .question.random_streams import Streams
 from .question.targets import ClassTarget, Logit
 
-PACKED_FROM = 8  # rows of one example from which the rows of a method are packed, unless the call says otherwise
+PACKED_FROM = {True: 16, False: 32}  # rows of one example, with and without gradients, that repay packing and its proof
 SHORTFALL = 0.05  # share of f(x) - f(baseline); maps that miss more get a caution
 _OTHER_DRAWS = "the random numbers are those of other examples (draws_of=)"
 
@@ -244,7 +244,7 @@ class Answers:
         By the settings of the method alone, and not by its company, its batch or what a pass holds: its map is the
         same in all of them.
         """
-        many = method.rows_at_least(self.x.shape[1:]) >= PACKED_FROM
+        many = method.rows_at_least(self.x.shape[1:]) >= PACKED_FROM[method.needs.gradients]
         return many and self.question.arithmetic is None and self.runner.repays_packing
 
     def _estimate(self, method: Method, score: Score, rng: Streams) -> tuple[Estimate, Tensor | None]:

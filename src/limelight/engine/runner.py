@@ -30,10 +30,11 @@ T = TypeVar("T")
 FIRST_PASS_ROWS = 8  # until a first pass has measured the memory of a row
 MOST_ROWS = {"cpu": 8, "cuda": 256}  # larger passes were not faster
 _SHAPE_ERRORS = (RuntimeError, ValueError, IndexError)
+_MEMORY = "the model assumes contiguous memory"
 
 
 class _LayoutRefused(Exception):
-    """The model cannot run on channels-last rows."""
+    """The model cannot run on channels-last rows, or on packed ones."""
 
 
 class Runner:
@@ -289,11 +290,13 @@ class Runner:
             layout = torch.channels_last if fast else torch.contiguous_format
             with packed.installed(self.modules) if packed else nullcontext(), users_tensors():
                 return self.call(leaf.clone(memory_format=layout))
+        except NotPacked as reason:
+            raise _LayoutRefused(str(reason)) from reason
         except _SHAPE_ERRORS as error:
             if "numpy() on Tensor that requires grad" in str(error):
                 raise NoGradient(NO_GRADIENT) from error
             if fast and "view size is not compatible" in str(error):
-                raise _LayoutRefused from error  # x.view(...) on a map: the model assumes contiguous memory
+                raise _LayoutRefused(_MEMORY) from error  # x.view(...) on a map: the model assumes contiguous memory
             # For a wrong shape torch raises these types themselves; their subclasses have their own messages.
             if self._unbatched and type(error) in _SHAPE_ERRORS and not is_out_of_memory(error):
                 raise ValueError(self._unbatched) from error
@@ -334,9 +337,9 @@ class Runner:
             part = slice(start, start + self.budget)
             try:
                 outcome = run(rows[part], examples[part])
-            except _LayoutRefused:
+            except _LayoutRefused as reason:
                 if self.packs:
-                    self._refuse_packing("the model assumes contiguous memory")
+                    self._refuse_packing(str(reason))
                 else:
                     self._channels_last = False
                 continue

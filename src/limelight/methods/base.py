@@ -91,7 +91,7 @@ class Method(Named, ABC):
     fixed_rows: ClassVar[int | None] = None
     """What `rows` returns unless a method overrides it."""
 
-    least_rows: ClassVar[int] = 8
+    least_rows: ClassVar[int] = 32
     """The rows that one example costs at least, roughly, where `rows` is not known in advance."""
 
     @property
