@@ -19,7 +19,7 @@ from limelight.base.functions import closure
 from .awkward import AWKWARD
 from .networks import CASES, conv_net, patterns_for
 
-SAMPLE = ("gradient", "grad-cam", "lrp", "occlusion(4, 4)")
+SAMPLE = ("grad-cam", "lrp", "occlusion(4, 4)")
 ERRORS = (ValueError, TypeError, ll.UncoveredOperator)
 
 
@@ -152,12 +152,16 @@ def test_a_model_is_as_it_was_after_every_map(name: str) -> None:
     check_success(name, [patterns_for(net, method) for method in CASES])
 
 
+# Models whose layers don't run as such, or whose own copy leaves hooks behind: there the target raises.
+UNHOOKED = ("exported", "a forward over a closure", "a deepcopy of its own")
+
+
 class Stop(Exception):
     """Raised by a layer."""
 
 
 def hooked(model: Any, call: int) -> bool:
-    """Let the last layer of the model that takes hooks raise at that call; False where it has none."""
+    """Let the last layer of the model that takes hooks raise at that call; return False where it has none."""
     runs: list[int] = []
 
     def stop(*_: Any) -> None:
@@ -176,46 +180,42 @@ def hooked(model: Any, call: int) -> bool:
 
 
 def check_errors(name: str, methods: Any) -> None:
-    for call in (1, 2, 3):
-        for method in methods:
-            case = AWKWARD[name]()
-            by_hook = hooked(case.model, call)
-            calls: list[int] = []
+    for call, method in methods:
+        case = AWKWARD[name]()
+        by_hook = not name.startswith(UNHOOKED) and hooked(case.model, call)
+        calls: list[int] = []
 
-            def target(outputs: Any, calls: list[int] = calls, call: int = call) -> Tensor:
-                calls.append(1)
-                if len(calls) == call:
-                    raise Stop
-                return torch.as_tensor(outputs)[:, 0]
+        def target(outputs: Any, calls: list[int] = calls, call: int = call) -> Tensor:
+            calls.append(1)
+            if len(calls) == call:
+                raise Stop
+            return torch.as_tensor(outputs)[:, 0]
 
-            before = state(case.model)
-            try:
-                explain_until(case, method, None if by_hook else target)
-            finally:
-                found = [path for path in changes(before, state(case.model)) if not path.endswith(".runs.0")]
-                found = [path for path in found if ".runs" not in path]
-            assert not found, (method, call, found[:6])
+        before = state(case.model)
+        try:
+            explain_until(case, method, None if by_hook else target)
+        finally:
+            found = [path for path in changes(before, state(case.model)) if ".runs" not in path]  # of the hook itself
+        assert not found, (method, call, found[:6])
 
 
 def explain_until(case: Any, method: Any, target: Any) -> None:
-    try:
+    with pytest.raises((Stop, RuntimeError, *ERRORS)) as caught:  # a model that refuses the method never gets there
         ll.explain(case.model, case.inputs, method, target=0 if target is None else target)
-    except (Stop, *ERRORS):
-        pass
-    except RuntimeError as error:
-        assert "second call" in str(error)
+    if caught.type is RuntimeError:
+        assert "second call" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", marked(AWKWARD))
 def test_a_model_is_as_it_was_after_an_error(name: str) -> None:
-    check_errors(name, ("gradient", "grad-cam"))
+    check_errors(name, [(1, "gradient"), (2, "grad-cam"), (3, "occlusion(4, 4)")])
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", marked(AWKWARD))
 def test_a_model_is_as_it_was_after_an_error_of_more_methods(name: str) -> None:
     net = conv_net()
-    check_errors(name, [patterns_for(net, method) for method in CASES[::5]])
+    check_errors(name, [(call, patterns_for(net, method)) for method in CASES[::5] for call in (1, 2, 3)])
 
 
 def flip(net: nn.Module) -> None:
