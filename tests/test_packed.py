@@ -315,7 +315,7 @@ def test_rules_run_on_packed_weights_too(method: str, monkeypatch: pytest.Monkey
             return right(*args)
 
         monkeypatch.setattr(PackedConvolution, name, counted)
-    with Runner(net, picture(), None, None) as runner, runner.packing(True):
+    with Runner(net, picture(), None, None) as runner, runner.packing.wanted(True):
         proof = dict(runs)
     found = ll.explain(net, picture(), method, target=1, arithmetic="packed")
     assert relative(found.values, plain.values) < 1e-4  # LRP divides by outputs that may be small
@@ -471,22 +471,20 @@ def test_layers_that_are_read_or_replaced_are_what_they_are_plainly(runner: Runn
     target, own = ll.Logit(1), torch.zeros(1, dtype=torch.long)
     names = ("stem.0", "stem.1", "body.0", "norm")
     plain = runner.once(x, own, target, True, names, True)
-    with runner.packing(gradient=True):
-        assert runner.packs
+    rows = {name: plain.activations[name] * 1.5 for name in names}
+    replaced = {name: runner.once(rows[name], own, target, True, inside=LayerInput(name, x)) for name in names}
+    with runner.packing.wanted(gradient=True):
+        assert runner.packing.weights is not None
         packed = runner.once(x, own, target, True, names, True)
         for name in names:
             assert relative(packed.activations[name], plain.activations[name]) < SMALL, name
             assert relative(packed.layer_gradients[name], plain.layer_gradients[name]) < SMALL, name
-            inside = LayerInput(name, x)
-            rows = plain.activations[name] * 1.5
-            with_packed = runner.once(rows, own, target, True, inside=inside)
-            runner.packs = False
-            with_plain = runner.once(rows, own, target, True, inside=inside)
-            runner.packs = True
-            assert relative(with_packed.scores, with_plain.scores) < SMALL
-            assert with_packed.gradient is not None and with_plain.gradient is not None
-            assert relative(with_packed.gradient, with_plain.gradient) < SMALL
-    assert not runner.packs and not any("forward" in vars(module) for module in runner.modules.values())
+            found = runner.once(rows[name], own, target, True, inside=LayerInput(name, x))
+            assert relative(found.scores, replaced[name].scores) < SMALL
+            assert found.gradient is not None and replaced[name].gradient is not None
+            assert relative(found.gradient, replaced[name].gradient) < SMALL
+    assert runner.packing.weights is None
+    assert not any("forward" in vars(module) for module in runner.modules.values())
 
 
 def doubled(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -530,7 +528,7 @@ def test_nothing_is_left_behind() -> None:
 
     torch.manual_seed(0)
     failing = shaken(Fails())
-    with Runner(failing, x, 4, None) as runner, runner.packing(True):
+    with Runner(failing, x, 4, None) as runner, runner.packing.wanted(True):
         rows = x.expand(4, -1, -1, -1)
         with pytest.raises(KeyboardInterrupt):
             runner.once(rows, torch.zeros(4, dtype=torch.long), ll.Logit(1))
@@ -545,17 +543,16 @@ def test_new_weights_are_seen_by_the_next_call() -> None:
     assert relative(packed.values, plain.values) < 1e-4 < relative(first.values, plain.values)
 
 
-def test_packed_weights_serve_another_runner_without_a_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packed_weights_of_a_prepared_model_are_proven_once(monkeypatch: pytest.MonkeyPatch) -> None:
     net, x = made("residual"), picture(rows=2)
-    weights = PackedWeights.proven(net, x[:1], gradient=True)
+    prepared = ll.prepare(net)
+    ll.explain(prepared, x, "gradient", target=1)
     monkeypatch.setattr(PackedWeights, "proven", None)
-    own = torch.arange(2)
-    with Runner(net, x, None, None) as plain, Runner(net, x, None, None, packed=weights) as runner:
-        with runner.packing(gradient=True):
-            found = runner.once(x, own, ll.Logit(1), True)
-        expected = plain.once(x, own, ll.Logit(1), True)
-    assert found.gradient is not None and expected.gradient is not None
-    assert relative(found.scores, expected.scores) < SMALL and relative(found.gradient, expected.gradient) < SMALL
+    found = ll.explain(prepared, x, "gradient", target=1)
+    plain = ll.explain(net, x, "gradient", target=1, arithmetic="plain")
+    assert found.arithmetic == "packed" and plain.arithmetic == "plain"
+    assert relative(found.score, plain.score) < SMALL and relative(found.values, plain.values) < SMALL
+    assert prepared.memory.packed > 0
 
 
 def test_checks_explain_and_score_in_the_arithmetic_of_the_map() -> None:

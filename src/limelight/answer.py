@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from .engine.runner import Runner
 from .engine.score import Score
 from .methods import METHODS, Estimate, Method
 from .methods.base import OwnScores
+from .methods.checked import checked, require_finite
 from .methods.two_precision import Precisions
 from .models.black_box import BlackBox, Differentiable
 from .question.output_targets import Neuron
@@ -51,7 +51,7 @@ def answer(question: Question, methods: Sequence[Method]) -> Panel:
         with Runner(question.model, flat.inputs, question.rows_per_pass, question.progress, shares) as runner:
             layers = _layers(runner, flat)
             gradients = any(method.needs.gradients for method in methods)
-            with runner.packing(gradients) if _packs_all(runner, question) else nullcontext():
+            with runner.packing.wanted(gradients) if _packs_all(runner, question) else nullcontext():
                 answers = Answers(runner, flat, flat_methods, references, layers)
                 attributions = [answers.by(each, streams.fork(each.kebab())) for each in flat_methods]
     except NoGradient as error:
@@ -69,7 +69,7 @@ def answer(question: Question, methods: Sequence[Method]) -> Panel:
 
 def _packs_all(runner: Runner, question: Question) -> bool:
     """Whether every pass is packed: where the call says so, or the model was prepared and its rows repay it."""
-    prepared = question.arithmetic is None and runner.is_prepared and runner.repays_packing
+    prepared = question.arithmetic is None and runner.packing.is_kept and runner.packing.repays
     return question.arithmetic == "packed" or prepared
 
 
@@ -189,9 +189,9 @@ class Answers:
         before = _rows_run(self.runner)
         self.runner.most_rows = 0
         in_bfloat16 = bfloat16.rows if bfloat16 else 0
-        with self.runner.packing(method.needs.gradients) if self._packs(method) else nullcontext():
+        with self.runner.packing.wanted(method.needs.gradients) if self._packs(method) else nullcontext():
             estimate, spread = self._estimate(method, replace(self.score, bfloat16=bfloat16), rng)
-            packed = self.runner.packs
+            packed = self.runner.packing.weights is not None
         two = bfloat16 is not None and bfloat16.rows > in_bfloat16
         mixed = self.runner.most_rows > 1  # a pass held several rows
         if self._alone:
@@ -205,7 +205,7 @@ class Answers:
             self._compare_rows()
         forward, backward = (own + self._shared_rows(method, estimate, mixed)).tolist()
         seconds = time.perf_counter() - start
-        _require_finite(estimate, method)
+        require_finite(estimate, method)
         target = self.input_pass.target
         notes: list[str] = [*self.runner.notes, *told, *estimate.notes]
         if method.needs.layer:
@@ -245,20 +245,20 @@ class Answers:
         same in all of them.
         """
         many = method.rows_at_least(self.x.shape[1:]) >= PACKED_FROM[method.needs.gradients]
-        return many and self.question.arithmetic is None and self.runner.repays_packing
+        return many and self.question.arithmetic is None and self.runner.packing.repays
 
     def _estimate(self, method: Method, score: Score, rng: Streams) -> tuple[Estimate, Tensor | None]:
         """Return the method's estimate, for several references the mean, and the standard deviation between them."""
         if method.needs.references or not method.needs.baseline:
             references = self.references if method.needs.references else self.references[0]
-            return _checked(method.run(score, self.x, references, rng), method, self.x), None
+            return checked(method.run(score, self.x, references, rng), method, self.x), None
         count = len(self.references)
         found = []
         for k, reference in enumerate(self.references):
             at_baseline = None if self.at_references is None else self.at_references[k]
             compared = replace(score, baseline=reference, at_baseline=at_baseline)
             draws = rng.fork(f"reference {k}") if k else rng  # independent, so that errors average out
-            found.append(_checked(method.run(compared, self.x, reference, draws), method, self.x))
+            found.append(checked(method.run(compared, self.x, reference, draws), method, self.x))
         if count == 1:
             return found[0], None
         values = torch.stack([each.values for each in found])
@@ -356,39 +356,6 @@ def _mean(scores: list[OwnScores | None]) -> OwnScores | None:
 
 def _rows_run(runner: Runner) -> np.ndarray:
     return np.array([runner.forward_rows, runner.backward_rows])
-
-
-def _checked(found: Any, method: Method, x: Tensor) -> Estimate:
-    """Return the result of a method's `run`. Raises TypeError unless it is an Estimate, ValueError for wrong shapes."""
-    if not isinstance(found, Estimate) or not isinstance(found.values, Tensor):
-        got = f"Estimate(values={type(found.values).__name__})" if isinstance(found, Estimate) else type(found).__name__
-        raise TypeError(f"method: {type(method).__name__}.run gave {got}; it must return Estimate(values=a tensor)")
-    shape, wanted = tuple(found.values.shape), [tuple(x.shape)]
-    if x.ndim > 2:
-        wanted.append((len(x), 1, *x.shape[2:]))  # channels count as one
-    if shape not in wanted and (found.layer is None or shape[:1] != (len(x),)):  # any shape of a layer
-        raise ValueError(
-            f"method: {type(method).__name__}.run gave values of shape {shape} for inputs {tuple(x.shape)}; they must "
-            f"be {' or '.join(map(str, wanted))}"
-        )
-    if method.needs.own_scores and found.own_scores is None:
-        raise ValueError(
-            f"method: {type(method).__name__}.run gave no scores, as needs.own_scores promises; use "
-            "own_scores=OwnScores(...)"
-        )
-    if found.stderr is not None and found.stderr.shape != found.values.shape:
-        raise ValueError(
-            f"method: {type(method).__name__}.run gave a stderr of shape {tuple(found.stderr.shape)} for values of "
-            f"shape {shape}; they must be alike"
-        )
-    return found
-
-
-def _require_finite(estimate: Estimate, method: Method) -> None:
-    bad = (~torch.isfinite(estimate.values)).flatten(1).any(1)
-    if bool(bad.any()):
-        which = ", ".join(map(str, bad.nonzero()[:, 0].tolist()))
-        raise FloatingPointError(f"map of {method!r}: NaN or infinity for example {which}")
 
 
 def _missed(estimate: Estimate, at_x: Tensor, at_baseline: Tensor) -> list[Note]:

@@ -167,6 +167,6 @@ def open_case(
     x = own.inputs
     rows = own.rows_per_pass or MOST_ROWS.get(x.device.type)
     with torch.inference_mode(False), Runner(own.model, x, rows, own.progress) as runner, ExitStack() as stack:
-        stack.enter_context(runner.packing(True) if own.arithmetic == "packed" else nullcontext())
+        stack.enter_context(runner.packing.wanted(True) if own.arithmetic == "packed" else nullcontext())
         score = Score(runner, own.target, torch.arange(len(x), device=x.device), inputs=x, at_inputs=attribution.score)
         yield Case(own, method, attribution, mask, score, Streams.of(x, own.seed))

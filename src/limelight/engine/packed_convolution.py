@@ -7,6 +7,7 @@ convolutions on weights that were laid out before. The two operators are private
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -90,11 +91,11 @@ class PackedConvolution:
         padding = self.padding if padding is None else padding
         return _convolve(x, self.weight, self.bias, padding, self.stride, self.dilation, self.groups, self.kept.forward)
 
-    def conv2d(self, x: Tensor, *, padding: Pair = (0, 0), **own: Any) -> Tensor:
+    def conv2d(self, x: Tensor, *, padding: Sequence[int] = (0, 0), **own: Any) -> Tensor:
         """Compute `F.conv2d` with its own weight, bias and settings, which may be listed, but with this `padding`."""
         if not _is_packable(x) or torch.is_grad_enabled():
             return F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
-        return self.forward(x.contiguous(memory_format=LAST), padding)
+        return self.forward(x.contiguous(memory_format=LAST), (padding[0], padding[1]))
 
     def backward(self, gradient: Tensor, size: Pair) -> Tensor:
         """Return the gradient at inputs of the spatial `size` from that at the outputs."""

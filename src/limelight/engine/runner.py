@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -17,13 +16,15 @@ from ..base.types import Model, Progress
 from ..question.targets import Target, entry_read, output_tensor
 from .as_written import eagerly
 from .graph import carries_gradient, make_exact
-from .layers import LayerInput, Modules, captured, modules_of, without_batch_axis
+from .layers import LayerInput, captured, modules_of, without_batch_axis
 from .memory import free_bytes, is_out_of_memory
 from .model_copy import PassAgain, frozen_copy
-from .packed import NotPacked, PackedWeights, repays
+from .packed import NotPacked
+from .packing import Packing
 from .passes import Outcome, Rows, SharedRows, rows_first
 from .programs import RowsTaken, rows_taken
 from .randomness import run_without_draws
+from .requirements import channels_last_pays, refuse_batch_statistics, require_same_kind
 
 T = TypeVar("T")
 
@@ -57,9 +58,6 @@ class Runner:
         self._unbatched = ""  # the error message where the model fails on inputs that look like a single example
         self._rows_taken = RowsTaken()
         self.shares_points = shares_points
-        self.packs = False  # whether passes run on packed weights; see packing()
-        self._weights: PackedWeights | None = None
-        self._refused = False  # the proof failed
         self.model = model
         self._inputs = inputs
         self._progress = progress
@@ -69,19 +67,22 @@ class Runner:
 
     def __enter__(self) -> Self:
         self.call: Callable[[Tensor], Any] = partial(_run_eagerly, self.model)
+        self.packing = Packing(None, {}, self._inputs[:1], self._note)
         if isinstance(self.model, nn.Module):
             self.copy = self._stack.enter_context(frozen_copy(self.model, self._inputs[:1]))
             self._notes += self.copy.notes
             self.call = self.copy.run
             self.modules = modules_of(self.copy.module, self.copy.hidden)
             self.module = self.modules[""]
-            _refuse_batch_statistics(self.modules)
-            _check_dtype(self.modules, self._inputs)
+            refuse_batch_statistics(self.modules)
+            require_same_kind(self.modules, self._inputs)
             self._rows_taken = rows_taken(self.modules)
             self._notes += self._rows_taken.notes
             self.budget = min(self.budget, self._rows_taken.most or self.budget)
-            self._channels_last = _channels_last_pays(self.modules, self._inputs)
+            self._channels_last = channels_last_pays(self.modules, self._inputs)
             self._unbatched = without_batch_axis(self.modules, self._inputs)
+            row = self._rows_taken.padded(self._inputs[:1])
+            self.packing = Packing(self.copy, self.modules, row, self._note)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -98,70 +99,6 @@ class Runner:
         """The coarsest dtype that the model is known to compute in."""
         proof = self.copy.proof if self.differentiable else None
         return proof.precision if proof else self._inputs.dtype
-
-    # Arithmetic -----------------------------------------------------------------------------------
-
-    @property
-    def is_prepared(self) -> bool:
-        """Whether the model keeps what is packed for it, so that every row of it is packed."""
-        return self.differentiable and self.copy.kept is not None and self.copy.kept.pooled
-
-    @property
-    def repays_packing(self) -> bool:
-        """Whether many rows of this model are cheaper on packed weights."""
-        return self.differentiable and repays(self.modules, self._inputs)
-
-    @contextmanager
-    def packing(self, gradient: bool) -> Iterator[None]:
-        """Run the passes made while this is open on packed weights, if those are proven to be the same function.
-
-        `gradient`: whether the passes take gradients. The proof runs one row twice, which counts nowhere; where it
-        fails a note says why, and the passes stay plain.
-        """
-        before = self.packs
-        self.packs = self.packs or self._proves_packing(gradient)
-        try:
-            yield
-        finally:
-            self.packs = before and not self._refused
-
-    def _proves_packing(self, gradient: bool) -> bool:
-        if self._refused:
-            return False
-        try:
-            if not self.differentiable or self.copy.borrows:
-                raise NotPacked("they need a module that can be copied")
-            if self._weights is None or (gradient and not self._weights.with_gradient):
-                self._weights = self._packed_weights(gradient)
-        except NotPacked as reason:
-            self._refuse_packing(str(reason))
-        return not self._refused
-
-    def _packed_weights(self, gradient: bool) -> PackedWeights:
-        """Return the packed weights, which a prepared model keeps. Raises NotPacked."""
-        row, kept = self._inputs[:1], self.copy.kept
-        known = kept.packed.get(tuple(row.shape[1:])) if kept is not None else None
-        if isinstance(known, PackedWeights) and (known.with_gradient or not gradient):
-            return known
-        if isinstance(known, NotPacked):
-            raise known
-        self.copy.prove(self._rows_taken.padded(row))
-        found: PackedWeights | NotPacked
-        try:
-            if self.precision != torch.float32:
-                raise NotPacked(f"the model computes in {self.precision} inside")
-            found = PackedWeights.proven(self.module, row, gradient)
-        except NotPacked as reason:
-            found = reason
-        if kept is not None:
-            kept.packed[tuple(row.shape[1:])] = found
-        if isinstance(found, NotPacked):
-            raise found
-        return found
-
-    def _refuse_packing(self, reason: str) -> None:
-        self._refused, self.packs = True, False
-        self._notes.append(f"plain rows and not packed ones: {reason}")
 
     @property
     def channels_last(self) -> bool:
@@ -193,7 +130,7 @@ class Runner:
         shared = SharedRows.find(rows) if self.shares_points and merged and inside is None else None
         with torch.set_grad_enabled(backward):
             leaf = (rows if shared is None else rows[shared.first]).detach().requires_grad_(backward)
-            outputs, scores, found = self._scored(leaf, examples, target, layers, inside, shared)
+            outputs, scores, found = self.scored(leaf, examples, target, layers, inside, shared)
         extra = also(outputs, scores) if also else {}
         kept = rows_first({name: found[name] for name in layers}, self._run_on(len(leaf))) | dict(extra)
         slopes = layer_gradients or len(extra) > 1
@@ -206,7 +143,7 @@ class Runner:
                 raise
             grads, slopes = [], False  # the gradient was to help a choice alone
         return Outcome(
-            _detached(outputs),
+            detached(outputs),
             scores.detach(),
             grads[0].contiguous() if gradient else None,
             {name: value[own if shared is None else shared.index].detach() for name, value in kept.items()},
@@ -233,7 +170,7 @@ class Runner:
             _require_finite(grad, examples, "gradient")
         return grads
 
-    def _scored(
+    def scored(
         self,
         leaf: Tensor,
         examples: Tensor,
@@ -259,9 +196,9 @@ class Runner:
                 )
             if shared is not None:
                 outputs = output_tensor(outputs)
-                if outputs.ndim and len(outputs) == len(leaf):  # wrong shapes are reported by _scores()
+                if outputs.ndim and len(outputs) == len(leaf):  # wrong shapes are reported by scores()
                     outputs = outputs[shared.index]
-            scores = self._scores(found[target.layer] if target.layer else outputs, examples, target)
+            scores = self.scores(found[target.layer] if target.layer else outputs, examples, target)
         make_exact(scores)
         self.count(self._run_on(len(leaf)))
         return outputs, scores, found
@@ -284,7 +221,7 @@ class Runner:
         # The model gets its own copy of the rows, since its first operation may be in place. Gradients are taken in the
         # contiguous layout: another order of additions flips units at their kinks, and the map would differ from the
         # model's own backward pass.
-        packed = self._weights if self.packs else None
+        packed = self.packing.weights
         fast = packed is not None or (self._channels_last and not torch.is_grad_enabled())
         try:
             layout = torch.channels_last if fast else torch.contiguous_format
@@ -302,7 +239,7 @@ class Runner:
                 raise ValueError(self._unbatched) from error
             raise
 
-    def _scores(self, outputs: Any, examples: Tensor, target: Target) -> Tensor:
+    def scores(self, outputs: Any, examples: Tensor, target: Target) -> Tensor:
         rows = len(examples)
         if isinstance(outputs, Tensor):
             if outputs.ndim == 0 or len(outputs) != rows:
@@ -338,8 +275,8 @@ class Runner:
             try:
                 outcome = run(rows[part], examples[part])
             except _LayoutRefused as reason:
-                if self.packs:
-                    self._refuse_packing(str(reason))
+                if self.packing.weights is not None:
+                    self.packing.refuse(str(reason))
                 else:
                     self._channels_last = False
                 continue
@@ -423,34 +360,6 @@ class Runner:
             self.budget = max(1, min(most, free_bytes(device) // 4 // per_row))
 
 
-@dataclass
-class Scorer:
-    """The scores `(rows,)` as a function of rows, for backward passes by rules; each call's rows are counted.
-
-    A call takes a row for each example, or one row for all. `outputs` are those of the last call.
-    """
-
-    runner: Runner
-    examples: Tensor
-    target: Target
-    outputs: Any = None
-    _shared_outputs: Any = None
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        owner = self.examples if len(rows) == len(self.examples) else self.examples[:1].expand(len(rows))
-        outputs, scores, found = self.runner._scored(rows, owner, self.target)
-        self.outputs = _detached(outputs)
-        if len(rows) < len(self.examples):
-            self._shared_outputs = _detached(found[self.target.layer] if self.target.layer else outputs)
-        return scores
-
-    def shared(self) -> Tensor:
-        """Return each example's score `(n,)` of the one row that was run for all."""
-        outputs, examples = self._shared_outputs, self.examples.split(1)
-        with torch.no_grad():
-            return torch.cat([self.runner._scores(outputs, example, self.target) for example in examples])
-
-
 def _run_eagerly(model: Callable[[Tensor], Any], rows: Tensor) -> Any:
     with eagerly():
         return run_without_draws(model, rows)
@@ -461,7 +370,8 @@ def _joined(held: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, 
     return rows, step, position
 
 
-def _detached(outputs: Any) -> Any:
+def detached(outputs: Any) -> Any:
+    """Return outputs without their graph, where they are a tensor."""
     return outputs.detach() if isinstance(outputs, Tensor) else outputs
 
 
@@ -472,37 +382,3 @@ def _require_finite(values: Tensor, examples: Tensor, stage: str) -> None:
     bad = ~torch.isfinite(values).reshape(len(values), -1).all(1)
     which = sorted({int(i) for i in examples[bad.to(examples.device)]})
     raise FloatingPointError(f"{stage}: NaN or infinity for example {', '.join(map(str, which))}")
-
-
-def _channels_last_pays(modules: Modules, inputs: Tensor) -> bool:
-    """Whether forward-only passes run channels-last: float32 pictures through 2-D convolutions on the CPU."""
-    return (
-        inputs.ndim == 4
-        and inputs.shape[2] * inputs.shape[3] >= 32 * 32
-        and inputs.device.type == "cpu"
-        and inputs.dtype == torch.float32
-        and any(isinstance(module, nn.Conv2d) for module in modules.values())
-    )
-
-
-def _refuse_batch_statistics(modules: Modules) -> None:
-    for name, module in modules.items():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
-            raise ValueError(
-                f"model: {name!r} normalises by the statistics of its batch (track_running_stats=False), so the "
-                "score of an example depends on the others; give it running statistics"
-            )
-
-
-def _check_dtype(modules: Modules, inputs: Tensor) -> None:
-    parameters = [each for module in modules.values() for each in module._parameters.values() if each is not None]
-    dtypes = sorted({each.dtype for each in parameters if each.is_floating_point()}, key=str)
-    devices = sorted({each.device for each in parameters}, key=str)
-    if dtypes and inputs.dtype not in dtypes and not torch.is_autocast_enabled(inputs.device.type):
-        found = ", ".join(map(str, dtypes))
-        raise TypeError(f"inputs: {inputs.dtype}, but the model's parameters are {found}; use inputs.to({found})")
-    if any(device.type == "meta" for device in devices):
-        raise ValueError("model: parameters on the device 'meta' hold no values; load the model's weights first")
-    if devices and inputs.device not in devices:
-        found = ", ".join(map(str, devices))
-        raise ValueError(f"inputs: on {inputs.device}, but the model's parameters are on {found}; move one of them")

@@ -37,12 +37,14 @@ from ..question.targets import Target, joined_vectors
 from ..rules import Propagated, Propagation, multipliers
 from ..rules.engine import OnUncovered
 from .bfloat16_rows import Bfloat16Rows
+from .dtypes import result_dtype as result_dtype, sum_dtype as sum_dtype
 from .incremental import Box, box_scores
 from .layer_search import search_layers
 from .layers import Layer, LayerInput, Modules, captured_runs, layer_name
 from .partial_forward import scores_without
 from .passes import Activation as Activation, GradientPass as GradientPass, Outcome, Rows, rows_first
-from .runner import Runner, Scorer, T
+from .runner import Runner, T
+from .scorer import Scorer
 
 
 @dataclass(frozen=True, eq=False)
@@ -394,14 +396,3 @@ class Score:
     def _by_place(self, rows: Tensor, run: Callable[[Tensor, Tensor], T]) -> Iterator[T]:
         """Yield `run(part of rows, their places among the rows)` pass by pass."""
         return self.runner.safely(rows, torch.arange(len(rows), device=rows.device), run)
-
-
-def sum_dtype(values: Tensor) -> torch.dtype:
-    """Return the dtype to sum in: float64, or float32 for half precision and where the device has no float64."""
-    half = values.dtype in (torch.float16, torch.bfloat16)
-    return torch.float32 if half or values.device.type == "mps" else torch.float64
-
-
-def result_dtype(values: Tensor) -> torch.dtype:
-    """Return the dtype of maps: float32 for half-precision models, the model's own dtype for all others."""
-    return torch.float32 if values.dtype in (torch.float16, torch.bfloat16) else values.dtype

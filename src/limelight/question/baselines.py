@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..base.named import Named, is_whole, require, require_number, require_whole
-from ..base.tensors import as_tensor, plain
+from .given import as_tensor, plain
 from .random_streams import Streams
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..base.named import require
-from ..base.tensors import as_tensor
+from .given import as_tensor
 from .targets import Target, class_index, output_tensor
 
 

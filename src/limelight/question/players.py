@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..base.named import Named, is_whole, require, require_whole
-from ..base.tensors import as_tensor
 from .baselines import Baseline
+from .given import as_tensor
 from .random_streams import Streams
 
 

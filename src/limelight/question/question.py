@@ -14,10 +14,10 @@ from torch import Tensor
 from ..base.devices import own_tensors
 from ..base.prepared import PreparedModel
 from ..base.progress import reporting
-from ..base.tensors import plain
 from ..base.types import Arithmetic, LayerLike, Model, Progress
 from ..models.black_box import as_module
 from .baselines import Baseline
+from .given import plain
 from .per_example import for_examples, require_every_example
 from .random_streams import Streams
 from .registries import as_baseline, as_target

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .devices import CPU
+from ..base.devices import CPU
 
 
 def as_tensor(values: Any) -> Tensor:

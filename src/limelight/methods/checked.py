@@ -1,0 +1,44 @@
+"""What the result of a method's `run` has to be like."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .base import Estimate, Method
+
+
+def checked(found: Any, method: Method, x: Tensor) -> Estimate:
+    """Return the result of a method's `run`. Raises TypeError unless it is an Estimate, ValueError for wrong shapes."""
+    if not isinstance(found, Estimate) or not isinstance(found.values, Tensor):
+        got = f"Estimate(values={type(found.values).__name__})" if isinstance(found, Estimate) else type(found).__name__
+        raise TypeError(f"method: {type(method).__name__}.run gave {got}; it must return Estimate(values=a tensor)")
+    shape, wanted = tuple(found.values.shape), [tuple(x.shape)]
+    if x.ndim > 2:
+        wanted.append((len(x), 1, *x.shape[2:]))  # channels count as one
+    if shape not in wanted and (found.layer is None or shape[:1] != (len(x),)):  # any shape of a layer
+        raise ValueError(
+            f"method: {type(method).__name__}.run gave values of shape {shape} for inputs {tuple(x.shape)}; they must "
+            f"be {' or '.join(map(str, wanted))}"
+        )
+    if method.needs.own_scores and found.own_scores is None:
+        raise ValueError(
+            f"method: {type(method).__name__}.run gave no scores, as needs.own_scores promises; use "
+            "own_scores=OwnScores(...)"
+        )
+    if found.stderr is not None and found.stderr.shape != found.values.shape:
+        raise ValueError(
+            f"method: {type(method).__name__}.run gave a stderr of shape {tuple(found.stderr.shape)} for values of "
+            f"shape {shape}; they must be alike"
+        )
+    return found
+
+
+def require_finite(estimate: Estimate, method: Method) -> None:
+    """Raise FloatingPointError for NaN or infinity in a map."""
+    bad = (~torch.isfinite(estimate.values)).flatten(1).any(1)
+    if bool(bad.any()):
+        which = ", ".join(map(str, bad.nonzero()[:, 0].tolist()))
+        raise FloatingPointError(f"map of {method!r}: NaN or infinity for example {which}")
