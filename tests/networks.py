@@ -151,3 +151,13 @@ EXTRA: tuple[ll.Method, ...] = (
     ll.SmoothGrad(ll.KernelShap(14, players=ll.Grid(2)), samples=2),
 )
 CASES: tuple[ll.Method, ...] = (*(method(**SHORT.get(method, {})) for method in ll.METHODS), *EXTRA)  # type: ignore[arg-type]
+
+
+def refusing(net: nn.Module) -> nn.Module:
+    """Make a network that has no copy: its class says so."""
+
+    def refuse(self: nn.Module, memo: object) -> nn.Module:
+        raise TypeError("one of a kind")
+
+    net.__class__ = type("Refusing", (type(net),), {"__deepcopy__": refuse})
+    return net

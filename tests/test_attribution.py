@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 import limelight as ll
+from limelight.base.records import write
 from limelight.show.image import png_bytes
 
 from .networks import CASES, conv_net, pictures
@@ -35,6 +37,7 @@ def test_save_and_load_give_back_everything(method: ll.Method, tmp_path: Path) -
         "forward_rows",
         "backward_rows",
         "complete",
+        "arithmetic",
         "name",
     ):
         assert getattr(a, name) == getattr(b, name)
@@ -153,6 +156,16 @@ def test_captions_say_what_the_map_cost_and_whether_it_sums() -> None:
     assert any(line.startswith("delta ") and "of the change" in line for line in p["integrated-gradients"].caption())
     assert any(line.startswith("standard error ") for line in p["smooth-grad"].caption())
     assert f"{p['smooth-grad'].forward_rows} forward + 32 backward rows" in p["smooth-grad"].caption()
+
+
+def test_an_arithmetic_that_is_not_plain_stands_beside_the_rows_and_in_files(tmp_path: Path) -> None:
+    a = ll.explain(conv_net(), pictures(1), "gradient", arithmetic="plain")
+    assert a.arithmetic == "plain" and "1 forward + 1 backward rows" in a.caption() and "rows 1+1)" in repr(a)
+    b = replace(a, arithmetic="packed")
+    assert "1 forward + 1 backward rows, packed" in b.caption() and "rows 1+1 packed)" in repr(b)
+    assert ll.Attribution.load(b.save(tmp_path / "b.safetensors")).arithmetic == "packed"
+    old = {name: value for name, value in a.fields().items() if name != "arithmetic"}
+    assert ll.Attribution.load(write(tmp_path / "old.safetensors", old)).arithmetic == "plain"
 
 
 @pytest.mark.parametrize(

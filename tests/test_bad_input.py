@@ -200,6 +200,16 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "method object": (lambda: ll.explain(conv_net(), X, 5), TypeError, "5"),  # type: ignore[call-overload]
     "no method": (lambda: ll.explain(conv_net(), X, []), ValueError, "empty sequence"),
     "rows per pass": (lambda: ll.explain(conv_net(), X, "gradient", rows_per_pass=0), ValueError, "rows_per_pass: 0"),
+    "arithmetic": (
+        lambda: ll.explain(conv_net(), X, "gradient", arithmetic="fast"),  # type: ignore[call-overload]
+        ValueError,
+        "arithmetic: 'fast'; use 'plain', 'packed' or None",
+    ),
+    "arithmetic to come": (
+        lambda: ll.explain(conv_net(), X, "gradient", arithmetic="two-precision"),
+        ValueError,
+        "arithmetic: 'two-precision'; use 'plain', 'packed' or None",
+    ),
     "samples odd": (lambda: ll.SmoothGrad(samples=3), ValueError, r"SmoothGrad\.samples=3: use an even number"),
     "window": (lambda: ll.Occlusion(window=0), ValueError, r"Occlusion\.window=0: use 1 or more"),
     "window axes": (

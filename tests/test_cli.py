@@ -157,6 +157,7 @@ def test_json_is_one_document_with_null_for_nan(here: Path) -> None:
     assert sum(each["probability"] for each in picture["top"]) < 1 + 1e-6
     assert picture["top"][0]["class"] == explanation["target"]["class"]
     assert explanation["forward_rows"] == 1 + 1 + 4 + 1
+    assert gradient["arithmetic"] == path["arithmetic"] == "plain"
     assert all(Path(each).is_file() for each in explanation["files"])
 
 
@@ -206,6 +207,7 @@ def test_baseline_layer_and_target_reach_the_library(here: Path) -> None:
         (["--top", "0"], ["--top"]),
         (["--top", "2", "--target", "1"], ["--top", "--target"]),
         (["--rows-per-pass", "0"], ["--rows-per-pass"]),
+        (["--arithmetic", "fast"], ["--arithmetic", "packed"]),
         (["-o", "cat.png"], ["cat.png"]),
         (["--no-such-option"], ["--no-such-option"]),
     ],

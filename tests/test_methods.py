@@ -14,7 +14,7 @@ import limelight as ll
 from limelight.question.random_streams import Streams
 
 from .memory import peaks
-from .networks import CASES, conv_net, patterns_for, pictures
+from .networks import CASES, conv_net, patterns_for, pictures, refusing
 
 every_case = pytest.mark.parametrize("method", CASES, ids=repr)
 
@@ -206,12 +206,7 @@ def test_state_is_untouched_after_success(method: ll.Method) -> None:
 
 @every_case
 def test_a_model_that_refuses_to_be_copied_is_restored(method: ll.Method) -> None:
-    def refusing() -> nn.Module:
-        net = conv_net().train()
-        net.lock = threading.Lock()  # deepcopy cannot
-        return net
-
-    net = refusing()
+    net = refusing(conv_net().train())
     before = snapshot(net)
     a = ll.explain(net, pictures(2), method)
     assert str(snapshot(net)) == str(before)
@@ -237,7 +232,7 @@ def test_eight_threads_on_one_model(method: ll.Method) -> None:
 def test_eight_threads_on_one_model_that_refuses_to_be_copied() -> None:
     net, x = conv_net().train(), pictures(8)
     expected = ll.explain(net, x, "integrated-gradients", target=1)
-    net.lock = threading.Lock()
+    net = refusing(net)
     before = snapshot(net)
     found: list[Tensor] = [torch.empty(0)] * 8
 

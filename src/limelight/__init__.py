@@ -16,6 +16,7 @@ from .base.named import Named as Named
 from .base.notes import Note as Note
 from .base.version import __version__ as __version__
 from .checks import CHECKS as CHECKS, Check as Check
+from .engine.prepared import Prepared as Prepared, prepare as prepare
 from .engine.score import Score as Score
 from .evaluation import (
     BaselineStudy as BaselineStudy,

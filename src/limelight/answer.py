@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,8 @@ from .base.errors import NoGradient
 from .base.notes import Note, notes_of, renumbered
 from .base.version import versions
 from .engine.input_pass import InputPass, input_pass
-from .engine.layers import layer_name, layer_names
+from .engine.layers import layer_name, layer_names, modules_of
+from .engine.proof import tolerance
 from .engine.runner import Runner
 from .engine.score import Score
 from .methods import METHODS, Estimate, Method
@@ -28,6 +30,7 @@ from .question.question import Question
 from .question.random_streams import Streams
 from .question.targets import ClassTarget, Logit
 
+PACKED_FROM = 8  # rows of one example from which the rows of a method are packed, unless the call says otherwise
 SHORTFALL = 0.05  # share of f(x) - f(baseline); maps that miss more get a caution
 _OTHER_DRAWS = "the random numbers are those of other examples (draws_of=)"
 
@@ -46,8 +49,10 @@ def answer(question: Question, methods: Sequence[Method]) -> Panel:
     try:
         with Runner(question.model, flat.inputs, question.rows_per_pass, question.progress, shares) as runner:
             layers = _layers(runner, flat)
-            answers = Answers(runner, flat, flat_methods, references, layers)
-            attributions = [answers.by(each, streams.fork(each.kebab())) for each in flat_methods]
+            gradients = any(method.needs.gradients for method in methods)
+            with runner.packing(gradients) if _packs_all(runner, question) else nullcontext():
+                answers = Answers(runner, flat, flat_methods, references, layers)
+                attributions = [answers.by(each, streams.fork(each.kebab())) for each in flat_methods]
     except NoGradient as error:
         raise NoGradient(f"{error}; methods that need none: {_without_gradients()}") from error
     if question.draws_of is not None and not torch.equal(question.draws_of, question.inputs):
@@ -59,6 +64,12 @@ def answer(question: Question, methods: Sequence[Method]) -> Panel:
             for each, method in zip(attributions, methods, strict=True)
         ]
     return Panel(attributions, runner.forward_rows, runner.backward_rows)
+
+
+def _packs_all(runner: Runner, question: Question) -> bool:
+    """Whether every pass is packed: where the call says so, or the model was prepared and its rows repay it."""
+    prepared = question.arithmetic is None and runner.is_prepared and runner.repays_packing
+    return question.arithmetic == "packed" or prepared
 
 
 def _repeated(references: Tensor, times: int) -> Tensor:
@@ -114,11 +125,11 @@ def _without_gradients() -> str:
 def _layers(runner: Runner, question: Question) -> tuple[str, ...]:
     target, layer, model = question.target, question.layer, question.model
     if isinstance(target, Neuron):
-        layer_name(runner.module, target.at)
+        layer_name(runner.modules, target.at)
     if layer is None:
         return ()
     assert isinstance(model, nn.Module)
-    return layer_names(model, layer)
+    return layer_names({**runner.modules, **modules_of(model)}, layer)
 
 
 class Answers:
@@ -173,7 +184,9 @@ class Answers:
         """Return the method's attribution."""
         before, start = _rows_run(self.runner), time.perf_counter()
         self.runner.most_rows = 0
-        estimate, spread = self._estimate(method, rng)
+        with self.runner.packing(method.needs.gradients) if self._packs(method) else nullcontext():
+            estimate, spread = self._estimate(method, rng)
+            packed = self.runner.packs
         mixed = self.runner.most_rows > 1  # a pass held several rows
         if self._alone:
             assert estimate.own_scores is not None
@@ -216,7 +229,17 @@ class Answers:
             outputs=self.input_pass.outputs,
             complete=method.no_sum is None,
             seconds=seconds,
+            arithmetic="packed" if packed else "plain",
         )
+
+    def _packs(self, method: Method) -> bool:
+        """Whether the method's own rows are packed, where the call leaves it to the library.
+
+        By the settings of the method alone, and not by its company, its batch or what a pass holds: its map is the
+        same in all of them.
+        """
+        many = method.rows_at_least(self.x.shape[1:]) >= PACKED_FROM
+        return many and self.question.arithmetic is None and self.runner.repays_packing
 
     def _estimate(self, method: Method, rng: Streams) -> tuple[Estimate, Tensor | None]:
         """Return the method's estimate, for several references the mean, and the standard deviation between them."""
@@ -292,9 +315,8 @@ class Answers:
         self._rows_compared = True
         scores = self.score.select([*examples, 0]).stream_values([torch.cat([others, self.x[:1]])])[0]
         first, again = self.input_pass.scores[0], scores[-1]
-        half = first.dtype in (torch.float16, torch.bfloat16)
         scale = float(self.input_pass.scores.abs().amax().clamp(min=1e-3))
-        if abs(float(again - first)) > (1e-2 if half else 1e-3) * scale:
+        if abs(float(again - first)) > max(1e-3, tolerance(self.runner.precision)) * scale:
             raise ValueError(
                 f"model: the score of example 0 is {float(first):.6g} in its batch of {len(self.x)} but "
                 f"{float(again):.6g} among {len(others)} other rows: the output depends on the rest of the batch "

@@ -31,7 +31,8 @@ def explain(
         model: a module, or any callable `(rows, ...) -> (rows, outputs)` for methods that need no gradients.
         inputs: floating tensor `(batch, *features)`; the examples are independent of each other.
         method: a method, its text such as `"smooth-grad(samples=8)"`, or a sequence of them, which share passes.
-        options: `target`, `baseline`, `layer`, `seed`, `draws_of`, `rows_per_pass`, `progress`; see `Options`.
+        options: `target`, `baseline`, `layer`, `seed`, `draws_of`, `rows_per_pass`,
+            `arithmetic`, `progress`; see `Options`.
 
     Returns an `Attribution`, or for a sequence of methods a `Panel`. With several classes for each example, each map,
     score and stderr has a target axis after the batch axis. The model is unchanged afterwards, also after an

@@ -16,7 +16,7 @@ from limelight.checks.case import Case
 from limelight.evaluation.check import as_checks
 from limelight.evaluation.controls import CONTROLS
 
-from ..networks import CASES, conv_net, pictures, smooth_net
+from ..networks import CASES, conv_net, pictures, refusing, smooth_net
 from ..test_methods import snapshot
 
 SHORT: dict[type[ll.Check], dict[str, Any]] = {
@@ -248,10 +248,9 @@ def test_rows_are_counted() -> None:
 
 def test_a_module_that_hides_its_layers_is_not_edited() -> None:
     """A model that cannot be copied is never randomised or rewired; the reason says so."""
-    import threading
 
     net = conv_net()
-    net.lock = threading.Lock()
+    net = refusing(net)
     for check in (ll.Randomisation(), ll.InputShift(), ll.ImplementationInvariance()):
         before = snapshot(net)
         found = ll.check(net, pictures(1), "gradient", check)[0]

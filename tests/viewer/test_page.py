@@ -283,6 +283,7 @@ def test_by_keyboard_alone(page: Any, tmp_path: Path) -> None:
         "target",
         "baseline",
         "layer",
+        "arithmetic",
         "shift",
         "tests",
         "gradient",

@@ -426,6 +426,7 @@ class TestWork:
             {"baseline": "noise(samples=5000)"},
             {"baseline": "blur(500)"},
             {"target": "mrgin(1)"},
+            {"arithmetic": "fast"},
             {"layer": "no.such.layer"},
             {"model": "torchvision:resnet18"},
         ):
@@ -435,7 +436,12 @@ class TestWork:
 
     def test_targets_and_baselines_are_read_from_text(self, server: Server) -> None:
         picture = server.upload(png())
-        for question in ({"baseline": "blur(2)"}, {"baseline": "-1"}, {"target": "margin(1, other=0)"}):
+        for question in (
+            {"baseline": "blur(2)"},
+            {"baseline": "-1"},
+            {"arithmetic": "plain"},
+            {"target": "margin(1, other=0)"},
+        ):
             events = server.explain(pictures=[picture], methods=GRADIENT, **question)
             assert names(events)[-1] == "done" and "map" in names(events), question
         begun = next(data for event, data in events if event == "begun")

@@ -15,6 +15,7 @@ from .named import text_of
 from .notes import Note, Place as Example
 from .records import file_stem, read, write
 from .similarity import relative_size
+from .types import Arithmetic
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,6 +40,7 @@ class Attribution:
     the values' standard error, or None. `spread`: the values' standard deviation over several references, or None.
     `forward_rows`, `backward_rows`: model rows of this map, with the shared unmodified forward pass. `outputs`: the
     model's outputs `(batch, outputs)` at x, if they are vectors. `seconds`: the time of the method's own passes.
+    `arithmetic`: how the method's own rows were computed, see `Options`.
     """
 
     values: Tensor
@@ -60,6 +62,7 @@ class Attribution:
     outputs: Tensor | None = None
     complete: bool = False
     seconds: float = 0.0
+    arithmetic: Arithmetic = "plain"
 
     @property
     def delta(self) -> Tensor:
@@ -110,7 +113,8 @@ class Attribution:
         if self.stderr is not None:
             share = relative_size(self.stderr[example], self.values[example])
             lines.append(f"standard error {'unknown' if math.isnan(share) else f'{share:.0%} of the map'}")
-        lines.append(f"{self.forward_rows} forward + {self.backward_rows} backward rows")
+        rows = f"{self.forward_rows} forward + {self.backward_rows} backward rows"
+        lines.append(rows if self.arithmetic == "plain" else f"{rows}, {self.arithmetic}")
         if self.layer:
             lines.append(f"layer {self.layer}")
         return tuple(lines)
@@ -173,7 +177,7 @@ class Attribution:
         shape = "x".join(map(str, self.values.shape))
         return (
             f"Attribution({self.method!r}, values {shape}, target={describe_target(self)}, "
-            f"delta={_short(self.delta)}, rows {self.forward_rows}+{self.backward_rows})"
+            f"delta={_short(self.delta)}, rows {describe_rows(self)})"
         )
 
     def _panel(self) -> Panel:
@@ -309,6 +313,12 @@ def describe_target(attribution: Attribution, example: Example | None = None) ->
         return ", ".join(map(str, target.tolist()))
     found = target[example].tolist()
     return ", ".join(map(str, found)) if isinstance(found, list) else str(found)
+
+
+def describe_rows(attribution: Attribution) -> str:
+    """Write forward and backward rows as `12+4`, with the arithmetic where it is not plain: `12+4 packed`."""
+    rows = f"{attribution.forward_rows}+{attribution.backward_rows}"
+    return rows if attribution.arithmetic == "plain" else f"{rows} {attribution.arithmetic}"
 
 
 def _names(attributions: list[Attribution]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -11,4 +11,6 @@ Model = nn.Module | Callable[[Tensor], Any]
 Progress = Callable[[int], None]
 """Called with the number of rows of each finished pass."""
 OneLayer = str | int | nn.Module
+Arithmetic = Literal["plain", "packed", "two-precision"]
+"""How the model's rows are computed; see the option `arithmetic`."""
 LayerLike = OneLayer | Sequence[OneLayer]

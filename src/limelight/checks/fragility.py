@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ..base.named import require
 from ..base.similarity import rank_correlation
-from ..engine.as_written import as_written
-from ..engine.graph import make_batch_norms_exact
+from ..engine.as_written import eagerly
+from ..engine.graph import make_exact
 from ..engine.model_copy import frozen_copy
 from ..engine.programs import rows_taken
 from ..methods import InputXGradient, IntegratedGradients, Method
@@ -78,7 +78,8 @@ class Fragility(Check):
         at = {round((j + 1) * self.iterations / self.looks) for j in range(self.looks)}
         alone = [case.select([i]) for i in range(len(case))]
         moved = case.x + self.eps * (2 * case.rng.uniform("start", case.x.shape[1:], case.x) - 1)
-        with frozen_copy(case.model) as copied:
+        with frozen_copy(case.model, case.x[:1]) as copied:
+            copied.prove(case.x[:1])
             for iteration in range(1, self.iterations + 1):
                 rows = zip(alone, moved.split(1), own.split(1), chosen.split(1), strict=True)
                 slope = torch.cat([self._slope(substitute, copied.module, *row) for row in rows])
@@ -103,10 +104,10 @@ class Fragility(Check):
         taken = rows_taken(dict(module.named_modules()))
 
         def score(rows: Tensor) -> Tensor:
-            with as_written():
+            with eagerly():
                 outputs = taken.cut(module(taken.padded(rows)), len(rows))
             scores = case.target(outputs, case.score.examples[:1].expand(len(rows)))
-            make_batch_norms_exact(scores)
+            make_exact(scores)
             return scores
 
         with torch.enable_grad(), Softened(self.beta):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..base.named import Named, Registry, split_texts
 from ..checks import CHECKS, Check
-from ..engine.layers import layer_names
+from ..engine.layers import layer_names, modules_of
 from ..methods import METHODS, Method
 from ..models.catalogue import ImageModel, ModelError, available_models, load_model
 from ..models.pictures import open_image
@@ -53,7 +53,7 @@ def read_target(text: str | None, labels: Sequence[str]) -> Target:
 
 
 def read_layer(text: str, model: ImageModel) -> str:
-    return _read("--layer", lambda: ", ".join(layer_names(model, text)))
+    return _read("--layer", lambda: ", ".join(layer_names(modules_of(model), text)))
 
 
 def read_mask(path: Path | None, model: ImageModel) -> Tensor | None:

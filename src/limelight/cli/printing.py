@@ -10,6 +10,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from ..base.attribution import describe_rows
 from ..evaluation.compare_baselines import BaselineStudy
 from ..evaluation.findings import Finding, Findings
 from ..show.explained import Explained, Explanation, Ranked, classes_shown, relative_stderr, share_of_change
@@ -58,7 +59,7 @@ def _table(explanation: Explanation) -> Table:
             f"{float(attribution.score[0]):.4g}",
             number(float(attribution.delta[0]), ".2g"),
             number(share_of_change(attribution), ".1%"),
-            f"{attribution.forward_rows}+{attribution.backward_rows}",
+            describe_rows(attribution),
             f"{attribution.seconds:.1f}",
             number(relative_stderr(attribution), ".0%"),
         )
@@ -152,6 +153,7 @@ def _explanation_document(explanation: Explanation, files: Sequence[Path]) -> di
                 "relative_stderr": relative_stderr(attribution),
                 "forward_rows": attribution.forward_rows,
                 "backward_rows": attribution.backward_rows,
+                "arithmetic": attribution.arithmetic,
                 "seconds": attribution.seconds,
                 "layer": attribution.layer,
                 "notes": list(attribution.notes),

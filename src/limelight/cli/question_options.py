@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from ..base.types import Arithmetic
 from ..methods import Method
 from ..models.catalogue import DEFAULT_MODEL, ImageModel
 from ..question.baselines import Baseline
@@ -100,6 +101,10 @@ class QuestionOptions:
     rows_per_pass: Annotated[
         int | None, typer.Option(min=1, help="The number of rows in one pass of the model. Default: chosen by memory.")
     ] = None
+    arithmetic: Annotated[
+        Arithmetic | None,
+        typer.Option(help="How the model's rows are computed. Default: chosen by the method's settings."),
+    ] = None
     progress: ShowProgress = True
     as_json: Json = False
     debug: Debug = False
@@ -125,6 +130,7 @@ class QuestionOptions:
             "layer": None if self.layer is None else read_layer(self.layer, model),
             "seed": self.seed,
             "rows_per_pass": self.rows_per_pass,
+            "arithmetic": self.arithmetic,
         }
         if self.draws_of is not None:
             found["draws_of"] = model.preprocess(find_pictures([self.draws_of])[0].open())

@@ -75,6 +75,7 @@ def run_command(
         "baseline": common.baselines[0],
         "seed": common.seed,
         "rows_per_pass": common.rows_per_pass,
+        "arithmetic": common.arithmetic,
     }
     with boundary(common.debug), contextlib.redirect_stdout(sys.stderr):
         by_label = common.target in (None, LABEL)

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..base.attribution import describe_rows
 from ..base.named import read_value, split_texts
 from ..base.version import __version__
 from ..evaluation.sweep import LAYER, Sweep, sweep, with_fields
@@ -110,7 +111,7 @@ def _print(found: Sweep, model: ImageModel, picture: str, files: Sequence[Path])
             f"{float(each.score[0]):.4g}",
             number(float(each.delta[0]), ".2g"),
             number(share_of_change(each), ".1%"),
-            f"{each.forward_rows}+{each.backward_rows}",
+            describe_rows(each),
             f"{each.seconds:.1f}",
             visible(likeness),
         )

@@ -8,18 +8,23 @@ from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
 
-def make_batch_norms_exact(scores: Tensor) -> None:
+def make_exact(scores: Tensor) -> None:
     """Have each batch norm in the graph of `scores` receive its gradient in contiguous memory.
+
+    Raises ValueError for a reentrant checkpoint, through which torch takes no gradient at chosen tensors.
 
     torch 2.13's CPU kernel permutes the gradient of an evaluating batch norm with frozen parameters when it normalised
     a single row and the gradient arrives in channels-last strides, as after `bn(conv(x)).flatten(2).transpose(1, 2)`.
     The graph is repaired and not the modules, so that `F.batch_norm` and exported programs are covered. The hooks go
     with the graph.
     """
-    if scores.device.type != "cpu":
-        return
     for node in _nodes(scores):
-        if "BatchNorm" in node.name():
+        if node.name() == "CheckpointFunctionBackward":
+            raise ValueError(
+                "model: it checkpoints activations with use_reentrant=True, through which torch takes no gradient at "
+                "chosen tensors; use use_reentrant=False, or switch checkpointing off"
+            )
+        if "BatchNorm" in node.name() and scores.device.type == "cpu":
             node.register_prehook(_contiguous)
 
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base.types import LayerLike, OneLayer
+from .copying import hidden_modules
 from .layer_maps import Grid
 from .programs import without_layers
 
@@ -22,9 +23,15 @@ Modules = Mapping[str, nn.Module]  # by dotted name
 COMPILED = "_orig_mod"  # the name that torch.compile gives to the module that it was called with
 
 
-def modules_of(model: nn.Module) -> dict[str, nn.Module]:
-    """Return a model's modules by dotted name, itself under ""; a compiled module counts as the one it was made of."""
-    return {original_name(name): module for name, module in model.named_modules()}
+def modules_of(model: nn.Module, hidden: Mapping[str, nn.Module] | None = None) -> dict[str, nn.Module]:
+    """Return a model's modules by dotted name, itself under ""; a compiled module counts as the one it was made of.
+
+    `hidden`: the modules that it has elsewhere than as its children, if they are known.
+    """
+    found = {original_name(name): module for name, module in model.named_modules()}
+    for name, root in (hidden_modules(found.values()) if hidden is None else hidden).items():
+        found.update((f"{name}.{inner}" if inner else name, module) for inner, module in root.named_modules())
+    return found
 
 
 def original_name(name: str) -> str:
@@ -62,12 +69,12 @@ class Layer:
         return self.grid.maps(output)
 
 
-def layer_name(model: nn.Module, layer: OneLayer) -> str:
+def layer_name(modules: Modules, layer: OneLayer) -> str:
     """Return the dotted name of a layer, given by name or as a module. Raises ValueError with the nearest names.
 
     Names are those of the model before it was compiled; torch.compile's `_orig_mod.` is accepted and left out.
     """
-    names: dict[str, nn.Module] = {name: module for name, module in modules_of(model).items() if name}
+    names: dict[str, nn.Module] = {name: module for name, module in modules.items() if name}
     if isinstance(layer, nn.Module):
         wanted = dict(layer.named_children()).get(COMPILED, layer)
         for name, module in names.items():
@@ -80,16 +87,16 @@ def layer_name(model: nn.Module, layer: OneLayer) -> str:
     raise ValueError(f"layer: {layer!r} is not a module of the model; nearest: {', '.join(near) or 'it has none'}")
 
 
-def layer_names(model: nn.Module, layer: LayerLike) -> tuple[str, ...]:
+def layer_names(modules: Modules, layer: LayerLike) -> tuple[str, ...]:
     """Return the dotted names of a layer, or of several: a sequence of them, or names separated by commas.
 
     Raises ValueError as `layer_name` does, and for an empty sequence or a layer that is named twice.
     """
-    if isinstance(layer, str) and original_name(layer) not in modules_of(model):
+    if isinstance(layer, str) and original_name(layer) not in modules:
         layers: Sequence[OneLayer] = [name.strip() for name in layer.split(",")]
     else:
         layers = [layer] if isinstance(layer, str | int | nn.Module) else layer
-    names = tuple(layer_name(model, each) for each in layers)
+    names = tuple(layer_name(modules, each) for each in layers)
     if not names or len(set(names)) < len(names):
         raise ValueError(f"layer: {layer!r}; name one layer or several different ones")
     return names

@@ -1,54 +1,289 @@
-"""A frozen copy of the user's model, run in place of the model, which is never changed."""
+"""The copy that runs in place of the user's model, which is never changed."""
 
 from __future__ import annotations
 
-import copy
-import copyreg
 import threading
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from .rebinding import rebind
+from ..base.notes import Note
+from .as_written import KeepActivations, eagerly
+from .borrowing import borrowed, restore
+from .copying import REFUSALS, Copied, copied, foreign
+from .kept import Kept, kept_of, training_note
+from .proof import Proof, Watch, calls_of, differ, fingerprint
+from .randomness import first_that_differs, other_generators, run_without_draws
 
-# What deepcopy raises for locks, file handles, generators, non-leaf tensors and the like.
-_REFUSALS = (TypeError, RuntimeError, NotImplementedError, AttributeError, ValueError, copy.Error)
+_BORROWED = "ran it itself, one call at a time"
 
 
-@dataclass(frozen=True)
+class PassAgain(Exception):
+    """A pass has to be run again: the model's forward wrote a parameter that the copy shared, or drew numbers."""
+
+
+@dataclass
 class ModelCopy:
-    """`module` runs in place of the user's model; `notes` report what differs from it."""
+    """`module` runs in place of the user's model; `notes` report what differs from it.
+
+    `proof` is None until a first pass was run. `borrows` is set where `module` is the user's model itself.
+    """
 
     module: nn.Module
     notes: tuple[str, ...] = ()
+    proof: Proof | None = None
+    borrows: bool = False
+    keep: Callable[[Proof], None] = lambda proof: None
+    kept: Kept | None = None
+    hidden: Mapping[str, nn.Module] = field(default_factory=dict)
+    values: tuple[tuple[Tensor, Tensor], ...] = ()  # of what a borrowed model wrote, from before
+    _versions: list[tuple[str, Tensor, int]] | None = None
+
+    def run(self, rows: Tensor) -> Any:
+        """Run rows and return the outputs; the first pass is watched. Raises ValueError for a random model.
+
+        Raises PassAgain where the forward wrote a parameter: its value is restored and the copy has its own from now
+        on. `require_agreement` is due then.
+        """
+        backward = torch.is_grad_enabled()
+        if self.proof is None or (backward and self.proof.checkpoints is None):
+            return self._watched(rows, backward)
+        self._versions = self._versions or self._writes_seen()
+        outputs = self._run(rows)
+        self._require_unwritten()
+        return outputs
+
+    def _run(self, rows: Tensor, again: bool = False) -> Any:
+        """Run rows, with `again` from where Python's and NumPy's generators stand now."""
+        with ExitStack() as stack:
+            stack.enter_context(eagerly())
+            if self.proof is not None and self.proof.seeds and not again:
+                stack.enter_context(other_generators())
+            if self.proof is not None and self.proof.checkpoints:
+                stack.enter_context(KeepActivations())
+            return run_without_draws(self.module, rows)
+
+    def _watched(self, rows: Tensor, backward: bool) -> Any:
+        """Run rows as `run` does and enter what they show into `proof`."""
+        known = self.proof
+        own = set(known.writes) if known else set()
+        parameters: dict[str, Tensor] = {name: each for name, each in self.module.named_parameters() if name not in own}
+        watch = Watch(parameters, rows.dtype)
+        with other_generators() as moved, watch:
+            outputs = self._run(rows)
+        checkpoints = watch.checkpoints if backward else None
+        if known is None:
+            self.proof = Proof(watch.precision, tuple(watch.before), seeds=bool(moved), checkpoints=checkpoints)
+        else:
+            self.proof = replace(known, writes=(*known.writes, *watch.before), checkpoints=checkpoints)
+        if watch.before:
+            values = tuple((watch.named[name], value) for name, value in watch.before.items())
+            restore(values)
+            if self.borrows:
+                self.values += values
+            else:
+                self.own(tuple(watch.before))
+        if watch.before or checkpoints or (moved and known is None):
+            raise PassAgain
+        self.keep(self.proof)
+        return outputs
+
+    def prove(self, rows: Tensor) -> None:
+        """Run rows once, watched, unless that was done before. Raises ValueError as `run` and `require_agreement`."""
+        if self.proof is None:
+            try:
+                with torch.no_grad():
+                    self.run(rows.clone())
+            except PassAgain:
+                self.require_agreement(rows)
+
+    def require_agreement(self, rows: Tensor) -> None:
+        """Raise ValueError where the next answer is another, for what the forward writes or draws."""
+        assert self.proof is not None
+        with torch.no_grad(), other_generators():
+            first, again = (self._run(rows.detach().clone(), again=True) for _ in range(2))
+            differs = differ(first, again, self.proof.precision)
+            if differs and not self.proof.writes:
+                raise ValueError(_random(self.module, rows.detach(), self.proof.precision))
+        if differs:
+            raise ValueError(
+                f"model: its forward writes {', '.join(self.proof.writes)}, so that the same input gets another score "
+                "at each call; write only in training mode (if self.training:)"
+            )
+        self.keep(self.proof)
+
+    def _writes_seen(self) -> list[tuple[str, Tensor, int]]:
+        """Return the parameters that the copy shares, each with its count of writes."""
+        own = set(self.proof.writes) if self.proof else set()
+        shared = self.module.named_parameters() if not self.borrows else ()
+        return [(name, each, each._version) for name, each in shared if name not in own and not each.is_inference()]
+
+    def _require_unwritten(self) -> None:
+        """Raise ValueError where a shared parameter was written, and not in the first pass, which restores it."""
+        written = [name for name, each, version in self._versions or () if each._version != version]
+        if written:
+            self._versions = None
+            raise ValueError(
+                f"model: its forward wrote {', '.join(written)}, and not in its first pass, so that it could not be "
+                "restored; write only in training mode (if self.training:)"
+            )
+
+    def own(self, names: tuple[str, ...]) -> None:
+        """Give the copy its own memory for these parameters."""
+        for name in names:
+            parameter = self.module.get_parameter(name)
+            parameter.data = parameter.detach().clone()
 
 
 @contextmanager
-def frozen_copy(model: nn.Module) -> Iterator[ModelCopy]:
+def frozen_copy(model: nn.Module, example: Tensor | None = None) -> Iterator[ModelCopy]:
     """Yield a frozen copy of `model` in eval mode.
 
     The copy has new module objects over the *same* parameter storage (without gradients) and cloned buffers. Hooks,
     modes and formats set on it do not reach the user's model, so nothing has to be restored after an exception or
-    interrupt. A model that cannot be copied is run itself, under a lock, and restored afterwards.
+    interrupt. Where the copy may not do the same as the model, both run the row `example` `(1, *features)` once in the
+    model's life. A model that has no such copy is run itself, under a lock, and restored afterwards. Raises ValueError
+    for a random model, and where a parameter is written while the copy is open.
     """
+    kept = kept_of(model)
+    if kept is not None:
+        with _of_kept(kept, example) as found:
+            yield found
+        return
     modules = list(model.modules())
-    _refuse_uninitialised(modules)
-    training = any(_trains(module) for module in modules if not module._modules)
-    notes = ("model was in training mode: explained in eval mode",) if training else ()
+    state = fingerprint(modules)
+    proof = _known(model, state)
+    made: Copied | None = None
+    others = foreign(modules)
+    reason = proof.borrow if proof else ""
+    if others:
+        reason = f"model runs a module that it does not hold ({', '.join(others)})"
+    if not reason:
+        try:
+            made = copied(model)
+        except REFUSALS as error:
+            if type(error) is ValueError and str(error).startswith("model: "):
+                raise
+            reason = f"model could not be copied ({type(error).__name__})"
+    notes = training_note(made or Copied(model, [(module, module) for module in modules]))
+    found = ModelCopy(model if made is None else made.module, notes, proof, keep=lambda new: _keep(model, state, new))
+    if made is not None:
+        found.hidden = made.hidden
+        found.own(proof.writes if proof else ())
+        if proof is None and made.doubts and example is not None:
+            reason = _difference(model, made, found, example)
+    if reason:
+        known = found.proof and replace(found.proof, borrow=reason)
+        if known is not None:
+            _keep(model, state, known)
+        found = ModelCopy(model, (*notes, f"{reason}: {_BORROWED}"), known, borrows=True, keep=found.keep)
+        with borrowed(model, found.proof.writes if found.proof else (), others.values()):
+            try:
+                yield found
+            finally:
+                restore(found.values)
+        return
+    yield found
+
+
+@contextmanager
+def _of_kept(kept: Kept, example: Tensor | None) -> Iterator[ModelCopy]:
+    """Yield a copy of a snapshot, compared once with the model that it was made from where it may differ."""
+    notes = kept.notes
+    if kept.is_out_of_date:
+        notes += ("the model was trained since it was prepared: this is the snapshot's map",)
+    model = kept.origin() if kept.origin is not None else None
+    if kept.made is not None and example is not None:
+        made, kept.made = kept.made, None
+        if model is None or kept.is_out_of_date:
+            kept.notes += (Note("caution", "the snapshot was never compared with its model, which has changed since"),)
+            notes = kept.notes
+        else:
+            reason = _difference(model, made, ModelCopy(made.module, keep=kept.keep), example)
+            if reason:
+                kept.made = made
+                raise ValueError(f"model: it has no snapshot, since the {reason}; explain(model, ...) runs it itself")
+    with kept.copy() as copy:
+        found = ModelCopy(copy.module, notes, kept.proof, keep=kept.keep, kept=kept, hidden=copy.hidden)
+        found.own(kept.proof.writes if kept.proof else ())
+        yield found
+
+
+def _difference(model: nn.Module, made: Copied, found: ModelCopy, example: Tensor) -> str:
+    """Run a row through the copy and the model; return in what the copy differs, or "".
+
+    Raises ValueError where the model does not agree with itself.
+    """
+    names = {id(module): name for name, module in model.named_modules()}
+
+    def run(rows: Tensor) -> Any:
+        with eagerly():
+            return run_without_draws(model, rows.clone())
+
+    originals = (original for original, _ in made.pairs)
+    # Borrowed, since the copy may run it.
+    with torch.no_grad(), borrowed(model), other_generators(), calls_of(originals) as called:
+        mine, failure = _attempt(found.run, example)
+        if isinstance(failure, PassAgain):
+            found.require_agreement(example)
+            mine, failure = _attempt(found.run, example)
+        failure = failure and _lasting(failure, found.run, example)
+    if called:
+        return f"model's copy runs {names.get(id(called[0])) or type(called[0]).__name__} of the original"
+    with torch.no_grad(), borrowed(model, found.proof.writes if found.proof else ()), other_generators():
+        theirs, error = _attempt(run, example)
+        if error is not None and _lasting(error, run, example):
+            return ""  # one row alone does not run: the pass at the inputs reports it, or is all there is to see
+        precision = found.proof.precision if found.proof else example.dtype
+        if differ(run(example), theirs, precision):
+            raise ValueError(_random(model, example, precision))
+        if failure is None and not differ(mine, theirs, precision):
+            return ""
+    if failure is not None:
+        return f"model's copy does not run ({type(failure).__name__}: {str(failure)[:80]})"
+    return "model's copy computes something else"
+
+
+def _random(model: nn.Module, rows: Tensor, precision: torch.dtype) -> str:
+    where = first_that_differs(model, rows, lambda a, b: differ(a, b, precision))
+    return (
+        f"model: {where} gives another output at each call, so that the same input gets another score; use a function "
+        "that fixes the seed or averages over draws"
+    )
+
+
+def _attempt(run: Callable[[Tensor], Any], rows: Tensor) -> tuple[Any, Exception | None]:
     try:
-        copied = _copy(model, modules)
-    except _REFUSALS as error:
-        reason = f"model could not be copied ({type(error).__name__}): ran it itself, one call at a time"
-        with _borrowed(model):
-            yield ModelCopy(model, (*notes, reason))
-    else:
-        yield ModelCopy(copied, notes)
+        return run(rows), None
+    except Exception as error:  # noqa: BLE001 whatever the model raises: it is compared between model and copy
+        return None, error
+
+
+def _lasting(error: Exception, run: Callable[[Tensor], Any], rows: Tensor) -> Exception:
+    """Return an error that a second run meets too; raise one that it does not."""
+    if _attempt(run, rows)[1] is None:
+        raise error
+    return error
+
+
+_proofs: WeakKeyDictionary[nn.Module, tuple[int, Proof]] = WeakKeyDictionary()
+_proofs_guard = threading.Lock()
+
+
+def _known(model: nn.Module, state: int) -> Proof | None:
+    with _proofs_guard:
+        kept = _proofs.get(model)
+    return kept[1] if kept is not None and kept[0] == state else None
+
+
+def _keep(model: nn.Module, state: int, proof: Proof) -> None:
+    with _proofs_guard:
+        _proofs[model] = state, proof
 
 
 @contextmanager
@@ -59,130 +294,7 @@ def editable_copy(model: object, black_box: str) -> Iterator[nn.Module]:
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"model: a black box {black_box}")
-    with frozen_copy(model) as copied:
-        if copied.module is model:
+    with frozen_copy(model) as found:
+        if found.borrows:
             raise ValueError("model: it cannot be copied, and the user's own is never edited")
-        yield copied.module
-
-
-def _refuse_uninitialised(modules: list[nn.Module]) -> None:
-    for module in modules:
-        for name, parameter in (*module._parameters.items(), *module._buffers.items()):
-            if isinstance(parameter, Tensor) and nn.parameter.is_lazy(parameter):
-                raise ValueError(
-                    f"model: parameter {name!r} of a {type(module).__name__} is not initialised yet; "
-                    "call the model once on an input first"
-                )
-
-
-def _copy(model: nn.Module, modules: list[nn.Module]) -> nn.Module:
-    memo: dict[int, object] = {}
-    for module in reversed(modules):  # children before their parents
-        for parameter in module._parameters.values():
-            if parameter is not None and id(parameter) not in memo:
-                # Tensors made in inference mode have no gradients anywhere, except their clones.
-                plain = parameter.detach().clone() if parameter.is_inference() else parameter.detach()
-                memo[id(parameter)] = nn.Parameter(plain, requires_grad=False)
-        for buffer in module._buffers.values():
-            if buffer is not None and id(buffer) not in memo:
-                memo[id(buffer)] = buffer.detach().clone()
-        module_copy = _plain_copy(module, memo)
-        if module_copy is not None:
-            memo[id(module)] = module_copy
-        else:
-            empty = (value for value in vars(module).values() if type(value) in _CONTAINERS and not value)
-            memo.update((id(value), type(value)()) for value in empty)
-    rebind([module for module in modules if id(module) not in memo], memo)
-    copied = copy.deepcopy(model, memo)
-    copies = list(copied.modules())
-    if any(map(_trains, copies)):
-        copied.eval()
-    for module in copies:  # a class may define its own copy, whose parameters are new
-        for parameter in module._parameters.values():
-            if parameter is not None and parameter.requires_grad:
-                parameter.requires_grad_(False)
-    return copied
-
-
-def _trains(module: nn.Module) -> bool:
-    return getattr(module, "training", False)  # frozen TorchScript has no mode
-
-
-_CONTAINERS = (dict, OrderedDict, set)
-_CONSTANTS = frozenset((type(None), bool, int, float, str))
-
-
-def _plain_copy(module: nn.Module, memo: Mapping[int, object]) -> nn.Module | None:
-    """Copy a module attribute by attribute, in a tenth of deepcopy's time; None where deepcopy might do otherwise.
-
-    Every attribute must be a constant, a list or set of constants, an empty container (no hooks), or parameters,
-    buffers and children that `memo` holds already.
-    """
-    if not _copies_by_state(type(module)):
-        return None
-    state: dict[str, Any] = {}
-    for name, value in vars(module).items():
-        kind = type(value)
-        if kind in _CONSTANTS or (kind is tuple and _all_constant(value)):
-            state[name] = value
-        elif kind in _CONTAINERS and not value:
-            state[name] = kind()
-        elif kind in (list, set) and _all_constant(value):
-            state[name] = kind(value)
-        elif name in ("_parameters", "_buffers", "_modules"):
-            if any(each is not None and id(each) not in memo for each in value.values()):
-                return None
-            state[name] = type(value)((key, each if each is None else memo[id(each)]) for key, each in value.items())
-        else:
-            return None
-    plain = module.__class__.__new__(module.__class__)
-    vars(plain).update(state)
-    return plain
-
-
-def _copies_by_state(kind: type[nn.Module]) -> bool:
-    """Whether deepcopy would only copy the attributes one by one."""
-    return kind.__module__.startswith("torch.nn.modules.") or (
-        not hasattr(kind, "__deepcopy__")
-        and kind.__reduce_ex__ is object.__reduce_ex__
-        and kind.__reduce__ is object.__reduce__
-        and kind.__getstate__ is nn.Module.__getstate__
-        and kind.__setstate__ is nn.Module.__setstate__
-        and kind.__new__ is object.__new__
-        and kind not in copyreg.dispatch_table
-        and not any("__slots__" in vars(base) for base in kind.__mro__)
-    )
-
-
-def _all_constant(values: Iterable[object]) -> bool:
-    return all(type(value) in _CONSTANTS for value in values)
-
-
-_locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
-_locks_guard = threading.Lock()
-
-
-@contextmanager
-def _borrowed(model: nn.Module) -> Iterator[None]:
-    """Put the model itself in eval mode, frozen, and restore it at the end, also after an interrupt."""
-    with _locks_guard:
-        lock = _locks.setdefault(model, threading.RLock())
-    with lock:
-        modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
-        wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-        buffers: list[tuple[Tensor, Tensor]] = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-        try:
-            for module, _ in modes:
-                module.training = False
-            for parameter, _ in wanted:
-                parameter.requires_grad_(False)
-            yield
-        finally:
-            for module, mode in modes:
-                module.training = mode
-            for parameter, flag in wanted:
-                parameter.requires_grad_(flag)
-            with torch.no_grad():
-                for buffer, before in buffers:
-                    if not torch.equal(buffer, before):
-                        buffer.copy_(before)
+        yield found.module

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -49,6 +52,23 @@ def _restore(states: list[Tensor], rows: Tensor) -> None:
         torch.cuda.set_rng_state(states[1], rows.device)
 
 
+@contextmanager
+def other_generators() -> Iterator[list[str]]:
+    """Restore Python's and NumPy's global generators; the list names those that moved, once the block has ended."""
+    python, numpy = random.getstate(), np.random.get_state()
+    moved: list[str] = []
+    try:
+        yield moved
+    finally:
+        if random.getstate() != python:
+            moved.append("random")
+            random.setstate(python)
+        now: Any = np.random.get_state()
+        if not all(map(np.array_equal, now, numpy)):
+            moved.append("numpy.random")
+            np.random.set_state(numpy)
+
+
 def _alike(outputs: Any, again: Any) -> bool:
     try:
         first, second = output_tensor(outputs).detach(), output_tensor(again).detach()
@@ -59,27 +79,52 @@ def _alike(outputs: Any, again: Any) -> bool:
 
 def _first_drawing(call: Call, rows: Tensor) -> str:
     """Name the first module, and of nested ones the innermost, in whose forward the generator moves."""
+    started: dict[int, Tensor] = {}
+
+    def begin(module: nn.Module, inputs: Any) -> None:
+        started[id(module)] = torch.get_rng_state()
+
+    def end(module: nn.Module, outputs: Any) -> bool:
+        return not torch.equal(started[id(module)], torch.get_rng_state())
+
+    return _first(call, rows, begin, end)
+
+
+def first_that_differs(call: Call, rows: Tensor, differ: Callable[[Any, Any], bool]) -> str:
+    """Name the first module, and of nested ones the innermost, that gives two outputs in two runs."""
+    outputs: list[Any] = []
+    start = 0
+
+    def keep(module: nn.Module, found: Any) -> bool:
+        outputs.append(found)
+        return False
+
+    def is_other(module: nn.Module, found: Any) -> bool:
+        nonlocal start
+        start += 1
+        return start > len(outputs) or differ(found, outputs[start - 1])
+
+    for end in (keep, is_other):
+        where = _first(call, rows, lambda module, inputs: None, end)
+    return where
+
+
+def _first(
+    call: Call, rows: Tensor, begin: Callable[[nn.Module, Any], None], end: Callable[[nn.Module, Any], bool]
+) -> str:
+    """Run rows and name the first module to finish for which `end(module, outputs)` is true."""
     if not isinstance(call, nn.Module):
         return "the function"
     found: list[str] = []
-    started: dict[int, Tensor] = {}
 
-    def watch(name: str, module: nn.Module, stack: ExitStack) -> None:
-        def begin(*_: object) -> None:
-            started[id(module)] = torch.get_rng_state()
-
-        def end(*_: object) -> None:
-            if not found and not torch.equal(started[id(module)], torch.get_rng_state()):
-                found.append(
-                    f"{name!r} ({type(module).__name__})" if name else f"the forward of {type(module).__name__}"
-                )
-
-        for handle in (module.register_forward_pre_hook(begin), module.register_forward_hook(end)):
-            stack.callback(handle.remove)
+    def finish(name: str, module: nn.Module, inputs: Any, outputs: Any) -> None:
+        if end(module, outputs) and not found:
+            found.append(f"{name!r} ({type(module).__name__})" if name else f"the forward of {type(module).__name__}")
 
     with ExitStack() as stack, torch.no_grad():
         for name, module in call.named_modules():
             if not isinstance(module, torch.jit.ScriptModule):
-                watch(name, module, stack)
-        call(rows)
+                stack.callback(module.register_forward_pre_hook(begin).remove)
+                stack.callback(module.register_forward_hook(partial(finish, name)).remove)
+        call(rows.clone())
     return found[0] if found else "it"

@@ -17,17 +17,18 @@ from torch import Tensor, nn
 from ..base.functions import closure, held, named_globals
 
 
-def rebind(modules: Iterable[nn.Module], memo: dict[int, Any]) -> None:
+def rebind(modules: Iterable[nn.Module], memo: dict[int, Any]) -> list[str]:
     """Enter into `memo`, for `copy.deepcopy`, the functions and tensors in the attributes of `modules`.
 
     A function that reaches a module, or a container or object in a module's attributes, through its closure, defaults,
-    globals, partials or bound methods, is built anew over their copies. A tensor that is no parameter or buffer is
-    cloned without its gradient.
+    globals, partials or bound methods, is built anew over their copies; their names are returned. A tensor that is no
+    parameter or buffer is cloned without its gradient.
     """
     modules = list(modules)
+    before = set(memo)
     attributes = [value for module in modules for value in vars(module).values()]
     found = list(_parts(attributes, set()))
-    own = {id(each) for module in modules for each in module.modules()} | set(_copied(attributes, set()))
+    own = before | {id(each) for module in modules for each in module.modules()} | set(_copied(attributes, set()))
     for each in found:
         if isinstance(each, Tensor) and id(each) not in memo:
             plain = each.detach()
@@ -35,6 +36,7 @@ def rebind(modules: Iterable[nn.Module], memo: dict[int, Any]) -> None:
     for each in found:
         if isinstance(each, types.FunctionType):
             _rebound(each, own, memo)
+    return [each.__qualname__ for each in found if isinstance(each, types.FunctionType) and id(each) in memo]
 
 
 def _rebound(function: types.FunctionType, own: set[int], memo: dict[int, Any]) -> None:
@@ -77,14 +79,14 @@ def _parts(value: Any, seen: set[int]) -> Iterator[types.FunctionType | Tensor]:
 def _copied(values: Iterable[Any], seen: set[int]) -> Iterator[int]:
     """Yield the identities of the containers and objects in attributes, which deepcopy copies."""
     for value in values:
-        if id(value) not in seen and (isinstance(value, dict | list | set | tuple) or _is_object(value)):
+        if id(value) not in seen and (isinstance(value, dict | list | set | tuple) or is_object(value)):
             seen.add(id(value))
             if not isinstance(value, tuple):
                 yield id(value)
             yield from _copied(held(value).values(), seen)
 
 
-def _is_object(value: Any) -> bool:
+def is_object(value: Any) -> bool:
     """Whether a value is an object of an ordinary class, with attributes."""
     others = (type, types.ModuleType, types.FunctionType, types.MethodType, nn.Module, Tensor)
     return not isinstance(value, others) and isinstance(getattr(value, "__dict__", None), dict)
@@ -101,6 +103,6 @@ def _reaches(value: Any, own: set[int], seen: set[int]) -> bool:
     if id(value) in own:
         return True
     parts = list(held(value).values())
-    if not parts and _is_object(value):
+    if not parts and is_object(value):
         parts = [each for each in vars(value).values() if id(each) in own]
     return any(_reaches(each, own, seen) for each in parts)

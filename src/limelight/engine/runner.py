@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import torch
@@ -14,11 +15,12 @@ from ..base.devices import users_tensors
 from ..base.errors import NO_GRADIENT, NoGradient
 from ..base.types import Model, Progress
 from ..question.targets import Target, entry_read, output_tensor
-from .as_written import as_written
-from .graph import carries_gradient, make_batch_norms_exact
+from .as_written import eagerly
+from .graph import carries_gradient, make_exact
 from .layers import LayerInput, Modules, captured, modules_of, without_batch_axis
 from .memory import free_bytes, is_out_of_memory
-from .model_copy import frozen_copy
+from .model_copy import PassAgain, frozen_copy
+from .packed import NotPacked, PackedWeights, repays
 from .passes import Outcome, Rows, SharedRows, rows_first
 from .programs import RowsTaken, rows_taken
 from .randomness import run_without_draws
@@ -49,12 +51,15 @@ class Runner:
         self.forward_rows = 0
         self.most_rows = 0  # of a pass, since this was last set to 0
         self.backward_rows = 0
-        self.notes: list[str] = []
+        self._notes: list[str] = []
         self._channels_last = False
         self._unbatched = ""  # the error message where the model fails on inputs that look like a single example
         self._rows_taken = RowsTaken()
         self.shares_points = shares_points
-        self._model = model
+        self.packs = False  # whether passes run on packed weights; see packing()
+        self._weights: PackedWeights | None = None
+        self._refused = False  # the proof failed
+        self.model = model
         self._inputs = inputs
         self._progress = progress
         self._fixed_rows = rows_per_pass
@@ -62,17 +67,17 @@ class Runner:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self.call: Callable[[Tensor], Any] = self._model
-        if isinstance(self._model, nn.Module):
-            copied = self._stack.enter_context(frozen_copy(self._model))
-            self.notes += copied.notes
-            self.call = copied.module
-            self.modules = modules_of(copied.module)
+        self.call: Callable[[Tensor], Any] = partial(_run_eagerly, self.model)
+        if isinstance(self.model, nn.Module):
+            self.copy = self._stack.enter_context(frozen_copy(self.model, self._inputs[:1]))
+            self._notes += self.copy.notes
+            self.call = self.copy.run
+            self.modules = modules_of(self.copy.module, self.copy.hidden)
             self.module = self.modules[""]
             _refuse_batch_statistics(self.modules)
             _check_dtype(self.modules, self._inputs)
             self._rows_taken = rows_taken(self.modules)
-            self.notes += self._rows_taken.notes
+            self._notes += self._rows_taken.notes
             self.budget = min(self.budget, self._rows_taken.most or self.budget)
             self._channels_last = _channels_last_pays(self.modules, self._inputs)
             self._unbatched = without_batch_axis(self.modules, self._inputs)
@@ -80,6 +85,82 @@ class Runner:
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of every map should know about how the model was run."""
+        proof = self.copy.proof if self.differentiable else None
+        return self._notes + (proof.notes(self._inputs.dtype) if proof else [])
+
+    @property
+    def precision(self) -> torch.dtype:
+        """The coarsest dtype that the model is known to compute in."""
+        proof = self.copy.proof if self.differentiable else None
+        return proof.precision if proof else self._inputs.dtype
+
+    # Arithmetic -----------------------------------------------------------------------------------
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether the model keeps what is packed for it, so that every row of it is packed."""
+        return self.differentiable and self.copy.kept is not None and self.copy.kept.pooled
+
+    @property
+    def repays_packing(self) -> bool:
+        """Whether many rows of this model are cheaper on packed weights."""
+        return self.differentiable and repays(self.modules, self._inputs)
+
+    @contextmanager
+    def packing(self, gradient: bool) -> Iterator[None]:
+        """Run the passes made while this is open on packed weights, if those are proven to be the same function.
+
+        `gradient`: whether the passes take gradients. The proof runs one row twice, which counts nowhere; where it
+        fails a note says why, and the passes stay plain.
+        """
+        before = self.packs
+        self.packs = self.packs or self._proves_packing(gradient)
+        try:
+            yield
+        finally:
+            self.packs = before and not self._refused
+
+    def _proves_packing(self, gradient: bool) -> bool:
+        if self._refused:
+            return False
+        try:
+            if not self.differentiable or self.copy.borrows:
+                raise NotPacked("they need a module that can be copied")
+            if self._weights is None or (gradient and not self._weights.with_gradient):
+                self._weights = self._packed_weights(gradient)
+        except NotPacked as reason:
+            self._refuse_packing(str(reason))
+        return not self._refused
+
+    def _packed_weights(self, gradient: bool) -> PackedWeights:
+        """Return the packed weights, which a prepared model keeps. Raises NotPacked."""
+        row, kept = self._inputs[:1], self.copy.kept
+        known = kept.packed.get(tuple(row.shape[1:])) if kept is not None else None
+        if isinstance(known, PackedWeights) and (known.with_gradient or not gradient):
+            return known
+        if isinstance(known, NotPacked):
+            raise known
+        self.copy.prove(self._rows_taken.padded(row))
+        found: PackedWeights | NotPacked
+        try:
+            if self.precision != torch.float32:
+                raise NotPacked(f"the model computes in {self.precision} inside")
+            found = PackedWeights.proven(self.module, row, gradient)
+        except NotPacked as reason:
+            found = reason
+        if kept is not None:
+            kept.packed[tuple(row.shape[1:])] = found
+        if isinstance(found, NotPacked):
+            raise found
+        return found
+
+    def _refuse_packing(self, reason: str) -> None:
+        self._refused, self.packs = True, False
+        self._notes.append(f"plain rows and not packed ones: {reason}")
 
     # One pass -------------------------------------------------------------------------------------
 
@@ -175,13 +256,13 @@ class Runner:
                 if outputs.ndim and len(outputs) == len(leaf):  # wrong shapes are reported by _scores()
                     outputs = outputs[shared.index]
             scores = self._scores(found[target.layer] if target.layer else outputs, examples, target)
-        make_batch_norms_exact(scores)
+        make_exact(scores)
         self._count(self._run_on(len(leaf)))
         return outputs, scores, found
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
-            self.notes.append(text)
+            self._notes.append(text)
 
     def _run_on(self, rows: int) -> int:
         """Return the number of rows that the model runs on for so many: some programs take no fewer than theirs."""
@@ -197,11 +278,12 @@ class Runner:
         # The model gets its own copy of the rows, since its first operation may be in place. Gradients are taken in the
         # contiguous layout: another order of additions flips units at their kinks, and the map would differ from the
         # model's own backward pass.
-        fast = self._channels_last and not torch.is_grad_enabled()
+        packed = self._weights if self.packs else None
+        fast = packed is not None or (self._channels_last and not torch.is_grad_enabled())
         try:
             layout = torch.channels_last if fast else torch.contiguous_format
-            with as_written(), users_tensors():
-                return run_without_draws(self.call, leaf.clone(memory_format=layout))
+            with packed.installed(self.modules) if packed else nullcontext(), users_tensors():
+                return self.call(leaf.clone(memory_format=layout))
         except _SHAPE_ERRORS as error:
             if "numpy() on Tensor that requires grad" in str(error):
                 raise NoGradient(NO_GRADIENT) from error
@@ -247,7 +329,13 @@ class Runner:
             try:
                 outcome = run(rows[part], examples[part])
             except _LayoutRefused:
-                self._channels_last = False
+                if self.packs:
+                    self._refuse_packing("the model assumes contiguous memory")
+                else:
+                    self._channels_last = False
+                continue
+            except PassAgain:
+                self.copy.require_agreement(rows[part])
                 continue
             except RuntimeError as error:
                 if not is_out_of_memory(error):
@@ -258,7 +346,7 @@ class Runner:
                         "rows_per_pass: a single row does not fit into memory; use a smaller input"
                     ) from error
                 self.budget = size // 2
-                self.notes.append(f"out of memory with {size} rows a pass: went on with {self.budget}")
+                self._notes.append(f"out of memory with {size} rows a pass: went on with {self.budget}")
                 continue
             start += len(rows[part])
             yield outcome
@@ -299,6 +387,17 @@ class Runner:
         if held:
             yield _joined(held)
 
+    @contextmanager
+    def wider(self, factor: int) -> Iterator[None]:
+        """Let a pass hold `factor` times as many rows while this is open; an explicit `rows_per_pass` stays."""
+        before = self.budget
+        if self._fixed_rows is None:
+            self.budget = min(factor * before, self._rows_taken.most or factor * before)
+        try:
+            yield
+        finally:
+            self.budget = min(before, self.budget)
+
     def set_budget(self, rows: int, activation_bytes: int, device: torch.device) -> None:
         """Choose the rows of a pass from the activation memory of `rows` rows; an explicit `rows_per_pass` stays."""
         if self._fixed_rows is None:
@@ -335,6 +434,11 @@ class Scorer:
         outputs, examples = self._shared_outputs, self.examples.split(1)
         with torch.no_grad():
             return torch.cat([self.runner._scores(outputs, example, self.target) for example in examples])
+
+
+def _run_eagerly(model: Callable[[Tensor], Any], rows: Tensor) -> Any:
+    with eagerly():
+        return run_without_draws(model, rows)
 
 
 def _joined(held: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:

@@ -96,7 +96,7 @@ class Score:
         `gradient`, `read_by` and the streams work from the layer on. Raises ValueError for an unknown layer, naming
         the nearest ones, and later, when rows run, for a layer that runs more than once or returns another shape.
         """
-        name = layer_name(self.runner.module, layer)
+        name = layer_name(self.runner.modules, layer)
         return Score(self.runner, self.target, self.examples, inside=LayerInput(name, inputs))
 
     def layer_outputs(self, rows: Tensor, layer: str) -> Tensor:
@@ -106,7 +106,7 @@ class Score:
         nearest ones; for one that does not run or runs more than once; and for outputs that do not start with the
         rows.
         """
-        name = layer_name(self.runner.module, layer)
+        name = layer_name(self.runner.modules, layer)
         distinct = rows[:1] if rows.stride(0) == 0 else rows
         found = self.runner.safely(
             distinct, self.examples[: len(distinct)], lambda r, e: self.runner.once(r, e, self.target, layers=(name,))
@@ -119,6 +119,12 @@ class Score:
     def module(self) -> nn.Module:
         """The module that runs: a frozen copy of the user's model in eval mode, to be read and never changed."""
         return self.runner.module
+
+    @property
+    def model(self) -> nn.Module:
+        """The user's module itself, with the weights that it has: to be read, and neither run nor changed."""
+        assert isinstance(self.runner.model, nn.Module)
+        return self.runner.model
 
     @property
     def modules(self) -> Modules:
@@ -252,7 +258,7 @@ class Score:
         """
         if self.inside:
             raise ValueError(f"layer: gradients_at runs the whole model, not from {self.inside.layer!r} on")
-        names = [each.name if isinstance(each, Layer) else layer_name(self.runner.module, each) for each in layers]
+        names = [each.name if isinstance(each, Layer) else layer_name(self.runner.modules, each) for each in layers]
 
         def run(part: Tensor, position: Tensor) -> GradientPass:
             before = self.runner.forward_rows

@@ -56,6 +56,9 @@ class AtLayer(Method):
         inner = self.inner.needs
         return Needs(baseline=inner.baseline, references=inner.references, layer=self.layer is None, value=True)
 
+    def rows_at_least(self, features: torch.Size) -> int:
+        return self.inner.rows_at_least(features)
+
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         layer = score.layer if self.layer is None else str(self.layer)
         assert layer is not None  # because of needs.layer

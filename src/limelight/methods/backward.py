@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
@@ -12,7 +13,6 @@ from torch import Tensor, nn
 from .. import rules
 from ..base.named import is_finite, require
 from ..base.notes import Note
-from ..engine.as_written import as_written
 from ..engine.model_copy import frozen_copy
 from ..engine.score import Score
 from ..question.random_streams import Streams
@@ -98,6 +98,7 @@ class DeepLift(Backward):
 
     needs: ClassVar[Needs] = Needs(baseline=True, own_scores=True)
     fixed_rows: ClassVar[int | None] = None  # the examples of a pass share the row of an equal reference
+    least_rows: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -116,6 +117,7 @@ class DeepShap(Backward):
 
     needs: ClassVar[Needs] = Needs(baseline=True, references=True, own_scores=True)
     fixed_rows: ClassVar[int | None] = None  # twice the number of references
+    least_rows: ClassVar[int] = 2
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         moments, notes, at_baseline = Moments(x), dict[str, None](), []
@@ -202,8 +204,13 @@ def estimate_patterns(model: nn.Module, batches: Iterable[Tensor], estimator: Es
     `Patterns.load(path, model)` keep them with the model's fingerprint. Raises ValueError without any batch.
     [kindermans2018]
     """
-    with frozen_copy(model) as copy, as_written():
-        return rules.estimate_patterns(copy.module, batches, model, estimator)
+    given = iter(batches)
+    first = list(itertools.islice(given, 1))
+    example = first[0][:1] if first else None
+    with frozen_copy(model, example) as copy:
+        if example is not None:
+            copy.prove(example)
+        return rules.estimate_patterns(copy.run, itertools.chain(first, given), model, estimator)
 
 
 @dataclass(frozen=True)
@@ -238,7 +245,7 @@ class PatternNet(PatternMethod):
     no_sum: ClassVar[str | None] = "PatternNet shows the signal's direction, not its share of the score"
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        return _estimate(self.propagated(score, x, rules.pattern_net(self.patterns_of(score.module))))
+        return _estimate(self.propagated(score, x, rules.pattern_net(self.patterns_of(score.model))))
 
 
 @dataclass(frozen=True)
@@ -248,7 +255,7 @@ class PatternAttribution(PatternMethod):
     no_sum: ClassVar[str | None] = "pattern attribution is a root-point estimate whose sum is not promised"
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        return _estimate(self.propagated(score, x, rules.pattern_attribution(self.patterns_of(score.module))))
+        return _estimate(self.propagated(score, x, rules.pattern_attribution(self.patterns_of(score.model))))
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,9 @@ class Method(Named, ABC):
     fixed_rows: ClassVar[int | None] = None
     """What `rows` returns unless a method overrides it."""
 
+    least_rows: ClassVar[int] = 8
+    """The rows that one example costs at least, roughly, where `rows` is not known in advance."""
+
     @property
     def needs(self) -> Needs:  # a ClassVar where it does not depend on the hyper-parameters
         return Needs()
@@ -95,6 +98,11 @@ class Method(Named, ABC):
     def rows(self, features: torch.Size) -> int | None:
         """Return the model rows one example of this shape costs beyond f(x) and f(b); None if unknown in advance."""
         return self.fixed_rows
+
+    def rows_at_least(self, features: torch.Size) -> int:
+        """Return the rows that one example costs at least, roughly; by these the arithmetic of the rows is chosen."""
+        found = self.rows(features)
+        return self.least_rows if found is None else found
 
     @abstractmethod
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:

@@ -71,6 +71,7 @@ class TaylorDecomposition(Method):
     most_evaluations: int = 48
 
     no_sum: ClassVar[str | None] = "the first-order term alone; the notes give the higher orders"
+    least_rows: ClassVar[int] = 2  # f at the first step of the search, and the gradient at the root
 
     def __post_init__(self) -> None:
         require(self.root in ("baseline", "nearest"), self, "root", "'baseline' or 'nearest'")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..base.errors import NotApplicable
 from ..base.types import Model
-from ..engine.as_written import as_written
+from ..engine.as_written import eagerly
 from ..engine.model_copy import editable_copy
 from ..engine.programs import rows_taken
 
@@ -94,7 +94,7 @@ def run_with_hook(module: nn.Module, x: Tensor, names: Iterable[str], hook: Call
         return
     handles = [layer.register_forward_pre_hook(partial(hook, name), with_kwargs=True) for name, layer in layers]
     try:
-        with torch.no_grad(), as_written():
+        with torch.no_grad(), eagerly():
             module(rows_taken(dict(module.named_modules())).padded(x))
     finally:
         for handle in handles:

@@ -38,7 +38,8 @@ class ImageModel(nn.Module):
     """A network on pixels: (rows, 3, H, W) in [0, 1] -> the network's outputs.
 
     Normalising happens inside `forward`, so that baselines and maps are in pixel space. The buffers `mean` and `std`
-    follow `.to()` but aren't in the state dict, which holds the network's weights alone.
+    follow `.to()` but aren't in the state dict, which holds the network's weights alone. `loaded`: whether `load_model`
+    made it; what is copied and proven of it is kept as long as its weights stay, as by `limelight.prepare`.
     """
 
     mean: Tensor
@@ -56,6 +57,7 @@ class ImageModel(nn.Module):
         self.preprocessing = preprocessing or Preprocessing()
         self.labels = tuple(labels)
         self.name = name
+        self.loaded = False
         for field in ("mean", "std"):
             values = torch.tensor(getattr(self.preprocessing, field)).view(3, 1, 1)
             self.register_buffer(field, values, persistent=False)
@@ -122,6 +124,7 @@ def load_model(
         model = _from_library(library, rest, path, pretrained)
     else:
         model = _from_factory(source, rest, path)
+    model.loaded = True
     return model.eval().to(device)
 
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from ..base.devices import own_tensors
+from ..base.prepared import PreparedModel
 from ..base.progress import reporting
 from ..base.tensors import plain
-from ..base.types import LayerLike, Model, Progress
+from ..base.types import Arithmetic, LayerLike, Model, Progress
 from ..models.black_box import as_module
 from .baselines import Baseline
 from .per_example import for_examples, require_every_example
@@ -37,6 +38,9 @@ class Options(TypedDict, total=False):
     draws_of: examples whose random numbers are used in place of the inputs' own: as many as the inputs, or one for
         all. A changed picture explained with the draws of the original shows the change and no sampling noise.
     rows_per_pass: the number of rows in one pass of the model; None chooses by memory. The map does not depend on it.
+    arithmetic: how the model's rows are computed. "plain" runs the model's own operators; "packed" computes the same
+        function on convolution weights laid out for the processor, with batch norms folded in, equal to rounding, and
+        a note says where a model cannot; None lets the library decide, by the method's settings alone.
     progress: True counts model rows on standard error; a callable receives the rows of each finished pass.
     """
 
@@ -46,6 +50,7 @@ class Options(TypedDict, total=False):
     seed: int
     draws_of: Tensor | None
     rows_per_pass: int | None
+    arithmetic: Arithmetic | None
     progress: bool | Progress | None
 
 
@@ -70,6 +75,7 @@ class Question:
     seed: int = 0
     draws_of: Tensor | None = None
     rows_per_pass: int | None = None
+    arithmetic: Arithmetic | None = None
     progress: Progress | None = None
 
     def __len__(self) -> int:
@@ -153,12 +159,26 @@ def question_of(model: Model, inputs: Tensor, options: Options) -> Iterator[Ques
         rows = given.get("rows_per_pass")
         if rows is not None and (not isinstance(rows, int) or rows < 1):
             raise ValueError(f"rows_per_pass: {rows!r}; use a whole number of 1 or more, or None")
+        require_arithmetic(given.get("arithmetic"))
         x = _checked(inputs)
         if given.get("draws_of") is not None:
             given["draws_of"] = _as_many(given["draws_of"], x)
         target = as_target(given.pop("target", None), len(x), _labels(model))
+        if isinstance(model, PreparedModel):
+            given["layer"] = model.layer(given.get("layer"))
+            model = model.snapshot
         baseline = as_baseline(given.pop("baseline", 0.0))
         yield Question(as_module(model), x, target, baseline, **given, progress=progress)
+
+
+ARITHMETICS: tuple[Arithmetic, ...] = ("plain", "packed")
+"""The arithmetics that are implemented."""
+
+
+def require_arithmetic(arithmetic: object) -> None:
+    """Raise ValueError unless this is None or the name of an arithmetic that is implemented."""
+    if arithmetic is not None and arithmetic not in ARITHMETICS:
+        raise ValueError(f"arithmetic: {arithmetic!r}; use {', '.join(map(repr, ARITHMETICS))} or None")
 
 
 def require_options(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:

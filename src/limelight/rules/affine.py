@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .call import Call, active
 from .names import CONVOLUTIONS
+from .packed import Conv2d
 
 Map = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
 Transpose = Callable[[Tensor, Tensor], Tensor]
@@ -113,10 +114,17 @@ def _convolution(call: Call) -> Affine:
     else:
         padding = per_axis("padding", 0)
 
+        own = call.func if isinstance(call.func, Conv2d) else None
+
         def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            if own is not None and own.has(weight, bias):
+                return own.convolution(x)
             return torch.convolution(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups)
 
         def transpose(weight: Tensor, v: Tensor) -> Tensor:
+            found = None if own is None else own.transpose(weight, v, (x.shape[2], x.shape[3]))
+            if found is not None:
+                return found
             settings = (stride, padding, dilation, transposed, output_padding, groups)
             out: Tensor = torch.ops.aten.convolution_backward(v, x, weight, None, *settings, [True, False, False])[0]
             return out

@@ -24,6 +24,7 @@ from .audit import UncoveredOperator, source_line
 from .call import Call, active, keep_parameters_frozen
 from .names import DETACHING, PLAIN, canonical
 from .opened import opened
+from .packed import packed
 
 OnUncovered = Literal["error", "gradient"]
 Pull = Callable[..., tuple["Tensor | None", ...]]
@@ -190,6 +191,8 @@ class Propagate(TorchFunctionMode):
         if name in PLAIN and not (self.propagation.producers or self._masks):  # a shortcut for most calls
             return func(*args, **kwargs)
         keep_parameters_frozen(args, kwargs)
+        if name == "conv2d":
+            func = packed(func, args, kwargs)
         call = Call.of(name, func, args, kwargs, in_place)
         body = opened(call)
         if body is not None:

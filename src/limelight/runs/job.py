@@ -16,6 +16,7 @@ import PIL
 import torch
 from torch import Tensor, nn
 
+from ..base.types import Arithmetic
 from ..base.version import versions
 from ..checks import Check
 from ..engine.runner import MOST_ROWS
@@ -23,7 +24,7 @@ from ..methods import Method
 from ..models.catalogue import ImageModel, load_model
 from ..models.weights import bytes_of, state_bytes
 from ..question.baselines import Baseline
-from ..question.question import Options
+from ..question.question import Options, require_arithmetic
 from ..question.targets import Target
 from .manifest import HASH_BYTES, content_hash
 
@@ -61,6 +62,7 @@ class Job:
     seed: int = 0
     rows_per_pass: int | None = None
     draws_of: Tensor | None = None
+    arithmetic: Arithmetic | None = None
     mask: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -79,6 +81,7 @@ class Job:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: {value}; use 1 or more")
+        require_arithmetic(self.arithmetic)
         if len(set(self.method_names)) < len(self.methods) or len(set(self.check_names)) < len(self.checks):
             raise ValueError("methods, checks: the same one twice; name each once")
 
@@ -91,6 +94,7 @@ class Job:
             "seed": self.seed,
             "draws_of": self.draws_of,
             "rows_per_pass": rows,
+            "arithmetic": self.arithmetic,
         }
 
     def load(self) -> ImageModel:
@@ -156,6 +160,7 @@ class Job:
         }
         # Listed only where given, so that runs begun before these options existed can be resumed.
         found |= {name: described(given) for name in ("draws_of", "mask") if (given := getattr(self, name)) is not None}
+        found |= {} if self.arithmetic is None else {"arithmetic": self.arithmetic}
         plain: dict[str, Any] = json.loads(json.dumps(found))  # tuples become lists, as when it is read again
         return plain
 

@@ -213,7 +213,9 @@ def _as_model(model: str | nn.Module) -> str | ImageModel:
     if isinstance(model, str | ImageModel):
         return model
     if isinstance(model, nn.Module):
-        return ImageModel(model, name=type(model).__name__)
+        wrapped = ImageModel(model, name=type(model).__name__)
+        wrapped.loaded = True  # a run copies and proves it once
+        return wrapped
     raise TypeError(f"model: {type(model).__name__}; use a name such as 'efficientnet-lite0', or a module")
 
 

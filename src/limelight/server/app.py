@@ -30,15 +30,25 @@ from ..base.attribution import Attribution
 from ..base.records import as_bytes
 from ..base.version import __version__
 from ..engine.input_pass import layers_of
-from ..engine.layers import layer_names
+from ..engine.layers import layer_names, modules_of
 from ..models.catalogue import ImageModel, ModelError, demo_image
 from ..models.pictures import ImageError, Picture, open_image
+from ..question.question import ARITHMETICS
 from ..question.registries import BASELINES, TARGETS
 from ..question.targets import Logit, Target
 from ..show import picture_of, picture_payload, viewer_payload
 from ..show.assets import asset
 from ..show.explained import part_seen
-from .forms import Refused, chosen_methods, method_forms, read_baseline, read_method, read_target, typed_forms
+from .forms import (
+    Refused,
+    chosen_methods,
+    method_forms,
+    read_arithmetic,
+    read_baseline,
+    read_method,
+    read_target,
+    typed_forms,
+)
 from .guard import Guard, read_body
 from .jobs import Full, Job, Queue
 from .work import PageRequest, Store, answer
@@ -83,6 +93,7 @@ class PageQuestion(BaseModel):
     layer: Annotated[str, Field(max_length=200)] = ""
     shift: Annotated[float, Field(ge=-1, le=1, strict=False)] = 0.0
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    arithmetic: Annotated[str, Field(max_length=40)] = ""  # empty: the library decides
     tests: bool = True
 
 
@@ -111,6 +122,7 @@ class Service:
             "targets": typed_forms(TARGETS),
             "baselines": typed_forms(BASELINES),
             "baseline": BASELINE,
+            "arithmetics": list(ARITHMETICS),
             "limits": asdict(self.limits),
             "viewer": viewer_payload([], "", "", []),
         }
@@ -149,7 +161,7 @@ class Service:
             pixels.append(found)
         if asked.layer:
             try:
-                layer_names(self.model, asked.layer)
+                layer_names(modules_of(self.model), asked.layer)
             except ValueError as error:
                 raise Refused(str(error)) from error
         targets: list[Target] = [Logit(index) for index in dict.fromkeys(asked.classes)]
@@ -160,7 +172,7 @@ class Service:
             tuple(pixels),
             tuple(read_method(each.name, each.fields) for each in asked.methods),
             tuple(targets),
-            {"baseline": baseline, "layer": layer, "seed": asked.seed},
+            {"baseline": baseline, "layer": layer, "seed": asked.seed, "arithmetic": read_arithmetic(asked.arithmetic)},
             asked.shift,
             asked.tests,
         )

@@ -15,15 +15,17 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 
 from ..base.named import Registry, read_value
+from ..base.types import Arithmetic
 from ..methods import METHODS, Method
 from ..question import registries
 from ..question.baselines import Baseline, Constant
 from ..question.players import Features, Pixels
+from ..question.question import require_arithmetic
 from ..question.registries import BASELINES, as_baseline
 from ..question.targets import Function, Target
 from ..rules import Patterns
@@ -132,6 +134,14 @@ def read_target(text: str, labels: Sequence[str]) -> Target:
     target = _read(lambda given: registries.read_target(given, labels), text)
     _check(target)
     return target
+
+
+def read_arithmetic(text: str) -> Arithmetic | None:
+    """Read the name of an arithmetic; an empty text is None. Raises Refused."""
+    if not text:
+        return None
+    _read(require_arithmetic, text)
+    return cast(Arithmetic, text)
 
 
 def _read(reader: Callable[[str], T], text: str) -> T:

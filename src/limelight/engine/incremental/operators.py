@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from ...rules.names import ACTIVATIONS, words
+from ...rules.packed import of_weight
 from .boxes import Boxes
 from .patched import OPERATORS, Patched, found, joined
 
@@ -172,6 +173,9 @@ def conv2d(
         before = (kernel[0] - 1) // 2, (kernel[1] - 1) // 2
     step, spread = list(_pair(stride)), list(_pair(dilation))  # operators of exported programs take lists alone
     settings = {"weight": weight, "bias": bias, "stride": step, "dilation": spread, "groups": groups}
+    packed = of_weight(weight)
+    if packed is not None and not isinstance(padding, str):
+        func, padding = packed.conv2d, _pair(padding)
     return _sliding(func, x, settings, padding, kernel, _pair(stride), before, 0.0)
 
 

@@ -65,7 +65,7 @@ export function buildForm(server, changed, say) {
   const methods = server.methods.map((each) => method(each, server.chosen[each.name]));
   find("methods").replaceChildren(...methods.map((each) => each.shown));
 
-  const state = { classes: [], layer: "", shift: 0, tests: true };
+  const state = { classes: [], layer: "", arithmetic: "", shift: 0, tests: true };
   const classes = classPicker(server.labels, state, changed, say);
   find("classes").append(...classes.shown);
 
@@ -78,6 +78,10 @@ export function buildForm(server, changed, say) {
     ...baseline.shown,
     choice("layer, for methods that use one", "layer", layers, "", (value) => {
       state.layer = value;
+      changed();
+    }),
+    choice("arithmetic of the model's rows", "arithmetic", [["", "automatic"], ...server.arithmetics.map((each) => [each, each])], "", (value) => {
+      state.arithmetic = value;
       changed();
     }),
     element("label", { className: "tick" }, tests, " test each map"),
@@ -93,7 +97,7 @@ export function buildForm(server, changed, say) {
   );
 
   return {
-    asked: () => ({ methods: methods.filter((each) => each.chosen()).map((each) => each.asked()), classes: state.classes, target: target.read(), baseline: baseline.read() || server.baseline, layer: state.layer, shift: state.shift, tests: tests.checked }),
+    asked: () => ({ methods: methods.filter((each) => each.chosen()).map((each) => each.asked()), classes: state.classes, target: target.read(), baseline: baseline.read() || server.baseline, layer: state.layer, arithmetic: state.arithmetic, shift: state.shift, tests: tests.checked }),
     // What the model says of a picture, brightened and plain; the class picker offers the first picture's.
     predicted({ picture, top, plain: before }, about) {
       if (picture === 0) {

@@ -1,0 +1,123 @@
+"""Copies of models that are kept between calls: of snapshots, and of loaded models as long as their weights stay."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from .copying import Copied, copied, trains
+from .proof import Proof, fingerprint
+
+
+@dataclass(eq=False)
+class Kept:
+    """Copies of `source`, ready to run, each for one call at a time.
+
+    `made` is the copy that a snapshot was made of, with the model that it was made from, until both were compared.
+    `state` is that of the weights of a model that its owner may train; None for a snapshot, which nobody changes.
+    `packed`: the packed weights by the shape of a row, or why there are none.
+    """
+
+    source: nn.Module
+    notes: tuple[str, ...] = ()
+    pooled: bool = True
+    origin: weakref.ref[nn.Module] | None = None
+    origin_state: int = 0
+    made: Copied | None = None
+    state: int | None = None
+    proof: Proof | None = None
+    packed: dict[tuple[int, ...], Any] = field(default_factory=dict)
+    _idle: list[tuple[Copied, int]] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def copy(self) -> Iterator[Copied]:
+        """Yield a copy that no other call has; it is used again unless the call raised or changed it."""
+        with self._lock:
+            made, state = self._idle.pop() if self._idle else (None, 0)
+        if made is None:
+            made = copied(self.source)
+            state = _state(made)
+        yield made
+        if self.pooled and _state(made) == state:
+            with self._lock:
+                self._idle.append((made, state))
+
+    def keep(self, proof: Proof) -> None:
+        """Remember what a run showed; copies from before may share what the model writes."""
+        self.proof = proof
+        if proof.writes:
+            with self._lock:
+                self._idle.clear()
+
+    @property
+    def is_out_of_date(self) -> bool:
+        """Whether the model that a snapshot was made from has other weights now."""
+        model = self.origin() if self.origin is not None else None
+        return model is not None and weights_state(model) != self.origin_state
+
+
+_snapshots: WeakKeyDictionary[nn.Module, weakref.ref[Kept]] = WeakKeyDictionary()  # each holds its module
+_loaded: WeakKeyDictionary[nn.Module, Kept] = WeakKeyDictionary()
+_guard = threading.Lock()
+
+
+def keep(kept: Kept) -> None:
+    """Have `kept_of(kept.source)` find this, as long as it lives."""
+    with _guard:
+        _snapshots[kept.source] = weakref.ref(kept)
+
+
+def kept_of(model: nn.Module) -> Kept | None:
+    """Return what is kept for a snapshot, or for a loaded model with the weights that it has now; else None."""
+    with _guard:
+        snapshot, found = _snapshots.get(model), _loaded.get(model)
+    if snapshot is not None:
+        return snapshot()
+    if getattr(model, "loaded", False) is not True:
+        return None
+    state = hash((fingerprint(model.modules()), weights_state(model, norms=True)))
+    if found is None or found.state != state:
+        # The copies hold the memory of the weights, and not the model, which would never be deleted.
+        made = copied(model)
+        found = Kept(made.module, training_note(made), state=state)
+        with _guard:
+            _loaded[model] = found
+    return found
+
+
+def training_note(made: Copied) -> tuple[str, ...]:
+    """Return the note on a model in training mode."""
+    training = any(trains(module) for module, _ in made.pairs if not module._modules)
+    return ("model was in training mode: explained in eval mode",) if training else ()
+
+
+def weights_state(model: nn.Module, norms: bool = False) -> int:
+    """Return a number that changes when parameters or buffers are replaced or written.
+
+    With `norms` also where a write is not counted, as through `.data`: the Euclidean norm of every tensor is taken, in
+    2 ms for 5 million weights. A write that leaves every norm as it was, to the last bit, is not seen.
+    """
+    tensors = [*model.parameters(), *model.buffers()]
+    found: list[Any] = []
+    for each in tensors:
+        found += (each.data_ptr(), -1 if each.is_inference() else each._version)
+    floats = [each.detach() for each in tensors if each.is_floating_point() and each.layout == torch.strided]
+    if norms and floats:
+        measured = torch._foreach_norm(floats)
+        found.append(torch.stack([each.double().cpu() for each in measured]).numpy().tobytes())
+    return hash(tuple(found))
+
+
+def _state(made: Copied) -> int:
+    """Return a number that changes where a call left anything on a copy: attributes, hooks, or written buffers."""
+    parts = [made.module, *made.hidden.values()]
+    return hash(tuple((fingerprint(part.modules()), weights_state(part)) for part in parts))
