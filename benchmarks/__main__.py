@@ -8,14 +8,14 @@ import sys
 import time
 from pathlib import Path
 
-from . import games, report
+from . import arithmetic, games, report
 from .accuracy import accuracies
 from .cases import CASES, unaccounted
 from .memory import peak
 from .scenes import scene
 from .timing import FULL, QUICK
 
-EXTRAS = ("accuracy", "memory", "games")
+EXTRAS = ("accuracy", "memory", "games", "arithmetic")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,6 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
     accurate = accuracies() if "accuracy" in extras else []
     seeds = (5, 40) if asked.quick else (30, 200)
     played = (games.compare(seeds[0]), games.honesty(seeds[1])) if "games" in extras else None
+    rows = None
+    if "arithmetic" in extras:
+        rows = arithmetic.markdown(arithmetic.row_times(effort), arithmetic.distances(6 if asked.quick else 24))
+        print(rows, flush=True)
     outcomes = []
     failed: list[str] = []
     for case in cases:
@@ -63,6 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
     text = report.markdown(command, effort, time.perf_counter() - start, outcomes, accurate, peaks)
     if played:
         text += "\n## Shapley values of twelve players\n\n" + games.markdown(*played, seeds)
+    if rows:
+        text += "\n## Bare rows in each arithmetic\n\n" + rows
     if failed:
         text += "\n## Cases that failed\n\n" + "".join(f"- {each}\n" for each in failed)
     asked.output.write_text(text, encoding="utf-8")

@@ -203,12 +203,13 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "arithmetic": (
         lambda: ll.explain(conv_net(), X, "gradient", arithmetic="fast"),  # type: ignore[call-overload]
         ValueError,
-        "arithmetic: 'fast'; use 'plain', 'packed' or None",
+        "arithmetic: 'fast'; use 'plain', 'packed', 'two-precision' or None",
     ),
     "arithmetic to come": (
         lambda: ll.explain(conv_net(), X, "gradient", arithmetic="two-precision"),
         ValueError,
-        "arithmetic: 'two-precision'; use 'plain', 'packed' or None",
+        "arithmetic: 'two-precision' is for methods that sample scores, rise, kernel-shap, shapley-sampling, lime, and "
+        "not for gradient",
     ),
     "samples odd": (lambda: ll.SmoothGrad(samples=3), ValueError, r"SmoothGrad\.samples=3: use an even number"),
     "window": (lambda: ll.Occlusion(window=0), ValueError, r"Occlusion\.window=0: use 1 or more"),

@@ -23,6 +23,7 @@ from .engine.runner import Runner
 from .engine.score import Score
 from .methods import METHODS, Estimate, Method
 from .methods.base import OwnScores
+from .methods.two_precision import Precisions
 from .models.black_box import BlackBox, Differentiable
 from .question.output_targets import Neuron
 from .question.per_example import for_examples
@@ -30,7 +31,7 @@ from .question.question import Question
 from .question.random_streams import Streams
 from .question.targets import ClassTarget, Logit
 
-PACKED_FROM = 8  # rows of one example from which the rows of a method are packed, unless the call says otherwise
+PACKED_FROM = {True: 16, False: 32}  # rows of one example, with and without gradients, that repay packing and its proof
 SHORTFALL = 0.05  # share of f(x) - f(baseline); maps that miss more get a caution
 _OTHER_DRAWS = "the random numbers are those of other examples (draws_of=)"
 
@@ -150,6 +151,7 @@ class Answers:
         self.at_references: Tensor | None = None
         self.baseline_rows = 0
         self._rows_compared, self._compared = False, 1 if len(x) > 1 else 2
+        self._precisions = Precisions(runner, x, question.arithmetic)
         self._alone = len(methods) == 1 and bool(self._own_scores) and not self._top_class
         if self._alone:  # no shared pass is needed
             self.score = Score(runner, target, examples)
@@ -182,18 +184,22 @@ class Answers:
 
     def by(self, method: Method, rng: Streams) -> Attribution:
         """Return the method's attribution."""
-        before, start = _rows_run(self.runner), time.perf_counter()
+        start = time.perf_counter()
+        bfloat16, told = self._precisions.rows(method, self.score.target)
+        before = _rows_run(self.runner)
         self.runner.most_rows = 0
+        in_bfloat16 = bfloat16.rows if bfloat16 else 0
         with self.runner.packing(method.needs.gradients) if self._packs(method) else nullcontext():
-            estimate, spread = self._estimate(method, rng)
+            estimate, spread = self._estimate(method, replace(self.score, bfloat16=bfloat16), rng)
             packed = self.runner.packs
+        two = bfloat16 is not None and bfloat16.rows > in_bfloat16
         mixed = self.runner.most_rows > 1  # a pass held several rows
         if self._alone:
             assert estimate.own_scores is not None
             self.input_pass = InputPass(
                 self.score.target, estimate.own_scores.at_inputs, estimate.own_scores.outputs, None
             )
-        own = _rows_run(self.runner) - before
+        own = _rows_run(self.runner) - before + [int(bfloat16 is not None), 0]  # the row that it was tried on
         at_baseline = self._at_baseline(method, estimate) if method.needs.baseline else None
         if mixed and not self._rows_compared:
             self._compare_rows()
@@ -201,7 +207,7 @@ class Answers:
         seconds = time.perf_counter() - start
         _require_finite(estimate, method)
         target = self.input_pass.target
-        notes: list[str] = [*self.runner.notes, *estimate.notes]
+        notes: list[str] = [*self.runner.notes, *told, *estimate.notes]
         if method.needs.layer:
             notes += self.input_pass.notes
         silent = (estimate.values.flatten(1) == 0).all(1)
@@ -229,7 +235,7 @@ class Answers:
             outputs=self.input_pass.outputs,
             complete=method.no_sum is None,
             seconds=seconds,
-            arithmetic="packed" if packed else "plain",
+            arithmetic="two-precision" if two else "packed" if packed else "plain",
         )
 
     def _packs(self, method: Method) -> bool:
@@ -238,21 +244,21 @@ class Answers:
         By the settings of the method alone, and not by its company, its batch or what a pass holds: its map is the
         same in all of them.
         """
-        many = method.rows_at_least(self.x.shape[1:]) >= PACKED_FROM
+        many = method.rows_at_least(self.x.shape[1:]) >= PACKED_FROM[method.needs.gradients]
         return many and self.question.arithmetic is None and self.runner.repays_packing
 
-    def _estimate(self, method: Method, rng: Streams) -> tuple[Estimate, Tensor | None]:
+    def _estimate(self, method: Method, score: Score, rng: Streams) -> tuple[Estimate, Tensor | None]:
         """Return the method's estimate, for several references the mean, and the standard deviation between them."""
         if method.needs.references or not method.needs.baseline:
             references = self.references if method.needs.references else self.references[0]
-            return _checked(method.run(self.score, self.x, references, rng), method, self.x), None
+            return _checked(method.run(score, self.x, references, rng), method, self.x), None
         count = len(self.references)
         found = []
         for k, reference in enumerate(self.references):
             at_baseline = None if self.at_references is None else self.at_references[k]
-            score = replace(self.score, baseline=reference, at_baseline=at_baseline)
+            compared = replace(score, baseline=reference, at_baseline=at_baseline)
             draws = rng.fork(f"reference {k}") if k else rng  # independent, so that errors average out
-            found.append(_checked(method.run(score, self.x, reference, draws), method, self.x))
+            found.append(_checked(method.run(compared, self.x, reference, draws), method, self.x))
         if count == 1:
             return found[0], None
         values = torch.stack([each.values for each in found])

@@ -38,8 +38,13 @@ def explain(
     score and stderr has a target axis after the batch axis. The model is unchanged afterwards, also after an
     exception. Raises ValueError or TypeError that names the argument, FloatingPointError for NaN or infinity.
     """
+    methods = as_methods(method)
+    if options.get("arithmetic") == "two-precision" and not any(each.two_precisions for each in methods):
+        able = ", ".join(kind.kebab() for kind in METHODS if kind.two_precisions)
+        given = ", ".join(each.kebab() for each in methods)
+        raise ValueError(f"arithmetic: 'two-precision' is for methods that sample scores, {able}, and not for {given}")
     with question_of(model, inputs, options) as question:
-        panel = answer(question, as_methods(method))
+        panel = answer(question, methods)
     return panel[0] if isinstance(method, str | Method | type) else panel
 
 

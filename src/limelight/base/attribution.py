@@ -40,7 +40,7 @@ class Attribution:
     the values' standard error, or None. `spread`: the values' standard deviation over several references, or None.
     `forward_rows`, `backward_rows`: model rows of this map, with the shared unmodified forward pass. `outputs`: the
     model's outputs `(batch, outputs)` at x, if they are vectors. `seconds`: the time of the method's own passes.
-    `arithmetic`: how the method's own rows were computed, see `Options`.
+    `arithmetic`: how the method's own rows were computed, see `Options`; those that prove packed rows are not counted.
     """
 
     values: Tensor

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 from ..base.functions import held
-from .copying import trains
+from .copying import hidden_modules, trains
 from .rebinding import is_object
 
 _locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
@@ -31,7 +31,7 @@ def borrowed(model: nn.Module, written: Iterable[str] = (), others: Iterable[nn.
     with _locks_guard:
         lock = _locks.setdefault(model, threading.RLock())
     with lock:
-        whole = nn.ModuleList([model, *others])
+        whole = nn.ModuleList([model, *others, *hidden_modules(model.modules()).values()])
         modules = [each for each in whole.modules() if each is not whole]
         contents = [(each, _shallow(each)) for module in modules for each in _containers(vars(module), set())]
         wanted = [(parameter, parameter.requires_grad) for parameter in whole.parameters()]

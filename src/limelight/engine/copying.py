@@ -26,6 +26,7 @@ _CONSTANTS = frozenset((type(None), bool, int, float, str))
 _TENSORS_AND_CHILDREN = ("_parameters", "_buffers", "_modules")
 _MODULE_STATE = frozenset(vars(nn.Module()))
 _IMMUTABLE = (torch.dtype, torch.device, torch.layout, torch.memory_format, enum.Enum, types.BuiltinFunctionType, type)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _PROGRAMS = (torch.jit.ScriptModule, torch.fx.GraphModule)  # data, which torch copies as such
 _ATOMS = (Tensor, nn.Module, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type, weakref.ref)
 
@@ -205,7 +206,13 @@ def _copy_others(modules: list[nn.Module], memo: dict[int, Any]) -> tuple[list[s
                 if hasattr(module, name):
                     object.__setattr__(shells[id(module)], name, copy.deepcopy(getattr(module, name), memo))
         else:
-            memo[id(module)] = copy.deepcopy(module, memo)
+            memo[id(module)] = made = copy.deepcopy(module, memo)
+            for name in _HOOKS:  # which a graph's own copying leaves behind, as it should those that torch.export sets
+                hooks = getattr(module, name, None) or {}
+                users = {k: each for k, each in hooks.items() if not str(each.__module__).startswith("torch.")}
+                if users and not getattr(made, name):
+                    getattr(made, name).update(copy.deepcopy(users, memo))
+                    getattr(made, f"{name}_with_kwargs").update(getattr(module, f"{name}_with_kwargs"))
     return doubts, hidden
 
 

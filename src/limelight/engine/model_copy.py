@@ -74,8 +74,12 @@ class ModelCopy:
         own = set(known.writes) if known else set()
         parameters: dict[str, Tensor] = {name: each for name, each in self.module.named_parameters() if name not in own}
         watch = Watch(parameters, rows.dtype)
-        with other_generators() as moved, watch:
-            outputs = self._run(rows)
+        try:
+            with other_generators() as moved, watch:
+                outputs = self._run(rows)
+        except BaseException:
+            restore((watch.named[name], value) for name, value in watch.before.items())
+            raise
         checkpoints = watch.checkpoints if backward else None
         if known is None:
             self.proof = Proof(watch.precision, tuple(watch.before), seeds=bool(moved), checkpoints=checkpoints)

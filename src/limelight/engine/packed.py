@@ -99,10 +99,12 @@ class PackedWeights:
         """Compute the packed layers of a copy with these modules while this is open.
 
         A convolution or norm that is hooked or replaced at that time keeps its own output: the norm is not folded.
-        In a pass by rules none is folded, and the rules run the convolutions.
+        In a pass by rules none is folded, and the rules run the convolutions. Raises NotPacked where a folded norm does
+        not read its convolution, as on another path through the model's code than the proof took.
         """
         by_rules = any(isinstance(mode, Propagate) for mode in _get_current_function_mode_stack())
         placed: list[dict[str, Any]] = []
+        folds: list[_Fold] = []
         run: dict[int, PackedConvolution] = {}
         try:
             for name, layer in self.layers.items():
@@ -113,7 +115,9 @@ class PackedWeights:
                 elif "forward" in vars(conv):
                     continue
                 elif norm is not None and layer.folded is not None and _untouched(conv) and _untouched(norm):
-                    vars(conv)["forward"], vars(norm)["forward"] = layer.folded, _identity
+                    fold = _Fold(layer.folded)
+                    folds.append(fold)
+                    vars(conv)["forward"], vars(norm)["forward"] = fold.convolve, fold.normalise
                     placed += vars(conv), vars(norm)
                     run[id(layer.folded.weight)] = layer.folded
                 else:
@@ -122,9 +126,37 @@ class PackedWeights:
                     run[id(layer.alone.weight)] = layer.alone
             with entered(run):
                 yield
+            for fold in folds:
+                fold.finish()
         finally:
             for each in placed:
                 del each["forward"]
+
+
+@dataclass
+class _Fold:
+    """A convolution and the norm behind it in one pass: the norm must get what the convolution made, and only that."""
+
+    convolution: PackedConvolution
+    waiting: Tensor | None = None
+
+    def convolve(self, x: Tensor) -> Tensor:
+        self.finish()
+        self.waiting = self.convolution(x)
+        return self.waiting
+
+    def normalise(self, x: Tensor) -> Tensor:
+        if x is not self.waiting:
+            raise NotPacked(_OTHER_PATH)
+        self.waiting = None
+        return x
+
+    def finish(self) -> None:
+        if self.waiting is not None:
+            raise NotPacked(_OTHER_PATH)
+
+
+_OTHER_PATH = "the model takes another path through its code at other inputs"
 
 
 def unfit(modules: Modules, rows: Tensor) -> str:
@@ -350,7 +382,3 @@ def _error(found: Tensor, expected: Tensor, norm: float) -> float:
     size = float(torch.linalg.vector_norm(expected.double(), norm))
     error = float(torch.linalg.vector_norm(found.double() - expected.double(), norm))
     return error / size if size else (torch.inf if error else 0.0)
-
-
-def _identity(x: Tensor) -> Tensor:
-    return x

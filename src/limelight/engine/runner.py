@@ -30,10 +30,11 @@ T = TypeVar("T")
 FIRST_PASS_ROWS = 8  # until a first pass has measured the memory of a row
 MOST_ROWS = {"cpu": 8, "cuda": 256}  # larger passes were not faster
 _SHAPE_ERRORS = (RuntimeError, ValueError, IndexError)
+_MEMORY = "the model assumes contiguous memory"
 
 
 class _LayoutRefused(Exception):
-    """The model cannot run on channels-last rows."""
+    """The model cannot run on channels-last rows, or on packed ones."""
 
 
 class Runner:
@@ -162,6 +163,11 @@ class Runner:
         self._refused, self.packs = True, False
         self._notes.append(f"plain rows and not packed ones: {reason}")
 
+    @property
+    def channels_last(self) -> bool:
+        """Whether rows without gradients run in channels-last layout."""
+        return self._channels_last
+
     # One pass -------------------------------------------------------------------------------------
 
     def once(
@@ -257,7 +263,7 @@ class Runner:
                     outputs = outputs[shared.index]
             scores = self._scores(found[target.layer] if target.layer else outputs, examples, target)
         make_exact(scores)
-        self._count(self._run_on(len(leaf)))
+        self.count(self._run_on(len(leaf)))
         return outputs, scores, found
 
     def _note(self, text: str) -> None:
@@ -284,11 +290,13 @@ class Runner:
             layout = torch.channels_last if fast else torch.contiguous_format
             with packed.installed(self.modules) if packed else nullcontext(), users_tensors():
                 return self.call(leaf.clone(memory_format=layout))
+        except NotPacked as reason:
+            raise _LayoutRefused(str(reason)) from reason
         except _SHAPE_ERRORS as error:
             if "numpy() on Tensor that requires grad" in str(error):
                 raise NoGradient(NO_GRADIENT) from error
             if fast and "view size is not compatible" in str(error):
-                raise _LayoutRefused from error  # x.view(...) on a map: the model assumes contiguous memory
+                raise _LayoutRefused(_MEMORY) from error  # x.view(...) on a map: the model assumes contiguous memory
             # For a wrong shape torch raises these types themselves; their subclasses have their own messages.
             if self._unbatched and type(error) in _SHAPE_ERRORS and not is_out_of_memory(error):
                 raise ValueError(self._unbatched) from error
@@ -312,7 +320,8 @@ class Runner:
         _require_finite(scores, examples, "score")
         return scores
 
-    def _count(self, rows: int) -> None:
+    def count(self, rows: int) -> None:
+        """Count a pass of so many rows that the model ran on."""
         self._unbatched = ""  # the model accepts such inputs
         self.forward_rows += rows
         self.most_rows = max(self.most_rows, rows)
@@ -328,9 +337,9 @@ class Runner:
             part = slice(start, start + self.budget)
             try:
                 outcome = run(rows[part], examples[part])
-            except _LayoutRefused:
+            except _LayoutRefused as reason:
                 if self.packs:
-                    self._refuse_packing("the model assumes contiguous memory")
+                    self._refuse_packing(str(reason))
                 else:
                     self._channels_last = False
                 continue
@@ -358,10 +367,16 @@ class Runner:
         target: Target,
         gradient: bool,
         inside: LayerInput | None = None,
+        once: Callable[[Tensor, Tensor, Target], Outcome] | None = None,
     ) -> Iterator[Rows]:
-        """Evaluate a lazy stream of batches `(n, *features)`, all rows packed into full passes."""
+        """Evaluate a lazy stream of batches `(n, *features)`, all rows packed into full passes.
+
+        `once` computes a pass in place of the method of that name.
+        """
 
         def run(rows: Tensor, places: Tensor) -> Outcome:
+            if once is not None:
+                return once(rows, examples[places], target)
             return self.once(rows, examples[places], target, gradient, inside=inside.at(places) if inside else None)
 
         for rows, step, position in self._packed(points):

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from ..question.targets import Target, joined_vectors
 from ..rules import Propagated, Propagation, multipliers
 from ..rules.engine import OnUncovered
+from .bfloat16_rows import Bfloat16Rows
 from .incremental import Box, box_scores
 from .layer_search import search_layers
 from .layers import Layer, LayerInput, Modules, captured_runs, layer_name
@@ -52,7 +53,8 @@ class Score:
     `explain()`; `layers` are the layers that `explain(layer=...)` names or chooses, read where the method needs one.
     The others hold what is known of two tensors and so is free: `inputs` `(n, *features)` with their scores
     `at_inputs` `(n,)`, gradients `gradient_at_inputs` and layers `layers_at_inputs`; `baseline` with its scores
-    `at_baseline`. `inside` is set on a Score of a layer, see `at_layer`.
+    `at_baseline`. `inside` is set on a Score of a layer, see `at_layer`. `bfloat16` runs rows in that precision where
+    the method is to use them, see `methods/two_precision.py`; None otherwise.
     """
 
     runner: Runner
@@ -66,6 +68,7 @@ class Score:
     baseline: Tensor | None = None
     at_baseline: Tensor | None = None
     inside: LayerInput | None = None
+    bfloat16: Bfloat16Rows | None = None
 
     def __len__(self) -> int:
         """Return the number of examples n."""
@@ -86,7 +89,9 @@ class Score:
         """
         chosen = torch.as_tensor(index, dtype=torch.long, device=self.examples.device)
         inside = self.inside.at(chosen) if self.inside else None
-        return Score(self.runner, self.target, self.examples[chosen], self.layers, inside=inside)
+        return Score(
+            self.runner, self.target, self.examples[chosen], self.layers, inside=inside, bfloat16=self.bfloat16
+        )
 
     def at_layer(self, layer: str, inputs: Tensor) -> Score:
         """Make a Score whose rows `(n, *layer)` replace the layer's output, while the model runs on `inputs`.
@@ -159,12 +164,14 @@ class Score:
             return self.at_baseline
         return self.stream_values([rows])[0]
 
-    def stream_values(self, points: Iterable[Tensor]) -> Tensor:
+    def stream_values(self, points: Iterable[Tensor], bfloat16: bool = False) -> Tensor:
         """Return the scores `(k, n)` of a stream of k batches `(n, *features)`. Costs k n forward rows.
 
-        The stream is read lazily and its rows are packed into full passes, so a generator holds little memory.
+        The stream is read lazily and its rows are packed into full passes, so a generator holds little memory. With
+        `bfloat16`, where the Score has it, rows are computed in that precision, and scores may be NaN.
         """
-        passes = self.runner.stream(points, self.examples, self.target, gradient=False, inside=self.inside)
+        once = self.bfloat16.once if bfloat16 and self.bfloat16 else None
+        passes = self.runner.stream(points, self.examples, self.target, gradient=False, inside=self.inside, once=once)
         return torch.cat([rows.scores for rows in passes]).reshape(-1, len(self))
 
     @property
@@ -182,17 +189,22 @@ class Score:
         """
         return box_scores(self.runner, self.target, self.examples, x, filling, boxes)
 
-    def read_by(self, rows: Tensor, readers: Tensor) -> Tensor:
+    def read_by(self, rows: Tensor, readers: Tensor, bfloat16: bool = False) -> Tensor:
         """Return the scores `(k, n)` of `rows` `(n, *features)` under the targets of k examples for each row.
 
         `readers` `(k, n)`: numbers of examples, as in `examples`, which differ in their target alone. Costs n forward
-        rows, whatever k: each row runs once. With a target that reads a layer k must be 1.
+        rows, whatever k: each row runs once. With a target that reads a layer k must be 1. `bfloat16` as in
+        `stream_values`.
         """
+        once = self.bfloat16.once if bfloat16 and self.bfloat16 else None
 
         def run(part: Tensor, places: Tensor) -> Tensor:
             readers_of_part = readers[:, places]
-            inside = self.inside.at(places) if self.inside else None
-            outcome = self.runner.once(part, readers_of_part[0], self.target, inside=inside)
+            if once is not None:
+                outcome = once(part, readers_of_part[0], self.target)
+            else:
+                inside = self.inside.at(places) if self.inside else None
+                outcome = self.runner.once(part, readers_of_part[0], self.target, inside=inside)
             others = [self.target(outcome.outputs, each) for each in readers_of_part[1:]]
             return torch.stack([outcome.scores, *others])
 

@@ -85,10 +85,13 @@ class Method(Named, ABC):
     rows_at_most: ClassVar[bool] = False
     """Whether `rows` is a bound, because rows that turn out equal are run once."""
 
+    two_precisions: ClassVar[bool] = False
+    """Whether `run` uses `Score.bfloat16`, the rows in that precision, where it is given."""
+
     fixed_rows: ClassVar[int | None] = None
     """What `rows` returns unless a method overrides it."""
 
-    least_rows: ClassVar[int] = 8
+    least_rows: ClassVar[int] = 32
     """The rows that one example costs at least, roughly, where `rows` is not known in advance."""
 
     @property

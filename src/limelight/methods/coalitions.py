@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..base.named import require
 from ..base.notes import Note
+from ..engine.bfloat16_rows import Bfloat16Rows
 from ..engine.score import Score, result_dtype
 from ..question.players import Players, default_players
 from ..question.random_streams import Streams
@@ -40,34 +41,49 @@ class Game:
         for i, count in enumerate(self.counts):
             ends = _keys(torch.tensor([[False] * count, [True] * count]))
             self._known[i] |= zip(ends, (float(self.empty[i]), float(self.full[i])), strict=True)
+        # In bfloat16, where no player and all players keep their worth in the model's own precision.
+        self._known_in_bfloat16 = [dict(known) for known in self._known]
 
-    def worth(self, coalitions: Sequence[Tensor]) -> list[Tensor]:
+    @property
+    def bfloat16(self) -> Bfloat16Rows | None:
+        """The rows in that precision, where the method is to use them."""
+        return self._score.bfloat16
+
+    def worth_of(self, example: int, coalitions: Tensor, bfloat16: bool = False) -> Tensor:
+        """Return v of coalitions `(k, counts[example])` of one example: float64 `(k,)`."""
+        none = [torch.zeros(0, count, dtype=torch.bool) for count in self.counts]
+        return self.worth([coalitions if i == example else each for i, each in enumerate(none)], bfloat16)[example]
+
+    def worth(self, coalitions: Sequence[Tensor], bfloat16: bool = False) -> list[Tensor]:
         """Return v of `coalitions[i]`, booleans `(k_i, counts[i])`, for each example i: float64 `(k_i,)`.
 
         No coalition is run twice, and examples of equal content and baseline that differ in their class share the
         model's outputs. Rows go round the examples in turn. For a black box, Ctrl-C stops the run: `interrupted`
-        becomes True, and the values from the first missing one on are left out.
+        becomes True, and the values from the first missing one on are left out. With `bfloat16` the rows are in that
+        precision, and values may be NaN.
         """
+        all_known = self._known_in_bfloat16 if bfloat16 else self._known
         keys = [_keys(each) for each in coalitions]
         wanted: dict[tuple[int, bytes], Tensor] = {}
         owner = {reader: first for first, readers in self._readers.items() for reader in readers}
         for k in range(max(map(len, keys), default=0)):
             for i, each in enumerate(keys):
-                if k < len(each) and each[k] not in self._known[i]:
+                if k < len(each) and each[k] not in all_known[i]:
                     wanted.setdefault((owner[i], each[k]), coalitions[i][k])
         try:
-            self._run(list(wanted.items()))
+            self._run(list(wanted.items()), bfloat16)
         except KeyboardInterrupt:
             if self._score.runner.differentiable:
                 raise
             self.interrupted = True
         found = []
-        for known, each in zip(self._known, keys, strict=True):
+        for known, each in zip(all_known, keys, strict=True):
             values = [known[key] for key in takewhile(known.__contains__, each)]
             found.append(torch.tensor(values, dtype=torch.float64))
         return found
 
-    def _run(self, wanted: list[tuple[tuple[int, bytes], Tensor]]) -> None:
+    def _run(self, wanted: list[tuple[tuple[int, bytes], Tensor]], bfloat16: bool) -> None:
+        found = self._known_in_bfloat16 if bfloat16 else self._known
         start = 0
         while start < len(wanted):
             part = wanted[start : start + self._score.rows_per_pass]
@@ -80,10 +96,10 @@ class Game:
             rows = torch.where(present, self._x[example], self._baseline[example])
             groups = [self._readers[first] for (first, _), _ in part]
             readers = [[group[min(k, len(group) - 1)] for group in groups] for k in range(max(map(len, groups)))]
-            scores = self._score.select(example).read_by(rows, self._score.examples[torch.tensor(readers)])
+            scores = self._score.select(example).read_by(rows, self._score.examples[torch.tensor(readers)], bfloat16)
             for reading, values in zip(readers, scores.double().cpu().tolist(), strict=True):
                 for reader, ((_, key), _), value in zip(reading, part, values, strict=True):
-                    self._known[reader][key] = value
+                    found[reader][key] = value
 
     def enough(self, condition: bool) -> None:
         """Raise KeyboardInterrupt after an interruption, unless the values found before it are enough."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,8 +19,10 @@ from .base import Estimate, convergence
 from .coalitions import Game, GameMethod, check_table, every_coalition, relative_error
 from .kriging import Kriged, shapley_by_kriging
 from .shapley import shapley_values
+from .two_precision import TwoPrecision, told
 
 MOST_SAMPLES = 2**14
+PILOT = 16  # pairs of each kind that are run in both precisions first
 FIRST_STAGE = 128  # samples at least before the first test of the tolerance; each later test doubles them
 
 
@@ -30,7 +34,8 @@ class KernelShap(GameMethod):
     every player alone against all the others, then distinct random pairs, half of uniform size (leverage scores
     [musco2025]), half by fair coins. A Gaussian process for interactions of three and more players
     (`limelight.methods.kriging`) extends the linear regression of KernelSHAP [lundberg2017]: games of pairs are exact
-    from $2M$ samples on, and the values always sum to f(x) - f(b). `stderr` is the posterior's.
+    from $2M$ samples on, and the values always sum to f(x) - f(b). `stderr` is the posterior's, and in two precisions
+    (`limelight.methods.two_precision`) also that of the corrections.
 
     `tolerance` stops an example as soon as its largest standard error is below that share of the range of its values
     after 128 (or 4M), 256, 512, ... samples; `samples` is then the most it may take. Below $2M$ samples,
@@ -39,6 +44,8 @@ class KernelShap(GameMethod):
 
     samples: int = 2048
     tolerance: float | None = field(default=None, kw_only=True)
+
+    two_precisions: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,13 +65,14 @@ class KernelShap(GameMethod):
         designs = [self._design(game, i) for i in range(len(game.counts))]
         found: list[Kriged | None] = [None] * len(game.counts)
         taken = [0] * len(game.counts)
+        twice = {i: _Twice(game, i, designs[i], game.bfloat16.cost) for i in self._in_two(game) if game.bfloat16}
         notes: list[Note] = []
         while None in found and not game.interrupted:
             taken = [self._next(done, game.counts[i]) if found[i] is None else done for i, done in enumerate(taken)]
-            worth = game.worth([design[:rows] for design, rows in zip(designs, taken, strict=True)])
-            for i, each in enumerate(worth):
+            asked = [design[: 0 if i in twice else taken[i]] for i, design in enumerate(designs)]
+            for i, each in enumerate(game.worth(asked)):
                 if found[i] is None:
-                    fit = self._solve(game, i, designs[i][: len(each)], each)
+                    fit = twice[i].fit(taken[i]) if i in twice else self._solve(game, i, asked[i][: len(each)], each)
                     error, last = relative_error(fit.values, fit.errors), taken[i] >= len(designs[i])
                     converged = self.tolerance is not None and error <= self.tolerance
                     if self.tolerance is not None and (converged or last):
@@ -78,10 +86,15 @@ class KernelShap(GameMethod):
         if any(bool(each.errors.isnan().any()) for each in solved):
             text = "stderr is NaN: too few samples for more than a linear model; use 2M + 4 or more"
             notes.append(Note("caution", text))
+        notes += [each.note() for each in twice.values()]
         return game.estimate([s.values for s in solved], None if exact else [s.errors for s in solved], notes)
 
     def _exact(self, players: int) -> bool:
         return players <= 62 and 2**players - 2 <= 2 * self.samples
+
+    def _in_two(self, game: Game) -> list[int]:
+        """Return the examples whose coalitions are sampled with a standard error."""
+        return [i for i, count in enumerate(game.counts) if not self._exact(count) and self.samples >= 2 * count]
 
     def _rows(self, players: int) -> int:
         return self.samples // 2 * 2 if self.samples >= 2 * players else self.samples
@@ -129,6 +142,77 @@ class KernelShap(GameMethod):
         others = torch.linalg.lstsq(table[:, :-1] - table[:, -1:], target[:, None], driver="gelsd").solution[:, 0]
         values = torch.cat([others, change - others.sum(0, keepdim=True)])
         return Kriged(values, torch.full_like(values, torch.nan))
+
+
+class _Twice:
+    """The pairs of one example in two precisions: the players alone, and the random pairs, each corrected by its own.
+
+    The fit to the bfloat16 results is linear in them once its covariance is chosen, so the corrections add what its
+    weights make of them, and their variance.
+    """
+
+    def __init__(self, game: Game, i: int, design: Tensor, cost: float) -> None:
+        self._game, self._i, self._design = game, i, design
+        self._kinds = (TwoPrecision(cost, PILOT), TwoPrecision(cost, PILOT))
+        self._pairs = 0
+
+    def fit(self, rows: int) -> Kriged:
+        """Return the values after so many rows of the design."""
+        players, self._pairs = self._game.counts[self._i], rows // 2
+        kinds = list(zip(self._kinds, (range(players), range(players, self._pairs)), strict=True))
+        for kind, pairs in kinds:
+            self._correct(kind, pairs)
+        everything, change = range(self._pairs), float(self._game.change[self._i])
+        coalitions = self._design[: 2 * self._pairs : 2]
+        cheap = self._differences(everything, self._pays)
+        if not bool(torch.isfinite(cheap).all()):
+            for kind in self._kinds:
+                kind.give_up()
+        if not self._pays:
+            return shapley_by_kriging(coalitions, self._differences(everything, False), change)
+        found = shapley_by_kriging(coalitions, cheap, change)
+        assert found.weights is not None
+        squares = found.weights.square().mean(0)  # of a pair's weights in the players' values
+        error = float(found.errors.square().mean())
+        if not math.isnan(error):
+            added = sum(kind.spread() * float(squares[pairs.start : pairs.stop].sum()) for kind, pairs in kinds)
+            for kind, pairs in kinds:
+                kind.judge_by(error, added)
+                self._correct(kind, pairs)
+        return self._corrected(found, found.weights, kinds)
+
+    def _corrected(self, fit: Kriged, weights: Tensor, kinds: list[tuple[TwoPrecision, range]]) -> Kriged:
+        values, squares = fit.values, fit.errors.square()
+        for kind, pairs in kinds:
+            if not pairs:
+                continue
+            known, mean = kind.corrected(len(pairs))
+            rise = mean.expand(len(pairs)).clone()
+            rise[: len(known)] = known - kind.cheap
+            own = weights[:, pairs.start : pairs.stop]
+            moved = own @ rise
+            values = values + moved - moved.mean()  # the sum stays f(x) - f(b)
+            if len(known) < len(pairs):
+                squares = squares + (own[:, : len(known)] ** 2) @ (rise[: len(known)] - mean) ** 2
+        return replace(fit, values=values, errors=squares.sqrt())
+
+    @property
+    def _pays(self) -> bool:
+        return all(kind.pays for kind in self._kinds)
+
+    def _correct(self, kind: TwoPrecision, pairs: range) -> None:
+        """Run as many of these pairs in both precisions as are to be."""
+        while self._pays and (both := kind.next(range(len(kind.exact), len(pairs)))):
+            numbers = range(pairs.start + both.start, pairs.start + both.stop)
+            kind.add(self._differences(numbers, False), self._differences(numbers, True))
+
+    def _differences(self, pairs: range, bfloat16: bool) -> Tensor:
+        rows = self._design[2 * pairs.start : 2 * pairs.stop]
+        return self._game.worth_of(self._i, rows, bfloat16).reshape(-1, 2).mv(torch.tensor([1.0, -1.0]).double())
+
+    def note(self) -> Note:
+        """Tell which pairs ran in which precision."""
+        return told(self._kinds, self._pairs, "pairs of coalitions", self._i)
 
 
 def _distinct(generator: np.random.Generator, pairs: int, players: int) -> Tensor:

@@ -16,7 +16,7 @@ proportional to the players' linear effects.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -31,10 +31,14 @@ _NUGGET = 1e-9  # of the variance; keeps the covariance positive definite where 
 
 @dataclass(frozen=True)
 class Kriged:
-    """Shapley values `(M,)` and their standard errors, NaN with too few pairs."""
+    """Shapley values `(M,)` and their standard errors, NaN with too few pairs.
+
+    `weights` `(M, n)` are those of the differences in the values, once the covariance is chosen.
+    """
 
     values: Tensor
     errors: Tensor
+    weights: Tensor | None = None
 
 
 def shapley_by_kriging(coalitions: Tensor, differences: Tensor, change: float) -> Kriged:
@@ -48,15 +52,17 @@ def shapley_by_kriging(coalitions: Tensor, differences: Tensor, change: float) -
     linear = torch.linalg.lstsq(signs, data[:, None], driver="gelsd").solution[:, 0]
     rest = (data - signs @ linear).abs().amax()
     if float(rest) <= 1e-12 * float(data.abs().amax()):
-        return Kriged(linear, torch.zeros_like(linear))
+        return Kriged(linear, torch.zeros_like(linear), torch.linalg.pinv(signs)[:, 1:])
     if len(signs) - signs.shape[1] < LEAST_SPARE:
-        return Kriged(_summing_to(linear, change), torch.full_like(linear, torch.nan))
+        unknown = torch.full_like(linear, torch.nan)
+        return Kriged(_summing_to(linear, change), unknown, torch.linalg.pinv(signs)[:, 1:])
     shares = (torch.ones_like(linear), (linear.abs() / linear.abs().amax()).clamp(min=1e-3))
     few = max(_ENOUGH, 2 * signs.shape[1])
     trials = [strength * share / share.sum() for share in shares for strength in STRENGTHS]
     best = max(trials, key=lambda scales: _Fit(signs[:few], data[:few], scales).likelihood)
-    values, errors = _Fit(signs, data, best).shapley()
-    return Kriged(_summing_to(values, change), errors)
+    found = _Fit(signs, data, best).shapley()
+    assert found.weights is not None
+    return replace(found, values=_summing_to(found.values, change), weights=found.weights[:, 1:])
 
 
 def _summing_to(values: Tensor, change: float) -> Tensor:
@@ -87,7 +93,7 @@ class _Fit:
         c = self.strength
         return c**3 / 6 * (1 + c**2 / 20) if c < 0.5 else math.sinh(c) - c  # the difference cancels for a small c
 
-    def shapley(self) -> tuple[Tensor, Tensor]:
+    def shapley(self) -> Kriged:
         inverse = torch.cholesky_inverse(self.factor)
         on_linear = inverse @ self.signs
         to_linear = torch.cholesky_solve(on_linear.T, self.inner)  # generalised least squares, (M, n)
@@ -99,7 +105,7 @@ class _Fit:
         # large pairs. The factor (n - M) / (n - M - 2) accounts for the scale's own uncertainty.
         left_out = (to_rest @ self.data).square() / to_rest.diagonal()
         scale = left_out[1:].mean() * self.spare / (self.spare - 2)
-        return weights @ self.data, (scale * variance.clamp(min=0)).sqrt()
+        return Kriged(weights @ self.data, (scale * variance.clamp(min=0)).sqrt(), weights)
 
     def _functional(self) -> tuple[Tensor, Tensor]:
         """Return the covariance of each player's Shapley value with the data `(M, n)`, and its variance `(M,)`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -15,6 +15,7 @@ from ..engine.score import Score
 from ..question.random_streams import Streams
 from .base import Estimate
 from .coalitions import Game, GameMethod, check_table, every_coalition
+from .two_precision import TwoPrecision
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Lime(GameMethod):
     over `samples` distinct coalitions, drawn with a fair coin for each player, and the input itself. If no more
     coalitions exist, all are run, and $\alpha$ is scaled by their number over `samples`, since the penalty is meant for
     so many rows. d is the cosine distance to the whole input. `notes` give the surrogate's weighted $R^2$; `stderr` is
-    the regression's, robust to unequal variances. Raises ValueError for fewer samples than the M + 1 unknowns.
+    the regression's, robust to unequal variances, and in two precisions (`methods/two_precision.py`) of both together.
+    Raises ValueError for fewer samples than the M + 1 unknowns.
     [ribeiro2016]
     """
 
@@ -36,6 +38,7 @@ class Lime(GameMethod):
     alpha: float = 1.0
 
     no_sum: ClassVar[str | None] = "the coefficients of a surrogate fit the score, they do not add up to it"
+    two_precisions: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,14 +53,19 @@ class Lime(GameMethod):
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         game = self.game(score, x, baseline, rng)
         designs = [self._design(game, i) for i in range(len(game.counts))]
-        worth = game.worth(designs)
         values, errors, notes = [], [], []
+        in_two = [game.bfloat16 is not None and not self._all(count) for count in game.counts]
+        worth = game.worth([design[: 0 if two else None] for design, two in zip(designs, in_two, strict=True)])
         for i, each in enumerate(worth):
-            game.enough(len(each) > game.counts[i])
-            fit = self._fit(designs[i][: len(each)], each)
-            values.append(fit[0])
-            errors.append(fit[1])
-            notes.append(Note("fact", fit[2], i))
+            if in_two[i]:
+                fit, note = self._fit_in_two(game, i, designs[i])
+                notes.append(note)
+            else:
+                game.enough(len(each) > game.counts[i])
+                fit = self._fit(designs[i][: len(each)], each)
+            values.append(fit.values)
+            errors.append(fit.errors)
+            notes.append(Note("fact", fit.quality, i))
         exact = all(map(self._all, game.counts)) and not game.interrupted
         return game.estimate(values, None if exact else errors, notes)
 
@@ -80,8 +88,32 @@ class Lime(GameMethod):
         drawn = torch.from_numpy(np.stack(list(found.values())[: self.samples]))
         return torch.cat([torch.ones(1, players, dtype=torch.bool), drawn])
 
-    def _fit(self, coalitions: Tensor, worth: Tensor) -> tuple[Tensor, Tensor, str]:
-        """Return coefficients, their standard errors, and the text of a note on the fit."""
+    def _fit_in_two(self, game: Game, i: int, design: Tensor) -> tuple[_Fit, Note]:
+        """Fit example i's coalitions in two precisions; the input itself, the first of them, is known in float32."""
+        assert game.bfloat16 is not None
+        rows, drawn = TwoPrecision(game.bfloat16.cost), design[1:]
+        everything = range(len(drawn))
+
+        def add(samples: range) -> None:
+            part = drawn[samples.start : samples.stop]
+            rows.add(game.worth_of(i, part), game.worth_of(i, part, bfloat16=True))
+
+        add(rows.next(everything))
+        cheap = game.worth_of(i, drawn, bfloat16=True) if rows.pays else game.full[:0]
+        if not bool(torch.isfinite(cheap).all()):
+            rows.give_up()
+        if not rows.pays:
+            return self._fit(design, game.worth_of(i, design)), rows.note(len(drawn), "samples", i)
+        full = game.full[i : i + 1]
+        # The surrogate explains a part of the variance: only the rest of it is the samples' error.
+        rows.judge_by(self._fit(design, torch.cat([full, cheap])).left)
+        add(rows.next(everything[len(rows.exact) :]))
+        known, mean = rows.corrected(len(drawn))
+        fit = self._fit(design, torch.cat([full, known, cheap[len(known) :] + mean]))
+        best = self._fit(design, torch.cat([full, rows.exact, cheap[len(known) :] + mean]))
+        return replace(fit, quality=best.quality), rows.note(len(drawn), "samples", i)
+
+    def _fit(self, coalitions: Tensor, worth: Tensor) -> _Fit:
         present = coalitions.double()
         distance = 1 - present.mean(1).sqrt()
         weight = (-(distance**2) / (2 * self.kernel_width**2)).exp()
@@ -97,5 +129,17 @@ class Lime(GameMethod):
         errors = (pull.square().sum(1) * (len(worth) / spare if spare > 0 else torch.nan)).sqrt()
         total = float((weight * response.square()).sum())
         if total <= 1e-24 * float((weight * worth.square()).sum()):
-            return torch.zeros_like(values), torch.zeros_like(values), "R^2 is undefined: the score is the same for all"
-        return values, errors, f"R^2 {1 - float((weight * residual.square()).sum()) / total:.3f} of the surrogate"
+            none = torch.zeros_like(values)
+            return _Fit(none, none, "R^2 is undefined: the score is the same for all", 0.0)
+        quality = f"R^2 {1 - float((weight * residual.square()).sum()) / total:.3f} of the surrogate"
+        return _Fit(values, errors, quality, float(residual.square().sum()) / max(1, spare))
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Coefficients, their standard errors, the text of a note, and the residuals' variance, unweighted."""
+
+    values: Tensor
+    errors: Tensor
+    quality: str
+    left: float

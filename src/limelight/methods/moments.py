@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -93,6 +95,12 @@ class MixedMoments:
         for j in range(5):
             self._sums[j] += powers @ raised
             raised = raised * a
+
+    def raised(self, by: float) -> MixedMoments:
+        """Return a copy in which all scores are larger by a constant."""
+        found = copy.copy(self)
+        found._sums, found._shift = self._sums.clone(), self._shift + by
+        return found
 
     def _means(self) -> Tensor:
         return self._sums / self.count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,6 +18,7 @@ from ..engine.score import Score, result_dtype
 from ..question.random_streams import Streams
 from .base import Estimate, Method, Needs, convergence, stages
 from .moments import MixedMoments
+from .two_precision import Sampler, TwoPrecision
 
 FIRST_STAGE = 128  # masks before the first test of the tolerance; each later test doubles them
 _CELLS = 2**21  # of masks held at once, in float64: 16 MiB
@@ -34,7 +36,9 @@ class RISE(Method):
     adds the error of the score's mean. `stderr` `(n, 1, *space)` is that of the regression slope (robust to unequal
     variances), or of the plain mean. `tolerance` stops an example as soon as |stderr| / |map| (L2) is below it after
     128, 256, ... masks. Masks are products along the axes and made as they are used, so memory does not grow with
-    their number. Raises ValueError where all masks agree at a position. With a `Box` target this is D-RISE.
+    their number. Raises ValueError where all masks agree at a position. With a `Box` target this is D-RISE. In two
+    precisions masks run in bfloat16 and some in float32 too, which correct the others; `stderr` and `tolerance` are of
+    both together.
     [petsiuk2018] [petsiuk2021]
     """
 
@@ -46,6 +50,7 @@ class RISE(Method):
 
     no_sum: ClassVar[str | None] = "the slopes of the score along each position's visibility add up to no total"
     needs: ClassVar[Needs] = Needs(gradients=False, baseline=True)
+    two_precisions: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_whole(self, "masks", 3)
@@ -60,10 +65,22 @@ class RISE(Method):
         space = x.shape[2:] if x.ndim > 2 else x.shape[1:]
         moments = [MixedMoments(self.probability, space.numel(), x.device) for _ in range(len(x))]
         active = list(range(len(x)))
+        twice = [
+            _Twice(self, score.select([i]), x[[i]], baseline[[i]], rng.select([i]), score.bfloat16.cost)
+            for i in active
+            if score.bfloat16 is not None
+        ]
+        taken = [0] * len(x)
         notes: dict[int, Note] = {}
         for start, stop in stages(FIRST_STAGE, self.masks, self.tolerance):
-            own = score.select(active), x[active], baseline[active], rng.select(active)
-            self._stage(*own, range(start, stop), [moments[i] for i in active])
+            if not twice:
+                own = score.select(active), x[active], baseline[active], rng.select(active)
+                self.stage(*own, range(start, stop), [moments[i] for i in active])
+            else:
+                for i in active:
+                    twice[i].extend(range(start, stop))
+                    moments[i] = twice[i].moments(stop)
+            taken = [stop if i in active else done for i, done in enumerate(taken)]
             if self.tolerance is None:
                 break
             found = {i: self._map(moments[i]) for i in active}
@@ -77,25 +94,40 @@ class RISE(Method):
         shape = (len(x), 1, *space) if x.ndim > 2 else x.shape
         maps = [self._map(each) for each in moments]
         values, stderr = (torch.stack(each).reshape(shape).to(result_dtype(x)) for each in zip(*maps, strict=True))
-        return Estimate(values, stderr, notes=tuple(notes[i] for i in sorted(notes)))
+        told = [notes[i] for i in sorted(notes)]
+        told += [each.rows.note(taken[i], "masks", i) for i, each in enumerate(twice)]
+        return Estimate(values, stderr, notes=tuple(told))
 
-    def _stage(
-        self, score: Score, x: Tensor, baseline: Tensor, rng: Streams, masks: range, moments: list[MixedMoments]
-    ) -> None:
-        """Run these masks on each example and add them to its moments, in blocks of bounded memory."""
+    def stage(
+        self,
+        score: Score,
+        x: Tensor,
+        baseline: Tensor,
+        rng: Streams,
+        masks: range,
+        moments: list[MixedMoments],
+        bfloat16: bool = False,
+    ) -> Tensor:
+        """Run these masks on each example and add them to its moments, in blocks of bounded memory.
+
+        Returns the scores `(masks, n)`.
+        """
         space = x.shape[2:] if x.ndim > 2 else x.shape[1:]
         fit = max(1, _CELLS // (len(x) * space.numel()))
         step = max(fit - fit % score.rows_per_pass, min(fit, score.rows_per_pass))
+        found = [x.new_zeros((0, len(x)), dtype=torch.float64)]
         for start in range(masks.start, masks.stop, step):
             block = range(start, min(start + step, masks.stop))
             visible = torch.stack([self.draw(rng.select([i]), block, space, x.device) for i in range(len(x))], 1)
             shape = (len(x), 1, *space) if x.ndim > 2 else x.shape
             points = (torch.lerp(baseline, x, each.reshape(shape).to(x)) for each in visible)
-            scores = score.stream_values(points).to(visible.dtype)
+            scores = score.stream_values(points, bfloat16).to(visible.dtype)
             for i, each in enumerate(moments):
                 each.add(visible[:, i].flatten(1), scores[:, i])
+            found.append(scores)
+        return torch.cat(found)
 
-    def draw(self, rng: Streams, masks: range, space: torch.Size, device: torch.device) -> Tensor:
+    def draw(self, rng: Streams, masks: Sequence[int], space: torch.Size, device: torch.device) -> Tensor:
         """Draw an example's masks `(masks, *space)` in [0, 1]; the k-th depends on example, seed and k alone."""
         double = torch.empty(0, dtype=torch.float64)
         axes, size = len(space), self.cells ** len(space)
@@ -118,3 +150,31 @@ class RISE(Method):
         still = int((moments.variance() <= 1e-12).sum())
         require(still == 0, self, "masks", f"more: at {still} positions all of them agreed, so no slope is known there")
         return moments.slope()
+
+
+class _Twice(Sampler):
+    """The masks of one example in two precisions; `score`, x, baseline and rng are its own."""
+
+    def __init__(self, method: RISE, score: Score, x: Tensor, baseline: Tensor, rng: Streams, cost: float) -> None:
+        super().__init__(TwoPrecision(cost))
+        self._method, self._score, self._x, self._baseline, self._rng = method, score, x, baseline, rng
+        self._space = x.shape[2:] if x.ndim > 2 else x.shape[1:]
+        self.reset()
+
+    def reset(self) -> None:
+        self._others = MixedMoments(self._method.probability, self._space.numel(), self._x.device)
+
+    def run(self, samples: range, bfloat16: bool, alone: bool) -> Tensor:
+        own = self._score, self._x, self._baseline, self._rng
+        return self._method.stage(*own, samples, [self._others] if alone else [], bfloat16)[:, 0]
+
+    def moments(self, masks: int) -> MixedMoments:
+        """Return the moments of all masks so far, the corrected ones drawn once more."""
+        scores, mean = self.rows.corrected(masks)
+        found = self._others.raised(float(mean))
+        step = max(1, _CELLS // self._space.numel())
+        for start in range(0, len(self.both), step):
+            part = slice(start, start + step)
+            visible = self._method.draw(self._rng, self.both[part], self._space, self._x.device)
+            found.add(visible.flatten(1), scores[part])
+        return found

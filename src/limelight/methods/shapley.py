@@ -17,8 +17,10 @@ from ..question.players import Players
 from ..question.random_streams import Streams
 from .base import Estimate, convergence, stages
 from .coalitions import Game, GameMethod, check_table, every_coalition, relative_error
+from .two_precision import Sampler, TwoPrecision
 
 MOST_PLAYERS = 16
+PILOT = 4  # orders that are run in both precisions first
 FIRST_STAGE = 8  # permutations before the first test of the tolerance; each later test doubles them
 
 
@@ -89,6 +91,11 @@ class _Orders(GameMethod):
         if self.paired:
             require(self.permutations % 2 == 0, self, "permutations", "an even number: each order and its reverse")
 
+    @property
+    def unit(self) -> int:
+        """The orders of one draw."""
+        return 2 if self.paired else 1
+
     def rows(self, features: torch.Size) -> int | None:
         count = self.count(features)
         if count is None or self.tolerance is not None:
@@ -98,12 +105,18 @@ class _Orders(GameMethod):
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         game = self.game(score, x, baseline, rng)
         found: list[list[Tensor]] = [[] for _ in game.counts]  # one tensor (M,) an order, or a pair of them
+        twice = [_Twice(self, game, i, game.bfloat16.cost) for i in range(len(game.counts)) if game.bfloat16]
         notes: list[Note] = []
         active = list(range(len(game.counts)))
         for start, stop in stages(FIRST_STAGE, self.permutations, self.tolerance):
-            for first, last in _blocks(start, stop, max(game.counts), 2 if self.paired else 1):
-                if not game.interrupted:
+            for first, last in _blocks(start, stop, max(game.counts), self.unit):
+                if twice:
+                    for i in active:
+                        twice[i].extend(range(first // self.unit, last // self.unit))
+                elif not game.interrupted:
                     self._add(game, found, active, first, last)
+            for i in active if twice else ():
+                found[i] = twice[i].results(stop // self.unit)
             if self.tolerance is None or game.interrupted:
                 break
             for i in list(active):
@@ -116,6 +129,7 @@ class _Orders(GameMethod):
         summaries = [_summary(each) for each in found]
         if min(map(len, found)) < 2:
             notes.append(Note("caution", "stderr is NaN: a single draw has no known spread; use more permutations"))
+        notes += [each.rows.note(len(found[i]), "orders", i) for i, each in enumerate(twice)]
         return game.estimate([mean for mean, _ in summaries], [error for _, error in summaries], notes)
 
     def _add(self, game: Game, found: list[list[Tensor]], active: list[int], first: int, last: int) -> None:
@@ -124,21 +138,55 @@ class _Orders(GameMethod):
         none = [torch.zeros(0, count, dtype=torch.bool) for count in game.counts]
         worth = game.worth([_prefixes(orders[i]) if i in orders else each for i, each in enumerate(none)])
         for i, order in orders.items():
-            steps = order.shape[1] - 1
-            whole = len(worth[i]) // steps if steps else len(order)
-            inner = worth[i][: whole * steps].reshape(whole, steps)
-            empty, full = game.empty[i].expand(whole, 1), game.full[i].expand(whole, 1)
-            gains = torch.cat([empty, inner, full], 1).diff(dim=1)
-            each = torch.zeros_like(gains).scatter_(1, order[:whole], gains)
-            if self.paired:
-                each = each[: whole // 2 * 2].reshape(-1, 2, each.shape[1]).mean(1)
-            found[i] += list(each)
+            found[i] += list(self._gains(game, i, order, worth[i]))
+
+    def _gains(self, game: Game, i: int, order: Tensor, worth: Tensor) -> Tensor:
+        """Return the gain of each player, `(orders, M)` or `(pairs, M)`, of the orders whose worth is complete."""
+        steps = order.shape[1] - 1
+        whole = len(worth) // steps if steps else len(order)
+        inner = worth[: whole * steps].reshape(whole, steps)
+        empty, full = game.empty[i].expand(whole, 1), game.full[i].expand(whole, 1)
+        gains = torch.cat([empty, inner, full], 1).diff(dim=1)
+        each = torch.zeros_like(gains).scatter_(1, order[:whole], gains)
+        return each[: whole // 2 * 2].reshape(-1, 2, each.shape[1]).mean(1) if self.paired else each
+
+    def gains(self, game: Game, i: int, units: range, bfloat16: bool) -> Tensor:
+        """Return the gains of example i's orders or pairs of these numbers, in one precision."""
+        if not units:
+            return torch.zeros(0, game.counts[i], dtype=torch.float64)
+        orders = self._orders(game, i, units.start * self.unit, units.stop * self.unit)
+        return self._gains(game, i, orders, game.worth_of(i, _prefixes(orders), bfloat16))
 
     def _orders(self, game: Game, i: int, first: int, last: int) -> Tensor:
         drawn = range(first // 2, last // 2) if self.paired else range(first, last)
         stream = game.rng.select([i])
         orders = torch.cat([stream.permutation(f"order {k}", game.counts[i]) for k in drawn])
         return torch.stack([orders, orders.flip(1)], 1).flatten(0, 1) if self.paired else orders
+
+
+class _Twice(Sampler):
+    """The orders of one example in two precisions.
+
+    A whole order is corrected, since a player's gain is a difference of two scores that differ alike in bfloat16.
+    """
+
+    def __init__(self, method: _Orders, game: Game, i: int, cost: float) -> None:
+        super().__init__(TwoPrecision(cost, PILOT))
+        self._method, self._game, self._i = method, game, i
+        self._others: list[Tensor] = []
+
+    def reset(self) -> None:
+        self._others = []
+
+    def run(self, samples: range, bfloat16: bool, alone: bool) -> Tensor:
+        found = self._method.gains(self._game, self._i, samples, bfloat16)
+        self._others += list(found) if alone else []
+        return found
+
+    def results(self, units: int) -> list[Tensor]:
+        """Return the gains of all orders so far, those run in both precisions first."""
+        known, mean = self.rows.corrected(units)
+        return [*known, *(each + mean for each in self._others)]
 
 
 def _blocks(first: int, last: int, players: int, unit: int) -> Iterator[tuple[int, int]]:
@@ -170,10 +218,12 @@ class ShapleySampling(_Orders):
     $$\hat\phi_i = \frac1n \sum_{k=1}^n \bigl(v(P_i^k \cup i) - v(P_i^k)\bigr)$$
 
     where $P_i^k$ are the players before i in order k. The values sum to f(x) - f(b) exactly, whatever n.
-    `stderr` is that of a mean of n draws. Coalitions that orders share are evaluated once. [castro2009]
+    `stderr` is that of a mean of n draws, and in two precisions (`methods/two_precision.py`) of both together, whole
+    orders being corrected. Coalitions that orders share are evaluated once. [castro2009]
     """
 
     paired: ClassVar[bool] = False
+    two_precisions: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,12 @@ class Options(TypedDict, total=False):
         all. A changed picture explained with the draws of the original shows the change and no sampling noise.
     rows_per_pass: the number of rows in one pass of the model; None chooses by memory. The map does not depend on it.
     arithmetic: how the model's rows are computed. "plain" runs the model's own operators; "packed" computes the same
-        function on convolution weights laid out for the processor, with batch norms folded in, equal to rounding, and
-        a note says where a model cannot; None lets the library decide, by the method's settings alone.
+        function on convolution weights laid out for the processor, with batch norms folded in, equal to rounding.
+        A plain and a packed row prove it first, which no count of rows holds; where that fails, or a model cannot be
+        packed, rows are plain. "two-precision" samples in bfloat16 and corrects by a part of the samples in float32,
+        for the methods with `two_precisions`, such as `rise` and `kernel-shap`. None packs every row of a prepared
+        model and the rows of methods that take many, and samples in two precisions where a tolerance is set: by the
+        method's settings and the processor's features alone.
     progress: True counts model rows on standard error; a callable receives the rows of each finished pass.
     """
 
@@ -171,7 +175,7 @@ def question_of(model: Model, inputs: Tensor, options: Options) -> Iterator[Ques
         yield Question(as_module(model), x, target, baseline, **given, progress=progress)
 
 
-ARITHMETICS: tuple[Arithmetic, ...] = ("plain", "packed")
+ARITHMETICS: tuple[Arithmetic, ...] = ("plain", "packed", "two-precision")
 """The arithmetics that are implemented."""
 
 
