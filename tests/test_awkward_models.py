@@ -63,18 +63,14 @@ IN_PASSES = (
     "double",
 )
 # What the copy does not do justice to, by the reason.
-NOT_COPIED: dict[str, str] = {
-    "a forward over a closure, in training mode": "a kept copy trains the closure's module",
-    "traced by fx, with a hook": "the copy of a GraphModule has no hooks",
-}
+NOT_COPIED: dict[str, str] = {}
 
 
-def except_uncopied(names: Any) -> list[Any]:
+def except_uncopied(names: Any, also: dict[str, str] | None = None) -> list[Any]:
     """Mark the models that the copy does not do justice to."""
+    reasons = {**NOT_COPIED, **(also or {})}
     return [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=NOT_COPIED[name]))
-        if name in NOT_COPIED
-        else name
+        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=reasons[name])) if name in reasons else name
         for name in names
     ]
 

@@ -112,19 +112,12 @@ def changes(before: dict[str, list[Any]], after: dict[str, list[Any]]) -> list[s
 
 
 # Why a model is not left as it was, where the copy or its restoration is at fault.
-CHANGED: dict[str, str] = {
-    "a forward over a closure, in training mode": "a kept copy trains the closure's module",
-}
-CHANGED_BY_ERRORS: dict[str, str] = {
-    "an embedding of bounded norm": "a weight that forward writes stays written where the first run raises",
-    "a weight clamped in forward": "a weight that forward writes stays written where the first run raises",
-}
+CHANGED: dict[str, str] = {}
 
 
-def marked(names: Any, also: dict[str, str] | None = None) -> list[Any]:
-    reasons = {**CHANGED, **(also or {})}
+def marked(names: Any) -> list[Any]:
     return [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=reasons[name])) if name in reasons else name
+        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=CHANGED[name])) if name in CHANGED else name
         for name in names
     ]
 
@@ -213,13 +206,13 @@ def explain_until(case: Any, method: Any, target: Any) -> None:
         assert "second call" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", marked(AWKWARD, CHANGED_BY_ERRORS))
+@pytest.mark.parametrize("name", marked(AWKWARD))
 def test_a_model_is_as_it_was_after_an_error(name: str) -> None:
     check_errors(name, [(1, "gradient"), (2, "grad-cam"), (3, "occlusion(4, 4)")])
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", marked(AWKWARD, CHANGED_BY_ERRORS))
+@pytest.mark.parametrize("name", marked(AWKWARD))
 def test_a_model_is_as_it_was_after_an_error_of_more_methods(name: str) -> None:
     net = conv_net()
     check_errors(name, [(call, patterns_for(net, method)) for method in CASES[::5] for call in (1, 2, 3)])
