@@ -57,8 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
         outcomes.append(outcome)
         pairs = outcome.pairs
         print(
-            f"[{time.perf_counter() - start:4.0f} s] {case.name}, {case.model}: {pairs.ratio:.2f} times "
-            f"{outcome.peer} ({pairs.ours_median:.3f} s to {pairs.theirs_median:.3f} s)",
+            f"[{time.perf_counter() - start:4.0f} s] {case.name}, {case.model}: bare {pairs.ratio:.2f}, prepared "
+            f"{outcome.prepared.ratio:.2f} times {outcome.peer} ({pairs.ours_median:.3f}, "
+            f"{outcome.prepared.ours_median:.3f} s to {pairs.theirs_median:.3f} s)",
             flush=True,
         )
     # Where the page went is no part of how to get it again.

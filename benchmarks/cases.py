@@ -93,10 +93,10 @@ FIVE = (
 GRAD_CAM, LAYER_GRAD_CAM = peers.pytorch_grad_cam(), peers.layer_grad_cam()
 
 CASES: tuple[Case, ...] = (
-    *(Case("gradient", model, ll.Gradient(), (peers.saliency(),)) for model in BOTH),
+    *(Case("gradient", m, ll.Gradient(), (peers.saliency(),), 1.25 if m == LITE else 1.2) for m in BOTH),
     *(Case("input x gradient", model, ll.InputXGradient(), (peers.input_x_gradient(),), quick=False) for model in BOTH),
     *(Case("Grad-CAM", model, ll.GradCAM(), (GRAD_CAM,), error=rescaled, quick=model == LITE) for model in BOTH),
-    *(Case("Grad-CAM, Captum's", model, ll.GradCAM(), (LAYER_GRAD_CAM,), quick=model == LITE) for model in BOTH),
+    *(Case("Grad-CAM, Captum's", model, ll.GradCAM(), (LAYER_GRAD_CAM,), 1.2, quick=model == LITE) for model in BOTH),
     *(
         Case(name, RESNET, method, (peers.pytorch_grad_cam(peer),), target, rescaled, quick=False)
         for name, method, peer, target in (
@@ -105,12 +105,12 @@ CASES: tuple[Case, ...] = (
             ("XGradCAM", ll.XGradCAM(), "XGradCAM", 1.0),
             ("Grad-CAM++", ll.GradCAMPlusPlus(), "GradCAMPlusPlus", 1.0),
             ("EigenCAM", ll.EigenCAM(), "EigenCAM", 1.0),
-            ("ScoreCAM", ll.ScoreCAM(), "ScoreCAM", 2.0),
+            ("ScoreCAM", ll.ScoreCAM(), "ScoreCAM", 1.3),
             ("AblationCAM", ll.AblationCAM(), "AblationCAM", 10.0),
             ("FullGrad, as published", ll.FullGrad(signed=False), "FullGrad", 2.0),
         )
     ),
-    Case("IG, 50 midpoints", LITE, FIFTY, peers.integrated_gradients("riemann_middle", 50)),
+    Case("IG, 50 midpoints", LITE, FIFTY, peers.integrated_gradients("riemann_middle", 50), 1.5),
     Case("IG, 50 midpoints", RESNET, FIFTY, peers.integrated_gradients("riemann_middle", 50), quick=False),
     Case(
         "IG, 50 Gauss-Legendre nodes",
@@ -135,6 +135,7 @@ CASES: tuple[Case, ...] = (
         LITE,
         ll.SmoothGrad(),
         peers.noise_tunnel("smoothgrad", 32, 0.15),
+        1.4,
         error=smooth_error,
     ),
     Case(
@@ -171,11 +172,11 @@ CASES: tuple[Case, ...] = (
         error=completeness,
         quick=False,
     ),
-    Case("occlusion 32/16", LITE, ll.Occlusion(), peers.occlusion(32, 16)),
-    Case("occlusion 32/16", RESNET, ll.Occlusion(), peers.occlusion(32, 16), target=3.0, quick=False),
+    Case("occlusion 32/16", LITE, ll.Occlusion(), peers.occlusion(32, 16), target=2.1),
+    Case("occlusion 32/16", RESNET, ll.Occlusion(), peers.occlusion(32, 16), target=2.3, quick=False),
     Case("occlusion 32/16", "resnet50", ll.Occlusion(), peers.occlusion(32, 16), target=3.0, quick=False),
     Case("occlusion 32/16", "vgg16", ll.Occlusion(), peers.occlusion(32, 16), target=8.0, quick=False),
-    Case("feature ablation, 14 x 14", LITE, ll.FeatureAblation(), peers.feature_ablation(14), target=2.0, quick=False),
+    Case("feature ablation, 14 x 14", LITE, ll.FeatureAblation(), peers.feature_ablation(14), target=1.35, quick=False),
     # The plain form, so that the maps estimate the same; each draws its own masks.
     Case(
         "RISE, 500 masks",
@@ -191,7 +192,7 @@ CASES: tuple[Case, ...] = (
         LITE,
         ll.KernelShap(512),
         peers.captum_game(attr.KernelShap, 512),
-        1.0,
+        1.35,
         no_error,
         quick=False,
     ),
@@ -200,7 +201,7 @@ CASES: tuple[Case, ...] = (
         LITE,
         ll.ShapleySampling(2),
         peers.captum_game(attr.ShapleyValueSampling, 2),
-        2.0,
+        1.35,
         no_error,
         quick=False,
     ),
@@ -209,13 +210,13 @@ CASES: tuple[Case, ...] = (
         LITE,
         ll.Lime(500),
         peers.captum_game(attr.Lime, 500),
-        2.0,
+        1.35,
         no_error,
         quick=False,
     ),
     # Captum's hooks cope with torchvision's reused, in-place ReLUs in these three: on resnet18 the maps are equal.
-    Case("DeconvNet", RESNET, ll.DeconvNet(), (peers.deconvolution(),)),
-    Case("guided backprop", RESNET, ll.GuidedBackprop(), (peers.guided_backprop(),)),
+    Case("DeconvNet", RESNET, ll.DeconvNet(), (peers.deconvolution(),), 1.15),
+    Case("guided backprop", RESNET, ll.GuidedBackprop(), (peers.guided_backprop(),), 1.15),
     Case("guided Grad-CAM", RESNET, ll.GuidedGradCAM(), (peers.guided_grad_cam(),)),
     # In DeepLIFT they do not: captum refuses resnet18, and gets a rewritten copy (peers.rewired). It also loses
     # completeness at the ReLU before max pooling, so each map is held against completeness, not against the other.
@@ -235,7 +236,7 @@ CASES: tuple[Case, ...] = (
             ("DeepSHAP, 6 references, shap's", peers.shap_deep()),
         )
     ),
-    Case("LRP, epsilon-plus", RESNET, ll.LRP("epsilon-plus"), (peers.zennit_epsilon_plus(),), 1.0),
+    Case("LRP, epsilon-plus", RESNET, ll.LRP("epsilon-plus"), (peers.zennit_epsilon_plus(),), 1.8),
     Case("excitation backprop", RESNET, ll.ExcitationBackprop(), (peers.zennit_excitation(),), 1.0),
     # No peer has these as published; the ratio is the share of the time that goes into the bare model's passes.
     *(

@@ -13,7 +13,7 @@ import torch
 from .accuracy import Accuracy
 from .case import Outcome
 from .memory import MODEL
-from .timing import Effort
+from .timing import Effort, Pairs
 
 PACKAGES = ("limelight", "torch", "torchvision", "captum", "grad-cam", "zennit", "shap", "numpy")
 MEMORY_TARGET = 1.10
@@ -30,9 +30,12 @@ def markdown(
     parts = [
         "# Benchmarks\n",
         "Written by `python -m benchmarks`; edits are overwritten. How the figures are made: one process, ours and "
-        "the peer in turn (A B A B ...) after a warm-up, same model, same 224 x 224 picture. The ratio is the peer's "
-        "seconds over ours, the median over the pairs with its smallest and largest: above 1, ours is faster. Rows "
-        "are counted by a hook on the model, for both alike. Of a peer's settings the fastest one is compared.\n",
+        "the peer in turn (bare, prepared, peer, bare, ...) after a warm-up, same model, same 224 x 224 picture. Bare: "
+        "the module itself, copied at every call. Prepared: `limelight.prepare(module)`, made before. The ratio is the "
+        "peer's seconds over ours, the median over the turns with its smallest and largest: above 1, ours is faster. "
+        "Rows are counted by a hook on the bare model, for both alike, and hold the two that prove packed weights. Of "
+        "a peer's settings the fastest one is compared. Targets are for prepared models; a bare one should not be "
+        "slower than the peer.\n",
         _settings(command, effort, took),
     ]
     if outcomes:
@@ -52,16 +55,16 @@ def _settings(command: str, effort: Effort, took: float) -> str:
         + f", Python {platform.python_version()}",
         "Date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, took {took:.0f} s",
         "Command": f"`{command}`",
-        "Settings": f"{effort.least} to {effort.most} pairs a case, no new one after {effort.seconds:g} s",
+        "Settings": f"{effort.least} to {effort.most} turns a case, no new one after {effort.seconds:g} s",
     }
     return "\n".join(f"- {name}: {value}" for name, value in facts.items()) + "\n"
 
 
 def _losses(outcomes: Sequence[Outcome], peaks: Mapping[int, float]) -> str:
     lines = [
-        f"- {each.case.name}, {each.case.model}, against {each.peer}: {each.shortfall}."
+        f"- {each.case.name}, {each.case.model}, against {each.peer}: {shortfall}."
         for each in outcomes
-        if each.shortfall
+        for shortfall in each.shortfalls
     ]
     if peaks and _growth(peaks) > MEMORY_TARGET:
         lines.append(f"- Memory: {max(peaks)} nodes need {_growth(peaks):.2f} times what {min(peaks)} need.")
@@ -73,9 +76,11 @@ def _cases(outcomes: Sequence[Outcome]) -> str:
         "method",
         "model",
         "peer",
-        "ours, s",
+        "bare, s",
+        "prepared, s",
         "peer, s",
-        "ratio",
+        "bare, ratio",
+        "prepared, ratio",
         "target",
         "rows ours",
         "rows peer",
@@ -91,20 +96,26 @@ def _cases(outcomes: Sequence[Outcome]) -> str:
 
 
 def _row(each: Outcome) -> list[str]:
-    pairs, ratios = each.pairs, each.pairs.ratios
-    spread = f"{pairs.ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} pairs)"
+    pairs = each.pairs
     return [
         each.case.name,
         each.case.model,
         each.peer,
         f"{pairs.ours_median:.3f}",
+        f"{each.prepared.ours_median:.3f}",
         f"{pairs.theirs_median:.3f}",
-        spread,
+        _spread(pairs),
+        _spread(each.prepared),
         f"{each.case.target:.2f}",
         str(each.our_passes),
         str(each.their_passes),
         each.error,
     ]
+
+
+def _spread(pairs: Pairs) -> str:
+    ratios = pairs.ratios
+    return f"{pairs.ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} turns)"
 
 
 def _accuracy(accuracies: Sequence[Accuracy]) -> str:

@@ -17,10 +17,14 @@ PICTURE, REFERENCES = "chelsea", ("astronaut", "coffee", "rocket")
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """`x` is `(1, 3, H, W)` in [0, 1]; `references` `(m, 3, H, W)`; `target` is the model's top class."""
+    """`x` is `(1, 3, H, W)` in [0, 1]; `references` `(m, 3, H, W)`; `target` is the model's top class.
+
+    `model` is bare: every call copies it. `prepared` is a snapshot of it.
+    """
 
     name: str
     model: nn.Module
+    prepared: ll.Prepared
     x: Tensor
     references: Tensor
     target: int
@@ -35,6 +39,7 @@ def device() -> torch.device:
 def scene(name: str) -> Scene:
     """`efficientnet-lite0` with its ImageNet weights, or a torchvision name with seeded random ones."""
     lite = ll.load_model("efficientnet-lite0", device=device())
+    lite.loaded = False  # or its copies would be kept
     pictures = [lite.preprocess(ll.demo_image(each)) for each in (PICTURE, *REFERENCES)]
     x, others = pictures[0], torch.cat(pictures[1:])
     model: nn.Module = lite
@@ -46,4 +51,4 @@ def scene(name: str) -> Scene:
         target = int(model(x).argmax())
     layer = ll.explain(model, x, ll.GradCAM(), target=target).layer
     assert layer is not None
-    return Scene(name, model, x, torch.cat([others, others.flip(-1)]), target, layer)
+    return Scene(name, model, ll.prepare(model), x, torch.cat([others, others.flip(-1)]), target, layer)

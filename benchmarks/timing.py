@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -63,14 +63,18 @@ def seconds(run: Callable[[], object]) -> float:
 
 def interleaved(ours: Callable[[], object], theirs: Callable[[], object], effort: Effort) -> Pairs:
     """Time both in turn. The caller has warmed them up."""
-    spent: list[tuple[float, float]] = []
+    return Pairs(*in_turn((ours, theirs), effort))
+
+
+def in_turn(runs: Sequence[Callable[[], object]], effort: Effort) -> list[tuple[float, ...]]:
+    """Time several in turn (A B C A B C ...); returns the seconds of each."""
+    spent: list[tuple[float, ...]] = []
     while len(spent) < effort.most:
         took = sum(map(sum, spent))
         if took > effort.limit or (len(spent) >= effort.least and took > effort.seconds):
             break
-        spent.append((seconds(ours), seconds(theirs)))
-    ours_spent, theirs_spent = zip(*spent, strict=True)
-    return Pairs(ours_spent, theirs_spent)
+        spent.append(tuple(map(seconds, runs)))
+    return list(zip(*spent, strict=True))
 
 
 def _settle() -> None:
