@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .affine import Affine
@@ -108,12 +107,10 @@ class Guided:
     """
 
     def __call__(self, call: Call, propagate: Propagate) -> Tensor:
-        (x,) = call.operands
-        with torch.enable_grad():
-            z = x.detach().clone().requires_grad_()
-            y = call.run(z)
-            (slope,) = torch.autograd.grad(y.sum(), z)
-        return ruled(y, lambda g, slope: (g.clamp(min=0) * slope,), [x], [slope])
+        y: Tensor = propagate.native(call, covered=True)
+        if y.requires_grad:
+            y.register_hook(lambda g: g.clamp(min=0))  # goes with the graph, whose own derivative follows
+        return y
 
 
 # Operators for which these methods use the gradient by definition. Operators that could implement a rectifier
