@@ -191,7 +191,7 @@ def test_a_loaded_model_is_kept_as_long_as_its_weights_stay(monkeypatch: pytest.
     x = torch.rand(1, 3, 64, 64)
     made: list[int] = []
     original = kept.copied
-    monkeypatch.setattr(kept, "copied", lambda module: made.append(1) or original(module))
+    monkeypatch.setattr(kept, "copied", lambda *args: made.append(1) or original(*args))
     first = ll.explain(model, x, "gradient", target=1)
     ll.explain(model, x, "gradient", target=1)
     assert len(made) == 2  # the snapshot, and one copy to run
@@ -204,3 +204,30 @@ def test_a_loaded_model_is_kept_as_long_as_its_weights_stay(monkeypatch: pytest.
     del model
     gc.collect()
     assert gone() is None
+
+
+def test_three_thousand_calls_leak_nothing() -> None:
+    from limelight.engine import borrowing, kept, model_copy
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)).double()
+    unwilling = refusing(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).double())
+    prepared, x = ll.prepare(net), pictures(1)
+    models = (net, prepared, unwilling, lambda rows: net(rows) * 2, "new")
+
+    def call(times: int) -> None:
+        for i in range(times):
+            model = models[i % len(models)]
+            if model == "new":  # a model of its own each time
+                model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).double()
+            ll.explain(model, x, "gradient", target=1)
+
+    call(200)
+    gc.collect()
+    before = len(gc.get_objects())
+    tables = len(kept._snapshots), len(kept._loaded), len(model_copy._proofs), len(borrowing._locks)
+    call(3000)
+    gc.collect()
+    assert len(gc.get_objects()) - before < 300
+    assert tables == (len(kept._snapshots), len(kept._loaded), len(model_copy._proofs), len(borrowing._locks))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())

@@ -8,7 +8,7 @@ import enum
 import types
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,14 +45,19 @@ class Copied:
     doubts: list[str] = field(default_factory=list)
     hidden: dict[str, nn.Module] = field(default_factory=dict)
 
+    @property
+    def copies(self) -> list[nn.Module]:
+        """The modules of the copy."""
+        return [copy for _, copy in self.pairs]
 
-def copied(model: nn.Module) -> Copied:
+
+def copied(model: nn.Module, modules: Sequence[nn.Module] | None = None) -> Copied:
     """Copy a model: new modules over the same parameter storage, without gradients, and over clones of the buffers.
 
     What has no copy, such as a lock, is shared. Raises one of `REFUSALS` where a class that defines its own copying
-    refuses, and ValueError for a parameter that is not initialised.
+    refuses, and ValueError for a parameter that is not initialised. `modules`: those of the model, if known.
     """
-    modules = list(model.modules())
+    modules = list(model.modules() if modules is None else modules)
     memo: dict[int, Any] = {}
     others = []
     for module in reversed(modules):  # children before their parents

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -32,6 +32,7 @@ class ModelCopy:
     """`module` runs in place of the user's model; `notes` report what differs from it.
 
     `proof` is None until a first pass was run. `borrows` is set where `module` is the user's model itself.
+    `copies`: the modules whose parameters are shared with it; `hidden`: those that are no module's children.
     """
 
     module: nn.Module
@@ -41,8 +42,9 @@ class ModelCopy:
     keep: Callable[[Proof], None] = lambda proof: None
     kept: Kept | None = None
     hidden: Mapping[str, nn.Module] = field(default_factory=dict)
+    copies: Sequence[nn.Module] = ()
     values: tuple[tuple[Tensor, Tensor], ...] = ()  # of what a borrowed model wrote, from before
-    _versions: list[tuple[str, Tensor, int]] | None = None
+    _versions: list[tuple[Tensor, int]] | None = None
 
     def run(self, rows: Tensor) -> Any:
         """Run rows and return the outputs; the first pass is watched. Raises ValueError for a random model.
@@ -53,7 +55,7 @@ class ModelCopy:
         backward = torch.is_grad_enabled()
         if self.proof is None or (backward and self.proof.checkpoints is None):
             return self._watched(rows, backward)
-        self._versions = self._versions or self._writes_seen()
+        self._versions = self._versions or self._writes_counted()
         outputs = self._run(rows)
         self._require_unwritten()
         return outputs
@@ -121,19 +123,20 @@ class ModelCopy:
             )
         self.keep(self.proof)
 
-    def _writes_seen(self) -> list[tuple[str, Tensor, int]]:
+    def _writes_counted(self) -> list[tuple[Tensor, int]]:
         """Return the parameters that the copy shares, each with its count of writes."""
-        own = set(self.proof.writes) if self.proof else set()
-        shared = self.module.named_parameters() if not self.borrows else ()
-        return [(name, each, each._version) for name, each in shared if name not in own and not each.is_inference()]
+        own = {id(self.module.get_parameter(name)) for name in self.proof.writes} if self.proof else set()
+        shared = (each for copy in self.copies for each in copy._parameters.values() if each is not None)
+        return [(each, each._version) for each in shared if id(each) not in own and not each.is_inference()]
 
     def _require_unwritten(self) -> None:
         """Raise ValueError where a shared parameter was written, and not in the first pass, which restores it."""
-        written = [name for name, each, version in self._versions or () if each._version != version]
+        written = {id(each) for each, version in self._versions or () if each._version != version}
         if written:
             self._versions = None
+            names = [name for name, each in self.module.named_parameters() if id(each) in written]
             raise ValueError(
-                f"model: its forward wrote {', '.join(written)}, and not in its first pass, so that it could not be "
+                f"model: its forward wrote {', '.join(names)}, and not in its first pass, so that it could not be "
                 "restored; write only in training mode (if self.training:)"
             )
 
@@ -169,7 +172,7 @@ def frozen_copy(model: nn.Module, example: Tensor | None = None) -> Iterator[Mod
         reason = f"model runs a module that it does not hold ({', '.join(others)})"
     if not reason:
         try:
-            made = copied(model)
+            made = copied(model, modules)
         except REFUSALS as error:
             if type(error) is ValueError and str(error).startswith("model: "):
                 raise
@@ -177,7 +180,7 @@ def frozen_copy(model: nn.Module, example: Tensor | None = None) -> Iterator[Mod
     notes = training_note(made or Copied(model, [(module, module) for module in modules]))
     found = ModelCopy(model if made is None else made.module, notes, proof, keep=lambda new: _keep(model, state, new))
     if made is not None:
-        found.hidden = made.hidden
+        found.hidden, found.copies = made.hidden, made.copies
         found.own(proof.writes if proof else ())
         if proof is None and made.doubts and example is not None:
             reason = _difference(model, made, found, example)
@@ -198,13 +201,13 @@ def frozen_copy(model: nn.Module, example: Tensor | None = None) -> Iterator[Mod
 @contextmanager
 def _of_kept(kept: Kept, example: Tensor | None) -> Iterator[ModelCopy]:
     """Yield a copy of a snapshot, compared once with the model that it was made from where it may differ."""
-    notes = kept.notes
-    if kept.is_out_of_date:
+    notes, is_out_of_date = kept.notes, kept.is_out_of_date
+    if is_out_of_date:
         notes += ("the model was trained since it was prepared: this is the snapshot's map",)
     model = kept.origin() if kept.origin is not None else None
     if kept.made is not None and example is not None:
         made, kept.made = kept.made, None
-        if model is None or kept.is_out_of_date:
+        if model is None or is_out_of_date:
             kept.notes += (Note("caution", "the snapshot was never compared with its model, which has changed since"),)
             notes = kept.notes
         else:
@@ -214,6 +217,7 @@ def _of_kept(kept: Kept, example: Tensor | None) -> Iterator[ModelCopy]:
                 raise ValueError(f"model: it has no snapshot, since the {reason}; explain(model, ...) runs it itself")
     with kept.copy() as copy:
         found = ModelCopy(copy.module, notes, kept.proof, keep=kept.keep, kept=kept, hidden=copy.hidden)
+        found.copies = copy.copies
         found.own(kept.proof.writes if kept.proof else ())
         yield found
 

@@ -126,6 +126,6 @@ def _prepared(module: nn.Module, snapshot: Copied, share: bool, uncompared: Copi
         for part in (snapshot.module, *snapshot.hidden.values()):
             for parameter in part.parameters():
                 parameter.data = parameter.detach().clone()
-        kept.origin, kept.origin_state = weakref.ref(module), weights_state(module)
+        kept.origin, kept.origin_state = weakref.ref(module), weights_state(module.modules())
     keep(kept)
     return Prepared(module, snapshot.module, kept, share)
