@@ -157,7 +157,7 @@ def test_json_is_one_document_with_null_for_nan(here: Path) -> None:
     assert sum(each["probability"] for each in picture["top"]) < 1 + 1e-6
     assert picture["top"][0]["class"] == explanation["target"]["class"]
     assert explanation["forward_rows"] == 1 + 1 + 4 + 1
-    assert gradient["arithmetic"] == path["arithmetic"] == "plain"
+    assert gradient["arithmetic"] == path["arithmetic"] == "packed"  # a loaded model is prepared
     assert all(Path(each).is_file() for each in explanation["files"])
 
 

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import limelight as ll
+from limelight.question.baselines import Constant
+from limelight.question.random_streams import Streams
 
 from .networks import PATTERNS, conv_net, pictures
 
@@ -301,3 +303,10 @@ def test_standard_errors_over_references_are_those_seen_over_seeds(method: ll.Me
 def test_a_baseline_that_gives_no_numbers_is_named(baseline: ll.Baseline) -> None:
     with pytest.raises((FloatingPointError, ValueError), match="baseline: "):
         ll.explain(conv_net(), pictures(2), "integrated-gradients", target=0, baseline=baseline)
+
+
+def test_a_number_is_not_rounded_on_its_way_to_the_inputs() -> None:
+    x = torch.zeros(1, 2, dtype=torch.float64)
+    for value in (0.3, -0.1, torch.tensor(0.3, dtype=torch.float64)):
+        found = Constant(value).references(x, Streams.of(x, 0))
+        assert float(found[0, 0, 0]) == float(value)

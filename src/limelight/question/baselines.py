@@ -35,7 +35,10 @@ class Constant(Baseline):
     value: float | Tensor = 0.0
 
     def references(self, inputs: Tensor, streams: Streams) -> Tensor:
-        value = plain(as_tensor(self.value), "baseline").to(inputs.device, inputs.dtype)
+        if isinstance(self.value, Tensor):
+            value = plain(self.value, "baseline").to(inputs.device, inputs.dtype)
+        else:  # at once: by way of float32 a number would be rounded
+            value = torch.as_tensor(self.value, dtype=inputs.dtype, device=inputs.device)
         if not bool(torch.isfinite(value).all()):
             raise ValueError(f"baseline: {self.value!r} holds NaN or infinity")
         try:
