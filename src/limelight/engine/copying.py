@@ -59,10 +59,11 @@ def copied(model: nn.Module, modules: Sequence[nn.Module] | None = None) -> Copi
     """
     modules = list(model.modules() if modules is None else modules)
     memo: dict[int, Any] = {}
-    others = []
+    others: list[nn.Module] = []
+    kinds: dict[type, bool] = {}
     for module in reversed(modules):  # children before their parents
         _tensors(module, memo)
-        plain = _plain_copy(module, memo)
+        plain = _plain_copy(module, memo, kinds)
         if plain is None:
             others.append(module)
         else:
@@ -145,13 +146,16 @@ def _frozen(parameter: nn.Parameter) -> nn.Parameter:
     return nn.Parameter(data, requires_grad=False)
 
 
-def _plain_copy(module: nn.Module, memo: dict[int, Any]) -> nn.Module | None:
+def _plain_copy(module: nn.Module, memo: dict[int, Any], kinds: dict[type, bool]) -> nn.Module | None:
     """Copy a module attribute by attribute; None where deepcopy might do otherwise.
 
     Every attribute must be a constant, a list, tuple or set of constants, an empty container (no hooks), or parameters,
-    buffers and children that `memo` holds already.
+    buffers and children that `memo` holds already. `kinds`: the classes seen so far, and whether they are plain.
     """
-    if not _copies_by_state(type(module)) or any(_slots(type(module))):
+    kind = type(module)
+    if kind not in kinds:
+        kinds[kind] = _copies_by_state(kind) and not any(_slots(kind))
+    if not kinds[kind]:
         return None
     state = vars(module).copy()
     containers = {}
@@ -173,8 +177,8 @@ def _plain_copy(module: nn.Module, memo: dict[int, Any]) -> nn.Module | None:
         elif not _is_constant(value):
             return None
     memo.update(containers)  # a hook of another module may hold one of them
-    plain = object.__new__(type(module))
-    plain.__dict__ = state
+    plain: nn.Module = object.__new__(type(module))
+    object.__setattr__(plain, "__dict__", state)  # past nn.Module's own, which takes longer than all of the above
     return plain
 
 
@@ -206,7 +210,8 @@ def _copy_others(modules: list[nn.Module], memo: dict[int, Any]) -> tuple[list[s
                     doubts.append(f"{type(module).__name__}.{name}")
     for module in modules:
         if id(module) in shells:
-            shells[id(module)].__dict__ = {name: copy.deepcopy(value, memo) for name, value in vars(module).items()}
+            state = {name: copy.deepcopy(value, memo) for name, value in vars(module).items()}
+            object.__setattr__(shells[id(module)], "__dict__", state)
             for name in _slots(type(module)):
                 if hasattr(module, name):
                     object.__setattr__(shells[id(module)], name, copy.deepcopy(getattr(module, name), memo))

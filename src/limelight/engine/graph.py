@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
 
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
+# Where a derivative is zero everywhere, by the names of autograd's nodes.
+_FLAT = frozenset(("Round", "Floor", "Ceil", "Trunc", "Sign", "Sgn", "Heaviside", "FloorDivide"))
 
-def make_exact(scores: Tensor) -> None:
-    """Have each batch norm in the graph of `scores` receive its gradient in contiguous memory.
+
+@dataclass(frozen=True)
+class Inspected:
+    """What one walk through the graph of some scores found.
+
+    `lacks`: a node without a derivative, for which torch gives a part of the gradient, or zeros. `flat`: nodes whose
+    derivative is zero everywhere, such as rounding.
+    """
+
+    scores: Tensor
+    lacks: bool
+    flat: frozenset[Node]
+
+    def carries_gradient(self, sources: Sequence[Tensor]) -> bool:
+        """Whether the scores depend on one of the sources by operators whose derivative is not zero everywhere."""
+        if not self.scores.requires_grad or self.lacks:
+            return False
+        if not self.flat:
+            return True
+        wanted = {get_gradient_edge(source).node for source in sources if source.requires_grad}
+        return any(node in wanted for node in _nodes(self.scores, self.flat))
+
+
+def make_exact(scores: Tensor) -> Inspected:
+    """Have each batch norm in the graph of `scores` receive its gradient in contiguous memory; say what else is there.
 
     Raises ValueError for a reentrant checkpoint, through which torch takes no gradient at chosen tensors.
 
@@ -18,39 +44,24 @@ def make_exact(scores: Tensor) -> None:
     The graph is repaired and not the modules, so that `F.batch_norm` and exported programs are covered. The hooks go
     with the graph.
     """
+    lacks, flat = False, []
+    on_cpu = scores.device.type == "cpu"
     for node in _nodes(scores):
-        if node.name() == "CheckpointFunctionBackward":
+        name = node.name()
+        if name == "CheckpointFunctionBackward":
             raise ValueError(
                 "model: it checkpoints activations with use_reentrant=True, through which torch takes no gradient at "
                 "chosen tensors; use use_reentrant=False, or switch checkpointing off"
             )
-        if "BatchNorm" in node.name() and scores.device.type == "cpu":
+        if on_cpu and "BatchNorm" in name:
             node.register_prehook(_contiguous)
+        lacks = lacks or "NotImplemented" in name
+        if name.removesuffix("Backward0") in _FLAT:
+            flat.append(node)
+    return Inspected(scores, lacks, frozenset(flat))
 
 
-# Where a derivative is zero everywhere, by the names of autograd's nodes.
-_FLAT = ("Round", "Floor", "Ceil", "Trunc", "Sign", "Sgn", "Heaviside", "FloorDivide")
-
-
-def carries_gradient(scores: Tensor, sources: Sequence[Tensor]) -> bool:
-    """Whether the scores depend on one of the sources by operators with a derivative.
-
-    Not, where an operator without one lies in the graph: torch marks it, and gives a part of the gradient, or zeros.
-    Nor where all ways to the sources lead through operators whose derivative is zero everywhere, such as rounding.
-    """
-    if not scores.requires_grad:
-        return False
-    names = {node: node.name().removesuffix("Backward0") for node in _nodes(scores)}
-    if any("NotImplemented" in name for name in names.values()):
-        return False
-    flat = {node for node, name in names.items() if name in _FLAT}
-    if not flat:
-        return True
-    wanted = {get_gradient_edge(source).node for source in sources if source.requires_grad}
-    return any(node in wanted for node in _nodes(scores, flat))
-
-
-def _nodes(scores: Tensor, stop: set[Node] | None = None) -> Iterator[Node]:
+def _nodes(scores: Tensor, stop: Set[Node] = frozenset()) -> Iterator[Node]:
     """Yield the nodes of autograd that lead to the scores, each once; what leads to those of `stop` is left out."""
     if scores.grad_fn is None:
         return
@@ -59,7 +70,7 @@ def _nodes(scores: Tensor, stop: set[Node] | None = None) -> Iterator[Node]:
     while to_do:
         node = to_do.pop()
         yield node
-        for following, _ in () if stop and node in stop else node.next_functions:
+        for following, _ in () if node in stop else node.next_functions:
             if following is not None and following not in seen:
                 seen.add(following)
                 to_do.append(following)

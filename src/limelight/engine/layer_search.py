@@ -59,6 +59,8 @@ class LayerSearch:
     linear: tuple[nn.Linear, Tensor, Tensor] | None = None
     unreadable: str = ""
     ranked: list[LayerMap] = field(default_factory=list)
+    _outer: list[LayerMap] = field(default_factory=list)  # of the maps, those that are part of no other so far
+    _known: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)  # the maps' channels and sizes
 
     def name(self, seen: LayerMap) -> str | None:
         """Return the outermost module that returned the map and ran once."""
@@ -116,7 +118,7 @@ class LayerSearch:
 
     def grid(self, shape: tuple[int, ...]) -> Grid | None:
         """Return the grid in an output of this shape (without the rows)."""
-        return grid_of(shape, self.space, [(seen.channels, seen.grid.space) for seen in self.maps])
+        return grid_of(shape, self.space, self._known)
 
     def see(self, name: str, child: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         """Record the output of the module of that name."""
@@ -135,12 +137,17 @@ class LayerSearch:
         grid = self.grid(tuple(output.shape[1:]))
         if grid is None or grid.positions <= 1:
             return
-        for seen in self.maps:
-            if seen.names[0].startswith(f"{name}."):
+        inside = f"{name}."
+        for seen in self._outer:
+            if seen.names[0].startswith(inside):
                 seen.inner, seen.output = True, None
+        self._outer = [seen for seen in self._outer if not seen.inner]
         if last is not None and not torch.is_grad_enabled():
             last.output = None  # without grad mode its gradient cannot be requested
-        self.maps.append(LayerMap([name], grid, grid.maps(output).shape[1], output, output._version, len(output)))
+        seen = LayerMap([name], grid, grid.maps(output).shape[1], output, output._version, len(output))
+        self.maps.append(seen)
+        self._outer.append(seen)
+        self._known.append((seen.channels, grid.space))
 
     def release(self) -> None:
         """Release all tensors."""

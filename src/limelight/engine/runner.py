@@ -15,7 +15,7 @@ from ..base.errors import NO_GRADIENT, NoGradient
 from ..base.types import Model, Progress
 from ..question.targets import Target, entry_read, output_tensor
 from .as_written import eagerly
-from .graph import carries_gradient, make_exact
+from .graph import Inspected, make_exact
 from .layers import LayerInput, captured, modules_of, without_batch_axis
 from .memory import free_bytes, is_out_of_memory
 from .model_copy import PassAgain, frozen_copy
@@ -131,13 +131,14 @@ class Runner:
         with torch.set_grad_enabled(backward):
             leaf = (rows if shared is None else rows[shared.first]).detach().requires_grad_(backward)
             outputs, scores, found = self.scored(leaf, examples, target, layers, inside, shared)
+        graph = make_exact(scores)
         extra = also(outputs, scores) if also else {}
         kept = rows_first({name: found[name] for name in layers}, self._run_on(len(leaf))) | dict(extra)
         slopes = layer_gradients or len(extra) > 1
         sources = ([leaf] if gradient else []) + (list(kept.values()) if slopes else [])
         own = slice(len(leaf))  # without the copies that fill up a pass
         try:
-            grads = self._gradients(scores, sources, examples, shared) if sources else []
+            grads = self._gradients(graph, sources, examples, shared) if sources else []
         except NoGradient:
             if gradient or layer_gradients:
                 raise
@@ -152,11 +153,12 @@ class Runner:
         )
 
     def _gradients(
-        self, scores: Tensor, sources: list[Tensor], examples: Tensor, shared: SharedRows | None
+        self, graph: Inspected, sources: list[Tensor], examples: Tensor, shared: SharedRows | None
     ) -> list[Tensor]:
         """Return the gradient of each row's score at each source, counted and checked; zeros where there is none."""
-        if not carries_gradient(scores, sources):
+        if not graph.carries_gradient(sources):
             raise NoGradient(NO_GRADIENT)
+        scores = graph.scores
         if shared is None:
             found: Sequence[Tensor | None] = torch.autograd.grad(scores.sum(), sources, allow_unused=True)
         else:
@@ -199,7 +201,6 @@ class Runner:
                 if outputs.ndim and len(outputs) == len(leaf):  # wrong shapes are reported by scores()
                     outputs = outputs[shared.index]
             scores = self.scores(found[target.layer] if target.layer else outputs, examples, target)
-        make_exact(scores)
         self.count(self._run_on(len(leaf)))
         return outputs, scores, found
 

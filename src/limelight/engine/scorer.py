@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..question.targets import Target
+from .graph import make_exact
 from .runner import Runner, detached
 
 
@@ -28,6 +29,7 @@ class Scorer:
     def __call__(self, rows: Tensor) -> Tensor:
         owner = self.examples if len(rows) == len(self.examples) else self.examples[:1].expand(len(rows))
         outputs, scores, found = self.runner.scored(rows, owner, self.target)
+        make_exact(scores)
         self.outputs = detached(outputs)
         if len(rows) < len(self.examples):
             self._shared_outputs = detached(found[self.target.layer] if self.target.layer else outputs)

@@ -196,7 +196,7 @@ def require_options(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
 def _labels(model: Model) -> Sequence[str]:
     """Return the labels of the model's classes, or nothing."""
     labels = getattr(model, "labels", ())
-    return labels if isinstance(labels, list | tuple) and all(isinstance(each, str) for each in labels) else ()
+    return labels if isinstance(labels, list | tuple) and set(map(type, labels)) <= {str} else ()
 
 
 def _checked(inputs: Tensor) -> Tensor:
