@@ -21,6 +21,21 @@ from .networks import CASES, conv_net, pictures, refusing
 from .test_methods import same, snapshot
 
 every_case = pytest.mark.parametrize("method", CASES, ids=repr)
+SAMPLE = CASES[::8]
+
+
+def every_and_some(name: str, first: Any, *others: Any) -> pytest.MarkDecorator:
+    """Try the first value with every method, the others with some of them, and with all in the long run."""
+    cases = [pytest.param(first, method) for method in CASES]
+    for other in others:
+        cases += [pytest.param(other, method, marks=() if method in SAMPLE else pytest.mark.long) for method in CASES]
+    return pytest.mark.parametrize((name, "method"), cases, ids=_label)
+
+
+def _label(value: Any) -> str:
+    if isinstance(value, tuple):
+        return str(value[1])
+    return getattr(value, "__name__", None) or repr(value)
 
 
 class Written(nn.Module):
@@ -69,8 +84,7 @@ class Frozen(nn.Module):
         return self.net(x) @ self.mix
 
 
-@every_case
-@pytest.mark.parametrize("write", [renormalise, clamp, assign, round_in_place])
+@every_and_some("write", renormalise, clamp, assign, round_in_place)
 def test_what_forward_writes_into_a_parameter_stays_in_the_copy(write: Any, method: ll.Method) -> None:
     torch.manual_seed(0)
     model = Written(write)
@@ -178,17 +192,15 @@ class Global(nn.Module):
         return _outside(x) * self.scale
 
 
-@every_case
-@pytest.mark.parametrize(
-    ("make", "reason"),
-    [
-        (Registered, "model's copy runs net of the original"),
-        (ItsOwnCopy, "model could not be copied"),
-        (Global, "model runs a module that it does not hold (Global.forward: _outside)"),
-        (lambda: refusing(conv_net().train()), "model could not be copied"),
-    ],
+@every_and_some(
+    "made",
+    (Registered, "model's copy runs net of the original"),
+    (ItsOwnCopy, "model could not be copied"),
+    (Global, "model runs a module that it does not hold (Global.forward: _outside)"),
+    (lambda: refusing(conv_net().train()), "model could not be copied"),
 )
-def test_a_model_whose_copy_is_no_copy_is_run_itself(make: Any, reason: str, method: ll.Method) -> None:
+def test_a_model_whose_copy_is_no_copy_is_run_itself(made: tuple[Any, str], method: ll.Method) -> None:
+    make, reason = made
     _outside.train()
     model = make()
     before, outside = snapshot(model), snapshot(_outside)

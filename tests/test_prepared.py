@@ -231,3 +231,11 @@ def test_three_thousand_calls_leak_nothing() -> None:
     assert len(gc.get_objects()) - before < 300
     assert tables == (len(kept._snapshots), len(kept._loaded), len(model_copy._proofs), len(borrowing._locks))
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+
+
+def test_patterns_of_a_prepared_model_are_those_of_the_model() -> None:
+    net, x = conv_net(), pictures(4)
+    prepared = ll.prepare(net)
+    for model, other in ((net, prepared), (prepared, net)):
+        found = ll.PatternNet(patterns=ll.estimate_patterns(model, [x]))
+        same(ll.explain(other, x[:1], found, target=1), ll.explain(model, x[:1], found, target=1))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .. import rules
 from ..base.named import is_finite, require
 from ..base.notes import Note
+from ..base.prepared import PreparedModel
 from ..engine.model_copy import frozen_copy
 from ..engine.score import Score
 from ..question.random_streams import Streams
@@ -197,13 +198,17 @@ class DeepTaylor(Backward):
         return _estimate(replace(found, notes=(*found.notes, *notes)))
 
 
-def estimate_patterns(model: nn.Module, batches: Iterable[Tensor], estimator: Estimator = "two-component") -> Patterns:
+def estimate_patterns(
+    model: nn.Module | PreparedModel, batches: Iterable[Tensor], estimator: Estimator = "two-component"
+) -> Patterns:
     """Estimate the signal's direction at every affine operator from batches `(rows, *features)`.
 
     Memory does not grow with the data, and the model does not change. `Patterns.save(path)` and
     `Patterns.load(path, model)` keep them with the model's fingerprint. Raises ValueError without any batch.
     [kindermans2018]
     """
+    if isinstance(model, PreparedModel):
+        model = model.snapshot
     given = iter(batches)
     first = list(itertools.islice(given, 1))
     example = first[0][:1] if first else None

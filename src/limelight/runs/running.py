@@ -12,6 +12,7 @@ from torch import nn
 from ..base.progress import reporting
 from ..base.types import Progress
 from ..checks import Check
+from ..engine.prepared import Prepared
 from ..evaluation.check import as_checks
 from ..explain import MethodLike, as_methods
 from ..models.catalogue import ImageModel
@@ -209,7 +210,9 @@ def _crew(engine: Engine, workers: int | None, job: Job, out: Path) -> tuple[Cre
     return Local(job, out), workers or max(1, cores // job.threads)
 
 
-def _as_model(model: str | nn.Module) -> str | ImageModel:
+def _as_model(model: str | nn.Module | Prepared) -> str | ImageModel:
+    if isinstance(model, Prepared):
+        model = model.snapshot
     if isinstance(model, str | ImageModel):
         return model
     if isinstance(model, nn.Module):
