@@ -28,7 +28,8 @@ def explain(
     """Compute maps of the features of `inputs` that determine the output of `model`.
 
     Args:
-        model: a module, or any callable `(rows, ...) -> (rows, outputs)` for methods that need no gradients.
+        model: a module, a prepared one (`prepare`), or any callable `(rows, ...) -> (rows, outputs)`; methods that need
+            gradients take callables over torch operations.
         inputs: floating tensor `(batch, *features)`; the examples are independent of each other.
         method: a method, its text such as `"smooth-grad(samples=8)"`, or a sequence of them, which share passes.
         options: `target`, `baseline`, `layer`, `seed`, `draws_of`, `rows_per_pass`,
