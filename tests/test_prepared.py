@@ -239,3 +239,71 @@ def test_patterns_of_a_prepared_model_are_those_of_the_model() -> None:
     for model, other in ((net, prepared), (prepared, net)):
         found = ll.PatternNet(patterns=ll.estimate_patterns(model, [x]))
         same(ll.explain(other, x[:1], found, target=1), ll.explain(model, x[:1], found, target=1))
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "cam", "score-cam", "layer-cam"])
+def test_the_layer_is_searched_once_and_is_the_same(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from limelight.engine import layer_search
+
+    watched: list[int] = []
+    original = layer_search.hooked
+
+    def counting(modules: Any, hook: Any) -> Any:
+        watched.append(len(modules))
+        return original(modules, hook)
+
+    monkeypatch.setattr(layer_search, "hooked", counting)
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.Conv2d(6, 6, 3), nn.ReLU())
+    net = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)).double().eval()
+    x = pictures(2)
+    prepared = ll.prepare(net)
+    for target in (1, None, ll.Probability(2)):
+        plain = ll.explain(net, x, method, target=target)
+        for _ in range(3):
+            a = ll.explain(prepared, x, method, target=target)
+            same(a, plain)
+            assert (a.layer, a.notes, a.forward_rows) == (plain.layer, plain.notes, plain.forward_rows)
+    assert watched[1] == 10 and watched[2] <= 3
+
+
+def test_another_path_through_the_model_is_searched_again() -> None:
+    class TwoPaths(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.dark, self.light, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3), nn.Linear(4, 5)
+            self.double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            chosen = self.light if float(x.mean()) > 1 else self.dark
+            return self.head(chosen(x).relu().mean((2, 3)))
+
+    net, x = TwoPaths().eval(), pictures(1)
+    prepared = ll.prepare(net)
+    for rows, layer in ((x, "dark"), (x + 2, "light"), (x, "dark"), (x + 2, "light")):
+        a = ll.explain(prepared, rows, "grad-cam", target=1)
+        assert a.layer == layer
+        same(a, ll.explain(net, rows, "grad-cam", target=1))
+
+
+def test_an_early_exit_is_searched_at_its_own_depth() -> None:
+    class EarlyExit(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.second, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 5)
+            self.double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x).relu()
+            if float(x.mean()) > 1:
+                y = self.second(y).relu()
+            return self.head(y.mean((2, 3)))
+
+    net, x = EarlyExit().eval(), pictures(1)
+    prepared = ll.prepare(net)
+    for rows, layer in ((x, "first"), (x, "first"), (x + 2, "second"), (x + 2, "second"), (x, "first")):
+        a = ll.explain(prepared, rows, "grad-cam", target=1)
+        assert a.layer == layer
+        same(a, ll.explain(net, rows, "grad-cam", target=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
@@ -59,6 +60,15 @@ def make_exact(scores: Tensor) -> Inspected:
         if name.removesuffix("Backward0") in _FLAT:
             flat.append(node)
     return Inspected(scores, lacks, frozenset(flat))
+
+
+_OF_ARITHMETIC = ("BatchNorm", "Convolution", "Clone", "_Packed")
+
+
+def operators(scores: Tensor) -> Counter[str]:
+    """Count the operators that lead to the scores by name, without those that depend on how rows are computed."""
+    names = (node.name() for node in _nodes(scores))
+    return Counter(name for name in names if not any(each in name for each in _OF_ARITHMETIC))
 
 
 def _nodes(scores: Tensor, stop: Set[Node] = frozenset()) -> Iterator[Node]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..question.targets import ClassTarget, Logit, Target, joined_vectors
 from .layer_search import LayerSearch, search_layers
 from .layers import Layer, Linear
+from .model_copy import PassAgain
 from .passes import Activation, Outcome
 from .runner import Runner
 
@@ -67,14 +68,31 @@ def input_pass(
         if searched or not runner.differentiable or not (read_layer or measure):
             return runner.once(rows, examples, target, gradient, names, layer_gradient)
         pick, start = read_layer and not names, runner.forward_rows
-        with search_layers(runner.modules, tuple(x.shape[2:])) as search:
+        kept = runner.copy.kept if pick and isinstance(target, ClassTarget) else None
+        key = (tuple(x.shape[1:]), type(target))
+        watched = kept.searched.get(key) if kept is not None else None
+        with search_layers(runner.modules, tuple(x.shape[2:]), watched, kept is not None) as search:
 
             def rank(outputs: Any, scores: Tensor) -> dict[str, Tensor]:
-                return search.rank(outputs, scores, runner.forward_rows - start)
+                own = runner.forward_rows - start
+                if kept is None or watched is None:
+                    return search.rank(outputs, scores, own)
+                try:
+                    found = search.rank(outputs, scores, own)
+                except ValueError:
+                    found = None
+                if found is None or not search.is_like(watched):
+                    del kept.searched[key]  # the model took another path than at the input that was searched
+                    raise PassAgain
+                return found
 
             outcome = runner.once(rows, examples, target, gradient, names, layer_gradient, also=rank if pick else None)
-        runner.set_budget(len(rows), search.bytes, rows.device)
+        size = search.bytes if watched is None else watched.bytes * len(rows)
+        runner.set_budget(len(rows), size, rows.device)
         searched = True
+        if kept is not None and watched is None:
+            found_by = search.watched(len(rows))
+            kept.searched |= {key: found_by} if found_by is not None else {}
         if pick:
             name, found, passed_over = search.choose(outcome.layer_gradients)
             names, notes = (name,), (_reason(name, found.grid, found.channels, passed_over),)

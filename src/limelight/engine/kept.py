@@ -23,7 +23,8 @@ class Kept:
 
     `made` is the copy that a snapshot was made of, with the model that it was made from, until both were compared.
     `state` is that of the weights of a model that its owner may train; None for a snapshot, which nobody changes.
-    `packed`: the packed weights by the shape of a row, or why there are none.
+    `packed`: the packed weights by the shape of a row, or why there are none. `searched`: what a search for the layer
+    of class activation maps found, by the shape of a row and the kind of target.
     """
 
     source: nn.Module
@@ -35,6 +36,7 @@ class Kept:
     state: int | None = None
     proof: Proof | None = None
     packed: dict[tuple[int, ...], Any] = field(default_factory=dict)
+    searched: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     _idle: list[tuple[Copied, int]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

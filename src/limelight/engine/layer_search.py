@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..question.targets import output_tensor
-from .layer_maps import Grid, grid_of
+from .graph import operators
+from .layer_maps import Grid, Known, grid_of
 from .layers import Modules, hooked
 from .programs import without_layers
 
@@ -43,6 +44,20 @@ class LayerMap:
         return self.output is not None and self.output._version == self.version
 
 
+@dataclass(frozen=True)
+class Watched:
+    """What a search found worth watching in the next pass of the same model on inputs of the same shape.
+
+    `names`: the modules that return the chosen map, and the last linear layer. `known`: the maps before it. `operators`
+    that led to the scores: with others the model took another path. `bytes`: the activations' memory for a row.
+    """
+
+    names: frozenset[str]
+    known: tuple[Known, ...]
+    operators: Counter[str]
+    bytes: int
+
+
 @dataclass
 class LayerSearch:
     """The findings of a watched forward pass on inputs of the spatial size `space`.
@@ -59,8 +74,11 @@ class LayerSearch:
     linear: tuple[nn.Linear, Tensor, Tensor] | None = None
     unreadable: str = ""
     ranked: list[LayerMap] = field(default_factory=list)
+    keeps: bool = False  # whether `watched` will be asked for, or was given
+    _operators: Counter[str] = field(default_factory=Counter)
     _outer: list[LayerMap] = field(default_factory=list)  # of the maps, those that are part of no other so far
-    _known: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)  # the maps' channels and sizes
+    _known: list[Known] = field(default_factory=list)
+    _linear: str = ""  # the name of `linear`
 
     def name(self, seen: LayerMap) -> str | None:
         """Return the outermost module that returned the map and ran once."""
@@ -77,6 +95,7 @@ class LayerSearch:
         The best is the last that the score depends on, except the model's own output, as in a segmentation. Where a
         map has prefix tokens, the score may depend on those alone, so earlier maps follow.
         """
+        self._operators = operators(scores) if self.keeps else Counter()
         reaches = _reaches(scores)
         usable = [
             seen
@@ -119,6 +138,19 @@ class LayerSearch:
     def grid(self, shape: tuple[int, ...]) -> Grid | None:
         """Return the grid in an output of this shape (without the rows)."""
         return grid_of(shape, self.space, self._known)
+
+    def is_like(self, watched: Watched) -> bool:
+        """Whether the scores were computed by the operators of the pass that was searched."""
+        return self._operators == watched.operators
+
+    def watched(self, rows: int) -> Watched | None:
+        """Return what a later search can do with after this one over `rows` rows; None where it needs it all."""
+        if len(self.ranked) != 1:
+            return None
+        (seen,) = self.ranked
+        before = next(place for place, each in enumerate(self.maps) if each is seen)
+        names = frozenset((*seen.names, self._linear)) - {""}
+        return Watched(names, tuple(self._known[:before]), self._operators, self.bytes // rows)
 
     def see(self, name: str, child: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         """Record the output of the module of that name."""
@@ -183,9 +215,18 @@ def _reaches(scores: Tensor) -> Callable[[Tensor], bool]:
 
 
 @contextmanager
-def search_layers(modules: Modules, space: tuple[int, ...]) -> Iterator[LayerSearch]:
-    """Watch a forward pass of the copy with these modules on inputs of the spatial size `space`."""
-    search = LayerSearch(space, unreadable=without_layers(modules))
+def search_layers(
+    modules: Modules, space: tuple[int, ...], watched: Watched | None = None, keeps: bool = False
+) -> Iterator[LayerSearch]:
+    """Watch a forward pass of the copy with these modules on inputs of the spatial size `space`.
+
+    With `watched` only the layers that an earlier search chose: hooks on all cost as much as a small network's pass.
+    `keeps`: whether this search is for later ones too.
+    """
+    search = LayerSearch(space, unreadable=without_layers(modules), keeps=keeps)
+    if watched is not None:
+        modules = {name: modules[name] for name in watched.names}
+        search._known += watched.known
 
     def watch(name: str, child: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         search.runs[name] += 1
@@ -194,7 +235,7 @@ def search_layers(modules: Modules, space: tuple[int, ...]) -> Iterator[LayerSea
         if not child._modules:
             search.bytes += output.numel() * output.element_size()
         if isinstance(child, nn.Linear) and args and args[0].ndim == 2:
-            search.linear = child, args[0].detach(), output.detach()
+            search.linear, search._linear = (child, args[0].detach(), output.detach()), name
         if output.ndim > 2 and output.is_floating_point():
             search.see(name, child, args, output)
 
