@@ -9,9 +9,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch._C._autograd import _top_saved_tensors_default_hooks
-from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
+
+from ..base.checkpoints import is_checkpointing, keeping_activations
 
 _lock = threading.Lock()
 _open = 0  # in all threads
@@ -49,11 +49,6 @@ def _leave() -> None:
             _settings.close()
 
 
-def is_checkpointing() -> bool:
-    """Whether activations that are saved here would be dropped and computed again, as inside of a checkpoint."""
-    return _top_saved_tensors_default_hooks(False) is not None
-
-
 class KeepActivations(TorchFunctionMode):
     """A mode in which checkpointed parts keep their activations.
 
@@ -66,5 +61,5 @@ class KeepActivations(TorchFunctionMode):
     ) -> Any:
         if not is_checkpointing():
             return func(*args, **(kwargs or {}))
-        with saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
+        with keeping_activations():
             return func(*args, **(kwargs or {}))

@@ -22,7 +22,7 @@ from .rebinding import is_object, rebind
 REFUSALS = (TypeError, RuntimeError, NotImplementedError, AttributeError, ValueError, copy.Error)
 
 _CONTAINERS = frozenset((dict, OrderedDict, set, list))
-_CONSTANTS = frozenset((type(None), bool, int, float, str))
+CONSTANTS = frozenset((type(None), bool, int, float, str))
 _TENSORS_AND_CHILDREN = ("_parameters", "_buffers", "_modules")
 _MODULE_STATE = frozenset(vars(nn.Module()))
 _IMMUTABLE = (torch.dtype, torch.device, torch.layout, torch.memory_format, enum.Enum, types.BuiltinFunctionType, type)
@@ -161,7 +161,7 @@ def _plain_copy(module: nn.Module, memo: dict[int, Any], kinds: dict[type, bool]
     containers = {}
     for name, value in vars(module).items():
         kind = type(value)
-        if kind in _CONSTANTS:
+        if kind in CONSTANTS:
             continue
         if kind in _CONTAINERS and not value:
             state[name] = kind()
@@ -303,10 +303,10 @@ def _all_constant(values: Iterable[object]) -> bool:
 def _is_constant(value: Any) -> bool:
     """Whether a value cannot change and holds no module: a number, text, dtype, a tuple or frozen record of these."""
     kind = type(value)
-    if kind in _CONSTANTS:
+    if kind in CONSTANTS:
         return True
     if issubclass(kind, tuple):
-        return all(type(each) in _CONSTANTS for each in value) or _all_constant(value)
+        return all(type(each) in CONSTANTS for each in value) or _all_constant(value)
     if kind is types.FunctionType:
         return str(value.__module__).startswith("torch.") and not (value.__closure__ or value.__defaults__)
     if isinstance(value, _IMMUTABLE):

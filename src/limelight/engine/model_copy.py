@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base.notes import Note
-from .as_written import KeepActivations, eagerly
+from .as_written import KeepActivations
 from .borrowing import borrowed, restore
 from .copying import REFUSALS, Copied, copied, foreign
 from .kept import Kept, kept_of, training_note
@@ -29,22 +29,24 @@ class PassAgain(Exception):
 
 @dataclass
 class ModelCopy:
-    """`module` runs in place of the user's model; `notes` report what differs from it.
+    """`made.module` runs in place of the user's model; `notes` report what differs from it.
 
-    `proof` is None until a first pass was run. `borrows` is set where `module` is the user's model itself.
-    `copies`: the modules whose parameters are shared with it; `hidden`: those that are no module's children.
+    `proof` is None until a first pass was run. `borrows` is set where what runs is the user's model itself.
     """
 
-    module: nn.Module
+    made: Copied
     notes: tuple[str, ...] = ()
     proof: Proof | None = None
     borrows: bool = False
     keep: Callable[[Proof], None] = lambda proof: None
     kept: Kept | None = None
-    hidden: Mapping[str, nn.Module] = field(default_factory=dict)
-    copies: Sequence[nn.Module] = ()
     values: tuple[tuple[Tensor, Tensor], ...] = ()  # of what a borrowed model wrote, from before
     _versions: list[tuple[Tensor, int]] | None = None
+
+    @property
+    def module(self) -> nn.Module:
+        """The module that runs."""
+        return self.made.module
 
     def run(self, rows: Tensor) -> Any:
         """Run rows and return the outputs; the first pass is watched. Raises ValueError for a random model.
@@ -63,7 +65,6 @@ class ModelCopy:
     def _run(self, rows: Tensor, again: bool = False) -> Any:
         """Run rows, with `again` from where Python's and NumPy's generators stand now."""
         with ExitStack() as stack:
-            stack.enter_context(eagerly())
             if self.proof is not None and self.proof.seeds and not again:
                 stack.enter_context(other_generators())
             if self.proof is not None and self.proof.checkpoints:
@@ -126,7 +127,8 @@ class ModelCopy:
     def _writes_counted(self) -> list[tuple[Tensor, int]]:
         """Return the parameters that the copy shares, each with its count of writes."""
         own = {id(self.module.get_parameter(name)) for name in self.proof.writes} if self.proof else set()
-        shared = (each for copy in self.copies for each in copy._parameters.values() if each is not None)
+        copies = () if self.borrows else self.made.copies
+        shared = (each for copy in copies for each in copy._parameters.values() if each is not None)
         return [(each, each._version) for each in shared if id(each) not in own and not each.is_inference()]
 
     def _require_unwritten(self) -> None:
@@ -177,10 +179,10 @@ def frozen_copy(model: nn.Module, example: Tensor | None = None) -> Iterator[Mod
             if type(error) is ValueError and str(error).startswith("model: "):
                 raise
             reason = f"model could not be copied ({type(error).__name__})"
-    notes = training_note(made or Copied(model, [(module, module) for module in modules]))
-    found = ModelCopy(model if made is None else made.module, notes, proof, keep=lambda new: _keep(model, state, new))
+    itself = Copied(model, [(module, module) for module in modules])
+    notes = training_note(made or itself)
+    found = ModelCopy(made or itself, notes, proof, keep=lambda new: _keep(model, state, new))
     if made is not None:
-        found.hidden, found.copies = made.hidden, made.copies
         found.own(proof.writes if proof else ())
         if proof is None and made.doubts and example is not None:
             reason = _difference(model, made, found, example)
@@ -188,7 +190,7 @@ def frozen_copy(model: nn.Module, example: Tensor | None = None) -> Iterator[Mod
         known = found.proof and replace(found.proof, borrow=reason)
         if known is not None:
             _keep(model, state, known)
-        found = ModelCopy(model, (*notes, f"{reason}: {_BORROWED}"), known, borrows=True, keep=found.keep)
+        found = ModelCopy(itself, (*notes, f"{reason}: {_BORROWED}"), known, borrows=True, keep=found.keep)
         with borrowed(model, found.proof.writes if found.proof else (), others.values()):
             try:
                 yield found
@@ -211,13 +213,12 @@ def _of_kept(kept: Kept, example: Tensor | None) -> Iterator[ModelCopy]:
             kept.notes += (Note("caution", "the snapshot was never compared with its model, which has changed since"),)
             notes = kept.notes
         else:
-            reason = _difference(model, made, ModelCopy(made.module, keep=kept.keep), example)
+            reason = _difference(model, made, ModelCopy(made, keep=kept.keep), example)
             if reason:
                 kept.made = made
                 raise ValueError(f"model: it has no snapshot, since the {reason}; explain(model, ...) runs it itself")
     with kept.copy() as copy:
-        found = ModelCopy(copy.module, notes, kept.proof, keep=kept.keep, kept=kept, hidden=copy.hidden)
-        found.copies = copy.copies
+        found = ModelCopy(copy, notes, kept.proof, keep=kept.keep, kept=kept)
         found.own(kept.proof.writes if kept.proof else ())
         yield found
 
@@ -230,8 +231,7 @@ def _difference(model: nn.Module, made: Copied, found: ModelCopy, example: Tenso
     names = {id(module): name for name, module in model.named_modules()}
 
     def run(rows: Tensor) -> Any:
-        with eagerly():
-            return run_without_draws(model, rows.clone())
+        return run_without_draws(model, rows.clone())
 
     originals = (original for original, _ in made.pairs)
     # Borrowed, since the copy may run it.

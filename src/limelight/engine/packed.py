@@ -20,6 +20,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from ..question.targets import output_tensor
+from ..rules.audit import tensors
 from ..rules.engine import Propagate
 from ..rules.names import words
 from ..rules.packed import entered
@@ -280,7 +281,7 @@ class _Observed(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if self._by_id and _name(func) not in _METADATA:
-            for each in _tensors((args, kwargs)):
+            for each in tensors((args, kwargs)):
                 if id(each) in self._by_id:
                     self._by_id[id(each)].readers += 1
         return func(*args, **(kwargs or {}))
@@ -297,16 +298,6 @@ def _name(func: Callable[..., Any]) -> str:
     """Return an operator's name, and for a property that of the property."""
     name: str = getattr(func, "__name__", "")
     return getattr(getattr(func, "__self__", None), "__name__", "") if name == "__get__" else name
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _tensors(each)
-    elif isinstance(value, dict):
-        yield from _tensors(tuple(value.values()))
 
 
 @contextmanager

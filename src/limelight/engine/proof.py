@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ..base.checkpoints import is_checkpointing
 from ..base.notes import Note
-from .as_written import is_checkpointing
+from .copying import CONSTANTS
 
 PRECISION = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2}
 COARSEST = 3e-2
-_CONSTANTS = frozenset((type(None), bool, int, float, str))
 """Shares of the largest output by which two runs of one function may differ; bfloat16 and quantised: `COARSEST`."""
 
 
@@ -155,7 +155,7 @@ def fingerprint(modules: Iterable[nn.Module]) -> int:
         found += [type(module), id(module)]
         if isinstance(module, torch.jit.ScriptModule):
             continue
-        found += [each if type(each) in _CONSTANTS else id(each) for each in state.values()]
+        found += [each if type(each) in CONSTANTS else id(each) for each in state.values()]
         for name in ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"):
             found += map(id, state[name].values())
         found += [each.dtype for each in state["_parameters"].values() if each is not None]

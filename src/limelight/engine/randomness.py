@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from ..question.targets import output_tensor
+from .as_written import eagerly
 
 Call = Callable[[Tensor], Any]
 
 
+@eagerly()
 def run_without_draws(call: Call, rows: Tensor) -> Any:
-    """Call the model and return its outputs; the generators are as before.
+    """Call the model, compiled code eagerly, and return its outputs; the generators are as before.
 
     A model that draws random numbers and answers alike, such as one that seeds itself, is accepted. Raises ValueError
     that names the layer for one whose answer is another at each call: a map would explain the draw.

@@ -14,7 +14,6 @@ from ..base.devices import users_tensors
 from ..base.errors import NO_GRADIENT, NoGradient
 from ..base.types import Model, Progress
 from ..question.targets import Target, entry_read, output_tensor
-from .as_written import eagerly
 from .graph import Inspected, make_exact
 from .layers import LayerInput, captured, modules_of, without_batch_axis
 from .memory import free_bytes, is_out_of_memory
@@ -66,13 +65,13 @@ class Runner:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self.call: Callable[[Tensor], Any] = partial(_run_eagerly, self.model)
+        self.call: Callable[[Tensor], Any] = partial(run_without_draws, self.model)
         self.packing = Packing(None, {}, self._inputs[:1], self._note)
         if isinstance(self.model, nn.Module):
             self.copy = self._stack.enter_context(frozen_copy(self.model, self._inputs[:1]))
             self._notes += self.copy.notes
             self.call = self.copy.run
-            self.modules = modules_of(self.copy.module, self.copy.hidden)
+            self.modules = modules_of(self.copy.module, self.copy.made.hidden)
             self.module = self.modules[""]
             refuse_batch_statistics(self.modules)
             require_same_kind(self.modules, self._inputs)
@@ -359,11 +358,6 @@ class Runner:
             per_row = max(1, 3 * activation_bytes // rows)
             most = min(most, self._rows_taken.most or most)
             self.budget = max(1, min(most, free_bytes(device) // 4 // per_row))
-
-
-def _run_eagerly(model: Callable[[Tensor], Any], rows: Tensor) -> Any:
-    with eagerly():
-        return run_without_draws(model, rows)
 
 
 def _joined(held: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:

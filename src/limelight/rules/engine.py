@@ -13,10 +13,9 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
-from torch._C._autograd import _top_saved_tensors_default_hooks
-from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
+from ..base.checkpoints import is_checkpointing, keeping_activations
 from ..base.errors import NO_GRADIENT, NoGradient
 from ..base.notes import Note
 from . import audit
@@ -179,11 +178,11 @@ class Propagate(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if _top_saved_tensors_default_hooks(False) is None:
+        if not is_checkpointing():
             return self._dispatch(func, args, kwargs or {})
         # Activation checkpointing would recompute the activations that it drops in the backward pass, where no rule
-        # is active. These hooks are the innermost, and keep everything.
-        with saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
+        # is active.
+        with keeping_activations():
             return self._dispatch(func, args, kwargs or {})
 
     def _dispatch(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
