@@ -107,10 +107,12 @@ class Guided:
     """
 
     def __call__(self, call: Call, propagate: Propagate) -> Tensor:
-        y: Tensor = propagate.native(call, covered=True)
+        # Autograd keeps y for f', and the model may write into the tensor that it gets: that has to be another.
+        apart = replace(call, args=(call.args[0].clone(), *call.args[1:])) if call.in_place else call
+        y: Tensor = propagate.native(apart, covered=True)
         if y.requires_grad:
             y.register_hook(lambda g: g.clamp(min=0))  # goes with the graph, whose own derivative follows
-        return y
+        return y if call.in_place else y.clone()
 
 
 # Operators for which these methods use the gradient by definition. Operators that could implement a rectifier
