@@ -51,6 +51,7 @@ _FACTS: dict[str, Kind] = {
     "baseline_score": "float64",
     "delta": "float64",
     "scale": "float64",
+    "arithmetic": "string",
     "notes": "string",
     "cautions": "string",
 }
@@ -87,6 +88,7 @@ def facts_of(
         "score": float(a.score[i]),
         "baseline_score": _number(a.baseline_score[i]),
         "delta": _number(a.delta[i]),
+        "arithmetic": a.arithmetic,
         "notes": "; ".join((*notes, *(each.text for each in about), *reasons)),
         "cautions": "; ".join(f"{each.kind}: {each.text}" for each in about if each.is_caution),
     }
