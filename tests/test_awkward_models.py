@@ -240,6 +240,18 @@ def test_a_program_of_at_least_so_many_rows_gets_no_fewer() -> None:
         torch.testing.assert_close(found.values, wanted.values, atol=1e-9, rtol=1e-9)
 
 
+def test_patterns_of_a_program_with_fixed_rows_are_those_of_its_rows() -> None:
+    x = pictures(5)
+    whole = ll.estimate_patterns(exported(2), [x[:4]]).tensors
+    for rows, batches in [(2, x[:4].split(1)), (1, [x[:4]]), (2, [x[:3], x[3:4]])]:
+        found = ll.estimate_patterns(exported(rows), batches).tensors
+        assert found.keys() == whole.keys()
+        assert all((found[name] - whole[name]).abs().max() <= 1e-9 for name in whole)
+    with pytest.raises(ValueError, match="the model takes 2 rows a pass, and the last 1 make none"):
+        ll.estimate_patterns(exported(2), [x])
+
+
+
 def test_several_targets_of_a_fixed_program() -> None:
     a = ll.explain(exported(3), X, "gradient", target=[[0, 1], [2, 3]])
     torch.testing.assert_close(a.values, ll.explain(conv_net(), X, "gradient", target=[[0, 1], [2, 3]]).values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,26 @@ class RowsTaken:
         """Return the rows, filled up with copies of the last one to the least number."""
         missing = self.least - len(rows)
         return rows if missing <= 0 else torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])])
+
+    def passes(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield all rows of the batches in passes of a number that is taken, none of them twice.
+
+        Raises ValueError where the last rows are too few for a pass.
+        """
+        if self.least == 1 and self.most is None:
+            yield from batches
+            return
+        most = self.most or self.least
+        held: list[Tensor] = []
+        for row in (row for batch in batches for row in batch):
+            held.append(row)
+            if len(held) == most:
+                yield torch.stack(held)
+                held = []
+        if held and len(held) < self.least:
+            raise ValueError(f"batches: the model takes {self.least} rows a pass, and the last {len(held)} make none")
+        if held:
+            yield torch.stack(held)
 
     def cut(self, outputs: Any, rows: int) -> Any:
         """Return the outputs for the first `rows` rows of a padded pass."""

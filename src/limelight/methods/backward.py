@@ -15,6 +15,7 @@ from ..base.named import is_finite, require
 from ..base.notes import Note
 from ..base.prepared import PreparedModel
 from ..engine.model_copy import frozen_copy
+from ..engine.programs import rows_taken
 from ..engine.score import Score
 from ..question.random_streams import Streams
 from ..rules import Patterns, Propagated, Propagation, ZBox
@@ -203,8 +204,9 @@ def estimate_patterns(
 ) -> Patterns:
     """Estimate the signal's direction at every affine operator from batches `(rows, *features)`.
 
-    Memory does not grow with the data, and the model does not change. `Patterns.save(path)` and
-    `Patterns.load(path, model)` keep them with the model's fingerprint. Raises ValueError without any batch.
+    Memory does not grow with the data, and the model does not change. A program that was exported for a fixed number
+    of rows gets passes of so many. `Patterns.save(path)` and `Patterns.load(path, model)` keep them with the model's
+    fingerprint. Raises ValueError without any batch, and where the last rows are too few for such a pass.
     [kindermans2018]
     """
     if isinstance(model, PreparedModel):
@@ -213,9 +215,10 @@ def estimate_patterns(
     first = list(itertools.islice(given, 1))
     example = first[0][:1] if first else None
     with frozen_copy(model, example) as copy:
+        taken = rows_taken(dict(copy.module.named_modules()))
         if example is not None:
-            copy.prove(example)
-        return rules.estimate_patterns(copy.run, itertools.chain(first, given), model, estimator)
+            copy.prove(taken.padded(example))
+        return rules.estimate_patterns(copy.run, taken.passes(itertools.chain(first, given)), model, estimator)
 
 
 @dataclass(frozen=True)
