@@ -13,9 +13,9 @@ demo: $(VENV)/demo.done
 test: $(VENV)/dev.done
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(OPTIONS)
 
-# Every method on every awkward model.
+# What runs before a release; a third of it at each commit, see .ci/run.
 long: $(VENV)/dev.done
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m long
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m long $(OPTIONS)
 
 # While working: the tests marked quick, which run most lines of the rooms where numbers are made.
 quick: $(VENV)/dev.done

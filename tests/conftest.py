@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import zlib
 
+import pytest
 import torch
 
 # Two, so that results do not depend on the machine; one where others share its cores.
@@ -26,6 +28,21 @@ def _define_torchvision_operators() -> torch.library.Library | None:
     library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     return library
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--third", type=int, help="of the tests marked long only a third: 0, 1 or 2")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    third = config.getoption("third")
+    if third is None:
+        return
+    chosen = {id(each) for each in items if zlib.crc32(each.nodeid.encode()) % 3 == third}
+    others = [each for each in items if each.get_closest_marker("long") and id(each) not in chosen]
+    config.hook.pytest_deselected(items=others)
+    left_out = set(map(id, others))
+    items[:] = [each for each in items if id(each) not in left_out]
 
 
 _library = _define_torchvision_operators()  # kept alive: the operators vanish with it
