@@ -307,3 +307,58 @@ def test_an_early_exit_is_searched_at_its_own_depth() -> None:
         a = ll.explain(prepared, rows, "grad-cam", target=1)
         assert a.layer == layer
         same(a, ll.explain(net, rows, "grad-cam", target=1))
+
+
+class TwoOutputs(nn.Module):
+    """Returns a dictionary, of which the logits are explained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = conv_net().float()
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        logits = self.net(x)
+        return {"logits": logits, "largest": logits.amax(1)}
+
+
+class Branches(nn.Module):
+    """Takes another path for bright pictures, which no program can hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = conv_net().float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.net(x)
+        return found if float(x.mean()) > 0 else found * 2
+
+
+@pytest.mark.long  # the compiler takes half a minute
+def test_rows_without_gradients_are_compiled() -> None:
+    net, x = TwoOutputs(), pictures(2).float()
+    plain, fast = ll.prepare(net), ll.prepare(net, compile=True)
+    for method in ["rise(masks=64)", "kernel-shap(samples=80)", "score-cam", "occlusion(4, 2)"]:
+        mine, theirs = ll.explain(fast, x, method, target=1), ll.explain(plain, x, method, target=1)
+        assert (mine.forward_rows, mine.backward_rows) == (theirs.forward_rows, theirs.backward_rows)
+        assert (mine.values - theirs.values).abs().max() <= 1e-4 * theirs.values.abs().max()
+        # ScoreCAM and Occlusion look into the model: only what they run whole is compiled.
+        assert mine.arithmetic == "compiled" or method.startswith("occlusion")
+        assert theirs.arithmetic == "plain"
+    slope = ll.explain(fast, x, "gradient", target=1)
+    assert slope.arithmetic == "plain" and torch.equal(slope.values, ll.explain(plain, x, "gradient", target=1).values)
+    assert ll.explain(fast, x, "rise(masks=64)", target=1, arithmetic="plain").arithmetic == "plain"
+    assert fast.memory.compiled > 0 and "compiled" in str(fast)
+    figures = [ll.check(each, x, "rise(masks=64)", "deletion(steps=4)", target=1)[0].value for each in (fast, plain)]
+    assert (figures[0] - figures[1]).abs().max() <= 1e-4
+
+
+def test_what_cannot_be_compiled_runs_as_it_is_and_says_so() -> None:
+    x = pictures(2).float()
+    net = Branches()
+    a = ll.explain(ll.prepare(net, compile=True), x, "rise(masks=16)", target=1)
+    assert a.arithmetic == "plain" and any("and not compiled ones" in note for note in a.notes)
+    same(a, ll.explain(net, x, "rise(masks=16)", target=1))
+    with pytest.raises(ValueError, match="cannot share"):
+        ll.prepare(net, share=True, compile=True)
+    again = pickle.loads(pickle.dumps(ll.prepare(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), compile=True)))
+    assert again._kept.compiles and again.to("cpu")._kept.compiles

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .base.attribution import Attribution, Panel
 from .base.errors import NoGradient
 from .base.notes import Note, notes_of, renumbered
+from .base.types import RowArithmetic
 from .base.version import versions
 from .engine.input_pass import InputPass, input_pass
 from .engine.layers import layer_name, layer_names, modules_of
@@ -51,7 +52,8 @@ def answer(question: Question, methods: Sequence[Method]) -> Panel:
         with Runner(question.model, flat.inputs, question.rows_per_pass, question.progress, shares) as runner:
             layers = _layers(runner, flat)
             gradients = any(method.needs.gradients for method in methods)
-            with runner.packing.wanted(gradients) if _packs_all(runner, question) else nullcontext():
+            compiles = runner.compiling.wanted() if question.arithmetic is None else nullcontext()
+            with compiles, runner.packing.wanted(gradients) if _packs_all(runner, question) else nullcontext():
                 answers = Answers(runner, flat, flat_methods, references, layers)
                 attributions = [answers.by(each, streams.fork(each.kebab())) for each in flat_methods]
     except NoGradient as error:
@@ -188,11 +190,14 @@ class Answers:
         bfloat16, told = self._precisions.rows(method, self.score.target)
         before = _rows_run(self.runner)
         self.runner.most_rows = 0
-        in_bfloat16 = bfloat16.rows if bfloat16 else 0
+        in_bfloat16, compiled = bfloat16.rows if bfloat16 else 0, self.runner.compiling.rows
         with self.runner.packing.wanted(method.needs.gradients) if self._packs(method) else nullcontext():
             estimate, spread = self._estimate(method, replace(self.score, bfloat16=bfloat16), rng)
-            packed = self.runner.packing.weights is not None
-        two = bfloat16 is not None and bfloat16.rows > in_bfloat16
+            arithmetic: RowArithmetic = "packed" if self.runner.packing.weights is not None else "plain"
+        if self.runner.compiling.rows > compiled:
+            arithmetic = "compiled"
+        if bfloat16 is not None and bfloat16.rows > in_bfloat16:
+            arithmetic = "two-precision"
         mixed = self.runner.most_rows > 1  # a pass held several rows
         if self._alone:
             assert estimate.own_scores is not None
@@ -235,7 +240,7 @@ class Answers:
             outputs=self.input_pass.outputs,
             complete=method.no_sum is None,
             seconds=seconds,
-            arithmetic="two-precision" if two else "packed" if packed else "plain",
+            arithmetic=arithmetic,
         )
 
     def _packs(self, method: Method) -> bool:

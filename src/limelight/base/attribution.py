@@ -15,7 +15,7 @@ from .named import text_of
 from .notes import Note, Place as Example
 from .records import file_stem, read, write
 from .similarity import relative_size
-from .types import Arithmetic
+from .types import RowArithmetic
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -62,7 +62,7 @@ class Attribution:
     outputs: Tensor | None = None
     complete: bool = False
     seconds: float = 0.0
-    arithmetic: Arithmetic = "plain"
+    arithmetic: RowArithmetic = "plain"
 
     @property
     def delta(self) -> Tensor:

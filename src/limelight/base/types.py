@@ -12,5 +12,7 @@ Progress = Callable[[int], None]
 """Called with the number of rows of each finished pass."""
 OneLayer = str | int | nn.Module
 Arithmetic = Literal["plain", "packed", "two-precision"]
-"""How the model's rows are computed; see the option `arithmetic`."""
+"""How the model's rows are to be computed; see the option `arithmetic`."""
+RowArithmetic = Literal["plain", "packed", "two-precision", "compiled"]
+"""How a map's rows were computed; "compiled" is an option of `prepare`."""
 LayerLike = OneLayer | Sequence[OneLayer]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -154,7 +154,7 @@ def question_about(attribution: Attribution, question: Question) -> Question:
         baseline=attribution.baseline,
         layer=attribution.layer,
         seed=attribution.seed,
-        arithmetic=question.arithmetic or attribution.arithmetic,
+        arithmetic=question.arithmetic or (None if attribution.arithmetic == "compiled" else attribution.arithmetic),
     )
 
 
@@ -167,6 +167,9 @@ def open_case(
     x = own.inputs
     rows = own.rows_per_pass or MOST_ROWS.get(x.device.type)
     with torch.inference_mode(False), Runner(own.model, x, rows, own.progress) as runner, ExitStack() as stack:
-        stack.enter_context(runner.packing.wanted(True) if own.arithmetic == "packed" else nullcontext())
+        if own.arithmetic == "packed":
+            stack.enter_context(runner.packing.wanted(True))
+        if own.arithmetic is None:
+            stack.enter_context(runner.compiling.wanted())
         score = Score(runner, own.target, torch.arange(len(x), device=x.device), inputs=x, at_inputs=attribution.score)
         yield Case(own, method, attribution, mask, score, Streams.of(x, own.seed))

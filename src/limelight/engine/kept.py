@@ -22,7 +22,9 @@ class Kept:
     """Copies of `source`, ready to run, each for one call at a time.
 
     `made` is the copy that a snapshot was made of, with the model that it was made from, until both were compared.
-    `state` is that of the weights of a model that its owner may train; None for a snapshot, which nobody changes.
+    `compiles`: whether rows without gradients run as a compiled program; `compiled`: that by the shape and dtype of a
+    row, or why there is none. `state` is that of the weights of a model that its owner may train; None for a snapshot,
+    which nobody changes.
     `packed`: the packed weights by the shape of a row, or why there are none. `searched`: what a search for the layer
     of class activation maps found, by the shape of a row and the kind of target.
     """
@@ -37,6 +39,8 @@ class Kept:
     proof: Proof | None = None
     packed: dict[tuple[int, ...], Any] = field(default_factory=dict)
     searched: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    compiles: bool = False
+    compiled: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     _idle: list[tuple[Copied, int]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

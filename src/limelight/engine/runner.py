@@ -14,6 +14,7 @@ from ..base.devices import users_tensors
 from ..base.errors import NO_GRADIENT, NoGradient
 from ..base.types import Model, Progress
 from ..question.targets import Target, entry_read, output_tensor
+from .compiled import CompiledRows, Compiling
 from .graph import Inspected, make_exact
 from .layers import LayerInput, captured, modules_of, without_batch_axis
 from .memory import free_bytes, is_out_of_memory
@@ -67,6 +68,7 @@ class Runner:
     def __enter__(self) -> Self:
         self.call: Callable[[Tensor], Any] = partial(run_without_draws, self.model)
         self.packing = Packing(None, {}, self._inputs[:1], self._note)
+        self.compiling = Compiling(None, {}, self._inputs[:1], self._note)
         if isinstance(self.model, nn.Module):
             self.copy = self._stack.enter_context(frozen_copy(self.model, self._inputs[:1]))
             self._notes += self.copy.notes
@@ -82,6 +84,7 @@ class Runner:
             self._unbatched = without_batch_axis(self.modules, self._inputs)
             row = self._rows_taken.padded(self._inputs[:1])
             self.packing = Packing(self.copy, self.modules, row, self._note)
+            self.compiling = Compiling(self.copy, self.modules, row, self._note)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -190,7 +193,8 @@ class Runner:
             if inside:
                 stack.enter_context(inside.replaced(self.modules, self._rows_taken.padded(leaf)))
             found = stack.enter_context(captured(self.modules, wanted)) if wanted else {}
-            outputs = self.outputs(inside.inputs if inside else leaf)
+            whole = None if wanted or inside else self.compiling.program
+            outputs = self.outputs(inside.inputs if inside else leaf, whole)
             if target.reads_tensor and entry_read(outputs):
                 self._note(
                     f"the model returns {type(outputs).__name__}: its entry {entry_read(outputs)!r} is explained"
@@ -211,9 +215,13 @@ class Runner:
         """Return the number of rows that the model runs on for so many: some programs take no fewer than theirs."""
         return max(rows, self._rows_taken.least)
 
-    def outputs(self, leaf: Tensor) -> Any:
-        """Call the model on rows and return its outputs for them, uncounted."""
-        outputs = self._rows_taken.cut(self._call(self._rows_taken.padded(leaf)), len(leaf))
+    def outputs(self, leaf: Tensor, program: CompiledRows | None = None) -> Any:
+        """Call the model, or the program that was compiled of it, on rows; return its outputs for them, uncounted."""
+        if program is None:
+            outputs = self._rows_taken.cut(self._call(self._rows_taken.padded(leaf)), len(leaf))
+        else:
+            outputs = program(leaf)
+            self.compiling.rows += len(leaf)
         squeezed = len(leaf) == 1 and isinstance(outputs, Tensor) and outputs.ndim < 2 and outputs.shape != (1,)
         return outputs[None] if squeezed and not self._unbatched else outputs
 
