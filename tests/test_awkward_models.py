@@ -251,7 +251,6 @@ def test_patterns_of_a_program_with_fixed_rows_are_those_of_its_rows() -> None:
         ll.estimate_patterns(exported(2), [x])
 
 
-
 def test_several_targets_of_a_fixed_program() -> None:
     a = ll.explain(exported(3), X, "gradient", target=[[0, 1], [2, 3]])
     torch.testing.assert_close(a.values, ll.explain(conv_net(), X, "gradient", target=[[0, 1], [2, 3]]).values)

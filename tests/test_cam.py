@@ -302,6 +302,7 @@ def test_score_cam_of_the_channels_that_vary_most() -> None:
         ll.ScoreCAM(most_channels=0)
 
 
+@pytest.mark.long
 def test_memory_of_score_cam_is_flat_in_the_number_of_channels() -> None:
     """Peak resident memory of 512 channels is within 10% of 32 channels', each in a process of its own."""
     script = """

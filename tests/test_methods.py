@@ -350,6 +350,7 @@ def test_draws_of_are_the_random_numbers_of_other_examples() -> None:
             ll.explain(net, x, method, target=0, draws_of=wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 def test_memory_is_flat_in_the_number_of_nodes() -> None:
     """Peak resident memory of 500 nodes is within 10% of 50 nodes', each in a process of its own."""
     script = """

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 import limelight as ll
 
+pytestmark = pytest.mark.long
+
 attr = pytest.importorskip("captum.attr", reason="captum, the peer, is not installed")
 
 TOLERANCE = 1e-4

@@ -206,6 +206,7 @@ def test_a_loaded_model_is_kept_as_long_as_its_weights_stay(monkeypatch: pytest.
     assert gone() is None
 
 
+@pytest.mark.long
 def test_three_thousand_calls_leak_nothing() -> None:
     from limelight.engine import borrowing, kept, model_copy
 

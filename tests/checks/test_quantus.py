@@ -14,6 +14,8 @@ from limelight.checks.harmonic import harmonic
 
 from ..networks import conv_net, pictures
 
+pytestmark = pytest.mark.long
+
 quantus = pytest.importorskip("quantus", reason="quantus, the oracle, is not installed")
 
 

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from limelight.rules import composite, multipliers
 from tests.rules.helpers import constant, logit, randomise_batch_norm
 
+pytestmark = pytest.mark.long
+
 torchvision = pytest.importorskip("torchvision")
 zennit = pytest.importorskip("zennit")
 

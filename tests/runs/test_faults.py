@@ -17,6 +17,8 @@ from limelight.runs.durable import STEPS
 
 from .helpers import assert_whole, finish, launch, pictures, results, start
 
+pytestmark = pytest.mark.long
+
 COUNT, BAD = 40, (7, 30)
 
 

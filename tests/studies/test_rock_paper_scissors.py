@@ -326,6 +326,7 @@ class TestOneOfEach:
         assert not refused and len(maps) == len(methods)
 
 
+@pytest.mark.long
 def test_end_to_end(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = ["study", "rock-paper-scissors", "--data", str(folder), "--epochs", "1", "--model", "small"]

@@ -111,6 +111,7 @@ def test_labels_in_the_index_are_words(pictures: Path, open_page: Open) -> None:
     assert page.locator("img[src=x]").count() == 0 and page.locator("b[onclick]").count() == 0
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path) -> None:
     """What Python holds after each picture, past the first four: less than a single map (of some ten things made) more
     for each, which leaves room for names and not for results."""
