@@ -100,10 +100,12 @@ class PackedWeights:
         """Compute the packed layers of a copy with these modules while this is open.
 
         A convolution or norm that is hooked or replaced at that time keeps its own output: the norm is not folded.
-        In a pass by rules none is folded, and the rules run the convolutions. Raises NotPacked where a folded norm does
-        not read its convolution, as on another path through the model's code than the proof took.
+        In a pass by rules that tell convolutions from norms none is folded, and the rules run the convolutions. Raises
+        NotPacked where a folded norm does not read its convolution, as on another path through the model's code than
+        the proof took.
         """
-        by_rules = any(isinstance(mode, Propagate) for mode in _get_current_function_mode_stack())
+        rules = [mode.propagation for mode in _get_current_function_mode_stack() if isinstance(mode, Propagate)]
+        tell_apart = not all(each.folds for each in rules)
         placed: list[dict[str, Any]] = []
         folds: list[_Fold] = []
         run: dict[int, PackedConvolution] = {}
@@ -111,18 +113,18 @@ class PackedWeights:
             for name, layer in self.layers.items():
                 conv = modules[name]
                 norm = modules[layer.norm] if layer.norm else None
-                if by_rules:
+                if tell_apart:
                     run[id(conv.weight)] = layer.alone
                 elif "forward" in vars(conv):
                     continue
                 elif norm is not None and layer.folded is not None and _untouched(conv) and _untouched(norm):
-                    fold = _Fold(layer.folded)
+                    fold = _Fold(partial(_unseen, layer.folded) if rules else layer.folded)
                     folds.append(fold)
                     vars(conv)["forward"], vars(norm)["forward"] = fold.convolve, fold.normalise
                     placed += vars(conv), vars(norm)
                     run[id(layer.folded.weight)] = layer.folded
                 else:
-                    vars(conv)["forward"] = layer.alone
+                    vars(conv)["forward"] = partial(_unseen, layer.alone) if rules else layer.alone
                     placed.append(vars(conv))
                     run[id(layer.alone.weight)] = layer.alone
             with entered(run):
@@ -138,7 +140,7 @@ class PackedWeights:
 class _Fold:
     """A convolution and the norm behind it in one pass: the norm must get what the convolution made, and only that."""
 
-    convolution: PackedConvolution
+    convolution: Callable[[Tensor], Tensor]
     waiting: Tensor | None = None
 
     def convolve(self, x: Tensor) -> Tensor:
@@ -155,6 +157,12 @@ class _Fold:
     def finish(self) -> None:
         if self.waiting is not None:
             raise NotPacked(_OTHER_PATH)
+
+
+def _unseen(convolution: PackedConvolution, x: Tensor) -> Tensor:
+    """Convolve without a pass by rules seeing the operators that do it."""
+    with torch._C.DisableTorchFunction():
+        return convolution(x)
 
 
 _OTHER_PATH = "the model takes another path through its code at other inputs"

@@ -87,12 +87,18 @@ def graph(outputs: Iterable[Tensor], stop: Iterable[Any] = ()) -> Iterator[Any]:
         todo.extend(parent for parent, _ in node.next_functions)
 
 
-def tensors(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in an operator's arguments or results."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from tensors(item)
-    elif isinstance(value, dict):
-        yield from tensors(tuple(value.values()))
+def tensors(value: Any) -> list[Tensor]:
+    """Return the tensors in an operator's arguments or results."""
+    found: list[Tensor] = []
+    _collect((value,), found)
+    return found
+
+
+def _collect(values: Iterable[Any], found: list[Tensor]) -> None:
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (tuple, list)):
+            _collect(value, found)
+        elif isinstance(value, dict):
+            _collect(value.values(), found)

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .affine import Affine
 from .backward import Propagated, multipliers
 from .call import Call
-from .engine import Entry, Native, OnUncovered, Propagate, Propagation, Pulled, ruled
+from .engine import Entry, Native, OnUncovered, Propagate, Propagation, Pulled, ruled_unary
 from .linear import AlphaBeta, Epsilon, Flat, Gamma, LinearRule, WSquare, ZBox, Zero, ZPlus
 from .names import ACTIVATIONS, RELUS
 from .predicates import convolution, dense, first, is_kind, named, relu_like
@@ -95,8 +96,7 @@ class Deconv:
     r"""$m_x = \max(m_y, 0)$: the rectifier is applied to the multiplier. [zeiler2014]"""
 
     def __call__(self, call: Call, propagate: Propagate) -> Tensor:
-        (x,) = call.operands
-        return ruled(call.run(x.detach()), lambda g: (g.clamp(min=0),), [x])
+        return ruled_unary(call, lambda g: (g.clamp(min=0),))
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,8 @@ class Guided:
     """
 
     def __call__(self, call: Call, propagate: Propagate) -> Tensor:
+        if call.name == "relu":
+            return ruled_unary(call, lambda g, y: (torch.ops.aten.threshold_backward(g.clamp(min=0), y, 0),), keep=True)
         # Autograd keeps y for f', and the model may write into the tensor that it gets: that has to be another.
         apart = replace(call, args=(call.args[0].clone(), *call.args[1:])) if call.in_place else call
         y: Tensor = propagate.native(apart, covered=True)
@@ -121,9 +123,11 @@ _GRADIENT = (
     (is_kind("affine", "sum", "product", "quotient", "normalisation", "batch_norm", "softmax", "max"), Native()),
     (named(*(ACTIVATIONS - RELUS), "clamp_max"), Native()),
 )
-DECONVNET = Propagation("DeconvNet", ((relu_like, Deconv()), *_GRADIENT), answer="multiplier", own_rule=Deconv)
+DECONVNET = Propagation(
+    "DeconvNet", ((relu_like, Deconv()), *_GRADIENT), answer="multiplier", folds=True, own_rule=Deconv
+)
 GUIDED_BACKPROP = Propagation(
-    "GuidedBackprop", ((relu_like, Guided()), *_GRADIENT), answer="multiplier", own_rule=Guided
+    "GuidedBackprop", ((relu_like, Guided()), *_GRADIENT), answer="multiplier", folds=True, own_rule=Guided
 )
 
 

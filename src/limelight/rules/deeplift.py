@@ -209,4 +209,5 @@ RESCALE = Propagation(
         (is_kind("affine", "sum", "batch_norm"), Native()),
     ),
     taped=NONLINEAR,
+    folds=True,
 )

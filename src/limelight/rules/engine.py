@@ -21,7 +21,7 @@ from ..base.notes import Note
 from . import audit
 from .audit import UncoveredOperator, source_line
 from .call import Call, active, keep_parameters_frozen
-from .names import DETACHING, PLAIN, canonical
+from .names import DETACHING, METADATA, PLAIN, canonical
 from .opened import opened
 from .packed import packed
 
@@ -60,6 +60,8 @@ class Propagation:
     `taped`: names of the operators whose operands are recorded in the reference run.
     `linear_nodes`: whether a linear node of autograd in the graph is this method's own rule.
     `producers`: whether rules need to know the call that made an operand.
+    `folds`: whether a batch norm may be computed in the convolution before it: the gradient of both is this method's
+    own rule, and of every convolution and norm.
     `own_rule`: the one rule that differs from the plain gradient; where it never acts, the notes say so.
     """
 
@@ -70,6 +72,7 @@ class Propagation:
     taped: frozenset[str] = frozenset()
     linear_nodes: bool = True
     producers: bool = False
+    folds: bool = False
     own_rule: type | None = None
 
     @property
@@ -78,7 +81,7 @@ class Propagation:
 
     def prepend(self, *entries: Entry) -> "Propagation":
         """Return the same propagation with the user's rules in front of its own."""
-        return replace(self, entries=(*entries, *self.entries))
+        return replace(self, entries=(*entries, *self.entries), folds=False)
 
     def rule(self, call: Call, propagate: "Propagate") -> Rule | None:
         return next((rule for predicate, rule in self.entries if predicate(call, propagate)), None)
@@ -104,6 +107,35 @@ def ruled(value: Tensor, pull: Pull, operands: Sequence[Tensor], saved: Sequence
     # In a list and as `.data`: a tensor argument, or a view, passed through could not be written to in place later.
     out: Tensor = Ruled.apply([value.data], pull, tuple(saved), *operands)  # type: ignore[no-untyped-call]
     return out
+
+
+class RuledInPlace(torch.autograd.Function):
+    """An operator that writes into its operand, whose backward is a rule."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, write: Callable[[], Any], pull: Pull, keep: bool) -> Tensor:
+        write()
+        ctx.mark_dirty(x)
+        ctx.pull = pull
+        ctx.save_for_backward(*([x.clone()] if keep else []))  # a copy: the model may write into x again
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return (*ctx.pull(grads[0], *ctx.saved_tensors), None, None, None)
+
+
+def ruled_unary(call: Call, pull: Pull, keep: bool = False) -> Tensor:
+    """Run an operator of one operand and attach a rule: `pull(multiplier of the output)`, with `keep` also its value.
+
+    One that writes into its operand does so here too, without the copies that `ruled` would need.
+    """
+    (x,) = call.operands
+    if call.in_place and x is call.args[0] and not x.is_leaf:
+        out: Tensor = RuledInPlace.apply(x, lambda: call.func(*call.args, **call.kwargs), pull, keep)  # type: ignore[no-untyped-call]
+        return out
+    y = call.run(x.detach())
+    return ruled(y, pull, [x], [y.clone()] if keep else [])
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,6 +219,8 @@ class Propagate(TorchFunctionMode):
 
     def _dispatch(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name, in_place = canonical(func)
+        if name in METADATA:
+            return func(*args, **kwargs)
         if name in PLAIN and not (self.propagation.producers or self._masks):  # a shortcut for most calls
             return func(*args, **kwargs)
         keep_parameters_frozen(args, kwargs)
@@ -203,7 +237,7 @@ class Propagate(TorchFunctionMode):
             call = replace(call, reference=self.tape.step(call))
         if self.root is None:  # the reference run, which only records
             return func(*args, **kwargs)
-        given = list(audit.tensors((call.args, call.kwargs)))
+        given = audit.tensors((call.args, call.kwargs))
         masked = any(id(t) in self._masks for t in given)
         if (masked and call.kind != "where") or (name in DETACHING and any(map(active, given))):
             return self._constant(call)
@@ -288,7 +322,7 @@ class Propagate(TorchFunctionMode):
         before = [t.grad_fn for t in audit.tensors((call.args, call.kwargs))]
         result = call.func(*call.args, **call.kwargs)
         changed = call.args[:1] if call.in_place or call.name == "setitem" else ()
-        made = list(audit.tensors((result, changed)))
+        made = audit.tensors((result, changed))
         if any(map(active, made)):
             self.uncovered(f"{call.name} with a mask or constant computed from the activations")
             self._covered.update(audit.graph(made, before))

@@ -89,13 +89,17 @@ PLAIN = words("""
     upsample_nearest upsample_bilinear embedding alias neg positive diagonal diag diag_embed tril triu T mT H mH
     real setitem index_put index_add scatter_add copy cumsum atleast_1d atleast_2d atleast_3d as_strided
     select_scatter slice_scatter meshgrid block_diag lift_fresh set_ resize_ fill_ zero_
-""") | words("""
     new_zeros new_ones new_full new_empty new_tensor zeros_like ones_like full_like empty_like rand_like randn_like
-    shape dtype device is_cuda ndim size dim numel grad_fn grad requires_grad requires_grad_ register_hook retain_grad
-    is_floating_point is_complex is_contiguous stride is_nested is_sparse is_leaf layout names len nelement ndimension
-    data_ptr element_size storage_offset argmax argmin isnan isinf isfinite is_quantized itemsize nbytes is_mkldnn
-    is_meta is_same_size hash format repr str
+    grad requires_grad_ register_hook retain_grad names argmax argmin isnan isinf isfinite hash format repr str
 """)
+
+# What tells of a tensor without reading its values.
+METADATA = words("""
+    shape dtype device is_cuda ndim size dim numel grad_fn requires_grad is_floating_point is_complex is_contiguous
+    stride is_nested is_sparse is_leaf layout len nelement ndimension data_ptr element_size storage_offset is_quantized
+    itemsize nbytes is_mkldnn is_meta is_same_size _version is_inference
+""")
+PLAIN = PLAIN | METADATA
 
 
 @cache
