@@ -49,6 +49,7 @@ class Case:
     error: Error = difference
     baseline: Callable[[Scene], ll.Baseline] = black
     quick: bool = True
+    at_layer: bool = False  # ours is told the layer, as the peer is, instead of searching for it
 
     @property
     def methods(self) -> tuple[ll.Method, ...]:
@@ -57,7 +58,8 @@ class Case:
     def explain(self, at: Scene, prepared: bool = False) -> Tensor:
         """Our maps, flattened side by side when they are several."""
         model = at.prepared if prepared else at.model
-        panel = ll.explain(model, at.x, self.methods, target=at.target, baseline=self.baseline(at))
+        layer = at.layer if self.at_layer else None
+        panel = ll.explain(model, at.x, self.methods, target=at.target, baseline=self.baseline(at), layer=layer)
         maps = [each.values for each in panel.values()]
         return maps[0] if len(maps) == 1 else torch.cat([each.flatten() for each in maps])
 

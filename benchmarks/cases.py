@@ -96,7 +96,14 @@ CASES: tuple[Case, ...] = (
     *(Case("gradient", m, ll.Gradient(), (peers.saliency(),), 1.25 if m == LITE else 1.2) for m in BOTH),
     *(Case("input x gradient", model, ll.InputXGradient(), (peers.input_x_gradient(),), quick=False) for model in BOTH),
     *(Case("Grad-CAM", model, ll.GradCAM(), (GRAD_CAM,), error=rescaled, quick=model == LITE) for model in BOTH),
-    *(Case("Grad-CAM, Captum's", model, ll.GradCAM(), (LAYER_GRAD_CAM,), 1.2, quick=model == LITE) for model in BOTH),
+    *(
+        Case(name, model, ll.GradCAM(), (LAYER_GRAD_CAM,), target, quick=model == LITE, at_layer=at_layer)
+        for model in BOTH
+        for name, target, at_layer in (
+            ("Grad-CAM at Captum's layer", 1.2, True),
+            ("Grad-CAM, which finds it", 1.0, False),
+        )
+    ),
     *(
         Case(name, RESNET, method, (peers.pytorch_grad_cam(peer),), target, rescaled, quick=False)
         for name, method, peer, target in (

@@ -132,6 +132,8 @@ def _layers(runner: Runner, question: Question) -> tuple[str, ...]:
     if layer is None:
         return ()
     assert isinstance(model, nn.Module)
+    if isinstance(layer, str) and layer in runner.modules and layer:
+        return (layer,)
     return layer_names({**runner.modules, **modules_of(model)}, layer)
 
 

@@ -68,31 +68,32 @@ def input_pass(
         if searched or not runner.differentiable or not (read_layer or measure):
             return runner.once(rows, examples, target, gradient, names, layer_gradient)
         pick, start = read_layer and not names, runner.forward_rows
-        kept = runner.copy.kept if pick and isinstance(target, ClassTarget) else None
-        key = (tuple(x.shape[1:]), type(target))
-        watched = kept.searched.get(key) if kept is not None else None
-        with search_layers(runner.modules, tuple(x.shape[2:]), watched, kept is not None) as search:
+        keeps = isinstance(target, ClassTarget) and (pick or bool(names and layer_gradient))
+        key = (tuple(x.shape[1:]), type(target), names)
+        watched = runner.copy.searched.get(key) if keeps else None
+        with search_layers(runner.modules, tuple(x.shape[2:]), watched) as search:
 
             def rank(outputs: Any, scores: Tensor) -> dict[str, Tensor]:
-                own = runner.forward_rows - start
-                if kept is None or watched is None:
-                    return search.rank(outputs, scores, own)
+                search.led_by(scores)
+                if watched is None:
+                    return search.rank(outputs, scores, runner.forward_rows - start) if pick else {}
                 try:
-                    found = search.rank(outputs, scores, own)
+                    found = search.rank(outputs, scores, runner.forward_rows - start) if pick else {}
                 except ValueError:
                     found = None
                 if found is None or not search.is_like(watched):
-                    del kept.searched[key]  # the model took another path than at the input that was searched
+                    runner.copy.searched.pop(key, None)  # another path than at the input that was searched
                     raise PassAgain
                 return found
 
-            outcome = runner.once(rows, examples, target, gradient, names, layer_gradient, also=rank if pick else None)
+            also = rank if pick or keeps else None
+            outcome = runner.once(rows, examples, target, gradient, names, layer_gradient, also=also)
         size = search.bytes if watched is None else watched.bytes * len(rows)
         runner.set_budget(len(rows), size, rows.device)
         searched = True
-        if kept is not None and watched is None:
-            found_by = search.watched(len(rows))
-            kept.searched |= {key: found_by} if found_by is not None else {}
+        if keeps and watched is None:
+            found_by = search.watched(len(rows)) if pick else search.watched_for(names, len(rows), outcome.activations)
+            runner.copy.searched |= {key: found_by} if found_by is not None else {}
         if pick:
             name, found, passed_over = search.choose(outcome.layer_gradients)
             names, notes = (name,), (_reason(name, found.grid, found.channels, passed_over),)

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from .copying import Copied, copied, trains
+from .copying import CONSTANTS, Copied, copied, trains
 from .proof import Proof, fingerprint
 
 
@@ -41,19 +41,19 @@ class Kept:
     searched: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     compiles: bool = False
     compiled: dict[tuple[Any, ...], Any] = field(default_factory=dict)
-    _idle: list[tuple[Copied, int]] = field(default_factory=list)
+    _idle: list[tuple[Copied, _State]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
     def copy(self) -> Iterator[Copied]:
         """Yield a copy that no other call has; it is used again unless the call raised or changed it."""
         with self._lock:
-            made, state = self._idle.pop() if self._idle else (None, 0)
-        if made is None:
+            made, state = self._idle.pop() if self._idle else (None, None)
+        if made is None or state is None:
             made = copied(self.source)
-            state = _state(made)
+            state = _State(made)
         yield made
-        if self.pooled and _state(made) == state:
+        if self.pooled and _State(made).equals(state):
             with self._lock:
                 self._idle.append((made, state))
 
@@ -127,7 +127,37 @@ def weights_state(modules: Iterable[nn.Module], norms: bool = False) -> int:
     return hash(tuple(found))
 
 
-def _state(made: Copied) -> int:
-    """Return a number that changes where a call left anything on a copy: attributes, hooks, or written buffers."""
-    copies = made.copies
-    return hash((fingerprint(copies), weights_state(copies)))
+class _State:
+    """What is on a copy: the objects in its attributes, and how often its tensors were written.
+
+    The objects themselves rather than their identities, which a new object could have again.
+    """
+
+    def __init__(self, made: Copied) -> None:
+        self.held: list[Any] = []
+        self.written: list[int] = []
+        for module in made.copies:
+            if isinstance(module, torch.jit.ScriptModule):
+                continue
+            state = vars(module)
+            self.held += state.values()
+            for name in _CONTENTS:
+                self.held += state[name].values()
+            for each in (*state["_parameters"].values(), *state["_buffers"].values()):
+                if each is not None and not each.is_inference():
+                    self.written += each.data_ptr(), each._version
+
+    def equals(self, other: _State) -> bool:
+        """Whether what was on the copy before, and nothing else, is on it now; constants are compared by value."""
+        return (
+            self.written == other.written
+            and len(self.held) == len(other.held)
+            and all(
+                type(now) in CONSTANTS and type(now) is type(then) and now == then
+                for now, then in zip(self.held, other.held, strict=True)
+                if now is not then
+            )
+        )
+
+
+_CONTENTS = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -74,7 +74,6 @@ class LayerSearch:
     linear: tuple[nn.Linear, Tensor, Tensor] | None = None
     unreadable: str = ""
     ranked: list[LayerMap] = field(default_factory=list)
-    keeps: bool = False  # whether `watched` will be asked for, or was given
     _operators: Counter[str] = field(default_factory=Counter)
     _outer: list[LayerMap] = field(default_factory=list)  # of the maps, those that are part of no other so far
     _known: list[Known] = field(default_factory=list)
@@ -95,7 +94,6 @@ class LayerSearch:
         The best is the last that the score depends on, except the model's own output, as in a segmentation. Where a
         map has prefix tokens, the score may depend on those alone, so earlier maps follow.
         """
-        self._operators = operators(scores) if self.keeps else Counter()
         reaches = _reaches(scores)
         usable = [
             seen
@@ -139,6 +137,10 @@ class LayerSearch:
         """Return the grid in an output of this shape (without the rows)."""
         return grid_of(shape, self.space, self._known)
 
+    def led_by(self, scores: Tensor) -> None:
+        """Remember the operators that led to the scores."""
+        self._operators = operators(scores)
+
     def is_like(self, watched: Watched) -> bool:
         """Whether the scores were computed by the operators of the pass that was searched."""
         return self._operators == watched.operators
@@ -149,8 +151,15 @@ class LayerSearch:
             return None
         (seen,) = self.ranked
         before = next(place for place, each in enumerate(self.maps) if each is seen)
-        names = frozenset((*seen.names, self._linear)) - {""}
-        return Watched(names, tuple(self._known[:before]), self._operators, self.bytes // rows)
+        return self._watched(seen.names, self._known[:before], rows)
+
+    def watched_for(self, names: Iterable[str], rows: int, activations: Mapping[str, Tensor]) -> Watched | None:
+        """Return what a later search for these named layers can do with; None where one returned no map."""
+        maps = all(self.grid(tuple(activations[name].shape[1:])) for name in names)
+        return self._watched(names, self._known, rows) if maps else None
+
+    def _watched(self, names: Iterable[str], known: Iterable[Known], rows: int) -> Watched:
+        return Watched(frozenset((*names, self._linear)) - {""}, tuple(known), self._operators, self.bytes // rows)
 
     def see(self, name: str, child: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         """Record the output of the module of that name."""
@@ -215,15 +224,12 @@ def _reaches(scores: Tensor) -> Callable[[Tensor], bool]:
 
 
 @contextmanager
-def search_layers(
-    modules: Modules, space: tuple[int, ...], watched: Watched | None = None, keeps: bool = False
-) -> Iterator[LayerSearch]:
+def search_layers(modules: Modules, space: tuple[int, ...], watched: Watched | None = None) -> Iterator[LayerSearch]:
     """Watch a forward pass of the copy with these modules on inputs of the spatial size `space`.
 
     With `watched` only the layers that an earlier search chose: hooks on all cost as much as a small network's pass.
-    `keeps`: whether this search is for later ones too.
     """
-    search = LayerSearch(space, unreadable=without_layers(modules), keeps=keeps)
+    search = LayerSearch(space, unreadable=without_layers(modules))
     if watched is not None:
         modules = {name: modules[name] for name in watched.names}
         search._known += watched.known

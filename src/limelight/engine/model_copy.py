@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -40,6 +40,7 @@ class ModelCopy:
     borrows: bool = False
     keep: Callable[[Proof], None] = lambda proof: None
     kept: Kept | None = None
+    searched: dict[tuple[Any, ...], Any] = field(default_factory=dict)  # see `Kept`
     values: tuple[tuple[Tensor, Tensor], ...] = ()  # of what a borrowed model wrote, from before
     _versions: list[tuple[Tensor, int]] | None = None
 
@@ -166,7 +167,8 @@ def frozen_copy(model: nn.Module, example: Tensor | None = None) -> Iterator[Mod
         return
     modules = list(model.modules())
     state = fingerprint(modules)
-    proof = _known(model, state)
+    known = _known(model, state)
+    proof = known.proof
     made: Copied | None = None
     others = foreign(modules)
     reason = proof.borrow if proof else ""
@@ -181,16 +183,16 @@ def frozen_copy(model: nn.Module, example: Tensor | None = None) -> Iterator[Mod
             reason = f"model could not be copied ({type(error).__name__})"
     itself = Copied(model, [(module, module) for module in modules])
     notes = training_note(made or itself)
-    found = ModelCopy(made or itself, notes, proof, keep=lambda new: _keep(model, state, new))
+    found = ModelCopy(made or itself, notes, proof, keep=known.keep, searched=known.searched)
     if made is not None:
         found.own(proof.writes if proof else ())
         if proof is None and made.doubts and example is not None:
             reason = _difference(model, made, found, example)
     if reason:
-        known = found.proof and replace(found.proof, borrow=reason)
-        if known is not None:
-            _keep(model, state, known)
-        found = ModelCopy(itself, (*notes, f"{reason}: {_BORROWED}"), known, borrows=True, keep=found.keep)
+        proof = found.proof and replace(found.proof, borrow=reason)
+        if proof is not None:
+            known.keep(proof)
+        found = ModelCopy(itself, (*notes, f"{reason}: {_BORROWED}"), proof, borrows=True, keep=known.keep)
         with borrowed(model, found.proof.writes if found.proof else (), others.values()):
             try:
                 yield found
@@ -218,7 +220,7 @@ def _of_kept(kept: Kept, example: Tensor | None) -> Iterator[ModelCopy]:
                 kept.made = made
                 raise ValueError(f"model: it has no snapshot, since the {reason}; explain(model, ...) runs it itself")
     with kept.copy() as copy:
-        found = ModelCopy(copy, notes, kept.proof, keep=kept.keep, kept=kept)
+        found = ModelCopy(copy, notes, kept.proof, keep=kept.keep, kept=kept, searched=kept.searched)
         found.own(kept.proof.writes if kept.proof else ())
         yield found
 
@@ -279,19 +281,28 @@ def _lasting(error: Exception, run: Callable[[Tensor], Any], rows: Tensor) -> Ex
     return error
 
 
-_proofs: WeakKeyDictionary[nn.Module, tuple[int, Proof]] = WeakKeyDictionary()
-_proofs_guard = threading.Lock()
+@dataclass(eq=False)
+class _Known:
+    """What runs of a bare model showed while its fingerprint was `state`: no weights, and nothing that holds any."""
+
+    state: int
+    proof: Proof | None = None
+    searched: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+
+    def keep(self, proof: Proof) -> None:
+        self.proof = proof
 
 
-def _known(model: nn.Module, state: int) -> Proof | None:
-    with _proofs_guard:
-        kept = _proofs.get(model)
-    return kept[1] if kept is not None and kept[0] == state else None
+_knowledge: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
+_guard = threading.Lock()
 
 
-def _keep(model: nn.Module, state: int, proof: Proof) -> None:
-    with _proofs_guard:
-        _proofs[model] = state, proof
+def _known(model: nn.Module, state: int) -> _Known:
+    with _guard:
+        found = _knowledge.get(model)
+        if found is None or found.state != state:
+            found = _knowledge[model] = _Known(state)
+    return found
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 
 import numpy as np
@@ -17,34 +18,48 @@ def _derive(key: bytes, label: Label) -> bytes:
     return blake2b(f"{label}".encode(), key=key, digest_size=16).digest()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Streams:
     """One counter-based random stream (Philox) per row, named by a 16-byte key.
 
     A key depends on the seed and the example's content, so an example gets the same numbers in any batch, order,
-    shard or chunk. No global generator is read or advanced.
+    shard or chunk. No global generator is read or advanced. Keys are made when a number is first drawn: hashing a
+    picture takes a millisecond, and many methods draw none.
     """
 
-    keys: tuple[bytes, ...]
+    rows: int
+    make_keys: Callable[[], tuple[bytes, ...]]
+
+    @cached_property
+    def keys(self) -> tuple[bytes, ...]:
+        """The key of each row."""
+        return self.make_keys()
 
     @staticmethod
     def of(inputs: Tensor, seed: int) -> Streams:
         """Return the streams of a batch `(batch, *features)`, with keys from (seed, bytes of the example)."""
-        root = blake2b(str(seed).encode(), digest_size=16).digest()
-        rows = inputs.detach().cpu().contiguous()
-        rows = rows.float() if rows.dtype == torch.bfloat16 else rows  # NumPy has no bfloat16
-        return Streams(tuple(blake2b(row.numpy().tobytes(), key=root, digest_size=16).digest() for row in rows))
+
+        def keys() -> tuple[bytes, ...]:
+            root = blake2b(str(seed).encode(), digest_size=16).digest()
+            rows = inputs.detach().cpu().contiguous()
+            rows = rows.float() if rows.dtype == torch.bfloat16 else rows  # NumPy has no bfloat16
+            return tuple(blake2b(row.numpy().tobytes(), key=root, digest_size=16).digest() for row in rows)
+
+        return Streams(len(inputs), keys)
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return self.rows
 
     def select(self, index: Sequence[int]) -> Streams:
-        return Streams(tuple(self.keys[i] for i in index))
+        index = tuple(index)
+        return Streams(len(index), lambda: tuple(self.keys[i] for i in index))
 
     def fork(self, label: Label | Sequence[Label]) -> Streams:
         """Derive independent streams by one label for all rows, or one label per row."""
-        labels = [label] * len(self) if isinstance(label, int | str) else label
-        return Streams(tuple(_derive(key, each) for key, each in zip(self.keys, labels, strict=True)))
+        labels = [label] * len(self) if isinstance(label, int | str) else list(label)
+        if len(labels) != len(self):
+            raise ValueError(f"label: {len(labels)} for {len(self)} rows; give one for all or one for each")
+        return Streams(len(self), lambda: tuple(map(_derive, self.keys, labels)))
 
     def generators(self, label: Label) -> list[np.random.Generator]:
         """Return a new NumPy generator for each row. Equal labels give equal generators."""
