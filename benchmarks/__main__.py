@@ -8,14 +8,14 @@ import sys
 import time
 from pathlib import Path
 
-from . import arithmetic, games, report
+from . import arithmetic, games, report, single_row
 from .accuracy import accuracies
 from .cases import CASES, unaccounted
 from .memory import peak
 from .scenes import scene
 from .timing import FULL, QUICK
 
-EXTRAS = ("accuracy", "memory", "games", "arithmetic")
+EXTRAS = ("accuracy", "memory", "games", "arithmetic", "single row")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,6 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
     if "arithmetic" in extras:
         rows = arithmetic.markdown(arithmetic.row_times(effort), arithmetic.distances(6 if asked.quick else 24))
         print(rows, flush=True)
+    single = None
+    if "single row" in extras:
+        single = single_row.markdown(single_row.parts())
+        print(single, flush=True)
     outcomes = []
     failed: list[str] = []
     for case in cases:
@@ -68,6 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
     text = report.markdown(command, effort, time.perf_counter() - start, outcomes, accurate, peaks)
     if played:
         text += "\n## Shapley values of twelve players\n\n" + games.markdown(*played, seeds)
+    if single:
+        text += "\n## Where a single row's time goes\n\n" + single
     if rows:
         text += "\n## Bare rows in each arithmetic\n\n" + rows
     if failed:
