@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from torch._C._autograd import _top_saved_tensors_default_hooks
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -14,3 +17,12 @@ def is_checkpointing() -> bool:
 def keeping_activations() -> saved_tensors_hooks:
     """Keep what operators save while this is open: these hooks are the innermost, and overrule a checkpoint's."""
     return saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
+
+
+def refuse_reentrant(nodes: Iterable[Any]) -> None:
+    """Raise ValueError for a reentrant checkpoint: torch takes no gradient at chosen tensors through it."""
+    if any(node.name() == "CheckpointFunctionBackward" for node in nodes):
+        raise ValueError(
+            "model: it checkpoints activations with use_reentrant=True, through which torch takes no gradient at "
+            "chosen tensors; use use_reentrant=False, or switch checkpointing off"
+        )

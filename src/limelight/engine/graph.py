@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
+from ..base.checkpoints import refuse_reentrant
+
 # Where a derivative is zero everywhere, by the names of autograd's nodes.
 _FLAT = frozenset(("Round", "Floor", "Ceil", "Trunc", "Sign", "Sgn", "Heaviside", "FloorDivide"))
 
@@ -49,11 +51,7 @@ def make_exact(scores: Tensor) -> Inspected:
     on_cpu = scores.device.type == "cpu"
     for node in _nodes(scores):
         name = node.name()
-        if name == "CheckpointFunctionBackward":
-            raise ValueError(
-                "model: it checkpoints activations with use_reentrant=True, through which torch takes no gradient at "
-                "chosen tensors; use use_reentrant=False, or switch checkpointing off"
-            )
+        refuse_reentrant([node])
         if on_cpu and "BatchNorm" in name:
             node.register_prehook(_contiguous)
         lacks = lacks or "NotImplemented" in name

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ..base.checkpoints import is_checkpointing, keeping_activations
+from ..base.checkpoints import is_checkpointing, keeping_activations, refuse_reentrant
 from ..base.errors import NO_GRADIENT, NoGradient
 from ..base.notes import Note
 from . import audit
@@ -343,6 +343,7 @@ def ratio(part: Tensor, whole: Tensor) -> Tensor:
 
 def jvp(at: Tensor, root: Tensor, tangent: Tensor) -> Tensor:
     """Return the derivative of `at` along a tangent of `root`, both in one graph, by differentiating its vjp."""
+    refuse_reentrant(audit.graph([at]))
     with torch.enable_grad():
         u = torch.zeros_like(at).requires_grad_()
         (pulled,) = torch.autograd.grad(at, root, u, create_graph=True)
