@@ -47,6 +47,9 @@ def scene(name: str) -> Scene:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             model = getattr(torchvision().models, name)(weights=None).eval().to(device())
+            for part in model.modules():
+                if isinstance(part, nn.Linear) and not bool(part.weight.any()):  # a ViT's head starts at zero
+                    nn.init.normal_(part.weight, std=0.02)
     with torch.no_grad():
         target = int(model(x).argmax())
     layer = ll.explain(model, x, ll.GradCAM(), target=target).layer

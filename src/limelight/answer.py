@@ -30,7 +30,8 @@ from .question.output_targets import Neuron
 from .question.per_example import for_examples
 from .question.question import Question
 from .question.random_streams import Streams
-from .question.targets import ClassTarget, Logit
+from .question.readings import Reading, read_outputs
+from .question.targets import ClassTarget, Confidence, Logit
 
 PACKED_FROM = {True: 16, False: 32}  # rows of one example, with and without gradients, that repay packing and its proof
 SHORTFALL = 0.05  # share of f(x) - f(baseline); maps that miss more get a caution
@@ -49,7 +50,9 @@ def answer(question: Question, methods: Sequence[Method]) -> Panel:
         references, streams = _repeated(references, classes), streams.select(owners)
         flat_methods = [for_examples(each, owners, question.inputs) for each in methods]
     try:
-        with Runner(question.model, flat.inputs, question.rows_per_pass, question.progress, shares) as runner:
+        with Runner(
+            question.model, flat.inputs, question.rows_per_pass, question.progress, shares, question.outputs
+        ) as runner:
             layers = _layers(runner, flat)
             gradients = any(method.needs.gradients for method in methods)
             compiles = runner.compiling.wanted() if question.arithmetic is None else nullcontext()
@@ -101,6 +104,7 @@ def _with_target_axis(a: Attribution, question: Question, classes: int) -> Attri
         stderr=None if a.stderr is None else shaped(a.stderr),
         spread=None if a.spread is None else shaped(a.spread),
         outputs=None if a.outputs is None else a.outputs[::classes],
+        output_kinds=a.output_kinds[::classes],
         notes=renumbered(a.notes, lambda row: divmod(row, classes)),
     )
 
@@ -156,7 +160,9 @@ class Answers:
         self.baseline_rows = 0
         self._rows_compared, self._compared = False, 1 if len(x) > 1 else 2
         self._precisions = Precisions(runner, x, question.arithmetic)
-        self._alone = len(methods) == 1 and bool(self._own_scores) and not self._top_class
+        # What an example's outputs are is read at x, and not from whatever rows a method runs.
+        unread = isinstance(target, Confidence) and target.kinds is None
+        self._alone = len(methods) == 1 and bool(self._own_scores) and not self._top_class and not unread
         if self._alone:  # no shared pass is needed
             self.score = Score(runner, target, examples)
             return
@@ -214,7 +220,9 @@ class Answers:
         seconds = time.perf_counter() - start
         require_finite(estimate, method)
         target = self.input_pass.target
+        reading = self.reading
         notes: list[str] = [*self.runner.notes, *told, *estimate.notes]
+        notes += reading.notes(isinstance(target, Confidence)) if reading else []
         if method.needs.layer:
             notes += self.input_pass.notes
         silent = (estimate.values.flatten(1) == 0).all(1)
@@ -240,10 +248,19 @@ class Answers:
             versions=versions(),
             notes=notes_of(notes),
             outputs=self.input_pass.outputs,
+            output_kinds=reading.kinds if reading else (),
             complete=method.no_sum is None,
             seconds=seconds,
             arithmetic=arithmetic,
         )
+
+    @property
+    def reading(self) -> Reading | None:
+        """What the outputs of each example are; None where they are no numbers for classes."""
+        outputs = self.input_pass.outputs
+        if outputs is None or outputs.ndim != 2 or not outputs.is_floating_point():
+            return None
+        return read_outputs(outputs, self.question.outputs, self.runner.outputs_made_by)
 
     def _packs(self, method: Method) -> bool:
         """Whether the method's own rows are packed, where the call leaves it to the library.

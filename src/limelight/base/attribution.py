@@ -39,7 +39,9 @@ class Attribution:
     `baseline_score`: `(batch,)`, f(x) and the mean f(b) over references, NaN for methods without a baseline. `stderr`:
     the values' standard error, or None. `spread`: the values' standard deviation over several references, or None.
     `forward_rows`, `backward_rows`: model rows of this map, with the shared unmodified forward pass. `outputs`: the
-    model's outputs `(batch, outputs)` at x, if they are vectors. `seconds`: the time of the method's own passes.
+    model's outputs `(batch, outputs)` at x, if they are vectors. `output_kinds`: what they are for each example, such
+    as "logits" or "probabilities", see the option `outputs`; empty where they are no vectors. `seconds`: the time of
+    the method's own passes.
     `arithmetic`: how the method's own rows were computed, see `Options`; those that prove packed rows are not counted.
     """
 
@@ -63,6 +65,7 @@ class Attribution:
     complete: bool = False
     seconds: float = 0.0
     arithmetic: RowArithmetic = "plain"
+    output_kinds: tuple[str, ...] = ()
 
     @property
     def delta(self) -> Tensor:

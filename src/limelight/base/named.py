@@ -195,7 +195,8 @@ def require_tolerance(thing: object) -> None:
 def _settings(kind: type[Named]) -> list[dataclasses.Field[Any]]:
     """The fields that are settings, in the order in which they are given: those given by name alone come last."""
     assert dataclasses.is_dataclass(kind)
-    return sorted((each for each in dataclasses.fields(kind) if each.init), key=lambda each: bool(each.kw_only))
+    own = (each for each in dataclasses.fields(kind) if each.init and each.repr)  # others are filled in by the library
+    return sorted(own, key=lambda each: bool(each.kw_only))
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

@@ -22,8 +22,9 @@ from ..question.baselines import Baseline
 from ..question.per_example import for_examples, rebuilt
 from ..question.question import Question
 from ..question.random_streams import Streams
+from ..question.readings import Reading, alike, read_outputs
 from ..question.registries import as_baseline, as_target
-from ..question.targets import Logit, Probability, Target, are_probabilities
+from ..question.targets import Logit, Probability, Target
 from ..rules.patterns import fingerprint
 
 On = Literal["probability", "score"]
@@ -92,11 +93,24 @@ class Case:
         outputs = self.attribution.outputs
         if on == "score" or type(self.target) is not Logit or outputs is None or outputs.ndim != 2:
             return self.score, ()
+        reading = self._reading(outputs)
+        notes = tuple(reading.notes(matters=True))
+        if all(kind in ("probabilities", "sigmoids") for kind in reading.kinds):
+            return self.score, notes
         if outputs.shape[1] < 2:
-            return self.score, ("a single output has no probability: the score itself was taken",)
-        if are_probabilities(outputs):
-            return self.score, ()
-        return replace(self.score, target=Probability(self.target.index), inputs=None, at_inputs=None), ()
+            return self.score, (*notes, "a single output has no probability: the score itself was taken")
+        if "logits" not in reading.kinds:
+            return self.score, (*notes, f"a {reading.kinds[0]} has no probability: the score itself was taken")
+        target = Probability(self.target.index, kinds=alike(reading.kinds) or reading.kinds)
+        return replace(self.score, target=target, inputs=None, at_inputs=None), notes
+
+    def _reading(self, outputs: Tensor) -> Reading:
+        """Return what the outputs at x are: as the map says, for a map from elsewhere as they read now."""
+        kinds, declared = self.attribution.output_kinds, self.question.outputs
+        made_by = self.score.runner.outputs_made_by
+        if declared is None and len(kinds) == len(outputs):
+            return Reading(kinds, "operator" if made_by in kinds else "values")  # type: ignore[arg-type]
+        return read_outputs(outputs, declared, made_by)
 
     def reference(self) -> Tensor:
         """Return the baseline's first reference `(n, *features)`."""
@@ -113,7 +127,9 @@ class Case:
         inputs, examples = question.inputs, torch.arange(len(index), device=self.x.device)
         names = ("values", "raw", "target", "score", "baseline_score", "stderr", "spread", "outputs")
         parts = {name: part(getattr(self.attribution, name)) for name in names}
-        attribution = replace(self.attribution, **parts, inputs=inputs)
+        kinds = self.attribution.output_kinds
+        kinds = tuple(kinds[i] for i in index) if len(kinds) == len(self.x) else kinds
+        attribution = replace(self.attribution, **parts, inputs=inputs, output_kinds=kinds)
         return replace(
             self,
             question=question,
@@ -166,7 +182,8 @@ def open_case(
     own = question_about(attribution, question)
     x = own.inputs
     rows = own.rows_per_pass or MOST_ROWS.get(x.device.type)
-    with torch.inference_mode(False), Runner(own.model, x, rows, own.progress) as runner, ExitStack() as stack:
+    with torch.inference_mode(False), ExitStack() as stack:
+        runner = stack.enter_context(Runner(own.model, x, rows, own.progress, declared=own.outputs))
         if own.arithmetic == "packed":
             stack.enter_context(runner.packing.wanted(True))
         if own.arithmetic is None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from ..base.types import Arithmetic
+from ..base.types import Arithmetic, Outputs
 from ..methods import Method
 from ..models.catalogue import DEFAULT_MODEL, ImageModel
 from ..question.baselines import Baseline
@@ -53,6 +53,12 @@ Weights = Annotated[
     Path | None,
     typer.Option(exists=True, dir_okay=False, metavar="FILE", help="The weights: a .safetensors, .pt or .pth file."),
 ]
+OutputsOption = Annotated[
+    Outputs | None,
+    typer.Option(
+        "--outputs", help="What the model's outputs are. Default: the operator that made them, or their values."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="The seed of all random numbers.")]
 ShowProgress = Annotated[bool, typer.Option(help="Report progress on standard error.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output and nothing else.")]
@@ -87,6 +93,7 @@ class QuestionOptions:
             help="The input that stands for 'absent': a number, or a baseline such as black, white or 'blur(5)'.",
         ),
     ] = "black"
+    outputs: OutputsOption = None
     layer: Annotated[
         str | None,
         typer.Option(
@@ -131,6 +138,7 @@ class QuestionOptions:
             "seed": self.seed,
             "rows_per_pass": self.rows_per_pass,
             "arithmetic": self.arithmetic,
+            "outputs": self.outputs or model.outputs,
         }
         if self.draws_of is not None:
             found["draws_of"] = model.preprocess(find_pictures([self.draws_of])[0].open())

@@ -76,6 +76,7 @@ def run_command(
         "seed": common.seed,
         "rows_per_pass": common.rows_per_pass,
         "arithmetic": common.arithmetic,
+        "outputs": common.outputs,
     }
     with boundary(common.debug), contextlib.redirect_stdout(sys.stderr):
         by_label = common.target in (None, LABEL)

@@ -12,7 +12,7 @@ import typer
 
 from ..models.catalogue import DEFAULT_MODEL
 from .options import read_model
-from .question_options import Debug, ModelName, Weights
+from .question_options import Debug, ModelName, OutputsOption, Weights
 from .terminal import boundary, say
 
 HOST = "127.0.0.1"
@@ -21,6 +21,7 @@ HOST = "127.0.0.1"
 def serve_command(
     model: ModelName = DEFAULT_MODEL,
     weights: Weights = None,
+    outputs: OutputsOption = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 8765,
     workers: Annotated[int, typer.Option(min=1, max=64, help="The number of requests that run at once.")] = 1,
     waiting: Annotated[int, typer.Option(min=0, max=1000, help="Most waiting requests; more are refused.")] = 8,
@@ -39,6 +40,7 @@ def serve_command(
         with _listen(port) as listener:  # first, so that a taken port is reported before the model loads
             with contextlib.redirect_stdout(sys.stderr):
                 loaded = read_model(model, weights)
+                loaded.outputs = outputs or loaded.outputs
                 app = create_app(loaded, Limits(workers=workers, waiting=waiting, rows=rows, seconds=seconds))
             config = uvicorn.Config(
                 app,

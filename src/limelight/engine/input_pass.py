@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..question.targets import ClassTarget, Logit, Target, joined_vectors
+from ..base.types import Outputs
+from ..question.readings import Reading, read_outputs
+from ..question.targets import ClassTarget, Confidence, Logit, Target, class_scores, joined_vectors
 from .layer_search import LayerSearch, search_layers
 from .layers import Layer, Linear
 from .model_copy import PassAgain
 from .passes import Activation, Outcome
-from .runner import Runner
+from .runner import Runner, detached
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def input_pass(
     examples = torch.arange(len(x), device=x.device)
     found = list(runner.safely(x, examples, run))
     return InputPass(
-        _resolved(target, [each.outputs for each in found]),
+        _resolved(target, [each.outputs for each in found], runner),
         torch.cat([each.scores for each in found]),
         joined_vectors([each.outputs for each in found], len(x), target),
         torch.cat([each.gradient for each in found if each.gradient is not None]) if gradient else None,
@@ -166,11 +168,28 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     return float((a - b).abs().max()) <= tolerance * float(b.abs().max())
 
 
-def _resolved(target: Target, outputs: list[Any]) -> Target:
+def _resolved(target: Target, outputs: list[Any], runner: Runner) -> Target:
     if isinstance(target, ClassTarget) and target.index is None:
         parts = [target.resolve(part) for part in outputs]
-        return replace(target, index=sum((part.listed(0) for part in parts), start=()))
+        target = replace(target, index=sum((part.listed(0) for part in parts), start=()))
+    if isinstance(target, Confidence) and target.kinds is None:
+        whole = torch.cat([class_scores(part) for part in outputs])
+        examples = torch.arange(len(whole), device=whole.device)
+        target = target.read(whole, examples, runner.declared, runner.outputs_made_by)
     return target
+
+
+def outputs_at(
+    model: nn.Module, pixels: Tensor, declared: Outputs | None = None
+) -> tuple[Tensor | None, Reading | None]:
+    """Return the model's outputs `(rows, outputs)` at some inputs and what they are; None for other outputs."""
+    with Runner(model, pixels, None, None, declared=declared) as runner, torch.no_grad():
+        examples = torch.arange(len(pixels), device=pixels.device)
+        passes = list(runner.safely(pixels, examples, lambda rows, _: detached(runner.outputs(rows))))
+        found = joined_vectors(passes, len(pixels), Logit())
+        if found is None or found.ndim != 2:
+            return None, None
+        return found, read_outputs(found, declared, runner.outputs_made_by)
 
 
 @dataclass(frozen=True)

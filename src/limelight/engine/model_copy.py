@@ -86,7 +86,10 @@ class ModelCopy:
             raise
         checkpoints = watch.checkpoints if backward else None
         if known is None:
-            self.proof = Proof(watch.precision, tuple(watch.before), seeds=bool(moved), checkpoints=checkpoints)
+            made = watch.outputs(outputs)
+            self.proof = Proof(
+                watch.precision, tuple(watch.before), seeds=bool(moved), checkpoints=checkpoints, outputs=made
+            )
         else:
             self.proof = replace(known, writes=(*known.writes, *watch.before), checkpoints=checkpoints)
         if watch.before:

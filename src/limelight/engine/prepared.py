@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..base.types import LayerLike
+from ..base.types import LayerLike, Outputs
 from ..models.black_box import as_module
+from ..question.readings import declared_outputs, require_outputs
 from .copying import REFUSALS, Copied, copied, foreign
 from .kept import Kept, keep, training_note, weights_state
 from .layers import layer_names, modules_of
@@ -31,6 +32,14 @@ class Memory:
         return f"{self.weights / 2**20:.1f} MiB of weights, {self.packed / 2**20:.1f} MiB packed{compiled}"
 
 
+@dataclass(frozen=True)
+class Declared:
+    """What was said of a model as it was prepared."""
+
+    outputs: Outputs | None = None
+    labels: tuple[str, ...] = ()
+
+
 class Prepared:
     """A snapshot of a model, as `limelight.prepare` makes it; every function takes it in place of the model.
 
@@ -38,9 +47,9 @@ class Prepared:
     the same for all threads. `prepared(x)` returns its outputs, in eval mode and without gradients.
     """
 
-    def __init__(self, module: nn.Module, snapshot: nn.Module, kept: Kept, share: bool) -> None:
+    def __init__(self, module: nn.Module, snapshot: nn.Module, kept: Kept, share: bool, declared: Declared) -> None:
         self.module, self.snapshot, self.share = module, snapshot, share
-        self._kept = kept
+        self._kept, self._declared = kept, declared
 
     def __call__(self, rows: Tensor) -> Any:
         with frozen_copy(self.snapshot, rows[:1]) as copy, torch.no_grad():
@@ -50,7 +59,12 @@ class Prepared:
     @property
     def labels(self) -> Sequence[str]:
         """The labels of the model's classes, or nothing."""
-        return getattr(self.module, "labels", ())
+        return self._declared.labels or getattr(self.module, "labels", ())
+
+    @property
+    def outputs(self) -> Outputs | None:
+        """What the model's outputs are, as declared here or by the model itself."""
+        return self._declared.outputs or declared_outputs(self.module)
 
     @property
     def memory(self) -> Memory:
@@ -78,16 +92,23 @@ class Prepared:
         made = copied(self.snapshot)
         for part in (made.module, *made.hidden.values()):
             part.to(device)
-        return _prepared(self.module, made, compiles=self._kept.compiles)
+        return _prepared(self.module, made, declared=self._declared, compiles=self._kept.compiles)
 
     def __reduce__(self) -> tuple[Callable[..., Prepared], tuple[Any, ...]]:
-        return _again, (self.snapshot, self._kept.compiles)
+        return _again, (self.snapshot, self._declared, self._kept.compiles)
 
     def __repr__(self) -> str:
         return f"Prepared({type(self.module).__name__}, {self.memory})"
 
 
-def prepare(model: nn.Module | Callable[[Tensor], Any], *, share: bool = False, compile: bool = False) -> Prepared:
+def prepare(
+    model: nn.Module | Callable[[Tensor], Any],
+    *,
+    share: bool = False,
+    compile: bool = False,
+    outputs: Outputs | None = None,
+    labels: Sequence[str] = (),
+) -> Prepared:
     """Make a snapshot of a model that is copied and proven once and is fast from then on.
 
         model = limelight.prepare(net)
@@ -100,6 +121,9 @@ def prepare(model: nn.Module | Callable[[Tensor], Any], *, share: bool = False, 
         compile: run rows without gradients as one program that torch's inductor compiles at the first of them, in up
             to a minute for each shape of a row. It repays many rows: RISE, occlusion, games, the checks. A map whose
             rows ran so has `arithmetic="compiled"`.
+        outputs: what the model's outputs are: "logits", "probabilities" and others, see `Options`. None takes the
+            model's own declaration, else what each call reads.
+        labels: the names of the classes, by which targets can be given.
 
     At its first call the snapshot is proven on one row, and so is a compiled program: where outputs differ by more
     than 1e-5 of the largest, or the model does not compile, rows are as without, and a note says why. Raises
@@ -109,8 +133,9 @@ def prepare(model: nn.Module | Callable[[Tensor], Any], *, share: bool = False, 
     """
     if share and compile:
         raise ValueError("compile: the program holds its own weights, so it cannot share them; leave share=True out")
+    require_outputs(outputs)
     if isinstance(model, Prepared):
-        model = model.snapshot
+        outputs, labels, model = outputs or model.outputs, labels or model.labels, model.snapshot
     module = as_module(model)
     if not isinstance(module, nn.Module):
         raise TypeError(
@@ -127,17 +152,19 @@ def prepare(model: nn.Module | Callable[[Tensor], Any], *, share: bool = False, 
         if str(error).startswith("model: "):
             raise
         raise ValueError(f"model: it has no copy ({type(error).__name__}: {error}), so no snapshot") from error
-    return _prepared(module, made, share, compile, made if made.doubts else None)
+    declared = Declared(outputs, tuple(labels))
+    return _prepared(module, made, declared, share, compile, made if made.doubts else None)
 
 
-def _again(snapshot: nn.Module, compiles: bool) -> Prepared:
+def _again(snapshot: nn.Module, declared: Declared, compiles: bool) -> Prepared:
     """Prepare what a pickle holds."""
-    return prepare(snapshot, compile=compiles)
+    return prepare(snapshot, compile=compiles, outputs=declared.outputs, labels=declared.labels)
 
 
 def _prepared(
     module: nn.Module,
     snapshot: Copied,
+    declared: Declared,
     share: bool = False,
     compiles: bool = False,
     uncompared: Copied | None = None,
@@ -153,4 +180,4 @@ def _prepared(
                 parameter.data = parameter.detach().clone()
         kept.origin, kept.origin_state = weakref.ref(module), weights_state(module.modules())
     keep(kept)
-    return Prepared(module, snapshot.module, kept, share)
+    return Prepared(module, snapshot.module, kept, share, declared)

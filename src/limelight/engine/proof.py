@@ -15,6 +15,8 @@ from torch.utils._pytree import tree_leaves
 
 from ..base.checkpoints import is_checkpointing
 from ..base.notes import Note
+from ..base.types import Outputs
+from ..question.targets import tensor_in
 from .copying import CONSTANTS
 
 PRECISION = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2}
@@ -39,7 +41,8 @@ class Proof:
     `precision`: the coarsest floating dtype that it computes in. `writes`: the parameters that its forward writes.
     `borrow`: why the model itself has to be run; "" where its copy does the same. `seeds`: whether it sets Python's or
     NumPy's generator and so draws the same at each call. `checkpoints`: whether parts of it drop their activations to
-    compute them again in the backward pass; None until a pass with gradients was run.
+    compute them again in the backward pass; None until a pass with gradients was run. `outputs`: what the operator that
+    made the outputs says that they are; None where it leaves that open.
     """
 
     precision: torch.dtype
@@ -47,6 +50,7 @@ class Proof:
     borrow: str = ""
     seeds: bool = False
     checkpoints: bool | None = None
+    outputs: Outputs | None = None
 
     def notes(self, rows: torch.dtype) -> list[str]:
         """Return what a map's reader should know, for rows of this dtype."""
@@ -66,12 +70,14 @@ class Watch(TorchDispatchMode):
 
     `named`: the tensors to watch. `before` keeps the values that those had which were written, by name; `precision` is
     the coarsest floating dtype of any result. `checkpoints`: whether activations are dropped to be computed again.
+    `made_by`: the operator that wrote each memory last.
     """
 
     named: dict[str, Tensor]
     precision: torch.dtype
     before: dict[str, Tensor] = field(default_factory=dict)
     checkpoints: bool = False
+    made_by: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -95,7 +101,16 @@ class Watch(TorchDispatchMode):
         for each in tree_leaves(result):
             if isinstance(each, Tensor) and (each.is_floating_point() or each.is_quantized):
                 self.precision = coarser(self.precision, each.dtype)
+                if not func.is_view and _has_storage(each):
+                    self.made_by[each.untyped_storage().data_ptr()] = func.overloadpacket.__name__
         return result
+
+    def outputs(self, outputs: Any) -> Outputs | None:
+        """Return what the operator that made the model's outputs says that they are."""
+        found = tensor_in(outputs)
+        if found is None or not _has_storage(found[1]):
+            return None
+        return _OUTPUTS_OF.get(self.made_by.get(found[1].untyped_storage().data_ptr(), ""))
 
     def _keep(self, value: Any) -> None:
         for each in tree_leaves(value):
@@ -103,6 +118,15 @@ class Watch(TorchDispatchMode):
                 for name in self._names.get(each.untyped_storage().data_ptr(), ()):
                     if name not in self.before:
                         self.before[name] = self.named[name].detach().clone()
+
+
+# A logarithm of softmax is a logit like any other: its softmax is the probability.
+_OUTPUTS_OF: dict[str, Outputs] = {
+    **dict.fromkeys(("_softmax", "softmax", "_safe_softmax"), "probabilities"),
+    **dict.fromkeys(("sigmoid", "sigmoid_"), "sigmoids"),
+    **dict.fromkeys(("addmm", "mm", "bmm", "baddbmm", "linear", "convolution", "mkldnn_linear"), "logits"),
+    **dict.fromkeys(("_log_softmax", "log_softmax"), "logits"),
+}
 
 
 def _has_storage(tensor: Tensor) -> bool:

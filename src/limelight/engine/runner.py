@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ..base.devices import users_tensors
 from ..base.errors import NO_GRADIENT, NoGradient
-from ..base.types import Model, Progress
-from ..question.targets import Target, entry_read, output_tensor
+from ..base.types import Model, Outputs, Progress
+from ..question.targets import Confidence, Target, entry_read, output_tensor
 from .compiled import CompiledRows, Compiling
 from .graph import Inspected, make_exact
 from .layers import LayerInput, captured, modules_of, without_batch_axis
@@ -48,6 +48,7 @@ class Runner:
         rows_per_pass: int | None,
         progress: Progress | None,
         shares_points: bool = False,
+        declared: Outputs | None = None,
     ) -> None:
         self.differentiable = isinstance(model, nn.Module)
         self.forward_rows = 0
@@ -58,6 +59,7 @@ class Runner:
         self._unbatched = ""  # the error message where the model fails on inputs that look like a single example
         self._rows_taken = RowsTaken()
         self.shares_points = shares_points
+        self.declared = declared
         self.model = model
         self._inputs = inputs
         self._progress = progress
@@ -101,6 +103,12 @@ class Runner:
         """The coarsest dtype that the model is known to compute in."""
         proof = self.copy.proof if self.differentiable else None
         return proof.precision if proof else self._inputs.dtype
+
+    @property
+    def outputs_made_by(self) -> Outputs | None:
+        """What the operator that made the model's outputs says that they are, once a row was run."""
+        proof = self.copy.proof if self.differentiable else None
+        return proof.outputs if proof else None
 
     @property
     def channels_last(self) -> bool:
@@ -257,6 +265,8 @@ class Runner:
                     "the first axis of the outputs must be the rows"
                 )
             _require_finite(outputs, examples, "model's outputs")
+        if isinstance(target, Confidence) and target.kinds is None:
+            target = target.read(outputs, examples, self.declared, self.outputs_made_by)
         with users_tensors():
             scores = target(outputs, examples)
         if not isinstance(scores, Tensor) or scores.shape != (rows,):

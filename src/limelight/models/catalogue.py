@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..base.types import Outputs
 from .efficientnet_lite0 import EfficientNetLite0, from_published_keys
 from .libraries import LIBRARIES, Library, imagenet_labels as imagenet_labels
 from .pictures import Geometry, ImageSource, Picture, Preprocessing as Preprocessing, open_image, prepare
@@ -38,8 +39,9 @@ class ImageModel(nn.Module):
     """A network on pixels: (rows, 3, H, W) in [0, 1] -> the network's outputs.
 
     Normalising happens inside `forward`, so that baselines and maps are in pixel space. The buffers `mean` and `std`
-    follow `.to()` but aren't in the state dict, which holds the network's weights alone. `loaded`: whether `load_model`
-    made it; what is copied and proven of it is kept as long as its weights stay, as by `limelight.prepare`.
+    follow `.to()` but aren't in the state dict, which holds the network's weights alone. `outputs`: what the network's
+    outputs are, see the option of that name. `loaded`: whether `load_model` made it; what is copied and proven of it is
+    kept as long as its weights stay, as by `limelight.prepare`.
     """
 
     mean: Tensor
@@ -51,12 +53,14 @@ class ImageModel(nn.Module):
         preprocessing: Preprocessing | None = None,
         labels: Sequence[str] = (),
         name: str = "model",
+        outputs: Outputs | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.preprocessing = preprocessing or Preprocessing()
         self.labels = tuple(labels)
         self.name = name
+        self.outputs = outputs
         self.loaded = False
         for field in ("mean", "std"):
             values = torch.tensor(getattr(self.preprocessing, field)).view(3, 1, 1)

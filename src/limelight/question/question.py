@@ -14,12 +14,13 @@ from torch import Tensor
 from ..base.devices import own_tensors
 from ..base.prepared import PreparedModel
 from ..base.progress import reporting
-from ..base.types import Arithmetic, LayerLike, Model, Progress
+from ..base.types import Arithmetic, LayerLike, Model, Outputs, Progress
 from ..models.black_box import as_module
 from .baselines import Baseline
 from .given import plain
 from .per_example import for_examples, require_every_example
 from .random_streams import Streams
+from .readings import declared_outputs, require_classes, require_outputs
 from .registries import as_baseline, as_target
 from .targets import ClassTarget, Target
 
@@ -32,6 +33,9 @@ class Options(TypedDict, total=False):
         is the model's top class.
     baseline: the input that stands for "absent": a number, a tensor that broadcasts to the inputs, a `Baseline`, or the
         text of one such as `"blur(5)"`.
+    outputs: what the model's outputs are: "logits", "probabilities", "sigmoids", "score" and others, see `Outputs`;
+        None takes the model's own declaration, else the operator that made them (softmax, sigmoid, a linear layer),
+        else each example's own values. By it `Probability`, the checks and the page tell what a probability is.
     layer: a module, dotted name or number, or several, whose maps are averaged, for methods that read a layer;
         None takes the last layer with a spatial map that the score depends on.
     seed: the seed of all random numbers; the same seed and example give the same map in any batch.
@@ -50,6 +54,7 @@ class Options(TypedDict, total=False):
 
     target: Any
     baseline: float | Tensor | Baseline | type[Baseline] | str
+    outputs: Outputs | None
     layer: LayerLike | None
     seed: int
     draws_of: Tensor | None
@@ -81,6 +86,7 @@ class Question:
     rows_per_pass: int | None = None
     arithmetic: Arithmetic | None = None
     progress: Progress | None = None
+    outputs: Outputs | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -164,6 +170,8 @@ def question_of(model: Model, inputs: Tensor, options: Options) -> Iterator[Ques
         if rows is not None and (not isinstance(rows, int) or rows < 1):
             raise ValueError(f"rows_per_pass: {rows!r}; use a whole number of 1 or more, or None")
         require_arithmetic(given.get("arithmetic"))
+        require_outputs(given.get("outputs"))
+        given["outputs"] = given.get("outputs") or declared_outputs(model)
         x = _checked(inputs)
         if given.get("draws_of") is not None:
             given["draws_of"] = _as_many(given["draws_of"], x)
@@ -171,6 +179,8 @@ def question_of(model: Model, inputs: Tensor, options: Options) -> Iterator[Ques
         if isinstance(model, PreparedModel):
             given["layer"] = model.layer(given.get("layer"))
             model = model.snapshot
+        if isinstance(target, ClassTarget):
+            require_classes(given["outputs"])
         baseline = as_baseline(given.pop("baseline", 0.0))
         yield Question(as_module(model), x, target, baseline, **given, progress=progress)
 

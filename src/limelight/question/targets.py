@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -13,20 +13,10 @@ from torch import Tensor
 
 from ..base.errors import NotApplicable
 from ..base.named import Named
+from ..base.types import Outputs
+from .readings import alike, read_outputs
 
 Index = int | tuple[int, ...] | tuple[tuple[int, ...], ...] | None
-
-
-def are_probabilities(outputs: Tensor) -> bool:
-    """Return whether outputs `(..., classes)` are probabilities: none negative, and rows sum to 1 within 1e-4."""
-    return bool((outputs >= 0).all()) and float((outputs.double().sum(-1) - 1).abs().max()) < 1e-4
-
-
-def probabilities(outputs: Tensor) -> Tensor:
-    """Return the softmax of logits `(classes,)`; probabilities are returned unchanged; NaN for a single output."""
-    if len(outputs) == 1:
-        return torch.full_like(outputs, torch.nan)
-    return outputs if are_probabilities(outputs) else outputs.softmax(0)
 
 
 def output_tensor(outputs: Any) -> Tensor:
@@ -35,7 +25,7 @@ def output_tensor(outputs: Any) -> Tensor:
     That is the outputs themselves, or their entry `logits` or `out`, the first tensor of a tuple or list, or the only
     tensor of a mapping or of an object's fields.
     """
-    found = _tensor_in(outputs)
+    found = tensor_in(outputs)
     if found is not None:
         return found[1]
     named = _entries(outputs)
@@ -48,7 +38,7 @@ def output_tensor(outputs: Any) -> Tensor:
 
 def entry_read(outputs: Any) -> str:
     """Return the name of the entry that `output_tensor` reads; "" where the outputs are a tensor or hold none."""
-    found = _tensor_in(outputs)
+    found = tensor_in(outputs)
     return "" if found is None else found[0]
 
 
@@ -57,12 +47,12 @@ def joined_vectors(passes: Sequence[Any], rows: int, target: Target) -> Tensor |
 
     For a target that reads the outputs in its own way, only an entry of an unmistakable name counts as class scores.
     """
-    tensors = [found[1] for found in (_tensor_in(each, target.reads_tensor) for each in passes) if found is not None]
+    tensors = [found[1] for found in (tensor_in(each, target.reads_tensor) for each in passes) if found is not None]
     found = [tensor.detach() for tensor in tensors if tensor.ndim in (1, 2)]
     return torch.cat(found) if len(found) == len(passes) and sum(map(len, found)) == rows else None
 
 
-def _tensor_in(outputs: Any, by_place: bool = True) -> tuple[str, Tensor] | None:
+def tensor_in(outputs: Any, by_place: bool = True) -> tuple[str, Tensor] | None:
     """Return the tensor of class scores and the name of its entry; `by_place`: also the first or only tensor."""
     if isinstance(outputs, Tensor):
         return "", outputs
@@ -80,7 +70,7 @@ def _entries(outputs: Any) -> Mapping[Any, Any]:
     if isinstance(outputs, tuple | list):
         return dict(zip(getattr(outputs, "_fields", range(len(outputs))), outputs, strict=True))
     if is_dataclass(outputs):
-        return {field.name: getattr(outputs, field.name) for field in fields(outputs)}
+        return {each.name: getattr(outputs, each.name) for each in fields(outputs)}
     return getattr(outputs, "__dict__", {})
 
 
@@ -175,10 +165,10 @@ class ClassTarget(Target):
     def resolve(self, outputs: Any) -> Self:
         if self.index is not None:
             return self
-        return replace(self, index=tuple(_class_scores(outputs).argmax(1).tolist()))
+        return replace(self, index=tuple(class_scores(outputs).argmax(1).tolist()))
 
     def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
-        logits = _class_scores(outputs)
+        logits = class_scores(outputs)
         index = self._classes(logits, examples)[:, None]
         return self._scores(logits, index).gather(1, index)[:, 0]
 
@@ -221,8 +211,14 @@ def class_index(value: Any) -> int:
     return index
 
 
-def _class_scores(outputs: Any) -> Tensor:
+def class_scores(outputs: Any) -> Tensor:
+    """Return the class scores `(rows, classes)` in a model's outputs. Raises TypeError or ValueError for others."""
     logits = output_tensor(outputs)
+    if not logits.is_floating_point():
+        raise TypeError(
+            f"target: the model returns {logits.dtype}, which are labels and no scores of classes; return "
+            "probabilities or logits, or give target=lambda outputs: ... one floating number per row"
+        )
     if logits.ndim < 2:  # a number for each row; () for a single row
         return logits.reshape(-1, 1)
     if logits.ndim != 2:
@@ -242,19 +238,71 @@ class Logit(ClassTarget):
 
 
 @dataclass(frozen=True)
-class Probability(ClassTarget):
-    r"""$f = \mathrm{softmax}(z)_c$; for a model with one output, $\sigma(z)$."""
+class Confidence(ClassTarget):
+    """Base of targets about the probability of a class. `kinds`: what the outputs of each example are, see `Outputs`.
+
+    The library fills `kinds` in from the outputs at x, so that a changed input is read as x is.
+    """
+
+    kinds: Outputs | tuple[Outputs, ...] | None = field(default=None, repr=False, compare=False, kw_only=True)
+
+    def select(self, index: Sequence[int]) -> Self:
+        chosen, kinds = super().select(index), self.kinds
+        return replace(chosen, kinds=tuple(kinds[i] for i in index)) if isinstance(kinds, tuple) else chosen
+
+    def reads_alike(self, examples: Tensor) -> bool:
+        return not isinstance(self.kinds, tuple) or len({self.kinds[i] for i in examples.tolist()}) == 1
+
+    def read(self, outputs: Any, examples: Tensor, declared: Outputs | None, made_by: Outputs | None) -> Self:
+        """Fill in what the outputs `(rows, outputs)` of these examples `(rows,)` are."""
+        kinds = read_outputs(class_scores(outputs), declared, made_by).kinds
+        if (known := alike(kinds)) is not None:
+            return replace(self, kinds=known)
+        own = dict(zip(examples.tolist(), kinds, strict=True))
+        return replace(self, kinds=tuple(own.get(i, "logits") for i in range(max(own) + 1)))
+
+    def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
+        z = class_scores(outputs)
+        index = self._classes(z, examples)[:, None]
+        if not isinstance(self.kinds, tuple):
+            found = self._of(z, self.kinds or "logits")
+        else:
+            own = [self.kinds[i] for i in examples.tolist()]
+            found = self._of(z, own[0])
+            for kind in dict.fromkeys(own):
+                rows = torch.tensor([each == kind for each in own], device=z.device)[:, None]
+                found = torch.where(rows, self._of(z, kind), found)
+        return found.gather(1, index)[:, 0]
 
     def _scores(self, logits: Tensor, index: Tensor) -> Tensor:
-        return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
+        return self._of(logits, "logits")
+
+    @abstractmethod
+    def _of(self, outputs: Tensor, kind: Outputs) -> Tensor:
+        """Return the scores `(rows, classes)` of outputs of this kind."""
 
 
 @dataclass(frozen=True)
-class LogProbability(ClassTarget):
-    r"""$f = \log\mathrm{softmax}(z)_c$; for a model with one output, $\log\sigma(z)$."""
+class Probability(Confidence):
+    r"""$f = \mathrm{softmax}(z)_c$ of logits, for a single one $\sigma(z)$; of probabilities and sigmoids $f = z_c$."""
 
-    def _scores(self, logits: Tensor, index: Tensor) -> Tensor:
-        return F.logsigmoid(logits) if logits.shape[1] == 1 else logits.log_softmax(1)
+    def _of(self, outputs: Tensor, kind: Outputs) -> Tensor:
+        if kind != "logits":
+            return outputs
+        return outputs.sigmoid() if outputs.shape[1] == 1 else outputs.softmax(1)
+
+
+@dataclass(frozen=True)
+class LogProbability(Confidence):
+    r"""The logarithm of `Probability`: $f = \log\mathrm{softmax}(z)_c$ of logits, $\log z_c$ of probabilities.
+
+    A probability of 0, as one that was rounded, counts as the least positive number of its dtype.
+    """
+
+    def _of(self, outputs: Tensor, kind: Outputs) -> Tensor:
+        if kind != "logits":
+            return outputs.clamp(min=torch.finfo(outputs.dtype).tiny).log()
+        return F.logsigmoid(outputs) if outputs.shape[1] == 1 else outputs.log_softmax(1)
 
 
 @dataclass(frozen=True)

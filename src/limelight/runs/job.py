@@ -16,7 +16,7 @@ import PIL
 import torch
 from torch import Tensor, nn
 
-from ..base.types import Arithmetic
+from ..base.types import Arithmetic, Outputs
 from ..base.version import versions
 from ..checks import Check
 from ..engine.runner import MOST_ROWS
@@ -25,6 +25,7 @@ from ..models.catalogue import ImageModel, load_model
 from ..models.weights import bytes_of, state_bytes
 from ..question.baselines import Baseline
 from ..question.question import Options, require_arithmetic
+from ..question.readings import require_outputs
 from ..question.targets import Target
 from .manifest import HASH_BYTES, content_hash
 
@@ -63,6 +64,7 @@ class Job:
     rows_per_pass: int | None = None
     draws_of: Tensor | None = None
     arithmetic: Arithmetic | None = None
+    outputs: Outputs | None = None
     mask: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -82,6 +84,7 @@ class Job:
             if value is not None and value < 1:
                 raise ValueError(f"{name}: {value}; use 1 or more")
         require_arithmetic(self.arithmetic)
+        require_outputs(self.outputs)
         if len(set(self.method_names)) < len(self.methods) or len(set(self.check_names)) < len(self.checks):
             raise ValueError("methods, checks: the same one twice; name each once")
 
@@ -95,6 +98,7 @@ class Job:
             "draws_of": self.draws_of,
             "rows_per_pass": rows,
             "arithmetic": self.arithmetic,
+            "outputs": self.outputs,
         }
 
     def load(self) -> ImageModel:
@@ -160,7 +164,7 @@ class Job:
         }
         # Listed only where given, so that runs begun before these options existed can be resumed.
         found |= {name: described(given) for name in ("draws_of", "mask") if (given := getattr(self, name)) is not None}
-        found |= {} if self.arithmetic is None else {"arithmetic": self.arithmetic}
+        found |= {name: given for name in ("arithmetic", "outputs") if (given := getattr(self, name)) is not None}
         plain: dict[str, Any] = json.loads(json.dumps(found))  # tuples become lists, as when it is read again
         return plain
 

@@ -20,7 +20,7 @@ from ..base.notes import about_example
 from ..evaluation.findings import Finding
 from ..models.catalogue import ImageModel
 from ..models.weights import bytes_of
-from ..question.targets import probabilities
+from ..question.readings import confidences
 from .job import Store
 from .manifest import Entry, content_hash
 from .tables import Kind, arrow, table_of
@@ -75,7 +75,8 @@ def facts_of(
     if a.outputs is not None and a.outputs.ndim == 2 and a.outputs.shape[1] > 1:
         outputs = a.outputs[i].detach().double().cpu()
         prediction = int(outputs.argmax())
-        probability = None if target is None else float(probabilities(outputs)[target])
+        kind = a.output_kinds[i] if a.output_kinds else "score"
+        probability = None if target is None else _number(confidences(outputs, kind)[target])
     about = about_example(a.notes, i)
     # A reason names the example's place in its batch, which means nothing in the index.
     reasons = [f"{name}: {re.sub(_NUMBER, '', each.reasons[i])}" for name, each in findings.items() if each.reasons[i]]

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..answer import answer as explain_question
 from ..base.attribution import Attribution, target_text
 from ..base.errors import EXPECTED, reason
+from ..engine.input_pass import outputs_at
 from ..evaluation.budget import price, quick_findings
 from ..methods import Method
 from ..models.catalogue import ImageModel
@@ -153,8 +154,8 @@ def _described(target: Target, ranking: Sequence[Ranked]) -> str:
 
 
 def _predict(model: ImageModel, pixels: Tensor) -> Sequence[Ranked]:
-    with torch.inference_mode():
-        return ranked(model, model(pixels))
+    outputs, reading = outputs_at(model, pixels, model.outputs)
+    return ranked(model, outputs, reading.kinds if reading else ())
 
 
 def _class(each: Ranked) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from ..models.catalogue import ImageModel
 from ..models.pictures import Geometry, Picture
 from ..question.baselines import Baseline
 from ..question.question import Options, Question, question_of
-from ..question.targets import Logit, probabilities
+from ..question.readings import confidences
+from ..question.targets import Logit
 from . import Tile
 
 # The raw gradient, two methods with less noise, and two coarse maps for comparison. Integrated Gradients takes 128
@@ -142,7 +143,7 @@ def explain_picture(name: str, picture: Picture, request: Request, progress: Pro
     options: Options = {**request.options, "progress": progress}
     with question_of(request.model, pixels, options) as question:
         first = _explain_class(question, request)
-        ranking = ranked(request.model, first.panel[0].outputs)
+        ranking = ranked(request.model, first.panel[0].outputs, first.panel[0].output_kinds)
         others = [Logit(each.index) for each in ranking[1 : request.top]]
         explanations = (first, *(_explain_class(replace(question, target=each), request) for each in others))
     return Explained(name, picture, geometry, ranking, explanations)
@@ -192,16 +193,19 @@ def explained_class(model: ImageModel, attribution: Attribution) -> Ranked:
     if not isinstance(target, Tensor):
         return Ranked(None, target_text(target), score, math.nan)
     index = int(target[0])
-    same = (each for each in ranked(model, attribution.outputs) if each.index == index)
+    same = (each for each in ranked(model, attribution.outputs, attribution.output_kinds) if each.index == index)
     return next(same, Ranked(index, model.label(index), score, math.nan))
 
 
-def ranked(model: ImageModel, outputs: Tensor | None) -> tuple[Ranked, ...]:
-    """Rank the classes of the first row of `outputs` by probability; empty if `outputs` isn't `(rows, classes)`."""
+def ranked(model: ImageModel, outputs: Tensor | None, kinds: Sequence[str]) -> tuple[Ranked, ...]:
+    """Rank the classes of the first row of `outputs` by output; empty if `outputs` isn't `(rows, classes)`.
+
+    `kinds`: what each row's outputs are, see `Attribution.output_kinds`; without it probabilities are NaN.
+    """
     if outputs is None or outputs.ndim != 2:
         return ()
     outputs = outputs[0].double()
-    likely = probabilities(outputs)
+    likely = confidences(outputs, kinds[0] if kinds else "score")
     return tuple(
         Ranked(i, model.label(i), float(outputs[i]), float(likely[i]))
         for i in outputs.argsort(descending=True, stable=True).tolist()
