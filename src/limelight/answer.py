@@ -51,7 +51,7 @@ def answer(question: Question, methods: Sequence[Method]) -> Panel:
         flat_methods = [for_examples(each, owners, question.inputs) for each in methods]
     try:
         with Runner(
-            question.model, flat.inputs, question.rows_per_pass, question.progress, shares, question.outputs
+            question.model, flat.inputs, question.rows_per_pass, question.progress, shares, flat.outputs, flat.given
         ) as runner:
             layers = _layers(runner, flat)
             gradients = any(method.needs.gradients for method in methods)
@@ -320,7 +320,7 @@ class Answers:
         if type(self.input_pass.target) is Logit:
             classes = self.input_pass.target.listed(len(self.x))
             same = torch.tensor([classes.index(each) for each in classes])
-        else:
+        if type(self.input_pass.target) is not Logit or self.runner.given:
             same = own
         owner = [same if reference.stride(0) == 0 else own for reference in self.references]
         run = [each.unique() for each in owner]

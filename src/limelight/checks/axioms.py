@@ -295,7 +295,7 @@ def _agree(case: Case, other: nn.Module) -> Tensor:
     x = case.x
     near = [x + 0.1 * (2 * case.rng.uniform(f"near {k}", x.shape[1:], x) - 1) for k in range(NEAR)]
     ours = case.score.stream_values(iter([x, *near]))
-    with Runner(other, x, case.score.rows_per_pass, None) as runner:
+    with Runner(other, x, case.score.rows_per_pass, None, given=case.question.given) as runner:
         theirs = Score(runner, case.target, case.score.examples).stream_values(iter([x, *near]))
     case.score.runner.forward_rows += runner.forward_rows
     tolerance = 1e-7 if x.dtype == torch.float64 else 1e-3

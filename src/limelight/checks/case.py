@@ -183,7 +183,7 @@ def open_case(
     x = own.inputs
     rows = own.rows_per_pass or MOST_ROWS.get(x.device.type)
     with torch.inference_mode(False), ExitStack() as stack:
-        runner = stack.enter_context(Runner(own.model, x, rows, own.progress, declared=own.outputs))
+        runner = stack.enter_context(Runner(own.model, x, rows, own.progress, declared=own.outputs, given=own.given))
         if own.arithmetic == "packed":
             stack.enter_context(runner.packing.wanted(True))
         if own.arithmetic is None:

@@ -18,6 +18,7 @@ from torch.utils._device import DeviceContext
 from ..base.devices import users_tensors
 from ..rules.audit import tensors
 from .as_written import eagerly
+from .carried import arguments
 from .layers import Modules
 from .model_copy import ModelCopy
 
@@ -134,6 +135,8 @@ class Compiling:
         return found
 
     def _made(self, copy: ModelCopy) -> CompiledRows:
+        if any(arguments(1)):
+            raise NotCompiled("the model gets other arguments beside the rows")
         copy.prove(self._row)
         assert copy.proof is not None
         if copy.borrows or copy.proof.writes or copy.proof.seeds:

@@ -14,8 +14,8 @@ from ..question.targets import ClassTarget, Confidence, Logit, Target, class_sco
 from .layer_search import LayerSearch, search_layers
 from .layers import Layer, Linear
 from .model_copy import PassAgain
-from .passes import Activation, Outcome
-from .runner import Runner, detached
+from .passes import Activation, Outcome, detached
+from .runner import Runner
 
 
 @dataclass(frozen=True)

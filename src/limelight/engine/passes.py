@@ -132,3 +132,18 @@ def rows_first(outputs: dict[str, Tensor], rows: int) -> dict[str, Tensor]:
             name, shape = key.rpartition("#")[0] or key, tuple(output.shape)
             raise ValueError(f"layer: {name!r} returned {shape} for {rows} rows; rows must be its first axis")
     return outputs
+
+
+def detached(outputs: Any) -> Any:
+    """Return outputs without their graph, where they are a tensor."""
+    return outputs.detach() if isinstance(outputs, Tensor) else outputs
+
+
+def require_finite(values: Tensor, examples: Tensor, stage: str) -> None:
+    """Raise FloatingPointError that names the examples `(rows,)` whose values are not finite."""
+    # A finite sum has only finite terms and takes a fifth of the time; an infinite one may be an overflow.
+    if bool(torch.isfinite(values.detach().sum())) or bool(torch.isfinite(values).all()):
+        return
+    bad = ~torch.isfinite(values).reshape(len(values), -1).all(1)
+    which = sorted({int(i) for i in examples[bad.to(examples.device)]})
+    raise FloatingPointError(f"{stage}: NaN or infinity for example {', '.join(map(str, which))}")

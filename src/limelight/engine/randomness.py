@@ -14,24 +14,28 @@ from torch import Tensor, nn
 
 from ..question.targets import output_tensor
 from .as_written import eagerly
+from .carried import arguments
 
-Call = Callable[[Tensor], Any]
+Call = Callable[..., Any]
 
 
 @eagerly()
 def run_without_draws(call: Call, rows: Tensor) -> Any:
     """Call the model, compiled code eagerly, and return its outputs; the generators are as before.
 
+    It also gets what the examples carry along, see `carrying`.
+
     A model that draws random numbers and answers alike, such as one that seeds itself, is accepted. Raises ValueError
     that names the layer for one whose answer is another at each call: a map would explain the draw.
     """
     before = _states(rows)
+    others, named = arguments(len(rows))
     try:
-        outputs = call(rows)
+        outputs = call(rows, *others, **named)
         if all(map(torch.equal, before, _states(rows))):
             return outputs
         with torch.no_grad():
-            again = call(rows.detach())  # from where the generators stand now
+            again = call(rows.detach(), *others, **named)  # from where the generators stand now
         if _alike(outputs, again):
             return outputs
         where = _first_drawing(call, rows.detach())
@@ -128,5 +132,6 @@ def _first(
             if not isinstance(module, torch.jit.ScriptModule):
                 stack.callback(module.register_forward_pre_hook(begin).remove)
                 stack.callback(module.register_forward_hook(partial(finish, name)).remove)
-        call(rows.clone())
+        others, named = arguments(len(rows))
+        call(rows.clone(), *others, **named)
     return found[0] if found else "it"

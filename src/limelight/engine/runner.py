@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from ..base.devices import users_tensors
 from ..base.errors import NO_GRADIENT, NoGradient
 from ..base.types import Model, Outputs, Progress
+from ..question.given import Given
 from ..question.targets import Confidence, Target, entry_read, output_tensor
+from .carried import carrying
 from .compiled import CompiledRows, Compiling
 from .graph import Inspected, make_exact
 from .layers import LayerInput, captured, modules_of, without_batch_axis
@@ -21,7 +23,7 @@ from .memory import free_bytes, is_out_of_memory
 from .model_copy import PassAgain, frozen_copy
 from .packed import NotPacked
 from .packing import Packing
-from .passes import Outcome, Rows, SharedRows, rows_first
+from .passes import Outcome, Rows, SharedRows, detached, require_finite, rows_first
 from .programs import RowsTaken, rows_taken
 from .randomness import run_without_draws
 from .requirements import channels_last_pays, refuse_batch_statistics, require_same_kind
@@ -49,6 +51,7 @@ class Runner:
         progress: Progress | None,
         shares_points: bool = False,
         declared: Outputs | None = None,
+        given: Given | None = None,
     ) -> None:
         self.differentiable = isinstance(model, nn.Module)
         self.forward_rows = 0
@@ -60,6 +63,7 @@ class Runner:
         self._rows_taken = RowsTaken()
         self.shares_points = shares_points
         self.declared = declared
+        self.given = given
         self.model = model
         self._inputs = inputs
         self._progress = progress
@@ -68,6 +72,7 @@ class Runner:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
+        self._stack.enter_context(carrying(self.given, torch.zeros(1, dtype=torch.long)))  # for what proves the model
         self.call: Callable[[Tensor], Any] = partial(run_without_draws, self.model)
         self.packing = Packing(None, {}, self._inputs[:1], self._note)
         self.compiling = Compiling(None, {}, self._inputs[:1], self._note)
@@ -137,7 +142,8 @@ class Runner:
         where modules return stored outputs, equal rows may need different results.
         """
         backward = gradient or layer_gradients or also is not None
-        shared = SharedRows.find(rows) if self.shares_points and merged and inside is None else None
+        merges = self.shares_points and merged and inside is None and not self.given
+        shared = SharedRows.find(rows) if merges else None
         with torch.set_grad_enabled(backward):
             leaf = (rows if shared is None else rows[shared.first]).detach().requires_grad_(backward)
             outputs, scores, found = self.scored(leaf, examples, target, layers, inside, shared)
@@ -179,7 +185,7 @@ class Runner:
             for source, slope in zip(sources, found, strict=True)
         ]
         for grad in grads:
-            _require_finite(grad, examples, "gradient")
+            require_finite(grad, examples, "gradient")
         return grads
 
     def scored(
@@ -197,6 +203,7 @@ class Runner:
         """
         wanted = tuple(dict.fromkeys((*layers, *filter(None, [target.layer]))))
         with ExitStack() as stack:
+            stack.enter_context(carrying(self.given, examples))
             # In this order, a layer that is both replaced and captured has its replacement captured.
             if inside:
                 stack.enter_context(inside.replaced(self.modules, self._rows_taken.padded(leaf)))
@@ -264,7 +271,7 @@ class Runner:
                     or f"model: returned outputs of shape {tuple(outputs.shape)} for {rows} rows; "
                     "the first axis of the outputs must be the rows"
                 )
-            _require_finite(outputs, examples, "model's outputs")
+            require_finite(outputs, examples, "model's outputs")
         if isinstance(target, Confidence) and target.kinds is None:
             target = target.read(outputs, examples, self.declared, self.outputs_made_by)
         with users_tensors():
@@ -272,7 +279,7 @@ class Runner:
         if not isinstance(scores, Tensor) or scores.shape != (rows,):
             got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise ValueError(f"target: gave {got} for {rows} rows; it must give one number per row, shape ({rows},)")
-        _require_finite(scores, examples, "score")
+        require_finite(scores, examples, "score")
         return scores
 
     def count(self, rows: int) -> None:
@@ -381,17 +388,3 @@ class Runner:
 def _joined(held: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
     rows, step, position = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*held, strict=True))
     return rows, step, position
-
-
-def detached(outputs: Any) -> Any:
-    """Return outputs without their graph, where they are a tensor."""
-    return outputs.detach() if isinstance(outputs, Tensor) else outputs
-
-
-def _require_finite(values: Tensor, examples: Tensor, stage: str) -> None:
-    # A finite sum has only finite terms and takes a fifth of the time; an infinite one may be an overflow.
-    if bool(torch.isfinite(values.detach().sum())) or bool(torch.isfinite(values).all()):
-        return
-    bad = ~torch.isfinite(values).reshape(len(values), -1).all(1)
-    which = sorted({int(i) for i in examples[bad.to(examples.device)]})
-    raise FloatingPointError(f"{stage}: NaN or infinity for example {', '.join(map(str, which))}")

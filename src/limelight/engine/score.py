@@ -114,7 +114,7 @@ class Score:
         rows.
         """
         name = layer_name(self.runner.modules, layer)
-        distinct = rows[:1] if rows.stride(0) == 0 else rows
+        distinct = rows[:1] if rows.stride(0) == 0 and not self.runner.given else rows
         found = self.runner.safely(
             distinct, self.examples[: len(distinct)], lambda r, e: self.runner.once(r, e, self.target, layers=(name,))
         )
@@ -324,7 +324,8 @@ class Score:
         def run(part: Tensor, places: Tensor) -> Propagated:
             examples, other = self.examples[places], None
             if reference is not None:
-                shared = reference.stride(0) == 0 and self.target.reads_alike(examples)
+                alike = self.target.reads_alike(examples) and not self.runner.given
+                shared = reference.stride(0) == 0 and alike
                 other = reference[places[:1] if shared else places]  # of a shared one activations are recorded once
             scorer = Scorer(self.runner, examples, self.target)
             one = backward(scorer, part, other)

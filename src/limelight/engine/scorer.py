@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..question.targets import Target
 from .graph import make_exact
-from .runner import Runner, detached
+from .passes import detached
+from .runner import Runner
 
 
 @dataclass

@@ -115,8 +115,8 @@ class InputSubtracted(nn.Module):
         super().__init__()
         self.module, self.shift = module, shift
 
-    def forward(self, x: Tensor) -> object:
-        return self.module(x - self.shift)
+    def forward(self, x: Tensor, *others: Any, **named: Any) -> object:
+        return self.module(x - self.shift, *others, **named)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..base.errors import NotApplicable
 from ..base.types import Model
 from ..engine.as_written import eagerly
+from ..engine.carried import arguments
 from ..engine.model_copy import editable_copy
 from ..engine.programs import rows_taken
 
@@ -82,7 +83,8 @@ def require_runs(module: nn.Module, x: Tensor, change: str) -> None:
     """Raise NotApplicable, with the error, if a changed copy does not run on the first example of `x`."""
     try:
         with torch.enable_grad():
-            module(x[:1].clone().requires_grad_())
+            others, named = arguments(1)
+            module(x[:1].clone().requires_grad_(), *others, **named)
     except Exception as error:  # whatever a user's model raises; the model itself has run on x
         raise NotApplicable(f"the copy with {change} does not run: {type(error).__name__}: {error}") from error
 
@@ -95,7 +97,9 @@ def run_with_hook(module: nn.Module, x: Tensor, names: Iterable[str], hook: Call
     handles = [layer.register_forward_pre_hook(partial(hook, name), with_kwargs=True) for name, layer in layers]
     try:
         with torch.no_grad(), eagerly():
-            module(rows_taken(dict(module.named_modules())).padded(x))
+            rows = rows_taken(dict(module.named_modules())).padded(x)
+            others, named = arguments(len(rows))
+            module(rows, *others, **named)
     finally:
         for handle in handles:
             handle.remove()

@@ -27,14 +27,14 @@ class Differentiable(nn.Module):
     modules that it reaches are its layers, under the names of the variables that hold them, and are run as copies.
     """
 
-    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__()
         self.function = function
         for name, module in modules_in(function).items():
             self.add_module(name if not hasattr(self, name) else f"{name}_", module)
 
-    def forward(self, rows: Tensor) -> Any:
-        return self.function(rows)
+    def forward(self, rows: Tensor, *others: Any, **named: Any) -> Any:
+        return self.function(rows, *others, **named)
 
 
 def as_module(model: Model) -> Model:

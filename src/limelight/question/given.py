@@ -1,7 +1,10 @@
-"""Tensors that a user gives: their values as plain tensors, or a sentence that says why they have none."""
+"""Tensors that a user gives: their values as plain tensors, or a sentence that says why they have none; and what goes
+along with the inputs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -34,3 +37,66 @@ def plain(given: Tensor, name: str) -> Tensor:
     with torch._C.DisableTorchFunctionSubclass():
         own = given.detach().as_subclass(Tensor).resolve_neg()
     return own.clone() if own.is_inference() else own
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What the model gets beside the inputs and is not explained: `model(rows, *positional, **named)`.
+
+    A tensor with an entry for each of the `batch` examples goes along with its example; all other values are the same
+    at each call.
+    """
+
+    positional: tuple[Any, ...] = ()
+    named: Mapping[str, Any] = field(default_factory=dict)
+    batch: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.positional or self.named)
+
+    @staticmethod
+    def of(given: Any, batch: int) -> Given:
+        """Read the option `given`: a mapping by name, a sequence by position, or one tensor. Raises ValueError."""
+        if given is None or isinstance(given, Given):
+            return given or Given()
+        if isinstance(given, Tensor):
+            given = (given,)
+        if isinstance(given, Mapping):
+            found = Given(
+                named={str(name): _carried(each, str(name), batch) for name, each in given.items()}, batch=batch
+            )
+        elif isinstance(given, Sequence) and not isinstance(given, str):
+            found = Given(tuple(_carried(each, str(i), batch) for i, each in enumerate(given)), batch=batch)
+        else:
+            kind = type(given).__name__
+            raise TypeError(f"given: {kind}; use a mapping of the model's argument names, or a tuple in their order")
+        return found
+
+    def rows(self, examples: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments for rows of these examples `(rows,)`."""
+
+        def own(each: Any) -> Any:
+            return each[examples.to(each.device)] if self._belongs(each) else each
+
+        return tuple(map(own, self.positional)), {name: own(each) for name, each in self.named.items()}
+
+    def select(self, index: Sequence[int]) -> Given:
+        """Return what belongs to some of the examples; indices may repeat."""
+        if not self:
+            return self
+        positional, named = self.rows(torch.as_tensor(index, dtype=torch.long))
+        return Given(positional, named, len(index))
+
+    def _belongs(self, each: Any) -> bool:
+        return isinstance(each, Tensor) and each.ndim > 0
+
+
+def _carried(value: Any, name: str, batch: int) -> Any:
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        return value
+    if len(value) != batch:
+        raise ValueError(
+            f"given: {name!r} has shape {tuple(value.shape)} for {batch} examples; its first axis must be the "
+            "examples (value.expand(batch, ...) for one that they share)"
+        )
+    return value.detach()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypedDict
 
 import torch
@@ -17,7 +17,7 @@ from ..base.progress import reporting
 from ..base.types import Arithmetic, LayerLike, Model, Outputs, Progress
 from ..models.black_box import as_module
 from .baselines import Baseline
-from .given import plain
+from .given import Given, plain
 from .per_example import for_examples, require_every_example
 from .random_streams import Streams
 from .readings import declared_outputs, require_classes, require_outputs
@@ -36,6 +36,9 @@ class Options(TypedDict, total=False):
     outputs: what the model's outputs are: "logits", "probabilities", "sigmoids", "score" and others, see `Outputs`;
         None takes the model's own declaration, else the operator that made them (softmax, sigmoid, a linear layer),
         else each example's own values. By it `Probability`, the checks and the page tell what a probability is.
+    given: what the model gets beside the inputs and is not explained, `model(rows, **given)` for a mapping by name, and
+        `model(rows, *given)` for a tuple: an attention mask, a second input. Tensors `(batch, ...)` go along with their
+        example; all other values are the same at each call.
     layer: a module, dotted name or number, or several, whose maps are averaged, for methods that read a layer;
         None takes the last layer with a spatial map that the score depends on.
     seed: the seed of all random numbers; the same seed and example give the same map in any batch.
@@ -55,6 +58,7 @@ class Options(TypedDict, total=False):
     target: Any
     baseline: float | Tensor | Baseline | type[Baseline] | str
     outputs: Outputs | None
+    given: Mapping[str, Any] | Sequence[Any] | Tensor | None
     layer: LayerLike | None
     seed: int
     draws_of: Tensor | None
@@ -87,6 +91,7 @@ class Question:
     arithmetic: Arithmetic | None = None
     progress: Progress | None = None
     outputs: Outputs | None = None
+    given: Given = field(default_factory=Given)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -134,6 +139,7 @@ class Question:
             target=self.target.select(index),
             baseline=for_examples(self.baseline, index, self.inputs),
             draws_of=None if self.draws_of is None else self.draws_of[chosen.to(self.draws_of.device)],
+            given=self.given.select(index),
         )
 
     def flat(self) -> Self:
@@ -144,7 +150,9 @@ class Question:
         assert isinstance(self.target, ClassTarget)
         drawn = None if self.draws_of is None else self.draws_of.repeat_interleave(classes, 0)
         flat = replace(self, inputs=self.inputs.repeat_interleave(classes, 0), target=self.target.flat())
-        return replace(flat, draws_of=drawn, baseline=for_examples(self.baseline, self.owners(), self.inputs))
+        owners = self.owners()
+        baseline = for_examples(self.baseline, owners, self.inputs)
+        return replace(flat, draws_of=drawn, baseline=baseline, given=self.given.select(owners))
 
     def owners(self) -> list[int]:
         """Return the example of each row of the flat question."""
@@ -173,6 +181,7 @@ def question_of(model: Model, inputs: Tensor, options: Options) -> Iterator[Ques
         require_outputs(given.get("outputs"))
         given["outputs"] = given.get("outputs") or declared_outputs(model)
         x = _checked(inputs)
+        given["given"] = Given.of(given.get("given"), len(x))
         if given.get("draws_of") is not None:
             given["draws_of"] = _as_many(given["draws_of"], x)
         target = as_target(given.pop("target", None), len(x), _labels(model))
