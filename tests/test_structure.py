@@ -34,6 +34,7 @@ ORDER = (
     "checks",
     "model_edits",
     "explain",
+    "inputs",
     "answer",
     "methods",
     "engine",

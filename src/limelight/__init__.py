@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .base.attribution import Attribution as Attribution, Panel as Panel
 from .base.named import Named as Named
 from .base.notes import Note as Note
+from .base.several import SeveralAttributions as SeveralAttributions
 from .base.version import __version__ as __version__
 from .checks import CHECKS as CHECKS, Check as Check
 from .engine.prepared import Prepared as Prepared, prepare as prepare

@@ -31,12 +31,26 @@ def carrying(given: Given | None, examples: Tensor) -> Iterator[None]:
         _now.reset(token)
 
 
-def arguments(rows: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the positional and named arguments for a call with so many rows; none where nothing is carried."""
+def arguments(rows: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the positional and named arguments of a call of the model with these rows: they alone, or more."""
     now = _now.get()
     if now is None:
-        return (), {}
+        return (rows,), {}
     given, examples = now
-    missing = rows - len(examples)
-    index = examples[:rows] if missing <= 0 else torch.cat([examples, examples[-1:].expand(missing)])
-    return given.rows(index)
+    missing = len(rows) - len(examples)
+    index = examples[: len(rows)] if missing <= 0 else torch.cat([examples, examples[-1:].expand(missing)])
+    return given.arguments(rows, index)
+
+
+def is_alone() -> bool:
+    """Whether the model gets nothing but its rows."""
+    return _now.get() is None
+
+
+def ranges_of_parts(x: Tensor) -> Tensor | None:
+    """Return for every feature of x the range of its part, `(batch, features)`; None where x is no several parts."""
+    now = _now.get()
+    if now is None or now[0].parts is None or len(now[0].parts.held) < 2:
+        return None
+    found: Tensor = now[0].parts.ranges(x)
+    return found

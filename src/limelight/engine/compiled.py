@@ -18,7 +18,7 @@ from torch.utils._device import DeviceContext
 from ..base.devices import users_tensors
 from ..rules.audit import tensors
 from .as_written import eagerly
-from .carried import arguments
+from .carried import is_alone
 from .layers import Modules
 from .model_copy import ModelCopy
 
@@ -135,7 +135,7 @@ class Compiling:
         return found
 
     def _made(self, copy: ModelCopy) -> CompiledRows:
-        if any(arguments(1)):
+        if not is_alone():
             raise NotCompiled("the model gets other arguments beside the rows")
         copy.prove(self._row)
         assert copy.proof is not None

@@ -29,13 +29,14 @@ def run_without_draws(call: Call, rows: Tensor) -> Any:
     that names the layer for one whose answer is another at each call: a map would explain the draw.
     """
     before = _states(rows)
-    others, named = arguments(len(rows))
+    placed, named = arguments(rows)
     try:
-        outputs = call(rows, *others, **named)
+        outputs = call(*placed, **named)
         if all(map(torch.equal, before, _states(rows))):
             return outputs
         with torch.no_grad():
-            again = call(rows.detach(), *others, **named)  # from where the generators stand now
+            placed, named = arguments(rows.detach())
+            again = call(*placed, **named)  # from where the generators stand now
         if _alike(outputs, again):
             return outputs
         where = _first_drawing(call, rows.detach())
@@ -132,6 +133,6 @@ def _first(
             if not isinstance(module, torch.jit.ScriptModule):
                 stack.callback(module.register_forward_pre_hook(begin).remove)
                 stack.callback(module.register_forward_hook(partial(finish, name)).remove)
-        others, named = arguments(len(rows))
-        call(rows.clone(), *others, **named)
+        placed, named = arguments(rows.clone())
+        call(*placed, **named)
     return found[0] if found else "it"

@@ -204,6 +204,9 @@ class Runner:
         wanted = tuple(dict.fromkeys((*layers, *filter(None, [target.layer]))))
         with ExitStack() as stack:
             stack.enter_context(carrying(self.given, examples))
+            if self.given and self.given.embedding:
+                tokens = LayerInput(self.given.embedding, leaf)
+                stack.enter_context(tokens.replaced(self.modules, self._rows_taken.padded(leaf).transpose(1, -1)))
             # In this order, a layer that is both replaced and captured has its replacement captured.
             if inside:
                 stack.enter_context(inside.replaced(self.modules, self._rows_taken.padded(leaf)))

@@ -36,6 +36,8 @@ from ..checks.case import Case, open_case
 from ..checks.maps import space_of
 from ..engine.memory import is_out_of_memory
 from ..explain import MethodLike, as_methods
+from ..inputs import rows_of
+from ..methods import Method
 from ..question.question import CheckOptions, Options, Question, question_of, require_options
 from ..question.targets import Logit
 from .controls import ConstantMap
@@ -96,7 +98,8 @@ def examination(model: Model, inputs: Tensor, options: CheckOptions) -> Iterator
     """Yield the question of a call and its mask as booleans. Raises as `question_of` and `as_mask` do."""
     require_options(options, CheckOptions.__annotations__)
     rest: Options = {name: value for name, value in options.items() if name != "mask"}  # type: ignore[assignment]
-    with question_of(model, inputs, rest) as question:
+    rows = rows_of(model, inputs, rest)
+    with question_of(model, rows.inputs, rows.options) as question:
         yield question, as_mask(options.get("mask"), question.inputs)
 
 
@@ -120,10 +123,24 @@ def examined(question: Question, method: Subject, options: CheckOptions | None =
         _require_same(question, method, options or {})
         return method, None
     if not isinstance(method, Tensor):
-        (found,) = answer(question, as_methods(method)).values()
+        (found,) = answer(question, _of_parts(question, as_methods(method))).values()
         return found, found.method
     (constant,) = answer(question, [ConstantMap()]).values()
     return replace(constant, values=_finished(method.detach(), question.inputs), method="map"), None
+
+
+def _of_parts(question: Question, methods: Sequence[Method]) -> list[Method]:
+    """Return the methods as inputs of several parts, which are checked side by side, need them. Raises ValueError."""
+    parts = question.given.parts
+    if parts is None or len(parts.held) < 2:
+        return list(methods)
+    for each in methods:
+        if each.by_part:
+            raise ValueError(
+                f"inputs: {each.kebab()} explains each of several parts by itself, so there is no map of all to check; "
+                "check one part, with the others as given="
+            )
+    return [parts.method(each) for each in methods]
 
 
 def _require_same(question: Question, attribution: Attribution, options: CheckOptions) -> None:

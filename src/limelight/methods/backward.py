@@ -77,6 +77,7 @@ class GuidedBackprop(Backward):
 class GuidedGradCAM(Backward):
     """Guided backpropagation times the upsampled Grad-CAM map. [selvaraju2017]"""
 
+    by_part: ClassVar[bool] = True
     no_sum: ClassVar[str | None] = "a product of two maps promises no sum"
     needs: ClassVar[Needs] = Needs(at_inputs=True, layer=True)
     fixed_rows: ClassVar[int | None] = 2

@@ -88,6 +88,9 @@ class Method(Named, ABC):
     two_precisions: ClassVar[bool] = False
     """Whether `run` uses `Score.bfloat16`, the rows in that precision, where it is given."""
 
+    by_part: ClassVar[bool] = False
+    """Whether it reads neighbourhoods, so that of several inputs each is explained by itself, beside the others."""
+
     fixed_rows: ClassVar[int | None] = None
     """What `rows` returns unless a method overrides it."""
 

@@ -27,6 +27,7 @@ class ActivationMap(Method):
     since layers differ in scale, and averaged; there is no `raw` then.
     """
 
+    by_part: ClassVar[bool] = True
     relu: bool = True
 
     no_sum: ClassVar[str | None] = "a class activation map weighs positions of a layer, it does not divide up the score"

@@ -43,6 +43,7 @@ class FullGrad(Method):
     [0, 1] and upsamples it to the input; the map promises no sum. [srinivas2019]
     """
 
+    by_part: ClassVar[bool] = True
     signed: bool = True
 
     fixed_rows: ClassVar[int | None] = 1

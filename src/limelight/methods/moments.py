@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor
 
+from ..engine.carried import ranges_of_parts
 from ..engine.score import result_dtype, sum_dtype
 
 
@@ -68,7 +69,10 @@ def column(per_example: Tensor, like: Tensor) -> Tensor:
 
 
 def spread_over(x: Tensor) -> Tensor:
-    """Return max(x) - min(x) of each example, shaped to broadcast over its features."""
+    """Return max(x) - min(x) of each example, shaped to broadcast over x; of several parts, of each by itself."""
+    found = ranges_of_parts(x)
+    if found is not None:
+        return found
     flat = x.flatten(1)
     return column(flat.amax(1) - flat.amin(1), x)
 

@@ -38,6 +38,7 @@ class Occlusion(Method):
     as one row, however few positions it needs. `notes` name the operators from which on whole rows were needed.
     """
 
+    by_part: ClassVar[bool] = True
     window: Size = 32
     stride: Size = 16
     reduce: Literal["mean", "sum"] = "mean"

@@ -157,6 +157,7 @@ class BlurIntegratedGradients(Method):
     up to quadrature error, which `notes` report. Raises ValueError for inputs without spatial axes. [xu2020]
     """
 
+    by_part: ClassVar[bool] = True
     steps: int = 32
     max_sigma: float = 50.0
 

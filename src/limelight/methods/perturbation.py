@@ -36,6 +36,7 @@ class MeaningfulPerturbation(Method):
     unless inputs are `(n, channels, H, W)`. [fong2017]
     """
 
+    by_part: ClassVar[bool] = True
     steps: int = 300
     size: int = 28
     l1: float = 1e-2
@@ -112,6 +113,7 @@ class ExtremalPerturbation(Method):
     pictures. [fong2019]
     """
 
+    by_part: ClassVar[bool] = True
     areas: tuple[float, ...] = (0.025, 0.05, 0.1, 0.2)
     variant: Literal["preserve", "delete", "dual"] = "preserve"
     steps: int = 800

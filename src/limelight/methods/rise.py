@@ -42,6 +42,7 @@ class RISE(Method):
     [petsiuk2018] [petsiuk2021]
     """
 
+    by_part: ClassVar[bool] = True
     masks: int = 4000
     cells: int = 7
     probability: float = 0.5

@@ -35,6 +35,7 @@ class XRAI(Method):
     in each. Raises ValueError for inputs that are not pictures. [kapishnikov2019]
     """
 
+    by_part: ClassVar[bool] = True
     inner: Method = field(default_factory=IntegratedGradients)
     segments: Players | Tensor | None = None
     extremes: bool = True

@@ -83,8 +83,8 @@ def require_runs(module: nn.Module, x: Tensor, change: str) -> None:
     """Raise NotApplicable, with the error, if a changed copy does not run on the first example of `x`."""
     try:
         with torch.enable_grad():
-            others, named = arguments(1)
-            module(x[:1].clone().requires_grad_(), *others, **named)
+            placed, named = arguments(x[:1].clone().requires_grad_())
+            module(*placed, **named)
     except Exception as error:  # whatever a user's model raises; the model itself has run on x
         raise NotApplicable(f"the copy with {change} does not run: {type(error).__name__}: {error}") from error
 
@@ -98,8 +98,8 @@ def run_with_hook(module: nn.Module, x: Tensor, names: Iterable[str], hook: Call
     try:
         with torch.no_grad(), eagerly():
             rows = rows_taken(dict(module.named_modules())).padded(x)
-            others, named = arguments(len(rows))
-            module(rows, *others, **named)
+            placed, named = arguments(rows)
+            module(*placed, **named)
     finally:
         for handle in handles:
             handle.remove()

@@ -44,15 +44,21 @@ class Given:
     """What the model gets beside the inputs and is not explained: `model(rows, *positional, **named)`.
 
     A tensor with an entry for each of the `batch` examples goes along with its example; all other values are the same
-    at each call.
+    at each call. `parts`: where the input has several, how a call gets them.
     """
 
     positional: tuple[Any, ...] = ()
     named: Mapping[str, Any] = field(default_factory=dict)
     batch: int = 0
+    parts: Any = None  # a `Parts`, which is made of what stands above this
 
     def __bool__(self) -> bool:
-        return bool(self.positional or self.named)
+        return bool(self.positional or self.named or self.parts)
+
+    @property
+    def embedding(self) -> str | None:
+        """The layer whose output the rows are, in place of an input."""
+        return self.parts.embedding if self.parts else None
 
     @staticmethod
     def of(given: Any, batch: int) -> Given:
@@ -72,9 +78,13 @@ class Given:
             raise TypeError(f"given: {kind}; use a mapping of the model's argument names, or a tuple in their order")
         return found
 
-    def rows(self, examples: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the arguments for rows of these examples `(rows,)`."""
+    def arguments(self, rows: Tensor, examples: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return all arguments for rows of these examples `(rows,)`, by place and by name."""
+        placed, named = self._others(examples)
+        inputs, parts = self.parts.arguments(rows, examples) if self.parts else ((rows,), {})
+        return (*inputs, *placed), {**parts, **named}
 
+    def _others(self, examples: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
         def own(each: Any) -> Any:
             return each[examples.to(each.device)] if self._belongs(each) else each
 
@@ -84,8 +94,8 @@ class Given:
         """Return what belongs to some of the examples; indices may repeat."""
         if not self:
             return self
-        positional, named = self.rows(torch.as_tensor(index, dtype=torch.long))
-        return Given(positional, named, len(index))
+        chosen = torch.as_tensor(index, dtype=torch.long)
+        return Given(*self._others(chosen), len(index), self.parts.select(chosen) if self.parts else None)
 
     def _belongs(self, each: Any) -> bool:
         return isinstance(each, Tensor) and each.ndim > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,11 +184,26 @@ class Felzenszwalb(_Segmented):
 
 @dataclass(frozen=True, eq=False)
 class Segments(Players):
-    """A given map of integer labels: `(*space)` for all examples, or `(batch, *space)`."""
+    """A given map of integer labels: `(*space)` for all examples, or `(batch, *space)`.
+
+    Of inputs of several parts it is a tuple or mapping with a map `(*features)` for each part; a label that several
+    parts share is one player.
+    """
 
     map: Tensor
 
+    @property
+    def of_parts(self) -> Mapping[str, Tensor] | None:
+        """The map of each part by name, where there are several."""
+        given: Any = self.map
+        return given if isinstance(given, Mapping) else None
+
     def __post_init__(self) -> None:
+        given: Any = self.map
+        if isinstance(given, Mapping | tuple):
+            parts = given.items() if isinstance(given, Mapping) else enumerate(given)
+            object.__setattr__(self, "map", {str(name): Segments(each).map for name, each in parts})
+            return
         object.__setattr__(self, "map", as_tensor(self.map))
         if self.map.is_floating_point() or self.map.numel() == 0:
             raise ValueError(

@@ -58,7 +58,7 @@ class Options(TypedDict, total=False):
     target: Any
     baseline: float | Tensor | Baseline | type[Baseline] | str
     outputs: Outputs | None
-    given: Mapping[str, Any] | Sequence[Any] | Tensor | None
+    given: Mapping[str, Any] | Sequence[Any] | Tensor | Given | None
     layer: LayerLike | None
     seed: int
     draws_of: Tensor | None

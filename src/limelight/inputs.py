@@ -1,0 +1,127 @@
+"""What a user gives as inputs, as the rows that the engine explains: pictures, structures of tensors, token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .base.devices import own_tensors
+from .base.notes import Note
+from .base.types import Model
+from .engine.carried import arguments, carrying
+from .engine.layers import hooked, modules_of
+from .engine.model_copy import frozen_copy
+from .models.black_box import as_module
+from .question.given import Given
+from .question.parts import Parts
+from .question.question import Options
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows `(batch, *features)` to explain, the options that go with them, and the parts that they were made of."""
+
+    inputs: Tensor
+    options: Options
+    parts: Parts | None = None
+    notes: tuple[Note, ...] = ()
+
+    def of_part(self, name: str, baseline: Any) -> Rows:
+        """Return the rows of one part alone, beside the others as they are."""
+        assert self.parts is not None
+        parts = replace(self.parts, held=(name,))
+        given = replace(Given.of(self.options.get("given"), len(parts)), parts=parts)
+        return Rows(parts.values[name], {**self.options, "given": given, "baseline": baseline}, parts, self.notes)
+
+
+def rows_of(model: Model, inputs: Any, options: Options) -> Rows:
+    """Return the rows for what `explain` takes as `inputs`. Raises ValueError or TypeError that names the argument.
+
+    A floating tensor stands for itself. A tuple or mapping of tensors has parts; whole numbers and booleans among
+    them go along with their example. Where nothing is floating, the rows are the outputs of the embedding that reads
+    the first part: `(batch, channels, positions)`. For a model with preprocessing, pictures are prepared.
+    """
+    prepare = getattr(getattr(model, "module", model), "preprocess", None)
+    if callable(prepare) and not _is_structure(inputs) and not isinstance(inputs, Tensor):
+        several = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
+        return Rows(torch.cat([prepare(each) for each in several]), options)
+    if not _is_structure(inputs) and not (isinstance(inputs, Tensor) and not _floats(inputs)):
+        return Rows(inputs, options)
+    parts = Parts.of(inputs)
+    notes: tuple[Note, ...] = ()
+    if not parts.held:
+        return _of_tokens(model, parts, options)
+    along = [name for name in parts.values if name not in parts.held]
+    if along:
+        notes = (Note("fact", f"whole numbers and booleans go along with their example: {', '.join(along)}"),)
+    given = replace(Given.of(options.get("given"), len(parts)), parts=parts)
+    own: Options = {**options, "given": given}
+    if len(parts.held) == 1:
+        return Rows(parts.values[parts.held[0]], own, parts, notes)
+    own["baseline"] = parts.baseline(options.get("baseline", 0.0))
+    return Rows(parts.flat, own, parts, notes)
+
+
+def _is_structure(inputs: Any) -> bool:
+    if isinstance(inputs, Mapping):
+        return True
+    if not isinstance(inputs, Sequence) or isinstance(inputs, str | bytes):
+        return False
+    return not inputs or any(isinstance(each, Tensor) for each in inputs)
+
+
+def _floats(inputs: Tensor) -> bool:
+    # Quantised and meta tensors have messages of their own.
+    return inputs.is_floating_point() or inputs.is_complex() or inputs.is_quantized
+
+
+def _of_tokens(model: Model, parts: Parts, options: Options) -> Rows:
+    """Return the outputs of the embedding that reads the first part which one reads, as rows."""
+    given = replace(Given.of(options.get("given"), len(parts)), parts=parts)
+    with own_tensors(), torch.inference_mode(False):
+        snapshot = getattr(model, "snapshot", model)
+        name, embedded = _embedding(as_module(snapshot), parts, given)
+    channels = embedded.shape[-1]
+    note = Note("fact", f"explained at the embedding {name!r}: a token's values are its {channels} channels'")
+    held = replace(parts, embedding=name)
+    own: Options = {**options, "given": replace(given, parts=held)}
+    return Rows(embedded.transpose(1, -1).contiguous(), own, held, (note,))
+
+
+def _embedding(model: Any, parts: Parts, given: Given) -> tuple[str, Tensor]:
+    """Find the embedding that reads the first part that one reads; return its name and its outputs for all examples."""
+    first = next(iter(parts.values.values()))
+    whole = f"inputs: {first.dtype}; whole numbers are explained at the embedding that reads them"
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{whole}, and this model is no module; use inputs.float() for numbers that are quantities")
+    seen: list[tuple[str, Tensor, Tensor]] = []
+    with frozen_copy(model) as copy:
+        modules = modules_of(copy.module, copy.made.hidden)
+
+        def watch(name: str, child: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            if args and isinstance(args[0], Tensor):
+                seen.append((name, args[0], output.detach().clone()))
+
+        none = (
+            f"{whole}, and no torch.nn.Embedding of the model does; use inputs.float() for numbers that are "
+            "quantities, or give whole numbers that are none as given="
+        )
+        embeddings = {name: each for name, each in modules.items() if isinstance(each, nn.Embedding)}
+        if not embeddings:
+            raise TypeError(none)
+        examples = torch.arange(len(parts), device=first.device)
+        with hooked(embeddings, watch), torch.no_grad(), carrying(given, examples):
+            placed, named = arguments(first)
+            copy.module(*placed, **named)
+    for part in parts.values.values():
+        found = [(name, output) for name, read, output in seen if read.shape == part.shape and torch.equal(read, part)]
+        if len(found) == 1:
+            return found[0]
+        if len(found) > 1:
+            names = ", ".join(repr(name) for name, _ in found)
+            raise ValueError(f"{whole}, and several do ({names}); explain at one of them: AtLayer(method, layer)")
+    raise TypeError(none)

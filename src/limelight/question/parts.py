@@ -1,0 +1,177 @@
+"""Inputs of several parts, a tuple or a mapping of tensors: which of them rows hold, and how a call gets them all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .baselines import Baseline
+from .given import plain
+from .per_example import rebuilt
+from .players import Segments
+from .random_streams import Streams
+from .registries import as_baseline
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """The parts `(batch, *features)` of an input by name, or by place as "0", "1", ...
+
+    `held`: those that rows are made of, the others go along with their example: several are flattened side by side,
+    `(rows, features)`; one alone keeps its shape; with none the rows are the outputs of a layer, the `embedding`.
+    """
+
+    values: Mapping[str, Tensor]
+    named: bool
+    held: tuple[str, ...]
+    embedding: str | None = None
+
+    @staticmethod
+    def of(inputs: Tensor | Sequence[Tensor] | Mapping[str, Tensor]) -> Parts:
+        """Read the inputs; the floating parts are held. Raises TypeError or ValueError that names the part."""
+        named = isinstance(inputs, Mapping)
+        parts = {str(name): each for name, each in inputs.items()} if isinstance(inputs, Mapping) else {}
+        if not named:
+            several: Sequence[Any] = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+            parts = {str(place): each for place, each in enumerate(several)}
+        if not parts:
+            raise ValueError("inputs: an empty structure; give at least one tensor")
+        first = next(iter(parts.values()))
+        for name, each in parts.items():
+            if not isinstance(each, Tensor):
+                raise TypeError(
+                    f"inputs: part {name!r} is a {type(each).__name__}, not a tensor; other values go into given="
+                )
+            if each.ndim < 1 or len(each) != len(first):
+                raise ValueError(
+                    f"inputs: part {name!r} has shape {tuple(each.shape)}, and the first part {len(first)} examples; "
+                    "the first axis of every part is the batch"
+                )
+        values = {name: plain(each, f"inputs: part {name!r}") for name, each in parts.items()}
+        floating = tuple(name for name, each in values.items() if each.is_floating_point())
+        kinds = {(values[name].dtype, values[name].device) for name in floating}
+        if len(kinds) > 1:
+            found = ", ".join(f"{name!r} {values[name].dtype} on {values[name].device}" for name in floating)
+            raise TypeError(f"inputs: parts of several kinds ({found}); give them one dtype and device")
+        return Parts(values, named, floating)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.values.values())))
+
+    @property
+    def flat(self) -> Tensor:
+        """The held parts flattened side by side, `(batch, features)`."""
+        return torch.cat([self.values[name].flatten(1) for name in self.held], 1)
+
+    def joined(self, of: Mapping[str, Tensor]) -> Tensor:
+        """Flatten values `(..., *features)` of the held parts side by side, after the axes that they share."""
+        return torch.cat([each.flatten(each.ndim - self.values[name].ndim + 1) for name, each in of.items()], -1)
+
+    def split(self, flat: Tensor) -> dict[str, Tensor]:
+        """Take rows of flattened parts `(..., features)` apart."""
+        shapes = {name: self.values[name].shape[1:] for name in self.held}
+        pieces = flat.split([shape.numel() for shape in shapes.values()], -1)
+        return {
+            name: piece.reshape(*flat.shape[:-1], *shape)
+            for (name, shape), piece in zip(shapes.items(), pieces, strict=True)
+        }
+
+    def structure(self, of: Mapping[str, Any]) -> Any:
+        """Return what belongs to the held parts as they were given: a mapping, a tuple, or alone."""
+        return dict(of) if self.named else tuple(of.values())
+
+    def arguments(self, rows: Tensor, examples: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the model's positional and named arguments for rows of these examples `(rows,)`."""
+        own = {name: each[examples.to(each.device)] for name, each in self.values.items() if name not in self.held}
+        if len(self.held) == 1:
+            own[self.held[0]] = rows.reshape(len(rows), *self.values[self.held[0]].shape[1:])
+        elif self.held:
+            own |= self.split(rows)
+        ordered = {name: own[name] for name in self.values}
+        return ((), ordered) if self.named else (tuple(ordered.values()), {})
+
+    def ranges(self, x: Tensor) -> Tensor:
+        """Return the range of each example's values in each part `(batch, features)`, for every feature of x."""
+        spans = [each.flatten(1).amax(1) - each.flatten(1).amin(1) for each in self.split(x).values()]
+        sizes = [self.values[name][0].numel() for name in self.held]
+        return torch.cat([span[:, None].expand(-1, size) for span, size in zip(spans, sizes, strict=True)], 1)
+
+    def select(self, index: Tensor) -> Parts:
+        """Return the parts of some of the examples; indices may repeat."""
+        return replace(self, values={name: each[index.to(each.device)] for name, each in self.values.items()})
+
+    def baseline(self, given: Any) -> Baseline:
+        """Read the option `baseline`: one for all held parts, or a structure with one for each."""
+        return OfParts(self, tuple(self.baselines(given).values()))
+
+    def part_of(self, baseline: Any, name: str) -> Any:
+        """Return the baseline of one part."""
+        return baseline.each[self.held.index(name)] if isinstance(baseline, OfParts) else baseline
+
+    def baselines(self, given: Any) -> dict[str, Baseline]:
+        """Read the option `baseline` as one for each held part."""
+        if isinstance(given, Mapping):
+            each = {str(name): as_baseline(value) for name, value in given.items()}
+        elif isinstance(given, Sequence) and not isinstance(given, str):
+            each = dict(zip(self.held, map(as_baseline, given), strict=False))
+            if len(given) != len(self.held):
+                raise ValueError(
+                    f"baseline: {len(given)} for {len(self.held)} explained parts; give one, or one a part"
+                )
+        else:
+            each = dict.fromkeys(self.held, as_baseline(given))
+        if set(each) != set(self.held):
+            raise ValueError(f"baseline: for {', '.join(each)}; the explained parts are {', '.join(self.held)}")
+        return {name: each[name] for name in self.held}
+
+    def method(self, method: Any) -> Any:
+        """Return a method whose segments, given as a structure with a map for each part, are of the flattened parts."""
+
+        def flattened(part: Any) -> Any:
+            if isinstance(part, Segments) and part.of_parts is not None:
+                return Segments(self._labels(part.of_parts))
+            return part
+
+        return rebuilt(method, flattened)
+
+    def _labels(self, maps: Mapping[str, Tensor]) -> Tensor:
+        if set(maps) != set(self.held):
+            raise ValueError(f"players: segments for {', '.join(maps)}; the explained parts are {', '.join(self.held)}")
+        batch = len(self)
+        pieces = []
+        for name in self.held:
+            shape = self.values[name].shape[1:]
+            given = maps[name] if maps[name].ndim > len(shape) else maps[name].expand(1, *shape)
+            pieces.append(given.expand(len(given), *shape).flatten(1))
+        most = max(map(len, pieces))
+        if any(len(each) not in (1, batch) for each in pieces):
+            raise ValueError(
+                f"players: segments of {most} examples for {batch}; give one map a part, or one an example"
+            )
+        joined = torch.cat([each.expand(most, -1) for each in pieces], 1)
+        return joined[0] if most == 1 else joined
+
+
+@dataclass(frozen=True, eq=False)
+class OfParts(Baseline):
+    """A baseline for each part of the inputs, flattened side by side."""
+
+    parts: Parts
+    each: tuple[Baseline, ...]
+
+    def references(self, inputs: Tensor, streams: Streams) -> Tensor:
+        split = self.parts.split(inputs)
+        found = [
+            baseline.references(part, streams.fork(name))
+            for baseline, (name, part) in zip(self.each, split.items(), strict=True)
+        ]
+        most = max(map(len, found))
+        if any(len(each) not in (1, most) for each in found):
+            raise ValueError(
+                f"baseline: {', '.join(str(len(each)) for each in found)} references for the parts; give as many"
+            )
+        return torch.cat([each.expand(most, *each.shape[1:]).flatten(2) for each in found], 2)
