@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 import limelight as ll
 
+from .networks import conv_net, pictures
+
 D = torch.float64
 
 
@@ -253,3 +255,56 @@ def test_checks_take_parts_side_by_side(check: str) -> None:
         assert torch.allclose(found.value[i], alone.value[0], rtol=1e-6, equal_nan=True)
     with pytest.raises(ValueError, match="occlusion explains each of several parts by itself"):
         ll.check(net, (IMAGE, TABLE), "occlusion", check, target=2)
+
+
+def last(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("method", [*JOINT, "occlusion(4, 4)", "rise(32)", "grad-cam", "kernel-shap", "lrp(epsilon)"])
+def test_axes_say_where_the_channels_are(method: str) -> None:
+    """M7: the map of a network that takes channels last is that of the network behind it."""
+    net = conv_net()
+    x = pictures(2)
+    asked = ll.LRP("epsilon") if method.startswith("lrp") else method
+    expected = ll.explain(net, x, asked, target=1)
+    for model in (lambda rows: net(rows.permute(0, 3, 1, 2)), ll.prepare(Last(net), axes="NHWC")):
+        axes = {} if isinstance(model, ll.Prepared) else {"axes": "NHWC"}
+        found = ll.explain(model, last(x), asked, target=1, **axes)
+        assert found.values.shape == expected.values.shape and found.inputs.shape == x.shape
+        assert torch.allclose(found.values, expected.values, rtol=1e-9, atol=1e-12)
+        assert not any("axes=" in note for note in found.notes)
+
+
+class Last(nn.Module):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, rows: Tensor) -> Tensor:
+        found: Tensor = self.net(rows.permute(0, 3, 1, 2))
+        return found
+
+
+def test_other_axes() -> None:
+    net, x = conv_net(), pictures(2)
+    grey = ll.explain(
+        lambda rows: net(rows[:, None].expand(-1, 3, -1, -1)), x[:, 0], "occlusion(2, 2)", axes="NHW", target=1
+    )
+    assert grey.values.shape == (2, 1, 8, 8) and grey.heatmap().shape == (2, 8, 8)
+    video = torch.stack([x, x.flip(-1)], 1)
+    found = ll.explain(lambda rows: net(rows.mean(1)), video, "integrated-gradients", axes="NTCHW", target=1)
+    assert found.values.shape == (2, 3, 2, 8, 8)
+    occlusion, deletion = "occlusion(2, 2)", "deletion(steps=4)"
+    checked = ll.check(Last(net), last(x), occlusion, deletion, axes="NHWC", target=1)[0]
+    assert torch.allclose(checked.value, ll.check(net, x, occlusion, deletion, target=1)[0].value)
+    for axes, message in (("HWC", "from N, the batch"), ("NHWCC", "distinct"), ("NCT", "give a letter for each axis")):
+        with pytest.raises(ValueError, match=f"axes: .*{message}"):
+            ll.explain(net, x, "gradient", axes=axes)
+
+
+def test_channels_that_seem_to_stand_last_are_a_caution() -> None:
+    net = Last(conv_net())
+    found = ll.explain(net, last(pictures(2)), "gradient", target=1)
+    assert any("where they are last say axes='NHWC'" in note for note in found.cautions)
+    assert not ll.explain(conv_net(), pictures(2), "gradient", target=1).cautions

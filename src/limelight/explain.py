@@ -41,7 +41,7 @@ def explain(model: Model, inputs: Any, method: MethodLike | Sequence[MethodLike]
             reads them. A model with preprocessing also takes pictures: paths, PIL pictures, arrays.
         method: a method, its text such as `"smooth-grad(samples=8)"`, or a sequence of them, which share passes.
         options: `target`, `baseline`, `layer`, `seed`, `draws_of`, `rows_per_pass`,
-            `arithmetic`, `progress`, `outputs`, `given`; see `Options`.
+            `arithmetic`, `progress`, `outputs`, `given`, `axes`; see `Options`.
 
     Returns an `Attribution`, for inputs of several parts `SeveralAttributions`, for a sequence of methods a `Panel`, or
     for both a dictionary by method. With several classes for each example, each map,
@@ -55,7 +55,7 @@ def explain(model: Model, inputs: Any, method: MethodLike | Sequence[MethodLike]
         raise ValueError(f"arithmetic: 'two-precision' is for methods that sample scores, {able}, and not for {given}")
     rows = rows_of(model, inputs, options)
     alone = isinstance(method, str | Method | type)
-    if rows.parts is not None and rows.parts.embedding is None:
+    if rows.parts is not None and not isinstance(inputs, Tensor) and rows.parts.embedding is None:
         found = [_of_parts(model, rows, each, options.get("baseline", 0.0)) for each in methods]
         return found[0] if alone else {each.name: each for each in found}
     with question_of(model, rows.inputs, rows.options) as question:

@@ -17,7 +17,7 @@ from .engine.layers import hooked, modules_of
 from .engine.model_copy import frozen_copy
 from .models.black_box import as_module
 from .question.given import Given
-from .question.parts import Parts
+from .question.parts import Parts, to_rows
 from .question.question import Options
 
 
@@ -45,12 +45,19 @@ def rows_of(model: Model, inputs: Any, options: Options) -> Rows:
     them go along with their example. Where nothing is floating, the rows are the outputs of the embedding that reads
     the first part: `(batch, channels, positions)`. For a model with preprocessing, pictures are prepared.
     """
+    axes = options.get("axes") or getattr(model, "axes", None)
+    if axes is not None and not isinstance(inputs, Tensor):
+        raise ValueError(f"axes: {axes!r} for {type(inputs).__name__}; it is of one tensor")
+    if axes is not None and _floats(inputs):
+        parts = Parts({"0": to_rows(inputs, axes)}, False, ("0",), axes=axes)
+        given = replace(Given.of(options.get("given"), len(parts)), parts=parts)
+        return Rows(parts.values["0"], {**options, "given": given, "axes": None}, parts)
     prepare = getattr(getattr(model, "module", model), "preprocess", None)
     if callable(prepare) and not _is_structure(inputs) and not isinstance(inputs, Tensor):
         several = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
         return Rows(torch.cat([prepare(each) for each in several]), options)
     if not _is_structure(inputs) and not (isinstance(inputs, Tensor) and not _floats(inputs)):
-        return Rows(inputs, options)
+        return Rows(inputs, options, notes=_channels_last(inputs))
     parts = Parts.of(inputs)
     notes: tuple[Note, ...] = ()
     if not parts.held:
@@ -64,6 +71,19 @@ def rows_of(model: Model, inputs: Any, options: Options) -> Rows:
         return Rows(parts.values[parts.held[0]], own, parts, notes)
     own["baseline"] = parts.baseline(options.get("baseline", 0.0))
     return Rows(parts.flat, own, parts, notes)
+
+
+def _channels_last(inputs: Any) -> tuple[Note, ...]:
+    """Return a caution for pictures whose channels seem to stand last."""
+    if not isinstance(inputs, Tensor) or inputs.ndim != 4:
+        return ()
+    _, second, third, last = inputs.shape
+    if last not in (1, 3, 4) or second <= 4 or third <= 4:
+        return ()
+    shape = tuple(inputs.shape)
+    return (
+        Note("caution", f"inputs of shape {shape} were read with channels second; where they are last say axes='NHWC'"),
+    )
 
 
 def _is_structure(inputs: Any) -> bool:

@@ -38,6 +38,7 @@ class Declared:
 
     outputs: Outputs | None = None
     labels: tuple[str, ...] = ()
+    axes: str | None = None
 
 
 class Prepared:
@@ -65,6 +66,11 @@ class Prepared:
     def outputs(self) -> Outputs | None:
         """What the model's outputs are, as declared here or by the model itself."""
         return self._declared.outputs or declared_outputs(self.module)
+
+    @property
+    def axes(self) -> str | None:
+        """The axes of the model's inputs as declared, such as "NHWC"; None is channels second."""
+        return self._declared.axes
 
     @property
     def memory(self) -> Memory:
@@ -108,6 +114,7 @@ def prepare(
     compile: bool = False,
     outputs: Outputs | None = None,
     labels: Sequence[str] = (),
+    axes: str | None = None,
 ) -> Prepared:
     """Make a snapshot of a model that is copied and proven once and is fast from then on.
 
@@ -124,6 +131,7 @@ def prepare(
         outputs: what the model's outputs are: "logits", "probabilities" and others, see `Options`. None takes the
             model's own declaration, else what each call reads.
         labels: the names of the classes, by which targets can be given.
+        axes: the axes of the model's inputs, such as "NHWC", see `Options`; None is channels second.
 
     At its first call the snapshot is proven on one row, and so is a compiled program: where outputs differ by more
     than 1e-5 of the largest, or the model does not compile, rows are as without, and a note says why. Raises
@@ -135,7 +143,8 @@ def prepare(
         raise ValueError("compile: the program holds its own weights, so it cannot share them; leave share=True out")
     require_outputs(outputs)
     if isinstance(model, Prepared):
-        outputs, labels, model = outputs or model.outputs, labels or model.labels, model.snapshot
+        outputs, labels, axes = outputs or model.outputs, labels or model.labels, axes or model.axes
+        model = model.snapshot
     module = as_module(model)
     if not isinstance(module, nn.Module):
         raise TypeError(
@@ -152,13 +161,13 @@ def prepare(
         if str(error).startswith("model: "):
             raise
         raise ValueError(f"model: it has no copy ({type(error).__name__}: {error}), so no snapshot") from error
-    declared = Declared(outputs, tuple(labels))
+    declared = Declared(outputs, tuple(labels), axes)
     return _prepared(module, made, declared, share, compile, made if made.doubts else None)
 
 
 def _again(snapshot: nn.Module, declared: Declared, compiles: bool) -> Prepared:
     """Prepare what a pickle holds."""
-    return prepare(snapshot, compile=compiles, outputs=declared.outputs, labels=declared.labels)
+    return prepare(snapshot, compile=compiles, outputs=declared.outputs, labels=declared.labels, axes=declared.axes)
 
 
 def _prepared(

@@ -23,12 +23,14 @@ class Parts:
 
     `held`: those that rows are made of, the others go along with their example: several are flattened side by side,
     `(rows, features)`; one alone keeps its shape; with none the rows are the outputs of a layer, the `embedding`.
+    `axes`: how the model takes the one part that is held, such as "NHWC"; rows have channels before space.
     """
 
     values: Mapping[str, Tensor]
     named: bool
     held: tuple[str, ...]
     embedding: str | None = None
+    axes: str | None = None
 
     @staticmethod
     def of(inputs: Tensor | Sequence[Tensor] | Mapping[str, Tensor]) -> Parts:
@@ -88,7 +90,7 @@ class Parts:
         """Return the model's positional and named arguments for rows of these examples `(rows,)`."""
         own = {name: each[examples.to(each.device)] for name, each in self.values.items() if name not in self.held}
         if len(self.held) == 1:
-            own[self.held[0]] = rows.reshape(len(rows), *self.values[self.held[0]].shape[1:])
+            own[self.held[0]] = from_rows(rows, self.axes) if self.axes else rows
         elif self.held:
             own |= self.split(rows)
         ordered = {name: own[name] for name in self.values}
@@ -175,3 +177,26 @@ class OfParts(Baseline):
                 f"baseline: {', '.join(str(len(each)) for each in found)} references for the parts; give as many"
             )
         return torch.cat([each.expand(most, *each.shape[1:]).flatten(2) for each in found], 2)
+
+
+def to_rows(inputs: Tensor, axes: str) -> Tensor:
+    """Order inputs with these axes as batch, channels, then the others; without channels there is one.
+
+    Raises ValueError for axes that are not distinct letters of N, C, T, D, H, W that begin with N, or do not fit.
+    """
+    if not axes or axes[0] != "N" or set(axes) - set(AXES) or len(set(axes)) < len(axes):
+        raise ValueError(f"axes: {axes!r}; use distinct letters of {AXES} from N, the batch, such as 'NHWC' or 'NTCHW'")
+    if inputs.ndim != len(axes):
+        raise ValueError(f"axes: {axes!r} for inputs of shape {tuple(inputs.shape)}; give a letter for each axis")
+    if "C" not in axes:
+        return inputs.unsqueeze(1)
+    return inputs.movedim(axes.index("C"), 1).contiguous()
+
+
+def from_rows(rows: Tensor, axes: str) -> Tensor:
+    """Order rows as the model takes them; the reverse of `to_rows`."""
+    return rows.squeeze(1) if "C" not in axes else rows.movedim(1, axes.index("C"))
+
+
+AXES = "NCTDHW"
+"""The letters of axes: batch, channels, time, depth, height, width."""

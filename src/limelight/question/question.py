@@ -39,6 +39,8 @@ class Options(TypedDict, total=False):
     given: what the model gets beside the inputs and is not explained, `model(rows, **given)` for a mapping by name, and
         `model(rows, *given)` for a tuple: an attention mask, a second input. Tensors `(batch, ...)` go along with their
         example; all other values are the same at each call.
+    axes: which axes of the inputs are the batch, channels, time and space, such as "NHWC", "NHW", "NTCHW" or "NC"; None
+        is channels second. Maps have channels second, whatever the model takes. For `explain` and `check`.
     layer: a module, dotted name or number, or several, whose maps are averaged, for methods that read a layer;
         None takes the last layer with a spatial map that the score depends on.
     seed: the seed of all random numbers; the same seed and example give the same map in any batch.
@@ -59,6 +61,7 @@ class Options(TypedDict, total=False):
     baseline: float | Tensor | Baseline | type[Baseline] | str
     outputs: Outputs | None
     given: Mapping[str, Any] | Sequence[Any] | Tensor | Given | None
+    axes: str | None
     layer: LayerLike | None
     seed: int
     draws_of: Tensor | None
@@ -179,6 +182,8 @@ def question_of(model: Model, inputs: Tensor, options: Options) -> Iterator[Ques
             raise ValueError(f"rows_per_pass: {rows!r}; use a whole number of 1 or more, or None")
         require_arithmetic(given.get("arithmetic"))
         require_outputs(given.get("outputs"))
+        if given.pop("axes", None) is not None:
+            raise ValueError("axes: explain and check take it; for others give inputs with channels second")
         given["outputs"] = given.get("outputs") or declared_outputs(model)
         x = _checked(inputs)
         given["given"] = Given.of(given.get("given"), len(x))
