@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..base.devices import users_tensors
 from ..base.errors import NO_GRADIENT, NoGradient
 from ..base.types import Model, Progress
-from ..question.targets import Target, entry_read, output_tensor
+from ..question.targets import Target, output_tensor
 from .compiled import CompiledRows, Compiling
 from .graph import Inspected, make_exact
 from .layers import LayerInput, captured, modules_of, without_batch_axis
@@ -195,10 +195,8 @@ class Runner:
             found = stack.enter_context(captured(self.modules, wanted)) if wanted else {}
             whole = None if wanted or inside else self.compiling.program
             outputs = self.outputs(inside.inputs if inside else leaf, whole)
-            if target.reads_tensor and entry_read(outputs):
-                self._note(
-                    f"the model returns {type(outputs).__name__}: its entry {entry_read(outputs)!r} is explained"
-                )
+            for note in target.notes(outputs, len(examples)):
+                self._note(note)
             if shared is not None:
                 outputs = output_tensor(outputs)
                 if outputs.ndim and len(outputs) == len(leaf):  # wrong shapes are reported by scores()

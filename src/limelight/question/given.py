@@ -15,6 +15,25 @@ def as_tensor(values: Any) -> Tensor:
     return values if isinstance(values, Tensor) else torch.as_tensor(values, device=CPU)
 
 
+class ByValue:
+    """Base of frozen dataclasses with tensors, which are equal where their fields hold the same values."""
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return False
+        mine, theirs = vars(self), vars(other)
+        return mine.keys() == theirs.keys() and all(_equal(value, theirs[name]) for name, value in mine.items())
+
+    def __hash__(self) -> int:
+        return hash((type(self), *(tuple(each.shape) for each in vars(self).values() if isinstance(each, Tensor))))
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+        return isinstance(a, Tensor) is isinstance(b, Tensor) and bool(a == b)
+    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a.cpu(), b.cpu())
+
+
 def plain(given: Tensor, name: str) -> Tensor:
     """Return the tensor without its graph and its subclass, with its values as they are in memory.
 

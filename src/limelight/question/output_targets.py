@@ -1,21 +1,20 @@
-"""Targets other than a class: a region, a detector's box, a similarity, a neuron."""
+"""Targets other than a class: a region, a similarity, a neuron."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..base.named import require
-from .given import as_tensor
+from .given import ByValue, as_tensor
 from .targets import Target, class_index, output_tensor
 
 
-class HeldForExamples(Target):
+class HeldForExamples(ByValue, Target):
     """Base of targets with a tensor field, shared by all examples or with a batch axis.
 
     `held`: the field's name, and its number of axes without the batch axis.
@@ -75,57 +74,6 @@ class Region(HeldForExamples):
             raise ValueError(f"target: Region.label={self.label} is out of range for {logits.shape[1]} classes")
         total = (logits[:, self.label] * mask).flatten(1).sum(1)
         return total if self.reduction == "sum" else total / mask.flatten(1).sum(1)
-
-
-@dataclass(frozen=True, eq=False)
-class Box(HeldForExamples):
-    r"""The detector's best score for an object, $f = \max_j \mathrm{IoU}(b_j, b)\, s_j\, [c_j = c]$.
-
-    `box`: `(4,)` as x0, y0, x1, y1 in pixels of the input, or `(batch, 4)`. `label`: a class, or None for any.
-    The detector returns for each row a mapping with `boxes (N, 4)`, `scores (N,)` and `labels (N,)`, or one mapping
-    for all rows with a leading rows axis. `scores` may also be `(rows, N, classes)`. Without a box f is 0.
-    [petsiuk2021]
-    """
-
-    box: Tensor
-    label: int | None = None
-    held: ClassVar[tuple[str, int]] = ("box", 1)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "box", as_tensor(self.box).float())
-        if self.box.shape[-1] != 4 or self.box.ndim > 2:
-            raise ValueError(f"target: Box.box has shape {tuple(self.box.shape)}; use (4,) or (batch, 4)")
-        if self.label is not None:
-            object.__setattr__(self, "label", class_index(self.label))
-
-    def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
-        if isinstance(outputs, Mapping):
-            outputs = [{key: value[i] for key, value in outputs.items()} for i in range(len(examples))]
-        if not isinstance(outputs, Sequence) or not all(isinstance(o, Mapping) for o in outputs):
-            raise TypeError(
-                "target: Box needs a detector that returns a mapping with boxes, scores and labels per row, "
-                f"not {type(outputs).__name__}"
-            )
-        boxes = self._rows(self.box, examples.cpu(), len(outputs))
-        return torch.stack([self._best(found, box) for found, box in zip(outputs, boxes, strict=True)])
-
-    def _best(self, found: Mapping[str, Tensor], box: Tensor) -> Tensor:
-        boxes, scores = found["boxes"], found["scores"]
-        if scores.ndim == 2:
-            scores = scores.amax(1) if self.label is None else scores[:, self.label]
-        elif self.label is not None:
-            scores = scores * (found["labels"] == self.label)
-        if len(boxes) == 0:
-            return boxes.sum() * 0  # keeps the graph: the gradient is 0
-        return (_intersection_over_union(boxes, box.to(boxes)) * scores).amax()
-
-
-def _intersection_over_union(boxes: Tensor, box: Tensor) -> Tensor:
-    low = torch.maximum(boxes[:, :2], box[:2])
-    high = torch.minimum(boxes[:, 2:], box[2:])
-    overlap = (high - low).clamp(min=0).prod(1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
-    return overlap / (areas - overlap).clamp(min=torch.finfo(boxes.dtype).tiny)
 
 
 @dataclass(frozen=True, eq=False)

@@ -167,7 +167,7 @@ def question_of(model: Model, inputs: Tensor, options: Options) -> Iterator[Ques
         x = _checked(inputs)
         if given.get("draws_of") is not None:
             given["draws_of"] = _as_many(given["draws_of"], x)
-        target = as_target(given.pop("target", None), len(x), _labels(model))
+        target = as_target(given.pop("target", None), len(x), _labels(model)).fitted(x.shape[1:], model)
         if isinstance(model, PreparedModel):
             given["layer"] = model.layer(given.get("layer"))
             model = model.snapshot

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..base.named import Registry
 from .baselines import Baseline, Black, Blur, Constant, Mean, Minimum, Noise, Samples, White
-from .output_targets import Box, Neuron, Region, Similarity
+from .detectors import Box, Detection
+from .output_targets import Neuron, Region, Similarity
 from .players import Features, Felzenszwalb, Grid, Pixels, Players, SegmentMean, Segments, Slic
 from .sequence_baselines import Frequencies, Shuffle
 from .targets import CentredLogit, Function, Logit, LogProbability, Margin, Probability, Target
@@ -20,7 +21,7 @@ from .targets import CentredLogit, Function, Logit, LogProbability, Margin, Prob
 TARGETS: Registry[Target] = Registry(
     "target",
     Target,
-    (Logit, Probability, LogProbability, Margin, CentredLogit, Region, Box, Similarity, Neuron, Function),
+    (Logit, Probability, LogProbability, Margin, CentredLogit, Region, Box, Detection, Similarity, Neuron, Function),
     "margin(281, other=285)",
 )
 """All targets. A class listed here is read from text, saved, tested, and offered by the command line and the page."""

@@ -38,11 +38,11 @@ def output_tensor(outputs: Any) -> Tensor:
     found = _tensor_in(outputs)
     if found is not None:
         return found[1]
-    named = _entries(outputs)
+    named = entries(outputs)
     keys = f" with entries {sorted(map(str, named))}" if named else ""
     raise TypeError(
         f"target: the model returns {type(outputs).__name__}{keys}, not a tensor; "
-        "pass target=lambda outputs: ... that returns one number per row, or Box(...) for a detector"
+        "pass target=lambda outputs: ... that returns one number per row, or Box(...) or Detection(...) for a detector"
     )
 
 
@@ -66,15 +66,15 @@ def _tensor_in(outputs: Any, by_place: bool = True) -> tuple[str, Tensor] | None
     """Return the tensor of class scores and the name of its entry; `by_place`: also the first or only tensor."""
     if isinstance(outputs, Tensor):
         return "", outputs
-    tensors = {name: each for name, each in _entries(outputs).items() if isinstance(each, Tensor)}
+    tensors = {name: each for name, each in entries(outputs).items() if isinstance(each, Tensor)}
     name = next((name for name in ("logits", "out") if name in tensors), None)
     if name is None and by_place and tensors and (len(tensors) == 1 or isinstance(outputs, tuple | list)):
         name = next(iter(tensors))
     return None if name is None else (str(name), tensors[name])
 
 
-def _entries(outputs: Any) -> Mapping[Any, Any]:
-    """Return by name what a mapping, a tuple or an object's fields hold."""
+def entries(outputs: Any) -> Mapping[Any, Any]:
+    """Return by name what a mapping, a tuple, a list or an object's fields hold; nothing for other values."""
     if isinstance(outputs, Mapping):
         return outputs
     if isinstance(outputs, tuple | list):
@@ -116,6 +116,18 @@ class Target(Named, ABC):
         Backward rules may then share one reference row between them.
         """
         return True
+
+    def fitted(self, features: Sequence[int], model: Any = None) -> Self:
+        """Return the target with what the shape of an input and the model's own preparation of pictures decide.
+
+        Raises ValueError for settings that fit no input of the shape `features`.
+        """
+        return self
+
+    def notes(self, outputs: Any, rows: int) -> tuple[str, ...]:
+        """Return what a reader of the map should know about how the model's outputs for `rows` rows are read."""
+        entry = entry_read(outputs) if self.reads_tensor else ""
+        return (f"the model returns {type(outputs).__name__}: its entry {entry!r} is explained",) if entry else ()
 
     @abstractmethod
     def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
@@ -228,7 +240,8 @@ def _class_scores(outputs: Any) -> Tensor:
     if logits.ndim != 2:
         raise ValueError(
             f"target: a class target needs outputs of shape (rows, classes), the model returns {tuple(logits.shape)}; "
-            "for a segmentation map use Region(mask, label), otherwise target=lambda outputs: ... one number per row"
+            "for a segmentation map use Region(mask, label), for a detector Box(...) or Detection(label), otherwise "
+            "target=lambda outputs: ... one number per row"
         )
     return logits
 
