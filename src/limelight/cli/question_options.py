@@ -16,7 +16,7 @@ from ..methods import Method
 from ..models.catalogue import DEFAULT_MODEL, ImageModel
 from ..question.baselines import Baseline
 from ..question.question import Options
-from .options import read_baselines, read_layer, read_model, read_target, usage
+from .options import fitted_target, read_baselines, read_layer, read_model, usage
 from .pictures import DEMO, find_pictures
 
 Images = Annotated[
@@ -76,7 +76,8 @@ class QuestionOptions:
         str | None,
         typer.Option(
             metavar="TARGET",
-            help="The output to explain: the number or label of a class, or a target such as 'margin(281, other=285)'. "
+            help="The output to explain: the number of a class, its label or whole words of it, or a target such as "
+            "'margin(281, other=285)', \"region('mask.png', 2)\" or \"box(10, 20, 110, 90, label='person')\". "
             "Default: the model's top class.",
         ),
     ] = None
@@ -125,7 +126,7 @@ class QuestionOptions:
     def read(self, model: ImageModel) -> Options:
         """Return the options of `explain()`, with the first baseline. Raises usage errors that name the option."""
         found: Options = {
-            "target": read_target(self.target, model.labels),
+            "target": fitted_target(self.target, model),
             "baseline": self.baselines[0],
             "layer": None if self.layer is None else read_layer(self.layer, model),
             "seed": self.seed,

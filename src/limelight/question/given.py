@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +12,9 @@ from ..base.devices import CPU
 
 
 def as_tensor(values: Any) -> Tensor:
-    """Return a tensor as it is, and other values as a tensor on the CPU."""
+    """Return a tensor as it is, and other values as a tensor on the CPU; arrays are copied."""
+    if isinstance(values, np.ndarray):
+        return torch.from_numpy(np.array(values))  # a copy: arrays may be read-only, or change later
     return values if isinstance(values, Tensor) else torch.as_tensor(values, device=CPU)
 
 

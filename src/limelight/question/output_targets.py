@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..base.named import require
 from .given import ByValue, as_tensor
+from .masks import held, is_picture, read_region
 from .targets import Target, class_index, output_tensor
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 class HeldForExamples(ByValue, Target):
@@ -24,8 +30,8 @@ class HeldForExamples(ByValue, Target):
 
     @property
     def per_example(self) -> int | None:
-        given: Tensor = getattr(self, self.held[0])
-        return len(given) if given.ndim > self.held[1] else None
+        given = getattr(self, self.held[0])
+        return len(given) if isinstance(given, Tensor) and given.ndim > self.held[1] else None
 
     def select(self, index: Sequence[int]) -> Self:
         if self.per_example is None:
@@ -42,33 +48,56 @@ class HeldForExamples(ByValue, Target):
 class Region(HeldForExamples):
     r"""A segmentation model's class over a region, $f = \sum_{p \in \text{mask}} z_{c,p}$ (or the mean).
 
-    `mask`: booleans or weights `(H, W)` for all examples or `(batch, H, W)`, at the size of the output map.
+    `mask`: booleans or weights `(H, W)` for all examples or `(batch, H, W)`, as a tensor, an array or lists, at the
+    size of the output map; bytes of 0 and 255 are booleans. Or a picture, as the path of a file or a PIL picture: its
+    region is where it is lighter than half. An `ImageModel` resizes and crops it as it does the photograph; for other
+    models it covers the input. `resize` fits a mask of another size to the output map by the nearest pixel, as pictures
+    always are.
+
+    Raises ValueError for an empty mask, one of another size than the output map, and a label out of range.
+
+    Example: `Region(mask, 15, "mean")`, or as text `"region('mask.png', 15)"`.
     """
 
-    mask: Tensor
+    mask: Tensor | Path | Image
     label: int
     reduction: Literal["sum", "mean"] = "sum"
+    resize: bool = False
     reads_tensor: ClassVar[bool] = True
     held: ClassVar[tuple[str, int]] = ("mask", 2)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", class_index(self.label))
-        object.__setattr__(self, "mask", as_tensor(self.mask))
-        if self.mask.ndim < 2:
-            raise ValueError(f"target: Region.mask has shape {tuple(self.mask.shape)}; use (H, W) or (batch, H, W)")
-        empty = (self.mask == 0).flatten(-2).all(-1)
-        if bool(empty.any()):
-            which = f" for example {empty.nonzero()[0, 0]}" if empty.ndim else ""
-            raise ValueError(f"target: Region.mask is empty{which}; mark at least one position of the output map")
         require(self.reduction in ("sum", "mean"), self, "reduction", "'sum' or 'mean'")
+        if is_picture(self.mask):
+            object.__setattr__(self, "mask", held(self.mask))
+            object.__setattr__(self, "resize", True)
+            return
+        mask = as_tensor(self.mask)
+        if mask.dtype == torch.uint8 and bool(((mask == 0) | (mask == 255)).all()):
+            mask = mask.bool()
+        object.__setattr__(self, "mask", mask)
+        if mask.ndim < 2:
+            raise ValueError(f"target: Region.mask has shape {tuple(mask.shape)}; use (H, W) or (batch, H, W)")
+        _require_marked(mask)
+
+    def fitted(self, features: Sequence[int], model: Any = None) -> Self:
+        return self if isinstance(self.mask, Tensor) else replace(self, mask=read_region(self.mask, model))
 
     def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
         logits = output_tensor(outputs)
-        mask = self._rows(self.mask.to(logits), examples, len(logits))
+        given = self.mask if isinstance(self.mask, Tensor) else read_region(self.mask)
+        if self.resize and logits.ndim == 4 and logits.shape[2:] != given.shape[-2:]:
+            wide = given.reshape(-1, 1, *given.shape[-2:]).to(logits)
+            given = F.interpolate(wide, logits.shape[2:], mode="nearest-exact").reshape(
+                *given.shape[:-2], *logits.shape[2:]
+            )
+            _require_marked(given)
+        mask = self._rows(given.to(logits), examples, len(logits))
         if logits.ndim != mask.ndim + 1 or logits.shape[2:] != mask.shape[1:]:
             raise ValueError(
                 f"target: Region.mask is {tuple(mask.shape[1:])} but the model's output map is "
-                f"{tuple(logits.shape)} (rows, classes, H, W); resize the mask to it"
+                f"{tuple(logits.shape)} (rows, classes, H, W); resize the mask to it, or give resize=True"
             )
         if self.label >= logits.shape[1]:
             raise ValueError(f"target: Region.label={self.label} is out of range for {logits.shape[1]} classes")
@@ -76,11 +105,19 @@ class Region(HeldForExamples):
         return total if self.reduction == "sum" else total / mask.flatten(1).sum(1)
 
 
+def _require_marked(mask: Tensor) -> None:
+    """Raise ValueError for a mask `(..., H, W)` without a region."""
+    empty = (mask == 0).flatten(-2).all(-1)
+    if bool(empty.any()):
+        which = f" for example {empty.nonzero()[0, 0]}" if empty.ndim else ""
+        raise ValueError(f"target: Region.mask is empty{which}; mark at least one position of the output map")
+
+
 @dataclass(frozen=True, eq=False)
 class Similarity(HeldForExamples):
     r"""The cosine between the model's embedding and a reference embedding, $f = \cos(e(x), r)$.
 
-    `reference`: `(dimensions,)` for all examples or `(batch, dimensions)`.
+    `reference`: `(dimensions,)` for all examples or `(batch, dimensions)`, as a tensor, an array or lists.
     """
 
     reference: Tensor

@@ -27,9 +27,9 @@ from .targets import ClassTarget, Target
 class Options(TypedDict, total=False):
     """The options of `explain` and of all functions that explain.
 
-    target: a class, one class per example, several classes for each example as `[[281, 285], [7, 8]]`, a `Target`, the
-        text of one such as `"margin(281, other=285)"`, a label of the model, or a callable `outputs -> (rows,)`; None
-        is the model's top class.
+    target: a class, one class per example, several classes for each example as `[[281, 285], [7, 8]]` (numbers or the
+        model's labels, also as an array or tensor), a `Target`, the text of one such as `"margin(281, other=285)"`, a
+        label of the model or whole words of it, or a callable `outputs -> (rows,)`; None is the model's top class.
     baseline: the input that stands for "absent": a number, a tensor that broadcasts to the inputs, a `Baseline`, or the
         text of one such as `"blur(5)"`.
     layer: a module, dotted name or number, or several, whose maps are averaged, for methods that read a layer;
