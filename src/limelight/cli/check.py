@@ -59,7 +59,7 @@ def check_command(
         return done, cards, [] if out is None else _write_cards(cards, stem, out)
 
     with boundary(common.debug):
-        items = find_pictures(image)
+        items = find_pictures(image, common.white)
         failed = for_each_picture(
             items, loaded.name, work, _document, _print, as_json=common.as_json, debug=common.debug
         )

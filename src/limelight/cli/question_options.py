@@ -20,7 +20,12 @@ from .options import fitted_target, read_baselines, read_layer, read_model, usag
 from .pictures import DEMO, find_pictures
 
 Images = Annotated[
-    list[str] | None, typer.Argument(metavar="IMAGE", help=f"Pictures, folders of pictures, or the word '{DEMO}'.")
+    list[str] | None,
+    typer.Argument(
+        metavar="IMAGE",
+        help="Pictures, folders of pictures with their subfolders, patterns such as 'photos/*.jpg', - for standard "
+        f"input, or the word '{DEMO}'.",
+    ),
 ]
 Checks = Annotated[
     list[str] | None,
@@ -52,6 +57,14 @@ ModelName = Annotated[
 Weights = Annotated[
     Path | None,
     typer.Option(exists=True, dir_okay=False, metavar="FILE", help="The weights: a .safetensors, .pt or .pth file."),
+]
+White = Annotated[
+    float | None,
+    typer.Option(
+        metavar="VALUE",
+        help="The value of white in pictures of more than 8 bits a channel, such as 4095 for 12 bits in a 16-bit file. "
+        "Default: 65535.",
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="The seed of all random numbers.")]
 ShowProgress = Annotated[bool, typer.Option(help="Report progress on standard error.")]
@@ -99,6 +112,7 @@ class QuestionOptions:
         str | None,
         typer.Option(metavar="IMAGE", help="A picture whose random numbers are used in place of each picture's own."),
     ] = None
+    white: White = None
     rows_per_pass: Annotated[
         int | None, typer.Option(min=1, help="The number of rows in one pass of the model. Default: chosen by memory.")
     ] = None
@@ -134,7 +148,7 @@ class QuestionOptions:
             "arithmetic": self.arithmetic,
         }
         if self.draws_of is not None:
-            found["draws_of"] = model.preprocess(find_pictures([self.draws_of])[0].open())
+            found["draws_of"] = model.preprocess(find_pictures([self.draws_of], self.white)[0].open())
         return found
 
 

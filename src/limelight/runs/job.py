@@ -64,6 +64,7 @@ class Job:
     draws_of: Tensor | None = None
     arithmetic: Arithmetic | None = None
     mask: Tensor | None = None
+    white: float | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError that names the argument."""
@@ -160,7 +161,7 @@ class Job:
         }
         # Listed only where given, so that runs begun before these options existed can be resumed.
         found |= {name: described(given) for name in ("draws_of", "mask") if (given := getattr(self, name)) is not None}
-        found |= {} if self.arithmetic is None else {"arithmetic": self.arithmetic}
+        found |= {name: given for name in ("arithmetic", "white") if (given := getattr(self, name)) is not None}
         plain: dict[str, Any] = json.loads(json.dumps(found))  # tuples become lists, as when it is read again
         return plain
 
