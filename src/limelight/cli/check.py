@@ -97,7 +97,8 @@ def _document(done: Explained, cards: Sequence[TrustCard], files: Sequence[Path]
 
 
 def _print(done: Explained, cards: Sequence[TrustCard], files: Sequence[Path]) -> None:
-    print_lines(f"{done.name}: {done.explanations[0].target.described()}", "")
+    print_lines(f"{done.name}: {done.explanations[0].target.described()}")
+    print_lines(*(f"CAUTION (picture): {each}" for each in done.picture.cautions), "")
     for card in cards:
         print_lines(*card.to_text().splitlines(), "")
     print_lines(*files)

@@ -73,6 +73,11 @@ class Picture:
     notes: tuple[str, ...] = ()
     name: str = "picture"
 
+    @property
+    def cautions(self) -> tuple[Note, ...]:
+        """The notes that limit the trust in the picture."""
+        return tuple(note for note in self.notes if isinstance(note, Note) and note.is_caution)
+
 
 def open_image(
     source: ImageSource,

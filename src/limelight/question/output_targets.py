@@ -94,7 +94,12 @@ class Region(HeldForExamples):
             )
             _require_marked(given)
         mask = self._rows(given.to(logits), examples, len(logits))
-        if logits.ndim != mask.ndim + 1 or logits.shape[2:] != mask.shape[1:]:
+        if logits.ndim != mask.ndim + 1:
+            raise ValueError(
+                f"target: Region reads a map (rows, classes, H, W), and the model returns {tuple(logits.shape)}; "
+                "give a class, or Neuron(...) for a map inside the model"
+            )
+        if logits.shape[2:] != mask.shape[1:]:
             raise ValueError(
                 f"target: Region.mask is {tuple(mask.shape[1:])} but the model's output map is "
                 f"{tuple(logits.shape)} (rows, classes, H, W); resize the mask to it, or give resize=True"
