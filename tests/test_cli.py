@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer import BadParameter
 from typer.testing import CliRunner, Result
 
 from limelight import METHODS, Attribution, __version__
@@ -407,9 +408,12 @@ def test_commas_inside_brackets_and_quotes_do_not_separate_methods() -> None:
     ]
 
 
-def test_labels_match_whole_then_by_word_then_in_part() -> None:
+def test_labels_match_whole_then_by_word() -> None:
     labels = ("polecat", "tiger", "tiger cat", "tabby, tabby cat")
-    assert [read_target(text, labels).index for text in ("TIGER", "tabby", "pole", "tiger c", " 2 ")] == [1, 3, 0, 2, 2]
+    assert [read_target(text, labels).index for text in ("TIGER", "tabby", "polecat", " 2 ")] == [1, 3, 0, 2]
+    for text, said in (("pole", "nearest: 0 polecat"), ("cat", "fits 2 classes"), ("tiger c", "nearest: 2 tiger cat")):
+        with pytest.raises(BadParameter, match=said):
+            read_target(text, labels)
 
 
 @pytest.mark.skipif(
@@ -444,3 +448,46 @@ def test_patterns_of_an_unreadable_picture_are_refused_and_nothing_is_written(he
     done = _run("patterns", "cat.png", "bad.png", "-o", "p.safetensors", "--model", "own_models_for_cli:tiny")
     assert done.exit_code == 1 and "bad.png" in done.output
     assert not list(here.glob("*.safetensors"))
+
+
+def test_class_folders_patterns_and_standard_input(here: Path) -> None:
+    for name in ("cats/1.png", "dogs/1.png"):
+        (here / "photos" / name).parent.mkdir(parents=True)
+        _picture().save(here / "photos" / name)
+    (here / "photos" / "notes.txt").touch()
+    result = _run("explain", "photos", *FAST, "--out", "out")
+    assert (
+        result.exit_code == 0
+        and "left out 1 of 3 files, which are no pictures by their names: notes.txt" in result.stderr
+    )
+    assert {"out/cats-1.png", "out/dogs-1.html", "out/index.html"} <= _files(here)
+    result = _run("explain", "photos/*/1.png", *FAST, "--out", "again", "--json")
+    assert [each["picture"] for each in _document(result)["pictures"]] == ["photos/cats/1.png", "photos/dogs/1.png"]
+    result = CliRunner().invoke(
+        app, ["explain", "-", *FAST, "--out", "piped", "--json"], input=(here / "cat.png").read_bytes()
+    )
+    assert [each["picture"] for each in _document(result)["pictures"]] == ["standard input"]
+    assert (here / "piped" / "standard input.png").exists()
+
+
+def test_twelve_bits_are_a_caution_and_can_be_said(here: Path) -> None:
+    dark = np.random.default_rng(0).integers(0, 4096, (40, 40)).astype(np.uint16)
+    Image.fromarray(dark).save(here / "dark.png")
+    for command in ("explain", "check"):
+        checks = ["-c", "gini"] if command == "check" else ["--check-rows", "0"]
+        result = _run(command, "dark.png", *FAST, *checks)
+        assert "CAUTION (picture): the largest value is 40" in result.stdout and "give white=4095" in result.stdout
+        result = _run(command, "dark.png", *FAST, *checks, "--white", "4095")
+        assert result.exit_code == 0 and "CAUTION (picture)" not in result.stdout
+
+
+def test_targets_in_words_on_the_command_line(here: Path) -> None:
+    result = _run("explain", "cat.png", *FAST, "--target", "margin('tabby', other='tiger cat')", "--json")
+    assert "margin(2, other=1)" in result.stdout
+    for text, said in (
+        ("box(0, 40, 8, 48)", "Box [0.0, 40.0, 8.0, 48.0] lies outside the picture of 32 x 32"),
+        ("region('none.png', 2)", "Region.mask='none.png': no such file"),
+        ("margin('cat')", "'cat' fits 3 classes"),
+    ):
+        result = _run("explain", "cat.png", *FAST, "--target", text)
+        assert result.exit_code == 2 and said in result.stderr

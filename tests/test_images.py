@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
+from limelight.base.notes import Note
 from limelight.models.pictures import Geometry, ImageError, Picture, Preprocessing, open_image, prepare
 
 
@@ -116,20 +117,6 @@ def test_sixteen_bit_files_are_scaled_not_clipped(format: str) -> None:
     picture = open_image(encode(Image.fromarray(ramp), format))
     assert [pixel(picture, x)[0] for x in range(6)] == [0, 0, 1, 128, 255, 255]
     assert "16 bits" in picture.notes[0]
-
-
-def test_sixteen_bit_colour_png_says_so() -> None:
-    import struct
-    import zlib
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    rows = b"\0" + struct.pack(">3H", 65535, 32768, 0)
-    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
-    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    picture = open_image(png)
-    assert pixel(picture) == (255, 128, 0) and picture.notes == ("16 bits a channel scaled to 8",)
 
 
 def test_transparent_palette_and_animation() -> None:
@@ -317,3 +304,85 @@ def test_to_original_interpolates_like_torch() -> None:
 def test_to_original_names_a_wrong_map(values: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="floating"):
         Geometry((4, 4), (4, 4), (0, 0, 4, 4)).to_original(values)
+
+
+def twelve_bits(format: str) -> bytes:
+    """Grey 0, 816 ... 4080 in a file of 16 bits: black, a fifth, ... almost white where white is 4095."""
+    return encode(Image.fromarray(np.array([[0, 816, 1632, 2448, 3264, 4080]], np.uint16)), format)
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_twelve_bits_in_a_file_of_sixteen_are_a_caution_and_can_be_said(format: str) -> None:
+    dark = open_image(twelve_bits(format))
+    assert [pixel(dark, x)[0] for x in range(6)] == [0, 3, 6, 10, 13, 16]
+    (caution,) = (note for note in dark.notes if isinstance(note, Note) and note.is_caution)
+    assert caution == "the largest value is 4080 of 65535, nearly black: if white is 4095, give white=4095"
+    said = open_image(twelve_bits(format), white=4095)
+    assert [pixel(said, x)[0] for x in range(6)] == [0, 51, 102, 152, 203, 254]
+    assert not any(isinstance(note, Note) and note.is_caution for note in said.notes)
+    assert "values up to white=4095 scaled to 8 bits" in said.notes
+
+
+@pytest.mark.parametrize(
+    ("largest", "likely"), [(0, None), (1, 255), (256, 511), (4096, 8191), (8191, 8191), (8192, None), (65535, None)]
+)
+def test_from_which_value_on_a_picture_of_sixteen_bits_is_dark(largest: int, likely: int | None) -> None:
+    values = np.array([[0, largest]], np.uint16)
+    for source in (values, np.repeat(values[..., None], 3, 2), encode(Image.fromarray(values))):
+        notes = [note for note in open_image(source).notes if isinstance(note, Note) and note.is_caution]
+        assert [note.endswith(f"give white={likely}") for note in notes] == [True] * (likely is not None)
+
+
+def test_white_of_other_kinds_of_pixels() -> None:
+    assert pixel(open_image(np.array([[0.0, 2.0]]), white=4), 1) == (128, 128, 128)
+    assert pixel(open_image(np.full((1, 1, 3), 1023, np.uint16), white=1023)) == (255, 255, 255)
+    assert pixel(open_image(np.full((1, 1), 77, np.uint8), white=4095)) == (77, 77, 77)  # 8 bits are as they are
+    with pytest.raises(ImageError, match="run from 0 to 5000; white=4095 must be as large as the largest"):
+        open_image(np.array([[0, 5000]], np.uint16), white=4095)
+    for white in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match=r"white: .* such as 4095"):
+            open_image(np.zeros((1, 1), np.uint16), white=white)
+
+
+def test_sixteen_bit_colour_png_says_so() -> None:
+    picture = open_image(colour_of_sixteen_bits(65535))
+    assert pixel(picture) == (255, 0, 0) and picture.notes == ("16 bits a channel scaled to 8",)
+
+
+@pytest.mark.parametrize("value", [15, 31, 32])
+def test_dark_colour_of_sixteen_bits(value: int) -> None:
+    """Pillow gives 8 bits of them."""
+    png = colour_of_sixteen_bits(257 * value)
+    cautions = [note for note in open_image(png).notes if isinstance(note, Note) and note.is_caution]
+    assert len(cautions) == (value < 32)
+    with pytest.raises(ImageError, match="which Pillow reads at 8; give its pixels as an array"):
+        open_image(png, white=4095)
+
+
+def colour_of_sixteen_bits(value: int) -> bytes:
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    rows, header = b"\0" + struct.pack(">3H", value, 0, 0), struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_avif_where_pillow_has_it() -> None:
+    if not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    image = quadrants().resize((48, 32), Image.Resampling.NEAREST)
+    exif = Image.Exif()
+    exif[274] = 6  # turned by a quarter to the right
+    picture = open_image(encode(image, "AVIF", exif=exif, quality=100, subsampling="4:4:4"))
+    expected = image.transpose(Image.Transpose.ROTATE_270)
+    assert picture.image.size == expected.size
+    assert np.median(np.abs(np.asarray(picture.image).astype(int) - np.asarray(expected))) <= 2
+
+
+def test_nothing_is_downloaded() -> None:
+    for url in ("https://example.org/cat.png", "s3://bucket/cat.png", "file:///cat.png"):
+        with pytest.raises(ImageError, match=f"{url}: a URL, and limelight downloads nothing"):
+            open_image(url)

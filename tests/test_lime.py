@@ -109,3 +109,41 @@ def test_bad_settings_are_named() -> None:
     ):
         with pytest.raises(ValueError, match=words):
             build()
+
+
+def test_a_single_player_of_a_segmentation_is_a_caution_and_the_penalty_is_said() -> None:
+    """Noise of 12 x 12, in which a segmentation into ten found one segment."""
+    pytest.importorskip("skimage")
+    x = torch.rand(1, 3, 12, 12, dtype=D, generator=torch.Generator().manual_seed(0))
+    f = lambda rows: rows.sum((1, 2, 3))[:, None]  # noqa: E731
+    a = ll.explain(f, x, ll.Lime(players=ll.Slic(1)), target=0)
+    cautions = [each.text for each in a.cautions]
+    assert any(each.startswith("slic(1) found a single player") for each in cautions)
+    share = float(a.values.sum()) / float(x.sum())
+    assert share < 0.9 and any(f"leaves {share:.1%} of the single player's effect" in each for each in cautions)
+    assert any(each.startswith("R^2 0.") and "misses most" in each for each in cautions)
+    # Without the penalty the coefficient is the whole effect, and the fit is perfect.
+    b = ll.explain(f, x, ll.Lime(players=ll.Slic(1), alpha=0.0), target=0)
+    assert [each.text[:7] for each in b.cautions] == ["slic(1)"] and "example 0: R^2 1.000 of the surrogate" in b.notes
+
+
+def test_how_many_players_a_segmentation_found_is_a_fact() -> None:
+    pytest.importorskip("skimage")
+    x = torch.ones(2, 1, 24, 24, dtype=D)
+    x[0, :, 12:], x[1, :, 8:16], x[1, :, 16:] = 0, 0, 0.5
+    f = lambda rows: rows.sum((1, 2, 3))[:, None]  # noqa: E731
+    players = ll.Felzenszwalb(1.0, sigma=0.0, min_size=20)
+    for method in (ll.Lime(40, players=players), ll.FeatureAblation(players), ll.KernelShap(players=players)):
+        a = ll.explain(f, x, method, target=0, baseline=0.2)
+        said = [each.text for each in a.notes if "found" in each]
+        assert said == [f"felzenszwalb(1.0, sigma=0.0, min_size=20) found {n} players" for n in (2, 3)]
+    assert not any("found" in each for each in ll.explain(f, x, ll.FeatureAblation(ll.Grid(3)), target=0).notes)
+
+
+def test_a_poor_fit_is_a_caution() -> None:
+    """A score that is the parity of four players: no linear surrogate explains any of it."""
+    f = lambda rows: rows.prod(1, keepdim=True)  # noqa: E731  1 for all present, baseline -1: the product of signs
+    a = ll.explain(f, torch.ones(1, 4, dtype=D), ll.Lime(kernel_width=10.0), target=0, baseline=-1.0)
+    assert [each.text for each in a.cautions if "R^2" in each] == [
+        "R^2 0.000 of the surrogate, which misses most of the score's variance: its coefficients are no effects"
+    ]

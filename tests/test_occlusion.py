@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -98,3 +100,104 @@ def test_occlusion_of_a_neuron_and_of_a_map() -> None:
             ll.explain(model, x, ll.Occlusion(3, 2, incremental=each), target=target) for each in (True, False)
         )
         torch.testing.assert_close(fast.values, plain.values, atol=1e-13, rtol=1e-9)
+
+
+class Mirrored(nn.Module):
+    """The network that sees the mirrored picture."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.net(x.flip(-1))
+        return out
+
+
+def windows(method: ll.Occlusion, size: int) -> set[tuple[int, int]]:
+    """The windows along one axis, read off the rows that the method runs."""
+    seen = set()
+
+    def watch(rows: Tensor) -> Tensor:
+        for row in rows:
+            hidden = (row == 0).nonzero()[:, 0].tolist()
+            if hidden:
+                seen.add((hidden[0], hidden[-1] + 1))
+        return rows.sum(1, keepdim=True)
+
+    ll.explain(watch, torch.ones(1, size, dtype=D), method, target=0)
+    return seen - {(0, size)}  # the baseline itself
+
+
+@pytest.mark.parametrize(
+    ("border", "expected"),
+    [
+        ("move", {(0, 4), (4, 8), (6, 10)}),
+        ("cut", {(0, 4), (4, 8), (8, 10)}),
+        ("centre", {(0, 3), (3, 7), (7, 10)}),
+    ],
+)
+def test_windows_at_the_border(border: str, expected: set[tuple[int, int]]) -> None:
+    assert windows(ll.Occlusion(4, 4, border=border), 10) == expected  # type: ignore[arg-type]
+    assert windows(ll.Occlusion(4, 2, border=border), 10) == {(0, 4), (2, 6), (4, 8), (6, 10)}  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"Occlusion\.border='fold': use 'move', 'cut' or 'centre'"):
+        ll.Occlusion(border="fold")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("border", ["move", "cut", "centre"])
+def test_which_rows_of_windows_are_their_own_mirror_image(border: str) -> None:
+    """For every stride up to the window; the docstring says it."""
+    for stride in range(1, 6):
+        for window in range(stride, 7):
+            for size in range(window + 1, 12):
+                found = windows(ll.Occlusion(window, stride, border=border), size)  # type: ignore[arg-type]
+                mirrored = {(size - stop, size - start) for start, stop in found}
+                beyond = -(size - window) % stride
+                expected = (
+                    beyond == 0
+                    or (border == "centre" and beyond % 2 == 0)
+                    or (border == "move" and size - window <= stride)
+                )
+                assert (found == mirrored) == expected, (size, window, stride)
+                assert {i for start, stop in found for i in range(start, stop)} == set(range(size))
+
+
+@pytest.mark.parametrize(
+    ("method", "same"),
+    [
+        (ll.Occlusion(4, 4), False),
+        (ll.Occlusion(4, 4, border="cut"), False),
+        (ll.Occlusion(4, 4, border="centre"), True),  # two positions reach beyond
+        (ll.Occlusion(4, 3, border="cut"), True),  # 0, 3, 6: they end at the border
+        (ll.Occlusion(4, 5, border="centre", reduce="sum"), True),  # four of them, and gaps
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("incremental", [True, False])
+def test_the_map_of_the_mirrored_picture(method: ll.Occlusion, same: bool, incremental: bool) -> None:
+    net, x = conv_net(), torch.rand(2, 3, 10, 10, dtype=D, generator=torch.Generator().manual_seed(0))
+    method = replace(method, incremental=incremental)
+    a = ll.explain(net, x, method, target=1).values
+    b = ll.explain(Mirrored(net), x.flip(-1), method, target=1).values.flip(-1)
+    assert bool((a - b).abs().max() < 1e-12 * a.abs().max()) == same
+
+
+@pytest.mark.parametrize("border", ["cut", "centre"])
+def test_cut_windows_are_the_same_incrementally_and_as_whole_rows(border: str) -> None:
+    net, x = conv_net(), torch.rand(2, 3, 10, 11, dtype=D, generator=torch.Generator().manual_seed(0))
+    for size in ((4, 4), (5, 3)):
+        method = ll.Occlusion(*size, border=border)  # type: ignore[arg-type]
+        a, b = (ll.explain(net, x, replace(method, incremental=each), target=1) for each in (True, False))
+        torch.testing.assert_close(a.values, b.values, atol=1e-12, rtol=1e-9)
+        assert a.forward_rows == b.forward_rows
+
+
+def test_cut_windows_are_captums() -> None:
+    captum = pytest.importorskip("captum.attr")
+    net, x = conv_net(), torch.rand(1, 3, 10, 10, dtype=D, generator=torch.Generator().manual_seed(0))
+    for window, stride in ((4, 4), (5, 2), (3, 3)):
+        theirs = captum.Occlusion(net).attribute(x, (3, window, window), target=1, strides=(3, stride, stride))
+        a = ll.explain(net, x, ll.Occlusion(window, stride, border="cut"), target=1)
+        torch.testing.assert_close(
+            a.values[:, 0].float(), theirs[:, 0], atol=1e-7, rtol=1e-5
+        )  # Captum answers in float32

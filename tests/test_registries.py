@@ -34,7 +34,7 @@ SETTINGS: dict[type[Named], tuple[Any, ...]] = {
     ll.Segments: (torch.arange(64).view(8, 8) // 16,),
 }
 PYTHON_ALONE = {"Function"}  # it holds a function
-NOT_OF_PICTURES = {ll.Frequencies, ll.Shuffle, ll.Region, ll.Box}
+NOT_OF_PICTURES = {ll.Frequencies, ll.Shuffle, ll.Region, ll.Box, ll.Detection}
 
 
 def made(kind: type[Any]) -> Any:
@@ -96,7 +96,7 @@ def test_a_setting_given_by_name_alone_is_written_with_its_name() -> None:
 @pytest.mark.parametrize("kind", all_of(ll.TARGETS), ids=lambda kind: kind.__name__)
 def test_targets_do_not_depend_on_the_batch_or_the_packing(kind: type[Any]) -> None:
     if kind in NOT_OF_PICTURES:
-        pytest.skip("it reads a map or a detector's boxes; tests/test_targets_and_baselines.py has these")
+        pytest.skip("it reads a map or boxes: tests/test_targets_and_baselines.py, tests/test_detectors.py")
     net, x, target = conv_net(), pictures(), made(kind)
     whole = ll.explain(net, x, "integrated-gradients(midpoint(4))", target=target, rows_per_pass=7)
     for i in range(3):

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from .models.catalogue import ImageModel as ImageModel, demo_image as demo_image, load_model as load_model
     from .models.pictures import ImageError as ImageError, Picture as Picture, open_image as open_image
     from .question.baselines import *
+    from .question.detectors import *
     from .question.output_targets import *
     from .question.players import *
     from .question.sequence_baselines import *

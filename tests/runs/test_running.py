@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -22,6 +23,7 @@ from typer.testing import CliRunner
 
 import limelight as ll
 from limelight.cli.main import app
+from limelight.models.catalogue import ImageModel
 from limelight.models.pictures import Preprocessing
 from limelight.runs import read_status
 from limelight.runs.job import Job
@@ -604,3 +606,16 @@ def test_a_run_takes_targets_and_baselines_as_text_and_reports_rows(images: Path
     )
     for one, other in zip(run, same, strict=True):
         assert torch.equal(one.first.values, other.first.values)
+
+
+def test_the_value_of_white_is_a_setting_of_the_run(tmp_path: Path) -> None:
+    """Twelve bits in a file of sixteen: a caution in the index, until the run says the range."""
+    Image.fromarray(np.arange(1600, dtype=np.uint16).reshape(40, 40) * 2).save(tmp_path / "a.png")
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    model = ImageModel(network, Preprocessing(size=32), ("a", "b", "c"), "tiny")
+    for white, cautions in ((None, "caution: the largest value is 3198 of 65535"), (4095, "")):
+        run = ll.run(tmp_path, model, ["gradient"], output=tmp_path / f"out{white}", workers=0, white=white, target=0)
+        found = run.table().to_pylist()[0]["cautions"]
+        assert found.startswith(cautions) and bool(found) == bool(cautions)
+        assert run.settings.get("white") == white
+        assert float(run.picture(0).max()) == pytest.approx(3198 / (white or 65535), rel=0.15)

@@ -12,6 +12,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -74,6 +75,10 @@ class Registry(tuple[type[T], ...]):
     def names(self) -> tuple[str, ...]:
         """The names as typed."""
         return tuple(kind.kebab() for kind in self)
+
+    def kind_of(self, name: str) -> type[T] | None:
+        """Return the class of a name in kebab-case or as the class is written; None if there is none."""
+        return next((kind for kind in self if _plain(kind.kebab()) == _plain(name)), None)
 
     def read(self, text: str) -> T:
         """Read a member of the family from text, without evaluating it as code.
@@ -145,6 +150,8 @@ def text_of(value: Any) -> str:
             return repr(value)
         case float() if math.isfinite(value):
             return repr(value)
+        case Path():
+            return repr(str(value))
         case tuple() | list():
             return f"[{', '.join(map(text_of, value))}]"
         case Tensor() if value.numel() <= MOST_NUMBERS:

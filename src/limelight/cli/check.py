@@ -59,7 +59,7 @@ def check_command(
         return done, cards, [] if out is None else _write_cards(cards, stem, out)
 
     with boundary(common.debug):
-        items = find_pictures(image)
+        items = find_pictures(image, common.white)
         failed = for_each_picture(
             items, loaded.name, work, _document, _print, as_json=common.as_json, debug=common.debug
         )
@@ -97,7 +97,8 @@ def _document(done: Explained, cards: Sequence[TrustCard], files: Sequence[Path]
 
 
 def _print(done: Explained, cards: Sequence[TrustCard], files: Sequence[Path]) -> None:
-    print_lines(f"{done.name}: {done.explanations[0].target.described()}", "")
+    print_lines(f"{done.name}: {done.explanations[0].target.described()}")
+    print_lines(*(f"CAUTION (picture): {each}" for each in done.picture.cautions), "")
     for card in cards:
         print_lines(*card.to_text().splitlines(), "")
     print_lines(*files)

@@ -39,6 +39,7 @@ from .question_options import (
     QuestionOptions,
     ShowProgress,
     Weights,
+    White,
     methods_option,
     takes_question_options,
 )
@@ -110,7 +111,7 @@ def explain_command(
         loaded = common.load()
         request = Request(loaded, methods, common.read(loaded), top, more, check_rows)
     with boundary(common.debug):
-        code = _explain_all(find_pictures(arguments), request, out, common)
+        code = _explain_all(find_pictures(arguments, common.white), request, out, common)
     raise typer.Exit(code)
 
 
@@ -162,6 +163,7 @@ def patterns_command(
     ],
     model: ModelName = DEFAULT_MODEL,
     weights: Weights = None,
+    white: White = None,
     progress: ShowProgress = True,
     debug: Debug = False,
 ) -> None:
@@ -175,7 +177,7 @@ def patterns_command(
             report(len(part))
 
     with boundary(debug), contextlib.redirect_stdout(sys.stderr):
-        loaded, items = read_model(model, weights), find_pictures(image)
+        loaded, items = read_model(model, weights), find_pictures(image, white)
         with progress_on(f"{len(items)} pictures", len(items), progress) as report:
             found = estimate_patterns(loaded, batches())
         found.save(out)

@@ -52,6 +52,13 @@ def read_target(text: str | None, labels: Sequence[str]) -> Target:
     return Logit() if text is None else _read("--target", lambda: registries.read_target(text, labels))
 
 
+def fitted_target(text: str | None, model: ImageModel) -> Target:
+    """Read a target for the model's inputs: its mask is cropped as pictures are, and its box lies inside them."""
+    side = model.preprocessing.size
+    read = read_target(text, model.labels)
+    return _read("--target", lambda: read.fitted((3, side, side), model))
+
+
 def read_layer(text: str, model: ImageModel) -> str:
     return _read("--layer", lambda: ", ".join(layer_names(modules_of(model), text)))
 

@@ -1,14 +1,17 @@
-"""Pictures given as files, folders or the word `demo`, and the loop over them."""
+"""Pictures given as files, folders, patterns, standard input or the word `demo`, and the loop over them."""
 
 from __future__ import annotations
 
 import contextlib
+import glob
+import itertools
 import json
+import os
 import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +19,42 @@ from ..base.errors import EXPECTED, reason
 from ..base.files import finite
 from ..base.version import __version__
 from ..models.catalogue import demo_image
-from ..models.pictures import ImageError, Picture, open_image
+from ..models.pictures import SUFFIXES, ImageError, Picture, is_url, open_image
 from .terminal import say
 
 DEMO = "demo"
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+STANDARD_INPUT = "-"
+_MOST_NAMED = 5  # files that were left out
 _LONGEST_STEM = 100  # bytes; file systems allow 255, and the method's name and the suffix are added
 
 
 @dataclass(frozen=True)
 class Item:
-    """A picture to explain: its file, or None for the demonstration picture. `error`: why it can't be opened."""
+    """A picture to explain: its file or its bytes, or None for the demonstration picture.
+
+    `inside` is the file's path below the folder that was given. `error`: why it can't be opened. `white`: see
+    `open_image`.
+    """
 
     name: str
-    path: Path | None = None
+    source: Path | bytes | None = None
     error: str = ""
+    inside: str = ""
+    white: float | None = None
 
     def open(self) -> Picture:
         if self.error:
             raise ImageError(self.error)
-        return open_image(self.path, name=self.name) if self.path else demo_image()
+        return demo_image() if self.source is None else open_image(self.source, name=self.name, white=self.white)
 
     def stem(self, taken: set[str]) -> str:
-        """Return a name for this picture's files that is safe in shells and file systems, and add it to `taken`."""
-        plain = re.sub(r"[^\w.()+@ -]", "_", Path(self.name).stem).strip(" .").lstrip("-")
+        """Return a name for this picture's files that is safe in shells and file systems, and add it to `taken`.
+
+        Subfolders are a part of it: `cats-1` for `cats/1.png`.
+        """
+        path = Path(self.inside or Path(self.name).name)
+        whole = "-".join((*path.parent.parts, path.stem))
+        plain = re.sub(r"[^\w.()+@ -]", "_", whole).strip(" .").lstrip("-")
         plain = plain.encode()[:_LONGEST_STEM].decode(errors="ignore") or "picture"
         found, number = plain, 2
         while found.casefold() in taken:
@@ -48,27 +63,63 @@ class Item:
         return found
 
 
-def find_pictures(arguments: Sequence[str]) -> list[Item]:
-    """Return an item for each file, each picture in a folder, and `demo` unless a file has that name."""
-    return [item for argument in arguments for item in _find(argument)]
+def find_pictures(arguments: Sequence[str], white: float | None = None) -> list[Item]:
+    """Return an item for each file, each picture in a folder and its subfolders, and each that fits a pattern.
+
+    A pattern is one such as `photos/*.jpg` that is no file's name, `-` is standard input, and `demo` the demonstration
+    picture unless a file has that name. Files that are left out are counted and named on standard error.
+    """
+    return [replace(item, white=white) for argument in arguments for item in _find(argument)]
 
 
 def _find(argument: str) -> list[Item]:
     path = Path(argument)
     try:
+        if argument == STANDARD_INPUT:
+            return [Item("standard input", sys.stdin.buffer.read())]
+        if is_url(argument):
+            open_image(argument)  # says why not
         if argument == DEMO and not path.exists():
             return [Item(DEMO)]
-        if not path.is_dir():
-            return [Item(argument, path)]
-        inside = sorted(each for each in path.iterdir() if _is_picture(each))
+        if path.is_dir():
+            return _chosen(argument, path, _files_below(path))
+        if glob.has_magic(argument) and not path.exists():
+            fixed = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
+            fitting = sorted(map(Path, glob.glob(argument, recursive=True)))
+            files = [file for each in fitting for file in (_files_below(each) if each.is_dir() else [each])]
+            return _chosen(argument, Path(*fixed), list(dict.fromkeys(files)))
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        return [Item(argument, path, f"{argument}: {error}")]
-    nothing = f"{argument}: a folder without pictures ({', '.join(SUFFIXES)})"
-    return [Item(str(each), each) for each in inside] or [Item(argument, path, nothing)]
+        known = isinstance(error, ImageError)
+        return [Item(argument, path, str(error) if known else f"{argument}: {error}")]
+    return [Item(argument, path)]
 
 
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+def _files_below(folder: Path) -> list[Path]:
+    """Return all files in a folder and its subfolders, in order, but not hidden ones; links to folders as they are."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    found = []
+    for place, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [each for each in folders if not each.startswith(".")]
+        links = [each for each in folders if Path(place, each).is_symlink()]
+        found += [Path(place, each) for each in (*files, *links) if not each.startswith(".")]
+    return sorted(found)
+
+
+def _chosen(argument: str, root: Path, files: Sequence[Path]) -> list[Item]:
+    """Return the pictures among the files, and say which files are left out."""
+    pictures = [each for each in files if each.suffix.lower() in SUFFIXES and each.is_file()]
+    kept = set(pictures)
+    others = [str(each.relative_to(root)) for each in files if each not in kept]
+    if others:
+        named = ", ".join(others[:_MOST_NAMED]) + (", ..." if len(others) > _MOST_NAMED else "")
+        say(f"{argument}: left out {len(others)} of {len(files)} files, which are no pictures by their names: {named}")
+    if not pictures:
+        what = "a folder without pictures" if root.is_dir() and str(root) == str(Path(argument)) else "fits no picture"
+        return [Item(argument, Path(argument), f"{argument}: {what} ({', '.join(SUFFIXES)})")]
+    return [Item(str(each), each, inside=str(each.relative_to(root))) for each in pictures]
 
 
 def for_each_picture(

@@ -32,7 +32,9 @@ def print_explained(done: Explained, files: Sequence[Sequence[Path]]) -> None:
         print_lines(f"{done.name}: {explanation.target.described()}", style="bold")
         if done.ranking:
             print_lines(f"top 5: {classes_shown(done.ranking)}")
-        print_lines("; ".join((done.what_was_seen(), *done.picture.notes)), "")
+        cautions = done.picture.cautions
+        print_lines("; ".join((done.what_was_seen(), *(each for each in done.picture.notes if each not in cautions))))
+        print_lines(*(f"CAUTION (picture): {each}" for each in cautions), "")
         out.print(_table(explanation))
         print_lines("")
         tests = _quick_table(explanation.tests)

@@ -16,11 +16,16 @@ from ..methods import Method
 from ..models.catalogue import DEFAULT_MODEL, ImageModel
 from ..question.baselines import Baseline
 from ..question.question import Options
-from .options import read_baselines, read_layer, read_model, read_target, usage
+from .options import fitted_target, read_baselines, read_layer, read_model, usage
 from .pictures import DEMO, find_pictures
 
 Images = Annotated[
-    list[str] | None, typer.Argument(metavar="IMAGE", help=f"Pictures, folders of pictures, or the word '{DEMO}'.")
+    list[str] | None,
+    typer.Argument(
+        metavar="IMAGE",
+        help="Pictures, folders of pictures with their subfolders, patterns such as 'photos/*.jpg', - for standard "
+        f"input, or the word '{DEMO}'.",
+    ),
 ]
 Checks = Annotated[
     list[str] | None,
@@ -59,6 +64,14 @@ OutputsOption = Annotated[
         "--outputs", help="What the model's outputs are. Default: the operator that made them, or their values."
     ),
 ]
+White = Annotated[
+    float | None,
+    typer.Option(
+        metavar="VALUE",
+        help="The value of white in pictures of more than 8 bits a channel, such as 4095 for 12 bits in a 16-bit file. "
+        "Default: 65535.",
+    ),
+]
 Seed = Annotated[int, typer.Option(help="The seed of all random numbers.")]
 ShowProgress = Annotated[bool, typer.Option(help="Report progress on standard error.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output and nothing else.")]
@@ -82,7 +95,8 @@ class QuestionOptions:
         str | None,
         typer.Option(
             metavar="TARGET",
-            help="The output to explain: the number or label of a class, or a target such as 'margin(281, other=285)'. "
+            help="The output to explain: the number of a class, its label or whole words of it, or a target such as "
+            "'margin(281, other=285)', \"region('mask.png', 2)\" or \"box(10, 20, 110, 90, label='person')\". "
             "Default: the model's top class.",
         ),
     ] = None
@@ -105,6 +119,7 @@ class QuestionOptions:
         str | None,
         typer.Option(metavar="IMAGE", help="A picture whose random numbers are used in place of each picture's own."),
     ] = None
+    white: White = None
     rows_per_pass: Annotated[
         int | None, typer.Option(min=1, help="The number of rows in one pass of the model. Default: chosen by memory.")
     ] = None
@@ -132,7 +147,7 @@ class QuestionOptions:
     def read(self, model: ImageModel) -> Options:
         """Return the options of `explain()`, with the first baseline. Raises usage errors that name the option."""
         found: Options = {
-            "target": read_target(self.target, model.labels),
+            "target": fitted_target(self.target, model),
             "baseline": self.baselines[0],
             "layer": None if self.layer is None else read_layer(self.layer, model),
             "seed": self.seed,
@@ -141,7 +156,7 @@ class QuestionOptions:
             "outputs": self.outputs or model.outputs,
         }
         if self.draws_of is not None:
-            found["draws_of"] = model.preprocess(find_pictures([self.draws_of])[0].open())
+            found["draws_of"] = model.preprocess(find_pictures([self.draws_of], self.white)[0].open())
         return found
 
 

@@ -106,6 +106,7 @@ def run_command(
                 shard_size=shard_size,
                 group=group,
                 limit=limit,
+                white=common.white,
                 on_status=listener,
                 **options,
             )

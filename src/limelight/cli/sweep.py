@@ -62,7 +62,7 @@ def sweep_command(
     with boundary(common.debug), contextlib.redirect_stdout(sys.stderr):
         common.require_one_baseline()
         loaded = common.load()
-        item = find_pictures([image])[0]
+        item = find_pictures([image], common.white)[0]
         layers = [read_layer(name, loaded) for name in fields.pop(LAYER, ())]
         options = common.read(loaded)
         if layers:

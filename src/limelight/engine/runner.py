@@ -14,7 +14,7 @@ from ..base.devices import users_tensors
 from ..base.errors import NO_GRADIENT, NoGradient
 from ..base.types import Model, Outputs, Progress
 from ..question.given import Given
-from ..question.targets import Confidence, Target, entry_read, output_tensor
+from ..question.targets import Confidence, Target, output_tensor
 from .carried import carrying
 from .compiled import CompiledRows, Compiling
 from .graph import Inspected, make_exact
@@ -213,10 +213,8 @@ class Runner:
             found = stack.enter_context(captured(self.modules, wanted)) if wanted else {}
             whole = None if wanted or inside else self.compiling.program
             outputs = self.outputs(inside.inputs if inside else leaf, whole)
-            if target.reads_tensor and entry_read(outputs):
-                self._note(
-                    f"the model returns {type(outputs).__name__}: its entry {entry_read(outputs)!r} is explained"
-                )
+            for note in target.notes(outputs, len(examples)):
+                self._note(note)
             if shared is not None:
                 outputs = output_tensor(outputs)
                 if outputs.ndim and len(outputs) == len(leaf):  # wrong shapes are reported by scores()

@@ -31,6 +31,7 @@ class Game:
 
     def __init__(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams, players: Players) -> None:
         self._score, self._x, self._baseline, self.rng = score, x, baseline, rng
+        self._players = players
         self.division = players.divide(x, score.examples)
         self.counts = self.division.counts
         self.full, self.empty = score.values(x).double().cpu(), score.values(baseline).double().cpu()
@@ -113,10 +114,19 @@ class Game:
         if self.interrupted:
             samples = ", ".join(str(len(known) - 2) for known in self._known)  # without no player and all players
             notes = [*notes, Note("caution", f"INTERRUPTED: the map rests on the {samples} samples that were run")]
+        if self._players.finds:
+            notes = [*notes, *(self._found(count, i) for i, count in enumerate(self.counts))]
         kind = self._x.device, result_dtype(self._x)
         raw = self._padded(values)
         stderr = None if errors is None else self.division.spread(self._padded(errors)).to(*kind)
         return Estimate(self.division.spread(raw).to(*kind), stderr, raw.to(*kind), tuple(notes))
+
+    def _found(self, count: int, example: int) -> Note:
+        name = self._players.as_text()
+        if count > 1:
+            return Note("fact", f"{name} found {count} players", example)
+        text = f"{name} found a single player: the map has one value for all positions; use more segments, or a grid"
+        return Note("caution", text, example)
 
     def _padded(self, values: Sequence[Tensor]) -> Tensor:
         padded = torch.full((len(values), self.division.most), torch.nan, dtype=torch.float64)

@@ -17,6 +17,9 @@ from .base import Estimate
 from .coalitions import Game, GameMethod, check_table, every_coalition
 from .two_precision import TwoPrecision
 
+POOR_FIT = 0.5  # R^2 below which the surrogate explains less than it leaves
+MOST_SHRUNK = 0.9  # share of a single player's effect that a coefficient should hold
+
 
 @dataclass(frozen=True)
 class Lime(GameMethod):
@@ -27,8 +30,9 @@ class Lime(GameMethod):
 
     over `samples` distinct coalitions, drawn with a fair coin for each player, and the input itself. If no more
     coalitions exist, all are run, and $\alpha$ is scaled by their number over `samples`, since the penalty is meant for
-    so many rows. d is the cosine distance to the whole input. `notes` give the surrogate's weighted $R^2$; `stderr` is
-    the regression's, robust to unequal variances, and in two precisions (`methods/two_precision.py`) of both together.
+    so many rows. d is the cosine distance to the whole input. `notes` give the surrogate's weighted $R^2$, as a caution
+    below 0.5, and say where the penalty takes more than a tenth of a single player's effect; `stderr` is the
+    regression's, robust to unequal variances, and in two precisions (`methods/two_precision.py`) of both together.
     Raises ValueError for fewer samples than the M + 1 unknowns.
     [ribeiro2016]
     """
@@ -65,12 +69,22 @@ class Lime(GameMethod):
                 fit = self._fit(designs[i][: len(each)], each)
             values.append(fit.values)
             errors.append(fit.errors)
-            notes.append(Note("fact", fit.quality, i))
+            notes.append(Note("caution" if fit.share < POOR_FIT else "fact", fit.quality, i))
+            notes += self._shrunk(game, i, fit)
         exact = all(map(self._all, game.counts)) and not game.interrupted
         return game.estimate(values, None if exact else errors, notes)
 
     def _all(self, players: int) -> bool:
         return players <= 62 and 2**players <= self.samples + 2
+
+    def _shrunk(self, game: Game, i: int, fit: _Fit) -> list[Note]:
+        """Return a caution where the penalty takes much of the effect of a single player, which is f(x) - f(b)."""
+        change = float(game.change[i])
+        if game.counts[i] > 1 or not change or float(fit.values[0]) / change > MOST_SHRUNK:
+            return []
+        share = float(fit.values[0]) / change
+        text = f"the penalty alpha={self.alpha:g} leaves {share:.1%} of the single player's effect {change:.4g}"
+        return [Note("caution", f"{text}; use more players, or alpha=0", i)]
 
     def _design(self, game: Game, i: int) -> Tensor:
         players = game.counts[i]
@@ -111,7 +125,7 @@ class Lime(GameMethod):
         known, mean = rows.corrected(len(drawn))
         fit = self._fit(design, torch.cat([full, known, cheap[len(known) :] + mean]))
         best = self._fit(design, torch.cat([full, rows.exact, cheap[len(known) :] + mean]))
-        return replace(fit, quality=best.quality), rows.note(len(drawn), "samples", i)
+        return replace(fit, quality=best.quality, share=best.share), rows.note(len(drawn), "samples", i)
 
     def _fit(self, coalitions: Tensor, worth: Tensor) -> _Fit:
         present = coalitions.double()
@@ -130,16 +144,20 @@ class Lime(GameMethod):
         total = float((weight * response.square()).sum())
         if total <= 1e-24 * float((weight * worth.square()).sum()):
             none = torch.zeros_like(values)
-            return _Fit(none, none, "R^2 is undefined: the score is the same for all", 0.0)
-        quality = f"R^2 {1 - float((weight * residual.square()).sum()) / total:.3f} of the surrogate"
-        return _Fit(values, errors, quality, float(residual.square().sum()) / max(1, spare))
+            return _Fit(none, none, "R^2 is undefined: the score is the same for all", 1.0, 0.0)
+        explained = 1 - float((weight * residual.square()).sum()) / total
+        quality = f"R^2 {explained:.3f} of the surrogate"
+        if explained < POOR_FIT:
+            quality += ", which misses most of the score's variance: its coefficients are no effects"
+        return _Fit(values, errors, quality, explained, float(residual.square().sum()) / max(1, spare))
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """Coefficients, their standard errors, the text of a note, and the residuals' variance, unweighted."""
+    """Coefficients, their standard errors, the text of a note on R^2, R^2, and the residuals' variance, unweighted."""
 
     values: Tensor
     errors: Tensor
     quality: str
+    share: float
     left: float

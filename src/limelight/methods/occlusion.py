@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ..base.named import is_whole, require
 from ..base.notes import Note
+from ..engine.incremental import Box
 from ..engine.score import Score, result_dtype, sum_dtype
 from ..question.players import Players, Segments
 from ..question.random_streams import Streams
@@ -20,6 +21,7 @@ from .coalitions import GameMethod
 from .moments import column
 
 Size = int | tuple[int, ...]
+Border = Literal["move", "cut", "centre"]
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,18 @@ class Occlusion(Method):
     $$d_w = f(x) - f(x \text{ with window } w \text{ filled}), \qquad A_i = \frac1{|W_i|}\sum_{w \in W_i} d_w$$
 
     over the windows $W_i$ that cover position i; with `reduce="sum"`, their sum. `window` and `stride` are in
-    positions, one number or one per spatial axis. The last window is moved back to end at the border. A window larger
-    than the input is cut to it, and a note says so. All channels are hidden at once, so the map has a channel axis
-    of 1; `channels="each"` hides them one at a time. [zeiler2014]
+    positions, one number or one per spatial axis. A window larger than the input is cut to it, and a note says so. All
+    channels are hidden at once, so the map has a channel axis of 1; `channels="each"` hides them one at a time.
+    [zeiler2014]
+
+    `border` is what is done along an axis of n positions where (n - window) / stride is no whole number, so that the
+    windows 0, stride, 2 stride, ... do not end at the border. "move" moves the last window back to end there: all
+    windows have one size, and the last two overlap more than the others. "cut" leaves it in its place and cuts off what
+    reaches beyond, as Captum does: the last window is smaller. "centre" shifts the whole row of windows back by half of
+    what reaches beyond, rounded down, and cuts off both ends. Windows without gaps (stride up to window) give the
+    mirrored map for the mirrored picture of a mirrored network where they end at the border by themselves; with "move"
+    also where there are two, and with "centre" also where the number of positions that reach beyond is even. Else the
+    map favours the first rows and columns.
 
     With `incremental`, a module runs on pictures `(channels, H, W)` by exact incremental inference: while operators act
     locally, it computes only the positions that a window can reach. The map is the same up to rounding. A window counts
@@ -44,6 +55,7 @@ class Occlusion(Method):
     reduce: Literal["mean", "sum"] = "mean"
     channels: Literal["together", "each"] = "together"
     incremental: bool = True
+    border: Border = "move"
 
     no_sum: ClassVar[str | None] = "windows overlap, so the losses they cause add up to no total"
     needs: ClassVar[Needs] = Needs(gradients=False, value=True, baseline=True)
@@ -55,6 +67,7 @@ class Occlusion(Method):
             require(all(is_whole(size, 1) for size in sizes), self, name, "1 or more positions")
         require(self.reduce in ("mean", "sum"), self, "reduce", "'mean' or 'sum'")
         require(self.channels in ("together", "each"), self, "channels", "'together' or 'each'")
+        require(self.border in get_args(Border), self, "border", "'move', 'cut' or 'centre'")
 
     def rows(self, features: torch.Size) -> int | None:
         return len(list(self._windows(features)))
@@ -79,8 +92,7 @@ class Occlusion(Method):
     ) -> tuple[Tensor, tuple[str, ...]]:
         """Return scores `(windows, n)` with each window hidden, and a note on how they were computed."""
         if self.incremental and x.ndim == 4 and score.runs_boxes:
-            boxes = [(channels, ys, xs) for _, channels, ys, xs in windows]
-            found, whole = score.box_values(x, baseline, boxes)
+            found, whole = _box_values(score, x, baseline, [(channels, ys, xs) for _, channels, ys, xs in windows])
             return found, (f"incremental rows, whole from {', '.join(whole) or 'none'}",)
 
         def hidden() -> Iterator[Tensor]:
@@ -97,14 +109,24 @@ class Occlusion(Method):
         axes = []
         windows, strides = self._per_axis("window", space), self._per_axis("stride", space)
         for size, window, stride in zip(space, windows, strides, strict=True):
-            last = max(size - window, 0)
-            starts = [*range(0, last, stride), last]
-            axes.append([slice(start, start + window) for start in starts])
+            axes.append(self._along(size, min(window, size), stride))
         if len(features) > 1:
             each = self.channels == "each"
             axes.insert(0, [slice(c, c + 1) for c in range(features[0])] if each else [slice(None)])
         for place in product(*axes):
             yield (slice(None), *place)
+
+    def _along(self, size: int, window: int, stride: int) -> list[slice]:
+        """Return the windows along an axis of `size` positions."""
+        last = size - window
+        if self.border == "move":
+            return [slice(start, start + window) for start in (*range(0, last, stride), last)]
+        steps = -(-last // stride)
+        beyond = max(steps * stride - last, 0) // 2 if self.border == "centre" else 0
+        starts = [step * stride - beyond for step in range(steps + 1)]
+        # With a stride above the window, one that lies wholly beyond the border hides nothing.
+        cut = (slice(max(start, 0), min(start + window, size)) for start in starts)
+        return [each for each in cut if each.start < each.stop]
 
     def _per_axis(self, name: str, space: torch.Size) -> tuple[int, ...]:
         value: Size = getattr(self, name)
@@ -125,6 +147,21 @@ class Occlusion(Method):
             text = f"{share:.0%} of the positions were never hidden (stride above the window) and show 0"
             notes.append(Note("caution", text))
         return tuple(notes)
+
+
+def _box_values(score: Score, x: Tensor, baseline: Tensor, boxes: list[Box]) -> tuple[Tensor, tuple[str, ...]]:
+    """Return the scores `(boxes, n)`, and where whole rows were needed; boxes of one size run together."""
+    by_size: dict[tuple[int, int], list[int]] = {}
+    for place, (_, ys, xs) in enumerate(boxes):
+        by_size.setdefault((ys.stop - ys.start, xs.stop - xs.start), []).append(place)
+    whole: dict[str, None] = {}
+    parts = []
+    for places in by_size.values():
+        found, names = score.box_values(x, baseline, [boxes[place] for place in places])
+        whole |= dict.fromkeys(names)
+        parts.append(found)
+    order = torch.tensor([place for places in by_size.values() for place in places]).argsort()
+    return torch.cat(parts)[order], tuple(whole)
 
 
 @dataclass(frozen=True)

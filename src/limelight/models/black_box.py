@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..base.functions import modules_in
 from ..base.named import require
 from ..base.types import Model
+from .black_box_entries import entries_as_tensors, holds_entries
 
 Layout = Literal["channels-first", "channels-last", "flat"]
 
@@ -50,7 +51,8 @@ class BlackBox:
     """A function of NumPy rows, called as a model: for methods that need no gradients.
 
     `function` takes `(rows, *features)` in the given `layout`: unchanged, with the channels moved to the end, or each
-    row flattened. It returns array-like outputs `(rows, outputs)`, or `(rows,)` for a single one.
+    row flattened. It returns array-like outputs `(rows, outputs)`, or `(rows,)` for a single one. The arrays of a
+    mapping, or of a list with a mapping for each row, such as a detector's, become tensors.
     `retries` is how often a pass is repeated after one of the errors `retry_on`, with `wait` seconds before the
     first, twice as long before each further attempt; the last error is raised. The number of rows of a pass is
     `rows_per_pass` of `explain()`; Ctrl-C in a sampling method keeps the samples so far, with a note.
@@ -113,14 +115,17 @@ class BlackBox:
             "estimator or pipeline"
         )
 
-    def __call__(self, rows: Tensor) -> Tensor:
+    def __call__(self, rows: Tensor) -> Any:
         given = rows.detach().cpu()
         array = (given.float() if given.dtype == torch.bfloat16 else given).numpy()
         if self.layout == "channels-last":
             array = np.ascontiguousarray(np.moveaxis(array, 1, -1))
         elif self.layout == "flat":
             array = array.reshape(len(array), -1)
-        outputs = np.asarray(self._with_retries(array))
+        returned = self._with_retries(array)
+        if holds_entries(returned):
+            return entries_as_tensors(returned, rows)
+        outputs = np.asarray(returned)
         if outputs.dtype.kind not in "fiub":
             raise TypeError(f"model: the black box returned {outputs.dtype}, not numbers of shape (rows, outputs)")
         found = torch.from_numpy(np.array(outputs, dtype=np.float64))  # a copy: the function may reuse its memory

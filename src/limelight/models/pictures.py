@@ -7,6 +7,7 @@ input tensor, with the `Geometry` that maps values of the model's input back to 
 import io
 import math
 import os
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -16,15 +17,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError, features
 from torch import Tensor
 
 from ..base.named import require
+from ..base.notes import Note
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", *(("AVIF",) if features.check("avif") else ()))
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
+"""The ends of the names of pictures in a folder; a file given by itself may have any."""
 MAX_PIXELS = 100_000_000
+_DARK = 2**13  # of 65535; a picture whose values all lie below may have fewer bits than its file
 
 # What Pillow's decoders raise on damaged files. MemoryError and all others have another cause and are raised as they
 # are. tests/test_images.py checks the list with mutated files.
@@ -68,6 +73,11 @@ class Picture:
     notes: tuple[str, ...] = ()
     name: str = "picture"
 
+    @property
+    def cautions(self) -> tuple[Note, ...]:
+        """The notes that limit the trust in the picture."""
+        return tuple(note for note in self.notes if isinstance(note, Note) and note.is_caution)
+
 
 def open_image(
     source: ImageSource,
@@ -75,23 +85,30 @@ def open_image(
     name: str | None = None,
     max_pixels: int = MAX_PIXELS,
     formats: tuple[str, ...] = FORMATS,
+    white: float | None = None,
 ) -> Picture:
     """Decode a path, the bytes of a file, a PIL picture or an array into an upright RGB `Picture`.
 
     Arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): uint8, uint16, bool, or floating in [0, 1]. The size
     is read from the header, and checked against `max_pixels`, before anything is decoded. Of an animation the
     first frame is taken. `name` is the picture's name in errors, by default the path. No other formats than `formats`
-    are tried on files and bytes.
+    are tried on files and bytes. `white` is the value of white where a channel has more than 8 bits, such as 4095 for
+    12 bits in a file of 16; by default 65535, or 1 for floating pixels. A picture whose largest value is far below gets
+    a caution among its notes.
 
     Raises ImageError for anything that isn't a sound picture, TypeError for a source of another type.
     """
+    if white is not None and not white > 0:  # written so that NaN fails too
+        raise ValueError(f"white: {white}; use the value of white in the file, such as 4095 for 12 bits")
+    if isinstance(source, str) and is_url(source):
+        raise ImageError(f"{source}: a URL, and limelight downloads nothing; save the picture and give its file")
     match source:
         case np.ndarray():
             name = name or f"array of shape {source.shape}"
-            return _convert(*_from_array(source, name, max_pixels), name)
+            return _convert(*_from_array(source, name, max_pixels, white), name)
         case Image.Image():
             name = name or str(source.info.get("filename") or getattr(source, "filename", "") or "picture")
-            return _decode(source, name, max_pixels)
+            return _decode(source, name, max_pixels, white)
         case bytes():
             name = name or f"{len(source):,} bytes"
             file: io.BytesIO | Path = io.BytesIO(source)
@@ -112,7 +129,12 @@ def open_image(
     except _DECODER_ERRORS as error:
         raise ImageError(f"{name}: can't be opened: {_reason(error)}") from error
     with opened:
-        return _decode(opened, name, max_pixels)
+        return _decode(opened, name, max_pixels, white)
+
+
+def is_url(text: str) -> bool:
+    """Return whether a text is a URL such as `https://...`."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
 
 
 def _reason(error: BaseException) -> str:
@@ -129,17 +151,16 @@ def _check_budget(width: int, height: int, name: str, max_pixels: int) -> None:
         )
 
 
-def _from_array(array: NDArray[Any], name: str, max_pixels: int) -> tuple[Image.Image, list[str]]:
+def _from_array(array: NDArray[Any], name: str, max_pixels: int, white: float | None) -> tuple[Image.Image, list[str]]:
     """Convert an array to a PIL picture of mode L, RGB or RGBA, with notes on its conversion."""
     pixels = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
     if pixels.ndim != 2 and not (pixels.ndim == 3 and pixels.shape[2] in (3, 4)):
         hint = "; move the channels last" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
         raise ImageError(f"{name}: expected shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4){hint}")
     _check_budget(pixels.shape[1], pixels.shape[0], name, max_pixels)
-    notes = []
+    notes: list[str] = []
     if pixels.dtype == np.uint16 or np.issubdtype(pixels.dtype, np.floating):
-        pixels, note = _eight_bits(pixels, name)
-        notes.append(note)
+        pixels, notes = _eight_bits(pixels, name, white)
     elif pixels.dtype == np.bool_:
         pixels, notes = pixels.astype(np.uint8) * 255, ["two-level picture made black and white"]
     elif pixels.dtype != np.uint8:
@@ -147,34 +168,61 @@ def _from_array(array: NDArray[Any], name: str, max_pixels: int) -> tuple[Image.
     return Image.fromarray(np.ascontiguousarray(pixels)), notes
 
 
-def _eight_bits(values: NDArray[Any], name: str) -> tuple[NDArray[np.uint8], str]:
-    """Scale numbers in [0, 1], or whole ones in 0...65535 (255 * 257), to 8 bits, and note that."""
+def _eight_bits(values: NDArray[Any], name: str, white: float | None) -> tuple[NDArray[np.uint8], list[str]]:
+    """Scale numbers in [0, `white`] to 8 bits, with notes; white is 1 for floating ones, else 65535 (255 * 257)."""
     low, high = values.min(), values.max()
-    if np.issubdtype(values.dtype, np.floating):
-        if not (low >= 0 and high <= 1):  # written so that NaN fails too
-            message = f"floating-point pixels run from {float(low):g} to {float(high):g}; scale them into [0, 1] first"
-            raise ImageError(f"{name}: {message}")
-        return np.rint(values * 255).astype(np.uint8), "floating-point pixels rounded to 8 bits"
-    if low < 0 or high > 65535:
-        raise ImageError(f"{name}: whole-number pixels run from {low} to {high}; scale them into 0...65535 first")
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8), "16 bits a channel scaled to 8"
+    floating = np.issubdtype(values.dtype, np.floating)
+    if not (low >= 0 and high <= (white or (1 if floating else 65535))):  # written so that NaN fails too
+        kind, most = ("floating-point", "[0, 1]") if floating else ("whole-number", "0...65535")
+        run = f"{float(low):g} to {float(high):g}" if floating else f"{low} to {high}"
+        cure = f"scale them into {most} first" if white is None else f"white={white:g} must be as large as the largest"
+        raise ImageError(f"{name}: {kind} pixels run from {run}; {cure}")
+    if white is not None:
+        return np.rint(values * (255 / white)).astype(np.uint8), [f"values up to white={white:g} scaled to 8 bits"]
+    if floating:
+        return np.rint(values * 255).astype(np.uint8), ["floating-point pixels rounded to 8 bits"]
+    notes = [_SCALED, *_too_dark(int(high))]
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8), notes
 
 
-def _decode(image: Image.Image, name: str, max_pixels: int) -> Picture:
+_SCALED = "16 bits a channel scaled to 8"
+
+
+def _too_dark(high: int) -> list[str]:
+    """Return a caution on the largest of 16-bit values where it suggests a channel of fewer bits."""
+    if not 0 < high < _DARK:
+        return []
+    likely = 2 ** max(8, high.bit_length()) - 1
+    return [
+        Note(
+            "caution", f"the largest value is {high} of 65535, nearly black: if white is {likely}, give white={likely}"
+        )
+    ]
+
+
+def _decode(image: Image.Image, name: str, max_pixels: int, white: float | None) -> Picture:
     _check_budget(*image.size, name, max_pixels)
-    notes = []
-    if any(";16" in str(tile) for tile in getattr(image, "tile", ())) and not _is_single_wide(image.mode):
-        notes.append("16 bits a channel scaled to 8")  # which Pillow does while it decodes
+    notes: list[str] = []
+    # Pillow scales these to 8 bits while it decodes.
+    scaled = any(";16" in str(tile) for tile in getattr(image, "tile", ())) and not _is_single_wide(image.mode)
+    if scaled and white is not None:
+        raise ImageError(
+            f"{name}: white={white:g} fits no colour file of 16 bits, which Pillow reads at 8; give its pixels as an "
+            "array (H, W, 3) of uint16"
+        )
     try:
         if getattr(image, "is_animated", False):
             notes.append("the first frame of several was taken")
         orientation = image.getexif().get(ExifTags.Base.Orientation)
         image.load()
         if _is_single_wide(image.mode):
-            image, note = _narrow(image, name)
-            notes.append(note)
+            image, found = _narrow(image, name, white)
+            notes += found
         else:
             image = image.copy()  # the caller's picture, or a file about to be closed
+        if scaled:
+            brightest = int(np.asarray(image.convert("RGB")).max())  # without alpha
+            notes += [_SCALED, *_too_dark(257 * brightest)]
         if orientation in _UPRIGHT:
             # Pillow rotates a TIFF while it loads, and then removes the tag.
             if ExifTags.Base.Orientation in image.getexif():
@@ -192,13 +240,13 @@ def _is_single_wide(mode: str) -> bool:
     return mode in ("I", "F") or mode.startswith("I;16")
 
 
-def _narrow(image: Image.Image, name: str) -> tuple[Image.Image, str]:
-    eight, note = _eight_bits(np.asarray(image), name)
+def _narrow(image: Image.Image, name: str, white: float | None) -> tuple[Image.Image, list[str]]:
+    eight, notes = _eight_bits(np.asarray(image), name, white)
     narrow = Image.fromarray(eight)
     narrow.info = {key: value for key, value in image.info.items() if key == "exif"}
     if "transparency" in image.info:
-        note += ", its transparent level ignored"
-    return narrow, note
+        notes.append("its transparent level ignored")
+    return narrow, notes
 
 
 def _convert(image: Image.Image, notes: list[str], name: str) -> Picture:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,8 +15,29 @@ from ..base.devices import CPU
 
 
 def as_tensor(values: Any) -> Tensor:
-    """Return a tensor as it is, and other values as a tensor on the CPU."""
+    """Return a tensor as it is, and other values as a tensor on the CPU; arrays are copied."""
+    if isinstance(values, np.ndarray):
+        return torch.from_numpy(np.array(values))  # a copy: arrays may be read-only, or change later
     return values if isinstance(values, Tensor) else torch.as_tensor(values, device=CPU)
+
+
+class ByValue:
+    """Base of frozen dataclasses with tensors, which are equal where their fields hold the same values."""
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return False
+        mine, theirs = vars(self), vars(other)
+        return mine.keys() == theirs.keys() and all(_equal(value, theirs[name]) for name, value in mine.items())
+
+    def __hash__(self) -> int:
+        return hash((type(self), *(tuple(each.shape) for each in vars(self).values() if isinstance(each, Tensor))))
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+        return isinstance(a, Tensor) is isinstance(b, Tensor) and bool(a == b)
+    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a.cpu(), b.cpu())
 
 
 def plain(given: Tensor, name: str) -> Tensor:

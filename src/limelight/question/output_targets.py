@@ -1,21 +1,26 @@
-"""Targets other than a class: a region, a detector's box, a similarity, a neuron."""
+"""Targets other than a class: a region, a similarity, a neuron."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..base.named import require
-from .given import as_tensor
+from .given import ByValue, as_tensor
+from .masks import held, is_picture, read_region
 from .targets import Target, class_index, output_tensor
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
-class HeldForExamples(Target):
+
+class HeldForExamples(ByValue, Target):
     """Base of targets with a tensor field, shared by all examples or with a batch axis.
 
     `held`: the field's name, and its number of axes without the batch axis.
@@ -25,8 +30,8 @@ class HeldForExamples(Target):
 
     @property
     def per_example(self) -> int | None:
-        given: Tensor = getattr(self, self.held[0])
-        return len(given) if given.ndim > self.held[1] else None
+        given = getattr(self, self.held[0])
+        return len(given) if isinstance(given, Tensor) and given.ndim > self.held[1] else None
 
     def select(self, index: Sequence[int]) -> Self:
         if self.per_example is None:
@@ -43,33 +48,61 @@ class HeldForExamples(Target):
 class Region(HeldForExamples):
     r"""A segmentation model's class over a region, $f = \sum_{p \in \text{mask}} z_{c,p}$ (or the mean).
 
-    `mask`: booleans or weights `(H, W)` for all examples or `(batch, H, W)`, at the size of the output map.
+    `mask`: booleans or weights `(H, W)` for all examples or `(batch, H, W)`, as a tensor, an array or lists, at the
+    size of the output map; bytes of 0 and 255 are booleans. Or a picture, as the path of a file or a PIL picture: its
+    region is where it is lighter than half. An `ImageModel` resizes and crops it as it does the photograph; for other
+    models it covers the input. `resize` fits a mask of another size to the output map by the nearest pixel, as pictures
+    always are.
+
+    Raises ValueError for an empty mask, one of another size than the output map, and a label out of range.
+
+    Example: `Region(mask, 15, "mean")`, or as text `"region('mask.png', 15)"`.
     """
 
-    mask: Tensor
+    mask: Tensor | Path | Image
     label: int
     reduction: Literal["sum", "mean"] = "sum"
+    resize: bool = False
     reads_tensor: ClassVar[bool] = True
     held: ClassVar[tuple[str, int]] = ("mask", 2)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", class_index(self.label))
-        object.__setattr__(self, "mask", as_tensor(self.mask))
-        if self.mask.ndim < 2:
-            raise ValueError(f"target: Region.mask has shape {tuple(self.mask.shape)}; use (H, W) or (batch, H, W)")
-        empty = (self.mask == 0).flatten(-2).all(-1)
-        if bool(empty.any()):
-            which = f" for example {empty.nonzero()[0, 0]}" if empty.ndim else ""
-            raise ValueError(f"target: Region.mask is empty{which}; mark at least one position of the output map")
         require(self.reduction in ("sum", "mean"), self, "reduction", "'sum' or 'mean'")
+        if is_picture(self.mask):
+            object.__setattr__(self, "mask", held(self.mask))
+            object.__setattr__(self, "resize", True)
+            return
+        mask = as_tensor(self.mask)
+        if mask.dtype == torch.uint8 and bool(((mask == 0) | (mask == 255)).all()):
+            mask = mask.bool()
+        object.__setattr__(self, "mask", mask)
+        if mask.ndim < 2:
+            raise ValueError(f"target: Region.mask has shape {tuple(mask.shape)}; use (H, W) or (batch, H, W)")
+        _require_marked(mask)
+
+    def fitted(self, features: Sequence[int], model: Any = None) -> Self:
+        return self if isinstance(self.mask, Tensor) else replace(self, mask=read_region(self.mask, model))
 
     def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
         logits = output_tensor(outputs)
-        mask = self._rows(self.mask.to(logits), examples, len(logits))
-        if logits.ndim != mask.ndim + 1 or logits.shape[2:] != mask.shape[1:]:
+        given = self.mask if isinstance(self.mask, Tensor) else read_region(self.mask)
+        if self.resize and logits.ndim == 4 and logits.shape[2:] != given.shape[-2:]:
+            wide = given.reshape(-1, 1, *given.shape[-2:]).to(logits)
+            given = F.interpolate(wide, logits.shape[2:], mode="nearest-exact").reshape(
+                *given.shape[:-2], *logits.shape[2:]
+            )
+            _require_marked(given)
+        mask = self._rows(given.to(logits), examples, len(logits))
+        if logits.ndim != mask.ndim + 1:
+            raise ValueError(
+                f"target: Region reads a map (rows, classes, H, W), and the model returns {tuple(logits.shape)}; "
+                "give a class, or Neuron(...) for a map inside the model"
+            )
+        if logits.shape[2:] != mask.shape[1:]:
             raise ValueError(
                 f"target: Region.mask is {tuple(mask.shape[1:])} but the model's output map is "
-                f"{tuple(logits.shape)} (rows, classes, H, W); resize the mask to it"
+                f"{tuple(logits.shape)} (rows, classes, H, W); resize the mask to it, or give resize=True"
             )
         if self.label >= logits.shape[1]:
             raise ValueError(f"target: Region.label={self.label} is out of range for {logits.shape[1]} classes")
@@ -77,62 +110,19 @@ class Region(HeldForExamples):
         return total if self.reduction == "sum" else total / mask.flatten(1).sum(1)
 
 
-@dataclass(frozen=True, eq=False)
-class Box(HeldForExamples):
-    r"""The detector's best score for an object, $f = \max_j \mathrm{IoU}(b_j, b)\, s_j\, [c_j = c]$.
-
-    `box`: `(4,)` as x0, y0, x1, y1 in pixels of the input, or `(batch, 4)`. `label`: a class, or None for any.
-    The detector returns for each row a mapping with `boxes (N, 4)`, `scores (N,)` and `labels (N,)`, or one mapping
-    for all rows with a leading rows axis. `scores` may also be `(rows, N, classes)`. Without a box f is 0.
-    [petsiuk2021]
-    """
-
-    box: Tensor
-    label: int | None = None
-    held: ClassVar[tuple[str, int]] = ("box", 1)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "box", as_tensor(self.box).float())
-        if self.box.shape[-1] != 4 or self.box.ndim > 2:
-            raise ValueError(f"target: Box.box has shape {tuple(self.box.shape)}; use (4,) or (batch, 4)")
-        if self.label is not None:
-            object.__setattr__(self, "label", class_index(self.label))
-
-    def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
-        if isinstance(outputs, Mapping):
-            outputs = [{key: value[i] for key, value in outputs.items()} for i in range(len(examples))]
-        if not isinstance(outputs, Sequence) or not all(isinstance(o, Mapping) for o in outputs):
-            raise TypeError(
-                "target: Box needs a detector that returns a mapping with boxes, scores and labels per row, "
-                f"not {type(outputs).__name__}"
-            )
-        boxes = self._rows(self.box, examples.cpu(), len(outputs))
-        return torch.stack([self._best(found, box) for found, box in zip(outputs, boxes, strict=True)])
-
-    def _best(self, found: Mapping[str, Tensor], box: Tensor) -> Tensor:
-        boxes, scores = found["boxes"], found["scores"]
-        if scores.ndim == 2:
-            scores = scores.amax(1) if self.label is None else scores[:, self.label]
-        elif self.label is not None:
-            scores = scores * (found["labels"] == self.label)
-        if len(boxes) == 0:
-            return boxes.sum() * 0  # keeps the graph: the gradient is 0
-        return (_intersection_over_union(boxes, box.to(boxes)) * scores).amax()
-
-
-def _intersection_over_union(boxes: Tensor, box: Tensor) -> Tensor:
-    low = torch.maximum(boxes[:, :2], box[:2])
-    high = torch.minimum(boxes[:, 2:], box[2:])
-    overlap = (high - low).clamp(min=0).prod(1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
-    return overlap / (areas - overlap).clamp(min=torch.finfo(boxes.dtype).tiny)
+def _require_marked(mask: Tensor) -> None:
+    """Raise ValueError for a mask `(..., H, W)` without a region."""
+    empty = (mask == 0).flatten(-2).all(-1)
+    if bool(empty.any()):
+        which = f" for example {empty.nonzero()[0, 0]}" if empty.ndim else ""
+        raise ValueError(f"target: Region.mask is empty{which}; mark at least one position of the output map")
 
 
 @dataclass(frozen=True, eq=False)
 class Similarity(HeldForExamples):
     r"""The cosine between the model's embedding and a reference embedding, $f = \cos(e(x), r)$.
 
-    `reference`: `(dimensions,)` for all examples or `(batch, dimensions)`.
+    `reference`: `(dimensions,)` for all examples or `(batch, dimensions)`, as a tensor, an array or lists.
     """
 
     reference: Tensor

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -59,6 +59,9 @@ class Division:
 
 class Players(Named, ABC):
     """A way to divide an input into players. All channels of a position belong to one player."""
+
+    finds: ClassVar[bool] = False
+    """Whether a segmentation of the input decides how many players there are, which the notes then say."""
 
     @abstractmethod
     def labels(self, x: Tensor, examples: Tensor) -> Tensor:
@@ -133,6 +136,8 @@ class Grid(Players):
 
 class _Segmented(Players):
     """Base of players found by a segmentation algorithm of scikit-image in the picture, scaled to [0, 1]."""
+
+    finds: ClassVar[bool] = True
 
     def labels(self, x: Tensor, examples: Tensor) -> Tensor:
         if x.ndim != 4:

@@ -28,9 +28,9 @@ from .targets import ClassTarget, Target
 class Options(TypedDict, total=False):
     """The options of `explain` and of all functions that explain.
 
-    target: a class, one class per example, several classes for each example as `[[281, 285], [7, 8]]`, a `Target`, the
-        text of one such as `"margin(281, other=285)"`, a label of the model, or a callable `outputs -> (rows,)`; None
-        is the model's top class.
+    target: a class, one class per example, several classes for each example as `[[281, 285], [7, 8]]` (numbers or the
+        model's labels, also as an array or tensor), a `Target`, the text of one such as `"margin(281, other=285)"`, a
+        label of the model or whole words of it, or a callable `outputs -> (rows,)`; None is the model's top class.
     baseline: the input that stands for "absent": a number, a tensor that broadcasts to the inputs, a `Baseline`, or the
         text of one such as `"blur(5)"`.
     outputs: what the model's outputs are: "logits", "probabilities", "sigmoids", "score" and others, see `Outputs`;
@@ -189,7 +189,7 @@ def question_of(model: Model, inputs: Tensor, options: Options) -> Iterator[Ques
         given["given"] = Given.of(given.get("given"), len(x))
         if given.get("draws_of") is not None:
             given["draws_of"] = _as_many(given["draws_of"], x)
-        target = as_target(given.pop("target", None), len(x), _labels(model))
+        target = as_target(given.pop("target", None), len(x), _labels(model)).fitted(x.shape[1:], model)
         if isinstance(model, PreparedModel):
             given["layer"] = model.layer(given.get("layer"))
             model = model.snapshot

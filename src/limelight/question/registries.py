@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..base.named import Registry
 from .baselines import Baseline, Black, Blur, Constant, Mean, Minimum, Noise, Samples, White
-from .output_targets import Box, Neuron, Region, Similarity
+from .detectors import Box, Detection
+from .given import as_tensor
+from .output_targets import Neuron, Region, Similarity
 from .players import Features, Felzenszwalb, Grid, Pixels, Players, SegmentMean, Segments, Slic
 from .sequence_baselines import Frequencies, Shuffle
 from .targets import CentredLogit, Function, Logit, LogProbability, Margin, Probability, Target
@@ -20,7 +24,7 @@ from .targets import CentredLogit, Function, Logit, LogProbability, Margin, Prob
 TARGETS: Registry[Target] = Registry(
     "target",
     Target,
-    (Logit, Probability, LogProbability, Margin, CentredLogit, Region, Box, Similarity, Neuron, Function),
+    (Logit, Probability, LogProbability, Margin, CentredLogit, Region, Box, Detection, Similarity, Neuron, Function),
     "margin(281, other=285)",
 )
 """All targets. A class listed here is read from text, saved, tested, and offered by the command line and the page."""
@@ -38,7 +42,9 @@ PLAYERS: Registry[Players] = Registry(
 )
 """All ways to divide an input into players."""
 
-_MOST_CANDIDATES = 12  # labels that an error lists
+_CLASS_FIELDS = ("index", "other", "label")  # of targets: what they hold are classes, or positions in a layer
+_MOST_CANDIDATES = 40  # labels that an error lists
+_NEAREST = 4
 
 
 def as_baseline(baseline: Any) -> Baseline:
@@ -67,24 +73,41 @@ def _number(text: str) -> float | None:
 
 
 def read_target(text: str, labels: Sequence[str] = ()) -> Target:
-    """Read a target from text: the number or label of a class, or a target such as `"margin(281, other=285)"`.
+    """Read a target from text: the number of a class, a target such as `"margin(281, other=285)"`, or a label.
 
-    A text fits a label if it is the whole label, else a word in it, else a part of it. Raises ValueError with the
-    nearest labels or names.
+    They are tried in this order; see `class_of` for labels, which may stand for classes inside a target too, as in
+    `"margin('tabby', other='tiger cat')"`. A name without its settings, such as `"box"`, is a label where one fits.
+    Raises ValueError with the nearest labels or names.
     """
-    name = text.partition("(")[0].strip()
-    if "(" in text or (name.lower().replace("_", "-") in TARGETS.names and not _fits(text, labels)):
-        return TARGETS.read(text)
+    name, bracket, _ = text.partition("(")
+    kind = TARGETS.kind_of(name)
+    fits = any(text.strip().casefold() in label.casefold() for label in labels)
+    if (kind is not None and (bracket or kind.has_defaults())) or ((kind is not None or bracket) and not fits):
+        return with_classes(TARGETS.read(text), labels)
     return Logit(class_of(text, labels))
 
 
-def _fits(text: str, labels: Sequence[str]) -> bool:
-    return any(text.strip().casefold() in label.casefold() for label in labels)
+def with_classes(target: Target, labels: Sequence[str]) -> Target:
+    """Return the target with the number of each class that its fields give by a label. Raises as `class_of` does."""
+
+    def number(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(number, value))
+        return class_of(value, labels) if isinstance(value, str) else value
+
+    given = {name: value for name, value in vars(target).items() if name in _CLASS_FIELDS}
+    found = {name: number(value) for name, value in given.items()}
+    return target if found == given else replace(target, **found)  # type: ignore[type-var]  # targets are dataclasses
 
 
 def class_of(text: str, labels: Sequence[str]) -> int:
-    """Return the class given by its number, or by text that fits one label; see `read_target`. Raises ValueError."""
-    words = text.strip().casefold()
+    """Return the class given by its number, or by text that fits one label.
+
+    A text fits the labels that it equals, or that have it between their commas (`"tabby, tabby cat"`); if there are
+    none, without regard to case; if there are none, those in which it stands as whole words. Raises ValueError with
+    all labels that it fits if these are several, and with the nearest if there is none.
+    """
+    words = text.strip()
     if re.fullmatch(r"[-+]?\d+", words):
         index = int(words)
         if index < 0 or (labels and index >= len(labels)):
@@ -97,29 +120,42 @@ def class_of(text: str, labels: Sequence[str]) -> int:
         )
     if not words:
         raise ValueError("target: an empty label; use the number of a class or its label")
-    folded = [label.casefold() for label in labels]
-    whole_word = re.compile(rf"(?<!\w){re.escape(words)}(?!\w)")
-    for found in (
-        [i for i, label in enumerate(folded) if words in (label, *(part.strip() for part in label.split(",")))],
-        [i for i, label in enumerate(folded) if whole_word.search(label)],
-        [i for i, label in enumerate(folded) if words in label],
-    ):
+    for found in _fitting(words, labels):
         if len(found) == 1:
             return found[0]
         if found:
-            shown = ", ".join(f"{i} {labels[i]}" for i in found[:_MOST_CANDIDATES])
+            shown = _numbered(found[:_MOST_CANDIDATES], labels)
             more = f" and {len(found) - _MOST_CANDIDATES} more" if len(found) > _MOST_CANDIDATES else ""
             raise ValueError(f"target: {text!r} fits {len(found)} classes; use a number: {shown}{more}")
-    near = difflib.get_close_matches(words, folded, n=4, cutoff=0.5)
-    hint = "; nearest: " + ", ".join(f"{folded.index(each)} {labels[folded.index(each)]}" for each in near)
-    raise ValueError(f"target: no class is called {text!r}{hint if near else ''}")
+    folded = [label.casefold() for label in labels]
+    parts = [i for i, label in enumerate(folded) if words.casefold() in label][:_NEAREST]
+    near = [folded.index(each) for each in difflib.get_close_matches(words.casefold(), folded, n=_NEAREST, cutoff=0.5)]
+    nearest = list(dict.fromkeys([*parts, *near]))[:_NEAREST]
+    hint = f"; nearest: {_numbered(nearest, labels)}" if nearest else ""
+    raise ValueError(f"target: no class is called {text!r}{hint}")
+
+
+def _fitting(words: str, labels: Sequence[str]) -> Iterator[list[int]]:
+    """Yield the classes whose labels fit, from the strictest reading to the widest."""
+    for same in (str, str.casefold):
+        wanted = same(words)
+        yield [i for i, label in enumerate(labels) if wanted in (same(label), *map(str.strip, same(label).split(",")))]
+    whole = re.compile(rf"(?<!\w){re.escape(words.casefold())}(?!\w)")
+    yield [i for i, label in enumerate(labels) if whole.search(label.casefold())]
+
+
+def _numbered(classes: Sequence[int], labels: Sequence[str]) -> str:
+    return ", ".join(f"{i} {labels[i]}" for i in classes)
 
 
 def as_target(target: Any, batch: int, labels: Sequence[str] = ()) -> Target:
     """Return the Target for what a user gives as `target=`, checked against the number of examples.
 
-    `read_target` reads text, with the model's `labels`. Raises ValueError or TypeError.
+    `read_target` reads text, with the model's `labels`, which may stand for classes inside targets too. Raises
+    ValueError or TypeError.
     """
+    if isinstance(target, np.ndarray):
+        target = as_tensor(target) if target.dtype.kind in "biuf" else target.tolist()
     if isinstance(target, Target):
         read = target
     elif isinstance(target, type) and issubclass(target, Target):
@@ -130,20 +166,21 @@ def as_target(target: Any, batch: int, labels: Sequence[str] = ()) -> Target:
         if target.is_floating_point() or target.dtype == torch.bool or target.ndim > 2:
             raise TypeError(
                 f"target: a tensor of classes holds integers, (examples,) or (examples, classes), not {target.dtype} "
-                f"{tuple(target.shape)}"
+                f"{tuple(target.shape)}; for one-hot labels give table.argmax(1)"
             )
         read = Logit(tuple(target.tolist()) if target.ndim else int(target))
     elif target is None or hasattr(target, "__index__"):
         read = Logit(target)
     elif isinstance(target, Sequence) and not isinstance(target, str):
-        read = Logit(tuple(class_of(each, labels) if isinstance(each, str) else each for each in target))
+        read = Logit(tuple(target))
     elif callable(target):
         read = Function(target)
     else:
         raise TypeError(
-            f"target: {target!r} is not an int, a sequence or tensor of ints, a Target, its text, or a callable "
+            f"target: {target!r} is not an int, a sequence, array or tensor of ints, a Target, its text, or a callable "
             "outputs -> (rows,)"
         )
+    read = with_classes(read, labels)
     if read.per_example not in (None, batch):
         raise ValueError(f"target: {read.per_example} targets for a batch of {batch}; give one, or one per example")
     return read

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,11 +29,11 @@ def output_tensor(outputs: Any) -> Tensor:
     found = tensor_in(outputs)
     if found is not None:
         return found[1]
-    named = _entries(outputs)
+    named = entries(outputs)
     keys = f" with entries {sorted(map(str, named))}" if named else ""
     raise TypeError(
         f"target: the model returns {type(outputs).__name__}{keys}, not a tensor; "
-        "pass target=lambda outputs: ... that returns one number per row, or Box(...) for a detector"
+        "pass target=lambda outputs: ... that returns one number per row, or Box(...) or Detection(...) for a detector"
     )
 
 
@@ -56,15 +57,15 @@ def tensor_in(outputs: Any, by_place: bool = True) -> tuple[str, Tensor] | None:
     """Return the tensor of class scores and the name of its entry; `by_place`: also the first or only tensor."""
     if isinstance(outputs, Tensor):
         return "", outputs
-    tensors = {name: each for name, each in _entries(outputs).items() if isinstance(each, Tensor)}
+    tensors = {name: each for name, each in entries(outputs).items() if isinstance(each, Tensor)}
     name = next((name for name in ("logits", "out") if name in tensors), None)
     if name is None and by_place and tensors and (len(tensors) == 1 or isinstance(outputs, tuple | list)):
         name = next(iter(tensors))
     return None if name is None else (str(name), tensors[name])
 
 
-def _entries(outputs: Any) -> Mapping[Any, Any]:
-    """Return by name what a mapping, a tuple or an object's fields hold."""
+def entries(outputs: Any) -> Mapping[Any, Any]:
+    """Return by name what a mapping, a tuple, a list or an object's fields hold; nothing for other values."""
     if isinstance(outputs, Mapping):
         return outputs
     if isinstance(outputs, tuple | list):
@@ -107,6 +108,18 @@ class Target(Named, ABC):
         """
         return True
 
+    def fitted(self, features: Sequence[int], model: Any = None) -> Self:
+        """Return the target with what the shape of an input and the model's own preparation of pictures decide.
+
+        Raises ValueError for settings that fit no input of the shape `features`.
+        """
+        return self
+
+    def notes(self, outputs: Any, rows: int) -> tuple[str, ...]:
+        """Return what a reader of the map should know about how the model's outputs for `rows` rows are read."""
+        entry = entry_read(outputs) if self.reads_tensor else ""
+        return (f"the model returns {type(outputs).__name__}: its entry {entry!r} is explained",) if entry else ()
+
     @abstractmethod
     def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
         """Return scores `(rows,)` for the model's outputs; `examples` `(rows,)` are the rows' indices in the batch."""
@@ -116,6 +129,7 @@ class Target(Named, ABC):
 class ClassTarget(Target):
     """Base of targets about a class: `index` is an int, one int per example, or None for the model's top class.
 
+    A label of the model may stand for an int; `explain` looks it up.
     Nested ints `(examples, classes)` give several classes for each example: see `explain`.
     """
 
@@ -125,7 +139,7 @@ class ClassTarget(Target):
 
     def __post_init__(self) -> None:
         index = self.index
-        if isinstance(index, Tensor):
+        if isinstance(index, Tensor | np.ndarray):
             index = index.tolist()
         if isinstance(index, Sequence) and not isinstance(index, str):
             object.__setattr__(self, "index", _class_indices(index))
@@ -191,7 +205,7 @@ class ClassTarget(Target):
 
 
 def _class_indices(index: Sequence[Any]) -> Index:
-    nested = [isinstance(each, Sequence | Tensor) and not isinstance(each, str) for each in index]
+    nested = [_holds_several(each) for each in index]
     if not any(nested):
         return tuple(class_index(each) for each in index)
     widths = {len(each) if is_nested else None for each, is_nested in zip(index, nested, strict=True)}
@@ -199,12 +213,43 @@ def _class_indices(index: Sequence[Any]) -> Index:
         raise ValueError(
             f"target: {list(index)!r} is not a table of examples x classes; give every example as many classes"
         )
-    return tuple(tuple(class_index(each) for each in some) for some in index)
+    table = tuple(tuple(class_index(each) for each in some) for some in index)
+    _refuse_indicators(table)
+    return table
 
 
-def class_index(value: Any) -> int:
+def _holds_several(value: Any) -> bool:
+    if isinstance(value, Tensor | np.ndarray):
+        return value.ndim > 0
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _refuse_indicators(table: tuple[tuple[int, ...], ...]) -> None:
+    """Raise ValueError for a table of 0 and 1 with three columns or more: one-hot labels, or several-hot ones.
+
+    Read as classes it would name the same class twice in each row. Two columns may be the classes 0 and 1.
+    """
+    if len(table[0]) < 3 or any(each not in (0, 1) for row in table for each in row):
+        return
+    shape = f"{len(table)} x {len(table[0])}"
+    if all(sum(row) == 1 for row in table):
+        classes = [row.index(1) for row in table]
+        shown = f"{classes[:8]!r}" + (" and so on" if len(classes) > 8 else "")
+        raise ValueError(
+            f"target: a one-hot table {shape}; give the classes themselves, target={shown}, as from table.argmax(1)"
+        )
+    raise ValueError(
+        f"target: a table {shape} of 0 and 1 is read as numbers of classes, and these are the same ones again and "
+        "again; give the numbers of the classes that are marked, as many for each example"
+    )
+
+
+def class_index(value: Any) -> Any:
+    """Return a class's number, checked; a label is returned as it is, for `as_target` to look up."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"target: a class is an integer, not {value!r} ({type(value).__name__})")
+        raise TypeError(f"target: a class is an integer or a label, not {value!r} ({type(value).__name__})")
     index = int(value.__index__())
     if index < 0:
         raise ValueError(f"target: class {index} is negative; classes count from 0")
@@ -224,7 +269,8 @@ def class_scores(outputs: Any) -> Tensor:
     if logits.ndim != 2:
         raise ValueError(
             f"target: a class target needs outputs of shape (rows, classes), the model returns {tuple(logits.shape)}; "
-            "for a segmentation map use Region(mask, label), otherwise target=lambda outputs: ... one number per row"
+            "for a segmentation map use Region(mask, label), for a detector Box(...) or Detection(label), otherwise "
+            "target=lambda outputs: ... one number per row"
         )
     return logits
 

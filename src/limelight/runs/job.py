@@ -66,6 +66,7 @@ class Job:
     arithmetic: Arithmetic | None = None
     outputs: Outputs | None = None
     mask: Tensor | None = None
+    white: float | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError that names the argument."""
@@ -164,7 +165,9 @@ class Job:
         }
         # Listed only where given, so that runs begun before these options existed can be resumed.
         found |= {name: described(given) for name in ("draws_of", "mask") if (given := getattr(self, name)) is not None}
-        found |= {name: given for name in ("arithmetic", "outputs") if (given := getattr(self, name)) is not None}
+        found |= {
+            name: given for name in ("arithmetic", "outputs", "white") if (given := getattr(self, name)) is not None
+        }
         plain: dict[str, Any] = json.loads(json.dumps(found))  # tuples become lists, as when it is read again
         return plain
 

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..base.attribution import Attribution
-from ..base.notes import about_example
+from ..base.notes import Note, about_example
 from ..evaluation.findings import Finding
 from ..models.catalogue import ImageModel
 from ..models.weights import bytes_of
@@ -68,7 +68,7 @@ def facts_of(
     """Return the columns of example i in the index, without the place of its map.
 
     `label`: the class of its label, if known. `notes`: on its picture; the column `notes` adds every note on its map,
-    and why a check has no figure. The column `cautions` holds the cautions among the map's notes, each after its kind.
+    and why a check has no figure. The column `cautions` holds the cautions among them, each after its kind.
     """
     target = int(a.target[i]) if isinstance(a.target, Tensor) else None
     prediction = probability = None
@@ -91,7 +91,9 @@ def facts_of(
         "delta": _number(a.delta[i]),
         "arithmetic": a.arithmetic,
         "notes": "; ".join((*notes, *(each.text for each in about), *reasons)),
-        "cautions": "; ".join(f"{each.kind}: {each.text}" for each in about if each.is_caution),
+        "cautions": "; ".join(
+            f"{each.kind}: {each.text}" for each in (*map(Note.of, notes), *about) if each.is_caution
+        ),
     }
     for name, finding in findings.items():
         facts[name] = _number(finding.value[i])

@@ -51,6 +51,7 @@ def run(
     shard_size: int = 128,
     group: int = 16,
     limit: int | None = None,
+    white: float | None = None,
     on_status: Callable[[Status], None] | None = None,
     **options: Unpack[CheckOptions],
 ) -> Run:
@@ -78,6 +79,7 @@ def run(
         shard_size: the examples that are written at once; a kill loses no more than these.
         group: the pictures that are explained at once.
         limit: explain only the first `limit` pictures.
+        white: the value of white in pictures of more than 8 bits a channel; see `open_image`.
         on_status: called about once a second with the `Status`.
         options: the options of `explain` and `check`, the same for every picture. `target` "label" is each picture's
             own class; `layer` is a name; `draws_of` is one example and `mask` one region `(H, W)` for all pictures;
@@ -106,6 +108,7 @@ def run(
         threads=threads,
         device=device,
         limit=limit,
+        white=white,
         **given,
     )
     if engine not in ENGINES:

@@ -15,11 +15,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
+from ..models.pictures import SUFFIXES
 from .manifest import Entry, content_hash
 from .opening import files_below, is_folder, is_remote, open_binary
 from .tables import arrow
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 PATH_COLUMNS = ("path", "image", "file", "filename", "file_name")
 LABEL_COLUMNS = ("label", "class")
 

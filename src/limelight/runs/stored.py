@@ -166,7 +166,8 @@ class Run:
         Raises OSError where the file is missing, ValueError where it is no picture or was changed since.
         """
         entry = self[example].entry
-        return prepare(open_image(entry.read(), name=entry.path), Preprocessing(**self.settings["preprocessing"]))[0][0]
+        opened = open_image(entry.read(), name=entry.path, white=self.settings.get("white"))
+        return prepare(opened, Preprocessing(**self.settings["preprocessing"]))[0][0]
 
     def show(self, example: int) -> Image:
         """Draw the example's maps over its picture, as a PIL image. Raises as `picture` and `StoredMap.values` do."""

@@ -142,7 +142,7 @@ class Worker:
         try:
             if split and shard.is_lethal(2 * example + 1):
                 raise ChildProcessError(f"{_MOST_DEATHS} workers died while they explained it")
-            pixels, _, picture = self.model.prepare(open_image(entry.read(), name=entry.path))
+            pixels, _, picture = self.model.prepare(open_image(entry.read(), name=entry.path, white=self.job.white))
             label = self._class_of(entry.label)
             if self.job.target == LABEL and label is None:
                 raise ValueError(

@@ -15,6 +15,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import torch
@@ -211,6 +212,10 @@ def _check(value: Any, name: str = "", depth: int = 0) -> None:
         least, most = BOUNDS.get(name, (-LARGEST_NUMBER, LARGEST_NUMBER))
         if not least <= value <= most:
             raise Refused(f"{name}: {value!r} is beyond what a page may ask for; use {least} to {most}")
+    elif isinstance(value, Path):
+        raise Refused(
+            f"{name or 'file'}: a page reads no files of its server; give a region from Python or the command line"
+        )
     elif isinstance(value, tuple):
         if len(value) > MOST_VALUES:
             raise Refused(f"{name}: {len(value)} values are more than a page may ask for; use up to {MOST_VALUES}")
