@@ -203,7 +203,7 @@ def test_progress_tells_the_rows_of_each_pass() -> None:
     ("build", "error", "words"),
     [
         (lambda: ll.BlackBox(3), TypeError, "int, which is not callable"),  # type: ignore[arg-type]
-        (lambda: ll.BlackBox(function, "rows"), ValueError, "'channels-first', 'channels-last' or 'flat'"),  # type: ignore[arg-type]
+        (lambda: ll.BlackBox(function, "rows"), ValueError, "'NCHW', 'NHWC', 'flat' or 'flat-channels-last'"),  # type: ignore[arg-type]
         (lambda: ll.BlackBox(function, retries=-1), ValueError, "retries=-1"),
         (
             lambda: ll.explain(ll.BlackBox(lambda rows: ["a"] * len(rows)), pictures(1), "lime"),

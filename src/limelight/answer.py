@@ -66,7 +66,7 @@ def answer(question: Question, methods: Sequence[Method]) -> Panel:
             _with_target_axis(replace(each, method=method), question, classes)
             for each, method in zip(attributions, methods, strict=True)
         ]
-    return Panel(attributions, runner.forward_rows, runner.backward_rows)
+    return Panel(attributions, runner.forward_rows, runner.backward_rows, cached_rows=runner.cached_rows)
 
 
 def _packs_all(runner: Runner, question: Question) -> bool:
@@ -153,13 +153,14 @@ class Answers:
         examples = torch.arange(len(x), device=x.device)
         self.input_pass: InputPass
         self.at_references: Tensor | None = None
-        self.baseline_rows = 0
-        self._rows_compared, self._compared = False, 1 if len(x) > 1 else 2
+        self.baseline_rows = np.zeros(3, dtype=int)  # forward, backward and cached, as `_rows_run`
+        self._rows_compared, self._compared = False, np.array([1 if len(x) > 1 else 2, 0, 0])
         self._precisions = Precisions(runner, x, question.arithmetic)
         self._alone = len(methods) == 1 and bool(self._own_scores) and not self._top_class
         if self._alone:  # no shared pass is needed
             self.score = Score(runner, target, examples)
             return
+        cached = runner.cached_rows
         self.input_pass = input_pass(
             runner,
             x,
@@ -170,6 +171,7 @@ class Answers:
             layer_gradient=any(each.at_inputs and each.layer for each in needs),
             measure=len(x) > runner.budget or any(method.rows(x.shape[1:]) != 1 for method in methods),
         )
+        self._cached_at_inputs = runner.cached_rows - cached
         self.score = Score(
             runner,
             self.input_pass.target,
@@ -206,11 +208,11 @@ class Answers:
             self.input_pass = InputPass(
                 self.score.target, estimate.own_scores.at_inputs, estimate.own_scores.outputs, None
             )
-        own = _rows_run(self.runner) - before + [int(bfloat16 is not None), 0]  # the row that it was tried on
+        own = _rows_run(self.runner) - before + [int(bfloat16 is not None), 0, 0]  # the row that it was tried on
         at_baseline = self._at_baseline(method, estimate) if method.needs.baseline else None
         if mixed and not self._rows_compared:
             self._compare_rows()
-        forward, backward = (own + self._shared_rows(method, estimate, mixed)).tolist()
+        forward, backward, cached = (own + self._shared_rows(method, estimate, mixed)).tolist()
         seconds = time.perf_counter() - start
         require_finite(estimate, method)
         target = self.input_pass.target
@@ -243,6 +245,7 @@ class Answers:
             complete=method.no_sum is None,
             seconds=seconds,
             arithmetic=arithmetic,
+            cached_rows=cached,
         )
 
     def _packs(self, method: Method) -> bool:
@@ -299,7 +302,7 @@ class Answers:
 
     def _score_references(self) -> None:
         """Compute scores `(references, batch)`; a reference shared by all examples is run once for each class."""
-        before, own = self.runner.forward_rows, torch.arange(len(self.x))
+        before, own = _rows_run(self.runner), torch.arange(len(self.x))
         if type(self.input_pass.target) is Logit:
             classes = self.input_pass.target.listed(len(self.x))
             same = torch.tensor([classes.index(each) for each in classes])
@@ -311,13 +314,13 @@ class Answers:
         found = self._scores_beside_input(rows, torch.cat(run).tolist()).split([len(some) for some in run])
         parts = zip(found, run, owner, strict=True)
         self.at_references = torch.stack([part[torch.searchsorted(some, each)] for part, some, each in parts])
-        self.baseline_rows = self.runner.forward_rows - before
+        self.baseline_rows = _rows_run(self.runner) - before
 
     def _compare_rows(self) -> None:
         """Check the model without a baseline: run example 0 alone, or a single example beside its mirror image."""
-        before = self.runner.forward_rows
+        before = _rows_run(self.runner)
         self._scores_beside_input(self.x.flip(-1) if len(self.x) == 1 else self.x[:0], [0] * (len(self.x) == 1))
-        self._compared = self.runner.forward_rows - before
+        self._compared = _rows_run(self.runner) - before
 
     def _scores_beside_input(self, others: Tensor, examples: list[int]) -> Tensor:
         """Return the scores of `others`, and check that they do not change the score of example 0 in the same pass.
@@ -326,7 +329,8 @@ class Answers:
         The check costs one row. Raises ValueError.
         """
         self._rows_compared = True
-        scores = self.score.select([*examples, 0]).stream_values([torch.cat([others, self.x[:1]])])[0]
+        with self.runner.asking.again():
+            scores = self.score.select([*examples, 0]).stream_values([torch.cat([others, self.x[:1]])])[0]
         first, again = self.input_pass.scores[0], scores[-1]
         scale = float(self.input_pass.scores.abs().amax().clamp(min=1e-3))
         if abs(float(again - first)) > max(1e-3, tolerance(self.runner.precision)) * scale:
@@ -339,18 +343,22 @@ class Answers:
         return scores[:-1]
 
     def _shared_rows(self, method: Method, estimate: Estimate, mixed: bool) -> np.ndarray:
-        """Return the (forward, backward) rows of shared passes that this method needs."""
+        """Return the (forward, backward, cached) rows of shared passes that this method needs."""
         needs = method.needs
         compares = needs.baseline and self._own_at_baseline(method, estimate) is None
         # Without a baseline the rows are those of the check in `_compare_rows`.
-        compared = self.baseline_rows if compares else self._compared * (len(self.x) > 1 or mixed)
+        compared: np.ndarray = self.baseline_rows if compares else self._compared * (len(self.x) > 1 or mixed)
         if self._alone:
-            return np.array([compared, 0])
+            return compared
         if method.kebab() in self._own_scores:
-            return np.array([self.input_pass.rows * self._top_class + compared, 0])
-        backward = needs.at_inputs or (needs.layer and self.input_pass.chosen_by_gradient)
-        reread = self.input_pass.reread_rows if needs.layer else 0
-        return np.array([self.input_pass.rows + compared + reread, len(self.x) + reread if backward else 0])
+            own = np.array([self.input_pass.rows * self._top_class, 0, 0])
+        else:
+            backward = needs.at_inputs or (needs.layer and self.input_pass.chosen_by_gradient)
+            reread = self.input_pass.reread_rows if needs.layer else 0
+            rows = self.input_pass.rows + reread
+            own = np.array([rows, len(self.x) + reread if backward else 0, self._cached_at_inputs])
+        total: np.ndarray = compared + own
+        return total
 
 
 def _mean(scores: list[OwnScores | None]) -> OwnScores | None:
@@ -362,7 +370,7 @@ def _mean(scores: list[OwnScores | None]) -> OwnScores | None:
 
 
 def _rows_run(runner: Runner) -> np.ndarray:
-    return np.array([runner.forward_rows, runner.backward_rows])
+    return np.array([runner.forward_rows, runner.backward_rows, runner.cached_rows])
 
 
 def _missed(estimate: Estimate, at_x: Tensor, at_baseline: Tensor) -> list[Note]:

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from ..base.named import require
-from ..base.notes import Note
 from ..engine.bfloat16_rows import Bfloat16Rows
 from ..engine.score import Score, result_dtype
 from ..question.players import Players, default_players
 from ..question.random_streams import Streams
-from .base import Estimate, Method, Needs
+from .base import Estimate, Method, Needs, interrupted
 
 _MOST_CELLS = 2**26  # of one table of coalitions: 64 MiB of booleans
 
@@ -111,8 +110,8 @@ class Game:
     ) -> Estimate:
         """Place the players' values and standard errors, one `(counts[i],)` an example, on the map of the input."""
         if self.interrupted:
-            samples = ", ".join(str(len(known) - 2) for known in self._known)  # without no player and all players
-            notes = [*notes, Note("caution", f"INTERRUPTED: the map rests on the {samples} samples that were run")]
+            samples = (len(known) - 2 for known in self._known)  # without no player and all players
+            notes = [*notes, interrupted(samples)]
         kind = self._x.device, result_dtype(self._x)
         raw = self._padded(values)
         stderr = None if errors is None else self.division.spread(self._padded(errors)).to(*kind)

@@ -298,9 +298,10 @@ class CentredLogit(ClassTarget):
 
 @dataclass(frozen=True)
 class Function(Target):
-    """Any callable `outputs -> (rows,)`."""
+    """Any callable `outputs -> (rows,)`, or `(rows, 1)`."""
 
     function: Callable[[Any], Tensor]
 
     def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
-        return self.function(outputs)
+        found = self.function(outputs)
+        return found[:, 0] if isinstance(found, Tensor) and found.shape == (len(examples), 1) else found

@@ -1,0 +1,46 @@
+"""Functions that are no modules, as one run asks them: with the cache of a black box."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from ..base.notes import Note
+from ..base.types import Model
+from ..models.black_box import BlackBox
+from .randomness import run_without_draws
+
+
+class Asking:
+    """A model that is called for rows and draws no random numbers; counts what the cache of a black box answers."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._cached = 0  # rows of the last call
+        self._again = False
+        self.notes: tuple[Note, ...] = model.notes if isinstance(model, BlackBox) else ()
+
+    def __call__(self, rows: Tensor) -> Any:
+        if not isinstance(self._model, BlackBox):
+            return run_without_draws(self._model, rows)
+        answer = self._model.answer(rows, partial(run_without_draws, self._model.ask), self._again)
+        self._cached = answer.cached
+        return answer.outputs
+
+    def take_cached(self) -> int:
+        """Return how many rows of the last call the cache answered; 0 when asked once more."""
+        cached, self._cached = self._cached, 0
+        return cached
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Ask for rows a second time until this ends: the first answers in the cache do not stand for these."""
+        self._again = True
+        try:
+            yield
+        finally:
+            self._again = False
