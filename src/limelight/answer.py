@@ -19,6 +19,7 @@ from .base.version import versions
 from .engine.input_pass import InputPass, input_pass
 from .engine.layers import layer_name, layer_names, modules_of
 from .engine.proof import tolerance
+from .engine.rounding import rounding
 from .engine.runner import Runner
 from .engine.score import Score
 from .methods import METHODS, Estimate, Method
@@ -154,6 +155,7 @@ class Answers:
         self.input_pass: InputPass
         self.at_references: Tensor | None = None
         self.baseline_rows = np.zeros(3, dtype=int)  # forward, backward and cached, as `_rows_run`
+        self._rounded: list[Note] = []
         self._rows_compared, self._compared = False, np.array([1 if len(x) > 1 else 2, 0, 0])
         self._precisions = Precisions(runner, x, question.arithmetic)
         self._alone = len(methods) == 1 and bool(self._own_scores) and not self._top_class
@@ -216,7 +218,7 @@ class Answers:
         seconds = time.perf_counter() - start
         require_finite(estimate, method)
         target = self.input_pass.target
-        notes: list[str] = [*self.runner.notes, *told, *estimate.notes]
+        notes: list[str] = [*self.runner.notes, *self._rounded, *told, *estimate.notes]
         if method.needs.layer:
             notes += self.input_pass.notes
         silent = (estimate.values.flatten(1) == 0).all(1)
@@ -329,11 +331,16 @@ class Answers:
         The check costs one row. Raises ValueError.
         """
         self._rows_compared = True
-        with self.runner.asking.again():
-            scores = self.score.select([*examples, 0]).stream_values([torch.cat([others, self.x[:1]])])[0]
+        rows, owners = torch.cat([others, self.x[:1]]), [*examples, 0]
+        with self.runner.asking.on("again"):
+            scores = self.score.select(owners).stream_values([rows])[0]
         first, again = self.input_pass.scores[0], scores[-1]
         scale = float(self.input_pass.scores.abs().amax().clamp(min=1e-3))
         if abs(float(again - first)) > max(1e-3, tolerance(self.runner.precision)) * scale:
+            rounded = rounding(self.score, first, self.input_pass.outputs, rows, owners)
+            if rounded is not None:
+                self._rounded = [rounded]
+                return scores[:-1]
             raise ValueError(
                 f"model: the score of example 0 is {float(first):.6g} in its batch of {len(self.x)} but "
                 f"{float(again):.6g} among {len(others)} other rows: the output depends on the rest of the batch "

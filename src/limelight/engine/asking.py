@@ -21,13 +21,13 @@ class Asking:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._cached = 0  # rows of the last call
-        self._again = False
+        self._occasion = ""
         self.notes: tuple[Note, ...] = model.notes if isinstance(model, BlackBox) else ()
 
     def __call__(self, rows: Tensor) -> Any:
         if not isinstance(self._model, BlackBox):
             return run_without_draws(self._model, rows)
-        answer = self._model.answer(rows, partial(run_without_draws, self._model.ask), self._again)
+        answer = self._model.answer(rows, partial(run_without_draws, self._model.ask), self._occasion)
         self._cached = answer.cached
         return answer.outputs
 
@@ -37,10 +37,10 @@ class Asking:
         return cached
 
     @contextmanager
-    def again(self) -> Iterator[None]:
-        """Ask for rows a second time until this ends: the first answers in the cache do not stand for these."""
-        self._again = True
+    def on(self, occasion: str) -> Iterator[None]:
+        """Ask on purpose for rows that were asked before, until this ends: a cache keeps each occasion's answers."""
+        self._occasion = occasion
         try:
             yield
         finally:
-            self._again = False
+            self._occasion = ""

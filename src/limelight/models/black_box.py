@@ -166,15 +166,15 @@ class BlackBox:
     def __call__(self, rows: Tensor) -> Tensor:
         return self.answer(rows, self.ask).outputs
 
-    def answer(self, rows: Tensor, ask: Callable[[Tensor], Tensor], again: bool = False) -> Answer:
+    def answer(self, rows: Tensor, ask: Callable[[Tensor], Tensor], occasion: str = "") -> Answer:
         """Return the outputs at `rows` `(rows, *features)`; `ask` is called for those that the cache does not hold.
 
-        `again`: rows are asked once more on purpose, to see whether their answers are the same in other company; they
-        have cache entries of their own.
+        `occasion`: a name where rows are asked once more on purpose, to see whether their answers are the same in other
+        company; they then have cache entries of their own.
         """
         if self._cache is None:
             return Answer(self._like(rows, ask(rows)), 0)
-        keys = row_keys(self._format.array(rows), "again" if again else "")
+        keys = row_keys(self._format.array(rows), occasion)
         known = {key: each for key, each in zip(keys, self._cache.find(keys), strict=True) if each is not None}
         missing = {key: place for place, key in reversed([*enumerate(keys)]) if key not in known}
         places = sorted(missing.values())
