@@ -23,6 +23,7 @@ def rounding(score: Score, first: Tensor, outputs: Tensor | None, rows: Tensor, 
     where they are no vectors; `owners` the examples of the rows. Costs the rows once more, then 10 of example 0.
     """
     runner, own, row = score.runner, score.select([0]), rows[-1:]
+    # What a function computes in is not known.
     dtype = runner.precision if runner.differentiable else max(rows.dtype, torch.float32, key=_step)
     name, step = str(dtype).removeprefix("torch."), _step(dtype)
 
@@ -56,5 +57,5 @@ def rounding(score: Score, first: Tensor, outputs: Tensor | None, rows: Tensor, 
 
 
 def _step(dtype: torch.dtype) -> float:
-    """Return the distance from 1 to the next number."""
-    return torch.finfo(dtype).eps
+    """Return the distance from 1 to the next number; 0 for quantised numbers, of which it is not known."""
+    return torch.finfo(dtype).eps if dtype.is_floating_point else 0.0
