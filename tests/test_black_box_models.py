@@ -174,6 +174,23 @@ def test_outputs_are_read_by_name_and_labels_passed_over() -> None:
         ll.BlackBox.from_onnx(model, "z")
 
 
+def test_scores_by_class_name_are_read() -> None:
+    """What skl2onnx makes of a classifier: a label, and a mapping from classes to probabilities for each row."""
+
+    class Zipmap(Session):
+        def get_outputs(self) -> list[Any]:
+            kinds = {"label": "tensor(int64)", "probabilities": "seq(map(int64,tensor(float)))"}
+            return [SimpleNamespace(name=name, type=kind) for name, kind in kinds.items()]
+
+        def run(self, names: list[str], feeds: dict[str, np.ndarray]) -> list[Any]:
+            assert names == ["probabilities"]
+            return [[{10: float(row.mean()), 11: 1 - float(row.mean())} for row in feeds["x0"]]]
+
+    x = pictures(2)
+    a = ll.explain(Zipmap([None, 192]), x, METHOD, target=1)  # type: ignore[call-overload]
+    torch.testing.assert_close(a.score, 1 - x.mean((1, 2, 3)), atol=1e-6, rtol=0)
+
+
 def test_what_is_no_onnx_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="dict is no ONNX model; use a path, the bytes"):
         ll.BlackBox.from_onnx({})
@@ -248,6 +265,24 @@ def test_votes_between_pairs_of_classes_are_refused(wrapped: str, classes: int) 
         a = ll.explain(fitted, pictures(2), METHOD, target=classes - 1)
         expected = fitted.decision_function(pictures(2).flatten(1).numpy())[:, -1]
         torch.testing.assert_close(a.score, torch.from_numpy(expected))
+
+
+def test_one_versus_rest_of_binary_machines_is_explained_whatever_their_shape() -> None:
+    (svc,), (rest,) = estimators("svm", "SVC"), estimators("multiclass", "OneVsRestClassifier")
+    fitted = rest(svc(decision_function_shape="ovo")).fit(*data(3))
+    x = pictures(2)
+    a = ll.explain(fitted, x, METHOD, target=2)
+    torch.testing.assert_close(a.score, torch.from_numpy(fitted.decision_function(x.flatten(1).numpy())[:, 2]))
+
+
+def test_predict_of_a_classifier_is_refused_whatever_its_labels() -> None:
+    (tree,) = estimators("tree", "DecisionTreeClassifier")
+    rows, labels = data(2)
+    for wanted in (labels, labels.astype(float), labels.astype(str)):
+        fitted = tree(random_state=0).fit(rows, wanted)
+        with pytest.raises(TypeError, match=r"predict of a classifier.*labels.*from_sklearn\(DecisionTree"):
+            ll.BlackBox(fitted.predict, "flat")
+        assert ll.explain(fitted, pictures(1), "occlusion", target=0).score.shape == (1,)
 
 
 def test_columns_that_are_no_classes_are_refused() -> None:

@@ -29,7 +29,8 @@ def explain(
 
     Args:
         model: a module, a prepared one (`prepare`), or any callable `(rows, ...) -> (rows, outputs)`; methods that need
-            gradients take callables over torch operations.
+            gradients take callables over torch operations. ONNX models (path, bytes, ModelProto, session) and fitted
+            scikit-learn estimators are taken as `BlackBox.from_onnx` and `from_sklearn` read them.
         inputs: floating tensor `(batch, *features)`; the examples are independent of each other.
         method: a method, its text such as `"smooth-grad(samples=8)"`, or a sequence of them, which share passes.
         options: `target`, `baseline`, `layer`, `seed`, `draws_of`, `rows_per_pass`,

@@ -17,7 +17,7 @@ from ..base.functions import modules_in
 from ..base.named import is_finite, require, require_number, require_whole
 from ..base.notes import Note
 from ..base.types import Model
-from .estimators import is_estimator, scores_of
+from .estimators import is_estimator, is_label_method, scores_of
 from .onnx_model import OnnxFunction, is_onnx
 from .row_cache import RowCache, row_keys
 from .row_format import LAYOUTS, Layout as Layout, RowFormat, as_numbers
@@ -113,6 +113,11 @@ class BlackBox:
             raise TypeError(
                 f"model: BlackBox.function is {type(self.function).__name__}, which is not callable; for an ONNX "
                 "model use BlackBox.from_onnx, for an estimator of scikit-learn BlackBox.from_sklearn"
+            )
+        if is_label_method(self.function):
+            raise TypeError(
+                "model: BlackBox.function is the predict of a classifier, which gives labels and no scores; use "
+                f"BlackBox.from_sklearn({type(getattr(self.function, '__self__', None)).__name__}(...)), or another method"
             )
         known = isinstance(self.layout, str) and self.layout in LAYOUTS
         require(known, self, "layout", "'NCHW', 'NHWC', 'flat' or 'flat-channels-last'")

@@ -24,6 +24,12 @@ def is_estimator(model: Any) -> bool:
     return not isinstance(model, type) and any(callable(getattr(model, name, None)) for name in _METHODS)
 
 
+def is_label_method(function: Any) -> bool:
+    """Whether this is the bound method `predict` of a classifier."""
+    owner = getattr(function, "__self__", None)
+    return getattr(function, "__name__", "") == "predict" and getattr(owner, "classes_", None) is not None
+
+
 def scores_of(estimator: Any) -> tuple[Scores, tuple[Note, ...]]:
     """Return a function of flat rows, and notes on it.
 
@@ -115,10 +121,10 @@ def _last(estimator: Any) -> Any:
         steps = getattr(estimator, "steps", None)
         inner = steps[-1][1] if isinstance(steps, list) and steps else None
         if inner is None:
-            names = ("best_estimator_", "estimator_", "estimator")
-            inner = next(
-                (each for each in (getattr(estimator, name, None) for name in names) if each is not None), None
-            )
-        if inner is None or isinstance(inner, str):
+            held = [getattr(estimator, name, None) for name in ("best_estimator_", "estimator_", "estimator")]
+            # A template that was not fitted, as one-versus-rest keeps it, decides nothing.
+            inner = next((each for each in held[:2] if each is not None), None)
+            inner = held[2] if inner is None and _classes(held[2]) is not None else inner
+        if inner is None or isinstance(inner, str):  # "passthrough"
             return estimator
         estimator = inner

@@ -71,7 +71,8 @@ def as_numbers(outputs: Any, rows: int) -> np.ndarray:
             "where the numbers are scores"
         )
     if array.dtype.kind != "f" and array.dtype.name not in _REAL:
-        raise TypeError(f"model: the black box returned {array.dtype}, not numbers of shape (rows, outputs)")
+        kind = type(outputs).__name__
+        raise TypeError(f"model: the black box returned {kind} ({array.dtype}), not numbers of shape (rows, outputs)")
     found = np.array(array, dtype=np.float64)  # a copy: the function may reuse its memory
     if rows == 1 and (found.ndim == 0 or (found.ndim == 1 and len(found) != 1)):
         found = found[None]  # a single row, squeezed
