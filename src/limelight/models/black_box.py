@@ -115,9 +115,10 @@ class BlackBox:
                 "model use BlackBox.from_onnx, for an estimator of scikit-learn BlackBox.from_sklearn"
             )
         if is_label_method(self.function):
+            kind = type(getattr(self.function, "__self__", None)).__name__
             raise TypeError(
                 "model: BlackBox.function is the predict of a classifier, which gives labels and no scores; use "
-                f"BlackBox.from_sklearn({type(getattr(self.function, '__self__', None)).__name__}(...)), or another method"
+                f"BlackBox.from_sklearn({kind}(...)), or its predict_proba or decision_function"
             )
         known = isinstance(self.layout, str) and self.layout in LAYOUTS
         require(known, self, "layout", "'NCHW', 'NHWC', 'flat' or 'flat-channels-last'")
