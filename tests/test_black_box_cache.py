@@ -20,6 +20,7 @@ import limelight as ll
 
 from .networks import pictures
 
+ROOT = Path(__file__).parents[1]
 WEIGHT = np.linspace(-1, 1, 192)
 
 METHODS = [
@@ -268,7 +269,7 @@ def test_threads_and_processes_share_a_folder(tmp_path: Path) -> None:
             failures.append(error)
 
     threads = [threading.Thread(target=work, args=(start,)) for start in (0, 20, 40)]
-    others = [subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)], cwd=Path.cwd()) for _ in range(2)]
+    others = [subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)], cwd=ROOT) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -302,7 +303,7 @@ def test_a_process_that_is_killed_leaves_a_whole_file(tmp_path: Path) -> None:
     x = pictures(60)
     expected = ll.BlackBox(Service())(x)
     for _ in range(2):
-        process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path), "on"], cwd=Path.cwd())
+        process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path), "on"], cwd=ROOT)
         give_up = time.monotonic() + 60
         while not list(tmp_path.glob("*.sqlite3")) and time.monotonic() < give_up:
             time.sleep(0.05)
