@@ -337,7 +337,7 @@ class Answers:
         first, again = self.input_pass.scores[0], scores[-1]
         scale = float(self.input_pass.scores.abs().amax().clamp(min=1e-3))
         if abs(float(again - first)) > max(1e-3, tolerance(self.runner.precision)) * scale:
-            rounded = rounding(self.score, first, self.input_pass.outputs, rows, owners)
+            rounded = rounding(self.score, first, again, self.input_pass.outputs, rows, owners)
             if rounded is not None:
                 self._rounded = [rounded]
                 return scores[:-1]

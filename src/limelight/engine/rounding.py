@@ -15,8 +15,10 @@ _NUDGES = (1, -1, 2, -2, 3, -3, 4, -4)  # changes of an input in its last digit
 _MOVES = 4  # times as far as these move a score, another order of additions may
 
 
-def rounding(score: Score, first: Tensor, outputs: Tensor | None, rows: Tensor, owners: list[int]) -> Note | None:
-    """Return a caution where rounding explains that example 0 has another score as the last of `rows` than `first`.
+def rounding(
+    score: Score, first: Tensor, again: Tensor, outputs: Tensor | None, rows: Tensor, owners: list[int]
+) -> Note | None:
+    """Return a caution where rounding explains that example 0 has the score `again` as the last of `rows`, not `first`.
 
     It does where the model's outputs are equal up to their own rounding, or where a change of the input in its last
     digit, in a pass of its own, moves the score as far. `outputs` `(n, outputs)` are those of the batch at x, None
@@ -32,7 +34,9 @@ def rounding(score: Score, first: Tensor, outputs: Tensor | None, rows: Tensor, 
 
     with runner.asking.on("again"):
         found = list(runner.safely(rows, torch.tensor(owners, device=rows.device), run))
-    again, change = found[-1].scores[-1], float((found[-1].scores[-1] - first).abs())
+    if not torch.equal(found[-1].scores[-1], again):
+        return None  # random
+    change = float((again - first).abs())
     size = float(torch.maximum(again.abs(), first.abs()))
     told = (
         f"scores are known to {change / size:.1%} only: that of example 0 is {float(first):.6g} or {float(again):.6g}, "
