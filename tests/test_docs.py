@@ -13,7 +13,10 @@ import torch
 import limelight as ll
 from limelight.rules.table import PAGE, operator_table, written
 
-PAGES = [PAGE, *(PAGE.with_name(name) for name in ("checks.md", "paths.md", "viewer.md", "runs.md", "model.md"))]
+PAGES = [
+    PAGE,
+    *(PAGE.with_name(name) for name in ("checks.md", "paths.md", "viewer.md", "runs.md", "model.md", "black-boxes.md")),
+]
 
 
 def test_table_of_rules_is_the_codes() -> None:

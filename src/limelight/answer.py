@@ -19,11 +19,11 @@ from .base.version import versions
 from .engine.input_pass import InputPass, input_pass
 from .engine.layers import layer_name, layer_names, modules_of
 from .engine.proof import tolerance
+from .engine.rounding import rounding
 from .engine.runner import Runner
 from .engine.score import Score
 from .methods import METHODS, Estimate, Method
-from .methods.base import OwnScores
-from .methods.checked import checked, require_finite
+from .methods.checked import checked, mean_scores, missed, require_finite
 from .methods.two_precision import Precisions
 from .models.black_box import BlackBox, Differentiable
 from .question.output_targets import Neuron
@@ -34,7 +34,6 @@ from .question.readings import Reading, read_outputs
 from .question.targets import ClassTarget, Confidence, Logit
 
 PACKED_FROM = {True: 16, False: 32}  # rows of one example, with and without gradients, that repay packing and its proof
-SHORTFALL = 0.05  # share of f(x) - f(baseline); maps that miss more get a caution
 _OTHER_DRAWS = "the random numbers are those of other examples (draws_of=)"
 
 
@@ -69,7 +68,7 @@ def answer(question: Question, methods: Sequence[Method]) -> Panel:
             _with_target_axis(replace(each, method=method), question, classes)
             for each, method in zip(attributions, methods, strict=True)
         ]
-    return Panel(attributions, runner.forward_rows, runner.backward_rows)
+    return Panel(attributions, runner.forward_rows, runner.backward_rows, cached_rows=runner.cached_rows)
 
 
 def _packs_all(runner: Runner, question: Question) -> bool:
@@ -157,8 +156,9 @@ class Answers:
         examples = torch.arange(len(x), device=x.device)
         self.input_pass: InputPass
         self.at_references: Tensor | None = None
-        self.baseline_rows = 0
-        self._rows_compared, self._compared = False, 1 if len(x) > 1 else 2
+        self.baseline_rows = np.zeros(3, dtype=int)  # forward, backward and cached, as `_rows_run`
+        self._rounded: list[Note] = []
+        self._rows_compared, self._compared = False, np.array([1 if len(x) > 1 else 2, 0, 0])
         self._precisions = Precisions(runner, x, question.arithmetic)
         # What an example's outputs are is read at x, and not from whatever rows a method runs.
         unread = isinstance(target, Confidence) and target.kinds is None
@@ -166,6 +166,7 @@ class Answers:
         if self._alone:  # no shared pass is needed
             self.score = Score(runner, target, examples)
             return
+        cached = runner.cached_rows
         self.input_pass = input_pass(
             runner,
             x,
@@ -176,6 +177,7 @@ class Answers:
             layer_gradient=any(each.at_inputs and each.layer for each in needs),
             measure=len(x) > runner.budget or any(method.rows(x.shape[1:]) != 1 for method in methods),
         )
+        self._cached_at_inputs = runner.cached_rows - cached
         self.score = Score(
             runner,
             self.input_pass.target,
@@ -212,23 +214,23 @@ class Answers:
             self.input_pass = InputPass(
                 self.score.target, estimate.own_scores.at_inputs, estimate.own_scores.outputs, None
             )
-        own = _rows_run(self.runner) - before + [int(bfloat16 is not None), 0]  # the row that it was tried on
+        own = _rows_run(self.runner) - before + [int(bfloat16 is not None), 0, 0]  # the row that it was tried on
         at_baseline = self._at_baseline(method, estimate) if method.needs.baseline else None
         if mixed and not self._rows_compared:
             self._compare_rows()
-        forward, backward = (own + self._shared_rows(method, estimate, mixed)).tolist()
+        forward, backward, cached = (own + self._shared_rows(method, estimate, mixed)).tolist()
         seconds = time.perf_counter() - start
         require_finite(estimate, method)
         target = self.input_pass.target
         reading = self.reading
-        notes: list[str] = [*self.runner.notes, *told, *estimate.notes]
+        notes: list[str] = [*self.runner.notes, *self._rounded, *told, *estimate.notes]
         notes += reading.notes(isinstance(target, Confidence)) if reading else []
         if method.needs.layer:
             notes += self.input_pass.notes
         silent = (estimate.values.flatten(1) == 0).all(1)
         notes += [Note("zero-map", "the map is identically zero", i) for i in silent.nonzero()[:, 0].tolist()]
         if at_baseline is not None and method.no_sum is None:
-            notes += _missed(estimate, self.input_pass.scores, at_baseline)
+            notes += missed(estimate, self.input_pass.scores, at_baseline)
         nan = torch.full_like(self.input_pass.scores, torch.nan)
         return Attribution(
             values=estimate.values,
@@ -252,6 +254,7 @@ class Answers:
             complete=method.no_sum is None,
             seconds=seconds,
             arithmetic=arithmetic,
+            cached_rows=cached,
         )
 
     @property
@@ -297,7 +300,7 @@ class Answers:
         raws = [each.raw for each in found if each.raw is not None]
         stderr = (torch.maximum(spread.square(), inner) / count).sqrt()
         raw = torch.stack(raws).mean(0) if raws else None
-        own_scores = _mean([each.own_scores for each in found])
+        own_scores = mean_scores([each.own_scores for each in found])
         return Estimate(values.mean(0), stderr, raw, tuple(notes), own_scores, found[0].layer), spread
 
     def _at_baseline(self, method: Method, estimate: Estimate) -> Tensor:
@@ -316,7 +319,7 @@ class Answers:
 
     def _score_references(self) -> None:
         """Compute scores `(references, batch)`; a reference shared by all examples is run once for each class."""
-        before, own = self.runner.forward_rows, torch.arange(len(self.x))
+        before, own = _rows_run(self.runner), torch.arange(len(self.x))
         if type(self.input_pass.target) is Logit:
             classes = self.input_pass.target.listed(len(self.x))
             same = torch.tensor([classes.index(each) for each in classes])
@@ -328,13 +331,13 @@ class Answers:
         found = self._scores_beside_input(rows, torch.cat(run).tolist()).split([len(some) for some in run])
         parts = zip(found, run, owner, strict=True)
         self.at_references = torch.stack([part[torch.searchsorted(some, each)] for part, some, each in parts])
-        self.baseline_rows = self.runner.forward_rows - before
+        self.baseline_rows = _rows_run(self.runner) - before
 
     def _compare_rows(self) -> None:
         """Check the model without a baseline: run example 0 alone, or a single example beside its mirror image."""
-        before = self.runner.forward_rows
+        before = _rows_run(self.runner)
         self._scores_beside_input(self.x.flip(-1) if len(self.x) == 1 else self.x[:0], [0] * (len(self.x) == 1))
-        self._compared = self.runner.forward_rows - before
+        self._compared = _rows_run(self.runner) - before
 
     def _scores_beside_input(self, others: Tensor, examples: list[int]) -> Tensor:
         """Return the scores of `others`, and check that they do not change the score of example 0 in the same pass.
@@ -343,10 +346,16 @@ class Answers:
         The check costs one row. Raises ValueError.
         """
         self._rows_compared = True
-        scores = self.score.select([*examples, 0]).stream_values([torch.cat([others, self.x[:1]])])[0]
+        rows, owners = torch.cat([others, self.x[:1]]), [*examples, 0]
+        with self.runner.asking.on("again"):
+            scores = self.score.select(owners).stream_values([rows])[0]
         first, again = self.input_pass.scores[0], scores[-1]
         scale = float(self.input_pass.scores.abs().amax().clamp(min=1e-3))
         if abs(float(again - first)) > max(1e-3, tolerance(self.runner.precision)) * scale:
+            rounded = rounding(self.score, first, again, self.input_pass.outputs, rows, owners)
+            if rounded is not None:
+                self._rounded = [rounded]
+                return scores[:-1]
             raise ValueError(
                 f"model: the score of example 0 is {float(first):.6g} in its batch of {len(self.x)} but "
                 f"{float(again):.6g} among {len(others)} other rows: the output depends on the rest of the batch "
@@ -356,42 +365,23 @@ class Answers:
         return scores[:-1]
 
     def _shared_rows(self, method: Method, estimate: Estimate, mixed: bool) -> np.ndarray:
-        """Return the (forward, backward) rows of shared passes that this method needs."""
+        """Return the (forward, backward, cached) rows of shared passes that this method needs."""
         needs = method.needs
         compares = needs.baseline and self._own_at_baseline(method, estimate) is None
         # Without a baseline the rows are those of the check in `_compare_rows`.
-        compared = self.baseline_rows if compares else self._compared * (len(self.x) > 1 or mixed)
+        compared: np.ndarray = self.baseline_rows if compares else self._compared * (len(self.x) > 1 or mixed)
         if self._alone:
-            return np.array([compared, 0])
+            return compared
         if method.kebab() in self._own_scores:
-            return np.array([self.input_pass.rows * self._top_class + compared, 0])
-        backward = needs.at_inputs or (needs.layer and self.input_pass.chosen_by_gradient)
-        reread = self.input_pass.reread_rows if needs.layer else 0
-        return np.array([self.input_pass.rows + compared + reread, len(self.x) + reread if backward else 0])
-
-
-def _mean(scores: list[OwnScores | None]) -> OwnScores | None:
-    """Average the methods' own scores over several references."""
-    first, at_baseline = scores[0], [each.at_baseline for each in scores if each and each.at_baseline is not None]
-    if first is None:
-        return None
-    return replace(first, at_baseline=torch.stack(at_baseline).mean(0) if len(at_baseline) == len(scores) else None)
+            own = np.array([self.input_pass.rows * self._top_class, 0, 0])
+        else:
+            backward = needs.at_inputs or (needs.layer and self.input_pass.chosen_by_gradient)
+            reread = self.input_pass.reread_rows if needs.layer else 0
+            rows = self.input_pass.rows + reread
+            own = np.array([rows, len(self.x) + reread if backward else 0, self._cached_at_inputs])
+        total: np.ndarray = compared + own
+        return total
 
 
 def _rows_run(runner: Runner) -> np.ndarray:
-    return np.array([runner.forward_rows, runner.backward_rows])
-
-
-def _missed(estimate: Estimate, at_x: Tensor, at_baseline: Tensor) -> list[Note]:
-    """Return a caution for each example whose values miss the promised sum by more than SHORTFALL of it."""
-    change = at_x.double() - at_baseline.double()
-    share = (estimate.values.double().flatten(1).sum(1) - change).abs() / change.abs()
-    return [
-        Note(
-            "incomplete",
-            f"INCOMPLETE, the values miss f(x) - f(baseline) by {float(share[i]):.0%}: take more nodes or samples, or "
-            "set tolerance=",
-            i,
-        )
-        for i in (share > SHORTFALL).nonzero()[:, 0].tolist()
-    ]
+    return np.array([runner.forward_rows, runner.backward_rows, runner.cached_rows])

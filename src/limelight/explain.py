@@ -34,7 +34,8 @@ def explain(model: Model, inputs: Any, method: MethodLike | Sequence[MethodLike]
 
     Args:
         model: a module, a prepared one (`prepare`), or any callable `(rows, ...) -> (rows, outputs)`; methods that need
-            gradients take callables over torch operations.
+            gradients take callables over torch operations. ONNX models (path, bytes, ModelProto, session) and fitted
+            scikit-learn estimators are taken as `BlackBox.from_onnx` and `from_sklearn` read them.
         inputs: floating tensor `(batch, *features)`; the examples are independent of each other. A tuple, or a mapping
             by the names of the model's arguments, explains several tensors at once: the floating ones get a map each,
             whole numbers and booleans go along with their example. Token ids alone are explained at the embedding that

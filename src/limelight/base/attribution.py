@@ -43,6 +43,7 @@ class Attribution:
     as "logits" or "probabilities", see the option `outputs`; empty where they are no vectors. `seconds`: the time of
     the method's own passes.
     `arithmetic`: how the method's own rows were computed, see `Options`; those that prove packed rows are not counted.
+    `cached_rows`: rows that the cache of a `BlackBox` answered, which are no forward rows.
     """
 
     values: Tensor
@@ -66,6 +67,7 @@ class Attribution:
     seconds: float = 0.0
     arithmetic: RowArithmetic = "plain"
     output_kinds: tuple[str, ...] = ()
+    cached_rows: int = 0
 
     @property
     def delta(self) -> Tensor:
@@ -117,6 +119,7 @@ class Attribution:
             share = relative_size(self.stderr[example], self.values[example])
             lines.append(f"standard error {'unknown' if math.isnan(share) else f'{share:.0%} of the map'}")
         rows = f"{self.forward_rows} forward + {self.backward_rows} backward rows"
+        rows += f", {self.cached_rows} from the cache" if self.cached_rows else ""
         lines.append(rows if self.arithmetic == "plain" else f"{rows}, {self.arithmetic}")
         if self.layer:
             lines.append(f"layer {self.layer}")
@@ -184,7 +187,7 @@ class Attribution:
         )
 
     def _panel(self) -> Panel:
-        return Panel([self], self.forward_rows, self.backward_rows)
+        return Panel([self], self.forward_rows, self.backward_rows, cached_rows=self.cached_rows)
 
     def _place(self, example: Example) -> Example:
         """Return the index of an example in the scores; a number alone means its first target."""
@@ -208,15 +211,22 @@ class Attribution:
 class Panel(Mapping[str, Attribution]):
     """Maps of several methods for the same question, in order; found by name, method or position.
 
-    `forward_rows` and `backward_rows` are the rows that were run; rows that methods share are counted once.
+    `forward_rows` and `backward_rows` are the rows that were run, `cached_rows` those that the cache of a `BlackBox`
+    answered; rows that methods share are counted once.
     """
 
     def __init__(
-        self, attributions: list[Attribution], forward_rows: int, backward_rows: int, names: Sequence[str] | None = None
+        self,
+        attributions: list[Attribution],
+        forward_rows: int,
+        backward_rows: int,
+        names: Sequence[str] | None = None,
+        cached_rows: int = 0,
     ) -> None:
         self._by_name = dict(zip(names or _names(attributions), attributions, strict=True))
         self.forward_rows = forward_rows
         self.backward_rows = backward_rows
+        self.cached_rows = cached_rows
 
     def __getitem__(self, key: Any) -> Attribution:
         if isinstance(key, int):
@@ -319,8 +329,10 @@ def describe_target(attribution: Attribution, example: Example | None = None) ->
 
 
 def describe_rows(attribution: Attribution) -> str:
-    """Write forward and backward rows as `12+4`, with the arithmetic where it is not plain: `12+4 packed`."""
+    """Write forward and backward rows as `12+4`, with those of a cache `12+4+30 cached`, and the arithmetic where it
+    is not plain: `12+4 packed`."""
     rows = f"{attribution.forward_rows}+{attribution.backward_rows}"
+    rows += f"+{attribution.cached_rows} cached" if attribution.cached_rows else ""
     return rows if attribution.arithmetic == "plain" else f"{rows} {attribution.arithmetic}"
 
 

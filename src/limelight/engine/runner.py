@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from functools import partial
 from typing import Any, Self, TypeVar
 
 import torch
@@ -15,6 +14,7 @@ from ..base.errors import NO_GRADIENT, NoGradient
 from ..base.types import Model, Outputs, Progress
 from ..question.given import Given
 from ..question.targets import Confidence, Target, output_tensor
+from .asking import Asking
 from .carried import carrying
 from .compiled import CompiledRows, Compiling
 from .graph import Inspected, make_exact
@@ -25,7 +25,6 @@ from .packed import NotPacked
 from .packing import Packing
 from .passes import Outcome, Rows, SharedRows, detached, require_finite, rows_first
 from .programs import RowsTaken, rows_taken
-from .randomness import run_without_draws
 from .requirements import channels_last_pays, refuse_batch_statistics, require_same_kind
 
 T = TypeVar("T")
@@ -55,9 +54,11 @@ class Runner:
     ) -> None:
         self.differentiable = isinstance(model, nn.Module)
         self.forward_rows = 0
+        self.cached_rows = 0  # that a black box's cache answered
         self.most_rows = 0  # of a pass, since this was last set to 0
         self.backward_rows = 0
-        self._notes: list[str] = []
+        self.asking = Asking(model)
+        self._notes: list[str] = [*self.asking.notes]
         self._channels_last = False
         self._unbatched = ""  # the error message where the model fails on inputs that look like a single example
         self._rows_taken = RowsTaken()
@@ -73,7 +74,7 @@ class Runner:
 
     def __enter__(self) -> Self:
         self._stack.enter_context(carrying(self.given, torch.zeros(1, dtype=torch.long)))  # for what proves the model
-        self.call: Callable[[Tensor], Any] = partial(run_without_draws, self.model)
+        self.call: Callable[[Tensor], Any] = self.asking
         self.packing = Packing(None, {}, self._inputs[:1], self._note)
         self.compiling = Compiling(None, {}, self._inputs[:1], self._note)
         if isinstance(self.model, nn.Module):
@@ -286,7 +287,9 @@ class Runner:
     def count(self, rows: int) -> None:
         """Count a pass of so many rows that the model ran on."""
         self._unbatched = ""  # the model accepts such inputs
-        self.forward_rows += rows
+        cached = self.asking.take_cached()
+        self.forward_rows += rows - cached
+        self.cached_rows += cached
         self.most_rows = max(self.most_rows, rows)
         if self._progress:
             self._progress(rows)

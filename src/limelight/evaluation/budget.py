@@ -67,5 +67,5 @@ def quick_findings(
 
 
 def price(maps: Attribution | Panel) -> int:
-    """Count the model rows that a map or a panel cost, forward and backward."""
-    return maps.forward_rows + maps.backward_rows
+    """Count the model rows that a map or a panel cost, forward and backward, or would have without a cache."""
+    return maps.forward_rows + maps.cached_rows + maps.backward_rows

@@ -39,7 +39,8 @@ class MapSeries(Panel):
         if any(each.score.ndim > 1 for each in maps.values()):
             raise ValueError("target: several for each example; compare maps of one target at a time")
         rows = (sum(each.forward_rows for each in maps.values()), sum(each.backward_rows for each in maps.values()))
-        super().__init__(list(maps.values()), *rows, list(maps))
+        cached = sum(each.cached_rows for each in maps.values())
+        super().__init__(list(maps.values()), *rows, list(maps), cached)
 
     @property
     def correlations(self) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -73,6 +73,12 @@ def convergence(converged: bool, spent: str, detail: str, example: int) -> Note:
     """Note how an adaptive method ended: `"NOT converged after 40 samples, relative standard error 0.2"`."""
     kind: Kind = "fact" if converged else "not-converged"
     return Note(kind, f"{'' if converged else 'NOT '}converged {spent}, {detail}", example)
+
+
+def interrupted(samples: Iterable[int]) -> Note:
+    """Note that Ctrl-C ended the run after so many samples of each example."""
+    counts = ", ".join(map(str, samples))
+    return Note("not-converged", f"INTERRUPTED: the map rests on the {counts} samples that were run")
 
 
 @dataclass(frozen=True)

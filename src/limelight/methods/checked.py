@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .base import Estimate, Method
+from ..base.notes import Note
+from .base import Estimate, Method, OwnScores
+
+SHORTFALL = 0.05  # share of f(x) - f(baseline); maps that miss more get a caution
 
 
 def checked(found: Any, method: Method, x: Tensor) -> Estimate:
@@ -42,3 +46,26 @@ def require_finite(estimate: Estimate, method: Method) -> None:
     if bool(bad.any()):
         which = ", ".join(map(str, bad.nonzero()[:, 0].tolist()))
         raise FloatingPointError(f"map of {method!r}: NaN or infinity for example {which}")
+
+
+def mean_scores(scores: list[OwnScores | None]) -> OwnScores | None:
+    """Average the methods' own scores over several references."""
+    first, at_baseline = scores[0], [each.at_baseline for each in scores if each and each.at_baseline is not None]
+    if first is None:
+        return None
+    return replace(first, at_baseline=torch.stack(at_baseline).mean(0) if len(at_baseline) == len(scores) else None)
+
+
+def missed(estimate: Estimate, at_x: Tensor, at_baseline: Tensor) -> list[Note]:
+    """Return a caution for each example whose values miss the promised sum by more than SHORTFALL of it."""
+    change = at_x.double() - at_baseline.double()
+    share = (estimate.values.double().flatten(1).sum(1) - change).abs() / change.abs()
+    return [
+        Note(
+            "incomplete",
+            f"INCOMPLETE, the values miss f(x) - f(baseline) by {float(share[i]):.0%}: take more nodes or samples, or "
+            "set tolerance=",
+            i,
+        )
+        for i in (share > SHORTFALL).nonzero()[:, 0].tolist()
+    ]

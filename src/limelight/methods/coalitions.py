@@ -17,7 +17,7 @@ from ..engine.bfloat16_rows import Bfloat16Rows
 from ..engine.score import Score, result_dtype
 from ..question.players import Players, default_players
 from ..question.random_streams import Streams
-from .base import Estimate, Method, Needs
+from .base import Estimate, Method, Needs, interrupted
 
 _MOST_CELLS = 2**26  # of one table of coalitions: 64 MiB of booleans
 
@@ -112,8 +112,8 @@ class Game:
     ) -> Estimate:
         """Place the players' values and standard errors, one `(counts[i],)` an example, on the map of the input."""
         if self.interrupted:
-            samples = ", ".join(str(len(known) - 2) for known in self._known)  # without no player and all players
-            notes = [*notes, Note("caution", f"INTERRUPTED: the map rests on the {samples} samples that were run")]
+            samples = (len(known) - 2 for known in self._known)  # without no player and all players
+            notes = [*notes, interrupted(samples)]
         if self._players.finds:
             notes = [*notes, *(self._found(count, i) for i, count in enumerate(self.counts))]
         kind = self._x.device, result_dtype(self._x)

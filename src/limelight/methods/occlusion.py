@@ -101,7 +101,8 @@ class Occlusion(Method):
                 rows[window] = baseline[window]
                 yield rows
 
-        return score.stream_values(hidden()), ("whole rows",) if self.incremental else ()
+        might = self.incremental and score.runner.differentiable  # a black box has no rows but whole ones
+        return score.stream_values(hidden()), ("whole rows",) if might else ()
 
     def _windows(self, features: torch.Size) -> Iterator[tuple[slice, ...]]:
         """Yield slices of a batch `(n, *features)`; without a channel axis, every axis is a spatial one."""

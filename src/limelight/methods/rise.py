@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -14,9 +15,10 @@ from torch import Tensor
 from ..base.named import require, require_number, require_tolerance, require_whole
 from ..base.notes import Note
 from ..base.similarity import relative_size
+from ..engine.interrupted import stream_until_interrupted
 from ..engine.score import Score, result_dtype
 from ..question.random_streams import Streams
-from .base import Estimate, Method, Needs, convergence, stages
+from .base import Estimate, Method, Needs, convergence, interrupted, stages
 from .moments import MixedMoments
 from .two_precision import Sampler, TwoPrecision
 
@@ -73,16 +75,17 @@ class RISE(Method):
         ]
         taken = [0] * len(x)
         notes: dict[int, Note] = {}
+        cut = False
         for start, stop in stages(FIRST_STAGE, self.masks, self.tolerance):
             if not twice:
                 own = score.select(active), x[active], baseline[active], rng.select(active)
-                self.stage(*own, range(start, stop), [moments[i] for i in active])
+                cut = self.stage(*own, range(start, stop), [moments[i] for i in active])
             else:
                 for i in active:
                     twice[i].extend(range(start, stop))
                     moments[i] = twice[i].moments(stop)
             taken = [stop if i in active else done for i, done in enumerate(taken)]
-            if self.tolerance is None:
+            if self.tolerance is None or cut:
                 break
             found = {i: self._map(moments[i]) for i in active}
             errors = {i: relative_size(stderr, values) for i, (values, stderr) in found.items()}
@@ -93,10 +96,13 @@ class RISE(Method):
             if not active:
                 break
         shape = (len(x), 1, *space) if x.ndim > 2 else x.shape
+        if cut and not all(map(self._is_known, moments)):
+            raise KeyboardInterrupt
         maps = [self._map(each) for each in moments]
         values, stderr = (torch.stack(each).reshape(shape).to(result_dtype(x)) for each in zip(*maps, strict=True))
         told = [notes[i] for i in sorted(notes)]
         told += [each.rows.note(taken[i], "masks", i) for i, each in enumerate(twice)]
+        told += [interrupted(each.count for each in moments)] if cut else []
         return Estimate(values, stderr, notes=tuple(told))
 
     def stage(
@@ -107,26 +113,34 @@ class RISE(Method):
         rng: Streams,
         masks: range,
         moments: list[MixedMoments],
-        bfloat16: bool = False,
-    ) -> Tensor:
-        """Run these masks on each example and add them to its moments, in blocks of bounded memory.
+    ) -> bool:
+        """Run these masks on each example and add them to its moments; return whether Ctrl-C cut that short."""
+        for visible, points in self.blocks(score, x, baseline, rng, masks):
+            scores, cut = stream_until_interrupted(score, points)
+            for i, each in enumerate(moments):
+                own = scores[i :: len(x)].to(visible.dtype)
+                if len(own):
+                    each.add(visible[: len(own), i].flatten(1), own)
+            if cut:
+                return True
+        return False
 
-        Returns the scores `(masks, n)`.
-        """
+    def blocks(
+        self, score: Score, x: Tensor, baseline: Tensor, rng: Streams, masks: range
+    ) -> Iterator[tuple[Tensor, Iterator[Tensor]]]:
+        """Yield blocks of masks `(k, n, *space)` of bounded memory, each with its k batches of rows."""
         space = x.shape[2:] if x.ndim > 2 else x.shape[1:]
+        shape = (len(x), 1, *space) if x.ndim > 2 else x.shape
         fit = max(1, _CELLS // (len(x) * space.numel()))
         step = max(fit - fit % score.rows_per_pass, min(fit, score.rows_per_pass))
-        found = [x.new_zeros((0, len(x)), dtype=torch.float64)]
         for start in range(masks.start, masks.stop, step):
             block = range(start, min(start + step, masks.stop))
             visible = torch.stack([self.draw(rng.select([i]), block, space, x.device) for i in range(len(x))], 1)
-            shape = (len(x), 1, *space) if x.ndim > 2 else x.shape
-            points = (torch.lerp(baseline, x, each.reshape(shape).to(x)) for each in visible)
-            scores = score.stream_values(points, bfloat16).to(visible.dtype)
-            for i, each in enumerate(moments):
-                each.add(visible[:, i].flatten(1), scores[:, i])
-            found.append(scores)
-        return torch.cat(found)
+            yield visible, map(partial(self._blended, x, baseline, shape), visible)
+
+    @staticmethod
+    def _blended(x: Tensor, baseline: Tensor, shape: Sequence[int], mask: Tensor) -> Tensor:
+        return torch.lerp(baseline, x, mask.reshape(shape).to(x))
 
     def draw(self, rng: Streams, masks: Sequence[int], space: torch.Size, device: torch.device) -> Tensor:
         """Draw an example's masks `(masks, *space)` in [0, 1]; the k-th depends on example, seed and k alone."""
@@ -144,6 +158,10 @@ class RISE(Method):
             product = torch.bmm(lines.reshape(len(lines), -1, self.cells), along.mT)
             visible = product.reshape(*lines.shape[:-1], length).movedim(-1, axis + 1)
         return visible
+
+    def _is_known(self, moments: MixedMoments) -> bool:
+        """Whether the masks so far determine a map."""
+        return moments.count > 2 and (not self.centred or bool((moments.variance() > 1e-12).all()))
 
     def _map(self, moments: MixedMoments) -> tuple[Tensor, Tensor]:
         if not self.centred:
@@ -167,7 +185,13 @@ class _Twice(Sampler):
 
     def run(self, samples: range, bfloat16: bool, alone: bool) -> Tensor:
         own = self._score, self._x, self._baseline, self._rng
-        return self._method.stage(*own, samples, [self._others] if alone else [], bfloat16)[:, 0]
+        found = [self._x.new_zeros(0, dtype=torch.float64)]
+        for visible, points in self._method.blocks(*own, samples):
+            scores = self._score.stream_values(points, bfloat16)[:, 0].to(visible.dtype)
+            if alone:
+                self._others.add(visible[:, 0].flatten(1), scores)
+            found.append(scores)
+        return torch.cat(found)
 
     def moments(self, masks: int) -> MixedMoments:
         """Return the moments of all masks so far, the corrected ones drawn once more."""

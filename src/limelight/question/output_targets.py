@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -183,3 +183,14 @@ class Neuron(Target):
         if self.pooling == "max":
             return pooled.amax(1)
         return pooled.mean(1) if self.pooling == "mean" else pooled.sum(1)
+
+
+@dataclass(frozen=True)
+class Function(Target):
+    """Any callable `outputs -> (rows,)`, or `(rows, 1)`."""
+
+    function: Callable[[Any], Tensor]
+
+    def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
+        found = self.function(outputs)
+        return found[:, 0] if isinstance(found, Tensor) and found.shape == (len(examples), 1) else found

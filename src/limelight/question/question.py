@@ -15,7 +15,7 @@ from ..base.devices import own_tensors
 from ..base.prepared import PreparedModel
 from ..base.progress import reporting
 from ..base.types import Arithmetic, LayerLike, Model, Outputs, Progress
-from ..models.black_box import as_module
+from ..models.black_box import as_model, as_module
 from .baselines import Baseline
 from .given import Given, plain
 from .per_example import for_examples, require_every_example
@@ -172,10 +172,11 @@ def question_of(model: Model, inputs: Tensor, options: Options) -> Iterator[Ques
     given: dict[str, Any] = {**options}
     # Tensors made in inference mode cannot be differentiated.
     with own_tensors(), torch.inference_mode(False), reporting(given.pop("progress", None)) as progress:
+        model = as_model(model)
         if not callable(model):
             raise TypeError(
-                f"model: {type(model).__name__} is neither a module nor callable; for ONNX sessions and "
-                "scikit-learn estimators there are limelight.BlackBox.from_onnx and .from_sklearn"
+                f"model: {type(model).__name__} is neither a module nor callable, and neither an ONNX model "
+                "(session, path.onnx, bytes, ModelProto) nor a fitted scikit-learn estimator"
             )
         rows = given.get("rows_per_pass")
         if rows is not None and (not isinstance(rows, int) or rows < 1):

@@ -16,10 +16,10 @@ from ..base.named import Registry
 from .baselines import Baseline, Black, Blur, Constant, Mean, Minimum, Noise, Samples, White
 from .detectors import Box, Detection
 from .given import as_tensor
-from .output_targets import Neuron, Region, Similarity
+from .output_targets import Function, Neuron, Region, Similarity
 from .players import Features, Felzenszwalb, Grid, Pixels, Players, SegmentMean, Segments, Slic
 from .sequence_baselines import Frequencies, Shuffle
-from .targets import CentredLogit, Function, Logit, LogProbability, Margin, Probability, Target
+from .targets import CentredLogit, Logit, LogProbability, Margin, Probability, Target
 
 TARGETS: Registry[Target] = Registry(
     "target",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -388,13 +388,3 @@ class CentredLogit(ClassTarget):
 
     def _scores(self, logits: Tensor, index: Tensor) -> Tensor:
         return logits - logits.mean(1, keepdim=True)
-
-
-@dataclass(frozen=True)
-class Function(Target):
-    """Any callable `outputs -> (rows,)`."""
-
-    function: Callable[[Any], Tensor]
-
-    def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
-        return self.function(outputs)

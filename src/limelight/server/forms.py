@@ -25,10 +25,11 @@ from ..base.types import Arithmetic
 from ..methods import METHODS, Method
 from ..question import registries
 from ..question.baselines import Baseline, Constant
+from ..question.output_targets import Function
 from ..question.players import Features, Pixels
 from ..question.question import require_arithmetic
 from ..question.registries import BASELINES, as_baseline
-from ..question.targets import Function, Target
+from ..question.targets import Target
 from ..rules import Patterns
 from ..show.explained import DEFAULT_METHODS
 
