@@ -114,7 +114,7 @@ def test_rows_are_read_as_they_are_at_the_input() -> None:
         ([0.7], "sigmoids"),
         ([0.2, -0.1, 0.9], "logits"),
         ([1.2, 0.1, 0.0], "logits"),
-        ([0.0, 0.0, 0.0], "probabilities"),
+        ([0.0, 0.0, 0.0], "logits"),
         ([float("nan"), 0.0], "logits"),
     ],
 )

@@ -11,9 +11,12 @@ from torch import Tensor
 
 
 def holds_entries(outputs: Any) -> bool:
-    """Return whether a black box returned a mapping, or a list or tuple of one for each row."""
-    several = isinstance(outputs, list | tuple) and bool(outputs)
-    return isinstance(outputs, Mapping) or (several and all(isinstance(each, Mapping) for each in outputs))
+    """Return whether a black box returned a mapping that holds arrays, or a list or tuple of one for each row."""
+    several = outputs if isinstance(outputs, list | tuple) else [outputs]
+    return bool(several) and all(
+        isinstance(each, Mapping) and any(isinstance(value, Tensor | np.ndarray) for value in each.values())
+        for each in several
+    )
 
 
 def entries_as_tensors(outputs: Any, rows: Tensor) -> Any:

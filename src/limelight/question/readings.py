@@ -47,9 +47,9 @@ def kind_of(row: Tensor) -> Outputs:
     """Return what the outputs `(outputs,)` of one example are by their values.
 
     All in [0, 1] with a sum of at most 1, allowing for three decimals: probabilities; with a larger one, and for a
-    single output: sigmoids. All others are logits.
+    single output: sigmoids. All others are logits, and so are zeros alone, which give no class a chance.
     """
-    if len(row) == 0 or not bool(((row >= 0) & (row <= 1)).all()):
+    if not bool(((row >= 0) & (row <= 1)).all()) or not bool(row.any()):
         return "logits"
     most = 1.01 + len(row) * _ROUNDED
     return "probabilities" if len(row) > 1 and float(row.double().sum()) <= most else "sigmoids"
