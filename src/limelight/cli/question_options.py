@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
 from ..base.types import Arithmetic
 from ..methods import Method
-from ..models.catalogue import DEFAULT_MODEL, ImageModel
+from ..models.catalogue import AnyImageModel
 from ..question.baselines import Baseline
 from ..question.question import Options
-from .options import read_baselines, read_layer, read_model, read_target, usage
+from .model_options import ModelOptions, takes
+from .options import read_baselines, read_layer, read_target, usage
 from .pictures import DEMO, find_pictures
 
 Images = Annotated[
@@ -43,16 +42,6 @@ Mask = Annotated[
 Out = Annotated[
     Path, typer.Option("--out", "-o", file_okay=False, metavar="DIR", help="The folder for the output files.")
 ]
-ModelName = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME", help="The model: a name from 'limelight models', or 'package.module:factory' for your own."
-    ),
-]
-Weights = Annotated[
-    Path | None,
-    typer.Option(exists=True, dir_okay=False, metavar="FILE", help="The weights: a .safetensors, .pt or .pth file."),
-]
 Seed = Annotated[int, typer.Option(help="The seed of all random numbers.")]
 ShowProgress = Annotated[bool, typer.Option(help="Report progress on standard error.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output and nothing else.")]
@@ -66,17 +55,16 @@ def methods_option(default: Sequence[Method] = ()) -> Any:
     return typer.Option("--method", "-m", metavar="NAME", help=text + (f" Default: {names}." if names else ""))
 
 
-@dataclass(frozen=True)
-class QuestionOptions:
+@dataclass(frozen=True, kw_only=True)
+class QuestionOptions(ModelOptions):
     """The options of every command that explains: each field is one option."""
 
-    model: ModelName = DEFAULT_MODEL
-    weights: Weights = None
     target: Annotated[
         str | None,
         typer.Option(
             metavar="TARGET",
-            help="The output to explain: the number or label of a class, or a target such as 'margin(281, other=285)'. "
+            help="The output to explain: the number or label of a class, or a target such as 'margin(281, other=285)' "
+            "or \"similarity('text.pt')\". "
             "Default: the model's top class.",
         ),
     ] = None
@@ -119,10 +107,7 @@ class QuestionOptions:
         if len(self.baselines) > 1:
             raise usage("--baseline", f"{self.baseline!r} names {len(self.baselines)}; give one")
 
-    def load(self) -> ImageModel:
-        return read_model(self.model, self.weights)
-
-    def read(self, model: ImageModel) -> Options:
+    def read(self, model: AnyImageModel) -> Options:
         """Return the options of `explain()`, with the first baseline. Raises usage errors that name the option."""
         found: Options = {
             "target": read_target(self.target, model.labels),
@@ -137,22 +122,4 @@ class QuestionOptions:
         return found
 
 
-def takes_question_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace the command's parameter `common`, a QuestionOptions, by one option for each of its fields."""
-    named = inspect.Parameter.KEYWORD_ONLY
-    own = inspect.signature(command, eval_str=True).parameters
-    hints = get_type_hints(QuestionOptions, include_extras=True)
-    shared = [
-        inspect.Parameter(each.name, named, default=each.default, annotation=hints[each.name])
-        for each in fields(QuestionOptions)
-    ]
-    every = [*(each.replace(kind=named) for name, each in own.items() if name != "common"), *shared]
-
-    @functools.wraps(command)
-    def run(**given: Any) -> None:
-        common = QuestionOptions(**{each.name: given.pop(each.name) for each in shared})
-        command(**given, common=common)
-
-    run.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
-    run.__annotations__ = {each.name: each.annotation for each in every}
-    return run
+takes_question_options = takes(QuestionOptions, "common")

@@ -10,23 +10,23 @@ from typing import Annotated
 
 import typer
 
-from ..models.catalogue import DEFAULT_MODEL
-from .options import read_model
-from .question_options import Debug, ModelName, Weights
+from .model_options import ModelOptions, takes_model_options
+from .question_options import Debug
 from .terminal import boundary, say
 
 HOST = "127.0.0.1"
 
 
+@takes_model_options
 def serve_command(
-    model: ModelName = DEFAULT_MODEL,
-    weights: Weights = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 8765,
     workers: Annotated[int, typer.Option(min=1, max=64, help="The number of requests that run at once.")] = 1,
     waiting: Annotated[int, typer.Option(min=0, max=1000, help="Most waiting requests; more are refused.")] = 8,
     rows: Annotated[int, typer.Option(min=1, help="Most model rows for one request.")] = 20_000,
     seconds: Annotated[float, typer.Option(min=1, help="The time limit of one request, in seconds.")] = 300.0,
     debug: Debug = False,
+    *,
+    loading: ModelOptions,
 ) -> None:
     """Explain pictures on a page in your browser, served to this machine alone."""
     with boundary(debug):
@@ -38,7 +38,7 @@ def serve_command(
             raise ImportError(f"the page needs the extra 'app': pip install 'limelight[app]' ({error})") from error
         with _listen(port) as listener:  # first, so that a taken port is reported before the model loads
             with contextlib.redirect_stdout(sys.stderr):
-                loaded = read_model(model, weights)
+                loaded = loading.load()
                 app = create_app(loaded, Limits(workers=workers, waiting=waiting, rows=rows, seconds=seconds))
             config = uvicorn.Config(
                 app,

@@ -53,6 +53,8 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+GREY_REPEATED = "grey repeated into three channels"
+
 _FILTERS = {name: Image.Resampling[name.upper()] for name in ("nearest", "bilinear", "bicubic", "lanczos")}
 
 
@@ -206,7 +208,7 @@ def _convert(image: Image.Image, notes: list[str], name: str) -> Picture:
     if image.mode in ("P", "PA"):
         notes.append("palette expanded")
     elif image.mode in ("1", "L", "LA", "La"):
-        notes.append("grey repeated into three channels")
+        notes.append(GREY_REPEATED)
     elif image.mode not in ("RGB", "RGBA", "RGBa", "RGBX"):
         notes.append(f"{image.mode} converted without a colour profile")
     if image.has_transparency_data:
@@ -273,42 +275,84 @@ def _resampling(original: int, resized: int, start: int, stop: int, cells: int) 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """A model's input: its side, the share of the picture's shorter side that it covers, its normalisation.
+    """A model's input: its sides, the share of the resized picture that it covers, its normalisation.
 
-    `mean` and `std` are of the red, green and blue pixels in [0, 1]; the defaults leave pixels unchanged.
-    `squash` resizes both sides to the same length instead of keeping the picture's proportions.
+    `size`: both sides in pixels, or (height, width). The picture keeps its proportions, is resized until it covers
+    size / crop_fraction, and cropped around its centre; `squash` resizes each side to size / crop_fraction by itself.
+    `mean` and `std` are of pixels in [0, 1] and have one number for each channel: three for red, green and blue, one
+    for grey, n for tensors of n bands. The defaults leave pixels unchanged.
     """
 
-    size: int = 224
+    size: int | tuple[int, int] = 224
     crop_fraction: float = 0.875
     interpolation: str = "bicubic"
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
     squash: bool = False
 
     def __post_init__(self) -> None:
-        require(self.size >= 1, self, "size", "1 or more")
+        for name in ("size", "mean", "std"):
+            if isinstance(getattr(self, name), list):  # as it is read from JSON
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        sides = self.size if isinstance(self.size, tuple) else (self.size, self.size)
+        sound = len(sides) == 2 and all(isinstance(side, int) and side >= 1 for side in sides)
+        require(sound, self, "size", "a whole number of 1 or more, or two of them (height, width)")
         require(0 < self.crop_fraction <= 1, self, "crop_fraction", "a number above 0, up to 1")
         require(self.interpolation in _FILTERS, self, "interpolation", f"one of {', '.join(_FILTERS)}")
-        require(len(self.mean) == 3, self, "mean", "three numbers")
-        require(len(self.std) == 3 and min(self.std) > 0, self, "std", "three numbers above 0")
+        require(len(self.mean) >= 1, self, "mean", "a number for each channel")
+        wanted = f"a number above 0 for each of {len(self.mean)} channels"
+        require(len(self.std) == len(self.mean) and min(self.std) > 0, self, "std", wanted)
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.size if isinstance(self.size, tuple) else (self.size, self.size)
+
+    @property
+    def channels(self) -> int:
+        return len(self.mean)
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of one input, (channels, height, width)."""
+        return torch.Size((self.channels, *self.sides))
 
 
 def prepare(picture: Picture, preprocessing: Preprocessing = Preprocessing()) -> tuple[Tensor, Geometry]:
-    """Resize the shorter side to size / crop_fraction, crop the centre: (1, 3, size, size) float32 in [0, 1].
+    """Resize the picture to cover size / crop_fraction, crop the centre: (1, channels, H, W) float32 in [0, 1].
 
-    Antialiased by Pillow, with the rounding of torchvision's and timm's evaluation. Not normalised yet.
+    Antialiased by Pillow, with the rounding of torchvision's and timm's evaluation; for one channel the colours are
+    weighted as by Pillow's "L". Not normalised yet. Raises ImageError for other numbers of channels than 1 and 3.
     """
-    size = preprocessing.size
-    width, height = picture.image.size
-    shorter = round(size / preprocessing.crop_fraction)
-    resized = shorter, shorter
+    if preprocessing.channels not in (1, 3):
+        shape = ", ".join(map(str, (1, *preprocessing.shape)))
+        raise ImageError(
+            f"{picture.name}: a picture has 3 channels and the model takes {preprocessing.channels} channels; "
+            f"pass a tensor ({shape}) to explain()"
+        )
+    image = picture.image if preprocessing.channels == 3 else picture.image.convert("L")
+    (height, width), (original_width, original_height) = preprocessing.sides, image.size
+    down, across = (round(side / preprocessing.crop_fraction) for side in (height, width))
+    resized = across, down
     if not preprocessing.squash:
-        resized = shorter * width // min(width, height), shorter * height // min(width, height)
-    left, top = round((resized[0] - size) / 2), round((resized[1] - size) / 2)
-    geometry = Geometry((width, height), resized, (left, top, left + size, top + size))
-    pixels = np.array(_resize_and_crop(picture.image, geometry, _FILTERS[preprocessing.interpolation]))
-    return torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0).float().div(255).contiguous(), geometry
+        scaled = _floored if height == width else _rounded  # as torchvision and timm, and timm
+        if across * original_height >= down * original_width:
+            resized = across, scaled(across * original_height, original_width)
+        else:
+            resized = scaled(down * original_width, original_height), down
+    left, top = round((resized[0] - width) / 2), round((resized[1] - height) / 2)
+    geometry = Geometry(image.size, resized, (left, top, left + width, top + height))
+    pixels = np.array(_resize_and_crop(image, geometry, _FILTERS[preprocessing.interpolation]))
+    channels_last = torch.from_numpy(pixels.reshape(height, width, -1))
+    return channels_last.permute(2, 0, 1).unsqueeze(0).float().div(255).contiguous(), geometry
+
+
+def _floored(length: int, by: int) -> int:
+    return length // by
+
+
+def _rounded(length: int, by: int) -> int:
+    return round(length / by)
 
 
 def _resize_and_crop(image: Image.Image, geometry: Geometry, resample: Image.Resampling) -> Image.Image:

@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 
 from ..base.devices import CPU
+from .tensor_files import read_tensor
 
 
 def as_tensor(values: Any) -> Tensor:
-    """Return a tensor as it is, and other values as a tensor on the CPU."""
+    """Return a tensor as it is, the tensor in a file that is given by name, other values as a tensor on the CPU."""
+    if isinstance(values, str):
+        return read_tensor(values)
     return values if isinstance(values, Tensor) else torch.as_tensor(values, device=CPU)
 
 

@@ -9,13 +9,14 @@ from typing import Any, Literal, Unpack, cast, get_args
 
 from torch import nn
 
+from ..base.devices import as_device
 from ..base.progress import reporting
 from ..base.types import Progress
 from ..checks import Check
 from ..engine.prepared import Prepared
 from ..evaluation.check import as_checks
 from ..explain import MethodLike, as_methods
-from ..models.catalogue import ImageModel
+from ..models.catalogue import Declaration, ImageModel
 from ..question.question import CheckOptions, require_options
 from ..question.registries import as_baseline, as_target
 from ..question.targets import Logit, Target
@@ -48,6 +49,7 @@ def run(
     workers: int | None = None,
     threads: int = 1,
     device: str = "cpu",
+    declared: Declaration | None = None,
     shard_size: int = 128,
     group: int = 16,
     limit: int | None = None,
@@ -74,7 +76,8 @@ def run(
         workers: the number of workers; 0 works in this process. None is one process per core, or one on a GPU; with Ray
             one actor per core or GPU of the cluster.
         threads: the threads of each worker.
-        device: where each worker runs its model, such as "cpu" or "cuda".
+        device: where each worker runs its model, such as "cpu" or "cuda"; "auto" is the GPU where there is one.
+        declared: what else `load_model` is told of a model given by name: labels, mean, std, size, channels, resize.
         shard_size: the examples that are written at once; a kill loses no more than these.
         group: the pictures that are explained at once.
         limit: explain only the first `limit` pictures.
@@ -104,7 +107,8 @@ def run(
         shard_size=shard_size,
         group=group,
         threads=threads,
-        device=device,
+        device=str(as_device(device)),
+        declared=Declaration(**declared or {}),
         limit=limit,
         **given,
     )

@@ -19,9 +19,9 @@ from ..base.attribution import Attribution, target_text
 from ..base.errors import EXPECTED, reason
 from ..evaluation.budget import price, quick_findings
 from ..methods import Method
-from ..models.catalogue import ImageModel
+from ..models.catalogue import AnyImageModel
 from ..question.question import Options, question_of
-from ..question.targets import Logit, Target
+from ..question.targets import Logit, Target, joined_vectors
 from ..show import map_payload, picture_of, picture_payload, section_payload
 from ..show.explained import Ranked, card_sections, ranked
 from .jobs import Job, Stopped
@@ -82,13 +82,13 @@ class PageRequest:
     def maps(self) -> int:
         return self.questions * len(self.methods)
 
-    def rows(self, side: int) -> int:
-        """Return the least number of model rows, as far as it is known before the run."""
-        each = [method.rows(torch.Size((3, side, side))) or 0 for method in self.methods]
+    def rows(self, shape: torch.Size) -> int:
+        """Return the least number of model rows for inputs of this shape, as far as it is known before the run."""
+        each = [method.rows(shape) or 0 for method in self.methods]
         return self.questions * sum(each)
 
 
-def answer(model: ImageModel, asked: PageRequest, maps: Store[Attribution], job: Job) -> None:
+def answer(model: AnyImageModel, asked: PageRequest, maps: Store[Attribution], job: Job) -> None:
     """Send `prediction`, then `map`, `card` or `failed` for every picture, class and method.
 
     The rows of the grid are pictures, and within them classes."""
@@ -118,7 +118,7 @@ def answer(model: ImageModel, asked: PageRequest, maps: Store[Attribution], job:
 
 
 def _map(
-    model: ImageModel,
+    model: AnyImageModel,
     asked: PageRequest,
     plain: Tensor,
     target: Target,
@@ -152,9 +152,10 @@ def _described(target: Target, ranking: Sequence[Ranked]) -> str:
     return next((each.described() for each in ranking if each.index == target.index), f"class {target.index}")
 
 
-def _predict(model: ImageModel, pixels: Tensor) -> Sequence[Ranked]:
+def _predict(model: AnyImageModel, pixels: Tensor) -> Sequence[Ranked]:
     with torch.inference_mode():
-        return ranked(model, model(pixels))
+        outputs = [model(pixels)]
+    return ranked(model, joined_vectors(outputs, len(pixels), Logit()))
 
 
 def _class(each: Ranked) -> dict[str, Any]:
