@@ -222,7 +222,7 @@ def segformer() -> Any:
         num_encoder_blocks=2, depths=[1, 1], sr_ratios=[2, 1], hidden_sizes=[16, 32], patch_sizes=[7, 3],
         strides=[4, 2], num_attention_heads=[1, 2], mlp_ratios=[2, 2], decoder_hidden_size=32, num_labels=4,
     )  # fmt: skip
-    return transformers.SegformerForSemanticSegmentation(configuration).eval()
+    return transformers.SegformerForSemanticSegmentation(configuration).eval().requires_grad_(False)
 
 
 def test_a_segformer_folder_and_a_region(here: Path) -> None:
@@ -246,7 +246,9 @@ def clip() -> Any:
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     text = shape | {"vocab_size": 99, "max_position_embeddings": 16, "bos_token_id": 1, "eos_token_id": 2}
     vision = shape | {"image_size": 32, "patch_size": 8}
-    return transformers.CLIPModel(transformers.CLIPConfig(text, vision, projection_dim=16)).eval()
+    return transformers.CLIPModel(
+        transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)
+    ).eval()
 
 
 @pytest.mark.parametrize("file", ["text.pt", "text.npy", "text.safetensors"])
@@ -379,13 +381,14 @@ def test_onnx_in_half_precision_and_of_a_fixed_number_of_rows(here: Path) -> Non
 # TorchScript and exported programs
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("file", ["net.pt", "net.ts", "net"])
 def test_torchscript(file: str, here: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.jit.trace(small(), torch.rand(1, 3, 24, 24)).save(file)
     options = ("--model", f"./{file}", "--size", "24", "--labels", "classes.json")
-    document = explained(*options, methods="gradient,integrated-gradients(8),occlusion")
+    document = explained(*options, methods="gradient,integrated-gradients(midpoint(8)),occlusion")
     x = load_model(f"./{file}", size=24).preprocess("cat.png")
     expected = ll.explain(small(), x, "gradient")
     assert one(document)["target"]["label"] == CLASSES[int(expected.target[0])]
@@ -690,7 +693,7 @@ def test_a_run_takes_the_same_options(factories: str) -> None:
     assert result.exit_code == 0, result.output
     found = ll.open_run("out")
     assert found[0].values.shape == (1, 24, 32) and found.picture(0).shape == (1, 24, 32)
-    assert found[0].first.row["predicted_label"] in CLASSES and found.show(0).width
+    assert found[0].first.row["predicted"] in CLASSES and found.show(0).width
     assert UNNORMALISED in found[0].first.row["notes"]
 
 

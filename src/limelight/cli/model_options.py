@@ -48,8 +48,8 @@ class ModelOptions:
             exists=True,
             dir_okay=False,
             metavar="FILE",
-            help="The names of the classes: a .json (a list, or a mapping of numbers and names), or a .txt with a name a "
-            "line.",
+            help="The names of the classes: a .json (a list, or a mapping of numbers and names), or a .txt of one name "
+            "a line.",
         ),
     ] = None
     mean: Annotated[

@@ -201,12 +201,22 @@ def timm_preprocessing(configuration: Mapping[str, Any], name: str) -> Preproces
     mean, std = (tuple(float(each) for each in configuration[field]) for field in ("mean", "std"))
     return Preprocessing(
         size=height if height == width else (height, width),
-        crop_fraction=height / math.floor(height / crop),  # timm rounds the shorter side down
+        crop_fraction=_crop_fraction(height, width, crop),
         interpolation=configuration.get("interpolation") or "bicubic",
         mean=mean * channels if len(mean) == 1 else mean,
         std=std * channels if len(std) == 1 else std,
         squash=mode == "squash",
     )
+
+
+def _crop_fraction(height: int, width: int, crop: float) -> float:
+    """Return the fraction by which both sides are rounded to what timm rounds them down to, as far as one can be."""
+    down, across = math.floor(height / crop), math.floor(width / crop)
+    if height == width or crop == 1:
+        return height / down
+    least = max((down - 0.5) / height, (across - 0.5) / width)
+    most = min((down + 0.5) / height, (across + 0.5) / width)
+    return min(1.0, 2 / (least + most))
 
 
 def timm_configuration(network: nn.Module) -> Mapping[str, Any] | None:
