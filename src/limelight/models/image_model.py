@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..base.notes import Note
@@ -32,15 +33,6 @@ class TakesPictures:
     loading_notes: tuple[Note, ...]
     mean: Tensor
     std: Tensor
-
-    def normalised(self, pixels: Tensor) -> Tensor:
-        """Return the network's input. Raises ValueError unless the pixels are (rows, channels, H, W)."""
-        channels = self.preprocessing.channels
-        if pixels.ndim != 4 or pixels.shape[1] != channels:  # one channel would broadcast to three unnoticed
-            raise ValueError(
-                f"pixels has shape {tuple(pixels.shape)}; {self.name} takes (rows, {channels}, H, W) in [0, 1]"
-            )
-        return (pixels - self.mean) / self.std
 
     def prepare(self, image: ImageSource | Picture) -> tuple[Tensor, Geometry, Picture]:
         """Return the input (1, channels, H, W) in [0, 1] on the model's device and dtype, its geometry and the picture.
@@ -91,64 +83,87 @@ class ImageModel(TakesPictures, nn.Module):
     def described(self, preprocessing: Preprocessing, labels: Sequence[str], notes: Iterable[Note]) -> Self:
         """Replace what is known about the inputs and outputs; return the model."""
         self.preprocessing, self.labels, self.loading_notes = preprocessing, tuple(labels), tuple(notes)
-        for field, values in zip(("mean", "std"), _statistics(preprocessing), strict=True):
+        for field, values in zip(("mean", "std"), statistics(preprocessing), strict=True):
             held = self._buffers.get(field)
             self.register_buffer(field, values if held is None else values.to(held), persistent=False)
         return self
 
     def forward(self, pixels: Tensor) -> Any:
         """Raises ValueError unless the pixels are (rows, channels, H, W)."""
-        return self.network(self.normalised(pixels))
+        require_channels(pixels.shape, self.preprocessing.channels, self.name)
+        return self.network((pixels - self.mean) / self.std)
 
     def extra_repr(self) -> str:
         return f"name={self.name!r}, {len(self.labels)} labels, {self.preprocessing}"
 
 
 @dataclass(frozen=True)
-class ImageBlackBox(TakesPictures, BlackBox):
-    """A black box on pixels: (rows, channels, H, W) in [0, 1] -> the outputs of its function.
+class Normalising:
+    """The function of an ImageBlackBox: pixels in [0, 1], channels first, normalised and given to a black box."""
 
-    As an ImageModel it normalises, prepares pictures and names outputs; as a BlackBox it is for methods that need
-    neither gradients nor layers. It runs on the CPU as far as torch is concerned.
+    box: BlackBox
+    preprocessing: Preprocessing
+
+    def __call__(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        mean, std = statistics(self.preprocessing)
+        require_channels(pixels.shape, len(mean), "the model")
+        rows = torch.from_numpy(pixels)
+        found: NDArray[Any] = self.box((rows - mean.to(rows)) / std.to(rows)).numpy()
+        return found
+
+
+@dataclass(frozen=True)
+class ImageBlackBox(TakesPictures, BlackBox):
+    """A black box on pixels: (rows, channels, H, W) in [0, 1] -> the outputs of `box`, which gets them normalised.
+
+    As an ImageModel it prepares pictures and names outputs; as a BlackBox it is for methods that need neither gradients
+    nor layers. `content` is a hash of the file that it was made of, by which runs tell models apart.
     """
 
+    box: BlackBox | None = None
     preprocessing: Preprocessing = Preprocessing()
     labels: tuple[str, ...] = ()
     name: str = "model"
     loading_notes: tuple[Note, ...] = ()
     content: str = ""
-    """A hash of the file that it was made of, by which runs tell models apart."""
 
     @staticmethod
     def of(
         box: BlackBox, preprocessing: Preprocessing | None = None, name: str = "model", content: str = ""
     ) -> ImageBlackBox:
         """Make an image model of a black box; without a `preprocessing` pixels go in unnormalised, with a caution."""
-        kept = {each.name: getattr(box, each.name) for each in fields(box) if each.init}
-        notes = () if preprocessing else (UNNORMALISED,)
-        described: dict[str, Any] = {"preprocessing": preprocessing or Preprocessing(), "loading_notes": notes}
-        return ImageBlackBox(**kept, **described, name=name, content=content)
+        inputs = preprocessing or Preprocessing()
+        notes = (*getattr(box, "notes", ()), *(() if preprocessing else (UNNORMALISED,)))
+        function = Normalising(box, inputs)
+        return ImageBlackBox(function, box=box, preprocessing=inputs, name=name, loading_notes=notes, content=content)
 
     def described(self, preprocessing: Preprocessing, labels: Sequence[str], notes: Iterable[Note]) -> Self:
         """Return the model with other knowledge about its inputs and outputs."""
-        return replace(self, preprocessing=preprocessing, labels=tuple(labels), loading_notes=tuple(notes))
+        assert self.box is not None
+        function = Normalising(self.box, preprocessing)
+        return replace(
+            self, function=function, preprocessing=preprocessing, labels=tuple(labels), loading_notes=tuple(notes)
+        )
 
     @property
     def mean(self) -> Tensor:  # type: ignore[override]  # computed here, a buffer of an ImageModel
-        return _statistics(self.preprocessing)[0]
+        return statistics(self.preprocessing)[0]
 
     @property
     def std(self) -> Tensor:  # type: ignore[override]
-        return _statistics(self.preprocessing)[1]
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        return super().__call__(self.normalised(rows.cpu())).to(rows.device)
+        return statistics(self.preprocessing)[1]
 
 
 AnyImageModel = ImageModel | ImageBlackBox
 
 
-def _statistics(preprocessing: Preprocessing) -> tuple[Tensor, Tensor]:
+def require_channels(shape: Sequence[int], channels: int, name: str) -> None:
+    """Raise ValueError unless the shape is (rows, channels, H, W)."""
+    if len(shape) != 4 or shape[1] != channels:  # one channel would broadcast to three unnoticed
+        raise ValueError(f"pixels has shape {tuple(shape)}; {name} takes (rows, {channels}, H, W) in [0, 1]")
+
+
+def statistics(preprocessing: Preprocessing) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation as (channels, 1, 1)."""
     mean, std = ([float(each) for each in numbers] for numbers in (preprocessing.mean, preprocessing.std))
     return torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1)

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from .black_box import BlackBox
-from .image_model import AnyImageModel, ImageBlackBox, ImageModel
+from .image_model import UNNORMALISED, AnyImageModel, ImageBlackBox, ImageModel
 from .pictures import Preprocessing
 from .weights import ModelError, load_tensors, reading
 
@@ -142,11 +142,14 @@ def _from_onnx(path: Path) -> ImageBlackBox:
         box = BlackBox.from_onnx(session)
     except ValueError as error:
         raise ModelError(f"{path}: {str(error).removeprefix('model: ')}") from error
-    shape = [each if isinstance(each, int) else None for each in session.get_inputs()[0].shape]
+    given = session.get_inputs()[0]
+    shape = [each if isinstance(each, int) else None for each in given.shape]
     with path.open("rb") as file:
         content = hashlib.file_digest(file, "blake2b").hexdigest()
     found = ImageBlackBox.of(box, name=str(path), content=content)
-    return found.described(_of_shape(shape), (), found.loading_notes)
+    takes_bytes = given.type == "tensor(uint8)"  # which are a picture's own, 0 to 255
+    notes = [note for note in found.loading_notes if not (takes_bytes and note == UNNORMALISED)]
+    return found.described(_of_shape(shape), (), notes)
 
 
 def _of_shape(shape: list[Any]) -> Preprocessing:

@@ -22,6 +22,7 @@ from ..methods import RISE, GaussLegendre, GradCAM, Gradient, IntegratedGradient
 from ..models.catalogue import AnyImageModel
 from ..models.pictures import Geometry, Picture
 from ..question.baselines import Baseline
+from ..question.output_targets import Similarity
 from ..question.question import Options, Question, question_of
 from ..question.targets import Logit, probabilities
 from . import Tile
@@ -162,7 +163,8 @@ def explain_picture(name: str, picture: Picture, request: Request, progress: Pro
     options: Options = {**request.options, "progress": progress}
     with question_of(request.model, pixels, options) as question:
         first = _explain_class(question, request)
-        ranking = ranked(request.model, first.panel[0].outputs)
+        # The numbers of an embedding are no classes.
+        ranking = () if isinstance(question.target, Similarity) else ranked(request.model, first.panel[0].outputs)
         others = [Logit(each.index) for each in ranking[1 : request.top]]
         explanations = (first, *(_explain_class(replace(question, target=each), request) for each in others))
     return Explained(name, picture, geometry, ranking, explanations)
