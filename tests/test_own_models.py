@@ -206,6 +206,51 @@ def test_a_vit_folder(here: Path) -> None:
     assert one(document)["target"]["label"] == CLASSES[top] and UNNORMALISED not in notes(document)
 
 
+PROCESSORS: list[tuple[str, dict[str, Any], bool]] = [
+    ("ViTImageProcessor", {}, True),
+    ("ViTImageProcessor", {"do_rescale": False, "do_normalize": False}, True),
+    ("CLIPImageProcessor", {}, True),
+    ("DeiTImageProcessor", {}, True),
+    ("ConvNextImageProcessor", {"size": {"shortest_edge": 224}}, True),
+    ("ConvNextImageProcessor", {"size": {"shortest_edge": 384}}, True),
+    ("EfficientNetImageProcessor", {}, True),
+    ("EfficientNetImageProcessor", {"rescale_offset": True, "rescale_factor": 1 / 127.5, "include_top": False}, True),
+    ("SegformerImageProcessor", {}, True),
+    ("SiglipImageProcessor", {}, True),
+    ("MobileViTImageProcessor", {}, False),  # exchanges red and blue
+    ("LevitImageProcessor", {}, False),  # resizes by its own rule
+]
+
+
+@pytest.mark.parametrize("kind, settings, alike", PROCESSORS)
+def test_a_folders_processor_is_followed_or_a_caution_says_so(
+    kind: str, settings: dict[str, Any], alike: bool, here: Path
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    saved(vit(), "my-vit")
+    getattr(transformers, kind)(**settings).save_pretrained("my-vit")
+    found = load_model("./my-vit").loading_notes
+    assert not found if alike else found[0].is_caution and f"own {kind} prepares pictures otherwise" in found[0]
+
+
+def test_a_processor_of_texts_too_holds_that_of_images(here: Path) -> None:
+    saved(vit(), "my-vit")
+    (here / "my-vit" / "processor_config.json").write_text(json.dumps({"image_processor": VIT_PROCESSOR}))
+    assert load_model("./my-vit").preprocessing.mean == (0.4, 0.5, 0.6)
+
+
+def test_a_folder_that_lacks_weights_is_refused(here: Path) -> None:
+    saved(vit(), "my-vit", VIT_PROCESSOR)
+    state = {
+        key: value
+        for key, value in read_state(here / "my-vit" / "model.safetensors").items()
+        if "classifier" not in key
+    }
+    save_file(state, here / "my-vit" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"lack classifier.bias, classifier.weight.*random"):
+        load_model("./my-vit")
+
+
 def test_a_folder_without_a_processor_says_so(here: Path) -> None:
     saved(vit(), "my-vit")
     document = explained("--model", "./my-vit")

@@ -18,7 +18,7 @@ AUTO = "auto"
 def as_device(name: str | torch.device) -> torch.device:
     """Return the device of that name, "auto" being the GPU where there is one. Raises ValueError for one not here."""
     if name == AUTO:
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"  # not Apple's, which has no float64
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

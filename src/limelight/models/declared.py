@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
-from torch import nn
 
 from .image_model import UNNORMALISED, AnyImageModel
 from .pictures import Preprocessing
@@ -178,12 +177,7 @@ def require_labels(model: AnyImageModel, labels: Sequence[str]) -> None:
     Outputs that are no scores of classes, such as a detector's boxes, have any number of labels.
     """
     preprocessing = model.preprocessing
-    device = model.mean.device
-    pixels = torch.full((1, *preprocessing.shape), 0.5, device=device, dtype=model.mean.dtype)
-    if isinstance(model, nn.Module):
-        training = [part for part in model.modules() if part.training]
-        for part in training:  # not .eval(), which exported programs refuse
-            part.training = False
+    pixels = torch.full((1, *preprocessing.shape), 0.5).to(model.mean)
     with torch.no_grad():
         found = model(pixels)
     outputs = found if isinstance(found, torch.Tensor) else getattr(found, "logits", None)
