@@ -315,7 +315,7 @@ def test_clip_by_text_embeddings(file: str, here: Path) -> None:
     model = load_model("./clip")
     x = model.preprocess("cat.png")
     per_image = network(input_ids=tokens, pixel_values=(x - model.mean) / model.std).logits_per_image
-    cosine = float(per_image[0, 0] / network.logit_scale.exp())
+    cosine = float((per_image[0, 0] / network.logit_scale.exp()).detach())
     assert one(document)["maps"][0]["score"] == pytest.approx(cosine, abs=1e-5)
     assert one(document)["target"]["label"] == "similarity(reference=16 numbers)" and document["top"] == []
     a = ll.explain(model, x, "gradient", target=ll.Similarity(embedding))
@@ -742,6 +742,21 @@ def test_a_run_takes_the_same_options(factories: str) -> None:
     assert found[0].values.shape == (1, 24, 32) and found.picture(0).shape == (1, 24, 32)
     assert found[0].first.row["predicted"] in CLASSES and found.show(0).width
     assert UNNORMALISED in found[0].first.row["notes"]
+
+
+def test_a_run_loads_files_in_its_workers(here: Path) -> None:
+    pytest.importorskip("pyarrow")
+    torch.export.save(exported(), "net.pt2")
+    onnx_file("net.onnx")
+    Path("pictures").mkdir()
+    Image.open("cat.png").save("pictures/cat.png")
+    declared: dict[str, Any] = {"labels": "classes.json", "mean": 0.5, "std": 0.25}
+    for model, method in (("net.pt2", "gradient"), ("./net.onnx", ll.Occlusion(8, 8))):
+        found = ll.run("pictures", model, method, output=f"out-{Path(model).suffix}", workers=1, declared=declared)
+        row = found[0].first.row
+        assert row["predicted"] in CLASSES and not row["error"] and UNNORMALISED not in row["notes"]
+        with pytest.raises(ValueError, match="preprocessing"):  # another normalisation is another run
+            ll.run("pictures", model, method, output=f"out-{Path(model).suffix}", workers=1, declared={"mean": 0.4})
 
 
 def test_the_page_shows_other_models(here: Path, factories: str) -> None:

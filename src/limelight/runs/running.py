@@ -17,6 +17,8 @@ from ..engine.prepared import Prepared
 from ..evaluation.check import as_checks
 from ..explain import MethodLike, as_methods
 from ..models.catalogue import Declaration, ImageModel
+from ..models.declared import read_labels
+from ..models.own_files import looks_like_a_path
 from ..question.question import CheckOptions, require_options
 from ..question.registries import as_baseline, as_target
 from ..question.targets import Logit, Target
@@ -108,7 +110,7 @@ def run(
         group=group,
         threads=threads,
         device=str(as_device(device)),
-        declared=Declaration(**declared or {}),
+        declared=_with_labels(declared or {}),
         limit=limit,
         **given,
     )
@@ -217,13 +219,21 @@ def _crew(engine: Engine, workers: int | None, job: Job, out: Path) -> tuple[Cre
 def _as_model(model: str | nn.Module | Prepared) -> str | ImageModel:
     if isinstance(model, Prepared):
         model = model.snapshot
-    if isinstance(model, str | ImageModel):
+    if isinstance(model, str):  # workers may have another working directory
+        return str(Path(model).absolute()) if looks_like_a_path(model) else model
+    if isinstance(model, ImageModel):
         return model
     if isinstance(model, nn.Module):
         wrapped = ImageModel(model, name=type(model).__name__)
         wrapped.loaded = True  # a run copies and proves it once
         return wrapped
     raise TypeError(f"model: {type(model).__name__}; use a name such as 'efficientnet-lite0', or a module")
+
+
+def _with_labels(declared: Declaration) -> Declaration:
+    """Read labels from their file once, for workers with another working directory."""
+    labels = declared.get("labels")
+    return declared if labels is None else {**declared, "labels": read_labels(labels)}
 
 
 def _absolute(images: str) -> str:
