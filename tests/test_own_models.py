@@ -471,13 +471,23 @@ def test_default_methods_leave_out_what_programs_lack(here: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_an_exported_program_that_holds_a_pickle_is_refused(here: Path) -> None:
+@pytest.mark.parametrize("place", ["sample inputs", "a weight", "a weight named as a text"])
+def test_an_exported_program_that_holds_a_pickle_is_refused(place: str, here: Path) -> None:
     torch.export.save(exported(), "net.pt2")
     torch.save(Harm(), "harm.pt")
-    with zipfile.ZipFile("net.pt2") as whole, zipfile.ZipFile("bad.pt2", "w") as bad:
-        for name in whole.namelist():
-            replaced = "sample_inputs" in name
-            bad.writestr(name, Path("harm.pt").read_bytes() if replaced else whole.read(name))
+    with zipfile.ZipFile("net.pt2") as whole:
+        records = {name.partition("/")[2]: whole.read(name) for name in whole.namelist()}
+    if place == "sample inputs":
+        records["data/sample_inputs/model.pt"] = Path("harm.pt").read_bytes()
+    else:
+        listed = json.loads(records["data/weights/model_weights_config.json"])
+        file = "weight_0" if place == "a weight" else "version.json"
+        next(iter(listed["config"].values())).update(use_pickle=True, path_name=file)
+        records["data/weights/model_weights_config.json"] = json.dumps(listed).encode()
+        records[f"data/weights/{file}"] = Path("harm.pt").read_bytes()
+    with zipfile.ZipFile("bad.pt2", "w") as bad:
+        for name, content in records.items():
+            bad.writestr(f"net/{name}", content)
     with pytest.raises(ModelError, match="never unpickles"):
         load_model("bad.pt2")
 
