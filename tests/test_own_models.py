@@ -607,7 +607,7 @@ def test_a_thirteen_band_network(factories: str) -> None:
     x = torch.rand(1, 13, 24, 24)
     a = ll.explain(model, x, ["gradient", "occlusion", "grad-cam"])
     assert a["gradient"].values.shape == x.shape and a.show().width
-    assert "bands 1, 2 and 3 of 13" in a._repr_html_()
+    assert "bands 1, 2 and 3 of 13" in a.save("bands.html").read_text()
     with pytest.raises(ValueError, match=r"13 channels.*\(1, 13, 24, 24\)"):
         model.preprocess("cat.png")
     refused = run("explain", "cat.png", "--model", f"{factories}:bands", "--channels", "13")

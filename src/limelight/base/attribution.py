@@ -189,12 +189,12 @@ class Attribution:
         return (example, 0) if self.score.ndim == 2 and isinstance(example, int) else example
 
     def _picture(self, example: Example) -> Image:
-        from ..show.image import picture_of
+        from ..show.image import picture_of_bands
 
         picture = self.inputs[example if isinstance(example, int) else example[0]]
         if picture.ndim != 3:
             raise ValueError(f"show: inputs have shape {tuple(picture.shape)}, not a picture's (channels, H, W)")
-        return picture_of(picture)
+        return picture_of_bands(picture)
 
     def _picture_map(self, example: Example) -> Tensor:
         return self.heatmap()[self._place(example)].detach().float().cpu()

@@ -64,33 +64,39 @@ class Tile:
 
 
 def is_picture(inputs: Tensor) -> bool:
-    """Return whether `picture_of` can draw the inputs: `(channels, H, W)`, not empty."""
-    return inputs.ndim == 3 and inputs.numel() > 0
+    """Return whether `picture_of` can draw the inputs: `(1 or 3, H, W)`, not empty."""
+    return inputs.ndim == 3 and inputs.shape[0] in (1, 3) and inputs.numel() > 0
 
 
 def picture_of(inputs: Tensor) -> Image.Image:
-    """Draw inputs `(channels, H, W)` in RGB: values within [0, 1] as they are, others scaled to fill [0, 1].
-
-    One channel is grey. Of more than three the first three are shown, of two the first, which `size_of` says.
-    """
+    """Draw inputs `(1 or 3, H, W)` in RGB: values within [0, 1] as they are, others scaled to fill [0, 1]."""
     if not is_picture(inputs):
-        raise ValueError(f"inputs: have shape {tuple(inputs.shape)}; a picture is (channels, H, W)")
-    channels = inputs.shape[0]
-    values = inputs[: 3 if channels >= 3 else 1].detach().cpu().double()
+        raise ValueError(f"inputs: have shape {tuple(inputs.shape)}; a picture is (1 or 3, H, W)")
+    values = inputs.detach().cpu().double()
     finite = values[values.isfinite()]
     low, high = (finite.min(), finite.max()) if finite.numel() else torch.tensor([0.0, 1.0], dtype=torch.float64)
     values = values.nan_to_num(float(low), float(high), float(low))
     if low < 0 or high > 1:
         values = ((values - low) / (high - low).clamp(min=torch.finfo(values.dtype).tiny)).clamp(0, 1)
     pixels = (255 * values).round().byte().expand(3, -1, -1).permute(1, 2, 0)
-    picture = Image.fromarray(pixels.contiguous().numpy())
-    if channels not in (1, 3):
-        picture.info[_BANDS] = f"bands 1, 2 and 3 of {channels}" if channels > 3 else f"band 1 of {channels}"
+    return Image.fromarray(pixels.contiguous().numpy())
+
+
+def picture_of_bands(inputs: Tensor) -> Image.Image:
+    """Draw inputs `(n, H, W)` as `picture_of` does: of more than three bands the first three, of two the first.
+
+    `size_of` says which.
+    """
+    bands = inputs.shape[0]
+    if inputs.ndim != 3 or bands in (1, 3):
+        return picture_of(inputs)
+    picture = picture_of(inputs[: 3 if bands > 3 else 1])
+    picture.info[_BANDS] = f"bands 1, 2 and 3 of {bands}" if bands > 3 else f"band 1 of {bands}"
     return picture
 
 
 def size_of(picture: Image.Image, times: str = "x") -> str:
-    """Describe a picture of `picture_of`: its pixels, and which of its bands are shown where not all are."""
+    """Describe a picture: its pixels, and which of its bands are shown where not all are."""
     bands = picture.info.get(_BANDS)
     return f"{picture.width} {times} {picture.height} pixels" + (f", {bands}" if bands else "")
 
