@@ -98,6 +98,7 @@ def _pass(net: nn.Module, x: Tensor, way: str, backward: bool) -> Callable[[], T
 def distances(pictures: int) -> Distances:
     """Compare the gradients of EfficientNet-lite0's largest output at so many photographs."""
     lite = ll.load_model(MODELS[0])
+    assert isinstance(lite, ll.ImageModel)
     net, exact = _frozen(lite), _frozen(lite).double()
     found: dict[str, list[float]] = {way: [] for way in WAYS}
     for x in _photographs(lite, pictures):

@@ -147,6 +147,7 @@ def main() -> int:
         print(f"benchmarks.checks: {len(paths)} pictures in {SAMPLE}, {asked.pictures} wanted", file=sys.stderr)
         return 2
     model = ll.load_model()
+    assert isinstance(model, ll.ImageModel)
     x = torch.cat([model.preprocess(path) for path in paths])
     rows = measure(model, x, asked.pairs)
     print("\n| check | ours, s | Quantus, s | ratio | figures |\n|---|---|---|---|---|")

@@ -39,6 +39,7 @@ def device() -> torch.device:
 def scene(name: str) -> Scene:
     """`efficientnet-lite0` with its ImageNet weights, or a torchvision name with seeded random ones."""
     lite = ll.load_model("efficientnet-lite0", device=device())
+    assert isinstance(lite, ll.ImageModel)
     lite.loaded = False  # or its copies would be kept
     pictures = [lite.preprocess(ll.demo_image(each)) for each in (PICTURE, *REFERENCES)]
     x, others = pictures[0], torch.cat(pictures[1:])

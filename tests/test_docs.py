@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 import runpy
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import limelight as ll
+from limelight.cli.main import app
 from limelight.rules.table import PAGE, operator_table, written
 
 PAGES = [
@@ -43,6 +47,26 @@ def test_examples_run(page: Path) -> None:
     assert examples
     for example in examples:
         exec(compile(example, str(page), "exec"), {"__name__": "example"})
+
+
+def test_every_format_of_ones_own_model_is_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's blocks in order: Python makes the files, and each command makes a map of them."""
+    for library in ("timm", "transformers", "onnx", "onnxruntime"):
+        pytest.importorskip(library)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    page = PAGE.with_name("your-own-model.md")
+    commands = 0
+    for kind, block in re.findall(r"```(python|sh)\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        if kind == "python":
+            exec(compile(block, str(page), "exec"), {"__name__": "example"})
+            continue
+        for line in block.splitlines():
+            program, *arguments = shlex.split(line)
+            result = CliRunner().invoke(app, arguments)
+            assert program == "limelight" and result.exit_code == 0, f"{line}\n{result.output}"
+            commands += 1
+    assert commands >= 10
 
 
 def test_the_users_rule_of_the_page_is_used() -> None:

@@ -227,7 +227,7 @@ def test_old_densenet_keys() -> None:
         ("torchvision:resnet19", "torchvision has no model 'resnet19'.*resnet18"),
         ("timm:resnet18.a9", "timm has no model"),
         ("efficientnet-lite1", "efficientnet-lite0"),
-        ("timm:vit_base_patch16_sapiens2", "1024 x 768"),
+        ("timm:volo_d4_448", "crop_pct=1.15"),
     ],
 )
 def test_unknown_names(name: str, words: str) -> None:

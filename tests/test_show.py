@@ -27,12 +27,13 @@ from limelight.show import (
     html_fragment,
     overlay,
     picture_of,
+    picture_of_bands,
     save_png,
     scale_of,
     write_html,
 )
 from limelight.show.assets import viewer_script
-from limelight.show.image import CELL, _wrapped, fit
+from limelight.show.image import CELL, _wrapped, fit, size_of
 
 HOSTILE = "<script>alert(1)</script> \" onerror='alert(2)' & </style>\x00\udcff"
 
@@ -151,6 +152,15 @@ class TestPicture:
     def test_other_shapes_are_refused(self) -> None:
         with pytest.raises(ValueError, match=r"\(4, 8, 8\)"):
             picture_of(torch.zeros(4, 8, 8))
+
+    @pytest.mark.parametrize("bands, words", [(2, "band 1 of 2"), (4, "bands 1, 2 and 3 of 4"), (13, "3 of 13")])
+    def test_a_part_of_many_bands_is_shown_and_said(self, bands: int, words: str) -> None:
+        inputs = torch.rand(bands, 8, 8)
+        shown = picture_of_bands(inputs)
+        same = picture_of_bands(inputs[:3] if bands > 3 else inputs[:1])
+        assert np.array_equal(np.asarray(shown), np.asarray(same))
+        assert words in size_of(shown) and size_of(same) == "8 x 8 pixels"
+        assert words in html_fragment(shown, [Tile("a", (), torch.rand(8, 8))], "", "", [])
 
 
 class TestOverlay:

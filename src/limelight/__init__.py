@@ -47,7 +47,7 @@ from .rules import Patterns as Patterns, UncoveredOperator as UncoveredOperator
 
 # Pictures, models and data sets load when first used: a program that brings its own tensors needs none of them.
 _LATE = {
-    "models.catalogue": ("ImageModel", "demo_image", "load_model"),
+    "models.catalogue": ("ImageBlackBox", "ImageModel", "demo_image", "load_model"),
     "models.pictures": ("ImageError", "Picture", "open_image"),
     "runs": ("Run", "open_run", "run"),
 }
@@ -56,7 +56,12 @@ _PACKAGES = ("checks", "lab", "rules", "runs")
 if TYPE_CHECKING:
     from .checks import *
     from .methods import *
-    from .models.catalogue import ImageModel as ImageModel, demo_image as demo_image, load_model as load_model
+    from .models.catalogue import (
+        ImageBlackBox as ImageBlackBox,
+        ImageModel as ImageModel,
+        demo_image as demo_image,
+        load_model as load_model,
+    )
     from .models.pictures import ImageError as ImageError, Picture as Picture, open_image as open_image
     from .question.baselines import *
     from .question.detectors import *

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from .named import text_of
+from .named import Named, text_of
 from .notes import Note, Place as Example
 from .records import file_stem, read, write
 from .similarity import relative_size
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..show.image import Tile
 
 Reduce = Literal["sum", "abs", "max", "norm"]
+_LONGEST_TARGET = 160  # characters
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,12 +195,12 @@ class Attribution:
         return (example, 0) if self.score.ndim == 2 and isinstance(example, int) else example
 
     def _picture(self, example: Example) -> Image:
-        from ..show.image import picture_of
+        from ..show.image import picture_of_bands
 
         picture = self.inputs[example if isinstance(example, int) else example[0]]
         if picture.ndim != 3:
             raise ValueError(f"show: inputs have shape {tuple(picture.shape)}, not a picture's (channels, H, W)")
-        return picture_of(picture)
+        return picture_of_bands(picture)
 
     def _picture_map(self, example: Example) -> Tensor:
         return self.heatmap()[self._place(example)].detach().float().cpu()
@@ -311,11 +312,19 @@ class Panel(Mapping[str, Attribution]):
 
 
 def target_text(target: Any) -> str:
-    """Return a target as text, from which it can be read if possible."""
+    """Return a target as text, from which it can be read if possible; of many numbers only how many they are."""
     try:
-        return text_of(target)
+        text = text_of(target)
     except ValueError:
-        return repr(target)
+        text = repr(target)
+    if len(text) <= _LONGEST_TARGET or not isinstance(target, Named) or not is_dataclass(target):
+        return text
+    held = {each.name: getattr(target, each.name) for each in fields(target) if each.init}
+    return f"{target.kebab()}({', '.join(f'{name}={_brief(value)}' for name, value in held.items())})"
+
+
+def _brief(value: Any) -> str:
+    return f"{' x '.join(map(str, value.shape))} numbers" if isinstance(value, Tensor) else repr(value)
 
 
 def describe_target(attribution: Attribution, example: Example | None = None) -> str:

@@ -1,4 +1,4 @@
-"""The default device: limelight's own tensors don't depend on it, the user's do."""
+"""Devices by name, and the default one: limelight's own tensors don't depend on it, the user's do."""
 
 from __future__ import annotations
 
@@ -10,6 +10,22 @@ import torch
 
 CPU = torch.device("cpu")
 _users: ContextVar[torch.device | None] = ContextVar("users", default=None)
+
+
+AUTO = "auto"
+
+
+def as_device(name: str | torch.device) -> torch.device:
+    """Return the device of that name, "auto" being the GPU where there is one. Raises ValueError for one not here."""
+    if name == AUTO:
+        name = "cuda" if torch.cuda.is_available() else "cpu"  # not Apple's, which has no float64
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError, NotImplementedError) as error:  # a build without CUDA asserts
+        first = str(error).partition("\n")[0]
+        raise ValueError(f"device: {str(name)!r} cannot be used here ({first}); use 'cpu' or 'auto'") from error
+    return device
 
 
 @contextmanager

@@ -16,11 +16,11 @@ from ..evaluation.check import CARD, as_mask
 from ..methods import GaussLegendre, GradCAM, Gradient, IntegratedGradients, Method
 from ..question.question import question_of
 from ..show import picture_of, save_png, write_html
-from ..show.explained import Explained, Request, explain_picture
+from ..show.explained import Explained, Request, explain_picture, fitting
 from .options import read_checks, read_mask, read_methods, usage
 from .pictures import DEMO, Item, find_pictures, for_each_picture
 from .question_options import Checks, Images, Mask, QuestionOptions, methods_option, takes_question_options
-from .terminal import boundary, exit_code, print_lines, progress_on
+from .terminal import boundary, exit_code, print_lines, progress_on, say
 
 CHECK_METHODS: tuple[Method, ...] = (Gradient(), IntegratedGradients(GaussLegendre(128)), GradCAM())
 
@@ -41,11 +41,12 @@ def check_command(
     """Test maps and print a trust card for each: hard tests, evidence beside controls, cautions."""
     if not image:
         raise usage("IMAGE", f"give a picture or a folder of pictures, or '{DEMO}' for a cat")
-    methods = read_methods(method) if method else CHECK_METHODS
+    chosen = read_methods(method) if method else None
     checks = read_checks(check) if check else CARD
     with boundary(common.debug), contextlib.redirect_stdout(sys.stderr):
         common.require_one_baseline()
         loaded = common.load()
+        methods = chosen or fitting(loaded, CHECK_METHODS, say)
         request = Request(loaded, methods, common.read(loaded))
         region = read_mask(mask, loaded)
 

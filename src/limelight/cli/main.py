@@ -12,33 +12,33 @@ import io
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..base.version import __version__
 from ..engine.input_pass import layers_of
 from ..methods import METHODS, Method
 from ..methods.backward import estimate_patterns
-from ..models.catalogue import DEFAULT_MODEL, available_models
-from ..show.explained import DEFAULT_METHODS, Explained, Request, explain_picture
+from ..models.catalogue import available_models
+from ..show.explained import DEFAULT_METHODS, Explained, Request, explain_picture, fitting
 from .check import check_command
 from .index import INDEX, index_in
-from .options import read_methods, read_model, usage
+from .model_options import ModelOptions, takes_model_options
+from .options import read_methods, usage
 from .pictures import DEMO, Item, find_pictures, for_each_picture
 from .printing import explained_document, plain_table, print_explained
 from .question_options import (
     Debug,
     Images,
     Json,
-    ModelName,
     Out,
     QuestionOptions,
     ShowProgress,
-    Weights,
     White,
     methods_option,
     takes_question_options,
@@ -105,10 +105,11 @@ def explain_command(
         raise usage("IMAGE", f"give a picture or a folder of pictures, or '{DEMO}' for a cat")
     if common.target is not None and top > 1:
         raise usage("--top", "explains the model's top classes, and --target one class; give one of the two options")
-    methods = read_methods(method) if method else DEFAULT_METHODS
+    chosen = read_methods(method) if method else None
     with boundary(common.debug), contextlib.redirect_stdout(sys.stderr):  # a user's model may print
         more = common.baselines[1:]
         loaded = common.load()
+        methods = chosen or fitting(loaded, DEFAULT_METHODS, say)
         request = Request(loaded, methods, common.read(loaded), top, more, check_rows)
     with boundary(common.debug):
         code = _explain_all(find_pictures(arguments, common.white), request, out, common)
@@ -156,16 +157,17 @@ app.add_typer(studies, name="study")
 
 
 @app.command("patterns")
+@takes_model_options
 def patterns_command(
     image: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Pictures or folders of pictures.")],
     out: Annotated[
         Path, typer.Option("--out", "-o", dir_okay=False, metavar="FILE", help="The .safetensors file to write.")
     ],
-    model: ModelName = DEFAULT_MODEL,
-    weights: Weights = None,
     white: White = None,
     progress: ShowProgress = True,
     debug: Debug = False,
+    *,
+    loading: ModelOptions,
 ) -> None:
     """Estimate a model's patterns from pictures, for --method "pattern-net(patterns='FILE')"."""
 
@@ -177,7 +179,9 @@ def patterns_command(
             report(len(part))
 
     with boundary(debug), contextlib.redirect_stdout(sys.stderr):
-        loaded, items = read_model(model, weights), find_pictures(image, white)
+        loaded, items = loading.load(), find_pictures(image, white)
+        if not isinstance(loaded, nn.Module):
+            raise ValueError(f"{loaded.name} is a black box and has no layers, of which patterns are estimated")
         with progress_on(f"{len(items)} pictures", len(items), progress) as report:
             found = estimate_patterns(loaded, batches())
         found.save(out)
@@ -211,6 +215,7 @@ def _method_document(kind: type[Method]) -> dict[str, Any]:
 
 
 @app.command("models")
+@takes_model_options
 def models_command(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="A part of a model's name; with --layers the whole name.")
@@ -219,17 +224,18 @@ def models_command(
         bool, typer.Option("--layers", help="List the layers for the option --layer, with the sizes of their maps.")
     ] = False,
     picture: Annotated[str, typer.Option(metavar="IMAGE", help="The picture whose maps --layers measures.")] = DEMO,
-    weights: Weights = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Also list models whose pretrained weights are not on this machine.")
     ] = False,
     as_json: Json = False,
     debug: Debug = False,
+    *,
+    loading: ModelOptions,
 ) -> None:
     """List the models for the option --model, or the layers of one model."""
     with boundary(debug):
         if layers:
-            _list_layers(name or DEFAULT_MODEL, picture, weights, as_json)
+            _list_layers(replace(loading, model=name or loading.model), picture, as_json)
         else:
             _list_models(name, everything, as_json)
 
@@ -250,12 +256,15 @@ def _list_models(part: str | None, everything: bool, as_json: bool) -> None:
     if len(shown) < len(found):
         count = len(found) - len(shown)
         print_lines("", f"{count} more have no weights on this machine; --all lists them, --weights FILE loads yours")
-    print_lines("", "Your own model: --model package.module:factory [--weights FILE]")
+    print_lines("", "Your own: --model FOLDER or FILE of transformers, ONNX, TorchScript or torch.export, or")
+    print_lines("--model package.module:factory [--weights FILE] [--labels FILE]")
 
 
-def _list_layers(name: str, picture: str, weights: Path | None, as_json: bool) -> None:
+def _list_layers(loading: ModelOptions, picture: str, as_json: bool) -> None:
     with contextlib.redirect_stdout(sys.stderr):
-        model = read_model(name, weights, "NAME")
+        model = loading.load("NAME")
+        if not isinstance(model, nn.Module):
+            raise ValueError(f"{model.name} is a black box and has no layers")
         found, chosen, why = layers_of(model, model.preprocess(find_pictures([picture])[0].open()))
     if as_json:
         names = ("name", "shape", "grid", "activation_norm", "gradient_norm")

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import typer
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..base.named import Named, Registry, split_texts
 from ..checks import CHECKS, Check
 from ..engine.layers import layer_names, modules_of
 from ..methods import METHODS, Method
-from ..models.catalogue import ImageModel, ModelError, available_models, load_model
+from ..models.catalogue import AnyImageModel
 from ..models.pictures import open_image
 from ..question import registries
 from ..question.baselines import Baseline
@@ -52,18 +51,20 @@ def read_target(text: str | None, labels: Sequence[str]) -> Target:
     return Logit() if text is None else _read("--target", lambda: registries.read_target(text, labels))
 
 
-def fitted_target(text: str | None, model: ImageModel) -> Target:
+def fitted_target(text: str | None, model: AnyImageModel) -> Target:
     """Read a target for the model's inputs: its mask is cropped as pictures are, and its box lies inside them."""
-    side = model.preprocessing.size
+    height, width = model.preprocessing.sides
     read = read_target(text, model.labels)
-    return _read("--target", lambda: read.fitted((3, side, side), model))
+    return _read("--target", lambda: read.fitted((model.preprocessing.channels, height, width), model))
 
 
-def read_layer(text: str, model: ImageModel) -> str:
+def read_layer(text: str, model: AnyImageModel) -> str:
+    if not isinstance(model, nn.Module):
+        raise usage("--layer", f"{model.name} is a black box and has no layers")
     return _read("--layer", lambda: ", ".join(layer_names(modules_of(model), text)))
 
 
-def read_mask(path: Path | None, model: ImageModel) -> Tensor | None:
+def read_mask(path: Path | None, model: AnyImageModel) -> Tensor | None:
     """Read the region of `--mask` as booleans `(1, H, W)`, cropped and resized like the model's input."""
     return None if path is None else model.preprocess(open_image(path)).mean(1) > 0.5
 
@@ -78,25 +79,3 @@ def _read(option: str, reader: Callable[[], T]) -> T:
         return reader()
     except (ValueError, TypeError) as error:
         raise usage(option, re.sub(r"^(method|checks|baseline|target|layer|fields): ", "", str(error))) from error
-
-
-def read_model(name: str, weights: Path | None, option: str = "--model") -> ImageModel:
-    """Load a model; modules in the current folder are found too. An unknown name is a usage error."""
-    import_from_here(name)
-    try:
-        return load_model(name, weights=weights)
-    except ModelError as error:
-        # A known name fails because of its weights or this machine, which is no usage error.
-        if weights is None and not _known(name):
-            raise usage(option, error) from error
-        raise
-
-
-def import_from_here(model: str) -> None:
-    """Let the module of a model such as `package.module:factory` be imported from the current folder."""
-    if ":" in model and "" not in sys.path:
-        sys.path.insert(0, "")
-
-
-def _known(name: str) -> bool:
-    return any(name in (each.name, each.name.partition(":")[2]) for each in available_models())

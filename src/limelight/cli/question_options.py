@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
 from ..base.types import Arithmetic, Outputs
 from ..methods import Method
-from ..models.catalogue import DEFAULT_MODEL, ImageModel
+from ..models.catalogue import AnyImageModel
 from ..question.baselines import Baseline
 from ..question.question import Options
-from .options import fitted_target, read_baselines, read_layer, read_model, usage
+from .model_options import ModelOptions, takes
+from .options import fitted_target, read_baselines, read_layer, usage
 from .pictures import DEMO, find_pictures
 
 Images = Annotated[
@@ -48,16 +47,6 @@ Mask = Annotated[
 Out = Annotated[
     Path, typer.Option("--out", "-o", file_okay=False, metavar="DIR", help="The folder for the output files.")
 ]
-ModelName = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME", help="The model: a name from 'limelight models', or 'package.module:factory' for your own."
-    ),
-]
-Weights = Annotated[
-    Path | None,
-    typer.Option(exists=True, dir_okay=False, metavar="FILE", help="The weights: a .safetensors, .pt or .pth file."),
-]
 OutputsOption = Annotated[
     Outputs | None,
     typer.Option(
@@ -85,18 +74,17 @@ def methods_option(default: Sequence[Method] = ()) -> Any:
     return typer.Option("--method", "-m", metavar="NAME", help=text + (f" Default: {names}." if names else ""))
 
 
-@dataclass(frozen=True)
-class QuestionOptions:
+@dataclass(frozen=True, kw_only=True)
+class QuestionOptions(ModelOptions):
     """The options of every command that explains: each field is one option."""
 
-    model: ModelName = DEFAULT_MODEL
-    weights: Weights = None
     target: Annotated[
         str | None,
         typer.Option(
             metavar="TARGET",
             help="The output to explain: the number of a class, its label or whole words of it, or a target such as "
-            "'margin(281, other=285)', \"region('mask.png', 2)\" or \"box(10, 20, 110, 90, label='person')\". "
+            "'margin(281, other=285)', \"region('mask.png', 2)\", \"similarity('text.pt')\" or "
+            "\"box(10, 20, 110, 90, label='person')\". "
             "Default: the model's top class.",
         ),
     ] = None
@@ -141,10 +129,7 @@ class QuestionOptions:
         if len(self.baselines) > 1:
             raise usage("--baseline", f"{self.baseline!r} names {len(self.baselines)}; give one")
 
-    def load(self) -> ImageModel:
-        return read_model(self.model, self.weights)
-
-    def read(self, model: ImageModel) -> Options:
+    def read(self, model: AnyImageModel) -> Options:
         """Return the options of `explain()`, with the first baseline. Raises usage errors that name the option."""
         found: Options = {
             "target": fitted_target(self.target, model),
@@ -160,22 +145,4 @@ class QuestionOptions:
         return found
 
 
-def takes_question_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace the command's parameter `common`, a QuestionOptions, by one option for each of its fields."""
-    named = inspect.Parameter.KEYWORD_ONLY
-    own = inspect.signature(command, eval_str=True).parameters
-    hints = get_type_hints(QuestionOptions, include_extras=True)
-    shared = [
-        inspect.Parameter(each.name, named, default=each.default, annotation=hints[each.name])
-        for each in fields(QuestionOptions)
-    ]
-    every = [*(each.replace(kind=named) for name, each in own.items() if name != "common"), *shared]
-
-    @functools.wraps(command)
-    def run(**given: Any) -> None:
-        common = QuestionOptions(**{each.name: given.pop(each.name) for each in shared})
-        command(**given, common=common)
-
-    run.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
-    run.__annotations__ = {each.name: each.annotation for each in every}
-    return run
+takes_question_options = takes(QuestionOptions, "common")

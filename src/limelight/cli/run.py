@@ -19,7 +19,8 @@ from ..question.question import CheckOptions
 from ..runs import Run, Status, open_run, read_status, run, write_report
 from ..runs.job import LABEL, Store
 from ..runs.running import Engine
-from .options import import_from_here, read_checks, read_mask, read_methods, usage
+from .model_options import import_from_here
+from .options import read_checks, read_mask, read_methods, usage
 from .printing import plain_table
 from .question_options import Checks, Debug, Mask, QuestionOptions, methods_option, takes_question_options
 from .terminal import FAILED, boundary, console, exit_code, print_lines, progress_bar, say, visible, write_json
@@ -50,7 +51,6 @@ def run_command(
         typer.Option(min=0, help="The number of workers; 0 uses this process. Default: one per core, one on a GPU."),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="The number of threads of each worker.")] = 1,
-    device: Annotated[str, typer.Option(metavar="NAME", help="The device: cpu or cuda.")] = "cpu",
     shard_size: Annotated[int, typer.Option(min=1, help="The number of examples in one output file.")] = 128,
     group: Annotated[int, typer.Option(min=1, help="The number of pictures in one call of a method.")] = 16,
     limit: Annotated[int | None, typer.Option(min=1, help="The number of pictures to explain. Default: all.")] = None,
@@ -102,7 +102,8 @@ def run_command(
                 engine=engine,
                 workers=workers,
                 threads=threads,
-                device=device,
+                device=common.device,
+                declared=common.declared,
                 shard_size=shard_size,
                 group=group,
                 limit=limit,

@@ -6,21 +6,21 @@ import contextlib
 import os
 import socket
 import sys
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
-from ..models.catalogue import DEFAULT_MODEL
-from .options import read_model
-from .question_options import Debug, ModelName, OutputsOption, Weights
+from ..models.catalogue import ImageModel
+from .model_options import ModelOptions, takes_model_options
+from .question_options import Debug, OutputsOption
 from .terminal import boundary, say
 
 HOST = "127.0.0.1"
 
 
+@takes_model_options
 def serve_command(
-    model: ModelName = DEFAULT_MODEL,
-    weights: Weights = None,
     outputs: OutputsOption = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 8765,
     workers: Annotated[int, typer.Option(min=1, max=64, help="The number of requests that run at once.")] = 1,
@@ -28,6 +28,8 @@ def serve_command(
     rows: Annotated[int, typer.Option(min=1, help="Most model rows for one request.")] = 20_000,
     seconds: Annotated[float, typer.Option(min=1, help="The time limit of one request, in seconds.")] = 300.0,
     debug: Debug = False,
+    *,
+    loading: ModelOptions,
 ) -> None:
     """Explain pictures on a page in your browser, served to this machine alone."""
     with boundary(debug):
@@ -39,8 +41,11 @@ def serve_command(
             raise ImportError(f"the page needs the extra 'app': pip install 'limelight[app]' ({error})") from error
         with _listen(port) as listener:  # first, so that a taken port is reported before the model loads
             with contextlib.redirect_stdout(sys.stderr):
-                loaded = read_model(model, weights)
-                loaded.outputs = outputs or loaded.outputs
+                loaded = loading.load()
+                if isinstance(loaded, ImageModel):
+                    loaded.outputs = outputs or loaded.outputs
+                elif outputs is not None:
+                    loaded = replace(loaded, outputs=outputs)
                 app = create_app(loaded, Limits(workers=workers, waiting=waiting, rows=rows, seconds=seconds))
             config = uvicorn.Config(
                 app,

@@ -16,7 +16,7 @@ from ..base.attribution import describe_rows
 from ..base.named import read_value, split_texts
 from ..base.version import __version__
 from ..evaluation.sweep import LAYER, Sweep, sweep, with_fields
-from ..models.catalogue import ImageModel
+from ..models.catalogue import AnyImageModel
 from ..show.explained import explained_class, share_of_change
 from .options import read_layer, read_methods, usage
 from .pictures import DEMO, find_pictures
@@ -99,7 +99,7 @@ def _write(found: Sweep, stem: str, out: Path) -> list[Path]:
         return publish(folder, out)
 
 
-def _print(found: Sweep, model: ImageModel, picture: str, files: Sequence[Path]) -> None:
+def _print(found: Sweep, model: AnyImageModel, picture: str, files: Sequence[Path]) -> None:
     print_lines(f"{picture}: {found.heading()}, {explained_class(model, found[0]).named}", style="bold")
     print_lines("")
     numbers = ("f(x)", "delta", "of f(x)-f(b)", "rows fwd+bwd", "seconds")
@@ -119,7 +119,7 @@ def _print(found: Sweep, model: ImageModel, picture: str, files: Sequence[Path])
     print_lines("", *(path for path in files if path.suffix in (".png", ".html")), f"{files[-1].parent}{os.sep}")
 
 
-def _document(found: Sweep, model: ImageModel, picture: str, files: Sequence[Path]) -> dict[str, Any]:
+def _document(found: Sweep, model: AnyImageModel, picture: str, files: Sequence[Path]) -> dict[str, Any]:
     return {
         "limelight": __version__,
         "model": model.name,

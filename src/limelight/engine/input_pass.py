@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..base.types import Outputs
+from ..base.types import Model, Outputs
 from ..question.readings import Reading, read_outputs
 from ..question.targets import ClassTarget, Confidence, Logit, Target, class_scores, joined_vectors
 from .layer_search import LayerSearch, search_layers
@@ -179,9 +179,7 @@ def _resolved(target: Target, outputs: list[Any], runner: Runner) -> Target:
     return target
 
 
-def outputs_at(
-    model: nn.Module, pixels: Tensor, declared: Outputs | None = None
-) -> tuple[Tensor | None, Reading | None]:
+def outputs_at(model: Model, pixels: Tensor, declared: Outputs | None = None) -> tuple[Tensor | None, Reading | None]:
     """Return the model's outputs `(rows, outputs)` at some inputs and what they are; None for other outputs."""
     with Runner(model, pixels, None, None, declared=declared) as runner, torch.no_grad():
         examples = torch.arange(len(pixels), device=pixels.device)

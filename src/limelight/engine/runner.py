@@ -77,6 +77,7 @@ class Runner:
         self.call: Callable[[Tensor], Any] = self.asking
         self.packing = Packing(None, {}, self._inputs[:1], self._note)
         self.compiling = Compiling(None, {}, self._inputs[:1], self._note)
+        self._notes += getattr(self.model, "loading_notes", ())
         if isinstance(self.model, nn.Module):
             self.copy = self._stack.enter_context(frozen_copy(self.model, self._inputs[:1]))
             self._notes += self.copy.notes

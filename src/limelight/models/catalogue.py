@@ -9,18 +9,36 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..base.types import Outputs
+from ..base.devices import as_device
+from .black_box import BlackBox
+from .declared import Declaration as Declaration, Declared, Labels, Numbers
 from .efficientnet_lite0 import EfficientNetLite0, from_published_keys
-from .libraries import LIBRARIES, Library, imagenet_labels as imagenet_labels
-from .pictures import Geometry, ImageSource, Picture, Preprocessing as Preprocessing, open_image, prepare
+from .huggingface import image_model_of, is_transformers_model, load_folder
+from .image_model import (
+    AnyImageModel as AnyImageModel,
+    ImageBlackBox as ImageBlackBox,
+    ImageModel as ImageModel,
+)
+from .libraries import (
+    LIBRARIES,
+    Library,
+    channels_of,
+    imagenet_labels as imagenet_labels,
+    timm_configuration,
+    timm_labels,
+    timm_preprocessing,
+)
+from .own_files import is_exported, load_file, looks_like_a_path
+from .pictures import Picture, Preprocessing as Preprocessing, open_image
 from .rock_paper_scissors import CLASSES, SIZE, SmallHands
-from .weights import ModelError as ModelError, load_state, read_state
+from .weights import Heads, ModelError as ModelError, heads_of, load_state, read_state
 
 DEFAULT_MODEL = "efficientnet-lite0"
 HANDS = "rock-paper-scissors"
@@ -35,101 +53,73 @@ EFFICIENTNET_LITE0_PREPROCESSING = Preprocessing(
 HANDS_PREPROCESSING = Preprocessing(SIZE, crop_fraction=1.0, interpolation="bilinear", squash=True)
 
 
-class ImageModel(nn.Module):
-    """A network on pixels: (rows, 3, H, W) in [0, 1] -> the network's outputs.
-
-    Normalising happens inside `forward`, so that baselines and maps are in pixel space. The buffers `mean` and `std`
-    follow `.to()` but aren't in the state dict, which holds the network's weights alone. `outputs`: what the network's
-    outputs are, see the option of that name. `loaded`: whether `load_model` made it; what is copied and proven of it is
-    kept as long as its weights stay, as by `limelight.prepare`.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(
-        self,
-        network: nn.Module,
-        preprocessing: Preprocessing | None = None,
-        labels: Sequence[str] = (),
-        name: str = "model",
-        outputs: Outputs | None = None,
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.preprocessing = preprocessing or Preprocessing()
-        self.labels = tuple(labels)
-        self.name = name
-        self.outputs = outputs
-        self.loaded = False
-        for field in ("mean", "std"):
-            values = torch.tensor(getattr(self.preprocessing, field)).view(3, 1, 1)
-            self.register_buffer(field, values, persistent=False)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Raises ValueError unless the pixels are (rows, 3, H, W)."""
-        if pixels.ndim != 4 or pixels.shape[1] != 3:  # one channel would broadcast to three unnoticed
-            raise ValueError(f"pixels has shape {tuple(pixels.shape)}; {self.name} takes (rows, 3, H, W) in [0, 1]")
-        outputs: Tensor = self.network((pixels - self.mean) / self.std)
-        return outputs
-
-    def prepare(self, image: ImageSource | Picture) -> tuple[Tensor, Geometry, Picture]:
-        """Return the input (1, 3, size, size) in [0, 1] on the model's device and dtype, its geometry and the picture.
-
-        Raises ImageError for a picture that can't be used.
-        """
-        picture = image if isinstance(image, Picture) else open_image(image)
-        pixels, geometry = prepare(picture, self.preprocessing)
-        return pixels.to(self.mean), geometry, picture
-
-    def preprocess(self, image: ImageSource | Picture) -> Tensor:
-        """Return the input alone, see `prepare`."""
-        return self.prepare(image)[0]
-
-    def label(self, index: int) -> str:
-        """Return the name of an output, "class 7" where it has none. Raises ValueError for a negative index."""
-        if index < 0:
-            raise ValueError(f"index is {index}; outputs are counted from 0")
-        return self.labels[index] if index < len(self.labels) else f"class {index}"
-
-    def extra_repr(self) -> str:
-        return f"name={self.name!r}, {len(self.labels)} labels, {self.preprocessing}"
-
-
 def load_model(
-    name: str = DEFAULT_MODEL,
+    name: str | os.PathLike[str] = DEFAULT_MODEL,
     *,
     weights: str | os.PathLike[str] | None = None,
+    labels: Labels | None = None,
+    mean: Numbers | None = None,
+    std: Numbers | None = None,
+    size: int | Sequence[int] | None = None,
+    channels: int | None = None,
+    resize: int | str | None = None,
     device: str | torch.device = "cpu",
     pretrained: bool = True,
-) -> ImageModel:
-    """Load the model of that name, in eval mode.
+) -> AnyImageModel:
+    """Load a model on pixels in [0, 1], in eval mode, with its preprocessing and its class names.
 
-    `name` is "efficientnet-lite0" or "rock-paper-scissors", a torchvision or timm name ("resnet18";
-    "torchvision:resnet18" or "timm:resnet18" to choose; torchvision goes first), or "package.module:factory" for a
-    function of your own without arguments that returns an `nn.Module` that takes pixels in [0, 1], or an `ImageModel`
-    with preprocessing and labels. That imports and runs the module, so only use names that you trust. `weights` is a
-    .safetensors, .pt or .pth file that must fit exactly. Without one the pretrained weights are used, or random ones,
-    without labels, if `pretrained` is False.
+        limelight.load_model("timm:resnet18", weights="ft.pth", labels="classes.json")
 
-    Raises ModelError where the model or its weights aren't available.
+    Args:
+        name: "efficientnet-lite0" or "rock-paper-scissors"; a torchvision or timm name ("resnet18";
+            "torchvision:resnet18" or "timm:resnet18" to choose; torchvision goes first); a folder that transformers'
+            `save_pretrained` wrote (extra `hf`); an ONNX file (extra `onnx`), of TorchScript or of an exported program,
+            told by its content; or "package.module:factory" for a function of your own without arguments that returns
+            an `nn.Module`, an `ImageModel` or a `BlackBox`. That imports and runs the module, so only use names that
+            you trust. A network of timm or transformers brings its own preprocessing and labels, from a factory too.
+        weights: a .safetensors, .pt, .pth or .ckpt file whose weights fit exactly. A training checkpoint's state dict
+            is found under its usual keys, what wrapped the network ("model.") is taken off their names, and a network
+            of timm or torchvision is built with as many classes, and of timm with as many channels, as the weights
+            have. Without one the pretrained weights are used, or random ones, without labels, if `pretrained` is False.
+        labels: the names of the classes, or a file of them: .json (a list, {"0": "cat"} or {"cat": 0}) or .txt (a name
+            a line).
+        mean, std: of pixels in [0, 1] over the training data, a number for each channel or one for all. Where neither
+            is given nor known, pixels go in unnormalised, and every map has a caution.
+        size: the input's sides in pixels: a number, or (height, width).
+        channels: 1 for grey, 3 for colours, n for tensors of n bands.
+        resize: the shorter side of the picture before cropping, or "squash" to resize it without cropping.
+        device: such as "cpu" or "cuda"; "auto" is the GPU where there is one.
+        pretrained: see `weights`.
+
+    Returns an `ImageModel`, or for ONNX files an `ImageBlackBox`, which has no gradients. Nothing is downloaded and
+    nothing but tensors is unpickled. Raises ModelError where the model or its weights aren't available, and for
+    options that don't fit it.
     """
     path = None if weights is None else Path(weights)
+    declared = Declared.of(labels, mean, std, size, channels, resize)
+    place = as_device(device)
+    model = _found(os.fspath(name), path, declared, pretrained)
+    if isinstance(model, ImageModel):
+        model.loaded = True
+        model = (model if is_exported(model) else model.eval()).to(place)
+    return declared.of_model(model) if declared != Declared() else model
+
+
+def _found(name: str, weights: Path | None, declared: Declared, pretrained: bool) -> AnyImageModel:
     source, colon, rest = name.partition(":")
     if name == DEFAULT_MODEL:
-        model = _efficientnet_lite0(path, pretrained)
-    elif name == HANDS:
-        model = _hands(path, pretrained)
-    elif not colon:
-        model = _from_library(_library_of(name), name, path, pretrained)
-    elif library := next((library for library in LIBRARIES if library.name == source), None):
+        return _efficientnet_lite0(weights, pretrained)
+    if name == HANDS:
+        return _hands(weights, pretrained)
+    if looks_like_a_path(name):
+        return _from_path(Path(name), weights)
+    if not colon:
+        return _from_library(_library_of(name), name, weights, declared, pretrained)
+    if library := next((library for library in LIBRARIES if library.name == source), None):
         if not library.knows(rest):
             raise ModelError(f"{source} has no model {rest!r}{_nearest(rest, library.models())}")
-        model = _from_library(library, rest, path, pretrained)
-    else:
-        model = _from_factory(source, rest, path)
-    model.loaded = True
-    return model.eval().to(device)
+        return _from_library(library, rest, weights, declared, pretrained)
+    return _from_factory(source, rest, weights)
 
 
 class ModelInfo(NamedTuple):
@@ -206,6 +196,15 @@ def _with_weights(
     return model
 
 
+def _from_path(path: Path, weights: Path | None) -> AnyImageModel:
+    model = load_folder(path) if path.is_dir() else load_file(path)
+    if weights is None:
+        return model
+    if not isinstance(model, ImageModel) or not path.is_dir():
+        raise ModelError(f"{path} holds its own weights; leave weights={str(weights)!r} out")
+    return _with_weights(model, weights)
+
+
 def _library_of(name: str) -> Library:
     """Find the first library that has a model of this name."""
     names, reasons = [DEFAULT_MODEL, HANDS], []
@@ -223,8 +222,11 @@ def _library_of(name: str) -> Library:
     )
 
 
-def _from_library(library: Library, name: str, weights: Path | None, pretrained: bool) -> ImageModel:
+def _from_library(
+    library: Library, name: str, weights: Path | None, declared: Declared, pretrained: bool
+) -> ImageModel:
     full_name = f"{library.name}:{name}"
+    own = weights is not None
     if weights is None and pretrained:
         weights = library.cached(name)
         if weights is None:
@@ -232,13 +234,34 @@ def _from_library(library: Library, name: str, weights: Path | None, pretrained:
                 f"{full_name}: its pretrained weights are not on this machine and limelight downloads none; "
                 "pass weights='FILE.safetensors', or pretrained=False for random weights"
             )
-    blueprint = library.build(name)
+    blueprint = library.build(name, channels=declared.channels, size=declared.size)
+    if weights is not None:
+        origin = f"weights={str(weights)!r}"
+        state = {library.rename(key): value for key, value in read_state(weights).items()}
+        heads = heads_of(state, blueprint.network, origin) if own else Heads()
+        if heads != Heads():
+            channels = heads.channels or declared.channels
+            blueprint = library.build(name, heads.classes, channels, declared.size)
+        try:
+            load_state(blueprint.network, state, origin)
+        except ModelError as error:
+            raise ModelError(f"{error}; for a network that you changed use 'package.module:factory'") from error
     labels = blueprint.labels if weights is not None else ()
-    model = ImageModel(blueprint.network, blueprint.preprocessing, labels, full_name)
-    return _with_weights(model, weights, lambda state: {library.rename(key): state[key] for key in state})
+    if blueprint.preprocessing is not None:
+        return ImageModel(blueprint.network, blueprint.preprocessing, labels, full_name)
+    return _of_other_channels(library.build(name).preprocessing, blueprint.network, labels, full_name)
 
 
-def _from_factory(module_name: str, factory_name: str, weights: Path | None) -> ImageModel:
+def _of_other_channels(known: Preprocessing | None, network: nn.Module, labels: Sequence[str], name: str) -> ImageModel:
+    """Make the model of a network with other channels than the pretrained one, of whose pixels the sizes hold alone."""
+    channels = channels_of(network)
+    model = ImageModel(network, labels=labels, name=name)
+    assert known is not None and channels is not None
+    sized = replace(known, mean=(0.0,) * channels, std=(1.0,) * channels)
+    return model.described(sized, labels, model.loading_notes)
+
+
+def _from_factory(module_name: str, factory_name: str, weights: Path | None) -> AnyImageModel:
     full_name = f"{module_name}:{factory_name}"
     if not all(module_name.split(".")):
         raise ModelError(f"{full_name}: {module_name!r} is no module's whole name; use 'package.module:factory'")
@@ -254,9 +277,27 @@ def _from_factory(module_name: str, factory_name: str, weights: Path | None) -> 
         hint = _nearest(factory_name, vars(module))
         raise ModelError(f"{full_name}: {module_name} has no function {factory_name!r}{hint}")
     made = factory()
+    if isinstance(made, BlackBox):
+        if weights is not None:
+            raise ModelError(f"{full_name} returned a black box, which takes no weights={str(weights)!r}")
+        return made if isinstance(made, ImageBlackBox) else ImageBlackBox.of(made, name=full_name)
     if not isinstance(made, nn.Module):
         raise ModelError(f"{full_name} returned a {type(made).__name__}; return an nn.Module or an ImageModel")
-    return _with_weights(made if isinstance(made, ImageModel) else ImageModel(made, name=full_name), weights)
+    return _with_weights(made if isinstance(made, ImageModel) else _of_network(made, full_name), weights)
+
+
+def _of_network(network: nn.Module, name: str) -> ImageModel:
+    """Make the model of a network that may say itself how pictures are prepared: timm's and transformers' do."""
+    if is_transformers_model(network):
+        return image_model_of(network, name)
+    configuration = timm_configuration(network)
+    if configuration is None:
+        return ImageModel(network, name=name)
+    preprocessing = timm_preprocessing(configuration, name)
+    labels = timm_labels(network, configuration)
+    if channels_of(network) not in (None, preprocessing.channels):
+        return _of_other_channels(preprocessing, network, labels, name)
+    return ImageModel(network, preprocessing, labels, name)
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ import importlib
 import math
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -22,10 +23,13 @@ from .weights import ModelError
 
 @dataclass(frozen=True)
 class Blueprint:
-    """A network with random weights, and the preprocessing and labels of its pretrained ones."""
+    """A network with random weights, and the preprocessing and labels of its pretrained ones.
+
+    `preprocessing` is None for another number of channels than theirs, whose normalisation nobody has said.
+    """
 
     network: nn.Module
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None
     labels: tuple[str, ...]
 
 
@@ -47,8 +51,17 @@ class Library(ABC):
         """Find the file of pretrained weights; None where it is not on this machine."""
 
     @abstractmethod
-    def build(self, model: str) -> Blueprint:
-        """Build the network, with random weights."""
+    def build(
+        self,
+        model: str,
+        classes: int | None = None,
+        channels: int | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> Blueprint:
+        """Build the network, with random weights and perhaps another number of classes, channels or pixels.
+
+        Raises ModelError where the library can't.
+        """
 
     def rename(self, key: str) -> str:
         """Return the network's own name for a published checkpoint's key."""
@@ -95,11 +108,25 @@ class Torchvision(Library):
         path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
         return path if path.is_file() else None
 
-    def build(self, model: str) -> Blueprint:
+    def build(
+        self,
+        model: str,
+        classes: int | None = None,
+        channels: int | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> Blueprint:
+        if channels not in (None, 3):
+            raise ModelError(
+                f"torchvision:{model} takes 3 channels, and {channels} channel{'s' * (channels != 1)} are asked for; "
+                "use timm's network, or 'package.module:factory' for one whose first convolution you replaced"
+            )
         models = _load_library("torchvision.models")
         weights = models.get_model_weights(model).DEFAULT
         # As torchvision itself does for these two when it loads their weights, which came from TensorFlow.
-        options = {"transform_input": True, "init_weights": False} if model in ("googlenet", "inception_v3") else {}
+        options: dict[str, Any] = {"transform_input": True, "init_weights": False}
+        options = options if model in ("googlenet", "inception_v3") else {}
+        if classes is not None:
+            options["num_classes"] = classes
         network: nn.Module = models.get_model(model, weights=None, **options)
         transforms = weights.transforms()
         preprocessing = Preprocessing(
@@ -109,7 +136,7 @@ class Torchvision(Library):
             mean=tuple(transforms.mean),
             std=tuple(transforms.std),
         )
-        return Blueprint(network, preprocessing, tuple(weights.meta["categories"]))
+        return Blueprint(network, preprocessing, () if classes else tuple(weights.meta["categories"]))
 
     def rename(self, key: str) -> str:
         """Rename the keys of published DenseNets, whose modules' names have dots."""
@@ -137,26 +164,83 @@ class Timm(Library):
         )
         return Path(found) if isinstance(found, str) else None
 
-    def build(self, model: str) -> Blueprint:
-        network: nn.Module = _load_library("timm").create_model(model, pretrained=False)
+    def build(
+        self,
+        model: str,
+        classes: int | None = None,
+        channels: int | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> Blueprint:
+        timm = _load_library("timm")
+        options: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
+        published = timm.get_pretrained_cfg(model)
+        is_fixed = published is not None and published.fixed_input_size
+        if size is not None and is_fixed and size != tuple(published.input_size[1:]):
+            options["img_size"] = size
+        given = {name: value for name, value in options.items() if value is not None}
+        network: nn.Module = timm.create_model(model, pretrained=False, **given)
         configuration: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
-        channels, height, width = configuration["input_size"]
-        mode, crop = configuration["crop_mode"], configuration["crop_pct"]
-        if mode not in ("center", "squash") or channels != 3 or height != width or crop > 1:
-            raise ModelError(
-                f"timm:{model} takes {channels} x {height} x {width} inputs prepared by crop_mode={mode!r}, "
-                f"crop_pct={crop}; limelight prepares square RGB crops: wrap the network yourself and pass tensors"
-            )
-        preprocessing = Preprocessing(
-            size=height,
-            crop_fraction=height / math.floor(height / crop),  # timm rounds the shorter side down
-            interpolation=configuration["interpolation"],
-            mean=tuple(configuration["mean"]),
-            std=tuple(configuration["std"]),
-            squash=mode == "squash",
-        )
         is_imagenet = configuration["num_classes"] == 1000 and "in1k" in (configuration.get("tag") or "")
-        return Blueprint(network, preprocessing, imagenet_labels() if is_imagenet else ())
+        preprocessing = timm_preprocessing(configuration, f"timm:{model}")
+        known = preprocessing if channels in (None, preprocessing.channels) else None
+        return Blueprint(network, known, imagenet_labels() if is_imagenet and not classes else ())
+
+
+def timm_preprocessing(configuration: Mapping[str, Any], name: str) -> Preprocessing:
+    """Read the preprocessing of a timm network's `pretrained_cfg`, whatever its channels and proportions.
+
+    Raises ModelError for one that pads pictures.
+    """
+    channels, height, width = configuration["input_size"]
+    mode, crop = configuration.get("crop_mode") or "center", configuration.get("crop_pct") or 0.875
+    if mode not in ("center", "squash") or crop > 1:
+        raise ModelError(
+            f"{name} takes {channels} x {height} x {width} inputs prepared by crop_mode={mode!r}, crop_pct={crop}; "
+            "limelight crops and never pads: wrap the network yourself and pass tensors"
+        )
+    mean, std = (tuple(float(each) for each in configuration[field]) for field in ("mean", "std"))
+    return Preprocessing(
+        size=height if height == width else (height, width),
+        crop_fraction=_crop_fraction(height, width, crop),
+        interpolation=configuration.get("interpolation") or "bicubic",
+        mean=mean * channels if len(mean) == 1 else mean,
+        std=std * channels if len(std) == 1 else std,
+        squash=mode == "squash",
+    )
+
+
+def _crop_fraction(height: int, width: int, crop: float) -> float:
+    """Return the fraction by which both sides are rounded to what timm rounds them down to, as far as one can be."""
+    down, across = math.floor(height / crop), math.floor(width / crop)
+    if height == width or crop == 1:
+        return height / down
+    least = max((down - 0.5) / height, (across - 0.5) / width)
+    most = min((down + 0.5) / height, (across + 0.5) / width)
+    return min(1.0, 2 / (least + most))
+
+
+def timm_configuration(network: nn.Module) -> Mapping[str, Any] | None:
+    """Return the configuration that timm puts on its networks; None for other networks."""
+    for field in ("pretrained_cfg", "default_cfg"):
+        found = getattr(network, field, None)
+        if isinstance(found, Mapping) and {"input_size", "mean", "std"} <= found.keys():
+            return found
+    return None
+
+
+def timm_labels(network: nn.Module, configuration: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the labels of a timm network that still has the classes of its pretrained weights."""
+    classes = getattr(network, "num_classes", None)
+    named = tuple(configuration.get("label_names") or ())
+    if classes == 1000 and not named and "in1k" in (configuration.get("tag") or ""):
+        named = imagenet_labels()
+    return named if classes == len(named) else ()
+
+
+def channels_of(network: nn.Module) -> int | None:
+    """Return the number of channels that the first convolution takes; None where there is none."""
+    found = next((each for each in network.modules() if isinstance(each, nn.Conv2d)), None)
+    return None if found is None else found.in_channels
 
 
 LIBRARIES = (Torchvision(), Timm())

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..base.named import require
 from ..base.notes import Note
+from .geometry import Geometry as Geometry
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 
@@ -57,6 +58,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+GREY_REPEATED = "grey repeated into three channels"
 
 _FILTERS = {name: Image.Resampling[name.upper()] for name in ("nearest", "bilinear", "bicubic", "lanczos")}
 
@@ -254,7 +257,7 @@ def _convert(image: Image.Image, notes: list[str], name: str) -> Picture:
     if image.mode in ("P", "PA"):
         notes.append("palette expanded")
     elif image.mode in ("1", "L", "LA", "La"):
-        notes.append("grey repeated into three channels")
+        notes.append(GREY_REPEATED)
     elif image.mode not in ("RGB", "RGBA", "RGBa", "RGBX"):
         notes.append(f"{image.mode} converted without a colour profile")
     if image.has_transparency_data:
@@ -270,93 +273,85 @@ def _convert(image: Image.Image, notes: list[str], name: str) -> Picture:
 
 
 @dataclass(frozen=True)
-class Geometry:
-    """The transform from a picture to a model's input: resized to `resized`, then cropped to `crop`.
-
-    Sizes are (width, height); `crop` is (left, top, right, bottom) in pixels of the resized picture.
-    """
-
-    original: tuple[int, int]
-    resized: tuple[int, int]
-    crop: tuple[int, int, int, int]
-
-    def original_box(self) -> tuple[float, float, float, float]:
-        """Return the crop as (left, top, right, bottom) in pixels of the original picture."""
-        across, down = self.original[0] / self.resized[0], self.original[1] / self.resized[1]
-        left, top, right, bottom = self.crop
-        return left * across, top * down, right * across, bottom * down
-
-    def to_original(self, values: Tensor) -> Tensor:
-        """Resample a map (..., h, w) that covers the crop to the original's pixels: (..., height, width).
-
-        Bilinear, averaging where the original is the coarser of the two; NaN at pixels wholly outside the
-        crop. h and w needn't be the crop's: a 7 x 7 map of activations is accepted too.
-
-        Raises ValueError for a map that isn't floating or has fewer than two axes.
-        """
-        if values.ndim < 2 or not values.is_floating_point():
-            raise ValueError(
-                f"values has shape {tuple(values.shape)} and dtype {values.dtype}; "
-                "pass a floating-point map (..., h, w)"
-            )
-        left, top, right, bottom = self.crop
-        rows = _resampling(self.original[1], self.resized[1], top, bottom, values.shape[-2]).to(values)
-        columns = _resampling(self.original[0], self.resized[0], left, right, values.shape[-1]).to(values)
-        return rows @ values @ columns.T
-
-
-def _resampling(original: int, resized: int, start: int, stop: int, cells: int) -> Tensor:
-    """Return one axis of `Geometry.to_original` as weights (original, cells); a pixel outside has a row of NaN.
-
-    A triangle as wide as the coarser of pixel and cell, its weights summing to one: Pillow's bilinear filter.
-    """
-    pixels = torch.arange(original, dtype=torch.float64)
-    cells_per_pixel = resized / original * cells / (stop - start)
-    centres = ((pixels + 0.5) * resized / original - start) * cells / (stop - start) - 0.5
-    distances = (centres.clamp(0, cells - 1)[:, None] - torch.arange(cells)).abs()
-    weights = (1 - distances / max(1.0, cells_per_pixel)).clamp(min=0)
-    outside = ((pixels + 1) * resized <= start * original) | (pixels * resized >= stop * original)
-    return (weights / weights.sum(1, keepdim=True)).masked_fill(outside[:, None], math.nan)
-
-
-@dataclass(frozen=True)
 class Preprocessing:
-    """A model's input: its side, the share of the picture's shorter side that it covers, its normalisation.
+    """A model's input: its sides, the share of the resized picture that it covers, its normalisation.
 
-    `mean` and `std` are of the red, green and blue pixels in [0, 1]; the defaults leave pixels unchanged.
-    `squash` resizes both sides to the same length instead of keeping the picture's proportions.
+    `size`: both sides in pixels, or (height, width). The picture keeps its proportions, is resized until it covers
+    size / crop_fraction, and cropped around its centre; `squash` resizes each side to size / crop_fraction by itself.
+    `mean` and `std` are of pixels in [0, 1] and have one number for each channel: three for red, green and blue, one
+    for grey, n for tensors of n bands. The defaults leave pixels unchanged.
     """
 
-    size: int = 224
+    size: int | tuple[int, int] = 224
     crop_fraction: float = 0.875
     interpolation: str = "bicubic"
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
     squash: bool = False
 
     def __post_init__(self) -> None:
-        require(self.size >= 1, self, "size", "1 or more")
+        for name in ("size", "mean", "std"):
+            if isinstance(getattr(self, name), list):  # as it is read from JSON
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        sides = self.size if isinstance(self.size, tuple) else (self.size, self.size)
+        sound = len(sides) == 2 and all(isinstance(side, int) and side >= 1 for side in sides)
+        require(sound, self, "size", "a whole number of 1 or more, or two of them (height, width)")
         require(0 < self.crop_fraction <= 1, self, "crop_fraction", "a number above 0, up to 1")
         require(self.interpolation in _FILTERS, self, "interpolation", f"one of {', '.join(_FILTERS)}")
-        require(len(self.mean) == 3, self, "mean", "three numbers")
-        require(len(self.std) == 3 and min(self.std) > 0, self, "std", "three numbers above 0")
+        require(len(self.mean) >= 1, self, "mean", "a number for each channel")
+        wanted = f"a number above 0 for each of {len(self.mean)} channels"
+        require(len(self.std) == len(self.mean) and min(self.std) > 0, self, "std", wanted)
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.size if isinstance(self.size, tuple) else (self.size, self.size)
+
+    @property
+    def channels(self) -> int:
+        return len(self.mean)
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of one input, (channels, height, width)."""
+        return torch.Size((self.channels, *self.sides))
 
 
 def prepare(picture: Picture, preprocessing: Preprocessing = Preprocessing()) -> tuple[Tensor, Geometry]:
-    """Resize the shorter side to size / crop_fraction, crop the centre: (1, 3, size, size) float32 in [0, 1].
+    """Resize the picture to cover size / crop_fraction, crop the centre: (1, channels, H, W) float32 in [0, 1].
 
-    Antialiased by Pillow, with the rounding of torchvision's and timm's evaluation. Not normalised yet.
+    Antialiased by Pillow, with the rounding of torchvision's and timm's evaluation; for one channel the colours are
+    weighted as by Pillow's "L". Not normalised yet. Raises ImageError for other numbers of channels than 1 and 3.
     """
-    size = preprocessing.size
-    width, height = picture.image.size
-    shorter = round(size / preprocessing.crop_fraction)
-    resized = shorter, shorter
+    if preprocessing.channels not in (1, 3):
+        shape = ", ".join(map(str, (1, *preprocessing.shape)))
+        raise ImageError(
+            f"{picture.name}: a picture has 3 channels and the model takes {preprocessing.channels} channels; "
+            f"pass a tensor ({shape}) to explain()"
+        )
+    image = picture.image if preprocessing.channels == 3 else picture.image.convert("L")
+    (height, width), (original_width, original_height) = preprocessing.sides, image.size
+    down, across = (round(side / preprocessing.crop_fraction) for side in (height, width))
+    resized = across, down
     if not preprocessing.squash:
-        resized = shorter * width // min(width, height), shorter * height // min(width, height)
-    left, top = round((resized[0] - size) / 2), round((resized[1] - size) / 2)
-    geometry = Geometry((width, height), resized, (left, top, left + size, top + size))
-    pixels = np.array(_resize_and_crop(picture.image, geometry, _FILTERS[preprocessing.interpolation]))
-    return torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0).float().div(255).contiguous(), geometry
+        scaled = _floored if height == width else _rounded  # as torchvision and timm, and timm
+        if across * original_height >= down * original_width:
+            resized = across, scaled(across * original_height, original_width)
+        else:
+            resized = scaled(down * original_width, original_height), down
+    left, top = round((resized[0] - width) / 2), round((resized[1] - height) / 2)
+    geometry = Geometry(image.size, resized, (left, top, left + width, top + height))
+    pixels = np.array(_resize_and_crop(image, geometry, _FILTERS[preprocessing.interpolation]))
+    channels_last = torch.from_numpy(pixels.reshape(height, width, -1))
+    return channels_last.permute(2, 0, 1).unsqueeze(0).float().div(255).contiguous(), geometry
+
+
+def _floored(length: int, by: int) -> int:
+    return length // by
+
+
+def _rounded(length: int, by: int) -> int:
+    return round(length / by)
 
 
 def _resize_and_crop(image: Image.Image, geometry: Geometry, resample: Image.Resampling) -> Image.Image:

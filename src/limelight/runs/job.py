@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import PIL
-import torch
 from torch import Tensor, nn
 
+from ..base.devices import as_device
 from ..base.types import Arithmetic, Outputs
 from ..base.version import versions
 from ..checks import Check
 from ..engine.runner import MOST_ROWS
 from ..methods import Method
-from ..models.catalogue import ImageModel, load_model
+from ..models.catalogue import AnyImageModel, Declaration, ImageModel, load_model
 from ..models.weights import bytes_of, state_bytes
 from ..question.baselines import Baseline
 from ..question.question import Options, require_arithmetic
@@ -41,7 +42,8 @@ _MOST_FACTOR = 4  # of the rows of large pictures; with more, passes of small pi
 class Job:
     """The arguments of `run` that a worker needs; sent to it by pickle.
 
-    `model`: a name, which each worker loads, or the model itself. `target` None: the top class of each picture.
+    `model`: a name, which each worker loads with what is `declared` of it, or the model itself. `target` None: the top
+    class of each picture.
     `group` pictures are explained at once, and `rows_per_pass` rows run at once, on `threads` threads of `device`.
     These belong to the settings, because the last bits of a result depend on them.
     """
@@ -67,6 +69,7 @@ class Job:
     outputs: Outputs | None = None
     mask: Tensor | None = None
     white: float | None = None
+    declared: Declaration = field(default_factory=Declaration)
 
     def __post_init__(self) -> None:
         """Raises ValueError that names the argument."""
@@ -102,15 +105,12 @@ class Job:
             "outputs": self.outputs,
         }
 
-    def load(self) -> ImageModel:
+    def load(self) -> AnyImageModel:
         """Load the model in eval mode on the device. Raises ValueError where torch cannot use the device."""
-        try:
-            torch.empty(0, device=self.device)
-        except (AssertionError, RuntimeError) as error:  # a build without CUDA asserts
-            raise ValueError(f"device: {self.device!r} cannot be used here ({error}); use 'cpu'") from error
+        device = as_device(self.device)
         if isinstance(self.model, str):
-            return load_model(self.model, weights=self.weights, device=self.device)
-        return self.model.eval().to(self.device)
+            return load_model(self.model, weights=self.weights, device=device, **self.declared)
+        return self.model.eval().to(device)
 
     @contextmanager
     def keeping_model(self) -> Iterator[None]:
@@ -127,7 +127,7 @@ class Job:
             for module, training in modes:
                 module.training = training
 
-    def rows(self, model: ImageModel) -> int | None:
+    def rows(self, model: AnyImageModel) -> int | None:
         """Return the rows of a pass: `rows_per_pass`, else on the CPU as many as have MOST_ROWS x 224 x 224 pixels.
 
         At most 32 on the CPU. The number does not depend on a machine's memory, so that all workers write the same
@@ -137,7 +137,7 @@ class Job:
         most = MOST_ROWS.get(kind)
         if self.rows_per_pass or most is None or kind != "cpu":
             return self.rows_per_pass or most
-        return most * max(1, min(_MOST_FACTOR, 224**2 // model.preprocessing.size**2))
+        return most * max(1, min(_MOST_FACTOR, 224**2 // math.prod(model.preprocessing.sides)))
 
     @property
     def method_names(self) -> tuple[str, ...]:
@@ -148,7 +148,7 @@ class Job:
     def check_names(self) -> tuple[str, ...]:
         return _names(self.checks)
 
-    def settings(self, model: ImageModel) -> dict[str, Any]:
+    def settings(self, model: AnyImageModel) -> dict[str, Any]:
         """Return all settings that decide the results, as plain values under the names of the options."""
         found = {
             "images": self.images,
@@ -202,10 +202,11 @@ def described(value: Any) -> str:
     return f"{type(value).__qualname__}({', '.join(arguments)})"
 
 
-def model_identity(model: ImageModel) -> dict[str, str]:
+def model_identity(model: AnyImageModel) -> dict[str, str]:
     """Return the settings that identify a model: hashes of the module, its preprocessing included, and its labels."""
     labels = content_hash(json.dumps(model.labels).encode())
-    return {"weights": _module_hash(model), "labels": f"{len(model.labels)} labels, {labels}"}
+    weights = _module_hash(model) if isinstance(model, nn.Module) else content_hash(model.content.encode())
+    return {"weights": weights, "labels": f"{len(model.labels)} labels, {labels}"}
 
 
 def _module_hash(module: nn.Module) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..base.attribution import Attribution
 from ..base.notes import Note, about_example
 from ..evaluation.findings import Finding
-from ..models.catalogue import ImageModel
+from ..models.catalogue import AnyImageModel
 from ..models.weights import bytes_of
 from ..question.readings import confidences
 from .job import Store
@@ -60,7 +60,7 @@ _FACTS: dict[str, Kind] = {
 def facts_of(
     a: Attribution,
     i: int,
-    model: ImageModel,
+    model: AnyImageModel,
     label: int | None,
     findings: Mapping[str, Finding],
     notes: Sequence[str] = (),

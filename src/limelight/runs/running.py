@@ -9,13 +9,16 @@ from typing import Any, Literal, Unpack, cast, get_args
 
 from torch import nn
 
+from ..base.devices import as_device
 from ..base.progress import reporting
 from ..base.types import Progress
 from ..checks import Check
 from ..engine.prepared import Prepared
 from ..evaluation.check import as_checks
 from ..explain import MethodLike, as_methods
-from ..models.catalogue import ImageModel
+from ..models.catalogue import Declaration, ImageModel
+from ..models.declared import read_labels
+from ..models.own_files import looks_like_a_path
 from ..question.question import CheckOptions, require_options
 from ..question.registries import as_baseline, as_target
 from ..question.targets import Logit, Target
@@ -48,6 +51,7 @@ def run(
     workers: int | None = None,
     threads: int = 1,
     device: str = "cpu",
+    declared: Declaration | None = None,
     shard_size: int = 128,
     group: int = 16,
     limit: int | None = None,
@@ -75,7 +79,8 @@ def run(
         workers: the number of workers; 0 works in this process. None is one process per core, or one on a GPU; with Ray
             one actor per core or GPU of the cluster.
         threads: the threads of each worker.
-        device: where each worker runs its model, such as "cpu" or "cuda".
+        device: where each worker runs its model, such as "cpu" or "cuda"; "auto" is the GPU where there is one.
+        declared: what else `load_model` is told of a model given by name: labels, mean, std, size, channels, resize.
         shard_size: the examples that are written at once; a kill loses no more than these.
         group: the pictures that are explained at once.
         limit: explain only the first `limit` pictures.
@@ -106,7 +111,8 @@ def run(
         shard_size=shard_size,
         group=group,
         threads=threads,
-        device=device,
+        device=str(as_device(device)),
+        declared=_with_labels(declared or {}),
         limit=limit,
         white=white,
         **given,
@@ -216,13 +222,21 @@ def _crew(engine: Engine, workers: int | None, job: Job, out: Path) -> tuple[Cre
 def _as_model(model: str | nn.Module | Prepared) -> str | ImageModel:
     if isinstance(model, Prepared):
         model = model.snapshot
-    if isinstance(model, str | ImageModel):
+    if isinstance(model, str):  # workers may have another working directory
+        return str(Path(model).absolute()) if looks_like_a_path(model) else model
+    if isinstance(model, ImageModel):
         return model
     if isinstance(model, nn.Module):
         wrapped = ImageModel(model, name=type(model).__name__)
         wrapped.loaded = True  # a run copies and proves it once
         return wrapped
     raise TypeError(f"model: {type(model).__name__}; use a name such as 'efficientnet-lite0', or a module")
+
+
+def _with_labels(declared: Declaration) -> Declaration:
+    """Read labels from their file once, for workers with another working directory."""
+    labels = declared.get("labels")
+    return declared if labels is None else {**declared, "labels": read_labels(labels)}
 
 
 def _absolute(images: str) -> str:

@@ -24,14 +24,14 @@ from anyio import to_thread
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..base.attribution import Attribution
 from ..base.records import as_bytes
 from ..base.version import __version__
 from ..engine.input_pass import layers_of
 from ..engine.layers import layer_names, modules_of
-from ..models.catalogue import ImageModel, ModelError, demo_image
+from ..models.catalogue import AnyImageModel, ModelError, demo_image
 from ..models.pictures import ImageError, Picture, open_image
 from ..question.question import ARITHMETICS
 from ..question.registries import BASELINES, TARGETS
@@ -100,7 +100,7 @@ class PageQuestion(BaseModel):
 class Service:
     """The model, the pictures and maps in memory, and the queue."""
 
-    def __init__(self, model: ImageModel, limits: Limits) -> None:
+    def __init__(self, model: AnyImageModel, limits: Limits) -> None:
         self.model = model
         self.limits = limits
         self.pictures: Store[Tensor] = Store(limits.pictures)
@@ -160,6 +160,8 @@ class Service:
                 raise HTTPException(404, "the picture is no longer here; drop it again")
             pixels.append(found)
         if asked.layer:
+            if not isinstance(self.model, nn.Module):
+                raise Refused(f"layer: {self.model.name} is a black box and has no layers")
             try:
                 layer_names(modules_of(self.model), asked.layer)
             except ValueError as error:
@@ -176,7 +178,7 @@ class Service:
             asked.shift,
             asked.tests,
         )
-        rows = question.rows(self.model.preprocessing.size)
+        rows = question.rows(self.model.preprocessing.shape)
         if rows > self.limits.rows:
             raise Refused(
                 f"{rows:,} model rows; one request may use {self.limits.rows:,}: fewer samples, steps or maps"
@@ -188,7 +190,7 @@ class Service:
         return question
 
 
-def create_app(model: ImageModel, limits: Limits = Limits()) -> FastAPI:
+def create_app(model: AnyImageModel, limits: Limits = Limits()) -> FastAPI:
     """Make the server of one loaded model, which all requests share."""
     service = Service(model, limits)
 
@@ -314,11 +316,12 @@ def _busy() -> HTTPException:
     return HTTPException(429, "the server is busy; try again in a moment", headers={"retry-after": "1"})
 
 
-def _layers(model: ImageModel) -> tuple[list[dict[str, str]], str]:
+def _layers(model: AnyImageModel) -> tuple[list[dict[str, str]], str]:
     """Return the layers to choose from and the default of `explain()`; none for a model that returns no classes."""
-    side = model.preprocessing.size
+    if not isinstance(model, nn.Module):
+        return [], ""
     try:
-        found, chosen, _ = layers_of(model, torch.full((1, 3, side, side), 0.5).to(model.mean))
+        found, chosen, _ = layers_of(model, torch.full((1, *model.preprocessing.shape), 0.5).to(model.mean))
     except ValueError:
         return [], ""
     return [{"name": each.name, "grid": each.grid} for each in found], chosen

@@ -30,6 +30,7 @@ from ..question.players import Features, Pixels
 from ..question.question import require_arithmetic
 from ..question.registries import BASELINES, as_baseline
 from ..question.targets import Target
+from ..question.tensor_files import without_files
 from ..rules import Patterns
 from ..show.explained import DEFAULT_METHODS
 
@@ -148,7 +149,8 @@ def read_arithmetic(text: str) -> Arithmetic | None:
 
 def _read(reader: Callable[[str], T], text: str) -> T:
     try:
-        return reader(text)
+        with without_files():
+            return reader(text)
     except (ValueError, TypeError) as error:
         raise Refused(str(error)) from error
 

@@ -20,7 +20,7 @@ from ..base.errors import EXPECTED, reason
 from ..engine.input_pass import outputs_at
 from ..evaluation.budget import price, quick_findings
 from ..methods import Method
-from ..models.catalogue import ImageModel
+from ..models.catalogue import AnyImageModel
 from ..question.question import Options, question_of
 from ..question.targets import Logit, Target
 from ..show import map_payload, picture_of, picture_payload, section_payload
@@ -83,13 +83,13 @@ class PageRequest:
     def maps(self) -> int:
         return self.questions * len(self.methods)
 
-    def rows(self, side: int) -> int:
-        """Return the least number of model rows, as far as it is known before the run."""
-        each = [method.rows(torch.Size((3, side, side))) or 0 for method in self.methods]
+    def rows(self, shape: torch.Size) -> int:
+        """Return the least number of model rows for inputs of this shape, as far as it is known before the run."""
+        each = [method.rows(shape) or 0 for method in self.methods]
         return self.questions * sum(each)
 
 
-def answer(model: ImageModel, asked: PageRequest, maps: Store[Attribution], job: Job) -> None:
+def answer(model: AnyImageModel, asked: PageRequest, maps: Store[Attribution], job: Job) -> None:
     """Send `prediction`, then `map`, `card` or `failed` for every picture, class and method.
 
     The rows of the grid are pictures, and within them classes."""
@@ -119,7 +119,7 @@ def answer(model: ImageModel, asked: PageRequest, maps: Store[Attribution], job:
 
 
 def _map(
-    model: ImageModel,
+    model: AnyImageModel,
     asked: PageRequest,
     plain: Tensor,
     target: Target,
@@ -153,7 +153,7 @@ def _described(target: Target, ranking: Sequence[Ranked]) -> str:
     return next((each.described() for each in ranking if each.index == target.index), f"class {target.index}")
 
 
-def _predict(model: ImageModel, pixels: Tensor) -> Sequence[Ranked]:
+def _predict(model: AnyImageModel, pixels: Tensor) -> Sequence[Ranked]:
     outputs, reading = outputs_at(model, pixels, model.outputs)
     return ranked(model, outputs, reading.kinds if reading else ())
 

@@ -16,6 +16,7 @@ from .image import (
     draw_tile as draw_tile,
     overlay as overlay,
     picture_of as picture_of,
+    picture_of_bands as picture_of_bands,
     save_png as save_png,
 )
 from .payload import (

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..answer import answer
 from ..base.attribution import Attribution, Panel, target_text
@@ -18,10 +18,11 @@ from ..evaluation.budget import quick_findings
 from ..evaluation.card import Section, TrustCard
 from ..evaluation.compare_baselines import BaselineStudy, labelled_baselines
 from ..evaluation.findings import Findings
-from ..methods import GaussLegendre, GradCAM, Gradient, IntegratedGradients, Method, Occlusion, SmoothGrad
-from ..models.catalogue import ImageModel
+from ..methods import RISE, GaussLegendre, GradCAM, Gradient, IntegratedGradients, Method, Occlusion, SmoothGrad
+from ..models.catalogue import AnyImageModel
 from ..models.pictures import Geometry, Picture
 from ..question.baselines import Baseline
+from ..question.output_targets import Similarity
 from ..question.question import Options, Question, question_of
 from ..question.readings import confidences
 from ..question.targets import Logit
@@ -38,11 +39,32 @@ DEFAULT_METHODS: tuple[Method, ...] = (
 )
 
 
+BLACK_BOX_METHODS: tuple[Method, ...] = (Occlusion(), RISE())
+
+
+def fitting(model: AnyImageModel, methods: tuple[Method, ...], say: Callable[[str], None]) -> tuple[Method, ...]:
+    """Return those of the default methods that the model can be asked, and say which are left out.
+
+    Black boxes have neither gradients nor layers and get BLACK_BOX_METHODS; programs have no layers.
+    """
+    if not isinstance(model, nn.Module):
+        names = ", ".join(method.kebab() for method in BLACK_BOX_METHODS)
+        say(f"{model.name} is a black box: {names} in place of methods that need gradients or layers")
+        return BLACK_BOX_METHODS
+    if not isinstance(model.network, torch.jit.ScriptModule | torch.fx.GraphModule):
+        return methods
+    kept = tuple(method for method in methods if not method.needs.layer)
+    left_out = ", ".join(method.kebab() for method in methods if method.needs.layer)
+    if left_out:
+        say(f"{model.name} is a program without layers: {left_out} left out")
+    return kept
+
+
 @dataclass(frozen=True)
 class Request:
     """The request for every picture: model, methods, options of `explain`, and the number of classes (`top`)."""
 
-    model: ImageModel
+    model: AnyImageModel
     methods: tuple[Method, ...]
     options: Options
     top: int = 1
@@ -52,8 +74,7 @@ class Request:
 
     def rows(self) -> int | None:
         """Estimate the model rows of one picture; None if a method stops by a tolerance."""
-        side = self.model.preprocessing.size
-        each = [method.rows(torch.Size((3, side, side))) for method in self.methods]
+        each = [method.rows(self.model.preprocessing.shape) for method in self.methods]
         if None in each:
             return None
         again = [rows for rows, method in zip(each, self.methods, strict=True) if method.needs.baseline]
@@ -143,7 +164,10 @@ def explain_picture(name: str, picture: Picture, request: Request, progress: Pro
     options: Options = {**request.options, "progress": progress}
     with question_of(request.model, pixels, options) as question:
         first = _explain_class(question, request)
-        ranking = ranked(request.model, first.panel[0].outputs, first.panel[0].output_kinds)
+        # The numbers of an embedding are no classes.
+        is_embedding = isinstance(question.target, Similarity)
+        at_input = first.panel[0]
+        ranking = () if is_embedding else ranked(request.model, at_input.outputs, at_input.output_kinds)
         others = [Logit(each.index) for each in ranking[1 : request.top]]
         explanations = (first, *(_explain_class(replace(question, target=each), request) for each in others))
     return Explained(name, picture, geometry, ranking, explanations)
@@ -187,7 +211,7 @@ def card_sections(attribution: Attribution, findings: Findings) -> tuple[Section
     return TrustCard(attribution, tuple(findings), {}, attribution.cautions).sections()
 
 
-def explained_class(model: ImageModel, attribution: Attribution) -> Ranked:
+def explained_class(model: AnyImageModel, attribution: Attribution) -> Ranked:
     """Return the class or target that the first map explains."""
     score, target = float(attribution.score[0]), attribution.target
     if not isinstance(target, Tensor):
@@ -197,7 +221,7 @@ def explained_class(model: ImageModel, attribution: Attribution) -> Ranked:
     return next(same, Ranked(index, model.label(index), score, math.nan))
 
 
-def ranked(model: ImageModel, outputs: Tensor | None, kinds: Sequence[str]) -> tuple[Ranked, ...]:
+def ranked(model: AnyImageModel, outputs: Tensor | None, kinds: Sequence[str]) -> tuple[Ranked, ...]:
     """Rank the classes of the first row of `outputs` by output; empty if `outputs` isn't `(rows, classes)`.
 
     `kinds`: what each row's outputs are, see `Attribution.output_kinds`; without it probabilities are NaN.

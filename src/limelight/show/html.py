@@ -11,7 +11,7 @@ from PIL import Image
 from ..base.files import write_whole
 from .assets import asset, script_hash, viewer_script, words
 from .colour import Scale, colourise
-from .image import TILE_OPACITY, Tile, fit, overlay, png_source
+from .image import TILE_OPACITY, Tile, fit, overlay, png_source, size_of
 from .payload import Facts, Row, as_text, viewer_payload
 
 _SIDE = 224  # pixels of a still picture's longer side
@@ -73,7 +73,7 @@ def report_fragment(rows: Sequence[Row], heading: str, footer: str, facts: Facts
 
 def _section(row: Row) -> str:
     picture = row.picture
-    size = f"{picture.width} × {picture.height} pixels"
+    size = size_of(picture, "×")
     cells = [f"<figure>{_image(picture.convert('RGB'), 'picture')}<h3>picture</h3><p>{size}</p></figure>"]
     cells += [_figure(picture, tile) for tile in row.tiles]
     title = f'<h3 class="row">{words(row.label)}</h3>' if row.label else ""

@@ -35,6 +35,7 @@ _CARD_WIDTH = 1100
 # Pillow's own font has ASCII and few other characters.
 _PLAIN = str.maketrans({"−": "-", "–": "-", "—": "-", "×": "x", "→": "->", "Δ": "delta", "’": "'"})
 _BEYOND_ASCII = frozenset("±…·°")
+_BANDS = "bands"  # in `info` of a picture that shows a part of its bands
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,25 @@ def picture_of(inputs: Tensor) -> Image.Image:
         values = ((values - low) / (high - low).clamp(min=torch.finfo(values.dtype).tiny)).clamp(0, 1)
     pixels = (255 * values).round().byte().expand(3, -1, -1).permute(1, 2, 0)
     return Image.fromarray(pixels.contiguous().numpy())
+
+
+def picture_of_bands(inputs: Tensor) -> Image.Image:
+    """Draw inputs `(n, H, W)` as `picture_of` does: of more than three bands the first three, of two the first.
+
+    `size_of` says which.
+    """
+    bands = inputs.shape[0]
+    if inputs.ndim != 3 or bands in (1, 3):
+        return picture_of(inputs)
+    picture = picture_of(inputs[: 3 if bands > 3 else 1])
+    picture.info[_BANDS] = f"bands 1, 2 and 3 of {bands}" if bands > 3 else f"band 1 of {bands}"
+    return picture
+
+
+def size_of(picture: Image.Image, times: str = "x") -> str:
+    """Describe a picture: its pixels, and which of its bands are shown where not all are."""
+    bands = picture.info.get(_BANDS)
+    return f"{picture.width} {times} {picture.height} pixels" + (f", {bands}" if bands else "")
 
 
 def overlay(picture: Image.Image, heatmap: Tensor, scale: Scale, opacity: float = 0.6) -> Image.Image:
@@ -192,7 +212,7 @@ def draw_card(panel: Image.Image, heading: str, headline: str, sections: Sequenc
 
 
 def _picture_cell(picture: Image.Image) -> Image.Image:
-    return _cell(fit(picture.convert("RGB"), CELL), "picture", (f"{picture.width} x {picture.height} pixels",))
+    return _cell(fit(picture.convert("RGB"), CELL), "picture", (size_of(picture),))
 
 
 def _laid_out(rows: Sequence[Sequence[Image.Image]], columns: int, heading: str, footer: str) -> Image.Image:

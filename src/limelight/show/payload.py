@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..evaluation.card import Section
 from .colour import DIVERGING, MAGNITUDE, remarks, scale_of, values_of
-from .image import Tile, png_source, require_size_of
+from .image import Tile, png_source, require_size_of, size_of
 
 PERCENTILES = (90, 95, 98, 99, 99.5, 99.9, 100)
 """The percentiles of the viewer's slider, at which the colours may end."""
@@ -59,8 +59,9 @@ def viewer_payload(rows: Sequence[Row], heading: str, footer: str, facts: Facts)
 
 
 def picture_payload(picture: Image.Image) -> dict[str, Any]:
-    """Return a picture as a data URI of a PNG, with its size in pixels."""
-    return {"src": png_source(picture.convert("RGB")), "width": picture.width, "height": picture.height}
+    """Return a picture as a data URI of a PNG, with its size in pixels and in words."""
+    source = png_source(picture.convert("RGB"))
+    return {"src": source, "width": picture.width, "height": picture.height, "size": size_of(picture, "×")}
 
 
 def map_payload(picture: Image.Image, tile: Tile) -> dict[str, Any]:

@@ -73,7 +73,7 @@ export class Viewer {
     const cells = element("div", { className: "panel" });
     const shown = element("img", { src: source.src, alt: "the picture the model saw", width: source.width, height: source.height });
     const { frame, point } = framed(shown, source.width, source.height);
-    cells.append(element("figure", {}, frame, element("h3", {}, "picture"), element("p", {}, `${source.width} × ${source.height} pixels`)));
+    cells.append(element("figure", {}, frame, element("h3", {}, "picture"), element("p", {}, source.size)));
     const section = element("section", {}, element("h3", { className: "row", hidden: !label }, label), cells);
     const row = { label, source, section, cells, point, maps: [], byColumn: [] };
     this.rows.push(row);
