@@ -15,6 +15,7 @@ from ..base.named import require
 from .given import ByValue, as_tensor
 from .masks import held, is_picture, read_region
 from .targets import Target, class_index, output_tensor
+from .tensor_files import names_a_tensor, read_tensor
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -69,6 +70,8 @@ class Region(HeldForExamples):
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", class_index(self.label))
         require(self.reduction in ("sum", "mean"), self, "reduction", "'sum' or 'mean'")
+        if names_a_tensor(self.mask):
+            object.__setattr__(self, "mask", read_tensor(str(self.mask)))
         if is_picture(self.mask):
             object.__setattr__(self, "mask", held(self.mask))
             object.__setattr__(self, "resize", True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,14 @@ def without_files() -> Iterator[None]:
         yield
     finally:
         _allowed.reset(before)
+
+
+SUFFIXES = (".npy", ".pt", ".pth", ".safetensors")
+
+
+def names_a_tensor(value: Any) -> bool:
+    """Return whether a value is the path of a file that holds a tensor, by its suffix."""
+    return isinstance(value, str | os.PathLike) and Path(value).suffix.lower() in SUFFIXES
 
 
 def read_tensor(file: str) -> Tensor:
