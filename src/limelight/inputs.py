@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .base.devices import own_tensors
 from .base.notes import Note
+from .base.prepared import PreparedModel
 from .base.types import Model
 from .engine.carried import arguments, carrying
 from .engine.layers import hooked, modules_of
@@ -45,7 +46,7 @@ def rows_of(model: Model, inputs: Any, options: Options) -> Rows:
     them go along with their example. Where nothing is floating, the rows are the outputs of the embedding that reads
     the first part: `(batch, channels, positions)`. For a model with preprocessing, pictures are prepared.
     """
-    axes = options.get("axes") or getattr(model, "axes", None)
+    axes = options.get("axes") or (model.axes if isinstance(model, PreparedModel) else None)
     if axes is not None and not isinstance(inputs, Tensor):
         raise ValueError(f"axes: {axes!r} for {type(inputs).__name__}; it is of one tensor")
     if axes is not None and _floats(inputs):

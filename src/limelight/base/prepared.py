@@ -22,6 +22,9 @@ class PreparedModel(Protocol):
     @property
     def labels(self) -> Sequence[str]: ...
 
+    @property
+    def axes(self) -> str | None: ...
+
     def layer(self, layer: LayerLike | None) -> Any:
         """Return a layer with the modules of the original named."""
         ...
