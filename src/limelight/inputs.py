@@ -76,7 +76,7 @@ def rows_of(model: Model, inputs: Any, options: Options) -> Rows:
 
 def _channels_last(inputs: Any) -> tuple[Note, ...]:
     """Return a caution for pictures whose channels seem to stand last."""
-    if not isinstance(inputs, Tensor) or inputs.ndim != 4:
+    if not isinstance(inputs, Tensor) or inputs.is_nested or inputs.ndim != 4:
         return ()
     _, second, third, last = inputs.shape
     if last not in (1, 3, 4) or second <= 4 or third <= 4:

@@ -205,7 +205,7 @@ class Segments(Players):
 
     def __post_init__(self) -> None:
         given: Any = self.map
-        if isinstance(given, Mapping | tuple):
+        if isinstance(given, Mapping) or (isinstance(given, tuple) and all(isinstance(each, Tensor) for each in given)):
             parts = given.items() if isinstance(given, Mapping) else enumerate(given)
             object.__setattr__(self, "map", {str(name): Segments(each).map for name, each in parts})
             return
