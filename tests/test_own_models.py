@@ -278,7 +278,7 @@ def test_a_segformer_folder_and_a_region(here: Path) -> None:
     mask[4:12, 4:12] = True
     np.save("road.npy", mask)
     document = explained("--model", "./seg", "--target", "region('road.npy', label=1)", methods="gradient,occlusion")
-    assert one(document)["target"]["label"] == "region(mask=16 x 16 numbers, label=1, reduction='sum')"
+    assert one(document)["target"]["label"] == "region(mask=16 x 16 numbers, label=1, reduction='sum', resize=False)"
     model = load_model("./seg")
     x = model.preprocess("cat.png")
     expected = network((x - 0.5) / 0.5).logits[0, 1][torch.from_numpy(mask)].sum()
