@@ -9,7 +9,7 @@ from typing import Any, Unpack, overload
 from torch import Tensor
 
 from .answer import answer
-from .base.attribution import Attribution, Panel
+from .base.attribution import Attribution, Panel, names_of
 from .base.several import SeveralAttributions
 from .base.types import Model
 from .inputs import Rows, rows_of
@@ -58,7 +58,7 @@ def explain(model: Model, inputs: Any, method: MethodLike | Sequence[MethodLike]
     alone = isinstance(method, str | Method | type)
     if rows.parts is not None and not isinstance(inputs, Tensor) and rows.parts.embedding is None:
         found = [_of_parts(model, rows, each, options.get("baseline", 0.0)) for each in methods]
-        return found[0] if alone else {each.name: each for each in found}
+        return found[0] if alone else dict(zip(names_of([each.of_any for each in found]), found, strict=True))
     with question_of(model, rows.inputs, rows.options) as question:
         panel = answer(question, methods)
     if rows.notes:
@@ -74,10 +74,13 @@ def _of_parts(model: Model, rows: Rows, method: Method, baseline: Any) -> Severa
     each: dict[str, Attribution] = {}
     if len(parts.held) > 1 and not method.by_part:
         (whole,) = _answered(model, rows, parts.method(method))
+        if whole.layer is not None:  # a layer's units belong to no part
+            return SeveralAttributions({}, parts.named, whole)
         return SeveralAttributions(_split(whole, parts), parts.named, whole)
     baselines = parts.baselines(baseline)
     for name in parts.held:
-        (each[name],) = _answered(model, rows.of_part(name, baselines[name]), method)
+        (found,) = _answered(model, rows.of_part(name, baselines[name]), parts.method(method, name))
+        each[name] = _as_given(found, parts, name)
     return SeveralAttributions(each, parts.named)
 
 
@@ -91,7 +94,7 @@ def _split(whole: Attribution, parts: Parts) -> dict[str, Attribution]:
     """Return the part of a map of parts side by side that belongs to each; its sum promises nothing by itself."""
     maps = {name: getattr(whole, name) for name in ("values", "stderr", "spread")}
     taken: dict[str, dict[str, Any]] = {name: parts.split(given) for name, given in maps.items() if given is not None}
-    return {
+    each = {
         name: replace(
             whole,
             raw=None,
@@ -102,6 +105,14 @@ def _split(whole: Attribution, parts: Parts) -> dict[str, Attribution]:
         )
         for name in parts.held
     }
+    return {name: _as_given(found, parts, name) for name, found in each.items()}
+
+
+def _as_given(found: Attribution, parts: Parts, name: str) -> Attribution:
+    """Return the attribution of a part with the axes that the part was given with."""
+    tensors = {kind: getattr(found, kind) for kind in ("values", "inputs", "stderr", "spread")}
+    given: dict[str, Any] = {kind: parts.as_given(name, each) for kind, each in tensors.items() if each is not None}
+    return replace(found, **given)
 
 
 def as_methods(method: MethodLike | Sequence[MethodLike]) -> list[Method]:

@@ -69,6 +69,7 @@ def rows_of(model: Model, inputs: Any, options: Options) -> Rows:
     given = replace(Given.of(options.get("given"), len(parts)), parts=parts)
     own: Options = {**options, "given": given}
     if len(parts.held) == 1:
+        (own["baseline"],) = parts.baselines(options.get("baseline", 0.0)).values()
         return Rows(parts.values[parts.held[0]], own, parts, notes)
     own["baseline"] = parts.baseline(options.get("baseline", 0.0))
     return Rows(parts.flat, own, parts, notes)

@@ -75,7 +75,7 @@ class Attribution:
         """The sum of values minus (score - baseline_score), shaped like `score`; NaN if no sum is promised."""
         if not self.complete:
             return torch.full_like(self.score, torch.nan)
-        total = self.values.double().flatten(self.score.ndim).sum(-1)
+        total = self.values.double().reshape(*self.score.shape, -1).sum(-1)
         return (total - (self.score.double() - self.baseline_score.double())).to(self.score.dtype)
 
     @property
@@ -224,7 +224,7 @@ class Panel(Mapping[str, Attribution]):
         names: Sequence[str] | None = None,
         cached_rows: int = 0,
     ) -> None:
-        self._by_name = dict(zip(names or _names(attributions), attributions, strict=True))
+        self._by_name = dict(zip(names or names_of(attributions), attributions, strict=True))
         self.forward_rows = forward_rows
         self.backward_rows = backward_rows
         self.cached_rows = cached_rows
@@ -345,7 +345,7 @@ def describe_rows(attribution: Attribution) -> str:
     return rows if attribution.arithmetic == "plain" else f"{rows} {attribution.arithmetic}"
 
 
-def _names(attributions: list[Attribution]) -> list[str]:
+def names_of(attributions: Sequence[Attribution]) -> list[str]:
     """Return kebab-case names; methods of the same name get their repr, equal reprs a number."""
     plain = [each.name for each in attributions]
     return distinct(

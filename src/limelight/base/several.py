@@ -19,7 +19,8 @@ class SeveralAttributions:
 
     `each`: the part's Attribution by name, or by place as "0", "1", ...; `found["image"]` and `found[0]` give one.
     `whole`: the parts side by side, `(batch, features)`, where one map was made of all; None where each part was
-    explained by itself, beside the others as they are.
+    explained by itself, beside the others as they are. The units of a layer (`AtLayer`) belong to no part: `each` is
+    empty, and `values` and `stderr` are the layer's.
     """
 
     each: Mapping[str, Attribution]
@@ -41,35 +42,38 @@ class SeveralAttributions:
         return dict(of) if self.named else tuple(of.values())
 
     @property
-    def _any(self) -> Attribution:
+    def of_any(self) -> Attribution:
+        """The attribution that tells what all parts share: the question, the score, the method."""
         return self.whole if self.whole is not None else next(iter(self.each.values()))
 
     @property
     def values(self) -> Any:
         """The maps in the structure of the inputs: a tuple, or a dictionary by name."""
+        if not self.each:
+            return self.of_any.values
         return self._structure({name: part.values for name, part in self.each.items()})
 
     @property
     def stderr(self) -> Any:
         """The values' standard errors in the structure of the inputs; None where the method has none."""
-        if self._any.stderr is None:
-            return None
+        if self.of_any.stderr is None or not self.each:
+            return self.of_any.stderr
         return self._structure({name: part.stderr for name, part in self.each.items()})
 
     @property
     def score(self) -> Tensor:
         """f(x), one number for each example."""
-        return self._any.score
+        return self.of_any.score
 
     @property
     def baseline_score(self) -> Tensor:
         """The mean f(b) over references."""
-        return self._any.baseline_score
+        return self.of_any.baseline_score
 
     @property
     def delta(self) -> Tensor:
         """The sum over all parts minus (score - baseline_score); NaN where no sum over them is promised."""
-        return self._any.delta if self.whole is not None else torch.full_like(self._any.score, torch.nan)
+        return self.of_any.delta if self.whole is not None else torch.full_like(self.of_any.score, torch.nan)
 
     @property
     def notes(self) -> tuple[Note, ...]:
@@ -85,7 +89,7 @@ class SeveralAttributions:
     @property
     def name(self) -> str:
         """The method's name as typed."""
-        return self._any.name
+        return self.of_any.name
 
     @property
     def forward_rows(self) -> int:

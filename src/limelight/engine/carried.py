@@ -14,6 +14,8 @@ from ..question.given import Given
 
 _now: ContextVar[tuple[Given, Tensor] | None] = ContextVar("arguments of the rows that run now", default=None)
 
+_at_a_layer: ContextVar[bool] = ContextVar("a method runs on a layer's units", default=False)
+
 
 @contextmanager
 def carrying(given: Given | None, examples: Tensor) -> Iterator[None]:
@@ -47,10 +49,20 @@ def is_alone() -> bool:
     return _now.get() is None
 
 
+@contextmanager
+def at_a_layer() -> Iterator[None]:
+    """Have `ranges_of_parts` take what methods run on while this is open for a layer's units, which are of no part."""
+    token = _at_a_layer.set(True)
+    try:
+        yield
+    finally:
+        _at_a_layer.reset(token)
+
+
 def ranges_of_parts(x: Tensor) -> Tensor | None:
     """Return for every feature of x the range of its part, `(batch, features)`; None where x is no several parts."""
     now = _now.get()
-    if now is None or now[0].parts is None or len(now[0].parts.held) < 2:
+    if _at_a_layer.get() or now is None or now[0].parts is None or len(now[0].parts.held) < 2:
         return None
     found: Tensor = now[0].parts.ranges(x)
     return found

@@ -132,8 +132,10 @@ def examined(question: Question, method: Subject, options: CheckOptions | None =
 def _of_parts(question: Question, methods: Sequence[Method]) -> list[Method]:
     """Return the methods as inputs of several parts, which are checked side by side, need them. Raises ValueError."""
     parts = question.given.parts
-    if parts is None or len(parts.held) < 2:
+    if parts is None or not parts.held:
         return list(methods)
+    if len(parts.held) == 1:
+        return [parts.method(each, parts.held[0]) for each in methods]
     for each in methods:
         if each.by_part:
             raise ValueError(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..base.named import require
 from ..base.notes import Note
+from ..engine.carried import at_a_layer
 from ..engine.layer_maps import Grid, grid_of
 from ..engine.score import Score
 from ..question.random_streams import Streams
@@ -74,7 +75,8 @@ class AtLayer(Method):
             cut = inside.values(at_baseline)
             notes += _around(layer, own, cut, score.values(baseline))
             inside = replace(inside, baseline=at_baseline, at_baseline=cut)
-        found = self.inner.run(inside, at_x, at_baseline, rng)
+        with at_a_layer():
+            found = self.inner.run(inside, at_x, at_baseline, rng)
         grids = {each.name: each.grid for each in score.layers}
         return replace(_placed(found, x, layer, grids.get(layer), notes), layer=layer)
 

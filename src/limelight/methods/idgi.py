@@ -44,6 +44,10 @@ class IDGI(Method):
         return self.inner.no_sum
 
     @property
+    def by_part(self) -> bool:  # type: ignore[override]  # as the inner path reads
+        return self.inner.by_part
+
+    @property
     def needs(self) -> Needs:
         return Needs(value=True, baseline=self.inner.needs.baseline)
 

@@ -106,6 +106,10 @@ class Smoothing(Method):
         require_tolerance(self)
 
     @property
+    def by_part(self) -> bool:  # type: ignore[override]  # as the inner method reads
+        return self.inner.by_part
+
+    @property
     def needs(self) -> Needs:
         return replace(self.inner.needs, at_inputs=False, value=False, value_at_baseline=False, own_scores=False)
 

@@ -102,6 +102,8 @@ class XRAI(Method):
 
 def _masks_of(players: Players, picture: Tensor, example: Tensor) -> Tensor:
     division = players.divide(picture, example)
+    if division.labels.shape[1] != 1:
+        raise ValueError(f"XRAI.segments={players!r} divides channels; use players of whole pixels, such as Grid(14)")
     labels = division.labels[0, 0].expand(picture.shape[2:])
     return labels == torch.arange(division.counts[0], device=labels.device)[:, None, None]
 

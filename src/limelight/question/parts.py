@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .baselines import Baseline
+from .baselines import Baseline, Constant, Samples
 from .given import plain
-from .per_example import rebuilt
+from .per_example import for_examples, rebuilt
 from .players import Segments
 from .random_streams import Streams
 from .registries import as_baseline
@@ -24,6 +24,7 @@ class Parts:
     `held`: those that rows are made of, the others go along with their example: several are flattened side by side,
     `(rows, features)`; one alone keeps its shape; with none the rows are the outputs of a layer, the `embedding`.
     `axes`: how the model takes the one part that is held, such as "NHWC"; rows have channels before space.
+    `columns`: floating parts with a number for each example, `(batch,)` for the model and here `(batch, 1)`.
     """
 
     values: Mapping[str, Tensor]
@@ -31,6 +32,7 @@ class Parts:
     held: tuple[str, ...]
     embedding: str | None = None
     axes: str | None = None
+    columns: frozenset[str] = frozenset()
 
     @staticmethod
     def of(inputs: Tensor | Sequence[Tensor] | Mapping[str, Tensor]) -> Parts:
@@ -59,7 +61,9 @@ class Parts:
         if len(kinds) > 1:
             found = ", ".join(f"{name!r} {values[name].dtype} on {values[name].device}" for name in floating)
             raise TypeError(f"inputs: parts of several kinds ({found}); give them one dtype and device")
-        return Parts(values, named, floating)
+        columns = frozenset(name for name in floating if values[name].ndim == 1)
+        values = {name: each[:, None] if name in columns else each for name, each in values.items()}
+        return Parts(values, named, floating, columns=columns)
 
     def __len__(self) -> int:
         return len(next(iter(self.values.values())))
@@ -93,8 +97,12 @@ class Parts:
             own[self.held[0]] = from_rows(rows, self.axes) if self.axes else rows
         elif self.held:
             own |= self.split(rows)
-        ordered = {name: own[name] for name in self.values}
+        ordered = {name: self.as_given(name, own[name]) for name in self.values}
         return ((), ordered) if self.named else (tuple(ordered.values()), {})
+
+    def as_given(self, name: str, rows: Tensor) -> Tensor:
+        """Return rows of a part, or what is known of them, with the axes that the part was given with."""
+        return rows.squeeze(-1) if name in self.columns else rows
 
     def ranges(self, x: Tensor) -> Tensor:
         """Return the range of each example's values in each part `(batch, features)`, for every feature of x."""
@@ -128,27 +136,55 @@ class Parts:
             each = dict.fromkeys(self.held, as_baseline(given))
         if set(each) != set(self.held):
             raise ValueError(f"baseline: for {', '.join(each)}; the explained parts are {', '.join(self.held)}")
-        return {name: each[name] for name in self.held}
+        return {name: self._in_columns(name, each[name]) for name in self.held}
 
-    def method(self, method: Any) -> Any:
-        """Return a method whose segments, given as a structure with a map for each part, are of the flattened parts."""
+    def _in_columns(self, name: str, baseline: Baseline) -> Baseline:
+        if name in self.columns:
+            if isinstance(baseline, Constant) and isinstance(baseline.value, Tensor) and baseline.value.ndim == 1:
+                return replace(baseline, value=baseline.value[:, None])
+            if isinstance(baseline, Samples) and baseline.data.ndim == 1:
+                return replace(baseline, data=baseline.data[:, None])
+        return baseline
+
+    def method(self, method: Any, name: str | None = None) -> Any:
+        """Return a method whose segments, given as a structure with a map for each part, are of the flattened parts,
+        or of the part `name` alone."""
 
         def flattened(part: Any) -> Any:
             if isinstance(part, Segments) and part.of_parts is not None:
-                return Segments(self._labels(part.of_parts))
+                return Segments(self._labels(part.of_parts) if name is None else self._labels_of(part.of_parts, name))
             return part
 
         return rebuilt(method, flattened)
 
-    def _labels(self, maps: Mapping[str, Tensor]) -> Tensor:
+    def _labels_of(self, maps: Mapping[str, Tensor], name: str) -> Tensor:
+        """Return labels `(1, *features)` or `(batch, *features)` of one part, `(*features)` for all of flat ones."""
+        found = self._map(maps, name)
+        if len(found) not in (1, len(self)):
+            raise ValueError(
+                f"players: segments of {len(found)} examples for {len(self)}; give one map, or one an example"
+            )
+        return found[0] if found.ndim == 2 and len(found) == 1 else found
+
+    def _map(self, maps: Mapping[str, Tensor], name: str) -> Tensor:
         if set(maps) != set(self.held):
             raise ValueError(f"players: segments for {', '.join(maps)}; the explained parts are {', '.join(self.held)}")
+        shape, found = self.values[name].shape[1:], maps[name]
+        if name in self.columns and found.ndim == 1:
+            found = found[:, None]
+        given = tuple(found.shape)
+        try:
+            found = found if found.ndim > len(shape) else found.expand(1, *shape)
+            return found.expand(len(found), *shape)
+        except RuntimeError as error:
+            raise ValueError(
+                f"players: the map of part {name!r} has shape {given}; use {tuple(shape)}, or one for each example, "
+                f"{(len(self), *shape)}"
+            ) from error
+
+    def _labels(self, maps: Mapping[str, Tensor]) -> Tensor:
         batch = len(self)
-        pieces = []
-        for name in self.held:
-            shape = self.values[name].shape[1:]
-            given = maps[name] if maps[name].ndim > len(shape) else maps[name].expand(1, *shape)
-            pieces.append(given.expand(len(given), *shape).flatten(1))
+        pieces = [self._map(maps, name).flatten(1) for name in self.held]
         most = max(map(len, pieces))
         if any(len(each) not in (1, batch) for each in pieces):
             raise ValueError(
@@ -162,13 +198,14 @@ class Parts:
 class OfParts(Baseline):
     """A baseline for each part of the inputs, flattened side by side."""
 
-    parts: Parts
+    parts: Parts = field(repr=False)
     each: tuple[Baseline, ...]
 
     def references(self, inputs: Tensor, streams: Streams) -> Tensor:
         split = self.parts.split(inputs)
+        # Examples of a data set keep their parts together: all parts draw them in one order.
         found = [
-            baseline.references(part, streams.fork(name))
+            baseline.references(part, streams if isinstance(baseline, Samples) else streams.fork(name))
             for baseline, (name, part) in zip(self.each, split.items(), strict=True)
         ]
         most = max(map(len, found))
@@ -177,6 +214,11 @@ class OfParts(Baseline):
                 f"baseline: {', '.join(str(len(each)) for each in found)} references for the parts; give as many"
             )
         return torch.cat([each.expand(most, *each.shape[1:]).flatten(2) for each in found], 2)
+
+    def for_examples(self, index: Sequence[int]) -> OfParts:
+        values = self.parts.values
+        each = [for_examples(own, index, values[name]) for own, name in zip(self.each, self.parts.held, strict=True)]
+        return OfParts(self.parts.select(torch.as_tensor(index, dtype=torch.long)), tuple(each))
 
 
 def to_rows(inputs: Tensor, axes: str) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from .baselines import Constant
+from .baselines import Baseline, Constant
 from .players import Segments
 
 T = TypeVar("T")
@@ -37,6 +37,8 @@ def for_examples(thing: T, index: Sequence[int], x: Tensor) -> T:
                 return replace(part, map=_of(part.map, index))
             case Constant(value=Tensor() as value) if has_each(value, x):
                 return replace(part, value=_of(value, index))
+            case Baseline():
+                return part.for_examples(index)
         return part
 
     return rebuilt(thing, chosen)

@@ -191,8 +191,8 @@ class Felzenszwalb(_Segmented):
 class Segments(Players):
     """A given map of integer labels: `(*space)` for all examples, or `(batch, *space)`.
 
-    Of inputs of several parts it is a tuple or mapping with a map `(*features)` for each part; a label that several
-    parts share is one player.
+    With labels for each channel it is `(1, channels, *space)` or `(batch, channels, *space)`. Of inputs given as a
+    tuple or mapping it is one with a map `(*features)` for each part; a label that several parts share is one player.
     """
 
     map: Tensor
@@ -216,12 +216,22 @@ class Segments(Players):
             )
 
     def per_example(self, x: Tensor) -> bool:
-        """Return whether the map has a batch axis before the spatial axes of x."""
-        return self.map.ndim == max(x.ndim - 2, 1) + 1
+        """Return whether the map has an entry for each example: a batch axis before the spatial axes of x, or before
+        its channels."""
+        self._require_one()
+        return self.map.ndim == max(x.ndim - 2, 1) + 1 or (self.map.ndim == x.ndim and len(self.map) > 1)
+
+    def _require_one(self) -> None:
+        if self.of_parts is not None:
+            names = ", ".join(self.of_parts)
+            raise ValueError(f"players: Segments of the parts {names} for one tensor; give inputs of these parts")
 
     def labels(self, x: Tensor, examples: Tensor) -> Tensor:
+        self._require_one()
         space, given = x.shape[2:] if x.ndim > 2 else x.shape[1:], tuple(self.map.shape)
         labels = self.map.to(x.device)
+        if x.ndim > 2 and given[1:] == tuple(x.shape[1:]) and (given[0] == 1 or int(examples.max()) < given[0]):
+            return labels.expand(x.shape) if given[0] == 1 else labels[examples]
         if given == tuple(space):
             labels = labels.expand(len(x), *space)
         elif given[1:] == tuple(space) and int(examples.max()) < given[0]:
@@ -234,13 +244,21 @@ class Segments(Players):
 
     def count(self, features: torch.Size) -> int | None:
         space = features[1:] if len(features) > 1 else features
-        return len(self.map.unique()) if self.map.shape == space else None
+        for_all = self.of_parts is None and self.map.shape in (space, (1, *features))
+        return len(self.map.unique()) if for_all else None
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Segments) and torch.equal(self.map, other.map)
+        if not isinstance(other, Segments):
+            return False
+        mine, theirs = self._maps(), other._maps()
+        return mine.keys() == theirs.keys() and all(torch.equal(each, theirs[name]) for name, each in mine.items())
 
     def __hash__(self) -> int:
-        return hash((type(self), tuple(self.map.shape), int(self.map.sum())))
+        maps = self._maps().items()
+        return hash((type(self), *((name, tuple(each.shape), int(each.sum())) for name, each in maps)))
+
+    def _maps(self) -> Mapping[str, Tensor]:
+        return {"": self.map} if self.of_parts is None else self.of_parts
 
 
 @dataclass(frozen=True)
