@@ -320,10 +320,10 @@ class Answers:
     def _score_references(self) -> None:
         """Compute scores `(references, batch)`; a reference shared by all examples is run once for each class."""
         before, own = _rows_run(self.runner), torch.arange(len(self.x))
-        if type(self.input_pass.target) is Logit:
+        if type(self.input_pass.target) is Logit and not self.runner.given:
             classes = self.input_pass.target.listed(len(self.x))
             same = torch.tensor([classes.index(each) for each in classes])
-        if type(self.input_pass.target) is not Logit or self.runner.given:
+        else:
             same = own
         owner = [same if reference.stride(0) == 0 else own for reference in self.references]
         run = [each.unique() for each in owner]

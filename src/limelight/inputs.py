@@ -35,8 +35,8 @@ class Rows:
         """Return the rows of one part alone, beside the others as they are."""
         assert self.parts is not None
         parts = replace(self.parts, held=(name,))
-        given = replace(Given.of(self.options.get("given"), len(parts)), parts=parts)
-        return Rows(parts.values[name], {**self.options, "given": given, "baseline": baseline}, parts, self.notes)
+        own: Options = {**_with_parts(self.options, parts), "baseline": baseline}
+        return Rows(parts.values[name], own, parts, self.notes)
 
 
 def rows_of(model: Model, inputs: Any, options: Options) -> Rows:
@@ -51,8 +51,7 @@ def rows_of(model: Model, inputs: Any, options: Options) -> Rows:
         raise ValueError(f"axes: {axes!r} for {type(inputs).__name__}; it is of one tensor")
     if axes is not None and _floats(inputs):
         parts = Parts({"0": to_rows(inputs, axes)}, False, ("0",), axes=axes)
-        given = replace(Given.of(options.get("given"), len(parts)), parts=parts)
-        return Rows(parts.values["0"], {**options, "given": given, "axes": None}, parts)
+        return Rows(parts.values["0"], {**_with_parts(options, parts), "axes": None}, parts)
     prepare = getattr(getattr(model, "module", model), "preprocess", None)
     if callable(prepare) and not _is_structure(inputs) and not isinstance(inputs, Tensor):
         several = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
@@ -66,13 +65,17 @@ def rows_of(model: Model, inputs: Any, options: Options) -> Rows:
     along = [name for name in parts.values if name not in parts.held]
     if along:
         notes = (Note("fact", f"whole numbers and booleans go along with their example: {', '.join(along)}"),)
-    given = replace(Given.of(options.get("given"), len(parts)), parts=parts)
-    own: Options = {**options, "given": given}
+    own = _with_parts(options, parts)
     if len(parts.held) == 1:
         (own["baseline"],) = parts.baselines(options.get("baseline", 0.0)).values()
         return Rows(parts.values[parts.held[0]], own, parts, notes)
     own["baseline"] = parts.baseline(options.get("baseline", 0.0))
     return Rows(parts.flat, own, parts, notes)
+
+
+def _with_parts(options: Options, parts: Parts) -> Options:
+    """Return the options with the parts among what goes along with the rows."""
+    return {**options, "given": replace(Given.of(options.get("given"), len(parts)), parts=parts)}
 
 
 def _channels_last(inputs: Any) -> tuple[Note, ...]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..base.contexts import setting
 from ..question.given import Given
 
 _now: ContextVar[tuple[Given, Tensor] | None] = ContextVar("arguments of the rows that run now", default=None)
@@ -23,14 +24,8 @@ def carrying(given: Given | None, examples: Tensor) -> Iterator[None]:
 
     A call with more rows than examples, as one that fills up a pass, repeats the last example.
     """
-    if not given:
+    with setting(_now, (given, examples)) if given else nullcontext():
         yield
-        return
-    token = _now.set((given, examples))
-    try:
-        yield
-    finally:
-        _now.reset(token)
 
 
 def arguments(rows: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -49,14 +44,9 @@ def is_alone() -> bool:
     return _now.get() is None
 
 
-@contextmanager
-def at_a_layer() -> Iterator[None]:
+def at_a_layer() -> AbstractContextManager[None]:
     """Have `ranges_of_parts` take what methods run on while this is open for a layer's units, which are of no part."""
-    token = _at_a_layer.set(True)
-    try:
-        yield
-    finally:
-        _at_a_layer.reset(token)
+    return setting(_at_a_layer, True)
 
 
 def ranges_of_parts(x: Tensor) -> Tensor | None:

@@ -21,8 +21,8 @@ from .as_written import eagerly
 from .carried import is_alone
 from .layers import Modules
 from .model_copy import ModelCopy
+from .packed import VALUE_TOLERANCE, relative_error
 
-VALUE_TOLERANCE = 1e-5  # of the largest output
 MOST_ROWS = 1 << 16  # of a pass
 _ROWS = 3  # of the example: a size of 1 or 2 would be taken for a constant
 
@@ -73,9 +73,9 @@ def _compare(mine: Any, theirs: Any) -> None:
     if not pairs or type(mine) is not type(theirs):
         raise NotCompiled(f"the model returns {type(theirs).__name__} and the program {type(mine).__name__}")
     for one, other in pairs:
-        error = (one.double() - other.double()).abs().max() if one.shape == other.shape else torch.tensor(torch.inf)
-        if not error <= VALUE_TOLERANCE * other.double().abs().max():
-            raise NotCompiled(f"compiled outputs differ by {float(error):.1e}")
+        error = relative_error(one, other, torch.inf)
+        if not error <= VALUE_TOLERANCE:
+            raise NotCompiled(f"compiled outputs differ by {error:.1e} of the largest")
 
 
 def _unread() -> bool:

@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from ..question.targets import output_tensor
 from ..rules.audit import tensors
 from ..rules.engine import Propagate
-from ..rules.names import words
+from ..rules.names import METADATA, canonical
 from ..rules.packed import entered
 from .graph import make_exact
 from .layers import Modules, hooked
@@ -288,24 +288,11 @@ class _Observed(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if self._by_id and _name(func) not in _METADATA:
+        if self._by_id and canonical(func)[0] not in METADATA:
             for each in tensors((args, kwargs)):
                 if id(each) in self._by_id:
                     self._by_id[id(each)].readers += 1
         return func(*args, **(kwargs or {}))
-
-
-# What tells of a tensor without reading its values.
-_METADATA = words("""
-    dim size __len__ stride numel is_contiguous is_floating_point shape dtype device ndim layout requires_grad is_leaf
-    grad_fn _version
-""")
-
-
-def _name(func: Callable[..., Any]) -> str:
-    """Return an operator's name, and for a property that of the property."""
-    name: str = getattr(func, "__name__", "")
-    return getattr(getattr(func, "__self__", None), "__name__", "") if name == "__get__" else name
 
 
 @contextmanager
@@ -353,10 +340,10 @@ def _outputs(module: nn.Module, row: Tensor, gradient: bool) -> Found:
 
 def _compare(plain: Found, packed: Found, layers: Mapping[str, PackedLayer], seen: _Observed) -> None:
     """Raise NotPacked where outputs or gradients differ by more than the tolerances."""
-    error = _error(packed[0], plain[0], torch.inf)
+    error = relative_error(packed[0], plain[0], torch.inf)
     if not error <= VALUE_TOLERANCE:
         raise NotPacked(f"packed outputs differ by {error:.1e} of the largest")
-    if plain[1] is None or packed[1] is None or _error(packed[1], plain[1], 2) <= GRADIENT_TOLERANCE:
+    if plain[1] is None or packed[1] is None or relative_error(packed[1], plain[1], 2) <= GRADIENT_TOLERANCE:
         return
     # Rounding flipped a unit at its kink, which is no fault of either gradient, or a layer is wrong.
     for name, layer in layers.items():
@@ -371,10 +358,10 @@ def _gradient_error(convolution: PackedConvolution, size: torch.Size) -> float:
         out = convolution.plain(x)
         slope = torch.randn(out.shape, generator=torch.Generator().manual_seed(0))
         (expected,) = torch.autograd.grad(out, x, slope)
-    return _error(convolution.backward(slope, (size[2], size[3])), expected, 2)
+    return relative_error(convolution.backward(slope, (size[2], size[3])), expected, 2)
 
 
-def _error(found: Tensor, expected: Tensor, norm: float) -> float:
+def relative_error(found: Tensor, expected: Tensor, norm: float) -> float:
     """Return |found - expected| / |expected| in a norm."""
     if found.shape != expected.shape:
         return torch.inf

@@ -25,6 +25,7 @@ from .packed import NotPacked
 from .packing import Packing
 from .passes import Outcome, Rows, SharedRows, detached, require_finite, rows_first
 from .programs import RowsTaken, rows_taken
+from .proof import Proof
 from .requirements import channels_last_pays, refuse_batch_statistics, require_same_kind
 
 T = TypeVar("T")
@@ -100,22 +101,23 @@ class Runner:
         self._stack.close()
 
     @property
+    def _proof(self) -> Proof | None:
+        return self.copy.proof if self.differentiable else None
+
+    @property
     def notes(self) -> list[str]:
         """What a reader of every map should know about how the model was run."""
-        proof = self.copy.proof if self.differentiable else None
-        return self._notes + (proof.notes(self._inputs.dtype) if proof else [])
+        return self._notes + (self._proof.notes(self._inputs.dtype) if self._proof else [])
 
     @property
     def precision(self) -> torch.dtype:
         """The coarsest dtype that the model is known to compute in."""
-        proof = self.copy.proof if self.differentiable else None
-        return proof.precision if proof else self._inputs.dtype
+        return self._proof.precision if self._proof else self._inputs.dtype
 
     @property
     def outputs_made_by(self) -> Outputs | None:
         """What the operator that made the model's outputs says that they are, once a row was run."""
-        proof = self.copy.proof if self.differentiable else None
-        return proof.outputs if proof else None
+        return self._proof.outputs if self._proof else None
 
     @property
     def channels_last(self) -> bool:

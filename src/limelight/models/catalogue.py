@@ -29,6 +29,7 @@ from .image_model import (
 from .libraries import (
     LIBRARIES,
     Library,
+    Wanted,
     channels_of,
     imagenet_labels as imagenet_labels,
     timm_configuration,
@@ -234,14 +235,14 @@ def _from_library(
                 f"{full_name}: its pretrained weights are not on this machine and limelight downloads none; "
                 "pass weights='FILE.safetensors', or pretrained=False for random weights"
             )
-    blueprint = library.build(name, channels=declared.channels, size=declared.size)
+    blueprint = library.build(name, Wanted(channels=declared.channels, size=declared.size))
     if weights is not None:
         origin = f"weights={str(weights)!r}"
         state = {library.rename(key): value for key, value in read_state(weights).items()}
         heads = heads_of(state, blueprint.network, origin) if own else Heads()
         if heads != Heads():
-            channels = heads.channels or declared.channels
-            blueprint = library.build(name, heads.classes, channels, declared.size)
+            wanted = Wanted(heads.classes, heads.channels or declared.channels, declared.size)
+            blueprint = library.build(name, wanted)
         try:
             load_state(blueprint.network, state, origin)
         except ModelError as error:

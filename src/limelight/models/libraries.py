@@ -33,6 +33,15 @@ class Blueprint:
     labels: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """The classes, channels and (height, width) of a network where they are to be others than its pretrained one's."""
+
+    classes: int | None = None
+    channels: int | None = None
+    size: tuple[int, int] | None = None
+
+
 class Library(ABC):
     """A package of networks. Every method raises ModelError where the package doesn't import."""
 
@@ -51,14 +60,8 @@ class Library(ABC):
         """Find the file of pretrained weights; None where it is not on this machine."""
 
     @abstractmethod
-    def build(
-        self,
-        model: str,
-        classes: int | None = None,
-        channels: int | None = None,
-        size: tuple[int, int] | None = None,
-    ) -> Blueprint:
-        """Build the network, with random weights and perhaps another number of classes, channels or pixels.
+    def build(self, model: str, wanted: Wanted = Wanted()) -> Blueprint:
+        """Build the network, with random weights.
 
         Raises ModelError where the library can't.
         """
@@ -108,13 +111,8 @@ class Torchvision(Library):
         path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
         return path if path.is_file() else None
 
-    def build(
-        self,
-        model: str,
-        classes: int | None = None,
-        channels: int | None = None,
-        size: tuple[int, int] | None = None,
-    ) -> Blueprint:
+    def build(self, model: str, wanted: Wanted = Wanted()) -> Blueprint:
+        channels = wanted.channels
         if channels not in (None, 3):
             raise ModelError(
                 f"torchvision:{model} takes 3 channels, and {channels} channel{'s' * (channels != 1)} are asked for; "
@@ -125,8 +123,8 @@ class Torchvision(Library):
         # As torchvision itself does for these two when it loads their weights, which came from TensorFlow.
         options: dict[str, Any] = {"transform_input": True, "init_weights": False}
         options = options if model in ("googlenet", "inception_v3") else {}
-        if classes is not None:
-            options["num_classes"] = classes
+        if wanted.classes is not None:
+            options["num_classes"] = wanted.classes
         network: nn.Module = models.get_model(model, weights=None, **options)
         transforms = weights.transforms()
         preprocessing = Preprocessing(
@@ -136,7 +134,7 @@ class Torchvision(Library):
             mean=tuple(transforms.mean),
             std=tuple(transforms.std),
         )
-        return Blueprint(network, preprocessing, () if classes else tuple(weights.meta["categories"]))
+        return Blueprint(network, preprocessing, () if wanted.classes else tuple(weights.meta["categories"]))
 
     def rename(self, key: str) -> str:
         """Rename the keys of published DenseNets, whose modules' names have dots."""
@@ -164,26 +162,20 @@ class Timm(Library):
         )
         return Path(found) if isinstance(found, str) else None
 
-    def build(
-        self,
-        model: str,
-        classes: int | None = None,
-        channels: int | None = None,
-        size: tuple[int, int] | None = None,
-    ) -> Blueprint:
+    def build(self, model: str, wanted: Wanted = Wanted()) -> Blueprint:
         timm = _load_library("timm")
-        options: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
+        options: dict[str, Any] = {"num_classes": wanted.classes, "in_chans": wanted.channels}
         published = timm.get_pretrained_cfg(model)
         is_fixed = published is not None and published.fixed_input_size
-        if size is not None and is_fixed and size != tuple(published.input_size[1:]):
-            options["img_size"] = size
+        if wanted.size is not None and is_fixed and wanted.size != tuple(published.input_size[1:]):
+            options["img_size"] = wanted.size
         given = {name: value for name, value in options.items() if value is not None}
         network: nn.Module = timm.create_model(model, pretrained=False, **given)
         configuration: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
         is_imagenet = configuration["num_classes"] == 1000 and "in1k" in (configuration.get("tag") or "")
         preprocessing = timm_preprocessing(configuration, f"timm:{model}")
-        known = preprocessing if channels in (None, preprocessing.channels) else None
-        return Blueprint(network, known, imagenet_labels() if is_imagenet and not classes else ())
+        known = preprocessing if wanted.channels in (None, preprocessing.channels) else None
+        return Blueprint(network, known, imagenet_labels() if is_imagenet and not wanted.classes else ())
 
 
 def timm_preprocessing(configuration: Mapping[str, Any], name: str) -> Preprocessing:

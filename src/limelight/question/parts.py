@@ -73,10 +73,6 @@ class Parts:
         """The held parts flattened side by side, `(batch, features)`."""
         return torch.cat([self.values[name].flatten(1) for name in self.held], 1)
 
-    def joined(self, of: Mapping[str, Tensor]) -> Tensor:
-        """Flatten values `(..., *features)` of the held parts side by side, after the axes that they share."""
-        return torch.cat([each.flatten(each.ndim - self.values[name].ndim + 1) for name, each in of.items()], -1)
-
     def split(self, flat: Tensor) -> dict[str, Tensor]:
         """Take rows of flattened parts `(..., features)` apart."""
         shapes = {name: self.values[name].shape[1:] for name in self.held}
@@ -85,10 +81,6 @@ class Parts:
             name: piece.reshape(*flat.shape[:-1], *shape)
             for (name, shape), piece in zip(shapes.items(), pieces, strict=True)
         }
-
-    def structure(self, of: Mapping[str, Any]) -> Any:
-        """Return what belongs to the held parts as they were given: a mapping, a tuple, or alone."""
-        return dict(of) if self.named else tuple(of.values())
 
     def arguments(self, rows: Tensor, examples: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the model's positional and named arguments for rows of these examples `(rows,)`."""
@@ -160,10 +152,6 @@ class Parts:
     def _labels_of(self, maps: Mapping[str, Tensor], name: str) -> Tensor:
         """Return labels `(1, *features)` or `(batch, *features)` of one part, `(*features)` for all of flat ones."""
         found = self._map(maps, name)
-        if len(found) not in (1, len(self)):
-            raise ValueError(
-                f"players: segments of {len(found)} examples for {len(self)}; give one map, or one an example"
-            )
         return found[0] if found.ndim == 2 and len(found) == 1 else found
 
     def _map(self, maps: Mapping[str, Tensor], name: str) -> Tensor:
@@ -175,21 +163,22 @@ class Parts:
         given = tuple(found.shape)
         try:
             found = found if found.ndim > len(shape) else found.expand(1, *shape)
-            return found.expand(len(found), *shape)
+            found = found.expand(len(found), *shape)
         except RuntimeError as error:
             raise ValueError(
                 f"players: the map of part {name!r} has shape {given}; use {tuple(shape)}, or one for each example, "
                 f"{(len(self), *shape)}"
             ) from error
+        if len(found) not in (1, len(self)):
+            one = "one map a part" if len(self.held) > 1 else "one map"
+            raise ValueError(
+                f"players: segments of {len(found)} examples for {len(self)}; give {one}, or one an example"
+            )
+        return found
 
     def _labels(self, maps: Mapping[str, Tensor]) -> Tensor:
-        batch = len(self)
         pieces = [self._map(maps, name).flatten(1) for name in self.held]
         most = max(map(len, pieces))
-        if any(len(each) not in (1, batch) for each in pieces):
-            raise ValueError(
-                f"players: segments of {most} examples for {batch}; give one map a part, or one an example"
-            )
         joined = torch.cat([each.expand(most, -1) for each in pieces], 1)
         return joined[0] if most == 1 else joined
 

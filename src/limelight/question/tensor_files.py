@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..base.contexts import setting
 from ..base.devices import CPU
 
 _allowed: ContextVar[bool] = ContextVar("allowed", default=True)
 
 
-@contextmanager
-def without_files() -> Iterator[None]:
+def without_files() -> AbstractContextManager[None]:
     """Refuse files inside: what comes from a page must not name one on this machine."""
-    before = _allowed.set(False)
-    try:
-        yield
-    finally:
-        _allowed.reset(before)
+    return setting(_allowed, False)
 
 
 SUFFIXES = (".npy", ".pt", ".pth", ".safetensors")

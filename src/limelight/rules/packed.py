@@ -4,13 +4,15 @@ The engine enters them for the time of a pass. In a pass by rules the mode then 
 them, and the rules' linear operators use them wherever they work with the call's own weights.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
+
+from ..base.contexts import setting
 
 
 class Convolution(Protocol):
@@ -26,14 +28,9 @@ class Convolution(Protocol):
 _entered: ContextVar[Mapping[int, Convolution]] = ContextVar("packed convolutions", default={})  # noqa: B039  never written to
 
 
-@contextmanager
-def entered(convolutions: Mapping[int, Convolution]) -> Iterator[None]:
+def entered(convolutions: Mapping[int, Convolution]) -> AbstractContextManager[None]:
     """Use these convolutions while this is open, by the id of the weight that the model calls `conv2d` with."""
-    token = _entered.set(convolutions)
-    try:
-        yield
-    finally:
-        _entered.reset(token)
+    return setting(_entered, convolutions)
 
 
 def of_weight(weight: object) -> Convolution | None:
