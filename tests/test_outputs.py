@@ -110,6 +110,7 @@ def test_rows_are_read_as_they_are_at_the_input() -> None:
         ([0.2, 0.3, 0.5], "probabilities"),
         ([0.2, 0.3, 0.1], "probabilities"),  # the best three of more
         ([0.2, 0.301, 0.5], "probabilities"),  # rounded
+        ([1.0000001, 0.0], "probabilities"),  # a sum that float32 rounded
         ([0.9, 0.8, 0.0], "sigmoids"),
         ([0.7], "sigmoids"),
         ([0.2, -0.1, 0.9], "logits"),
@@ -204,3 +205,13 @@ def test_the_kinds_are_saved(tmp_path: Any) -> None:
     again = ll.Attribution.load(tmp_path / "a.safetensors")
     assert again.output_kinds == a.output_kinds and again.target.kinds == "probabilities"
     assert a.target.as_text() == "probability(2)"
+
+
+def test_an_estimators_probabilities_are_said_by_their_name() -> None:
+    from sklearn.naive_bayes import GaussianNB
+
+    data = np.concatenate([np.random.default_rng(0).normal(size=(20, 4)) + shift for shift in (-9, 9)])
+    estimator = GaussianNB().fit(data, np.repeat([0, 1], 20))  # sure to the last digit, and one beyond
+    found = ll.explain(estimator, torch.from_numpy(data[:4]), "exact-shapley", target=ll.Probability(1))
+    assert found.output_kinds == ("probabilities",) * 4 and not found.cautions
+    assert torch.allclose(found.score, torch.from_numpy(estimator.predict_proba(data[:4])[:, 1]))

@@ -172,7 +172,7 @@ class BlackBox:
         between pairs of classes.
         """
         function, notes = scores_of(estimator)
-        outputs = "probabilities" if getattr(function, "__name__", "") == "predict_proba" else None
+        outputs = "probabilities" if callable(getattr(estimator, "predict_proba", None)) else None
         return BlackBox(function, layout, **{"notes": notes, "outputs": outputs, **settings})
 
     def __call__(self, rows: Tensor, *others: Any, **named: Any) -> Any:

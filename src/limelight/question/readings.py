@@ -14,6 +14,7 @@ from ..base.types import Outputs
 OUTPUTS: tuple[Outputs, ...] = get_args(Outputs)
 
 _ROUNDED = 5e-4  # a number with three decimals is off by at most this
+_ARITHMETIC = 1e-6  # by which float32 may carry a probability past 0 or 1
 _MEANT_FOR = {
     "labels": "a target needs scores: return probabilities or logits instead",
     "embeddings": "use target=Similarity(reference)",
@@ -43,13 +44,17 @@ class Reading:
         return [Note(kind, text(read), i) for i, read in enumerate(self.kinds) if read != "logits"]
 
 
+def _between_0_and_1(row: Tensor) -> bool:
+    return bool(((row >= -_ARITHMETIC) & (row <= 1 + _ARITHMETIC)).all())
+
+
 def kind_of(row: Tensor) -> Outputs:
     """Return what the outputs `(outputs,)` of one example are by their values.
 
     All in [0, 1] with a sum of at most 1, allowing for three decimals: probabilities; with a larger one, and for a
     single output: sigmoids. All others are logits, and so are zeros alone, which give no class a chance.
     """
-    if not bool(((row >= 0) & (row <= 1)).all()) or not bool(row.any()):
+    if not _between_0_and_1(row) or not bool(row.any()):
         return "logits"
     most = 1.01 + len(row) * _ROUNDED
     return "probabilities" if len(row) > 1 and float(row.double().sum()) <= most else "sigmoids"
@@ -60,7 +65,7 @@ def read_outputs(outputs: Tensor, declared: Outputs | None, made_by: Outputs | N
     if declared is not None:
         if declared in ("probabilities", "sigmoids"):
             for i, row in enumerate(outputs.detach()):
-                if not bool(((row >= 0) & (row <= 1)).all()):
+                if not _between_0_and_1(row):
                     low, high = float(row.min()), float(row.max())
                     raise ValueError(
                         f"outputs: declared {declared!r}, and those of example {i} run from {low:.4g} to {high:.4g}; "
