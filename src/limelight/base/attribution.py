@@ -15,7 +15,7 @@ from .named import Named, text_of
 from .notes import Note, Place as Example
 from .records import file_stem, read, write
 from .similarity import relative_size
-from .types import RowArithmetic
+from .types import Outputs, RowArithmetic
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -67,7 +67,7 @@ class Attribution:
     complete: bool = False
     seconds: float = 0.0
     arithmetic: RowArithmetic = "plain"
-    output_kinds: tuple[str, ...] = ()
+    output_kinds: tuple[Outputs, ...] = ()
     cached_rows: int = 0
 
     @property

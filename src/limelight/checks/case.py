@@ -109,7 +109,7 @@ class Case:
         kinds, declared = self.attribution.output_kinds, self.question.outputs
         made_by = self.score.runner.outputs_made_by
         if declared is None and len(kinds) == len(outputs):
-            return Reading(kinds, "operator" if made_by in kinds else "values")  # type: ignore[arg-type]
+            return Reading(kinds, "operator" if made_by in kinds else "values")
         return read_outputs(outputs, declared, made_by)
 
     def reference(self) -> Tensor:

@@ -159,7 +159,7 @@ class BlackBox:
         Raises ValueError for several inputs, or an output that is unknown or holds labels; TypeError for other models.
         """
         found = OnnxFunction.of(model, output, providers)
-        return BlackBox(found, layout or found.layout, **{"dtype": found.dtype, **settings})  # type: ignore[arg-type]
+        return BlackBox(found, layout or found.layout, **{"dtype": found.dtype, **settings})  # type: ignore[arg-type]  # a text
 
     @staticmethod
     def from_sklearn(estimator: Any, layout: Layout = "flat", **settings: Any) -> BlackBox:

@@ -192,7 +192,7 @@ def require_labels(model: AnyImageModel, labels: Sequence[str]) -> None:
 def _numbers(field: str, given: Numbers | None) -> tuple[float, ...] | None:
     if given is None:
         return None
-    found = tuple(float(each) for each in ([given] if isinstance(given, Real) else given))  # type: ignore[union-attr]
+    found = tuple(float(each) for each in ([given] if isinstance(given, Real) else given))  # type: ignore[union-attr]  # else several
     if not found or (field == "std" and min(found) <= 0):
         raise ModelError(f"{field}={given!r}: use a number{' above 0' * (field == 'std')}, or one for each channel")
     return found

@@ -33,7 +33,7 @@ class ImageEmbeddings(nn.Module):
         self.model = model
 
     def forward(self, pixels: Tensor) -> Tensor:
-        found = self.model.get_image_features(pixel_values=pixels)  # type: ignore[operator]
+        found = self.model.get_image_features(pixel_values=pixels)  # type: ignore[operator]  # nn.Module has it for a tensor
         embeddings: Tensor = found if isinstance(found, Tensor) else found.pooler_output
         return embeddings
 
@@ -79,7 +79,7 @@ def image_model_of(network: nn.Module, name: str, folder: Path | None = None) ->
     picture otherwise than limelight does. Where there is none, the size and channels are those of the network's
     configuration, and pixels go in unnormalised with a caution.
     """
-    configuration: dict[str, Any] = network.config.to_dict()  # type: ignore[union-attr, operator]
+    configuration: dict[str, Any] = network.config.to_dict()  # type: ignore[union-attr, operator]  # nn.Module has it for a tensor
     origin = folder or Path(getattr(network.config, "name_or_path", "") or "/nowhere")
     processor = _processor(origin)
     labels = _labels(configuration)

@@ -154,7 +154,7 @@ class ImageBlackBox(TakesPictures, BlackBox):
         return statistics(self.preprocessing)[0]
 
     @property
-    def std(self) -> Tensor:  # type: ignore[override]
+    def std(self) -> Tensor:  # type: ignore[override]  # as the mean
         return statistics(self.preprocessing)[1]
 
 

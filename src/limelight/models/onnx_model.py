@@ -49,7 +49,7 @@ class OnnxFunction:
     @staticmethod
     def of(model: Any, output: str | None, providers: Sequence[str] | None) -> OnnxFunction:
         """Open a model with one input. Raises ValueError for several, for other types, or an unknown output."""
-        session = model if _is_session(model) else _session(model, providers)
+        session = model if _is_session(model) else open_session(model, providers)
         inputs, outputs = session.get_inputs(), {each.name: each.type for each in session.get_outputs()}
         if len(inputs) != 1:
             names = ", ".join(each.name for each in inputs)
@@ -109,7 +109,8 @@ def _is_proto(model: Any) -> bool:
     return hasattr(model, "SerializeToString") and hasattr(model, "graph")
 
 
-def _session(model: Any, providers: Sequence[str] | None) -> Any:
+def open_session(model: Any, providers: Sequence[str] | None = None) -> Any:
+    """Open a path, bytes or a ModelProto with ONNX Runtime. Raises ImportError without it, TypeError for others."""
     try:
         import onnxruntime
     except ImportError as error:

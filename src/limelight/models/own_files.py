@@ -19,6 +19,7 @@ from torch import nn
 
 from .black_box import BlackBox
 from .image_model import UNNORMALISED, AnyImageModel, ImageBlackBox, ImageModel
+from .onnx_model import layout_of, open_session
 from .pictures import Preprocessing
 from .weights import ModelError, load_tensors, reading
 
@@ -130,13 +131,10 @@ def _refuse_pickles(content: bytes) -> None:
 
 def _from_onnx(path: Path) -> ImageBlackBox:
     try:
-        import onnxruntime
+        session = open_session(path)
     except ImportError as error:
-        raise ModelError(f"{path}: ONNX models need onnxruntime: pip install 'limelight[onnx]'") from error
-    try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:
-        # onnxruntime has a dozen errors without a common class but this one.
+        raise ModelError(f"{path}: {str(error).removeprefix('model: ')}") from error
+    except Exception as error:  # onnxruntime has a dozen errors without a common class but this one
         raise ModelError(f"{path}: onnxruntime cannot load it: {error}") from error
     try:
         box = BlackBox.from_onnx(session)
@@ -153,14 +151,11 @@ def _from_onnx(path: Path) -> ImageBlackBox:
 
 
 def _of_shape(shape: list[Any]) -> Preprocessing:
-    """Return the preprocessing for an input of this shape, with None for axes of any length; channels first or last.
-
-    The channels are last where the last axis has 1, 3 or 4 and the second has not.
-    """
+    """Return the preprocessing for an input of this shape, with None for axes of any length; channels first or last."""
     if len(shape) != 4:
         return Preprocessing()
     _, channels, height, width = shape
-    if channels not in (1, 3, 4) and width in (1, 3, 4):
+    if layout_of(shape) == "NHWC":
         channels, height, width = width, channels, height
     sides = (height or 224, width or height or 224)
     return Preprocessing(sides, mean=(0.0,) * (channels or 3), std=(1.0,) * (channels or 3))
