@@ -56,6 +56,17 @@ class Slow(nn.Module):
         return x.mean((2, 3)) @ self.weight
 
 
+class Builds(Slow):
+    # Interrupted in a text that it executes, as the making of data classes does.
+    def forward(self, x):
+        exec("import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(9)")
+        return super().forward(x)
+
+
+def builds():
+    return ImageModel(Builds(), Preprocessing(size=32), (), "builds")
+
+
 def slow():
     return ImageModel(Slow(), Preprocessing(size=32), (), "slow")
 
@@ -346,6 +357,12 @@ def test_interrupt_exits_with_130_and_leaves_nothing(here: Path) -> None:
     assert run.returncode == 130
     assert output == "" and error == "limelight: interrupted\n"
     assert not (here / "limelight-out").exists()
+
+
+def test_interrupt_amid_an_executed_text_exits_with_130_too(here: Path) -> None:
+    with _command("explain", "cat.png", "--model", "own_models_for_cli:builds", "-m", "gradient", cwd=here) as run:
+        _, error = run.communicate(timeout=60)
+    assert run.returncode == 130 and error.endswith("limelight: interrupted\n")
 
 
 def test_as_a_program_with_a_model_beside_the_user_and_output_in_ascii(here: Path) -> None:

@@ -64,7 +64,17 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # runs the clean-up of unfinished files
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else a shell's background job ignores it
+        signal.signal(signal.SIGINT, _interrupt)
     app(prog_name="limelight")
+
+
+class _Interrupted(KeyboardInterrupt):
+    """Ctrl-C. Once a plain KeyboardInterrupt has left an exec(), Python ends by the signal and not with our own code."""
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise _Interrupted
 
 
 def _version(wanted: bool) -> None:
