@@ -555,6 +555,21 @@ def test_packed_weights_of_a_prepared_model_are_proven_once(monkeypatch: pytest.
     assert prepared.memory.packed > 0
 
 
+@pytest.mark.parametrize("layer", [None, "stem.0", "stem.1", "body.0", "act", "body"])
+@pytest.mark.parametrize("others", [["grad-cam"], ["layer-cam", "smooth-grad(samples=16)"], ["integrated-gradients"]])
+def test_maps_of_a_prepared_model_do_not_depend_on_their_company(others: list[str], layer: str | None) -> None:
+    """Bit for bit, since another rounding anywhere flips units at their kinks in larger networks."""
+    net, x = made("residual"), picture(rows=2)
+    prepared = ll.prepare(net)
+    together = ll.explain(prepared, x, ["gradient", "deconvnet", *others], target=1, layer=layer)
+    assert together[0].arithmetic == "packed"
+    for each in together.values():
+        alone = ll.explain(ll.prepare(net), x, each.method, target=1, layer=layer)
+        assert torch.equal(alone.values, each.values) and alone.layer == each.layer
+        plain = ll.explain(net, x, each.method, target=1, layer=layer, arithmetic="plain")
+        assert alone.layer == plain.layer and relative(alone.score, plain.score) < SMALL
+
+
 def test_checks_explain_and_score_in_the_arithmetic_of_the_map() -> None:
     net, x = made("residual"), picture(rows=2)
     map_ = ll.explain(net, x, "smooth-grad(samples=16)", target=1)

@@ -348,6 +348,9 @@ def test_rows_without_gradients_are_compiled() -> None:
     slope = ll.explain(fast, x, "gradient", target=1)
     assert slope.arithmetic == "plain" and torch.equal(slope.values, ll.explain(plain, x, "gradient", target=1).values)
     assert ll.explain(fast, x, "rise(masks=64)", target=1, arithmetic="plain").arithmetic == "plain"
+    ten = pictures(10).float()  # two passes at the inputs
+    alone, together = (ll.explain(fast, ten, [*more, "rise(masks=16)"], target=1) for more in ([], ["gradient"]))
+    assert torch.equal(alone[0].values, together[1].values) and torch.equal(alone[0].score, together[1].score)
     assert fast.memory.compiled > 0 and "compiled" in str(fast)
     figures = [ll.check(each, x, "rise(masks=64)", "deletion(steps=4)", target=1)[0].value for each in (fast, plain)]
     assert (figures[0] - figures[1]).abs().max() <= 1e-4

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,27 +74,32 @@ def arrows(package: Path) -> list[Arrow]:
 
     A public name that is imported from the root counts as an arrow to the module that the root has it from.
     """
-    trees = {_dotted(source, package): ast.parse(source.read_text()) for source in sorted(package.rglob("*.py"))}
+    sources = {_dotted(source, package): source.read_text() for source in sorted(package.rglob("*.py"))}
     public = {
         alias.asname or alias.name: target
-        for node in ast.walk(trees[""])
+        for node, _ in _imports(sources[""])
         if isinstance(node, ast.ImportFrom)
         for alias, target in _targets(node, "", True, package, {})
     }
     found = []
-    for module, tree in trees.items():
+    for module, text in sources.items():
         is_package = (package.joinpath(*module.split(".")) / "__init__.py").exists() if module else True
-        late = {id(inner) for node in ast.walk(tree) if _is_late(node) for inner in ast.walk(node)}
-        for node in ast.walk(tree):
+        for node, late in _imports(text):
             if isinstance(node, ast.Import):
                 names = [alias.name.split(".") for alias in node.names]
                 targets = [".".join(name[1:]) for name in names if name[0] == package.name]
-            elif isinstance(node, ast.ImportFrom):
-                targets = [target for _, target in _targets(node, module, is_package, package, public)]
             else:
-                continue
-            found += [Arrow(module, target, id(node) in late, node.lineno) for target in dict.fromkeys(targets)]
+                targets = [target for _, target in _targets(node, module, is_package, package, public)]
+            found += [Arrow(module, target, late, node.lineno) for target in dict.fromkeys(targets)]
     return found
+
+
+@cache
+def _imports(text: str) -> list[tuple[ast.Import | ast.ImportFrom, bool]]:
+    """The imports of a source text, each with whether it is late."""
+    nodes = list(ast.walk(ast.parse(text)))
+    late = {id(inner) for node in nodes if _is_late(node) for inner in ast.walk(node)}
+    return [(node, id(node) in late) for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
 def _is_late(node: ast.AST) -> bool:

@@ -53,7 +53,8 @@ def answer(question: Question, methods: Sequence[Method]) -> Panel:
             question.model, flat.inputs, question.rows_per_pass, question.progress, shares, flat.outputs, flat.given
         ) as runner:
             layers = _layers(runner, flat)
-            gradients = any(method.needs.gradients for method in methods)
+            runner.packing.apart = layers  # read or not, so that no map depends on which others are asked for
+            gradients = any(method.needs.gradients for method in methods) or runner.packing.is_kept
             compiles = runner.compiling.wanted() if question.arithmetic is None else nullcontext()
             with compiles, runner.packing.wanted(gradients) if _packs_all(runner, question) else nullcontext():
                 answers = Answers(runner, flat, flat_methods, references, layers)

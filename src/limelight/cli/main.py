@@ -70,7 +70,7 @@ def main() -> None:
 
 
 class _Interrupted(KeyboardInterrupt):
-    """Ctrl-C. Once a plain KeyboardInterrupt has left an exec(), Python ends by the signal and not with our own code."""
+    """Ctrl-C. Once a plain KeyboardInterrupt has left an exec(), Python ends by the signal and not with our code."""
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -109,6 +109,15 @@ class Compiling:
         finally:
             self._is_wanted = before
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Run no pass compiled while this is open."""
+        before, self._is_wanted = self._is_wanted, False
+        try:
+            yield
+        finally:
+            self._is_wanted = before
+
     @property
     def program(self) -> CompiledRows | None:
         """What the next pass runs: None where it takes a gradient, or a hook or mode of ours reads it."""

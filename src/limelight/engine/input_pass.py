@@ -73,7 +73,7 @@ def input_pass(
         keeps = isinstance(target, ClassTarget) and (pick or bool(names and layer_gradient))
         key = (tuple(x.shape[1:]), type(target), names)
         watched = runner.copy.searched.get(key) if keeps else None
-        with search_layers(runner.modules, tuple(x.shape[2:]), watched) as search:
+        with search_layers(runner.modules, tuple(x.shape[2:]), watched, runner.packing.folds) as search:
 
             def rank(outputs: Any, scores: Tensor) -> dict[str, Tensor]:
                 search.led_by(scores)
@@ -118,7 +118,8 @@ def input_pass(
         return outcome
 
     examples = torch.arange(len(x), device=x.device)
-    found = list(runner.safely(x, examples, run))
+    with runner.compiling.paused():  # a pass that takes a gradient is not compiled, whichever method asks for it
+        found = list(runner.safely(x, examples, run))
     return InputPass(
         _resolved(target, [each.outputs for each in found], runner),
         torch.cat([each.scores for each in found]),

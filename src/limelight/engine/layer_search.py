@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -224,15 +224,19 @@ def _reaches(scores: Tensor) -> Callable[[Tensor], bool]:
 
 
 @contextmanager
-def search_layers(modules: Modules, space: tuple[int, ...], watched: Watched | None = None) -> Iterator[LayerSearch]:
+def search_layers(
+    modules: Modules, space: tuple[int, ...], watched: Watched | None = None, unwatched: Collection[str] = ()
+) -> Iterator[LayerSearch]:
     """Watch a forward pass of the copy with these modules on inputs of the spatial size `space`.
 
     With `watched` only the layers that an earlier search chose: hooks on all cost as much as a small network's pass.
+    The modules named `unwatched` return what a later one does.
     """
     search = LayerSearch(space, unreadable=without_layers(modules))
     if watched is not None:
         modules = {name: modules[name] for name in watched.names}
         search._known += watched.known
+    modules = {name: module for name, module in modules.items() if name not in unwatched}
 
     def watch(name: str, child: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         search.runs[name] += 1

@@ -8,7 +8,7 @@ convolutions and folded norms get a `forward` of their own, so that hooks fire a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -95,15 +95,30 @@ class PackedWeights:
             raise NotPacked(f"{type(error).__name__} ({error})") from error
         return found
 
-    @contextmanager
-    def installed(self, modules: Modules) -> Iterator[None]:
-        """Compute the packed layers of a copy with these modules while this is open.
+    def folds(self, modules: Modules, apart: Collection[str] = ()) -> frozenset[str]:
+        """Return the convolutions that take their norm with them in a pass made now, without those named `apart`.
 
-        A convolution or norm that is hooked or replaced at that time keeps its own output: the norm is not folded.
+        A convolution that is hooked or replaced at that time keeps its own output. A norm that is hooked does not: what
+        it returns is what the two make together.
+        """
+        return frozenset(
+            name
+            for name, layer in self.layers.items()
+            if layer.norm
+            and name not in apart
+            and _untouched(modules[name])
+            and "forward" not in vars(modules[layer.norm])
+        )
+
+    @contextmanager
+    def installed(self, modules: Modules, apart: Collection[str] = ()) -> Iterator[None]:
+        """Compute the packed layers of a copy with these modules while this is open; norms are folded as `folds` says.
+
         In a pass by rules that tell convolutions from norms none is folded, and the rules run the convolutions. Raises
         NotPacked where a folded norm does not read its convolution, as on another path through the model's code than
         the proof took.
         """
+        folded = self.folds(modules, apart)
         rules = [mode.propagation for mode in _get_current_function_mode_stack() if isinstance(mode, Propagate)]
         tell_apart = not all(each.folds for each in rules)
         placed: list[dict[str, Any]] = []
@@ -112,12 +127,13 @@ class PackedWeights:
         try:
             for name, layer in self.layers.items():
                 conv = modules[name]
-                norm = modules[layer.norm] if layer.norm else None
                 if tell_apart:
                     run[id(conv.weight)] = layer.alone
                 elif "forward" in vars(conv):
                     continue
-                elif norm is not None and layer.folded is not None and _untouched(conv) and _untouched(norm):
+                elif name in folded:
+                    assert layer.norm is not None and layer.folded is not None
+                    norm = modules[layer.norm]
                     fold = _Fold(partial(_unseen, layer.folded) if rules else layer.folded)
                     folds.append(fold)
                     vars(conv)["forward"], vars(norm)["forward"] = fold.convolve, fold.normalise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ class Packing:
         self._copy, self._modules, self._row, self._say = copy, modules, row, say
         self._weights: PackedWeights | None = None
         self._packs = self._refused = False
+        self.apart: tuple[str, ...] = ()  # layers that the call names: their own outputs may be asked for
 
     @property
     def is_kept(self) -> bool:
@@ -38,6 +39,17 @@ class Packing:
     def weights(self) -> PackedWeights | None:
         """What the next pass runs on; None where it is plain."""
         return self._weights if self._packs else None
+
+    @property
+    def folds(self) -> frozenset[str]:
+        """The convolutions whose norms the next pass folds: they return what the norm does."""
+        return self.weights.folds(self._modules, self.apart) if self.weights else frozenset()
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Run the pass made while this is open as `weights` says."""
+        with self.weights.installed(self._modules, self.apart) if self.weights else nullcontext():
+            yield
 
     @contextmanager
     def wanted(self, gradient: bool) -> Iterator[None]:

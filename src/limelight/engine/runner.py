@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any, Self, TypeVar
 
 import torch
@@ -249,11 +249,10 @@ class Runner:
         # The model gets its own copy of the rows, since its first operation may be in place. Gradients are taken in the
         # contiguous layout: another order of additions flips units at their kinks, and the map would differ from the
         # model's own backward pass.
-        packed = self.packing.weights
-        fast = packed is not None or (self._channels_last and not torch.is_grad_enabled())
+        fast = self.packing.weights is not None or (self._channels_last and not torch.is_grad_enabled())
         try:
             layout = torch.channels_last if fast else torch.contiguous_format
-            with packed.installed(self.modules) if packed else nullcontext(), users_tensors():
+            with self.packing.installed(), users_tensors():
                 return self.call(leaf.clone(memory_format=layout))
         except NotPacked as reason:
             raise _LayoutRefused(str(reason)) from reason
