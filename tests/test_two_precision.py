@@ -109,6 +109,7 @@ def test_a_large_difference_does_not_pay() -> None:
         assert bool(rows.next(range(32, 10_000))) is pays
 
 
+@pytest.mark.long  # forty seeds of each
 @pytest.mark.parametrize("method", METHODS, ids=repr)
 def test_intervals_hold_the_truth_as_often_as_they_say(method: ll.Method, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 95% intervals, over 40 seeds and all players or pixels, where both parts of the error are large."""
@@ -128,6 +129,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(method: ll.Method, monkey
     assert 0.92 <= float(torch.stack(inside).mean()) <= 0.98
 
 
+@pytest.mark.long  # forty seeds of each
 @pytest.mark.parametrize("method", METHODS, ids=repr)
 def test_maps_are_those_of_float32_rows_on_average(method: ll.Method, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rounding's systematic part, 10% of the map, is gone: over seeds the mean difference is within its error."""

@@ -317,7 +317,9 @@ class TestOneOfEach:
         with pytest.raises(ValueError, match="rows: 3"):
             one_of_each(patterns, side, 3)
 
-    @pytest.mark.parametrize("rows", [5, 29, 70])
+    @pytest.mark.parametrize(
+        "rows", [5, pytest.param(29, marks=pytest.mark.long), pytest.param(70, marks=pytest.mark.long)]
+    )
     def test_every_method_runs_with_odd_numbers(self, tiny: SmallHands, patterns: Patterns, rows: int) -> None:
         x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
         hands = Hands(x, torch.tensor([0]), torch.ones(1, 1, 32, 32, dtype=torch.bool))
