@@ -113,11 +113,14 @@ def test_deep_lift_is_complete(case: CASE) -> None:
     assert difference(alone, a.values[:1]) < near
 
 
+CONSTANTS = re.compile(r"bias|beta|pos|_tokens?_?\d?$|latent|class_embedding")
+
+
 def without_constants(net: nn.Module) -> nn.Module:
     """The network without what it adds to its input's share: biases, positions, tokens of its own, batch means."""
     for place, module in net.named_modules():
         for name, parameter in module.named_parameters(place, recurse=False):
-            if isinstance(module, nn.Embedding) or re.search(r"bias|beta|pos|_tokens?_?\d?$|latent|class_embedding", name):
+            if isinstance(module, nn.Embedding) or CONSTANTS.search(name):
                 parameter.data.zero_()
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
             module.running_mean.zero_()
