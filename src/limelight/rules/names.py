@@ -45,6 +45,7 @@ ACTIVATIONS = RELUS | words("""
     logsigmoid clamp_max exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square pow rpow abs sin cos tan asin acos atan
     sinh cosh asinh acosh atanh erf erfc reciprocal rdiv
 """)
+POWERS = words("square pow sqrt rsqrt reciprocal rdiv")  # arithmetic, of which statistics are made
 AVERAGES = words("""
     mean sum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
 """)
@@ -64,6 +65,7 @@ KINDS: dict[str, Kind] = {
     **dict.fromkeys(BATCH_NORMS, "batch_norm"),
     **dict.fromkeys(NORMALISATIONS, "normalisation"),
     **dict.fromkeys(SOFTMAXES, "softmax"),
+    **dict.fromkeys(("elementwise", "arithmetic"), "activation"),  # written out as several operators
 }
 AFFINE = CONVOLUTIONS | MATRIX_PRODUCTS | {"linear"}
 MAXIMA = words("maximum minimum max min amax amin")

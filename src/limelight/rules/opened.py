@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .call import Call
+from .names import BATCH_NORMS, CONVOLUTIONS, NORMALISATIONS
 
 
 def _unchecked(function: Any) -> Callable[..., Any]:
@@ -98,6 +99,55 @@ OPENED: dict[str, Callable[..., Any]] = {
     "lerp": lambda x, end, weight: x + weight * (end - x),
     "bilinear": _bilinear,
 }
+
+
+_BIASED = CONVOLUTIONS | {"linear"}
+
+
+def _bare_norm(call: Call) -> Callable[[], Tensor]:
+    """Return a normalisation with its weight and bias as a product and a sum."""
+    given: dict[str, Any] = {**call.bound(), "weight": None, "bias": None}
+    weight, bias = call.bound().get("weight"), call.bound().get("bias")
+    given.pop("cudnn_enabled", None)
+    trailing = 0 if call.name in ("layer_norm", "rms_norm") else given["input"].ndim - 2
+    if call.name == "rms_norm":
+        del given["bias"]
+    function = getattr(F, call.name.removeprefix("torch."))
+
+    def body() -> Tensor:
+        y: Tensor = function(**given)
+        y = y if weight is None else y * _by_channel(weight, trailing)
+        return y if bias is None else y + _by_channel(bias, trailing)
+
+    return body
+
+
+def _bare_layer(call: Call, bias: Tensor) -> Callable[[], Tensor]:
+    """Return a linear layer or convolution with its bias as a sum."""
+    args, kwargs = list(call.args), dict(call.kwargs)
+    if len(args) > 2:
+        args[2] = None
+    else:
+        kwargs["bias"] = None
+    trailing = 0 if call.name == "linear" else call.args[1].ndim - 2
+    return lambda: call.func(*args, **kwargs) + _by_channel(bias, trailing)
+
+
+def _by_channel(parameter: Tensor, trailing: int) -> Tensor:
+    return parameter.view(-1, *[1] * trailing) if trailing else parameter
+
+
+def parameters(call: Call) -> tuple[Tensor, ...]:
+    """Return the weight and bias that a normalisation, or the bias that a layer multiplies and adds at its end."""
+    if call.name in NORMALISATIONS or (call.name in BATCH_NORMS and not call.bound().get("training")):
+        found = (call.bound().get(key) for key in ("weight", "bias"))
+        return tuple(t for t in found if isinstance(t, Tensor))
+    return (call.bias,) if call.name in _BIASED and call.bias is not None else ()
+
+
+def bare(call: Call) -> Callable[[], Tensor]:
+    """Return a normalisation or layer whose `parameters` are activations, as the operators that it then consists of."""
+    return _bare_layer(call, call.bias) if call.bias is not None else _bare_norm(call)
 
 
 def opened(call: Call) -> Callable[[], Any] | None:
