@@ -93,6 +93,13 @@ RMS: dict[str, Function] = {
     "negated twice": lambda z: -z * -torch.rsqrt(_mean_square(z)),
     "addcmul": lambda z: torch.addcmul(torch.zeros_like(z), z, torch.rsqrt(_mean_square(z))),
     "addcdiv": lambda z: torch.addcdiv(torch.zeros_like(z), z, torch.sqrt(_mean_square(z))),
+    "scale in place": lambda z: z * _mean_square(z).rsqrt_(),
+    "quotient in place": lambda z: z.clone().div_(_mean_square(z).sqrt_()),
+    "aten": lambda z: torch.ops.aten.mul.Tensor(z, torch.ops.aten.rsqrt.default(_mean_square(z))),
+    "float_power": lambda z: z * torch.float_power(_mean_square(z), -0.5),
+    "transposed": lambda z: (z.T * torch.rsqrt(z.square().sum(-1) / 6 + EPS)).T,
+    "half by half": lambda z: torch.cat([part * torch.rsqrt(_mean_square(z)) for part in z.split(3, -1)], -1),
+    "masked scale": lambda z: z * torch.rsqrt(_mean_square(z)).masked_fill(torch.zeros(3, 1) > 0, 0.0),
     "einsum": lambda z: torch.einsum("nd,n->nd", z, torch.rsqrt(_mean_square(z))[:, 0]),
     "diagonal matrix": lambda z: torch.diag(torch.rsqrt(_mean_square(z))[:, 0]) @ z,
     "nn.RMSNorm": nn.RMSNorm(6, eps=EPS, dtype=torch.float64).requires_grad_(False),
@@ -103,7 +110,13 @@ def _layer(z: Tensor) -> tuple[Tensor, Tensor]:
     return z - z.mean(-1, keepdim=True), z.var(-1, keepdim=True, unbiased=False) + EPS
 
 
+def _var_mean(z: Tensor) -> Tensor:
+    variance, mean = torch.var_mean(z, -1, keepdim=True, correction=0)
+    return (z - mean) * torch.rsqrt(variance + EPS)
+
+
 LAYER: dict[str, Function] = {
+    "var_mean": _var_mean,
     "rsqrt": lambda z: _layer(z)[0] * torch.rsqrt(_layer(z)[1]),
     "negative power": lambda z: _layer(z)[0] * _layer(z)[1] ** -0.5,
     "quotient": lambda z: _layer(z)[0] / torch.sqrt(_layer(z)[1]),
@@ -176,11 +189,21 @@ def test_a_denominator_that_changes_its_sign_stays_finite_and_complete() -> None
         assert torch.allclose(found, expected, rtol=1e-14)
 
 
-def test_a_gate_written_with_a_reciprocal_is_a_factor() -> None:
-    for propagation in RELEVANCE + COMPOSITES:
-        _same(
-            lambda z: z.flip(-1) * (1 / (1 + torch.exp(-z))), lambda z: z.flip(-1) * torch.sigmoid(z), propagation, 1e-9
-        )
+@pytest.mark.parametrize("propagation", [*RELEVANCE, *COMPOSITES, DEEPLIFT["rescale"]], ids=lambda p: p.name)
+def test_a_gate_written_with_a_reciprocal_is_a_factor(propagation: Propagation) -> None:
+    for gated in (
+        lambda z: z.flip(-1) * (1 / (1 + torch.exp(-z))),
+        lambda z: z.flip(-1) / (1 + torch.exp(-z)),
+        lambda z: z.flip(-1).div_(torch.exp(-z) + 1),
+    ):
+        _same(gated, lambda z: z.flip(-1) * torch.sigmoid(z), propagation, 1e-9)
+
+
+@pytest.mark.parametrize("propagation", RELEVANCE + COMPOSITES + DIFFERENCES, ids=lambda p: p.name)
+def test_over_one_over_something_is_a_product(propagation: Propagation) -> None:
+    _same(
+        lambda z: z.sin() / torch.rsqrt(_mean_square(z)), lambda z: z.sin() * _mean_square(z).sqrt(), propagation, 1e-12
+    )
 
 
 # Activations ------------------------------------------------------------------------------------------------------
@@ -239,7 +262,12 @@ WRITTEN: dict[str, tuple[Function, Function]] = {
     "hard sigmoid over its source": (_hard_sigmoid_over_the_source, F.hardsigmoid),
     "tanhshrink": (lambda z: z - torch.tanh(z), F.tanhshrink),
     "square": (lambda z: z * z, torch.square),
+    "leaky ReLU": (lambda z: z.clamp(min=0) + 0.2 * z.clamp(max=0), lambda z: F.leaky_relu(z, 0.2)),
+    "ELU": (lambda z: F.relu(z) + (z.exp() - 1).clamp(max=0), F.elu),
+    "mish past a dropout": (lambda z: F.dropout(z, 0.1, False) * torch.tanh(torch.log(1 + z.exp())), F.mish),
+    "swish of a parameter": (lambda z: z * torch.sigmoid(BETA * z), lambda z: F.silu(BETA * z) / BETA),
 }
+BETA = nn.Parameter(torch.tensor(1.3, dtype=torch.float64), requires_grad=False)
 QUICK: Function = lambda z: z * torch.sigmoid(1.702 * z)  # noqa: E731
 
 
@@ -270,6 +298,20 @@ def test_a_layers_bias_is_no_part_of_an_activation() -> None:
             propagation,
             1e-9,
         )
+
+
+@pytest.mark.parametrize("propagation", [composite("epsilon-gamma-box"), deep_taylor(0.0, 1.0)], ids=lambda p: p.name)
+def test_the_box_of_a_first_layer_follows_a_normalisation_with_a_clamp(propagation: Propagation) -> None:
+    x, weight = torch.rand(2, 3, 5, 5, generator=torch.Generator().manual_seed(0)).double(), constant(4, 3, 3, 3)
+
+    def net(pixels: Tensor) -> Tensor:
+        return F.relu(F.conv2d(pixels, weight)).sum((1, 2, 3))
+
+    plain, clamped, late = (
+        multipliers(lambda r, f=f: net(f(r)), x, propagation).values
+        for f in (lambda r: 2 * r - 1, lambda r: 2 * r.clamp(0, 1) - 1, lambda r: (2 * r - 1).clamp(-1, 1))
+    )
+    assert torch.allclose(clamped, plain, rtol=1e-12) and torch.allclose(late, plain, rtol=1e-12)
 
 
 def test_a_long_chain_is_cut_and_stays_right() -> None:
@@ -314,6 +356,15 @@ LAST: dict[str, tuple[Function, Function]] = {
     "softmax in place": (lambda z: (e := (z - z.amax(-1, True)).exp_()) / e.sum(-1, True), lambda z: z.softmax(-1)),
     "softmax by reciprocal": (lambda z: (e := z.exp()) * (1 / e.sum(-1, True)), lambda z: z.softmax(-1)),
     "softmax divided in place": (lambda z: (e := z.exp()).div_(e.sum(-1, True)), lambda z: z.softmax(-1)),
+    "softmax less the greatest of all": (
+        lambda z: (e := torch.exp(z - z.max())) / e.sum(-1, True), lambda z: z.softmax(-1),
+    ),
+    "softmax over two axes": (
+        lambda z: ((e := z.view(-1, 2, 3).exp()) / e.sum((1, 2), keepdim=True)).flatten(1), lambda z: z.softmax(-1),
+    ),
+    "softmax of a temperature": (lambda z: (e := torch.exp(z / 2)) / e.sum(-1, True), lambda z: (z / 2).softmax(-1)),
+    "softmax by logsumexp": (lambda z: torch.exp(z - z.logsumexp(-1, keepdim=True)), lambda z: z.softmax(-1)),
+    "softmax by log-softmax": (lambda z: z.log_softmax(-1).exp(), lambda z: z.softmax(-1)),
     "logsumexp": (lambda z: z.exp().sum(-1, keepdim=True).log(), lambda z: z.logsumexp(-1, keepdim=True)),
     "log-softmax": (lambda z: z - z.exp().sum(-1, True).log(), lambda z: z.log_softmax(-1)),
     "log of softmax": (lambda z: torch.softmax(z, -1).log(), lambda z: z.log_softmax(-1)),
@@ -336,7 +387,8 @@ def test_softmax_written_out_is_softmax_by_relevance(name: str, propagation: Pro
 
 @pytest.mark.parametrize("propagation", DIFFERENCES, ids=lambda p: p.name)
 @pytest.mark.parametrize(
-    "head", ["softmax", "log_softmax", *(name for name in LAST if "less" in name or "log of" in name)]
+    "head",
+    ["softmax", "log_softmax", *(name for name in LAST if " maximum" in name or "amax" in name or "log" in name[8:])],
 )
 def test_a_common_shift_of_the_logits_is_not_seen(head: str, propagation: Propagation) -> None:
     hidden, top = constant(7, 6, seed=6), constant(4, 7, seed=7)
@@ -390,7 +442,30 @@ def test_a_shift_of_a_hundred_costs_float32_no_more_than_its_logits() -> None:
     x = torch.linspace(0.2, 1, 6, dtype=torch.float64)[None]
     exact = ll.explain(Shifted(0.0), x, "deep-lift", target=1, baseline=0.0).values
     found = ll.explain(Shifted(100.0, torch.float32), x.float(), "deep-lift", target=1, baseline=0.0).values
-    assert (found - exact).abs().max() <= 1e-4 * exact.abs().max()
+    assert (found - exact).abs().max() <= 1e-5 * exact.abs().max()
+
+
+def test_softmax_written_out_is_a_constant_of_cp_lrp() -> None:
+    """Beside the weighted values, the weights have no relevance of their own."""
+    for name in (name for name in LAST if name.startswith("softmax")):
+        by_hand, published = (lambda z, f=f: f(z) * z.sin() for f in LAST[name])
+        _same(by_hand, published, CP_LRP, 1e-10)
+
+
+@pytest.mark.parametrize("propagation", DIFFERENCES, ids=lambda p: p.name)
+def test_attention_does_not_see_a_shift_of_a_querys_scores(propagation: Propagation) -> None:
+    """Masked scores of -inf stay out of it."""
+    mask = torch.full((3, 3), -math.inf, dtype=torch.float64).triu(1)
+
+    def attended(shift: float) -> Function:
+        def attend(z: Tensor) -> Tensor:
+            t = z.view(-1, 3, 2)
+            return F.scaled_dot_product_attention(t, t.tanh(), t.sin(), mask + shift * t.sum(-1, keepdim=True))
+
+        return attend
+
+    for shift in (3.0, -40.0):
+        _same(attended(shift), attended(0.0), propagation, 1e-9)
 
 
 # Arguments --------------------------------------------------------------------------------------------------------
@@ -416,6 +491,10 @@ VARYING: dict[str, tuple[Function, Function]] = {
     ),
     "group_norm": (
         lambda x: F.group_norm(x, 2, weight=_weight(x)), lambda x: F.group_norm(x, 2) * _weight(x),
+    ),
+    "instance_norm": (
+        lambda x: F.instance_norm(x.view(1, 2, 3), weight=_weight(x)[:2]),
+        lambda x: F.instance_norm(x.view(1, 2, 3)) * _weight(x)[:2, None],
     ),
     "linear": (
         lambda x: F.linear(x, weight=torch.outer(_weight(x), WEIGHT)),
@@ -461,8 +540,9 @@ def test_arguments_that_vary_count_wherever_they_stand(name: str, propagation: P
         lambda x: torch.clamp(x, max=x.mean(0) + 1),
         lambda x: F.batch_norm(x, x.mean(0), x.square().mean(0)),
         lambda x: F.prelu(x, weight=x.mean().reshape(1)),
+        lambda x: F.grid_sample(torch.eye(4, dtype=x.dtype)[None, None], x.view(1, 1, 3, 2)),
     ],
-    ids=["clamp(min=)", "clamp(max=)", "batch_norm(running_mean=)", "prelu(weight=)"],
+    ids=["clamp(min=)", "clamp(max=)", "batch_norm(running_mean=)", "prelu(weight=)", "grid_sample(grid=)"],
 )
 def test_an_argument_without_a_rule_is_refused(f: Function, propagation: Propagation) -> None:
     with pytest.raises(UncoveredOperator):

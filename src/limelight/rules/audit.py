@@ -70,6 +70,8 @@ def is_safe(node: Any, linear_nodes: bool) -> bool:
     varying = sum(parent is not None for parent, _ in node.next_functions)
     if name == "Mul":
         return varying < 2
+    if name.startswith("GridSampler") and node.next_functions[1][0] is not None:
+        return False  # bilinear in the picture, not in the places where it is read
     if name in _LINEAR or name in _BILINEAR:
         return linear_nodes and varying < 2
     return False

@@ -61,7 +61,8 @@ class Call:
     `operands` are the tensors that a rule treats as variables (a product's factors, an activation's argument);
     `run(*operands)` evaluates the operator at other values, never in place. `reference` holds the operands of the
     reference run at this operator, where they were recorded. `reciprocal` is the index of a product's operand that is
-    one over something, so that the product is a quotient. `value` is the operator's value where it is known.
+    one over something, so that the product is a quotient; an `inverted` quotient is a product with one over its
+    denominator. `value` is the operator's value where it is known.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Call:
     in_place: bool
     reference: tuple[Tensor, ...] = ()
     reciprocal: int | None = None
+    inverted: bool = False
     value: Tensor | None = None
 
     @staticmethod
@@ -127,7 +129,7 @@ class Call:
 
         An operator that varies with anything but its operands has no rule, whatever its name.
         """
-        kind = "quotient" if self.reciprocal is not None else self._kind
+        kind: Kind = "product" if self.inverted else "quotient" if self.reciprocal is not None else self._kind
         if kind in ("plain", "refused", "unknown"):
             return kind
         return "unknown" if self.varies_otherwise else kind

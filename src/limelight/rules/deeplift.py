@@ -98,6 +98,8 @@ class Midpoint:
     r"""Products of two activations: each operand's derivative at the midpoint $(x + x_0) / 2$, exact for them."""
 
     def __call__(self, call: Call, propagate: Propagate) -> Tensor:
+        if call.inverted:
+            return Quotient()(call, propagate)
         middle = [(a.detach() + a0) / 2 for a, a0 in zip(call.operands, call.reference, strict=True)]
         return ruled(call.run(*map(Tensor.detach, call.operands)), product_pull(call), call.operands, middle)
 
@@ -134,7 +136,8 @@ class Quotient:
     r"""$y = a / b$ from $a = y\,b$: $\Delta y = (\Delta a - \bar y\,\Delta b) / \bar b$, bars for midpoints.
 
     A product $y = a\,r$ with $r = 1 / b$ is the same: $\Delta y = h\,\Delta a + (y + y_0) / (r + r_0)\,\Delta r$ with
-    the harmonic mean $h$ of $r$ and $r_0$. Where b changes its sign, a and 1 / b are factors at their midpoints.
+    the harmonic mean $h$ of $r$ and $r_0$. Where b changes its sign, or is itself a reciprocal or a gate's
+    denominator, a and 1 / b are factors at their midpoints.
     """
 
     def __call__(self, call: Call, propagate: Propagate) -> Tensor:
@@ -143,7 +146,7 @@ class Quotient:
         (a, b), (a0, b0) = call.operands, call.reference
         y = call.run(a.detach(), b.detach())
         value = b.detach()
-        same = (value * b0 > 0) | (value == b0)
+        same = ((value * b0 > 0) | (value == b0)) & (not call.inverted)
         over_a = torch.where(same, 2 / (value + b0), (1 / value + 1 / b0) / 2)
         over_b = torch.where(same, (y + a0 / b0) / (value + b0), (a.detach() + a0) / 2 / (value * b0))
 
@@ -183,8 +186,8 @@ class SoftmaxDifference:
         (x,), (x0,) = call.operands, call.reference
         given = call.bound()
         dim = given["dim"] if given.get("dim") is not None else (0 if x.ndim in (0, 1, 3) else 1)
-        value = x.detach()
-        y = call.run(value)
+        y = call.run(x.detach())
+        value, x0 = x.detach().to(y.dtype), x0.to(y.dtype)  # softmax may be taken in another precision
         slope = mean_exponential(_log_probabilities(value, dim), _log_probabilities(x0, dim))
         total = slope.sum(dim, keepdim=True)
         q, kept = slope / total, total.shape

@@ -162,6 +162,8 @@ class Propagate(TorchFunctionMode):
         super().__init__()
         self.propagation, self.root, self.tape, self.on_uncovered = propagation, root, tape, on_uncovered
         self.entered = False  # an affine operator has run: before it there is only the input's normalisation
+        # Rules for first layers read the input's normalisation off its derivative: there each operator stays its own.
+        self.reads_inputs = any(getattr(rule, "for_first_layers", False) for _, rule in propagation.entries)
         self.keeps_graph = False  # a first-layer rule needs the graph once more after the backward pass
         self.normalised = False  # a normalisation was compared with its reference: report the health ratio
         self.counter = itertools.count()  # numbers the affine operators of the pass
@@ -217,6 +219,8 @@ class Propagate(TorchFunctionMode):
         if not any(map(active, given)):
             return func(*args, **kwargs)
         seen, origin = self.lineage.read(call)
+        if seen.kind == "activation" and self.reads_inputs and not self.entered:
+            seen = call
         rule = self.propagation.rule(seen, self)
         if rule is None:
             result = self.native(call)
@@ -225,9 +229,11 @@ class Propagate(TorchFunctionMode):
             result = rule(seen, self)
             if call.in_place and isinstance(result, Tensor) and result is not call.args[0]:
                 # Written back rather than returned, so that every alias of the tensor sees it.
-                result = call.args[0].copy_(result)
-                self.lineage.learn(result, origin)
-                return result
+                written = call.args[0].copy_(result)
+                if not result.requires_grad and not written._is_view():
+                    written.detach_()  # the rule made a constant of it
+                self.lineage.learn(written, origin)
+                return written
         self.lineage.learn(result, origin)
         self.lineage.moved(name, func, args, kwargs, result)
         if self.propagation.producers and isinstance(result, Tensor) and id(result) not in self._producers:

@@ -9,7 +9,7 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,11 +18,12 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from .call import Call, active
 from .names import DROPOUTS, POWERS, words
+from .origins import At, Chain, Exponential, Function, Normal, Origin, Shifted, Total
 
-Function = Callable[[Tensor], Tensor]
 _INVERSE = words("rsqrt reciprocal rdiv")
 _CLAMPS = words("clamp clamp_min clamp_max")  # of a statistic
 _MONOTONE = _CLAMPS | words("sqrt abs square")  # of a reciprocal: still one
+_OTHER = {"softmax": "log", "log_softmax": "exp"}  # what makes a softmax its logarithm and back
 _LONGEST = 64  # operators that one activation may run; a longer one continues as another
 # Operators that change no number (but for its sign or type) where they keep the shape.
 _SAME = DROPOUTS | words("""
@@ -35,79 +36,6 @@ _MOVES = _SAME | words("""
     select narrow index_select gather chunk split unbind masked_fill cat stack flip roll diag diag_embed
 """)
 _IN_ORDER = words("unsqueeze view reshape view_as reshape_as unflatten getitem")
-
-
-@dataclass(frozen=True, eq=False)
-class Chain:
-    """A tensor as a function of `source`, position by position, while the source's version is `version`.
-
-    `scaled`: it is the source times a constant. `bent`: it is not linear in the source (or linear plus a constant).
-    `exponential`: it contains an exponential, as gates do. `arithmetic`: only sums, products, powers and roots.
-    """
-
-    source: Tensor
-    version: int
-    run: Function
-    scaled: bool = True
-    bent: bool = False
-    exponential: bool = False
-    arithmetic: bool = True
-    length: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Total:
-    """The sum of the exponentials `of` over these axes; `reciprocal`: one over it."""
-
-    of: "Exponential"
-    dims: tuple[int, ...]
-    keepdim: bool
-    reciprocal: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class At:
-    """A tensor as it was at this version."""
-
-    tensor: Tensor
-    version: int
-
-    @property
-    def valid(self) -> bool:
-        return self.tensor._version == self.version
-
-
-@dataclass(frozen=True, eq=False)
-class Shifted:
-    """The tensor `x` minus its maximum over the axes that have size 1 (or none) in `shape`."""
-
-    x: At
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Exponential:
-    """$e^u$, with the values of u at the reference where they are known."""
-
-    u: At
-    reference: tuple[Tensor, ...]
-    shifted: Shifted | None = None
-
-    def same(self, other: "Exponential | None") -> bool:
-        """Whether another is the exponential of the same tensor."""
-        return other is not None and other.u.tensor is self.u.tensor and other.u.version == self.u.version
-
-
-@dataclass(frozen=True, eq=False)
-class Origin:
-    """What is known of a tensor."""
-
-    chain: Chain | None = None
-    reciprocal: bool = False
-    exponential: Exponential | None = None
-    total: Total | None = None
-    maximum_of: At | None = None
-    shifted: Shifted | None = None
 
 
 _UNKNOWN = Origin()
@@ -199,6 +127,9 @@ class Lineage:
             written = self._softmax(call, known.total, "logsumexp")
             if written is not None:
                 return written, _UNKNOWN
+        other = known.normal
+        if other is not None and call.name == _OTHER.get(other.name) and other.x.valid:
+            return self._other_softmax(other), _UNKNOWN
         before = self._chain(x, known)
         inverse = call.name in _INVERSE or (call.name == "pow" and _negative(call.args[1]))
         kept = known.reciprocal and (call.name in _MONOTONE or (call.name == "pow" and not inverse))
@@ -215,7 +146,9 @@ class Lineage:
             origin = replace(origin, exponential=Exponential(At(u, u._version), call.reference, known.shifted))
         elif call.name == "reciprocal" or (call.name == "rdiv" and _is_one(call.args[1])):
             origin = replace(origin, total=_inverted(known.total))
-        return (call if before.scaled else self._fused(call, before, after)), origin
+        # What follows a scale needs no fusing under rules that telescope, y / x: those without a reference.
+        alone = before.scaled and (before.length == 0 or not self.with_reference)
+        return (call if alone else self._fused(call, before, after)), origin
 
     def _with_constant(self, call: Call) -> tuple[Call, Origin]:
         index = next(i for i, operand in enumerate(call.operands) if active(operand))
@@ -240,7 +173,8 @@ class Lineage:
             after = self._after(call, before, run) if keeps_shape else None
             return call, Origin(_kept(after), known.reciprocal)
         if not number:
-            return call, _UNKNOWN
+            normal = self.of(constants[0]).normal if call.name == "sub" and index == 0 else None
+            return call, Origin(normal=_log(normal)) if _less_its_total(normal, x) else _UNKNOWN
         after = self._after(call, before, run, scaled=False)
         return (self._fused(call, before, after) if before.bent else call), Origin(_kept(after))
 
@@ -271,6 +205,10 @@ class Lineage:
             return (self._fused(call, one, after) if curved else call), Origin(_kept(after), both)
         if call.name == "mul":
             return self._product(call)
+        if call.name == "div" and (second.reciprocal or two.exponential):
+            return replace(call, inverted=True), _UNKNOWN  # over one over something, or over a gate
+        if call.name == "sub" and _less_its_total(second.normal, a):
+            return call, Origin(normal=_log(second.normal))
         peak = second.maximum_of
         if call.name == "sub" and peak is not None and peak.tensor is a and peak.valid:
             return call, Origin(shifted=Shifted(peak, tuple(b.shape)))
@@ -293,6 +231,11 @@ class Lineage:
             keepdim = call.args[2] if len(call.args) > 2 else call.kwargs.get("keepdim", False)
             axes = exponential.u.tensor.ndim
             return Origin(total=Total(exponential, tuple(sorted(d % axes for d in dims)), bool(keepdim)))
+        if call.kind == "softmax":
+            given, x = call.bound(), call.operands[0]
+            dim, at = given.get("dim"), At(x, x._version)
+            if dim is not None and (call.name != "logsumexp" or given.get("keepdim")):
+                return Origin(normal=Normal(call.name, at, dim, call.reference))
         if call.name in ("max", "amax") and len(call.operands) == 1:
             return Origin(maximum_of=At(call.operands[0], call.operands[0]._version))
         return _UNKNOWN
@@ -329,6 +272,11 @@ class Lineage:
         references = () if reference is None else (reference,)
         name = "arithmetic" if after.arithmetic else "elementwise"
         return Call(name, after.run, (before.source,), {}, False, references, value=value)
+
+    def _other_softmax(self, normal: Normal) -> Call:
+        """Return the logarithm of a softmax, or the exponential of its logarithm, as one call."""
+        name, function = ("log_softmax", _log_softmax) if normal.name == "softmax" else ("softmax", _exp_log_softmax)
+        return Call(name, function, (normal.x.tensor, normal.dim), {}, False, normal.reference)
 
     def _softmax(self, call: Call, total: Total, name: str) -> Call | None:
         """Return a softmax or logsumexp that was written out as one call; None where its operand was overwritten."""
@@ -370,6 +318,15 @@ def _inverted(total: Total | None) -> Total | None:
     return None if total is None else replace(total, reciprocal=not total.reciprocal)
 
 
+def _log(total: Normal | None) -> Normal | None:
+    return None if total is None else replace(total, name="log_softmax")
+
+
+def _less_its_total(normal: Normal | None, x: Tensor) -> bool:
+    """Whether x minus this is x - logsumexp(x)."""
+    return normal is not None and normal.name == "logsumexp" and normal.x.tensor is x and normal.x.valid
+
+
 def _negative(exponent: Any) -> bool:
     return not (isinstance(exponent, Tensor) and exponent.numel() != 1) and float(exponent) < 0
 
@@ -381,6 +338,14 @@ def _is_one(number: Any) -> bool:
 def _softmax(x: Tensor, dim: tuple[int, ...]) -> Tensor:
     e = x.exp()
     return e / e.sum(dim, keepdim=True)
+
+
+def _log_softmax(x: Tensor, dim: Any) -> Tensor:
+    return x.softmax(dim).log()
+
+
+def _exp_log_softmax(x: Tensor, dim: Any) -> Tensor:
+    return (x - x.logsumexp(dim, keepdim=True)).exp()
 
 
 def _logsumexp(x: Tensor, dim: tuple[int, ...], keepdim: bool) -> Tensor:

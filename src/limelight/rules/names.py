@@ -31,6 +31,7 @@ ALIASES = dict(
         absolute:abs clip:clamp expit:sigmoid special_expit:sigmoid log_sigmoid:logsigmoid _prelu_kernel:prelu
         concat:cat concatenate:cat linalg_matmul:matmul spmm:mm special_logsumexp:logsumexp
         _softmax:softmax special_softmax:softmax _log_softmax:log_softmax special_log_softmax:log_softmax
+        float_power:pow vector_norm:linalg_vector_norm
         iadd:add_ isub:sub_ imul:mul_ itruediv:div_ idiv:div_ ipow:pow_
         _adaptive_avg_pool2d:adaptive_avg_pool2d _adaptive_avg_pool3d:adaptive_avg_pool3d
         _unsafe_view:view _reshape_alias:reshape _to_copy:to _convolution:convolution

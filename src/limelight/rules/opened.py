@@ -58,6 +58,8 @@ def _softmin(x: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any
 def _norm(x: Tensor, p: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
     x = x if dtype is None else x.to(dtype)
     axes = tuple(range(x.ndim)) if dim is None else dim
+    if p == 1:
+        return x.abs().sum(axes, keepdim=keepdim)
     return x.square().sum(axes, keepdim=keepdim).sqrt()
 
 
@@ -70,6 +72,11 @@ def _var(x: Tensor, dim: Any = None, unbiased: bool = True, keepdim: bool = Fals
     squares = (x - x.mean(axes, keepdim=True)).square()
     variance: Tensor = squares.sum(axes, keepdim=keepdim) / (count - correction)
     return variance
+
+
+def _mean(x: Tensor, dim: Any = None, unbiased: bool = True, keepdim: bool = False, correction: Any = None) -> Tensor:
+    axes = tuple(range(x.ndim)) if dim is None or isinstance(dim, bool) else dim
+    return x.mean(axes, keepdim=keepdim)
 
 
 def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
@@ -93,6 +100,8 @@ OPENED: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("norm", "linalg_vector_norm", "linalg_norm"), _norm),
     "var": _var,
     "std": lambda x, *args, **kwargs: _var(x, *args, **kwargs).sqrt(),
+    "var_mean": lambda x, *args, **kwargs: (_var(x, *args, **kwargs), _mean(x, *args, **kwargs)),
+    "std_mean": lambda x, *args, **kwargs: (_var(x, *args, **kwargs).sqrt(), _mean(x, *args, **kwargs)),
     **dict.fromkeys(("addmm", "baddbmm"), _addmm),
     "addcmul": lambda x, a, b, *, value=1: x + a * b * value,
     "addcdiv": lambda x, a, b, *, value=1: x + a / b * value,
@@ -153,7 +162,7 @@ def bare(call: Call) -> Callable[[], Tensor]:
 def opened(call: Call) -> Callable[[], Any] | None:
     """Return the body of a composite operator, to be run under the mode; None for an elementary one."""
     body = OPENED.get(call.name)
-    if body is None or (body is _norm and (call.args[1] if len(call.args) > 1 else 2) not in (2, 2.0, "fro", None)):
+    if body is None or (body is _norm and (call.args[1] if len(call.args) > 1 else 2) not in (1, 2, "fro", None)):
         return None
     if body is attention and (call.args[4] if len(call.args) > 4 else call.kwargs.get("dropout_p", 0.0)):
         return None  # random: not opened, so that the audit refuses it

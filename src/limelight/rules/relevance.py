@@ -80,9 +80,20 @@ class Half:
 
     def __call__(self, call: Call, propagate: Propagate) -> Tensor:
         values = [operand.detach() for operand in call.operands]
+        if call.inverted:
+            return self._inverted(call, *values)
         if call.in_place:
             values[0] = values[0].clone()
         return ruled(call.run(*values), product_pull(call, 0.5), call.operands, values)
+
+    def _inverted(self, call: Call, a: Tensor, b: Tensor) -> Tensor:
+        """Attach the rule to a / b as a product of a and 1 / b, which passes its relevance on to b."""
+        y = call.run(a, b)
+
+        def pull(g: Tensor, half: Tensor, share: Tensor) -> tuple[Tensor | None, ...]:
+            return (g * half).sum_to_size(a.shape), (g * share).sum_to_size(b.shape)
+
+        return ruled(y, pull, call.operands, [0.5 / b, y / b / 2])
 
 
 @dataclass(frozen=True)
