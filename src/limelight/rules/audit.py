@@ -46,7 +46,7 @@ _STRUCTURAL = words("""
     Sum Mean Add Sub Rsub AvgPool2D AvgPool3D AdaptiveAvgPool2D AdaptiveAvgPool3D MkldnnAdaptiveAvgPool2D
     AccumulateGrad Diagonal Tril Triu MaskedFill SliceScatter SelectScatter IndexPut IndexAdd ScatterAdd Scatter
     Embedding NativeBatchNorm CudnnBatchNorm MiopenBatchNorm Cumsum RepeatInterleave TakeAlongDim Lift
-    NativeChannelShuffle ChannelShuffle Real
+    NativeChannelShuffle ChannelShuffle Real Diag DiagEmbed
 """)
 _LINEAR = words("Convolution MkldnnConvolution ThnnConv2D Linear Addmm Baddbmm Addbmm")
 _BILINEAR = words("Mm Bmm Mv Dot Addmv Addr GridSampler2D GridSampler3D Bilinear")
@@ -70,6 +70,8 @@ def is_safe(node: Any, linear_nodes: bool) -> bool:
     varying = sum(parent is not None for parent, _ in node.next_functions)
     if name == "Mul":
         return varying < 2
+    if name.startswith("GridSampler") and node.next_functions[1][0] is not None:
+        return False  # bilinear in the picture, not in the places where it is read
     if name in _LINEAR or name in _BILINEAR:
         return linear_nodes and varying < 2
     return False

@@ -1,13 +1,14 @@
 """One call of an operator, as rules see it: its kind, its varying operands, and how to run it again."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .audit import tensors
 from .names import BATCH_NORMS, CONVOLUTIONS, DROPOUTS, KINDS, MATRIX_PRODUCTS, MAX_POOLS, PLAIN, Kind, words
 
 _BINARY = words("mul matmul bmm mm mv dot rmatmul div add sub rsub maximum minimum")
@@ -59,7 +60,9 @@ class Call:
 
     `operands` are the tensors that a rule treats as variables (a product's factors, an activation's argument);
     `run(*operands)` evaluates the operator at other values, never in place. `reference` holds the operands of the
-    reference run at this operator, where they were recorded.
+    reference run at this operator, where they were recorded. `reciprocal` is the index of a product's operand that is
+    one over something, so that the product is a quotient; an `inverted` quotient is a product with one over its
+    denominator. `value` is the operator's value where it is known.
     """
 
     name: str
@@ -68,6 +71,9 @@ class Call:
     kwargs: dict[str, Any]
     in_place: bool
     reference: tuple[Tensor, ...] = ()
+    reciprocal: int | None = None
+    inverted: bool = False
+    value: Tensor | None = None
 
     @staticmethod
     def of(
@@ -108,13 +114,34 @@ class Call:
             args[position] = operand.clone() if self.in_place and position == 0 else operand
         return self.func(*args, **self.kwargs)
 
+    def substituted(self, tensors: Mapping[int, Tensor]) -> "Call":
+        """Return the same call with other tensors, by the ids of those that they replace."""
+        args = tuple(tensors.get(id(each), each) for each in self.args)
+        return replace(self, args=args, kwargs={key: tensors.get(id(each), each) for key, each in self.kwargs.items()})
+
     def bound(self) -> dict[str, Any]:
         """Return all arguments by name."""
         return {**dict(zip(SIGNATURES[self.name], self.args, strict=False)), **self.kwargs}
 
     @cached_property
     def kind(self) -> Kind:
-        """The kind of operator that rules see, which depends on the operands that vary."""
+        """The kind of operator that rules see, which depends on the operands that vary.
+
+        An operator that varies with anything but its operands has no rule, whatever its name.
+        """
+        kind: Kind = "product" if self.inverted else "quotient" if self.reciprocal is not None else self._kind
+        if kind in ("plain", "refused", "unknown"):
+            return kind
+        return "unknown" if self.varies_otherwise else kind
+
+    @property
+    def varies_otherwise(self) -> bool:
+        """Whether a tensor that is no operand varies."""
+        operands = {id(operand) for operand in self.operands}
+        return any(active(t) and id(t) not in operands for t in tensors((self.args, self.kwargs)))
+
+    @property
+    def _kind(self) -> Kind:
         name, varying = self.name, [active(operand) for operand in self.operands]
         if name == "linear" or name in CONVOLUTIONS or name in MATRIX_PRODUCTS:
             weighted = name not in MATRIX_PRODUCTS  # in linear and convolutions the input must vary

@@ -32,7 +32,7 @@ BASE: tuple[Entry, ...] = (
 
 
 def _lrp(name: str, *entries: Entry) -> Propagation:
-    return Propagation(f"LRP({name})", (*entries, *BASE), linear_nodes=False)
+    return Propagation(f"LRP({name})", (*entries, *BASE), linear_nodes=False, fuses=True)
 
 
 def _split(name: str, conv: LinearRule, *firsts: Entry) -> Propagation:
@@ -75,7 +75,7 @@ def deep_taylor(low: Any = None, high: Any = None) -> Propagation:
     """
     rule: LinearRule = WSquare(bias=False) if low is None or high is None else ZBox(low, high)
     entries: tuple[Entry, ...] = ((first, rule), (is_kind("affine"), ZPlus(bias=False)), *BASE)
-    return Propagation("DeepTaylor", entries, linear_nodes=False)
+    return Propagation("DeepTaylor", entries, linear_nodes=False, fuses=True)
 
 
 _EXACT: tuple[Entry, ...] = (
@@ -85,9 +85,9 @@ _EXACT: tuple[Entry, ...] = (
     (is_kind("quotient"), Numerator()),
     (is_kind("normalisation"), ConstantScale()),
 )
-ATTN_LRP = Propagation("AttnLRP", (*_EXACT, (is_kind("softmax"), Taylor())), linear_nodes=False)
+ATTN_LRP = Propagation("AttnLRP", (*_EXACT, (is_kind("softmax"), Taylor())), linear_nodes=False, fuses=True)
 """Relevance through attention: softmax by its Taylor rule, products halved, scales constant. [achtibat2024]"""
-CP_LRP = Propagation("CP-LRP", (*_EXACT, (is_kind("softmax"), Constant())), linear_nodes=False)
+CP_LRP = Propagation("CP-LRP", (*_EXACT, (is_kind("softmax"), Constant())), linear_nodes=False, fuses=True)
 """Conservative propagation: attention weights and normalisation scales are constants. [ali2022]"""
 
 
@@ -147,7 +147,11 @@ class NegatedTop(ZPlus):
 
 
 EXCITATION = Propagation(
-    "ExcitationBackprop", ((is_kind("affine"), ZPlus(bias=False)), *BASE), start="unit", linear_nodes=False
+    "ExcitationBackprop",
+    ((is_kind("affine"), ZPlus(bias=False)), *BASE),
+    start="unit",
+    linear_nodes=False,
+    fuses=True,
 )
 _CONTRAST = replace(EXCITATION, entries=((is_kind("affine"), NegatedTop(bias=False)), *BASE))
 

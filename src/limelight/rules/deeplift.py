@@ -4,7 +4,7 @@ Every rule here is *complete*: its multipliers times the operands' differences s
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -98,6 +98,8 @@ class Midpoint:
     r"""Products of two activations: each operand's derivative at the midpoint $(x + x_0) / 2$, exact for them."""
 
     def __call__(self, call: Call, propagate: Propagate) -> Tensor:
+        if call.inverted:
+            return Quotient()(call, propagate)
         middle = [(a.detach() + a0) / 2 for a, a0 in zip(call.operands, call.reference, strict=True)]
         return ruled(call.run(*map(Tensor.detach, call.operands)), product_pull(call), call.operands, middle)
 
@@ -114,48 +116,94 @@ def product_pull(call: Call, share: float = 1.0) -> Any:
     return pull
 
 
+def scaled_pull(call: Call) -> Any:
+    """Return the multipliers of a product with a scale, which is saved and counts as a constant."""
+    scale = call.reciprocal
+    assert scale is not None
+
+    def pull(g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.enable_grad():
+            leaf = torch.zeros_like(call.operands[1 - scale]).requires_grad_()
+            operands = [leaf, saved[0]] if scale == 1 else [saved[0], leaf]
+            (found,) = torch.autograd.grad(call.run(*operands), leaf, g)
+        return (found, None) if scale == 1 else (None, found)
+
+    return pull
+
+
 @dataclass(frozen=True)
 class Quotient:
-    r"""$y = a / b$ from $a = y\,b$: $\Delta y = (\Delta a - \bar y\,\Delta b) / \bar b$, bars for midpoints."""
+    r"""$y = a / b$ from $a = y\,b$: $\Delta y = (\Delta a - \bar y\,\Delta b) / \bar b$, bars for midpoints.
+
+    A product $y = a\,r$ with $r = 1 / b$ is the same: $\Delta y = h\,\Delta a + (y + y_0) / (r + r_0)\,\Delta r$ with
+    the harmonic mean $h$ of $r$ and $r_0$. Where b changes its sign, or is itself a reciprocal or a gate's
+    denominator, a and 1 / b are factors at their midpoints.
+    """
 
     def __call__(self, call: Call, propagate: Propagate) -> Tensor:
+        if call.reciprocal is not None:
+            return self._scaled(call, call.reciprocal)
         (a, b), (a0, b0) = call.operands, call.reference
         y = call.run(a.detach(), b.detach())
-        middle, denominator = (y + a0 / b0) / 2, (b.detach() + b0) / 2
+        value = b.detach()
+        same = ((value * b0 > 0) | (value == b0)) & (not call.inverted)
+        over_a = torch.where(same, 2 / (value + b0), (1 / value + 1 / b0) / 2)
+        over_b = torch.where(same, (y + a0 / b0) / (value + b0), (a.detach() + a0) / 2 / (value * b0))
 
-        def pull(g: Tensor, middle: Tensor, denominator: Tensor) -> tuple[Tensor | None, ...]:
-            g = g / denominator
-            return g.sum_to_size(a.shape), (-g * middle).sum_to_size(b.shape)
+        def pull(g: Tensor, over_a: Tensor, over_b: Tensor) -> tuple[Tensor | None, ...]:
+            return (g * over_a).sum_to_size(a.shape), (-g * over_b).sum_to_size(b.shape)
 
-        return ruled(y, pull, [a, b], [middle, denominator])
+        return ruled(y, pull, [a, b], [over_a, over_b])
+
+    def _scaled(self, call: Call, scale: int) -> Tensor:
+        values = [operand.detach() for operand in call.operands]
+        r, r0 = values[scale], call.reference[scale]
+        same = r * r0 > 0
+        mean = torch.where(same, 2 / (1 / r + 1 / r0), (r + r0) / 2)
+        share = torch.where(same, r / (r + r0), 0.5)  # of a; the rest is of the reference's
+        pull_scaled, other = scaled_pull(call), replace(call, reciprocal=1 - scale)
+
+        def pull(g: Tensor, mean: Tensor, share: Tensor, a: Tensor, a0: Tensor) -> tuple[Tensor | None, ...]:
+            found = list(pull_scaled(g, mean))
+            at, at0 = (scaled_pull(other)(g, point)[scale] for point in (a, a0))
+            found[scale] = share * at + (1 - share) * at0
+            return tuple(found)
+
+        a, a0 = values[1 - scale], call.reference[1 - scale].expand_as(values[1 - scale])
+        return ruled(call.run(*values), pull, call.operands, [mean, share, a.clone() if call.in_place else a, a0])
 
 
 @dataclass(frozen=True)
 class SoftmaxDifference:
     r"""Softmax, log-softmax and logsumexp, exactly and without overflow.
 
-    With $L = \log\sum_j e^{x_j}$ and $\ell(a, b) = (e^a - e^b) / (a - b)$: $\Delta L = \sum_j q_j\,\Delta x_j$,
-    $q_j = \ell(x_j, x_{0j}) / \ell(L, L_0)$; log-softmax is $x - L$, and softmax its exponential, by Rescale.
+    With $L = \log\sum_j e^{x_j}$ and $\ell(a, b) = (e^a - e^b) / (a - b)$ at the log-probabilities,
+    $\ell_j = \ell(x_j - L, x_{0j} - L_0)$: $\Delta p_j = \ell_j\,(\Delta x_j - \Delta L)$. They sum to 0, so that
+    $\Delta L = \sum_j q_j\,\Delta x_j$ with $q_j = \ell_j / \sum_k \ell_k$, which no common shift of x changes.
     """
 
     def __call__(self, call: Call, propagate: Propagate) -> Tensor:
         (x,), (x0,) = call.operands, call.reference
         given = call.bound()
         dim = given["dim"] if given.get("dim") is not None else (0 if x.ndim in (0, 1, 3) else 1)
-        value = x.detach()
-        y = call.run(value)
-        total, total0 = value.logsumexp(dim, keepdim=True), x0.logsumexp(dim, keepdim=True)
-        shift = torch.maximum(total, total0)
-        q = mean_exponential(value - shift, x0 - shift) / mean_exponential(total - shift, total0 - shift)
+        y = call.run(x.detach())
+        value, x0 = x.detach().to(y.dtype), x0.to(y.dtype)  # softmax may be taken in another precision
+        slope = mean_exponential(_log_probabilities(value, dim), _log_probabilities(x0, dim))
+        total = slope.sum(dim, keepdim=True)
+        q, kept = slope / total, total.shape
 
         def pull(g: Tensor, q: Tensor, slope: Tensor) -> tuple[Tensor | None, ...]:
             if call.name == "logsumexp":
-                return (q * (g if given.get("keepdim") else g.unsqueeze(dim)),)
+                return (q * g.reshape(kept),)
             g = g * slope if call.name == "softmax" else g
             return (g - q * g.sum(dim, keepdim=True),)
 
-        slope = mean_exponential(value - total, x0 - total0) if call.name == "softmax" else q
         return ruled(y, pull, [x], [q, slope])
+
+
+def _log_probabilities(x: Tensor, dim: Any) -> Tensor:
+    x = x - x.amax(dim, keepdim=True)  # before the sum, or a common shift would cost digits
+    return x - x.logsumexp(dim, keepdim=True)
 
 
 def mean_exponential(a: Tensor, b: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ global is patched, and the mode belongs to its thread.
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import torch
@@ -21,9 +21,11 @@ from ..base.notes import Note
 from . import audit
 from .audit import UncoveredOperator, source_line
 from .call import Call, active, keep_parameters_frozen
-from .names import DETACHING, METADATA, PLAIN, canonical
-from .opened import opened
+from .lineage import Lineage
+from .names import AFFINE, DETACHING, KINDS, METADATA, PLAIN, canonical
+from .opened import bare, opened, parameters
 from .packed import packed
+from .tape import OtherPath as OtherPath, Tape as Tape
 
 OnUncovered = Literal["error", "gradient"]
 Pull = Callable[..., tuple["Tensor | None", ...]]
@@ -62,6 +64,8 @@ class Propagation:
     `producers`: whether rules need to know the call that made an operand.
     `folds`: whether a batch norm may be computed in the convolution before it: the gradient of both is this method's
     own rule, and of every convolution and norm.
+    `fuses`: whether an activation written out as several operators is one call. Rescale gives the same without: what
+    depends on one number alone has one multiplier that is complete.
     `own_rule`: the one rule that differs from the plain gradient; where it never acts, the notes say so.
     """
 
@@ -73,6 +77,7 @@ class Propagation:
     linear_nodes: bool = True
     producers: bool = False
     folds: bool = False
+    fuses: bool = False
     own_rule: type | None = None
 
     @property
@@ -148,43 +153,6 @@ class Producer:
     detail: Any = None
 
 
-class OtherPath(RuntimeError):
-    """The reference took another path through the model's code than the input, so the two cannot be compared."""
-
-
-@dataclass
-class Tape:
-    """The operators of the reference run, by name and operands; while `replaying`, they are read in order."""
-
-    records: list[tuple[str, tuple[Tensor, ...]]] = field(default_factory=list)
-    replaying: bool = False
-    position: int = 0
-
-    def step(self, call: Call) -> tuple[Tensor, ...]:
-        """Record and return this call's operands, or return the reference's at this place."""
-        if not self.replaying:
-            # Clones: the model may overwrite an operand in place later.
-            self.records.append((call.name, tuple(operand.detach().clone() for operand in call.operands)))
-            return self.records[-1][1]
-        here = f"operator {self.position + 1} of the input's run is {call.name} ({source_line()})"
-        if self.position >= len(self.records):
-            raise OtherPath(f"{here}; the reference's run ended before it")
-        name, operands = self.records[self.position]
-        if name != call.name:
-            raise OtherPath(f"{here}; in the reference's run it was {name}")
-        for mine, theirs in zip(call.operands, operands, strict=True):
-            if theirs.ndim != mine.ndim or any(b not in (1, a) for a, b in zip(mine.shape, theirs.shape, strict=True)):
-                raise OtherPath(f"{here} on {tuple(mine.shape)}; in the reference's run on {tuple(theirs.shape)}")
-        self.position += 1
-        return operands
-
-    def finish(self) -> None:
-        """Check that the input's run used every record."""
-        if self.replaying and self.position != len(self.records):
-            name = self.records[self.position][0]
-            raise OtherPath(f"the input's run ended after {self.position} operators; the reference's went on to {name}")
-
-
 class Propagate(TorchFunctionMode):
     """The mode: finds each call's rule, records or replays the reference, remembers producers, audits the rest."""
 
@@ -194,6 +162,8 @@ class Propagate(TorchFunctionMode):
         super().__init__()
         self.propagation, self.root, self.tape, self.on_uncovered = propagation, root, tape, on_uncovered
         self.entered = False  # an affine operator has run: before it there is only the input's normalisation
+        # Rules for first layers read the input's normalisation off its derivative: there each operator stays its own.
+        self.reads_inputs = any(getattr(rule, "for_first_layers", False) for _, rule in propagation.entries)
         self.keeps_graph = False  # a first-layer rule needs the graph once more after the backward pass
         self.normalised = False  # a normalisation was compared with its reference: report the health ratio
         self.counter = itertools.count()  # numbers the affine operators of the pass
@@ -203,6 +173,7 @@ class Propagate(TorchFunctionMode):
         self.notes: dict[str, None] = {}
         self.constants: dict[str, None] = {}  # operators whose output a rule treated as constant
         self.used_rules: set[type] = set()
+        self.lineage = Lineage(propagation.fuses, propagation.needs_reference)
         self._producers: dict[int, Producer] = {}
         self._covered: set[Any] = set()
         self._masks: dict[int, Tensor] = {}
@@ -222,38 +193,93 @@ class Propagate(TorchFunctionMode):
         if name in METADATA:
             return func(*args, **kwargs)
         if name in PLAIN and not (self.propagation.producers or self._masks):  # a shortcut for most calls
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            self.lineage.moved(name, func, args, kwargs, result)
+            return result
         keep_parameters_frozen(args, kwargs)
         if name == "conv2d":
             func = packed(func, args, kwargs)
         call = Call.of(name, func, args, kwargs, in_place)
-        body = opened(call)
+        body = opened(call) or self._with_varying_parameters(call)
         if body is not None:
             with self:
                 result = body()
             return call.args[0].copy_(result) if call.in_place else result
-        taped = call.name in self.propagation.taped and call.operands
-        if taped and not (call.name in ("mul", "div") and len(call.operands) < 2):
+        if self._taped(call):
             call = replace(call, reference=self.tape.step(call))
         if self.root is None:  # the reference run, which only records
             return func(*args, **kwargs)
         given = audit.tensors((call.args, call.kwargs))
+        if name == "detach" and self.lineage.is_maximum(call.args[0]):
+            call = Call("alias", torch.Tensor.view_as, (call.args[0], call.args[0]), {}, False)  # see `Lineage`
+            name, func, args, kwargs = "alias", call.func, call.args, {}
         masked = any(id(t) in self._masks for t in given)
         if (masked and call.kind != "where") or (name in DETACHING and any(map(active, given))):
             return self._constant(call)
         if not any(map(active, given)):
             return func(*args, **kwargs)
-        rule = self.propagation.rule(call, self)
+        seen, origin = self.lineage.read(call)
+        if seen.kind == "activation" and self.reads_inputs and not self.entered:
+            seen = call
+        rule = self.propagation.rule(seen, self)
         if rule is None:
             result = self.native(call)
         else:
             self.used_rules.add(type(rule))
-            result = rule(call, self)
+            result = rule(seen, self)
             if call.in_place and isinstance(result, Tensor) and result is not call.args[0]:
                 # Written back rather than returned, so that every alias of the tensor sees it.
-                return call.args[0].copy_(result)
+                written = call.args[0].copy_(result)
+                if not result.requires_grad and not written._is_view():
+                    written.detach_()  # the rule made a constant of it
+                self.lineage.learn(written, origin)
+                return written
+        self.lineage.learn(result, origin)
+        self.lineage.moved(name, func, args, kwargs, result)
         if self.propagation.producers and isinstance(result, Tensor) and id(result) not in self._producers:
             self.produced(result, call)
+        return result
+
+    def _taped(self, call: Call) -> bool:
+        """Whether the call's operands are recorded in the reference run, which does not know what varies."""
+        taped = self.propagation.taped
+        if not taped or not call.operands:
+            return False
+        if call.name in ("neg", "clone") or (call.name in ("mul", "div") and len(call.operands) < 2):
+            return self.propagation.fuses  # an activation that is written out may start here
+        if call.name in AFFINE and call.name not in taped:
+            return len(call.operands) > 1 and not isinstance(call.operands[1], torch.nn.Parameter)
+        return call.name in taped
+
+    def _with_varying_parameters(self, call: Call) -> Callable[[], Any] | None:
+        """Return the body of a normalisation or layer whose weight or bias varies; None for all others.
+
+        The reference run does not know which do, and records all that are no parameters of a module. Where one turns
+        out to vary, the body runs for the reference again.
+        """
+        given = parameters(call)
+        if not self.propagation.needs_reference:
+            return bare(call) if any(map(active, given)) else None
+        if all(isinstance(each, torch.nn.Parameter) for each in given):
+            return None
+        mine = tuple(dict.fromkeys((*call.operands, *given)))
+        theirs = self.tape.step(call, mine)
+        if not any(map(active, given)):
+            return None
+        if self._taped(call):
+            self.tape.step(call)
+        reference = Propagate(self.propagation, None, Tape(), self.on_uncovered)
+        with torch.no_grad(), reference:
+            bare(call.substituted({id(a): b for a, b in zip(mine, theirs, strict=True)}))()
+        return lambda: self._on_tape(replace(reference.tape, replaying=True), bare(call))
+
+    def _on_tape(self, tape: Tape, body: Callable[[], Any]) -> Any:
+        whole, self.tape = self.tape, tape
+        try:
+            result = body()
+            tape.finish()
+        finally:
+            self.tape = whole
         return result
 
     # Producers -------------------------------------------------------------------------------------------------
@@ -276,6 +302,9 @@ class Propagate(TorchFunctionMode):
     def native(self, call: Call, covered: bool = False) -> Any:
         """Run the operator as it is; unless `covered`, it must be linear in what varies."""
         before = [t.grad_fn for t in audit.tensors((call.args, call.kwargs))]
+        if call.name in KINDS and call.kind == "unknown" and call.varies_otherwise:
+            self.uncovered(call.name, reason="an argument varies for which there is no rule")
+            covered = True
         result = call.func(*call.args, **call.kwargs)
         if not covered and call.kind == "plain":
             return result
@@ -316,6 +345,7 @@ class Propagate(TorchFunctionMode):
         self._producers.clear()
         self._covered.clear()
         self._masks.clear()
+        self.lineage.clear()
 
     def _constant(self, call: Call) -> Any:
         """Run an operator that makes or uses a constant computed from activations: multiplying by one is nonlinear."""

@@ -7,7 +7,7 @@ $\mathrm{st}(z) = z + \epsilon\,\mathrm{sign}(z)$ with $\mathrm{sign}(0) = 1$.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ from .engine import Propagate, Pulled, jvp, ruled, stabilised
 @dataclass(frozen=True)
 class LinearRule(ABC):
     """A rule for one affine operator. It records itself as producer, so that a batch norm can fold into it."""
+
+    for_first_layers: ClassVar[bool] = False
 
     def __call__(self, call: Call, propagate: Propagate) -> Tensor:
         operator = replace(affine(call), name=f"{next(propagate.counter):04d}.{call.name}")
@@ -159,6 +161,7 @@ class FirstRule(LinearRule):
     They compute the relevance at their operator's input, and `multipliers()` maps it to the model's input.
     """
 
+    for_first_layers: ClassVar[bool] = True
     epsilon: float = field(default=1e-6, kw_only=True)
 
     def pull(self, operator: Affine, value: Tensor, x: Tensor, call: Call, propagate: Propagate) -> Pulled:

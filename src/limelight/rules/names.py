@@ -31,6 +31,7 @@ ALIASES = dict(
         absolute:abs clip:clamp expit:sigmoid special_expit:sigmoid log_sigmoid:logsigmoid _prelu_kernel:prelu
         concat:cat concatenate:cat linalg_matmul:matmul spmm:mm special_logsumexp:logsumexp
         _softmax:softmax special_softmax:softmax _log_softmax:log_softmax special_log_softmax:log_softmax
+        float_power:pow vector_norm:linalg_vector_norm
         iadd:add_ isub:sub_ imul:mul_ itruediv:div_ idiv:div_ ipow:pow_
         _adaptive_avg_pool2d:adaptive_avg_pool2d _adaptive_avg_pool3d:adaptive_avg_pool3d
         _unsafe_view:view _reshape_alias:reshape _to_copy:to _convolution:convolution
@@ -45,6 +46,7 @@ ACTIVATIONS = RELUS | words("""
     logsigmoid clamp_max exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square pow rpow abs sin cos tan asin acos atan
     sinh cosh asinh acosh atanh erf erfc reciprocal rdiv
 """)
+POWERS = words("square pow sqrt rsqrt reciprocal rdiv")  # arithmetic, of which statistics are made
 AVERAGES = words("""
     mean sum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
 """)
@@ -64,6 +66,7 @@ KINDS: dict[str, Kind] = {
     **dict.fromkeys(BATCH_NORMS, "batch_norm"),
     **dict.fromkeys(NORMALISATIONS, "normalisation"),
     **dict.fromkeys(SOFTMAXES, "softmax"),
+    **dict.fromkeys(("elementwise", "arithmetic"), "activation"),  # written out as several operators
 }
 AFFINE = CONVOLUTIONS | MATRIX_PRODUCTS | {"linear"}
 MAXIMA = words("maximum minimum max min amax amin")

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .call import Call
+from .names import BATCH_NORMS, CONVOLUTIONS, NORMALISATIONS
 
 
 def _unchecked(function: Any) -> Callable[..., Any]:
@@ -57,6 +58,8 @@ def _softmin(x: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any
 def _norm(x: Tensor, p: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
     x = x if dtype is None else x.to(dtype)
     axes = tuple(range(x.ndim)) if dim is None else dim
+    if p == 1:
+        return x.abs().sum(axes, keepdim=keepdim)
     return x.square().sum(axes, keepdim=keepdim).sqrt()
 
 
@@ -69,6 +72,11 @@ def _var(x: Tensor, dim: Any = None, unbiased: bool = True, keepdim: bool = Fals
     squares = (x - x.mean(axes, keepdim=True)).square()
     variance: Tensor = squares.sum(axes, keepdim=keepdim) / (count - correction)
     return variance
+
+
+def _mean(x: Tensor, dim: Any = None, unbiased: bool = True, keepdim: bool = False, correction: Any = None) -> Tensor:
+    axes = tuple(range(x.ndim)) if dim is None or isinstance(dim, bool) else dim
+    return x.mean(axes, keepdim=keepdim)
 
 
 def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
@@ -92,6 +100,8 @@ OPENED: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("norm", "linalg_vector_norm", "linalg_norm"), _norm),
     "var": _var,
     "std": lambda x, *args, **kwargs: _var(x, *args, **kwargs).sqrt(),
+    "var_mean": lambda x, *args, **kwargs: (_var(x, *args, **kwargs), _mean(x, *args, **kwargs)),
+    "std_mean": lambda x, *args, **kwargs: (_var(x, *args, **kwargs).sqrt(), _mean(x, *args, **kwargs)),
     **dict.fromkeys(("addmm", "baddbmm"), _addmm),
     "addcmul": lambda x, a, b, *, value=1: x + a * b * value,
     "addcdiv": lambda x, a, b, *, value=1: x + a / b * value,
@@ -100,10 +110,59 @@ OPENED: dict[str, Callable[..., Any]] = {
 }
 
 
+_BIASED = CONVOLUTIONS | {"linear"}
+
+
+def _bare_norm(call: Call) -> Callable[[], Tensor]:
+    """Return a normalisation with its weight and bias as a product and a sum."""
+    given: dict[str, Any] = {**call.bound(), "weight": None, "bias": None}
+    weight, bias = call.bound().get("weight"), call.bound().get("bias")
+    given.pop("cudnn_enabled", None)
+    trailing = 0 if call.name in ("layer_norm", "rms_norm") else given["input"].ndim - 2
+    if call.name == "rms_norm":
+        del given["bias"]
+    function = getattr(F, call.name.removeprefix("torch."))
+
+    def body() -> Tensor:
+        y: Tensor = function(**given)
+        y = y if weight is None else y * _by_channel(weight, trailing)
+        return y if bias is None else y + _by_channel(bias, trailing)
+
+    return body
+
+
+def _bare_layer(call: Call, bias: Tensor) -> Callable[[], Tensor]:
+    """Return a linear layer or convolution with its bias as a sum."""
+    args, kwargs = list(call.args), dict(call.kwargs)
+    if len(args) > 2:
+        args[2] = None
+    else:
+        kwargs["bias"] = None
+    trailing = 0 if call.name == "linear" else call.args[1].ndim - 2
+    return lambda: call.func(*args, **kwargs) + _by_channel(bias, trailing)
+
+
+def _by_channel(parameter: Tensor, trailing: int) -> Tensor:
+    return parameter.view(-1, *[1] * trailing) if trailing else parameter
+
+
+def parameters(call: Call) -> tuple[Tensor, ...]:
+    """Return the weight and bias that a normalisation, or the bias that a layer multiplies and adds at its end."""
+    if call.name in NORMALISATIONS or (call.name in BATCH_NORMS and not call.bound().get("training")):
+        found = (call.bound().get(key) for key in ("weight", "bias"))
+        return tuple(t for t in found if isinstance(t, Tensor))
+    return (call.bias,) if call.name in _BIASED and call.bias is not None else ()
+
+
+def bare(call: Call) -> Callable[[], Tensor]:
+    """Return a normalisation or layer whose `parameters` are activations, as the operators that it then consists of."""
+    return _bare_layer(call, call.bias) if call.bias is not None else _bare_norm(call)
+
+
 def opened(call: Call) -> Callable[[], Any] | None:
     """Return the body of a composite operator, to be run under the mode; None for an elementary one."""
     body = OPENED.get(call.name)
-    if body is None or (body is _norm and (call.args[1] if len(call.args) > 1 else 2) not in (2, 2.0, "fro", None)):
+    if body is None or (body is _norm and (call.args[1] if len(call.args) > 1 else 2) not in (1, 2, "fro", None)):
         return None
     if body is attention and (call.args[4] if len(call.args) > 4 else call.kwargs.get("dropout_p", 0.0)):
         return None  # random: not opened, so that the audit refuses it

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .audit import source_line
 from .call import Call, active
-from .deeplift import normalised, product_pull
+from .deeplift import normalised, product_pull, scaled_pull
 from .engine import Propagate, ratio, ruled, stabilised
 from .linear import Folding
 
@@ -20,8 +20,8 @@ class Pass:
     def __call__(self, call: Call, propagate: Propagate) -> Tensor:
         (x,) = call.operands
         value = x.detach()
-        y = call.run(value)
-        return ruled(y, lambda g, slope: (g * slope,), [x], [ratio(y, value)])
+        y = call.run(value) if call.value is None else call.value
+        return ruled(y, lambda g, slope: ((g * slope).to(x.dtype),), [x], [ratio(y, value)])
 
 
 @dataclass(frozen=True)
@@ -80,16 +80,32 @@ class Half:
 
     def __call__(self, call: Call, propagate: Propagate) -> Tensor:
         values = [operand.detach() for operand in call.operands]
+        if call.inverted:
+            return self._inverted(call, *values)
         if call.in_place:
             values[0] = values[0].clone()
         return ruled(call.run(*values), product_pull(call, 0.5), call.operands, values)
 
+    def _inverted(self, call: Call, a: Tensor, b: Tensor) -> Tensor:
+        """Attach the rule to a / b as a product of a and 1 / b, which passes its relevance on to b."""
+        y = call.run(a, b)
+
+        def pull(g: Tensor, half: Tensor, share: Tensor) -> tuple[Tensor | None, ...]:
+            return (g * half).sum_to_size(a.shape), (g * share).sum_to_size(b.shape)
+
+        return ruled(y, pull, call.operands, [0.5 / b, y / b / 2])
+
 
 @dataclass(frozen=True)
 class Numerator:
-    """Quotients: the numerator gets all relevance, the denominator counts as a constant scale. [achtibat2024]"""
+    """Quotients, and products with a reciprocal: the numerator gets all relevance, the denominator counts as a
+    constant scale. [achtibat2024]"""
 
     def __call__(self, call: Call, propagate: Propagate) -> Tensor:
+        if call.reciprocal is not None:
+            values = [operand.detach() for operand in call.operands]
+            scale = values[call.reciprocal]
+            return ruled(call.run(*values), scaled_pull(call), call.operands, [scale])
         a, b = call.operands
         y = call.run(a.detach(), b.detach())
         if active(a):

@@ -15,7 +15,7 @@ from .affine import affine
 from .call import Call
 from .deeplift import RESCALE, Rescale
 from .engine import Propagate, Propagation, ruled
-from .names import AFFINE, CONVOLUTIONS, SUMS, words
+from .names import AFFINE, CONVOLUTIONS, POWERS, SUMS, words
 from .predicates import is_kind
 from .relevance import batch_norm_scale
 
@@ -31,6 +31,7 @@ _MOVES = words("""
 class RevealCancel:
     """The rule above for elementwise operators whose affine producer is of one of these kinds, Rescale elsewhere.
 
+    Powers, roots and reciprocals have Rescale: they make statistics, so that a normalisation written out is one.
     `convolutions=False` is DeepLIFT's recommendation for genomics: Rescale after convolutions, this after dense layers.
     """
 
@@ -39,6 +40,8 @@ class RevealCancel:
     def __call__(self, call: Call, propagate: Propagate) -> Tensor:
         (x,), (x0,) = call.operands, call.reference
         maker = _maker(x, propagate)
+        if call.name in POWERS or call.name == "arithmetic":
+            return Rescale()(call, propagate)
         if not self.convolutions and (maker is None or maker.kind != "affine" or maker.name in CONVOLUTIONS):
             return Rescale()(call, propagate)
         streams = _streams(x, x0, propagate)
@@ -131,7 +134,9 @@ def _linear_rule(call: Call) -> Streams:
 
 
 def _reveal(rule: RevealCancel) -> Propagation:
-    return replace(RESCALE, taped=RESCALE.taped | AFFINE | SUMS, producers=True).prepend((is_kind("activation"), rule))
+    return replace(RESCALE, taped=RESCALE.taped | AFFINE | SUMS, producers=True, fuses=True).prepend(
+        (is_kind("activation"), rule)
+    )
 
 
 REVEAL_CANCEL, GENOMICS = _reveal(RevealCancel()), _reveal(RevealCancel(convolutions=False))
