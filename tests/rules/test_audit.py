@@ -58,7 +58,7 @@ def _in_a_worker_thread(x: Tensor) -> Tensor:
 
 def _overwritten(x: Tensor) -> Tensor:
     y = x.clone()
-    y[y < 0] = 0
+    y[y.abs() < 1] = 0
     return y
 
 
@@ -68,12 +68,10 @@ HIDDEN: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "jit.trace": (torch.jit.trace(nn.ReLU(), torch.ones(2, 5).double()), "ReluBackward0"),
     "custom Function": (Rectifier.apply, "RectifierBackward"),
     "worker thread": (_in_a_worker_thread, "ReluBackward0"),
-    "x * (x > 0)": (lambda x: x * (x > 0), "mul with a mask"),
-    "x * (x > 0).to(x)": (lambda x: x * (x > 0).to(x), "mul with a mask"),
-    "x * x.gt(0).float()": (lambda x: x * torch.gt(x, 0).double(), "mul with a mask"),
+    "x * (x > -1) * (x < 1)": (lambda x: x * ((x > -1) & (x < 1)), "mul with a mask"),
     "x * x.detach()": (lambda x: x * x.detach(), "mul with a mask"),
-    "masked_fill": (lambda x: x.masked_fill(x < 0, 0.0), "masked_fill with a mask"),
-    "x[x < 0] = 0": (_overwritten, "setitem with a mask"),
+    "masked_fill": (lambda x: x.masked_fill(x.roll(1, -1) < 0, 0.0), "masked_fill with a mask"),
+    "x[x.abs() < 1] = 0": (_overwritten, "setitem with a mask"),
     "sort": (lambda x: x.sort(-1)[0], "sort"),
     "cumprod": (lambda x: x.cumprod(-1), "cumprod"),
     "random dropout": (lambda x: F.dropout(x, 0.5, training=True), "dropout"),
@@ -102,13 +100,10 @@ def test_hidden_nonlinearity_is_refused_or_noted(name: str, propagation: Propaga
     assert any(operator in note and "plain gradient" in note for note in found.notes)
 
 
-@pytest.mark.parametrize(
-    "f", [lambda x: torch.maximum(x, torch.zeros(()).double()), lambda x: torch.where(x > 0, x, 0.0)]
-)
 @pytest.mark.parametrize("propagation", [GUIDED_BACKPROP, DECONVNET], ids=lambda p: p.name)
-def test_rectifiers_in_disguise_are_refused_by_rectifier_rules(f: Any, propagation: Propagation) -> None:
-    with pytest.raises(UncoveredOperator, match=r"maximum|where"):
-        multipliers(_score(f), constant(3, 5), propagation)
+def test_a_selection_that_may_be_a_rectifier_is_refused_by_rectifier_rules(propagation: Propagation) -> None:
+    with pytest.raises(UncoveredOperator, match="where"):
+        multipliers(_score(lambda x: torch.where(x > x.roll(1, -1), x.tanh(), 0.0)), constant(3, 5), propagation)
 
 
 @pytest.mark.parametrize("name", ["jit.script", "worker thread"])

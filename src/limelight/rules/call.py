@@ -43,9 +43,14 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("norm", "linalg_vector_norm", "linalg_norm"), ("input", "p", "dim", "keepdim")),
     **dict.fromkeys(("bmm", "mm"), ("input", "mat2")),
     "mv": ("input", "vec"),
+    **dict.fromkeys(MAX_POOLS, ("input", "kernel_size", "stride", "padding", "dilation")),
     "dropout": ("input", "p", "training"),
 }  # fmt: skip
 _SYNONYMS = {"input": ("self",), "other": ("tensor", "exponent", "tensor2"), "dim": ("axis",), "p": ("ord",)}
+
+
+def _is_mask(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype == torch.bool
 
 
 def active(value: Any) -> bool:
@@ -77,6 +82,8 @@ class Call:
         args, kwargs = tuple(args), dict(kwargs)
         if name == "einsum" and len(args) == 2 and isinstance(args[1], (list, tuple)):
             args = (args[0], *args[1])
+        if name == "where" and len(args) == 3 and args[1:2] and _is_mask(args[1]) and not _is_mask(args[0]):
+            func, args = torch.where, (args[1], args[0], args[2])  # Tensor.where(self, condition, other)
         signature = SIGNATURES.get(name, ("input",))
         for parameter in signature[len(args) : 4 if len(signature) > 4 else len(signature)]:
             keys = [key for key in (parameter, *_SYNONYMS.get(parameter, ())) if key in kwargs]

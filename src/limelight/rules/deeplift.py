@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .call import Call
 from .engine import Native, Propagate, Propagation, ruled
-from .maxima import MaxDifference, MaximumDifference, WhereDifference
+from .maxima import MaxDifference, WhereDifference
 from .names import NONLINEAR
 from .predicates import is_kind
 
@@ -203,8 +203,7 @@ RESCALE = Propagation(
         (is_kind("quotient"), Quotient()),
         (is_kind("softmax"), SoftmaxDifference()),
         (is_kind("normalisation"), NormDifference()),
-        (is_kind("max"), MaxDifference()),
-        (is_kind("maximum"), MaximumDifference()),
+        (is_kind("max", "maximum"), MaxDifference()),
         (is_kind("where"), WhereDifference()),
         (is_kind("affine", "sum", "batch_norm"), Native()),
     ),

@@ -24,6 +24,7 @@ from .call import Call, active, keep_parameters_frozen
 from .names import DETACHING, METADATA, PLAIN, canonical
 from .opened import opened
 from .packed import packed
+from .selections import Comparisons, elementwise
 
 OnUncovered = Literal["error", "gradient"]
 Pull = Callable[..., tuple["Tensor | None", ...]]
@@ -206,6 +207,7 @@ class Propagate(TorchFunctionMode):
         self._producers: dict[int, Producer] = {}
         self._covered: set[Any] = set()
         self._masks: dict[int, Tensor] = {}
+        self._comparisons = Comparisons()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -221,7 +223,8 @@ class Propagate(TorchFunctionMode):
         name, in_place = canonical(func)
         if name in METADATA:
             return func(*args, **kwargs)
-        if name in PLAIN and not (self.propagation.producers or self._masks):  # a shortcut for most calls
+        # A shortcut for most calls.
+        if name in PLAIN and not (self.propagation.producers or self._masks or self._comparisons):
             return func(*args, **kwargs)
         keep_parameters_frozen(args, kwargs)
         if name == "conv2d":
@@ -235,11 +238,27 @@ class Propagate(TorchFunctionMode):
         taped = call.name in self.propagation.taped and call.operands
         if taped and not (call.name in ("mul", "div") and len(call.operands) < 2):
             call = replace(call, reference=self.tape.step(call))
-        if self.root is None:  # the reference run, which only records
-            return func(*args, **kwargs)
-        given = audit.tensors((call.args, call.kwargs))
+        elif self.propagation.needs_reference and self._comparisons.selects(call):
+            call = replace(call, reference=self.tape.step(call))
+        result = call.func(*call.args, **call.kwargs) if self.root is None else self._by_rule(call)
+        self._comparisons.see(call, result)
+        return result
+
+    def _by_rule(self, call: Call) -> Any:
+        """Run an operator of the input's run, with the rule that it has."""
+        func, args, kwargs = call.func, call.args, call.kwargs
+        given = audit.tensors((args, kwargs))
+        if any(map(active, given)):
+            selected = self._comparisons.read(call)
+            if selected is not None:
+                result = self._by_rule(selected)
+                if not call.in_place and call.name != "setitem":
+                    return result
+                call.args[0].copy_(result)
+                return call.args[0] if call.in_place else None
+            call = elementwise(call)
         masked = any(id(t) in self._masks for t in given)
-        if (masked and call.kind != "where") or (name in DETACHING and any(map(active, given))):
+        if (masked and call.kind != "where") or (call.name in DETACHING and any(map(active, given))):
             return self._constant(call)
         if not any(map(active, given)):
             return func(*args, **kwargs)
@@ -255,6 +274,10 @@ class Propagate(TorchFunctionMode):
         if self.propagation.producers and isinstance(result, Tensor) and id(result) not in self._producers:
             self.produced(result, call)
         return result
+
+    def is_made_constant(self, tensor: Any) -> bool:
+        """Whether this is a mask or constant that was computed from activations."""
+        return id(tensor) in self._masks
 
     # Producers -------------------------------------------------------------------------------------------------
 
@@ -316,6 +339,7 @@ class Propagate(TorchFunctionMode):
         self._producers.clear()
         self._covered.clear()
         self._masks.clear()
+        self._comparisons.clear()
 
     def _constant(self, call: Call) -> Any:
         """Run an operator that makes or uses a constant computed from activations: multiplying by one is nonlinear."""

@@ -28,6 +28,7 @@ ALIASES = dict(
     pair.split(":")
     for pair in words("""
         true_divide:div divide:div truediv:div rtruediv:rdiv multiply:mul rmul:mul subtract:sub negative:neg radd:add
+        fmax:maximum fmin:minimum
         absolute:abs clip:clamp expit:sigmoid special_expit:sigmoid log_sigmoid:logsigmoid _prelu_kernel:prelu
         concat:cat concatenate:cat linalg_matmul:matmul spmm:mm special_logsumexp:logsumexp
         _softmax:softmax special_softmax:softmax _log_softmax:log_softmax special_log_softmax:log_softmax
@@ -74,7 +75,7 @@ RULED = NONLINEAR | AFFINE | SUMS | BATCH_NORMS | DROPOUTS  # all that some meth
 
 # Operators that make a constant out of activations: nonlinear once the constant is combined with an activation.
 DETACHING = words("""
-    gt ge lt le eq ne greater greater_equal less less_equal not_equal isclose sign signbit heaviside logical_not
+    gt ge lt le eq ne greater greater_equal less less_equal not_equal isclose sign sgn signbit heaviside logical_not
     detach data item tolist numpy bool
 """)
 

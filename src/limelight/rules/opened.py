@@ -82,6 +82,18 @@ def _bilinear(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None = None) 
     return out if bias is None else out + bias
 
 
+def _clamp(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    """Clamp by tensors, which may vary."""
+    for bound, limit in ((min, torch.maximum), (max, torch.minimum)):
+        x = x if bound is None else limit(x, torch.as_tensor(bound, dtype=x.dtype, device=x.device))
+    return x
+
+
+def _aminmax(x: Tensor, *, dim: int | None = None, keepdim: bool = False) -> Any:
+    axes = () if dim is None else (dim,)
+    return torch.return_types.aminmax((x.amin(axes, keepdim), x.amax(axes, keepdim)))
+
+
 OPENED: dict[str, Callable[..., Any]] = {
     "multi_head_attention_forward": _unchecked(F.multi_head_attention_forward),
     "local_response_norm": _unchecked(F.local_response_norm),
@@ -97,6 +109,10 @@ OPENED: dict[str, Callable[..., Any]] = {
     "addcdiv": lambda x, a, b, *, value=1: x + a / b * value,
     "lerp": lambda x, end, weight: x + weight * (end - x),
     "bilinear": _bilinear,
+    "clamp": _clamp,
+    "clamp_min": lambda x, min: _clamp(x, min),
+    "clamp_max": lambda x, max: _clamp(x, None, max),
+    "aminmax": _aminmax,
 }
 
 
@@ -104,6 +120,10 @@ def opened(call: Call) -> Callable[[], Any] | None:
     """Return the body of a composite operator, to be run under the mode; None for an elementary one."""
     body = OPENED.get(call.name)
     if body is None or (body is _norm and (call.args[1] if len(call.args) > 1 else 2) not in (2, 2.0, "fro", None)):
+        return None
+    if call.name.startswith("clamp") and not any(
+        isinstance(t, Tensor) for t in (*call.args[1:], *call.kwargs.values())
+    ):
         return None
     if body is attention and (call.args[4] if len(call.args) > 4 else call.kwargs.get("dropout_p", 0.0)):
         return None  # random: not opened, so that the audit refuses it
