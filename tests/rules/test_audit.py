@@ -63,6 +63,14 @@ def _overwritten(x: Tensor) -> Tensor:
 
 
 _lstm = nn.LSTM(5, 5).double().requires_grad_(False)
+
+
+def _packed(x: Tensor) -> Tensor:
+    lengths = torch.ones(len(x), dtype=torch.long)
+    found: Tensor = _lstm(nn.utils.rnn.pack_padded_sequence(x.unsqueeze(0), lengths))[0].data
+    return found
+
+
 HIDDEN: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "jit.script": (torch.jit.script(nn.ReLU()), "ReluBackward0"),
     "jit.trace": (torch.jit.trace(nn.ReLU(), torch.ones(2, 5).double()), "ReluBackward0"),
@@ -75,7 +83,7 @@ HIDDEN: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "sort": (lambda x: x.sort(-1)[0], "sort"),
     "cumprod": (lambda x: x.cumprod(-1), "cumprod"),
     "random dropout": (lambda x: F.dropout(x, 0.5, training=True), "dropout"),
-    "torch.lstm": (lambda x: _lstm(x.unsqueeze(0))[0][0], "lstm"),
+    "a packed sequence": (_packed, "_pack_padded_sequence"),
 }
 
 

@@ -59,7 +59,7 @@ RELU: dict[str, Function] = {
     "masked_fill of logical_not": lambda x: torch.masked_fill(x, torch.logical_not(x.gt(0)), 0),
     "x * (x > 0)": lambda x: x * (x > 0),
     "(x > 0) * x": lambda x: (x > 0) * x,
-    "x * (0 < x)": lambda x: x * (0 < x),
+    "x * lt(zeros, x)": lambda x: x * torch.lt(torch.zeros_like(x), x),
     "x * (x > zeros)": lambda x: x * (x > torch.zeros_like(x)),
     "x * (x > 0).to(x)": lambda x: x * (x > 0).to(x),
     "x * x.gt(0).float()": lambda x: x * torch.gt(x, 0).double(),

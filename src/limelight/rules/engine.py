@@ -24,7 +24,7 @@ from .call import Call, active, keep_parameters_frozen
 from .names import DETACHING, METADATA, PLAIN, canonical
 from .opened import opened
 from .packed import packed
-from .selections import Comparisons, elementwise
+from .selections import Comparisons, complement, elementwise
 
 OnUncovered = Literal["error", "gradient"]
 Pull = Callable[..., tuple["Tensor | None", ...]]
@@ -236,9 +236,9 @@ class Propagate(TorchFunctionMode):
                 result = body()
             return call.args[0].copy_(result) if call.in_place else result
         taped = call.name in self.propagation.taped and call.operands
-        if taped and not (call.name in ("mul", "div") and len(call.operands) < 2):
-            call = replace(call, reference=self.tape.step(call))
-        elif self.propagation.needs_reference and self._comparisons.selects(call):
+        if call.name in ("mul", "div") and len(call.operands) < 2:
+            taped = ()
+        if taped or (self.propagation.needs_reference and self._comparisons.selects(call)):
             call = replace(call, reference=self.tape.step(call))
         result = call.func(*call.args, **call.kwargs) if self.root is None else self._by_rule(call)
         self._comparisons.see(call, result)
@@ -257,6 +257,8 @@ class Propagate(TorchFunctionMode):
                 call.args[0].copy_(result)
                 return call.args[0] if call.in_place else None
             call = elementwise(call)
+            if call.name == "rsub" and not self.propagation.needs_reference:
+                call = complement(call, self.producer(call.args[0]))
         masked = any(id(t) in self._masks for t in given)
         if (masked and call.kind != "where") or (call.name in DETACHING and any(map(active, given))):
             return self._constant(call)
@@ -271,7 +273,8 @@ class Propagate(TorchFunctionMode):
             if call.in_place and isinstance(result, Tensor) and result is not call.args[0]:
                 # Written back rather than returned, so that every alias of the tensor sees it.
                 return call.args[0].copy_(result)
-        if self.propagation.producers and isinstance(result, Tensor) and id(result) not in self._producers:
+        remembers = self.propagation.producers or call.name == "sigmoid"
+        if remembers and isinstance(result, Tensor) and id(result) not in self._producers:
             self.produced(result, call)
         return result
 

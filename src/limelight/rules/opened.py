@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .call import Call
+from .recurrent import LAYERS, RECURRENT, opens
 
 
 def _unchecked(function: Any) -> Callable[..., Any]:
@@ -113,6 +114,7 @@ OPENED: dict[str, Callable[..., Any]] = {
     "clamp_min": lambda x, min: _clamp(x, min),
     "clamp_max": lambda x, max: _clamp(x, None, max),
     "aminmax": _aminmax,
+    **RECURRENT,
 }
 
 
@@ -124,6 +126,8 @@ def opened(call: Call) -> Callable[[], Any] | None:
     if call.name.startswith("clamp") and not any(
         isinstance(t, Tensor) for t in (*call.args[1:], *call.kwargs.values())
     ):
+        return None
+    if call.name in LAYERS and not opens(call.args):
         return None
     if body is attention and (call.args[4] if len(call.args) > 4 else call.kwargs.get("dropout_p", 0.0)):
         return None  # random: not opened, so that the audit refuses it

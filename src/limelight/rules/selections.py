@@ -69,9 +69,7 @@ class Comparisons:
             other = call.args[1] if len(call.args) > 1 else call.kwargs.get("other")
             high, low = (first, other) if _COMPARISONS[call.name] else (other, first)
             self._record(result, high, low)
-        elif known is not None and call.name in _NEGATIONS:
-            self._record(result, known.low, known.high)
-        elif known is not None and call.name == "rsub" and _is(call.args[1], 1):  # 1 - mask
+        elif known is not None and (call.name in _NEGATIONS or _is_complement(call)):
             self._record(result, known.low, known.high)
         elif known is not None and call.name in _CASTS:
             self._record(result, known.high, known.low)
@@ -102,7 +100,7 @@ class Comparisons:
             chosen, other = term(1 - at), Term(0, 0)
         else:
             return None
-        if not mask.holds or call.args[at].shape != _shape(chosen.value, other.value):
+        if not mask.holds or tuple(call.args[at].shape) != _shape(chosen.value, other.value):
             return None
         return _read(mask.high, mask.low, chosen, other)
 
@@ -119,14 +117,22 @@ def _read(high: Any, low: Any, chosen: Term, other: Term) -> Call | None:
     ):  # fmt: skip
         if not (isinstance(x, Tensor) and _is_constant(bound) and _same(x, kept.value)):
             continue
-        slope = multiple(kept.value, left.value)
-        if slope is not None and _is(bound, 0):
-            sign = 1 if above else -1  # kept below 0: no rectifier, but one of -x, negated, as clamp(max=0) is
-            return _unary("leaky_relu" if above else "clamp_max", lambda t: sign * F.leaky_relu(sign * t, slope), kept)
-        if _is_constant(left.value):
-            side = torch.gt if above else torch.lt
-            return _unary("threshold" if above else "clamp_max", lambda t: t.where(side(t, bound), left.value), kept)
+        found = _kinked(kept, bound, left.value, above)
+        if found is not None:
+            return found
     return None
+
+
+def _kinked(x: Term, bound: Any, left: Any, above: bool) -> Call | None:
+    """Read x where it is above the bound (or below it), and `left` elsewhere."""
+    slope = multiple(x.value, left)
+    if slope is not None and _is(bound, 0):
+        sign = 1 if above else -1  # kept below 0: no rectifier, but one of -x, negated, as clamp(max=0) is
+        return _unary("leaky_relu" if above else "clamp_max", lambda t: sign * F.leaky_relu(sign * t, slope), x)
+    if not _is_constant(left):
+        return None
+    side = torch.gt if above else torch.lt
+    return _unary("threshold" if above else "clamp_max", lambda t: t.where(side(t, bound), left), x)
 
 
 def _pair(name: str, func: Callable[..., Any], first: Term, second: Term) -> Call:
@@ -163,6 +169,23 @@ def elementwise(call: Call) -> Call:
     return call
 
 
+def complement(call: Call, made: Any) -> Call:
+    r"""Return $1 - \sigma(z)$ as the $\sigma(-z)$ that it is: its 1 is no bias, which would take relevance.
+
+    `made` is what produced the sigmoid.
+    """
+    if made is None or made.call.name != "sigmoid" or not _is_complement(call):
+        return call
+    z = made.call.args[0]
+    if made.call.in_place or not torch.equal(torch.sigmoid(z.detach()), made.output.detach()):  # z was overwritten
+        return call
+    return Call("sigmoid", lambda z: torch.sigmoid(-z), (z,), {}, False)
+
+
+def _is_complement(call: Call) -> bool:
+    return call.name == "rsub" and len(call.args) == 2 and not call.kwargs and _is(call.args[1], 1)
+
+
 def multiple(x: Any, y: Any) -> float | None:
     """Return s where y was computed as s x, with a number s; else None."""
     if not (active(x) and active(y) and x.shape == y.shape):
@@ -179,8 +202,8 @@ def _version(value: Any) -> int | None:
     return value._version if isinstance(value, Tensor) else None
 
 
-def _shape(*values: Any) -> torch.Size:
-    return torch.broadcast_shapes(*(value.shape for value in values if isinstance(value, Tensor)))
+def _shape(*values: Any) -> tuple[int, ...]:
+    return tuple(torch.broadcast_shapes(*(value.shape for value in values if isinstance(value, Tensor))))
 
 
 def _is_constant(value: Any) -> bool:

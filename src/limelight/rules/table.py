@@ -49,6 +49,9 @@ class _Inner:
     def is_first(self, *operands: torch.Tensor) -> bool:
         return False
 
+    def is_made_constant(self, tensor: torch.Tensor) -> bool:
+        return True
+
 
 def _calls(name: str) -> Iterator[Call]:
     """Yield calls of this operator with one and with two varying operands; none is run."""

@@ -123,8 +123,9 @@ def _taps(call: Call, sizes: Sequence[int], outputs: Sequence[int], device: torc
         kernel = _per_axis(given["kernel_size"], len(sizes))
         stride = _per_axis(given.get("stride") or kernel, len(sizes))
         padding, dilation = (_per_axis(given.get(key, default), len(sizes)) for key, default in _DEFAULTS)
-        settings = zip(sizes, outputs, kernel, stride, padding, dilation, strict=True)
-        axes = [_axis(*each, device) for each in settings]
+        starts = [torch.arange(n, device=device) * s - p for n, s, p in zip(outputs, stride, padding, strict=True)]
+        offsets = [torch.arange(k, device=device) * d for k, d in zip(kernel, dilation, strict=True)]
+        axes = [_axis(*each) for each in zip(sizes, starts, offsets, strict=True)]
     index, inside = (
         torch.zeros(1, 1, dtype=torch.long, device=device),
         torch.ones(1, 1, dtype=torch.bool, device=device),
@@ -144,12 +145,9 @@ def _per_axis(value: Any, axes: int) -> list[int]:
     return values * axes if len(values) == 1 else values
 
 
-def _axis(
-    size: int, outputs: int, kernel: int, stride: int, padding: int, dilation: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def _axis(size: int, starts: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     """Return the positions (outputs, kernel) of windows along one axis, and whether they lie inside it."""
-    start = torch.arange(outputs, device=device) * stride - padding
-    positions = start[:, None] + torch.arange(kernel, device=device) * dilation
+    positions = starts[:, None] + offsets
     return positions, (positions >= 0) & (positions < size)
 
 
