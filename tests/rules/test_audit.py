@@ -80,7 +80,7 @@ HIDDEN: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "x * x.detach()": (lambda x: x * x.detach(), "mul with a mask"),
     "masked_fill": (lambda x: x.masked_fill(x.roll(1, -1) < 0, 0.0), "masked_fill with a mask"),
     "x[x.abs() < 1] = 0": (_overwritten, "setitem with a mask"),
-    "sort": (lambda x: x.sort(-1)[0], "sort"),
+    "cummax": (lambda x: x.cummax(-1)[0], "cummax"),
     "cumprod": (lambda x: x.cumprod(-1), "cumprod"),
     "random dropout": (lambda x: F.dropout(x, 0.5, training=True), "dropout"),
     "a packed sequence": (_packed, "_pack_padded_sequence"),

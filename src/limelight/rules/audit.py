@@ -46,7 +46,8 @@ _STRUCTURAL = words("""
     Sum Mean Add Sub Rsub AvgPool2D AvgPool3D AdaptiveAvgPool2D AdaptiveAvgPool3D MkldnnAdaptiveAvgPool2D
     AccumulateGrad Diagonal Tril Triu MaskedFill SliceScatter SelectScatter IndexPut IndexAdd ScatterAdd Scatter
     Embedding NativeBatchNorm CudnnBatchNorm MiopenBatchNorm Cumsum RepeatInterleave TakeAlongDim Lift
-    NativeChannelShuffle ChannelShuffle Real
+    NativeChannelShuffle ChannelShuffle Real Imag Complex Conj ConjPhysical ResolveConj ResolveNeg ViewAsReal
+    ViewAsComplex FftR2C FftC2R FftC2C
 """)
 _LINEAR = words("Convolution MkldnnConvolution ThnnConv2D Linear Addmm Baddbmm Addbmm")
 _BILINEAR = words("Mm Bmm Mv Dot Addmv Addr GridSampler2D GridSampler3D Bilinear")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .names import BATCH_NORMS, CONVOLUTIONS, DROPOUTS, KINDS, MATRIX_PRODUCTS, MAX_POOLS, PLAIN, Kind, words
 
-_BINARY = words("mul matmul bmm mm mv dot rmatmul div add sub rsub maximum minimum")
+_BINARY = (MATRIX_PRODUCTS - {"einsum"}) | words("mul div add sub rsub maximum minimum")
 _TWO_OPERANDS = _BINARY | CONVOLUTIONS | {"linear", "max", "min"}  # where the second argument is a tensor
 
 # Names of the leading arguments, for the operators whose tensors may come as keywords.
@@ -39,7 +39,7 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
     "group_norm": ("input", "num_groups", "weight", "bias", "eps"),
     "rms_norm": ("input", "normalized_shape", "weight", "eps"),
     **dict.fromkeys(("softmax", "log_softmax", "var", "std"), ("input", "dim")),
-    **dict.fromkeys(("logsumexp", "max", "min", "amax", "amin"), ("input", "dim", "keepdim")),
+    **dict.fromkeys(("logsumexp", "prod", "max", "min", "amax", "amin"), ("input", "dim", "keepdim")),
     **dict.fromkeys(("norm", "linalg_vector_norm", "linalg_norm"), ("input", "p", "dim", "keepdim")),
     **dict.fromkeys(("bmm", "mm"), ("input", "mat2")),
     "mv": ("input", "vec"),
@@ -120,8 +120,21 @@ class Call:
         return {**dict(zip(SIGNATURES[self.name], self.args, strict=False)), **self.kwargs}
 
     @cached_property
+    def is_complex(self) -> bool:
+        return any(operand.is_complex() for operand in self.operands)
+
+    @cached_property
     def kind(self) -> Kind:
-        """The kind of operator that rules see, which depends on the operands that vary."""
+        """The kind of operator that rules see, which depends on the operands that vary.
+
+        Of complex numbers, which have no sign to split by, sums and affine operators are left to the gradient.
+        """
+        kind = self._kind()
+        if not self.is_complex or kind in ("plain", "product"):
+            return kind
+        return "plain" if kind in ("affine", "sum") else "unknown"
+
+    def _kind(self) -> Kind:
         name, varying = self.name, [active(operand) for operand in self.operands]
         if name == "linear" or name in CONVOLUTIONS or name in MATRIX_PRODUCTS:
             weighted = name not in MATRIX_PRODUCTS  # in linear and convolutions the input must vary

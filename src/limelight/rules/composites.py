@@ -13,7 +13,18 @@ from .call import Call
 from .engine import Entry, Native, OnUncovered, Propagate, Propagation, Pulled, ruled_unary
 from .linear import AlphaBeta, Epsilon, Flat, Gamma, LinearRule, WSquare, ZBox, Zero, ZPlus
 from .maxima import Winners
-from .predicates import constant_condition, convolution, dense, first, is_kind, of_any_target, of_target, relu_like
+from .multilinear import EqualShares
+from .predicates import (
+    constant_condition,
+    convolution,
+    dense,
+    first,
+    is_kind,
+    named,
+    of_any_target,
+    of_target,
+    relu_like,
+)
 from .relevance import Constant, ConstantScale, Fold, Half, Numerator, Pass, Proportional, Taylor
 
 # Shared by LRP, deep Taylor and excitation backprop: activations pass relevance on, batch norm is folded, sums and
@@ -24,8 +35,9 @@ BASE: tuple[Entry, ...] = (
     (is_kind("batch_norm"), Fold()),
     (is_kind("sum"), Proportional()),
     (is_kind("max", "maximum"), Winners()),
-    (is_kind("where"), Native()),
+    (is_kind("where", "order"), Native()),
     (is_kind("softmax"), Taylor()),
+    (named("prod"), EqualShares()),
     (is_kind("product"), Half()),
     (is_kind("quotient"), Numerator()),
     (is_kind("normalisation"), ConstantScale()),
@@ -81,8 +93,9 @@ def deep_taylor(low: Any = None, high: Any = None) -> Propagation:
 
 _EXACT: tuple[Entry, ...] = (
     (is_kind("activation"), Pass()),
-    (is_kind("affine", "sum", "batch_norm", "where"), Native()),  # LRP-0 is the plain derivative
+    (is_kind("affine", "sum", "batch_norm", "where", "order"), Native()),  # LRP-0 is the plain derivative
     (is_kind("max", "maximum"), Winners()),
+    (named("prod"), EqualShares()),
     (is_kind("product"), Half()),
     (is_kind("quotient"), Numerator()),
     (is_kind("normalisation"), ConstantScale()),
@@ -125,7 +138,7 @@ class Guided:
 _TARGET: Entry = (of_target, Native())
 _GRADIENT: tuple[Entry, ...] = (
     (is_kind("affine", "sum", "product", "quotient", "normalisation", "batch_norm", "softmax"), Native()),
-    (is_kind("max", "maximum", "activation"), Native()),
+    (is_kind("max", "maximum", "order", "activation"), Native()),
     (constant_condition, Native()),
     (of_any_target, Native()),
 )

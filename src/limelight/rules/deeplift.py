@@ -14,8 +14,9 @@ from torch import Tensor
 from .call import Call
 from .engine import Native, Propagate, Propagation, ruled
 from .maxima import MaxDifference, WhereDifference
+from .multilinear import ProductDifference
 from .names import NONLINEAR
-from .predicates import is_kind
+from .predicates import is_kind, named
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,6 +200,7 @@ RESCALE = Propagation(
     "DeepLift",
     (
         (is_kind("activation"), Rescale()),
+        (named("prod"), ProductDifference()),
         (is_kind("product"), Midpoint()),
         (is_kind("quotient"), Quotient()),
         (is_kind("softmax"), SoftmaxDifference()),

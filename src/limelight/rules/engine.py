@@ -301,6 +301,7 @@ class Propagate(TorchFunctionMode):
 
     def native(self, call: Call, covered: bool = False) -> Any:
         """Run the operator as it is; unless `covered`, it must be linear in what varies."""
+        covered = covered or (call.kind == "plain" and call.is_complex)
         before = [t.grad_fn for t in audit.tensors((call.args, call.kwargs))]
         result = call.func(*call.args, **call.kwargs)
         if not covered and call.kind == "plain":

@@ -33,7 +33,8 @@ from .relevance import Fold
 Estimator = Literal["linear", "two-component"]
 _REST: tuple[Entry, ...] = (
     (is_kind("batch_norm"), Fold()),
-    (is_kind("sum", "max", "maximum", "softmax", "product", "quotient", "normalisation", "activation"), Native()),
+    (is_kind("sum", "max", "maximum", "order", "softmax", "product", "quotient"), Native()),
+    (is_kind("normalisation", "activation"), Native()),
     (constant_condition, Native()),
     (of_any_target, Native()),
 )

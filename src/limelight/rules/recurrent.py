@@ -93,7 +93,7 @@ def layer(name: str) -> Callable[..., Any]:
             outputs = []
             for direction in range(directions):
                 place = depth * directions + direction
-                own = list(weights[place * each : (place + 1) * each])
+                own: list[Any] = list(weights[place * each : (place + 1) * each])
                 if not biases:  # w_ih, w_hh and perhaps the LSTM's projection w_hr
                     own[2:2] = [None, None]
                 found, final = _run(LAYERS[name], steps, tuple(s[place] for s in states), own, backwards=direction == 1)
