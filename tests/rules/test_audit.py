@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import limelight
 from limelight.rules import (
     ATTN_LRP,
     CP_LRP,
@@ -147,3 +149,18 @@ def test_a_score_that_ignores_the_input_is_an_error() -> None:
 def test_one_number_a_row() -> None:
     with pytest.raises(ValueError, match="one number a row"):
         multipliers(lambda rows: rows, constant(2, 5), GUIDED_BACKPROP)
+
+
+def test_the_error_advises_what_the_reader_can_change() -> None:
+    """The line is the model's, or the target's, or limelight's own, or out of sight."""
+
+    def advice(where: str) -> str:
+        return str(UncoveredOperator("LRP", "frobnicate", where))
+
+    package = Path(limelight.__file__).parent
+    assert "write that line with operators of docs/rules.md" in advice("/home/me/net.py:3, in forward")
+    for own in (package / "question" / "targets.py", package / "models" / "pictures.py"):
+        assert "that line" not in advice(f"{own}:7, in f")
+    assert "target=Logit(c)" in advice(f"{package / 'question' / 'targets.py'}:7, in f")
+    assert "that line" not in advice("called where the rule engine cannot see it: TorchScript")
+    assert all("on_uncovered='gradient'" in advice(where) for where in ("/a.py:1, in f", "out of sight"))
