@@ -1,5 +1,6 @@
 """Every covered operator in every spelling: DeepLIFT is complete through it, and no method refuses it."""
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -8,7 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from limelight.rules import ATTN_LRP, CP_LRP, DECONVNET, DEEPLIFT, GUIDED_BACKPROP, composite, multipliers
+from limelight.rules import (
+    ATTN_LRP,
+    CP_LRP,
+    DECONVNET,
+    DEEPLIFT,
+    GUIDED_BACKPROP,
+    Propagation,
+    UncoveredOperator,
+    composite,
+    multipliers,
+)
+from limelight.rules.engine import Propagate, Tape
 
 pytestmark = pytest.mark.quick
 
@@ -22,6 +34,8 @@ def constant(*shape: int, seed: int = 0) -> Tensor:
 
 W4, W34 = constant(4, 4), constant(3, 4)
 C1, C2, C3 = constant(5, 3, 3), constant(5, 3, 3, 3), constant(5, 3, 2, 2, 2)
+LABELS = torch.tensor([0, 2, 1])
+SHARES = constant(3, 4, seed=9).softmax(1)
 MASK = torch.ones(6, 6, dtype=torch.bool).tril()
 
 # name -> (function of x, shape of one row)
@@ -40,6 +54,61 @@ VECTOR: dict[str, Function] = {
     "bmm": lambda x: torch.bmm(x.unsqueeze(1), torch.tanh(x).unsqueeze(2)),
     "matmul": lambda x: torch.matmul(x.unsqueeze(1), torch.tanh(x).unsqueeze(2)),
     "baddbmm": lambda x: torch.baddbmm(x[:, :1, None], x.unsqueeze(1), torch.tanh(x).unsqueeze(2)),
+    "einsum of three": lambda x: torch.einsum("bi,ij,kj->bk", x, W4, W34),
+    "einsum of three, implicit": lambda x: torch.einsum("...i,ij,kj", x, W4, W34),
+    "einsum of two activations and a constant": lambda x: torch.einsum("bi,ij,bj->bj", x, W4, x.sin()),
+    "einsum of three activations": lambda x: torch.einsum("bi,bi,bi->b", x, x.sin(), x + 1).unsqueeze(1),
+    "tensordot": lambda x: torch.tensordot(x, W34, dims=([1], [1])),
+    "tensordot, constant first": lambda x: torch.tensordot(W34, x, ([1], [1])).mT,
+    "inner": lambda x: torch.inner(x, W34),
+    "kron": lambda x: torch.kron(x, W34[:1]),
+    "outer": lambda x: torch.outer(x[:, 0], W4[0]),
+    "vecdot": lambda x: torch.linalg.vecdot(x, x.sin()).unsqueeze(1),
+    "cross": lambda x: torch.linalg.cross(x[:, :3], x[:, 1:].sin()),
+    "multi_dot": lambda x: torch.linalg.multi_dot([x, W4, W34.T]),
+    "rfft and back": lambda x: torch.fft.irfft(torch.fft.rfft(x) * torch.complex(W4[0, :3], W4[1, :3]), 4),
+    "fft, real part": lambda x: torch.fft.fft(x).real,
+    "fft, both parts": lambda x: torch.view_as_real(torch.fft.fft(x)).flatten(1),
+    "fft, imaginary part": lambda x: torch.fft.fft(x).imag,
+    "fft of two axes": lambda x: torch.fft.fft2(x.unflatten(1, (2, 2))).real.flatten(1),
+    "sum of spectra": lambda x: (torch.fft.rfft(x) + torch.fft.rfft(x.sin())).real,
+    "spectrum by a complex matrix": lambda x: (torch.fft.rfft(x) @ torch.complex(W34[:, :3], W34[:, 1:])).real,
+    "product of spectra": lambda x: torch.fft.irfft(torch.fft.rfft(x) * torch.fft.rfft(torch.tanh(x)), 4),
+    "magnitude of a spectrum": lambda x: torch.fft.rfft(x).abs(),
+    "prod": lambda x: (x + 2).prod(1, keepdim=True),
+    "prod of two": lambda x: x[:, :2].prod(1).unsqueeze(1),
+    "hypot": lambda x: torch.hypot(x, x.sin() + 1),
+    "logaddexp": lambda x: torch.logaddexp(x, x.sin()),
+    "cosine_similarity": lambda x: F.cosine_similarity(x, W4[:1]).unsqueeze(1),
+    "cosine_similarity of two": lambda x: F.cosine_similarity(x, x.sin() + 1).unsqueeze(1),
+    "pairwise_distance": lambda x: F.pairwise_distance(x, W4[:1]).unsqueeze(1),
+    "norm 1": lambda x: x.norm(1, 1, keepdim=True),
+    "norm 3": lambda x: torch.linalg.vector_norm(x, 3, dim=1, keepdim=True),
+    "norm inf": lambda x: torch.linalg.vector_norm(x, math.inf, dim=1, keepdim=True),
+    "normalize by absolutes": lambda x: F.normalize(x, 1.0, 1),
+    "cross_entropy": lambda x: F.cross_entropy(x, LABELS[1:2].expand(len(x)), reduction="none").unsqueeze(1),
+    "cross_entropy of shares": lambda x: F.cross_entropy(
+        x, SHARES[:1].expand(len(x), 4), W4[0].abs(), reduction="none"
+    )[:, None],
+    "cross_entropy smoothed": lambda x: F.cross_entropy(
+        x, LABELS[1:2].expand(len(x)), W4[0].abs(), label_smoothing=0.2, reduction="none"
+    )[:, None],
+    "nll_loss": lambda x: F.nll_loss(x.log_softmax(1), LABELS[1:2].expand(len(x)), reduction="none").unsqueeze(1),
+    "binary_cross_entropy_with_logits": lambda x: F.binary_cross_entropy_with_logits(
+        x, SHARES[:1].expand(len(x), 4), pos_weight=W4[0].abs(), reduction="none"
+    ),
+    "binary_cross_entropy": lambda x: F.binary_cross_entropy(
+        x.sigmoid(), SHARES[:1].expand(len(x), 4), reduction="none"
+    ),
+    "mse_loss": lambda x: F.mse_loss(x, SHARES[:1].expand(len(x), 4), reduction="none"),
+    "l1_loss": lambda x: F.l1_loss(x, SHARES[:1].expand(len(x), 4), reduction="none"),
+    "smooth_l1_loss": lambda x: F.smooth_l1_loss(x, SHARES[:1].expand(len(x), 4), reduction="none", beta=0.7),
+    "huber_loss": lambda x: F.huber_loss(x, SHARES[:1].expand(len(x), 4), reduction="none", delta=0.7),
+    "kl_div": lambda x: F.kl_div(x.log_softmax(1), SHARES[:1].expand(len(x), 4), reduction="none"),
+    "kl_div of logarithms": lambda x: F.kl_div(
+        x, SHARES[:1].expand(len(x), 4).log(), reduction="none", log_target=True
+    ),
+    "soft_margin_loss": lambda x: F.soft_margin_loss(x, W4[:1].sign(), reduction="none"),
     "mul": lambda x: x * torch.sigmoid(x),
     "mul_": lambda x: x.clone().mul_(torch.sigmoid(x)),
     "mul constant": lambda x: 3 * x * W4[0],
@@ -245,10 +314,108 @@ def test_every_method_runs_through(name: str) -> None:
     score, x = _score(f, shape), constant(3, *shape, seed=4)
     methods = [GUIDED_BACKPROP, DECONVNET, composite("epsilon-plus"), composite("gamma"), ATTN_LRP]
     # Conservative propagation takes softmax for a constant: with nothing beside it there is no relevance to find.
-    methods += [] if ("soft" in name and "attention" not in name) or "logsumexp" in name else [CP_LRP]
+    blind = ("softmax", "softmin", "logsumexp", "logaddexp", "cross_entropy", "nll_loss", "kl_div")
+    methods += [] if any(each in name for each in blind) and "logarithms" not in name else [CP_LRP]
     for propagation in methods:
         found = multipliers(score, x, propagation)
         assert found.values.shape == x.shape
         assert found.values.isfinite().all()
         assert torch.allclose(found.score, score(x), rtol=1e-12)
         assert not [note for note in found.notes if "plain gradient" in note]
+
+
+LOSSES = {
+    "cross_entropy": lambda z, **k: F.cross_entropy(z, LABELS, **k),
+    "cross_entropy weighted": lambda z, **k: F.cross_entropy(z, LABELS, W4[0].abs(), label_smoothing=0.1, **k),
+    "cross_entropy ignoring": lambda z, **k: F.cross_entropy(z, LABELS, ignore_index=2, **k),
+    "cross_entropy of shares": lambda z, **k: F.cross_entropy(z, SHARES, W4[0].abs(), label_smoothing=0.1, **k),
+    "nll_loss": lambda z, **k: F.nll_loss(z, LABELS, W4[0].abs(), **k),
+    "binary_cross_entropy": lambda z, **k: F.binary_cross_entropy(z.sigmoid(), SHARES, W4[0].abs(), **k),
+    "binary_cross_entropy_with_logits": lambda z, **k: F.binary_cross_entropy_with_logits(z, SHARES, W4[0].abs(), **k),
+    "mse_loss": lambda z, **k: F.mse_loss(z, SHARES, **k),
+    "l1_loss": lambda z, **k: F.l1_loss(z, SHARES, **k),
+    "smooth_l1_loss": lambda z, **k: F.smooth_l1_loss(z, SHARES, beta=0.3, **k),
+    "huber_loss": lambda z, **k: F.huber_loss(z, SHARES, delta=0.3, **k),
+    "kl_div": lambda z, **k: F.kl_div(z, SHARES, **k),
+    "soft_margin_loss": lambda z, **k: F.soft_margin_loss(z, W4[:3].sign(), **k),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_taken_apart_are_torchs_own(name: str) -> None:
+    z, loss = constant(3, 4), LOSSES[name]
+    for reduction in ("none", "sum", "mean"):
+        with Propagate(ATTN_LRP, z, Tape()):
+            found = loss(z.clone().requires_grad_(), reduction=reduction)
+        torch.testing.assert_close(found.detach(), loss(z, reduction=reduction), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("order", [None, 1, 2, 3, math.inf, -math.inf, "fro"])
+def test_norms_taken_apart_are_torchs_own(order: float | str | None) -> None:
+    z = constant(3, 4)
+    calls: list[Function] = [lambda t: torch.linalg.norm(t)]
+    if order is not None:
+        calls += [lambda t: t.norm(order), lambda t: t.norm(order, dim=1), lambda t: torch.norm(t, p=order, dim=(0, 1))]
+    if order not in (None, "fro"):
+        calls += [lambda t: torch.linalg.norm(t, order, dim=1), lambda t: torch.linalg.vector_norm(t, order)]
+    for call in calls:
+        with Propagate(ATTN_LRP, z, Tape()):
+            found = call(z.clone().requires_grad_())
+        torch.testing.assert_close(found.detach(), call(z), rtol=1e-12, atol=1e-12)
+    with pytest.raises(UncoveredOperator, match="norm"), Propagate(ATTN_LRP, z, Tape()):
+        torch.linalg.norm(z.clone().requires_grad_(), 2)  # the largest singular value
+
+
+@pytest.mark.parametrize("factors", [1, 2, 3, 4, 5])
+def test_a_product_of_many_gives_each_its_shapley_value(factors: int) -> None:
+    x, x0 = constant(3, factors), constant(3, factors, seed=1)
+    x[0, 0] = 0
+    found = multipliers(lambda r: r.prod(1), x, DEEPLIFT["rescale"], reference=x0).values
+    orders = list(itertools.permutations(range(factors)))
+    expected = torch.zeros_like(x)
+    for order in orders:
+        now = x0.clone()
+        for i in order:
+            before = now.prod(1)
+            now[:, i] = x[:, i]
+            expected[:, i] += (now.prod(1) - before) / len(orders)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
+    relevance = multipliers(lambda r: r.prod(1), x[1:], ATTN_LRP).values
+    torch.testing.assert_close(relevance, (x[1:].prod(1) / factors)[:, None].expand_as(relevance))
+
+
+@pytest.mark.parametrize("propagation", [ATTN_LRP, CP_LRP, composite("zero"), GUIDED_BACKPROP], ids=lambda p: p.name)
+def test_sorting_moves_what_it_sorts(propagation: Propagation) -> None:
+    x = constant(3, 5)
+    orders: list[Function] = [
+        lambda r: r.sort(1).values,
+        lambda r: r.topk(3, 1)[0],
+        lambda r: torch.msort(r.T).T,
+        lambda r: r.kthvalue(2, 1)[0][:, None],
+    ]
+    for sort in orders:
+        leaf = x.clone().requires_grad_()
+        weight = constant(sort(x).shape[1], seed=2)
+        (slope,) = torch.autograd.grad((sort(leaf) @ weight).sum(), leaf)
+        found = multipliers(lambda r: sort(r) @ weight, x, propagation).values  # noqa: B023
+        torch.testing.assert_close(found, slope if propagation is GUIDED_BACKPROP else slope * x)
+        for rule in DEEPLIFT.values():
+            with pytest.raises(UncoveredOperator, match=r"sort|topk|kthvalue"):
+                multipliers(lambda r: sort(r) @ weight, x, rule, reference=x.flip(1))  # noqa: B023
+
+
+LINEAR = [name for name in VECTOR if any(word in name for word in ("fft", "spectr", "tensordot", "inner", "outer"))]
+
+
+@pytest.mark.parametrize("name", [name for name in LINEAR if name.split()[0] not in ("product", "magnitude", "sum")])
+def test_linear_operators_are_the_gradient_times_the_input(name: str) -> None:
+    f = VECTOR[name]
+    x, x0 = constant(3, 4), constant(3, 4, seed=1)
+    weight = constant(f(x).flatten(1).shape[1], seed=2)
+    score: Function = lambda r: f(r).flatten(1) @ weight  # noqa: E731
+    leaf = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(score(leaf).sum(), leaf)
+    torch.testing.assert_close(score(x + x0), score(x) + score(x0))
+    torch.testing.assert_close(multipliers(score, x, DEEPLIFT["rescale"], reference=x0).values, slope * (x - x0))
+    for propagation in (ATTN_LRP, composite("zero")):
+        torch.testing.assert_close(multipliers(score, x, propagation).values, slope * x, rtol=1e-5, atol=1e-6)

@@ -13,7 +13,9 @@ from ..base.devices import users_tensors
 from ..base.errors import NO_GRADIENT, NoGradient
 from ..base.types import Model, Outputs, Progress
 from ..question.given import Given
+from ..question.output_targets import Function
 from ..question.targets import Confidence, Target, output_tensor
+from ..rules.predicates import computing_target
 from .asking import Asking
 from .carried import carrying
 from .compiled import CompiledRows, Compiling
@@ -278,7 +280,7 @@ class Runner:
             require_finite(outputs, examples, "model's outputs")
         if isinstance(target, Confidence) and target.kinds is None:
             target = target.read(outputs, examples, self.declared, self.outputs_made_by)
-        with users_tensors():
+        with users_tensors(), computing_target(own=not isinstance(target, Function)):
             scores = target(outputs, examples)
         if not isinstance(scores, Tensor) or scores.shape != (rows,):
             got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__

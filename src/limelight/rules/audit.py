@@ -12,7 +12,8 @@ from torch.nn.modules._functions import BackwardHookFunction
 
 from .names import words
 
-_HERE, _TORCH = str(Path(__file__).parent), str(Path(torch.__file__).parent)
+_PACKAGE, _TORCH = str(Path(__file__).parents[1]), str(Path(torch.__file__).parent)
+_RULES, _QUESTION = str(Path(__file__).parent), str(Path(__file__).parents[1] / "question")
 
 
 class UncoveredOperator(RuntimeError):
@@ -23,17 +24,24 @@ class UncoveredOperator(RuntimeError):
 
     def __init__(self, method: str, operator: str, where: str, reason: str = "") -> None:
         self.operator, self.where = operator, where
+        if where.startswith(_QUESTION):
+            advice = "it belongs to the target: explain another number, such as the logit of a class (target=Logit(c))"
+        elif where.startswith(_PACKAGE):
+            advice = "it is called in limelight itself: use a method that takes gradients, such as IntegratedGradients"
+        elif ".py:" in where:
+            advice = "write that line with operators of docs/rules.md"
+        else:
+            advice = "call it as a Python operator of docs/rules.md"
         super().__init__(
             f"{method} has no rule for {operator} ({where}){reason and ': ' + reason}. Its plain gradient would not be "
-            f"{method}; rewrite that line with a covered operator, or pass on_uncovered='gradient' to use the gradient "
-            "there and have it noted"
+            f"{method}; {advice}, or pass on_uncovered='gradient' to use the gradient there and have it noted"
         )
 
 
 def source_line() -> str:
-    """Return the innermost frame outside torch and this package: the line of the model that is running."""
+    """Return the innermost frame outside torch and the rules: the line of the model or the target that is running."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith((_HERE, _TORCH)):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((_RULES, _TORCH)):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}, in {frame.f_code.co_name}"
 
@@ -46,7 +54,8 @@ _STRUCTURAL = words("""
     Sum Mean Add Sub Rsub AvgPool2D AvgPool3D AdaptiveAvgPool2D AdaptiveAvgPool3D MkldnnAdaptiveAvgPool2D
     AccumulateGrad Diagonal Tril Triu MaskedFill SliceScatter SelectScatter IndexPut IndexAdd ScatterAdd Scatter
     Embedding NativeBatchNorm CudnnBatchNorm MiopenBatchNorm Cumsum RepeatInterleave TakeAlongDim Lift
-    NativeChannelShuffle ChannelShuffle Real Diag DiagEmbed
+    NativeChannelShuffle ChannelShuffle Real Imag Complex Conj ConjPhysical ResolveConj ResolveNeg ViewAsReal
+    ViewAsComplex FftR2C FftC2R FftC2C Diag DiagEmbed
 """)
 _LINEAR = words("Convolution MkldnnConvolution ThnnConv2D Linear Addmm Baddbmm Addbmm")
 _BILINEAR = words("Mm Bmm Mv Dot Addmv Addr GridSampler2D GridSampler3D Bilinear")

@@ -11,7 +11,7 @@ from torch import Tensor
 from .audit import tensors
 from .names import BATCH_NORMS, CONVOLUTIONS, DROPOUTS, KINDS, MATRIX_PRODUCTS, MAX_POOLS, PLAIN, Kind, words
 
-_BINARY = words("mul matmul bmm mm mv dot rmatmul div add sub rsub maximum minimum")
+_BINARY = (MATRIX_PRODUCTS - {"einsum"}) | words("mul div add sub rsub maximum minimum")
 _TWO_OPERANDS = _BINARY | CONVOLUTIONS | {"linear", "max", "min"}  # where the second argument is a tensor
 
 # Names of the leading arguments, for the operators whose tensors may come as keywords.
@@ -40,13 +40,18 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
     "group_norm": ("input", "num_groups", "weight", "bias", "eps"),
     "rms_norm": ("input", "normalized_shape", "weight", "eps"),
     **dict.fromkeys(("softmax", "log_softmax", "var", "std"), ("input", "dim")),
-    **dict.fromkeys(("logsumexp", "max", "min", "amax", "amin"), ("input", "dim", "keepdim")),
+    **dict.fromkeys(("logsumexp", "prod", "max", "min", "amax", "amin"), ("input", "dim", "keepdim")),
     **dict.fromkeys(("norm", "linalg_vector_norm", "linalg_norm"), ("input", "p", "dim", "keepdim")),
     **dict.fromkeys(("bmm", "mm"), ("input", "mat2")),
     "mv": ("input", "vec"),
+    **dict.fromkeys(MAX_POOLS, ("input", "kernel_size", "stride", "padding", "dilation")),
     "dropout": ("input", "p", "training"),
 }  # fmt: skip
 _SYNONYMS = {"input": ("self",), "other": ("tensor", "exponent", "tensor2"), "dim": ("axis",), "p": ("ord",)}
+
+
+def _is_mask(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype == torch.bool
 
 
 def active(value: Any) -> bool:
@@ -83,6 +88,8 @@ class Call:
         args, kwargs = tuple(args), dict(kwargs)
         if name == "einsum" and len(args) == 2 and isinstance(args[1], (list, tuple)):
             args = (args[0], *args[1])
+        if name == "where" and len(args) == 3 and args[1:2] and _is_mask(args[1]) and not _is_mask(args[0]):
+            func, args = torch.where, (args[1], args[0], args[2])  # Tensor.where(self, condition, other)
         signature = SIGNATURES.get(name, ("input",))
         for parameter in signature[len(args) : 4 if len(signature) > 4 else len(signature)]:
             keys = [key for key in (parameter, *_SYNONYMS.get(parameter, ())) if key in kwargs]
@@ -124,12 +131,19 @@ class Call:
         return {**dict(zip(SIGNATURES[self.name], self.args, strict=False)), **self.kwargs}
 
     @cached_property
+    def is_complex(self) -> bool:
+        return any(operand.is_complex() for operand in self.operands)
+
+    @cached_property
     def kind(self) -> Kind:
         """The kind of operator that rules see, which depends on the operands that vary.
 
-        An operator that varies with anything but its operands has no rule, whatever its name.
+        An operator that varies with anything but its operands has no rule, whatever its name. Of complex numbers, which
+        have no sign to split by, sums and affine operators are left to the gradient.
         """
         kind: Kind = "product" if self.inverted else "quotient" if self.reciprocal is not None else self._kind
+        if self.is_complex and kind not in ("plain", "product"):
+            return "plain" if kind in ("affine", "sum") else "unknown"
         if kind in ("plain", "refused", "unknown"):
             return kind
         return "unknown" if self.varies_otherwise else kind

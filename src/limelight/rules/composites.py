@@ -12,8 +12,19 @@ from .backward import Propagated, multipliers
 from .call import Call
 from .engine import Entry, Native, OnUncovered, Propagate, Propagation, Pulled, ruled_unary
 from .linear import AlphaBeta, Epsilon, Flat, Gamma, LinearRule, WSquare, ZBox, Zero, ZPlus
-from .names import ACTIVATIONS, RELUS
-from .predicates import convolution, dense, first, is_kind, named, relu_like
+from .maxima import Winners
+from .multilinear import EqualShares
+from .predicates import (
+    constant_condition,
+    convolution,
+    dense,
+    first,
+    is_kind,
+    named,
+    of_any_target,
+    of_target,
+    relu_like,
+)
 from .relevance import Constant, ConstantScale, Fold, Half, Numerator, Pass, Proportional, Taylor
 
 # Shared by LRP, deep Taylor and excitation backprop: activations pass relevance on, batch norm is folded, sums and
@@ -23,8 +34,10 @@ BASE: tuple[Entry, ...] = (
     (is_kind("activation"), Pass()),
     (is_kind("batch_norm"), Fold()),
     (is_kind("sum"), Proportional()),
-    (is_kind("max", "maximum", "where"), Native()),
+    (is_kind("max", "maximum"), Winners()),
+    (is_kind("where", "order"), Native()),
     (is_kind("softmax"), Taylor()),
+    (named("prod"), EqualShares()),
     (is_kind("product"), Half()),
     (is_kind("quotient"), Numerator()),
     (is_kind("normalisation"), ConstantScale()),
@@ -80,7 +93,9 @@ def deep_taylor(low: Any = None, high: Any = None) -> Propagation:
 
 _EXACT: tuple[Entry, ...] = (
     (is_kind("activation"), Pass()),
-    (is_kind("affine", "sum", "batch_norm", "max", "maximum", "where"), Native()),  # LRP-0 is the plain derivative
+    (is_kind("affine", "sum", "batch_norm", "where", "order"), Native()),  # LRP-0 is the plain derivative
+    (is_kind("max", "maximum"), Winners()),
+    (named("prod"), EqualShares()),
     (is_kind("product"), Half()),
     (is_kind("quotient"), Numerator()),
     (is_kind("normalisation"), ConstantScale()),
@@ -117,17 +132,21 @@ class Guided:
         return y if call.in_place else y.clone()
 
 
-# Operators for which these methods use the gradient by definition. Operators that could implement a rectifier
-# (maximum, where, masks, TorchScript) are not among them and are refused.
-_GRADIENT = (
-    (is_kind("affine", "sum", "product", "quotient", "normalisation", "batch_norm", "softmax", "max"), Native()),
-    (named(*(ACTIVATIONS - RELUS), "clamp_max"), Native()),
+# Operators for which these methods use the gradient by definition. Those that could implement a rectifier unseen
+# (where, masks, TorchScript) are not among them and are refused. A target is no part of the network: its own
+# arithmetic, such as the overlap of two boxes, is differentiated.
+_TARGET: Entry = (of_target, Native())
+_GRADIENT: tuple[Entry, ...] = (
+    (is_kind("affine", "sum", "product", "quotient", "normalisation", "batch_norm", "softmax"), Native()),
+    (is_kind("max", "maximum", "order", "activation"), Native()),
+    (constant_condition, Native()),
+    (of_any_target, Native()),
 )
 DECONVNET = Propagation(
-    "DeconvNet", ((relu_like, Deconv()), *_GRADIENT), answer="multiplier", folds=True, own_rule=Deconv
+    "DeconvNet", (_TARGET, (relu_like, Deconv()), *_GRADIENT), answer="multiplier", folds=True, own_rule=Deconv
 )
 GUIDED_BACKPROP = Propagation(
-    "GuidedBackprop", ((relu_like, Guided()), *_GRADIENT), answer="multiplier", folds=True, own_rule=Guided
+    "GuidedBackprop", (_TARGET, (relu_like, Guided()), *_GRADIENT), answer="multiplier", folds=True, own_rule=Guided
 )
 
 

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from .call import Call
 from .engine import Native, Propagate, Propagation, ruled
-from .maxima import MaxDifference, MaximumDifference, WhereDifference
+from .maxima import MaxDifference, WhereDifference
+from .multilinear import ProductDifference
 from .names import NONLINEAR
-from .predicates import is_kind
+from .predicates import is_kind, named
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,12 +248,12 @@ RESCALE = Propagation(
     "DeepLift",
     (
         (is_kind("activation"), Rescale()),
+        (named("prod"), ProductDifference()),
         (is_kind("product"), Midpoint()),
         (is_kind("quotient"), Quotient()),
         (is_kind("softmax"), SoftmaxDifference()),
         (is_kind("normalisation"), NormDifference()),
-        (is_kind("max"), MaxDifference()),
-        (is_kind("maximum"), MaximumDifference()),
+        (is_kind("max", "maximum"), MaxDifference()),
         (is_kind("where"), WhereDifference()),
         (is_kind("affine", "sum", "batch_norm"), Native()),
     ),

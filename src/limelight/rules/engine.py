@@ -25,6 +25,7 @@ from .lineage import Lineage
 from .names import AFFINE, DETACHING, KINDS, METADATA, PLAIN, canonical
 from .opened import bare, opened, parameters
 from .packed import packed
+from .selections import Comparisons, complement, elementwise
 from .tape import OtherPath as OtherPath, Tape as Tape
 
 OnUncovered = Literal["error", "gradient"]
@@ -177,6 +178,7 @@ class Propagate(TorchFunctionMode):
         self._producers: dict[int, Producer] = {}
         self._covered: set[Any] = set()
         self._masks: dict[int, Tensor] = {}
+        self._comparisons = Comparisons()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -192,7 +194,8 @@ class Propagate(TorchFunctionMode):
         name, in_place = canonical(func)
         if name in METADATA:
             return func(*args, **kwargs)
-        if name in PLAIN and not (self.propagation.producers or self._masks):  # a shortcut for most calls
+        # A shortcut for most calls.
+        if name in PLAIN and not (self.propagation.producers or self._masks or self._comparisons):
             result = func(*args, **kwargs)
             self.lineage.moved(name, func, args, kwargs, result)
             return result
@@ -207,17 +210,31 @@ class Propagate(TorchFunctionMode):
             return call.args[0].copy_(result) if call.in_place else result
         if self._taped(call):
             call = replace(call, reference=self.tape.step(call))
-        if self.root is None:  # the reference run, which only records
-            return func(*args, **kwargs)
+        result = call.func(*call.args, **call.kwargs) if self.root is None else self._by_rule(call)
+        self._comparisons.see(call, result)
+        return result
+
+    def _by_rule(self, call: Call) -> Any:
+        """Run an operator of the input's run, with the rule that it has."""
         given = audit.tensors((call.args, call.kwargs))
-        if name == "detach" and self.lineage.is_maximum(call.args[0]):
+        if call.name == "detach" and self.lineage.is_maximum(call.args[0]):
             call = Call("alias", torch.Tensor.view_as, (call.args[0], call.args[0]), {}, False)  # see `Lineage`
-            name, func, args, kwargs = "alias", call.func, call.args, {}
+        if any(map(active, given)):
+            selected = self._comparisons.read(call)
+            if selected is not None:
+                result = self._by_rule(selected)
+                if not call.in_place and call.name != "setitem":
+                    return result
+                call.args[0].copy_(result)
+                return call.args[0] if call.in_place else None
+            call = elementwise(call)
+            if call.name == "rsub" and not self.propagation.needs_reference:
+                call = complement(call, self.producer(call.args[0]))
         masked = any(id(t) in self._masks for t in given)
-        if (masked and call.kind != "where") or (name in DETACHING and any(map(active, given))):
+        if (masked and call.kind != "where") or (call.name in DETACHING and any(map(active, given))):
             return self._constant(call)
         if not any(map(active, given)):
-            return func(*args, **kwargs)
+            return call.func(*call.args, **call.kwargs)
         seen, origin = self.lineage.read(call)
         if seen.kind == "activation" and self.reads_inputs and not self.entered:
             seen = call
@@ -235,13 +252,20 @@ class Propagate(TorchFunctionMode):
                 self.lineage.learn(written, origin)
                 return written
         self.lineage.learn(result, origin)
-        self.lineage.moved(name, func, args, kwargs, result)
-        if self.propagation.producers and isinstance(result, Tensor) and id(result) not in self._producers:
+        self.lineage.moved(call.name, call.func, call.args, call.kwargs, result)
+        remembers = self.propagation.producers or call.name == "sigmoid"
+        if remembers and isinstance(result, Tensor) and id(result) not in self._producers:
             self.produced(result, call)
         return result
 
+    def is_made_constant(self, tensor: Any) -> bool:
+        """Whether this is a mask or constant that was computed from activations."""
+        return id(tensor) in self._masks
+
     def _taped(self, call: Call) -> bool:
         """Whether the call's operands are recorded in the reference run, which does not know what varies."""
+        if self.propagation.needs_reference and self._comparisons.selects(call):
+            return True
         taped = self.propagation.taped
         if not taped or not call.operands:
             return False
@@ -301,6 +325,7 @@ class Propagate(TorchFunctionMode):
 
     def native(self, call: Call, covered: bool = False) -> Any:
         """Run the operator as it is; unless `covered`, it must be linear in what varies."""
+        covered = covered or (call.kind == "plain" and call.is_complex)
         before = [t.grad_fn for t in audit.tensors((call.args, call.kwargs))]
         if call.name in KINDS and call.kind == "unknown" and call.varies_otherwise:
             self.uncovered(call.name, reason="an argument varies for which there is no rule")
@@ -346,6 +371,7 @@ class Propagate(TorchFunctionMode):
         self._covered.clear()
         self._masks.clear()
         self.lineage.clear()
+        self._comparisons.clear()
 
     def _constant(self, call: Call) -> Any:
         """Run an operator that makes or uses a constant computed from activations: multiplying by one is nonlinear."""

@@ -1,106 +1,130 @@
-"""DeepLIFT where an operator selects: max pooling, maxima over axes, the larger of two tensors, `where`."""
+"""Rules where an operator selects: max pooling, maxima over axes, the larger of two tensors, `where`."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .call import Call
-from .engine import Propagate, ratio, ruled
-from .names import MAX_POOLS
+from .engine import Propagate, Pull, ratio, ruled
+from .windows import Windows, windows
 
 
-@dataclass(frozen=True, eq=False)
-class Windows:
-    """A maximum over windows of rows: `rows(x)` is (..., M), `back` its inverse, `winner(rows)` each window's index."""
+@dataclass(frozen=True)
+class Winners:
+    """Maxima by relevance: the winner takes all, and entries that tie share it equally. [bach2015]"""
 
-    rows: Callable[[Tensor], Tensor]
-    back: Callable[[Tensor], Tensor]
-    winner: Callable[[Tensor], Tensor]
+    def __call__(self, call: Call, propagate: Propagate) -> Any:
+        def pull(g: Tensor, y: Tensor, *operands: Tensor) -> tuple[Tensor | None, ...]:
+            rows = view.rows(*operands)
+            shape = view.shape(rows)
+            return view.back(view.share(g.reshape(shape), (rows, y.reshape(shape))))
 
-
-def windows(call: Call) -> Windows:
-    """View a call of a pooling or maximum over axes as windows over rows."""
-    x = call.operands[0]
-    if call.name in MAX_POOLS:
-        name = call.name.removesuffix("_with_indices")
-        pool, axes = getattr(F, name), int(name[-2])
-        kwargs = {**call.kwargs, "return_indices": True}
-
-        def indices(rows: Tensor) -> Tensor:
-            index: Tensor = pool(rows.reshape(*rows.shape[:-1], *x.shape[-axes:]), *call.args[1:], **kwargs)[1]
-            return index.flatten(-axes)
-
-        return Windows(lambda t: t.flatten(-axes), lambda rows: rows.reshape(x.shape), indices)
-    given = call.bound()
-    dim = given.get("dim")
-    chosen = range(x.ndim) if dim is None or dim == () else (dim,) if isinstance(dim, int) else dim
-    reduced = sorted(axis % x.ndim for axis in chosen)
-    order = [axis for axis in range(x.ndim) if axis not in reduced] + reduced
-    moved = [x.shape[axis] for axis in order]
-    inverse = [order.index(axis) for axis in range(x.ndim)]
-    return Windows(
-        lambda t: t.permute(order).flatten(-len(reduced)),
-        lambda rows: rows.reshape(moved).permute(inverse),
-        lambda rows: rows.argmax(-1, keepdim=True),
-    )
+        raw, value = _run(call)
+        view = windows(call, value)
+        return _attached(raw, value, pull, call, [value.clone(), *call.operands])
 
 
 @dataclass(frozen=True)
 class MaxDifference:
-    r"""Of $y - y_0$, the winner of x gets the excess over $y_0$, the winner of $x_0$ the shortfall of $y$.
+    r"""Of $y - y_0$, winners of x share the excess over $y_0$ and winners of $x_0$ the shortfall of $y$, equally.
 
     Windows that overlap add their contributions; every multiplier lies in [0, 1], so no noise is amplified.
     """
 
     def __call__(self, call: Call, propagate: Propagate) -> Any:
-        (x,), (x0,) = call.operands, call.reference
-        raw = call.run(x.detach())
-        view = windows(call)
-        sign = -1 if call.name in ("min", "amin") else 1
-        rows, rows0 = view.rows(x.detach()) * sign, view.rows(x0.expand_as(x)) * sign
-        at, at0 = view.winner(rows), view.winner(rows0)
-        y, y0, delta = rows.gather(-1, at), rows0.gather(-1, at0), rows - rows0
-        top = torch.maximum(y, y0)
-        # Same winner, same value: the limit of the ratio, so that the multiplier is the derivative there.
-        up = torch.where((at == at0) & (y == y0), 1.0, ratio(top - y0, delta.gather(-1, at)))
-        down = ratio(y - top, delta.gather(-1, at0))
+        def pull(g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
+            rows, rows0 = _rows(view, saved)
+            y, y0, g = view.top(rows), view.top(rows0), g.reshape(view.shape(rows))
+            rise, fall = torch.where(y > y0, y - y0, 0.0), torch.where(y < y0, y - y0, 0.0)
+            gained = view.share(g * rise, (rows, y)) + view.share(g * fall, (rows0, y0))
+            # Where nothing changes the limit of the ratio: the multiplier is the derivative there.
+            still = view.share(torch.where(y == y0, g, 0.0), (rows, y), (rows0, y0))
+            return view.back(_quotient(gained, rows - rows0) + still)
 
-        def pull(g: Tensor, up: Tensor, down: Tensor, at: Tensor, at0: Tensor) -> tuple[Tensor | None, ...]:
-            g = g.reshape(up.shape)
-            out = g.new_zeros(rows_shape).scatter_add_(-1, at, g * up).scatter_add_(-1, at0, g * down)
-            return (view.back(out),)
-
-        rows_shape = rows.shape
-        value = raw if isinstance(raw, Tensor) else raw[0]
-        out = ruled(value, pull, [x], [up, down, at, at0])
-        return out if isinstance(raw, Tensor) else type(raw)((out, *raw[1:]))
+        raw, value = _run(call)
+        view = windows(call, value)
+        return _attached(raw, value, pull, call, _points(call))
 
 
 @dataclass(frozen=True)
-class MaximumDifference:
-    r"""The larger (smaller) of two tensors: MaxDifference on windows of the two."""
+class MaxShapley:
+    r"""Maxima of up to four entries: each gets its Shapley value of $\max$ between $x_0$ and $x$. [shapley1953]
 
-    def __call__(self, call: Call, propagate: Propagate) -> Tensor:
-        sign = -1 if call.name in ("minimum", "min") else 1
-        a, b = (t.detach() * sign for t in call.operands)
-        a0, b0 = (t * sign for t in call.reference)
-        y, y0 = torch.maximum(a, b), torch.maximum(a0, b0)
-        top = torch.maximum(y, y0)
-        won, won0 = a >= b, a0 >= b0
-        shares = []
-        for mine, mine0, wins, wins0 in ((a, a0, won, won0), (b, b0, ~won, ~won0)):
-            delta = mine - mine0
-            share = ratio(wins * (top - y0), delta) + ratio(wins0 * (y - top), delta)
-            shares.append(torch.where(wins & wins0 & (delta == 0), 1.0, share))
+    Two entries are what RevealCancel makes of $b + \mathrm{relu}(a - b)$. Larger windows follow `MaxDifference`.
+    """
 
-        def pull(g: Tensor, *shares: Tensor) -> tuple[Tensor | None, ...]:
-            return tuple((g * s).sum_to_size(o.shape) for s, o in zip(shares, call.operands, strict=True))
+    most: int = 4
 
-        return ruled(y * sign, pull, call.operands, shares)
+    def __call__(self, call: Call, propagate: Propagate) -> Any:
+        raw, value = _run(call)
+        view = windows(call, value)
+        if view.size(view.rows(*map(Tensor.detach, call.operands))) > self.most:
+            return MaxDifference()(call, propagate)
+
+        def pull(g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
+            rows, rows0 = _rows(view, saved)
+            slopes = _shapley(view.entries(rows), view.entries(rows0))
+            g = g.reshape(slopes.shape[:-1])
+            return view.back(view.add([g * slope for slope in slopes.unbind(-1)], rows))
+
+        return _attached(raw, value, pull, call, _points(call))
+
+
+def _shapley(x: Tensor, x0: Tensor) -> Tensor:
+    """Return Shapley values of the maximum over the last axis, each divided by its entry's change.
+
+    Where an entry does not change, the quotient's limit: the mean derivative, in equal parts where entries tie.
+    """
+    players = x.shape[-1]
+    tops, ties = [], []
+    for coalition in range(2**players):
+        joined = torch.tensor([bool(coalition >> i & 1) for i in range(players)], device=x.device)
+        values = torch.where(joined, x, x0)
+        tops.append(values.amax(-1))
+        tied = (values == tops[-1].unsqueeze(-1)).to(x)
+        ties.append(tied / tied.sum(-1, keepdim=True).clamp(min=1))
+    effect, limit = torch.zeros_like(x), torch.zeros_like(x)
+    for coalition in range(2**players):
+        size = coalition.bit_count()
+        for i in range(players):
+            if not coalition >> i & 1:
+                weight = 1 / (players * math.comb(players - 1, size))
+                larger = coalition | 1 << i
+                effect[..., i] += weight * (tops[larger] - tops[coalition])
+                limit[..., i] += weight * ties[larger][..., i]
+    delta = x - x0
+    # Between 0 and 1 by definition, which rounding would leave where the change is tiny.
+    return torch.where(delta == 0, limit, _quotient(effect, delta).clamp(0, 1))
+
+
+def _run(call: Call) -> tuple[Any, Tensor]:
+    """Return what the operator returns, and its maxima without the indices that may go with them."""
+    raw = call.run(*map(Tensor.detach, call.operands))
+    return raw, raw if isinstance(raw, Tensor) else raw[0]
+
+
+def _attached(raw: Any, value: Tensor, pull: Pull, call: Call, saved: list[Tensor]) -> Any:
+    out = ruled(value, pull, call.operands, [each.detach() for each in saved])
+    return out if isinstance(raw, Tensor) else type(raw)((out, *raw[1:]))
+
+
+def _points(call: Call) -> list[Tensor]:
+    pairs = zip(call.operands, call.reference, strict=True)
+    return [*call.operands, *(reference.expand_as(operand) for operand, reference in pairs)]
+
+
+def _rows(view: Windows, points: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    half = len(points) // 2
+    return view.rows(*points[:half]) * view.sign, view.rows(*points[half:]) * view.sign
+
+
+def _quotient(part: Tensor, whole: Tensor) -> Tensor:
+    """Return part / whole, and 0 where part is 0: masked entries of -inf change by nan and get nothing."""
+    return torch.where(part == 0, 0.0, part / whole)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch.overrides import resolve_name
 
 Kind = Literal[
     "affine", "activation", "sum", "product", "quotient", "normalisation", "batch_norm", "softmax", "max",
-    "maximum", "where", "plain", "refused", "unknown",
+    "maximum", "order", "where", "plain", "refused", "unknown",
 ]  # fmt: skip
 
 
@@ -28,6 +28,7 @@ ALIASES = dict(
     pair.split(":")
     for pair in words("""
         true_divide:div divide:div truediv:div rtruediv:rdiv multiply:mul rmul:mul subtract:sub negative:neg radd:add
+        fmax:maximum fmin:minimum
         absolute:abs clip:clamp expit:sigmoid special_expit:sigmoid log_sigmoid:logsigmoid _prelu_kernel:prelu
         concat:cat concatenate:cat linalg_matmul:matmul spmm:mm special_logsumexp:logsumexp
         _softmax:softmax special_softmax:softmax _log_softmax:log_softmax special_log_softmax:log_softmax
@@ -39,7 +40,10 @@ ALIASES = dict(
 )
 
 CONVOLUTIONS = words("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution")
-MATRIX_PRODUCTS = words("matmul bmm mm mv dot einsum rmatmul")
+MATRIX_PRODUCTS = words("""
+    matmul bmm mm mv dot einsum rmatmul tensordot inner outer ger kron vecdot linalg_vecdot vdot cross linalg_cross
+""")
+ORDERS = words("sort msort topk kthvalue")  # gathers whose places depend on the values
 RELUS = words("relu relu6 leaky_relu prelu rrelu threshold clamp clamp_min hardtanh")
 ACTIVATIONS = RELUS | words("""
     elu selu celu gelu silu mish hardswish hardsigmoid hardshrink softshrink tanhshrink softsign sigmoid tanh softplus
@@ -67,17 +71,23 @@ KINDS: dict[str, Kind] = {
     **dict.fromkeys(NORMALISATIONS, "normalisation"),
     **dict.fromkeys(SOFTMAXES, "softmax"),
     **dict.fromkeys(("elementwise", "arithmetic"), "activation"),  # written out as several operators
+    **dict.fromkeys(ORDERS, "order"),
+    "prod": "product",
 }
 AFFINE = CONVOLUTIONS | MATRIX_PRODUCTS | {"linear"}
 MAXIMA = words("maximum minimum max min amax amin")
 # Operators whose value depends nonlinearly on what varies: a method with a reference must record them.
-NONLINEAR = ACTIVATIONS | MAX_POOLS | NORMALISATIONS | SOFTMAXES | MATRIX_PRODUCTS | MAXIMA | {"mul", "div", "where"}
+NONLINEAR = (
+    ACTIVATIONS | MAX_POOLS | NORMALISATIONS | SOFTMAXES | MATRIX_PRODUCTS | MAXIMA | {"mul", "div", "where", "prod"}
+)
 DROPOUTS = words("dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout")
-RULED = NONLINEAR | AFFINE | SUMS | BATCH_NORMS | DROPOUTS  # all that some method may have a rule for or refuse
+RULED = (
+    NONLINEAR | AFFINE | SUMS | BATCH_NORMS | DROPOUTS | ORDERS
+)  # all that some method may have a rule for or refuse
 
 # Operators that make a constant out of activations: nonlinear once the constant is combined with an activation.
 DETACHING = words("""
-    gt ge lt le eq ne greater greater_equal less less_equal not_equal isclose sign signbit heaviside logical_not
+    gt ge lt le eq ne greater greater_equal less less_equal not_equal isclose sign sgn signbit heaviside logical_not
     detach data item tolist numpy bool
 """)
 
@@ -94,6 +104,14 @@ PLAIN = words("""
     select_scatter slice_scatter meshgrid block_diag lift_fresh set_ resize_ fill_ zero_
     new_zeros new_ones new_full new_empty new_tensor zeros_like ones_like full_like empty_like rand_like randn_like
     grad requires_grad_ register_hook retain_grad names argmax argmin isnan isinf isfinite hash format repr str
+""")
+
+# Linear too, with complex numbers between real ends: Fourier transforms and views of complex numbers.
+PLAIN = PLAIN | words("""
+    fft ifft rfft irfft hfft ihfft fft2 ifft2 rfft2 irfft2 hfft2 ihfft2 fftn ifftn rfftn irfftn hfftn ihfftn
+    fft_fft fft_ifft fft_rfft fft_irfft fft_hfft fft_ihfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_hfft2 fft_ihfft2
+    fft_fftn fft_ifftn fft_rfftn fft_irfftn fft_hfftn fft_ihfftn fftshift ifftshift fft_fftshift fft_ifftshift
+    stft istft view_as_real view_as_complex complex imag conj conj_physical resolve_conj resolve_neg
 """)
 
 # What tells of a tensor without reading its values.
@@ -119,6 +137,8 @@ def canonical(func: Callable[..., Any]) -> tuple[str, bool]:
     name = parts[-1]
     if name.startswith("__") and name.endswith("__"):
         name = name.strip("_")
+    if name in ("norm", "vector_norm") and parts[-2:-1] == ["linalg"]:
+        name = f"linalg_{name}"  # torch.norm flattens where this takes a matrix's norm
     name = ALIASES.get(name, name)
     in_place = name.endswith("_") and name not in PLAIN  # `fill_`: the values it overwrites no longer matter
     name = ALIASES.get(name.rstrip("_"), name.rstrip("_")) if in_place else name

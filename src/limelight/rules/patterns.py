@@ -27,15 +27,16 @@ from .affine import Affine
 from .call import Call
 from .engine import Entry, Native, Propagate, Propagation, Tape, ratio
 from .linear import Folding, LinearRule
-from .names import ACTIVATIONS, RELUS
-from .predicates import is_kind, named, relu_like
+from .predicates import constant_condition, is_kind, of_any_target, of_target, relu_like
 from .relevance import Fold
 
 Estimator = Literal["linear", "two-component"]
 _REST: tuple[Entry, ...] = (
     (is_kind("batch_norm"), Fold()),
-    (is_kind("sum", "max", "softmax", "product", "quotient", "normalisation"), Native()),
-    (named(*(ACTIVATIONS - RELUS)), Native()),
+    (is_kind("sum", "max", "maximum", "order", "softmax", "product", "quotient"), Native()),
+    (is_kind("normalisation", "activation"), Native()),
+    (constant_condition, Native()),
+    (of_any_target, Native()),
 )
 
 
@@ -209,7 +210,7 @@ class _Pattern(LinearRule):
 
 def _propagation(name: str, patterns: Patterns, times_weight: bool) -> Propagation:
     rule = _Pattern(patterns, times_weight)
-    entries: tuple[Entry, ...] = ((is_kind("affine"), rule), (relu_like, Native()), *_REST)
+    entries: tuple[Entry, ...] = ((of_target, Native()), (is_kind("affine"), rule), (relu_like, Native()), *_REST)
     return Propagation(name, entries, answer="multiplier", linear_nodes=False)
 
 

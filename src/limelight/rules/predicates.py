@@ -1,10 +1,14 @@
 """Predicates: which calls of operators a rule applies to."""
 
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ..base.contexts import setting
 from .call import Call
 from .engine import Propagate
 from .names import CONVOLUTIONS, RELUS, Kind
@@ -49,8 +53,33 @@ def dense(call: Call, propagate: Propagate) -> bool:
 
 
 def relu_like(call: Call, propagate: Propagate) -> bool:
-    """Match ReLU, its leaky and clipped variants, and the spellings of them by `clamp`."""
+    """Match ReLU, its leaky and clipped variants, and the spellings of them by `clamp`, unless it clips above alone."""
+    if call.name == "clamp" and (call.args[1] if len(call.args) > 1 else call.kwargs.get("min")) is None:
+        return False
     return call.name in RELUS and call.kind == "activation"
+
+
+def constant_condition(call: Call, propagate: Propagate) -> bool:
+    """Match `where` by a condition that does not depend on the input, which is linear in what it selects."""
+    return call.kind == "where" and not propagate.is_made_constant(call.args[0])
+
+
+def of_target(call: Call, propagate: Propagate) -> bool:
+    """Match what a target of limelight's own computes from the model's outputs."""
+    return _target.get() == "own"
+
+
+def of_any_target(call: Call, propagate: Propagate) -> bool:
+    """Match what any target computes from the model's outputs, a callable of the user's too."""
+    return _target.get() is not None
+
+
+_target: ContextVar[Literal["own", "user's"] | None] = ContextVar("whose target is being computed", default=None)
+
+
+def computing_target(own: bool) -> AbstractContextManager[None]:
+    """While this is open, operators are the target's: limelight's `own`, or a callable of the user's."""
+    return setting(_target, "own" if own else "user's")
 
 
 def first(call: Call, propagate: Propagate) -> bool:

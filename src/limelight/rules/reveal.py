@@ -3,7 +3,8 @@ r"""RevealCancel: positive and negative changes of a nonlinearity's input are pr
 $$\Delta y^+ = \tfrac12\big[f(x_0 + \Delta^+) - f(x_0) + f(x_0 + \Delta^+ + \Delta^-) - f(x_0 + \Delta^-)\big]$$
 
 and $\Delta y^-$ with the signs exchanged; $m^\pm = \Delta y^\pm / \Delta^\pm$. $\Delta^\pm$ come from the affine
-operator that made the input, by the linear rule: each term $w\,\Delta$ belongs to the part of its own sign.
+operator that made the input, by the linear rule: each term $w\,\Delta$ belongs to the part of its own sign. Where a
+sum of two tensors made it, the parts are its two terms whatever their signs: the rule is then their Shapley value.
 """
 
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from .affine import affine
 from .call import Call
 from .deeplift import RESCALE, Rescale
 from .engine import Propagate, Propagation, ruled
+from .maxima import MaxShapley
 from .names import AFFINE, CONVOLUTIONS, POWERS, SUMS, words
 from .predicates import is_kind
 from .relevance import batch_norm_scale
@@ -103,19 +105,18 @@ def _signs(delta: Tensor) -> Streams:
 
 
 def _sum_rule(call: Call) -> Streams:
-    """Divide sums and averages: a term's positive part goes to the positive stream, a subtracted one's to the other."""
+    """Divide a sum of two tensors into its two terms, whose effects are then their Shapley values; others by sign."""
+    deltas = [operand - operand0 for operand, operand0 in zip(call.operands, call.reference, strict=True)]
+    if call.name not in ("add", "sub", "rsub"):
+        up, down = _signs(deltas[0])
+        return call.run(up), call.run(down)  # an average: all its weights are positive
     alpha = call.kwargs.get("alpha", 1)
-    factors = (alpha, 1) if call.name == "rsub" else (1, alpha)
-    deltas = (operand - operand0 for operand, operand0 in zip(call.operands, call.reference, strict=True))
-    parts = [_signs(delta * factor) for delta, factor in zip(deltas, factors, strict=False)]
-    if call.name in ("sub", "rsub"):  # the subtracted term's parts change places; a number is no operand
-        subtracted = 1 if call.name == "sub" else 0
-        parts = [(-down, -up) if i == subtracted else (up, down) for i, (up, down) in enumerate(parts)]
-    if len(parts) == 2:
-        return parts[0][0] + parts[1][0], parts[0][1] + parts[1][1]
-    if call.name in ("add", "sub", "rsub"):  # plus or minus a number: the difference is the operand's
-        return parts[0]
-    return call.run(parts[0][0]), call.run(parts[0][1])  # an average: all its weights are positive
+    factors = {"add": (1, alpha), "sub": (1, -alpha), "rsub": (-alpha, 1)}[call.name]
+    terms = [delta * factors[place] for place, delta in zip(call.positions, deltas, strict=True)]
+    if len(terms) == 1:  # plus or minus a number, which is no operand
+        return _signs(terms[0])
+    first, second = torch.broadcast_tensors(*terms)
+    return first, second
 
 
 def _linear_rule(call: Call) -> Streams:
@@ -139,5 +140,6 @@ def _reveal(rule: RevealCancel) -> Propagation:
     )
 
 
-REVEAL_CANCEL, GENOMICS = _reveal(RevealCancel()), _reveal(RevealCancel(convolutions=False))
+REVEAL_CANCEL = _reveal(RevealCancel()).prepend((is_kind("max", "maximum"), MaxShapley()))
+GENOMICS = _reveal(RevealCancel(convolutions=False))
 DEEPLIFT = {"rescale": RESCALE, "reveal-cancel": REVEAL_CANCEL, "genomics": GENOMICS}

@@ -11,7 +11,7 @@ from .call import Call
 from .composites import ATTN_LRP, COMPOSITES, GUIDED_BACKPROP
 from .deeplift import RESCALE
 from .engine import Native, Propagate, Propagation, Rule
-from .names import AVERAGES, DROPOUTS, MAX_POOLS, PLAIN, RULED, Kind
+from .names import AVERAGES, DROPOUTS, MAX_POOLS, ORDERS, PLAIN, RULED, Kind
 from .opened import OPENED
 
 PAGE = Path(__file__).parents[3] / "docs" / "rules.md"
@@ -35,6 +35,7 @@ _KINDS: dict[Kind, str] = {
     "softmax": "softmax",
     "max": "maximum over positions",
     "maximum": "maximum of two activations",
+    "order": "sorting",
     "where": "where",
     "refused": "random or rounded",
 }
@@ -49,6 +50,9 @@ class _Inner:
     def is_first(self, *operands: torch.Tensor) -> bool:
         return False
 
+    def is_made_constant(self, tensor: torch.Tensor) -> bool:
+        return True
+
 
 def _calls(name: str) -> Iterator[Call]:
     """Yield calls of this operator with one and with two varying operands; none is run."""
@@ -59,7 +63,8 @@ def _calls(name: str) -> Iterator[Call]:
         options = [{"training": False}, {"training": True}]
     elif name == "div":
         options = [{}, {"rounding_mode": "floor"}]
-    for tensors in ((x, constant), (x, x)) if name not in AVERAGES | MAX_POOLS | DROPOUTS else ((x,),):
+    single = AVERAGES | MAX_POOLS | DROPOUTS | ORDERS | {"prod"}
+    for tensors in ((x, constant), (x, x)) if name not in single else ((x,),):
         for keywords in options:
             yield Call.of(name, torch.add, (*lead, *tensors), keywords, False)
     if name in ("max", "min"):
