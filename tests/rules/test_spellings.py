@@ -181,6 +181,20 @@ def test_a_scale_of_another_tensor_is_a_denominator_too() -> None:
         _same(lambda z: z.sin() * torch.rsqrt(other(z)), lambda z: z.sin() / other(z).sqrt(), propagation, 1e-12)
 
 
+def test_what_stands_beside_a_scale_is_no_scale() -> None:
+    """The columns that are factors stay factors."""
+
+    def columns(z: Tensor, together: bool) -> Tensor:
+        scale, factor, x = torch.rsqrt(_mean_square(z)), z[:, :1].tanh(), z[:, 2:4].sin()
+        return x * torch.cat([scale, factor], 1) if together else torch.cat([x[:, :1] * scale, x[:, 1:] * factor], 1)
+
+    x = constant(3, 6, seed=4)
+    mixed, apart = (
+        multipliers(lambda r, t=t: columns(F.linear(r, BEFORE), t)[:, 1], x, ATTN_LRP).values for t in (True, False)
+    )
+    assert torch.allclose(mixed, apart, rtol=1e-12)
+
+
 def test_a_denominator_that_changes_its_sign_stays_finite_and_complete() -> None:
     x, x0 = torch.tensor([[1.0, 2.0]]).double(), torch.tensor([[2.0, -2.0]]).double()
     expected = torch.tensor([[0.0, 1.5]]).double()  # midpoints: (1/b + 1/b0) / 2 = 0, and 1.5 (1/b - 1/b0)
@@ -197,6 +211,14 @@ def test_a_gate_written_with_a_reciprocal_is_a_factor(propagation: Propagation) 
         lambda z: z.flip(-1).div_(torch.exp(-z) + 1),
     ):
         _same(gated, lambda z: z.flip(-1) * torch.sigmoid(z), propagation, 1e-9)
+
+
+@pytest.mark.parametrize("propagation", [*RELEVANCE, *COMPOSITES, DEEPLIFT["rescale"]], ids=lambda p: p.name)
+def test_exponentials_and_softplus_under_the_line(propagation: Propagation) -> None:
+    u: Function = lambda z: z.flip(-1).sin()  # noqa: E731
+    _same(lambda z: u(z) / z.exp(), lambda z: u(z) * torch.exp(-z), propagation, 1e-9)
+    _same(lambda z: u(z) / torch.log(1 + z.exp()), lambda z: u(z) / F.softplus(z), propagation, 1e-9)
+    _same(lambda z: u(z) * (1 / torch.log(1 + z.exp())), lambda z: u(z) / F.softplus(z), propagation, 1e-9)
 
 
 @pytest.mark.parametrize("propagation", RELEVANCE + COMPOSITES + DIFFERENCES, ids=lambda p: p.name)
