@@ -159,6 +159,19 @@ def test_every_relevance_rule_gives_the_numerator_all(propagation: Propagation) 
         _same(f, g, propagation, 1e-12)
 
 
+@pytest.mark.parametrize("propagation", [deep_taylor(), composite("epsilon-plus-flat")], ids=lambda p: p.name)
+def test_rules_for_first_layers_see_through_a_norm_and_a_product(propagation: Propagation) -> None:
+    """They map relevance to the input through what comes before the first layer, by its derivative."""
+    x, weight = constant(2, 3, 4, 4), constant(3, 3, 2, 2, seed=1)
+    scale: Function = lambda z: z.square().mean(1, keepdim=True) + EPS  # noqa: E731
+    by_hand, quotient, product = (
+        multipliers(lambda r, f=f: F.conv2d(f(r), weight).sum((1, 2, 3)), x, propagation).values
+        for f in (lambda r: r * scale(r).rsqrt(), lambda r: r / scale(r).sqrt(), lambda r: r * scale(r))
+    )
+    assert torch.allclose(by_hand, quotient, rtol=1e-12) and by_hand.any()
+    assert product.isfinite().all() and product.any()
+
+
 def test_a_norm_of_a_constant_reference_does_not_explode() -> None:
     """63, -9, -87, 32 for a change of -.98 where the reciprocal is a factor of its own."""
     x = torch.tensor([[1.0, -2.0, 0.5, 3.0]], dtype=torch.float64)
