@@ -159,6 +159,19 @@ def test_every_relevance_rule_gives_the_numerator_all(propagation: Propagation) 
         _same(f, g, propagation, 1e-12)
 
 
+@pytest.mark.parametrize("propagation", [deep_taylor(), composite("epsilon-plus-flat")], ids=lambda p: p.name)
+def test_rules_for_first_layers_see_through_a_norm_and_a_product(propagation: Propagation) -> None:
+    """They map relevance to the input through what comes before the first layer, by its derivative."""
+    x, weight = constant(2, 3, 4, 4), constant(3, 3, 2, 2, seed=1)
+    scale: Function = lambda z: z.square().mean(1, keepdim=True) + EPS  # noqa: E731
+    by_hand, quotient, product = (
+        multipliers(lambda r, f=f: F.conv2d(f(r), weight).sum((1, 2, 3)), x, propagation).values
+        for f in (lambda r: r * scale(r).rsqrt(), lambda r: r / scale(r).sqrt(), lambda r: r * scale(r))
+    )
+    assert torch.allclose(by_hand, quotient, rtol=1e-12) and by_hand.any()
+    assert product.isfinite().all() and product.any()
+
+
 def test_a_norm_of_a_constant_reference_does_not_explode() -> None:
     """63, -9, -87, 32 for a change of -.98 where the reciprocal is a factor of its own."""
     x = torch.tensor([[1.0, -2.0, 0.5, 3.0]], dtype=torch.float64)
@@ -181,6 +194,20 @@ def test_a_scale_of_another_tensor_is_a_denominator_too() -> None:
         _same(lambda z: z.sin() * torch.rsqrt(other(z)), lambda z: z.sin() / other(z).sqrt(), propagation, 1e-12)
 
 
+def test_what_stands_beside_a_scale_is_no_scale() -> None:
+    """The columns that are factors stay factors."""
+
+    def columns(z: Tensor, together: bool) -> Tensor:
+        scale, factor, x = torch.rsqrt(_mean_square(z)), z[:, :1].tanh(), z[:, 2:4].sin()
+        return x * torch.cat([scale, factor], 1) if together else torch.cat([x[:, :1] * scale, x[:, 1:] * factor], 1)
+
+    x = constant(3, 6, seed=4)
+    mixed, apart = (
+        multipliers(lambda r, t=t: columns(F.linear(r, BEFORE), t)[:, 1], x, ATTN_LRP).values for t in (True, False)
+    )
+    assert torch.allclose(mixed, apart, rtol=1e-12)
+
+
 def test_a_denominator_that_changes_its_sign_stays_finite_and_complete() -> None:
     x, x0 = torch.tensor([[1.0, 2.0]]).double(), torch.tensor([[2.0, -2.0]]).double()
     expected = torch.tensor([[0.0, 1.5]]).double()  # midpoints: (1/b + 1/b0) / 2 = 0, and 1.5 (1/b - 1/b0)
@@ -197,6 +224,14 @@ def test_a_gate_written_with_a_reciprocal_is_a_factor(propagation: Propagation) 
         lambda z: z.flip(-1).div_(torch.exp(-z) + 1),
     ):
         _same(gated, lambda z: z.flip(-1) * torch.sigmoid(z), propagation, 1e-9)
+
+
+@pytest.mark.parametrize("propagation", [*RELEVANCE, *COMPOSITES, DEEPLIFT["rescale"]], ids=lambda p: p.name)
+def test_exponentials_and_softplus_under_the_line(propagation: Propagation) -> None:
+    u: Function = lambda z: z.flip(-1).sin()  # noqa: E731
+    _same(lambda z: u(z) / z.exp(), lambda z: u(z) * torch.exp(-z), propagation, 1e-9)
+    _same(lambda z: u(z) / torch.log(1 + z.exp()), lambda z: u(z) / F.softplus(z), propagation, 1e-9)
+    _same(lambda z: u(z) * (1 / torch.log(1 + z.exp())), lambda z: u(z) / F.softplus(z), propagation, 1e-9)
 
 
 @pytest.mark.parametrize("propagation", RELEVANCE + COMPOSITES + DIFFERENCES, ids=lambda p: p.name)

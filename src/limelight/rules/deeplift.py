@@ -109,9 +109,10 @@ def product_pull(call: Call, share: float = 1.0) -> Any:
     """Return the multipliers of a product's operands, `share` of each derivative at the saved point."""
 
     def pull(g: Tensor, *point: Tensor) -> tuple[Tensor | None, ...]:
+        twice = torch.is_grad_enabled()  # a first layer's rule differentiates this again
         with torch.enable_grad():
             leaves = [p.detach().expand_as(o).requires_grad_() for p, o in zip(point, call.operands, strict=True)]
-            found = torch.autograd.grad(call.run(*leaves), leaves, g * share)
+            found = torch.autograd.grad(call.run(*leaves), leaves, g * share, create_graph=twice)
         return tuple(found)
 
     return pull
@@ -123,10 +124,11 @@ def scaled_pull(call: Call) -> Any:
     assert scale is not None
 
     def pull(g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
+        twice = torch.is_grad_enabled()
         with torch.enable_grad():
             leaf = torch.zeros_like(call.operands[1 - scale]).requires_grad_()
             operands = [leaf, saved[0]] if scale == 1 else [saved[0], leaf]
-            (found,) = torch.autograd.grad(call.run(*operands), leaf, g)
+            (found,) = torch.autograd.grad(call.run(*operands), leaf, g, create_graph=twice)
         return (found, None) if scale == 1 else (None, found)
 
     return pull

@@ -81,8 +81,13 @@ class Lineage:
     def moved(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Any, result: Any) -> None:
         """Learn of an operator that only moves, casts or negates numbers."""
         x = args[0] if args else None
-        x = x[0] if isinstance(x, (tuple, list)) and x else x
-        if not self.used or name not in _MOVES or not isinstance(x, Tensor) or not active(x):
+        if not self.used or name not in _MOVES:
+            return
+        if isinstance(x, (tuple, list)):  # put side by side
+            if all(isinstance(each, Tensor) and self.of(each).reciprocal for each in x):
+                self.learn(result, Origin(reciprocal=True))
+            return
+        if not isinstance(x, Tensor) or not active(x):
             return
         known = self.of(x)
         for part in result if isinstance(result, (tuple, list)) else (result,):
@@ -136,11 +141,11 @@ class Lineage:
         after = self._after(call, before, lambda t: call.run(before.run(t)), bent=True, scaled=False)
         after = replace(
             after,
-            exponential=before.exponential or call.name == "exp",
+            exponential=call.name == "exp",
             arithmetic=before.arithmetic and (call.name in POWERS or (before.bent and call.name in _CLAMPS)),
         )
-        # 1 / (1 + exp(-x)) is a gate, an activation; a scale is computed without an exponential.
-        origin = Origin(_kept(after), (inverse and not known.reciprocal and not after.exponential) or kept)
+        # 1 / (1 + exp(-x)) is a gate and 1 / exp(x) is exp(-x): activations, and no scales.
+        origin = Origin(_kept(after), (inverse and not known.reciprocal and not before.exponential) or kept)
         if call.name == "exp":
             u = self._handle(call, x)
             origin = replace(origin, exponential=Exponential(At(u, u._version), call.reference, known.shifted))
@@ -165,6 +170,7 @@ class Lineage:
         keeps_shape = number or torch.broadcast_shapes(x.shape, *(c.shape for c in constants)) == x.shape
         if call.name == "div" and index == 1:  # a constant over an activation
             after = self._after(call, before, run, bent=True, scaled=False) if keeps_shape else None
+            after = None if after is None else replace(after, exponential=False)
             one = constants[0].numel() == 1 and _is_one(constants[0])
             total = _inverted(known.total) if one else None
             origin = Origin(_kept(after), not known.reciprocal and not before.exponential, total=total)
@@ -197,7 +203,7 @@ class Lineage:
             after = self._after(call, one, lambda t: call.run(one.run(t), two.run(t)), bent=curved, scaled=False)
             after = replace(
                 after,
-                exponential=one.exponential or two.exponential,
+                exponential=False,
                 arithmetic=one.arithmetic and two.arithmetic,
                 length=one.length + two.length + 1,
             )
@@ -206,7 +212,7 @@ class Lineage:
         if call.name == "mul":
             return self._product(call)
         if call.name == "div" and (second.reciprocal or two.exponential):
-            return replace(call, inverted=True), _UNKNOWN  # over one over something, or over a gate
+            return replace(call, inverted=True), _UNKNOWN  # over one over something, or over a gate's 1 + exp
         if call.name == "sub" and _less_its_total(second.normal, a):
             return call, Origin(normal=_log(second.normal))
         peak = second.maximum_of

@@ -14,7 +14,8 @@ class Chain:
     """A tensor as a function of `source`, position by position, while the source's version is `version`.
 
     `scaled`: it is the source times a constant. `bent`: it is not linear in the source (or linear plus a constant).
-    `exponential`: it contains an exponential, as gates do. `arithmetic`: only sums, products, powers and roots.
+    `exponential`: it is an exponential, scaled and shifted, as under the line of a gate. `arithmetic`: it consists of
+    sums, products, powers and roots alone. `length`: how many operators `run` calls.
     """
 
     source: Tensor
