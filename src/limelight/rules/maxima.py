@@ -1,5 +1,6 @@
 """Rules where an operator selects: max pooling, maxima over axes, the larger of two tensors, `where`."""
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,37 +69,36 @@ class MaxShapley:
         def pull(g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
             rows, rows0 = _rows(view, saved)
             slopes = _shapley(view.entries(rows), view.entries(rows0))
-            g = g.reshape(slopes.shape[:-1])
-            return view.back(view.add([g * slope for slope in slopes.unbind(-1)], rows))
+            g = g.reshape(view.shape(rows))
+            return view.back(view.add([g * slope for slope in slopes], rows))
 
         return _attached(raw, value, pull, call, _points(call))
 
 
-def _shapley(x: Tensor, x0: Tensor) -> Tensor:
-    """Return Shapley values of the maximum over the last axis, each divided by its entry's change.
+def _shapley(x: Sequence[Tensor], x0: Sequence[Tensor]) -> list[Tensor]:
+    """Return the entries' Shapley values of their maximum, each divided by its entry's change.
 
     Where an entry does not change, the quotient's limit: the mean derivative, in equal parts where entries tie.
     """
-    players = x.shape[-1]
-    tops, ties = [], []
-    for coalition in range(2**players):
-        joined = torch.tensor([bool(coalition >> i & 1) for i in range(players)], device=x.device)
-        values = torch.where(joined, x, x0)
-        tops.append(values.amax(-1))
-        tied = (values == tops[-1].unsqueeze(-1)).to(x)
-        ties.append(tied / tied.sum(-1, keepdim=True).clamp(min=1))
-    effect, limit = torch.zeros_like(x), torch.zeros_like(x)
-    for coalition in range(2**players):
-        size = coalition.bit_count()
-        for i in range(players):
+    players, tops, ties = range(len(x)), [], []
+    for coalition in range(2 ** len(x)):
+        values = [x[i] if coalition >> i & 1 else x0[i] for i in players]
+        top = functools.reduce(torch.maximum, values)
+        tied = [(value == top).to(top) for value in values]
+        tops.append(top)
+        ties.append((tied, sum(tied[1:], tied[0]).clamp(min=1)))
+    slopes = []
+    for i in players:
+        effect, limit, delta = torch.zeros_like(x[i]), torch.zeros_like(x[i]), x[i] - x0[i]
+        for coalition in range(2 ** len(x)):
             if not coalition >> i & 1:
-                weight = 1 / (players * math.comb(players - 1, size))
-                larger = coalition | 1 << i
-                effect[..., i] += weight * (tops[larger] - tops[coalition])
-                limit[..., i] += weight * ties[larger][..., i]
-    delta = x - x0
-    # Between 0 and 1 by definition, which rounding would leave where the change is tiny.
-    return torch.where(delta == 0, limit, _quotient(effect, delta).clamp(0, 1))
+                weight, larger = 1 / (len(x) * math.comb(len(x) - 1, coalition.bit_count())), coalition | 1 << i
+                effect += weight * (tops[larger] - tops[coalition])
+                tied, count = ties[larger]
+                limit += weight * tied[i] / count
+        # Between 0 and 1 by definition, which rounding would leave where the change is tiny.
+        slopes.append(torch.where(delta == 0, limit, _quotient(effect, delta).clamp(0, 1)))
+    return slopes
 
 
 def _run(call: Call) -> tuple[Any, Tensor]:

@@ -1,67 +1,89 @@
 """Maxima as windows over rows of entries: max pooling, maxima over axes, the larger of two tensors."""
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .call import Call
 from .names import MAX_POOLS
 
-Tap = tuple[Tensor, Tensor]
+
+@dataclass(frozen=True, eq=False)
+class Tap:
+    """One entry of every window, such as the upper left one: where it stands in the rows, by slices or an index.
+
+    `inside` tells where an index points outside the rows; slices run over rows that were padded with -inf.
+    """
+
+    at: tuple[Any, ...]
+    inside: Tensor | None = None
+
+    def take(self, rows: Tensor) -> Tensor:
+        found = rows[self.at]
+        return found if self.inside is None else found.where(self.inside, -torch.inf)
+
+    def add(self, part: Tensor, total: Tensor) -> None:
+        if self.inside is None:
+            total[self.at] += part
+        else:
+            total.index_add_(-1, self.at[-1], part.where(self.inside, 0.0))
 
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """A maximum over windows of entries: `rows(*operands)` is (..., M), `back` its transpose, one tensor an operand.
+    """A maximum over windows of entries: `rows(*operands)` holds the entries, `back` is its transpose, one tensor an
+    operand.
 
-    `taps`: the windows' first, second, ... entries, each as its index `(n,)` among the M and whether it lies inside
-    the rows; None for a single window of all M. `sign` is -1 for minima, which are maxima of the negative.
+    `taps`: the windows' first, second, ... entries; None for a single window of all entries along the last axis.
+    `windows` is the shape of the maxima's last axes. `sign` is -1 for minima, which are maxima of the negative.
     """
 
     rows: Callable[..., Tensor]
     back: Callable[[Tensor], tuple[Tensor, ...]]
     taps: tuple[Tap, ...] | None = None
+    windows: tuple[int, ...] = (1,)
+    axes: int = 1
     sign: int = 1
 
     def shape(self, rows: Tensor) -> tuple[int, ...]:
-        """Return the shape (..., n) of the windows' maxima."""
-        return (*rows.shape[:-1], 1 if self.taps is None else len(self.taps[0][0]))
+        """Return the shape (..., *windows) of the windows' maxima."""
+        return (*rows.shape[: rows.ndim - self.axes], *self.windows)
 
     def size(self, rows: Tensor) -> int:
         """Return the most entries that a window has."""
         return rows.shape[-1] if self.taps is None else len(self.taps)
 
-    def entries(self, rows: Tensor) -> Tensor:
-        """Return the windows' entries (..., n, size), -inf outside the rows."""
-        if self.taps is None:
-            return rows.unsqueeze(-2)
-        return torch.stack([rows[..., index].where(inside, -torch.inf) for index, inside in self.taps], -1)
+    def entries(self, rows: Tensor) -> list[Tensor]:
+        """Return the windows' first, second, ... entries (..., *windows), -inf outside the rows."""
+        return list(rows.split(1, -1)) if self.taps is None else [tap.take(rows) for tap in self.taps]
 
     def top(self, rows: Tensor) -> Tensor:
-        """Return each window's maximum (..., n)."""
+        """Return each window's maximum (..., *windows)."""
         if self.taps is None:
             return rows.amax(-1, keepdim=True)
-        index, inside = self.taps[0]
-        found = rows[..., index].where(inside, -torch.inf)
-        for index, inside in self.taps[1:]:
-            found = torch.maximum(found, rows[..., index].where(inside, -torch.inf))
+        found = self.taps[0].take(rows)
+        for tap in self.taps[1:]:
+            found = torch.maximum(found, tap.take(rows))
         return found
 
-    def add(self, parts: Sequence[Tensor], like: Tensor) -> Tensor:
-        """Sum what each window (..., n) gives to its first, second, ... entry. Windows that overlap add up."""
+    def add(self, parts: Iterable[Tensor], like: Tensor) -> Tensor:
+        """Sum what each window (..., *windows) gives to its first, second, ... entry. Windows that overlap add up."""
         if self.taps is None:
             return torch.cat(list(parts), -1)
         total = torch.zeros_like(like)
-        for (index, _), part in zip(self.taps, parts, strict=True):
-            total.index_add_(-1, index, part)
+        for tap, part in zip(self.taps, parts, strict=True):
+            tap.add(part, total)
         return total
 
     def share(self, amount: Tensor, *won: tuple[Tensor, Tensor]) -> Tensor:
-        """Share each window's amount (..., n) equally among the entries of `rows` that equal `top`, for all of `won`.
+        """Share each window's amount (..., *windows) equally among the entries of `rows` that equal `top`, for all of
+        `won`.
 
         Entries that tie get the same: which one stands first does not matter.
         """
@@ -69,12 +91,14 @@ class Windows:
         if self.taps is None:
             tied = _all([rows == top for rows, top in won])
             return amount * tied / tied.sum(-1, keepdim=True).clamp(min=1)
-        wins = [_all([(rows[..., index] == top) & inside for rows, top in won]) for index, inside in self.taps]
-        count = wins[0].to(amount)
+        if not amount.requires_grad and not bool(amount.any()):
+            return torch.zeros_like(rows)
+        wins = [_all([tap.take(rows) == top for rows, top in won]) for tap in self.taps]
+        count = wins[0].to(torch.int32)
         for each in wins[1:]:
-            count = count + each
-        amount = amount / count.clamp(min=1)
-        return self.add([amount * each for each in wins], rows)
+            count += each
+        amount = amount / count.clamp_(min=1)
+        return self.add((amount * each for each in wins), rows)
 
 
 def _all(conditions: Sequence[Tensor]) -> Tensor:
@@ -93,12 +117,12 @@ def windows(call: Call, value: Tensor) -> Windows:
         def apart(rows: Tensor) -> tuple[Tensor, ...]:
             return tuple(part.sum_to_size(shape) for part, shape in zip(rows.unbind(-1), shapes, strict=True))
 
-        return Windows(lambda a, b: torch.stack(torch.broadcast_tensors(a, b), -1), apart, None, sign)
+        return Windows(lambda a, b: torch.stack(torch.broadcast_tensors(a, b), -1), apart, sign=sign)
     (x,) = call.operands
     if call.name in MAX_POOLS:
         axes = int(call.name.removesuffix("_with_indices")[-2])
-        taps = _taps(call, x.shape[-axes:], value.shape[-axes:], x.device)
-        return Windows(lambda t: t.flatten(-axes), lambda rows: (rows.reshape(x.shape),), taps)
+        pooled = _adaptive if call.name.startswith("adaptive") else _strided
+        return pooled(call, x, tuple(value.shape[-axes:]))
     dim = call.bound().get("dim")
     chosen = range(x.ndim) if dim is None or dim == () else (dim,) if isinstance(dim, int) else dim
     reduced = sorted(axis % x.ndim for axis in chosen) if x.ndim else []
@@ -109,35 +133,34 @@ def windows(call: Call, value: Tensor) -> Windows:
     return Windows(
         lambda t: t.permute(order).reshape(*kept, -1),
         lambda rows: (rows.reshape(moved).permute(inverse),),
-        None,
-        sign,
+        sign=sign,
     )
 
 
-def _taps(call: Call, sizes: Sequence[int], outputs: Sequence[int], device: torch.device) -> tuple[Tap, ...]:
-    """Return the entries of a pooling's windows, as `Windows.taps`."""
-    if call.name.startswith("adaptive"):
-        axes = [_adaptive_axis(size, count, device) for size, count in zip(sizes, outputs, strict=True)]
-    else:
-        given = call.bound()
-        kernel = _per_axis(given["kernel_size"], len(sizes))
-        stride = _per_axis(given.get("stride") or kernel, len(sizes))
-        padding, dilation = (_per_axis(given.get(key, default), len(sizes)) for key, default in _DEFAULTS)
-        starts = [torch.arange(n, device=device) * s - p for n, s, p in zip(outputs, stride, padding, strict=True)]
-        offsets = [torch.arange(k, device=device) * d for k, d in zip(kernel, dilation, strict=True)]
-        axes = [_axis(*each) for each in zip(sizes, starts, offsets, strict=True)]
-    index, inside = (
-        torch.zeros(1, 1, dtype=torch.long, device=device),
-        torch.ones(1, 1, dtype=torch.bool, device=device),
+def _strided(call: Call, x: Tensor, outputs: tuple[int, ...]) -> Windows:
+    """View max pooling as windows over a map padded with -inf."""
+    axes, given = len(outputs), call.bound()
+    sizes = x.shape[-axes:]
+    kernel = _per_axis(given["kernel_size"], axes)
+    stride = _per_axis(given.get("stride") or kernel, axes)
+    padding, dilation = _per_axis(given.get("padding", 0), axes), _per_axis(given.get("dilation", 1), axes)
+    spans = [(n - 1) * s + 1 for n, s in zip(outputs, stride, strict=True)]
+    ends = [span + (k - 1) * d for span, k, d in zip(spans, kernel, dilation, strict=True)]
+    after = [max(0, end - size - p) for end, size, p in zip(ends, sizes, padding, strict=True)]
+    pads = [each for pair in zip(reversed(padding), reversed(after), strict=True) for each in pair]
+    inner: Any = (..., *(slice(p, p + size) for p, size in zip(padding, sizes, strict=True)))
+    taps = tuple(
+        Tap((..., *(slice(i * d, i * d + span, s) for i, d, span, s in zip(at, dilation, spans, stride, strict=True))))
+        for at in itertools.product(*map(range, kernel))
     )
-    for size, (positions, valid) in zip(sizes, axes, strict=True):
-        shape = index.shape[0] * positions.shape[0], index.shape[1] * positions.shape[1]
-        index = (index[:, None, :, None] * size + positions.clamp(0, size - 1)[None, :, None, :]).reshape(shape)
-        inside = (inside[:, None, :, None] & valid[None, :, None, :]).reshape(shape)
-    return tuple(zip(index.unbind(1), inside.unbind(1), strict=True))
-
-
-_DEFAULTS = (("padding", 0), ("dilation", 1))
+    padded = any(pads)
+    return Windows(
+        lambda t: F.pad(t, pads, value=-torch.inf) if padded else t,
+        lambda rows: (rows[inner].contiguous(),),
+        taps,
+        outputs,
+        axes,
+    )
 
 
 def _per_axis(value: Any, axes: int) -> list[int]:
@@ -145,14 +168,27 @@ def _per_axis(value: Any, axes: int) -> list[int]:
     return values * axes if len(values) == 1 else values
 
 
-def _axis(size: int, starts: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the positions (outputs, kernel) of windows along one axis, and whether they lie inside it."""
-    positions = starts[:, None] + offsets
-    return positions, (positions >= 0) & (positions < size)
+def _adaptive(call: Call, x: Tensor, outputs: tuple[int, ...]) -> Windows:
+    """View adaptive max pooling, whose windows differ in size, as windows over the flat map."""
+    axes, device = len(outputs), x.device
+    index, inside = (
+        torch.zeros(1, 1, dtype=torch.long, device=device),
+        torch.ones(1, 1, dtype=torch.bool, device=device),
+    )
+    for size, count in zip(x.shape[-axes:], outputs, strict=True):
+        positions, valid = _adaptive_axis(size, count, device)
+        shape = index.shape[0] * positions.shape[0], index.shape[1] * positions.shape[1]
+        index = (index[:, None, :, None] * size + positions.clamp(0, size - 1)[None, :, None, :]).reshape(shape)
+        inside = (inside[:, None, :, None] & valid[None, :, None, :]).reshape(shape)
+    taps = (Tap((..., i), v) for i, v in zip(index.unbind(1), inside.unbind(1), strict=True))
+    return Windows(
+        lambda t: t.flatten(-axes), lambda rows: (rows.reshape(x.shape),), tuple(taps), (math.prod(outputs),)
+    )
 
 
 def _adaptive_axis(size: int, outputs: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """As `_axis`, for windows from floor(i size / outputs) to ceil((i + 1) size / outputs)."""
+    """Return the positions (outputs, longest) of windows from floor(i size / outputs) to ceil((i + 1) size / outputs),
+    and whether they lie inside their window."""
     starts = [i * size // outputs for i in range(outputs)]
     ends = [math.ceil((i + 1) * size / outputs) for i in range(outputs)]
     longest = max((end - start for start, end in zip(starts, ends, strict=True)), default=0)
