@@ -163,13 +163,18 @@ def text_of(value: Any) -> str:
                 if not _is_default(setting, each):
                     settings.append(f"{each.name}=" * (place > 0 or bool(each.kw_only)) + text_of(setting))
             return value.kebab() + (f"({', '.join(settings)})" if settings else "")
-    raise ValueError(f"{type(value).__name__}: {value!r} cannot be written as text; give it in Python")
+    raise ValueError(f"{type(value).__name__}: {_shown(value)} cannot be written as text; give it in Python")
 
 
 def require(condition: bool, thing: object, field: str, wanted: str) -> None:
     """Raise ValueError with the setting, its value and the wanted values unless `condition` holds."""
     if not condition:
-        raise ValueError(f"{type(thing).__name__}.{field}={getattr(thing, field)!r}: use {wanted}")
+        raise ValueError(f"{type(thing).__name__}.{field}={_shown(getattr(thing, field))}: use {wanted}")
+
+
+def _shown(value: object) -> str:
+    """Write a value for an error; a tensor as its shape and dtype."""
+    return f"a tensor {tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else repr(value)
 
 
 def is_whole(value: Any, least: int) -> bool:

@@ -60,6 +60,7 @@ from .shapley import (
     PermutationShap as PermutationShap,
     ShapleySampling as ShapleySampling,
 )
+from .windows import WINDOWS as WINDOWS, Circle as Circle, Window as Window, WindowMask as WindowMask
 from .wrap import SmoothGrad as SmoothGrad, SmoothGradSquared as SmoothGradSquared, VarGrad as VarGrad
 from .xrai import XRAI as XRAI
 

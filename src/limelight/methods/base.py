@@ -116,6 +116,10 @@ class Method(Named, ABC):
         found = self.rows(features)
         return self.least_rows if found is None else found
 
+    def of_tokens(self) -> Method:
+        """Return the method with what it takes by default where rows are embeddings `(channels, tokens)` of tokens."""
+        return self
+
     @abstractmethod
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         """Compute the map of each example: x and baseline are `(n, *features)`, aligned with `score` and `rng`."""
