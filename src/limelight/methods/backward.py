@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import rules
-from ..base.named import is_finite, require
+from ..base.named import LATER, is_finite, require
 from ..base.notes import Note
 from ..base.prepared import PreparedModel
 from ..engine.model_copy import frozen_copy
@@ -21,7 +21,7 @@ from ..question.random_streams import Streams
 from ..rules import Patterns, Propagated, Propagation, ZBox
 from ..rules.engine import Entry, OnUncovered
 from ..rules.patterns import Estimator
-from .base import Estimate, Method, Needs, OwnScores
+from .base import NOT_MULTIPLIED, Estimate, Method, Needs, OwnScores
 from .cam import GradCAM
 from .moments import Moments
 
@@ -94,10 +94,12 @@ class DeepLift(Backward):
 
     `rule`: "rescale" everywhere; "reveal-cancel" separates positive from negative changes of a nonlinearity's input;
     "genomics" does so after dense layers only. Complete by construction. For a softmax classifier explain the logit
-    with CentredLogit.
+    with CentredLogit. `multiply=False` gives the multipliers $m_i$ themselves, in units of the score per unit of the
+    input, which promise no sum.
     """
 
     rule: Literal["rescale", "reveal-cancel", "genomics"] = "rescale"
+    multiply: bool = field(default=True, kw_only=True, metadata=LATER)
 
     needs: ClassVar[Needs] = Needs(baseline=True, own_scores=True)
     fixed_rows: ClassVar[int | None] = None  # the examples of a pass share the row of an equal reference
@@ -107,20 +109,32 @@ class DeepLift(Backward):
         super().__post_init__()
         require(self.rule in rules.DEEPLIFT, self, "rule", ", ".join(map(repr, rules.DEEPLIFT)))
 
+    @property
+    def no_sum(self) -> str | None:  # type: ignore[override]
+        return None if self.multiply else NOT_MULTIPLIED
+
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        return _estimate(self.propagated(score, x, rules.DEEPLIFT[self.rule], baseline))
+        found = self.propagated(score, x, rules.DEEPLIFT[self.rule], baseline)
+        return _estimate(found if self.multiply else replace(found, values=found.multiplier))
 
 
 @dataclass(frozen=True)
 class DeepShap(Backward):
     r"""DeepLIFT (Rescale) averaged over the baseline's references, an estimate of Shapley values. [lundberg2017]
 
-    Complete against the mean of f over the references; `stderr` is that of the mean over them.
+    Complete against the mean of f over the references; `stderr` is that of the mean over them. `multiply=False` gives
+    the mean of the multipliers, in units of the score per unit of the input.
     """
+
+    multiply: bool = field(default=True, kw_only=True, metadata=LATER)
 
     needs: ClassVar[Needs] = Needs(baseline=True, references=True, own_scores=True)
     fixed_rows: ClassVar[int | None] = None  # twice the number of references
     least_rows: ClassVar[int] = 2
+
+    @property
+    def no_sum(self) -> str | None:  # type: ignore[override]
+        return None if self.multiply else NOT_MULTIPLIED
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         moments, notes, at_baseline = Moments(x), dict[str, None](), []
@@ -133,7 +147,7 @@ class DeepShap(Backward):
                 rules.DEEPLIFT["rescale"],
                 references.flatten(0, 1),
             )
-            for values in found.values.split(len(x)):
+            for values in (found.values if self.multiply else found.multiplier).split(len(x)):
                 moments.add(example, values)
             assert found.reference_score is not None
             at_baseline += found.reference_score.split(len(x))

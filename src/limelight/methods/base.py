@@ -15,6 +15,8 @@ from ..base.notes import Kind, Note
 from ..engine.score import Score
 from ..question.random_streams import Streams
 
+NOT_MULTIPLIED = "values are per unit of the input: times x - baseline they would add up to the change of the score"
+
 
 @dataclass(frozen=True)
 class Needs:
