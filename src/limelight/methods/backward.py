@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from ..base.prepared import PreparedModel
 from ..engine.model_copy import frozen_copy
 from ..engine.programs import rows_taken
 from ..engine.score import Score
+from ..engine.scorer import Scorer
 from ..question.random_streams import Streams
 from ..rules import Patterns, Propagated, Propagation, ZBox
 from ..rules.engine import Entry, OnUncovered
@@ -45,7 +46,7 @@ class Backward(Method):
 
     def propagated(self, score: Score, x: Tensor, by: Propagation, reference: Tensor | None = None) -> Propagated:
         found = score.propagate(x, by, reference, self.on_uncovered)
-        boxes = [rule for _, rule in by.entries if isinstance(rule, ZBox)]
+        boxes = [rule for _, rule in by.entries if isinstance(rule, ZBox) and score.stops_at is None]
         return replace(found, notes=(*found.notes, *(note for box in boxes for note in box.note(x))))
 
 
@@ -294,8 +295,10 @@ class ExcitationBackprop(Backward):
         return 2 if self.contrastive else 1
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        def walk(forward: Any, rows: Tensor, reference: Tensor | None) -> Propagated:
-            return rules.excitation(forward, rows, contrastive=self.contrastive, on_uncovered=self.on_uncovered)
+        def walk(forward: Scorer, rows: Tensor, reference: Tensor | None) -> Propagated:
+            return rules.excitation(
+                forward, rows, contrastive=self.contrastive, at=forward.at, on_uncovered=self.on_uncovered
+            )
 
         return _estimate(score.propagate_by(walk, x, passes=2 if self.contrastive else 1))
 
