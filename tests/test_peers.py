@@ -148,6 +148,22 @@ def test_maps_with_and_without_the_factor(multiply: bool) -> None:
     assert bool(within.all())
 
 
+@pytest.mark.parametrize("layer", [0, 1, 3])
+def test_internal_influence_and_conductance(layer: int) -> None:
+    """The average gradient at the same nodes; conductance, whose nodes differ, where both have converged."""
+    net, x, b = small()
+    net, classes = nn.Sequential(net[0], nn.Tanh(), *net[2:]), [0, 2]
+    theirs = attr.InternalInfluence(net, net[layer]).attribute(x, b, classes, n_steps=7, method="riemann_middle")
+    ours = ll.explain(net, x, ll.InternalInfluence(layer, ll.Midpoint(7)), target=classes, baseline=b)
+    assert ours.raw is not None
+    assert_close(ours.raw, theirs)
+    theirs = attr.LayerConductance(net, net[layer]).attribute(x, b, classes, n_steps=3000, method="riemann_middle")
+    ours = ll.explain(net, x, ll.Conductance(layer, 200), target=classes, baseline=b)
+    assert ours.raw is not None
+    apart = (ours.raw - theirs).abs().max() / theirs.abs().max()
+    assert float(apart) < 2e-3  # Captum's left sums have an error of order 1/steps
+
+
 def test_in_float32_gradients_agree_but_for_rounding_at_kinks(at: Scene) -> None:
     mine = ours(at, ll.IntegratedGradients(ll.Midpoint(5))).values
     theirs = integrated(at, "riemann_middle", 5, 0.0)
@@ -252,7 +268,7 @@ def test_every_method_has_a_benchmark_or_a_reason_for_none(monkeypatch: pytest.M
     assert unaccounted() == []
 
 
-GRAD_CAMS = ("GradCAM", "HiResCAM", "LayerCAM", "XGradCAM", "EigenCAM")
+GRAD_CAMS = ("GradCAM", "HiResCAM", "LayerCAM", "XGradCAM", "EigenCAM", "EigenGradCAM")
 
 
 @pytest.mark.parametrize("network", ["resnet18", "vit_tiny"])
@@ -285,7 +301,7 @@ def test_activation_maps_of_pytorch_grad_cam(network: str, name: str) -> None:
     found = ll.explain(model, x, getattr(ll, name)(relu=False), target=classes)
     assert found.layer == layer and found.raw is not None
     ours_raw = found.raw[:, 0]
-    if name == "EigenCAM":  # up to the sign, which it leaves to the decomposition
+    if name.startswith("Eigen"):  # up to the sign, which it leaves to the decomposition
         theirs = theirs * torch.sign((theirs * ours_raw).sum((1, 2), keepdim=True))
     assert_close(ours_raw, theirs.to(ours_raw))
 

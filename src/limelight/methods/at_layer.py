@@ -74,7 +74,7 @@ class AtLayer(Method):
         if isinstance(self.inner, Backward):
             found = self.inner.run(replace(score, stops_at=layer), x, baseline, rng)
             notes = self._through(found, layer, score, x, baseline)
-            return replace(_placed(found, x, layer, grid, notes), layer=layer, own_scores=None)
+            return replace(placed(found, x, layer, grid, notes), layer=layer, own_scores=None)
         at_x, needs = score.layer_outputs(x, layer), self.inner.needs
         own = score.values(x)
         inside = replace(score.at_layer(layer, x), inputs=at_x, at_inputs=own)
@@ -89,7 +89,7 @@ class AtLayer(Method):
             inside = replace(inside, baseline=at_baseline, at_baseline=cut)
         with at_a_layer():
             found = self.inner.run(inside, at_x, at_baseline, rng)
-        return replace(_placed(found, x, layer, grid, notes), layer=layer)
+        return replace(placed(found, x, layer, grid, notes), layer=layer)
 
     def _through(self, found: Estimate, layer: str, score: Score, x: Tensor, baseline: Tensor) -> list[Note]:
         """Write a note for each example whose promised sum does not all run through the layer."""
@@ -115,7 +115,7 @@ def _around(layer: str, at_x: Tensor, cut: Tensor, at_baseline: Tensor) -> list[
     return notes
 
 
-def _placed(found: Estimate, x: Tensor, layer: str, grid: Grid | None, notes: Sequence[str]) -> Estimate:
+def placed(found: Estimate, x: Tensor, layer: str, grid: Grid | None, notes: Sequence[str]) -> Estimate:
     """Place the units' values at the input's positions, if the layer has a map over them."""
     raw, notes = found.values, [*notes, *found.notes]
     if raw.shape == x.shape:

@@ -76,16 +76,37 @@ class GuidedBackprop(Backward):
 
 @dataclass(frozen=True)
 class GuidedGradCAM(Backward):
-    """Guided backpropagation times the upsampled Grad-CAM map. [selvaraju2017]"""
+    """Guided backpropagation times the upsampled Grad-CAM map. [selvaraju2017]
+
+    `inner` may be any other method of the input's positions, such as `IntegratedGradients()`: the lens through which
+    the region that Grad-CAM finds is seen.
+    """
 
     by_part: ClassVar[bool] = True
+    inner: Method | None = field(default=None, kw_only=True, metadata=LATER)
+
     no_sum: ClassVar[str | None] = "a product of two maps promises no sum"
-    needs: ClassVar[Needs] = Needs(at_inputs=True, layer=True)
-    fixed_rows: ClassVar[int | None] = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fits = self.inner is None or (isinstance(self.inner, Method) and not self.inner.needs.layer)
+        require(fits, self, "inner", "a method that reads no layer, such as IntegratedGradients()")
+
+    @property
+    def needs(self) -> Needs:  # type: ignore[override]
+        return replace(self._lens.needs, gradients=True, at_inputs=True, layer=True, own_scores=False)
+
+    @property
+    def _lens(self) -> Method:
+        return self.inner or GuidedBackprop(on_uncovered=self.on_uncovered)
+
+    def rows(self, features: torch.Size) -> int | None:
+        inner = self._lens.rows(features)
+        return None if inner is None else 1 + inner
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         where = GradCAM().run(score, x, baseline, rng)
-        what = self.propagated(score, x, rules.GUIDED_BACKPROP)
+        what = self._lens.run(score, x, baseline, rng)
         return Estimate(what.values * where.values, raw=where.raw, notes=what.notes)
 
 
