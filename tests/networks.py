@@ -130,7 +130,6 @@ EXTRA: tuple[ll.Method, ...] = (
     ll.AtLayer(ll.LRP()),
     ll.AtLayer(ll.DeepShap()),
     ll.GuidedGradCAM(inner=ll.IntegratedGradients(ll.Midpoint(3))),
-    ll.GuidedGradCAM(inner=ll.Occlusion(4, 3)),
     ll.IntegratedGradients(ll.Midpoint(6), multiply=False),
     ll.DeepLift(multiply=False),
     ll.SmoothGrad(ll.AtLayer(ll.IntegratedGradients(ll.Midpoint(3))), samples=2),
