@@ -80,9 +80,10 @@ class Conductance(LayerPath):
 
     by the trapezoid rule in `steps` equal steps: the mean of the gradients at both ends of a step times the change of
     the unit. Complete where all paths run through the layer: the values sum to f(x) - f(b) up to that rule's error, of
-    order steps^-2 where the network is smooth. Integrated Gradients at a layer (`AtLayer`) goes along the straight line
-    of the layer's outputs instead. `raw` holds a value per unit `(n, *layer)`, `values` place it as `AtLayer` does.
-    [dhamdhere2019]
+    order steps^-2 where the network is smooth. With skip connections around the layer they sum to what runs through
+    it, and the caution INCOMPLETE says how much is missing. Integrated Gradients at a layer (`AtLayer`) goes along
+    the straight line of the layer's outputs instead. `raw` holds a value per unit `(n, *layer)`, `values` place it as
+    `AtLayer` does. [dhamdhere2019]
     """
 
     steps: int = 32
