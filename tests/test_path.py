@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -304,6 +305,18 @@ def chain() -> nn.Module:
         ll.IDGI(ll.IntegratedGradients(ll.Midpoint(6))),
         ll.TaylorDecomposition(),
         ll.SmoothGrad(samples=4),
+        ll.DeepLift(),
+        ll.DeepLift("reveal-cancel"),
+        ll.DeepLift(multiply=False),
+        ll.DeepShap(),
+        ll.LRP(),
+        ll.LRP("epsilon-gamma-box"),
+        ll.DeepTaylor(0.0, 1.0),
+        ll.DeepTaylor(),
+        ll.GuidedBackprop(),
+        ll.AttnLRP(),
+        ll.ExcitationBackprop(),
+        ll.ExcitationBackprop(contrastive=True),
     ],
     ids=repr,
 )
@@ -365,7 +378,7 @@ def test_at_layer_uses_the_questions_layer_and_refuses_what_it_cannot_ask() -> N
     torch.testing.assert_close(named.values, asked.values)
     with pytest.raises(ValueError, match="'9' is not a module of the model"):
         ll.explain(net, x, ll.AtLayer(layer="9"), target=0)
-    for inner in (ll.GradCAM(), ll.LRP(), ll.Occlusion()):
+    for inner in (ll.GradCAM(), ll.GuidedGradCAM(), ll.Occlusion()):
         with pytest.raises(ValueError, match=r"AtLayer\.inner"):
             ll.AtLayer(inner)
 
@@ -379,6 +392,100 @@ def test_at_layer_uses_the_questions_layer_and_refuses_what_it_cannot_ask() -> N
 
     with pytest.raises(ValueError, match=r"runs more than once|runs 2 times"):
         ll.explain(Twice(), x, ll.AtLayer(layer="act"), target=0)
+
+
+@pytest.mark.parametrize("rule", ["rescale", "reveal-cancel", "genomics"])
+def test_deep_lift_step_by_step_by_hand(rule: Any) -> None:
+    """2 relu(a) + 2 relu(b - 1.5) at (1, 2) from 0: contributions (2, 1) at each layer, and the multipliers of it."""
+    net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1)).double()
+    with torch.no_grad():
+        net[0].weight.copy_(torch.eye(2)), net[0].bias.copy_(torch.tensor([0, -1.5]))
+        net[2].weight.fill_(2), net[2].bias.zero_()
+    x = torch.tensor([[1.0, 2.0]], dtype=D)
+    for layer, multipliers in (("0", [2.0, 0.5]), ("1", [2.0, 2.0])):
+        contributions = ll.explain(net, x, ll.AtLayer(ll.DeepLift(rule), layer))
+        assert contributions.values.tolist() == [[2, 1]] and contributions.delta.tolist() == [0]
+        own = ll.explain(net, x, ll.AtLayer(ll.DeepLift(rule, multiply=False), layer))
+        assert own.values.tolist() == [multipliers] and not own.complete
+        relevance = ll.explain(net, x, ll.AtLayer(ll.LRP("zero"), layer)).values  # 2 relu(1) and 2 relu(0.5), no bias
+        torch.testing.assert_close(relevance, torch.tensor([[2.0, 1.0]], dtype=D), atol=1e-8, rtol=0)
+
+
+class Skip(nn.Module):
+    """relu(h(x) + x), whose skip connection runs around the layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.h, self.act, self.out = nn.Linear(4, 4).double(), nn.ReLU(), nn.Linear(4, 2).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.out(self.act(self.h(x) + x))
+        return found
+
+
+def test_deep_lift_at_a_layer_beside_a_skip_connection_by_hand() -> None:
+    """The multiplier at h is that of the whole network's pass: the sum's change counts, skip connection included."""
+    net, x, b = Skip(), pictures(2).flatten(1)[:, :4], torch.full((1, 4), -0.5, dtype=D)
+    z, z0 = net.h(x) + x, net.h(b) + b
+    m = net.out.weight[1] * (z.relu() - z0.relu()) / (z - z0)
+    for rule in ("rescale", "reveal-cancel"):
+        a = ll.explain(net, x, ll.AtLayer(ll.DeepLift(rule), "h"), target=1, baseline=-0.5)  # type: ignore[arg-type]
+        if rule == "rescale":
+            torch.testing.assert_close(a.values, (m * (net.h(x) - net.h(b))).detach())
+        own = a.values.sum(1)
+        said = [note for note in a.notes if "does not all run through h" in note]
+        assert len(said) == 2 and f"the values hold {float(own[0]):.4g}" in said[0]
+        cut = ll.explain(net, x, ll.AtLayer(ll.DeepLift(rule), "act"), target=1, baseline=-0.5)  # type: ignore[arg-type]
+        torch.testing.assert_close(cut.values.sum(1), cut.score - cut.baseline_score)
+        assert not any("does not all run" in note for note in cut.notes)
+
+
+@pytest.mark.parametrize("layer", ["0", "1", "2", "3", "4", "5"])
+@pytest.mark.parametrize("inner", [ll.DeepLift(), ll.DeepLift("reveal-cancel"), ll.DeepShap()], ids=repr)
+def test_deep_lift_is_complete_at_every_layer(inner: ll.Method, layer: str) -> None:
+    net, x, b = chain(), pictures(3), ll.Samples(pictures(4, seed=8), n=2)
+    a = ll.explain(net, x, ll.AtLayer(inner, layer), target=[0, 1, 2], baseline=b)
+    assert a.delta.abs().max() < 1e-12 and a.raw is not None
+    alone = ll.explain(net, x[1:2], ll.AtLayer(inner, layer), target=1, baseline=b, rows_per_pass=1)
+    torch.testing.assert_close(alone.values, a.values[1:2])
+
+
+@pytest.mark.parametrize("layer", ["1", "2", "4", "5"])
+@pytest.mark.parametrize("multiply", [True, False])
+def test_deep_lift_at_a_layer_is_captums(layer: str, multiply: bool) -> None:
+    captum = pytest.importorskip("captum.attr", reason="the peer")
+    net, x = chain(), pictures(2)
+    theirs = captum.LayerDeepLift(net, net[int(layer)], multiply).attribute(x, torch.full_like(x, 0.25), target=1)
+    ours = ll.explain(net, x, ll.AtLayer(ll.DeepLift(multiply=multiply), layer), target=1, baseline=0.25)
+    torch.testing.assert_close(ours.raw, theirs.detach(), atol=1e-9, rtol=1e-6)
+
+
+def test_relevance_at_a_layer_continues_to_the_input() -> None:
+    """LRP of the layers before it, from the relevance at the layer, gives LRP at the input."""
+    torch.manual_seed(4)
+    first, rest = nn.Linear(6, 5, bias=False), nn.Sequential(nn.ReLU(), nn.Linear(5, 3, bias=False))
+    net, x = nn.Sequential(first, *rest).double(), pictures(2).flatten(1)[:, :6]
+    at = ll.explain(net, x, ll.AtLayer(ll.LRP("epsilon"), "0"), target=2)
+    terms = first.weight * x[:, None]  # (n, out, in)
+    shares = terms / terms.sum(2, keepdim=True)
+    found = ll.explain(net, x, ll.LRP("epsilon"), target=2).values
+    torch.testing.assert_close(found, (at.values[..., None] * shares).sum(1).detach(), atol=1e-5, rtol=1e-5)
+
+
+def test_a_zero_map_of_a_layer_without_part_in_the_score_is_told() -> None:
+    class Aside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 2).double(), nn.Linear(4, 2).double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.a(x)
+            found: Tensor = self.b(x)
+            return found
+
+    a = ll.explain(Aside(), pictures(1).flatten(1)[:, :4], ll.AtLayer(ll.DeepLift(), "a"), target=0)
+    assert not a.values.any() and any(note.kind == "zero-map" for note in a.notes)
 
 
 def test_layer_values_are_spread_over_pixels_with_their_sum() -> None:

@@ -115,6 +115,55 @@ def test_captums_trapezoid_weights_sum_to_less_than_one(at64: Scene) -> None:
     assert_close(ours(at64, ll.IntegratedGradients(ll.Trapezoid(n))).values, theirs)
 
 
+def small() -> tuple[nn.Module, Tensor, Tensor]:
+    """A network that Captum's DeepLIFT takes too: each of its modules runs once, and not in place."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 8), nn.Tanh(), nn.Linear(8, 3))
+    x, b = torch.rand(2, 2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    return net.double().eval(), x, b
+
+
+@pytest.mark.parametrize("multiply", [True, False])
+def test_maps_with_and_without_the_factor(multiply: bool) -> None:
+    """Captum's `multiply_by_inputs`, to rounding; expected gradients, which are sampled, within their errors."""
+    net, x, b = small()
+    classes = [0, 2]
+
+    def mine(method: ll.Method, baseline: Any) -> ll.Attribution:
+        return ll.explain(net, x, method, target=classes, baseline=baseline)
+
+    theirs = attr.IntegratedGradients(net, multiply).attribute(x, b, classes, n_steps=9, method="riemann_middle")
+    assert_close(mine(ll.IntegratedGradients(ll.Midpoint(9), multiply=multiply), b).values, theirs)
+    theirs = attr.DeepLift(net, multiply).attribute(x, b, classes).detach()
+    assert_close(mine(ll.DeepLift(multiply=multiply), b).values, theirs)
+    theirs = attr.DeepLiftShap(net, multiply).attribute(x, b, classes).detach()
+    assert_close(mine(ll.DeepShap(multiply=multiply), ll.Samples(b, 2)).values, theirs)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs = attr.GradientShap(net, multiply).attribute(x, b[:1], n_samples=4000, target=classes).detach()
+    sampled = mine(ll.ExpectedGradients(4000, multiply=multiply), ll.Samples(b[:1], 1))
+    assert sampled.stderr is not None
+    within = (sampled.values - theirs).abs() <= 5 * 2**0.5 * sampled.stderr + 1e-9 * theirs.abs()
+    assert bool(within.all())
+
+
+@pytest.mark.parametrize("layer", [0, 1, 3])
+def test_internal_influence_and_conductance(layer: int) -> None:
+    """The average gradient at the same nodes; conductance, whose nodes differ, where both have converged."""
+    net, x, b = small()
+    net, classes = nn.Sequential(net[0], nn.Tanh(), *net[2:]), [0, 2]
+    theirs = attr.InternalInfluence(net, net[layer]).attribute(x, b, classes, n_steps=7, method="riemann_middle")
+    ours = ll.explain(net, x, ll.InternalInfluence(layer, ll.Midpoint(7)), target=classes, baseline=b)
+    assert ours.raw is not None
+    assert_close(ours.raw, theirs)
+    theirs = attr.LayerConductance(net, net[layer]).attribute(x, b, classes, n_steps=3000, method="riemann_middle")
+    ours = ll.explain(net, x, ll.Conductance(layer, 200), target=classes, baseline=b)
+    assert ours.raw is not None
+    apart = (ours.raw - theirs).abs().max() / theirs.abs().max()
+    assert float(apart) < 2e-3  # Captum's left sums have an error of order 1/steps
+
+
 def test_in_float32_gradients_agree_but_for_rounding_at_kinks(at: Scene) -> None:
     mine = ours(at, ll.IntegratedGradients(ll.Midpoint(5))).values
     theirs = integrated(at, "riemann_middle", 5, 0.0)
@@ -219,7 +268,7 @@ def test_every_method_has_a_benchmark_or_a_reason_for_none(monkeypatch: pytest.M
     assert unaccounted() == []
 
 
-GRAD_CAMS = ("GradCAM", "HiResCAM", "LayerCAM", "XGradCAM", "EigenCAM")
+GRAD_CAMS = ("GradCAM", "HiResCAM", "LayerCAM", "XGradCAM", "EigenCAM", "EigenGradCAM")
 
 
 @pytest.mark.parametrize("network", ["resnet18", "vit_tiny"])
@@ -252,7 +301,7 @@ def test_activation_maps_of_pytorch_grad_cam(network: str, name: str) -> None:
     found = ll.explain(model, x, getattr(ll, name)(relu=False), target=classes)
     assert found.layer == layer and found.raw is not None
     ours_raw = found.raw[:, 0]
-    if name == "EigenCAM":  # up to the sign, which it leaves to the decomposition
+    if name.startswith("Eigen"):  # up to the sign, which it leaves to the decomposition
         theirs = theirs * torch.sign((theirs * ours_raw).sum((1, 2), keepdim=True))
     assert_close(ours_raw, theirs.to(ours_raw))
 

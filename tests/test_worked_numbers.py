@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
@@ -230,3 +231,92 @@ def test_smoothing_stops_each_example_by_itself() -> None:
         torch.testing.assert_close(alone.values[0], together.values[i], atol=1e-13, rtol=1e-9)
     error = together.stderr.flatten(1).norm(dim=1) / together.values.flatten(1).norm(dim=1)
     assert (error <= 0.2).all()
+
+
+NETS = {"relu": ReluOfDifference(), "smooth": smooth_net(2)}
+
+
+@pytest.mark.parametrize("net", NETS.values(), ids=NETS)
+@pytest.mark.parametrize(
+    "method",
+    [
+        ll.IntegratedGradients(),
+        ll.ExpectedGradients(8),
+        ll.ExpectedGradients(8, noise=0.1),
+        ll.DeepLift(),
+        ll.DeepLift("reveal-cancel"),
+        ll.DeepShap(),
+    ],
+    ids=repr,
+)
+def test_without_the_factor_a_map_is_per_unit_of_the_input(net: nn.Module, method: Any) -> None:
+    """Times x - b it is the map with the factor, which the same passes make."""
+    x, b = torch.tensor([[3.0, 1.0], [2.0, -0.5]], dtype=D), torch.tensor([[0.25, -0.5]], dtype=D)
+    whole, bare = (ll.explain(net, x, replace(method, multiply=each), target=0, baseline=b) for each in (True, False))
+    if not isinstance(method, ll.ExpectedGradients) or not method.noise:
+        torch.testing.assert_close((x - b) * bare.values, whole.values)
+        torch.testing.assert_close(((x - b) * bare.values).sum(1) - (bare.score - bare.baseline_score), whole.delta)
+    assert not bare.complete and bool(bare.delta.isnan().all()) and "per unit of the input" in bare.method.no_sum
+    assert not any(note.kind == "incomplete" for note in bare.notes)
+    assert bare.forward_rows == whole.forward_rows
+    alone = ll.explain(net, x[1:], replace(method, multiply=False), target=0, baseline=b, rows_per_pass=1)
+    torch.testing.assert_close(alone.values, bare.values[1:])
+
+
+@pytest.mark.parametrize("rule", [ll.GaussLegendre(4), ll.Midpoint(4)], ids=repr)
+def test_an_average_gradient_meets_its_tolerance(rule: ll.Quadrature) -> None:
+    """The map without the factor is what is to settle, and f(x) - f(b) what the one with it is to sum to."""
+    net, x, b = smooth_net(2), torch.tensor([[3.0, 1.0], [2.0, -0.5]], dtype=D), torch.tensor([[0.25, -0.75]], dtype=D)
+    a = ll.explain(net, x, ll.IntegratedGradients(rule, 0.01, multiply=False), target=0, baseline=b)
+    truth = ll.explain(net, x, ll.IntegratedGradients(512), target=0, baseline=b).values / (x - b)
+    assert bool(((a.values - truth).abs().sum(1) <= 0.01 * truth.abs().sum(1)).all())
+    assert bool((((x - b) * a.values).sum(1) - (a.score - a.baseline_score)).abs().max() <= 0.01)
+    assert len([note for note in a.notes if note.startswith("example") and ": converged with" in note]) == 2
+
+
+def test_the_average_gradient_and_the_multipliers_by_hand() -> None:
+    """The gradient of relu(relu(a) - 1 - relu(b)) along (3, 1) t: both units are on from t = 1/2 to 1."""
+    net, x = ReluOfDifference(), torch.tensor([[3.0, 1.0]], dtype=D)
+    a = ll.explain(net, x, ll.IntegratedGradients(ll.Midpoint(1000), multiply=False))
+    torch.testing.assert_close(a.values, torch.tensor([[0.5, -0.5]], dtype=D))
+    # relu(a) and relu(b) have slope 1 from 0; the last relu rises by 1 where its input rises by 2.
+    for method in (ll.DeepLift(multiply=False), ll.DeepShap(multiply=False)):
+        torch.testing.assert_close(ll.explain(net, x, method).values, torch.tensor([[0.5, -0.5]], dtype=D))
+
+
+def test_a_number_is_nodes_of_the_default_quadrature() -> None:
+    assert ll.IntegratedGradients(50) == ll.IntegratedGradients(ll.GaussLegendre(50))
+    assert ll.parse_method("integrated-gradients(50, tolerance=0.1)") == ll.IntegratedGradients(50, tolerance=0.1)
+    assert ll.parse_method(ll.IntegratedGradients(50).as_text()) == ll.IntegratedGradients(50)
+    net, x = smooth_net(2), torch.rand(1, 2, dtype=D)
+    a, b = (ll.explain(net, x, ll.IDGI(ll.IntegratedGradients(each)), target=0) for each in (7, ll.Midpoint(7)))
+    assert torch.equal(a.values, b.values)  # IDGI takes as many equal steps, whatever the nodes
+    for wrong in (0, -3, True, 2.5, "fifty"):
+        with pytest.raises(ValueError, match=r"IntegratedGradients\.quadrature=.*: use a number of nodes, or a Quad"):
+            ll.IntegratedGradients(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: ll.IntegratedGradients(steps=50), "IntegratedGradients: there is no setting 'steps'; use quadrature"),
+        (lambda: ll.IntegratedGradients(n_steps=50), "there is no setting 'n_steps'; use quadrature"),
+        (lambda: ll.SmoothGrad(n_samples=8), "there is no setting 'n_samples'; use samples"),
+        (lambda: ll.Occlusion(strides=8), "there is no setting 'strides'; use stride"),
+        (lambda: ll.KernelShap(draws=8), "there is no setting 'draws'; its settings: samples, players, tolerance"),
+        (lambda: ll.Gradient(abs=True), "Gradient: there is no setting 'abs'; its settings: none"),
+        (lambda: ll.Blur(sigmas=8), "Blur: there is no setting 'sigmas'; use sigma"),
+        (lambda: replace(ll.RISE(), mask=8), "RISE: there is no setting 'mask'; use masks"),
+    ],
+    ids=str,
+)
+def test_a_setting_that_does_not_exist(make: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        make()
+
+
+def test_the_text_of_a_setting_that_does_not_exist() -> None:
+    with pytest.raises(ValueError, match=r"cannot read 'integrated-gradients\(steps=50\)' \(.*; use quadrature\)"):
+        ll.parse_method("integrated-gradients(steps=50)")
+    with pytest.raises(ValueError, match=r"IDGI\.inner=.*use one with multiply=True: IDGI reads its path alone"):
+        ll.IDGI(ll.IntegratedGradients(multiply=False))

@@ -36,7 +36,13 @@ from .evaluation import (
     trust_card as trust_card,
 )
 from .explain import explain as explain
-from .methods import METHODS as METHODS, QUADRATURES as QUADRATURES, Method as Method, Quadrature as Quadrature
+from .methods import (
+    METHODS as METHODS,
+    QUADRATURES as QUADRATURES,
+    WINDOWS as WINDOWS,
+    Method as Method,
+    Quadrature as Quadrature,
+)
 from .methods.backward import estimate_patterns as estimate_patterns
 from .models.black_box import BlackBox as BlackBox, Differentiable as Differentiable
 from .question.baselines import Baseline as Baseline
@@ -76,7 +82,7 @@ else:
     # A class that is listed in its registry is public by that.
     _KINDS = {
         kind.__name__: kind
-        for registry in (METHODS, QUADRATURES, CHECKS, TARGETS, BASELINES, PLAYERS)
+        for registry in (METHODS, QUADRATURES, WINDOWS, CHECKS, TARGETS, BASELINES, PLAYERS)
         for kind in registry
         if kind.__name__ != "Function"
     }

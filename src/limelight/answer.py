@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from .methods.checked import checked, mean_scores, missed, require_finite
 from .methods.two_precision import Precisions
 from .models.black_box import BlackBox, Differentiable
 from .question.output_targets import Neuron
-from .question.per_example import for_examples
+from .question.per_example import for_examples, rebuilt
 from .question.question import Question
 from .question.random_streams import Streams
 from .question.readings import Reading, read_outputs
@@ -39,6 +40,10 @@ _OTHER_DRAWS = "the random numbers are those of other examples (draws_of=)"
 
 def answer(question: Question, methods: Sequence[Method]) -> Panel:
     """Explain the question's inputs by each method. Raises the errors of `explain`."""
+    if question.given.embedding:
+        methods = [
+            rebuilt(each, lambda part: part.of_tokens() if isinstance(part, Method) else part) for each in methods
+        ]
     question = _with_module(question, methods)
     question.require_every_example(*methods)
     streams = question.streams()
@@ -70,6 +75,10 @@ def answer(question: Question, methods: Sequence[Method]) -> Panel:
             for each, method in zip(attributions, methods, strict=True)
         ]
     return Panel(attributions, runner.forward_rows, runner.backward_rows, cached_rows=runner.cached_rows)
+
+
+def _of_tokens(part: Any) -> Any:
+    return part.of_tokens() if isinstance(part, Method) else part
 
 
 def _packs_all(runner: Runner, question: Question) -> bool:

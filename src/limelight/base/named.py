@@ -11,18 +11,36 @@ import dataclasses
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from torch import Tensor
 
 MOST_NUMBERS = 64  # in a tensor that is written as text
+LATER = {"later": True}
+"""Metadata of a setting that was added to a class later. At its default it is left out of what a run keeps of its
+settings, so that a run that was begun before can be gone on with."""
 
 
 class Named:
     """Base of frozen dataclasses that users name; their fields are the settings."""
+
+    other_names: ClassVar[Mapping[str, str]] = {}
+    """What other libraries call a setting, and its name here, for the error that such a name gets."""
+
+    def __new__(cls, *args: Any, **settings: Any) -> Self:
+        """Raise TypeError for a setting that does not exist, with the name of the nearest one that does."""
+        made = vars(cls).get("__dataclass_params__")
+        known = {each.name for each in dataclasses.fields(cls) if each.init} if made and made.init else set(settings)  # type: ignore[arg-type]
+        for name in settings:
+            if name not in known:
+                near = [cls.other_names[name]] if name in cls.other_names else difflib.get_close_matches(name, known, 1)
+                named = ", ".join(each.name for each in _settings(cls)) or "none"
+                use = f"use {near[0]}" if near else f"its settings: {named}"
+                raise TypeError(f"{cls.__name__}: there is no setting {name!r}; {use}")
+        return super().__new__(cls)
 
     @classmethod
     def kebab(cls) -> str:
@@ -163,13 +181,18 @@ def text_of(value: Any) -> str:
                 if not _is_default(setting, each):
                     settings.append(f"{each.name}=" * (place > 0 or bool(each.kw_only)) + text_of(setting))
             return value.kebab() + (f"({', '.join(settings)})" if settings else "")
-    raise ValueError(f"{type(value).__name__}: {value!r} cannot be written as text; give it in Python")
+    raise ValueError(f"{type(value).__name__}: {_shown(value)} cannot be written as text; give it in Python")
 
 
 def require(condition: bool, thing: object, field: str, wanted: str) -> None:
     """Raise ValueError with the setting, its value and the wanted values unless `condition` holds."""
     if not condition:
-        raise ValueError(f"{type(thing).__name__}.{field}={getattr(thing, field)!r}: use {wanted}")
+        raise ValueError(f"{type(thing).__name__}.{field}={_shown(getattr(thing, field))}: use {wanted}")
+
+
+def _shown(value: object) -> str:
+    """Write a value for an error; a tensor as its shape and dtype."""
+    return f"a tensor {tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else repr(value)
 
 
 def is_whole(value: Any, least: int) -> bool:

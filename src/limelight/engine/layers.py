@@ -145,7 +145,8 @@ def captured(modules: Modules, names: tuple[str, ...]) -> Iterator[dict[str, Ten
         if name in found:
             raise ValueError(f"layer: {name!r} runs more than once in a forward pass; choose a module that runs once")
         found[name] = output
-        return output.clone()
+        # Rules that look for what made an operand pass through clone(), and would pass by what is read here.
+        return output.to(output.dtype, copy=True)
 
     with _hooked(modules, names, keep):
         yield found

@@ -56,7 +56,8 @@ class Score:
     The others hold what is known of two tensors and so is free: `inputs` `(n, *features)` with their scores
     `at_inputs` `(n,)`, gradients `gradient_at_inputs` and layers `layers_at_inputs`; `baseline` with its scores
     `at_baseline`. `inside` is set on a Score of a layer, see `at_layer`. `bfloat16` runs rows in that precision where
-    the method is to use them, see `methods/two_precision.py`; None otherwise.
+    the method is to use them, see `methods/two_precision.py`; None otherwise. `stops_at`: the layer at which backward
+    passes by rules end, in place of the rows.
     """
 
     runner: Runner
@@ -71,6 +72,7 @@ class Score:
     at_baseline: Tensor | None = None
     inside: LayerInput | None = None
     bfloat16: Bfloat16Rows | None = None
+    stops_at: str | None = None
 
     def __len__(self) -> int:
         """Return the number of examples n."""
@@ -90,10 +92,9 @@ class Score:
         Free. What is known of the inputs and the baseline is not carried over, so every row of it costs.
         """
         chosen = torch.as_tensor(index, dtype=torch.long, device=self.examples.device)
-        inside = self.inside.at(chosen) if self.inside else None
-        return Score(
-            self.runner, self.target, self.examples[chosen], self.layers, inside=inside, bfloat16=self.bfloat16
-        )
+        inside, own = self.inside.at(chosen) if self.inside else None, self.examples[chosen]
+        found = Score(self.runner, self.target, own, self.layers, inside=inside, bfloat16=self.bfloat16)
+        return replace(found, stops_at=self.stops_at)
 
     def at_layer(self, layer: str, inputs: Tensor) -> Score:
         """Make a Score whose rows `(n, *layer)` replace the layer's output, while the model runs on `inputs`.
@@ -295,28 +296,28 @@ class Score:
         """Return what a backward pass by rules finds at `rows`: values and multipliers `(n, *features)`, scores `(n,)`.
 
         `reference` `(n, *features)` is for rules that compare with one. `on_uncovered`: "error" raises
-        `UncoveredOperator` at an operator without a rule, "gradient" takes its derivative and adds a note. Costs n
-        forward and n backward rows, and the reference's forward rows, 1 a pass where the rows share it. Raises
-        ValueError for a Score of a layer.
+        `UncoveredOperator` at an operator without a rule, "gradient" takes its derivative and adds a note. With
+        `stops_at`, values and multipliers are the layer's. Costs n forward and n backward rows, and the reference's
+        forward rows, 1 a pass where the rows share it. Raises ValueError for a Score of a layer.
         """
 
-        def by_rules(forward: Callable[[Tensor], Tensor], part: Tensor, other: Tensor | None) -> Propagated:
-            return multipliers(forward, part, rules, reference=other, on_uncovered=on_uncovered)
+        def by_rules(forward: Scorer, part: Tensor, other: Tensor | None) -> Propagated:
+            return multipliers(forward, part, rules, reference=other, on_uncovered=on_uncovered, at=forward.at)
 
         return self.propagate_by(by_rules, rows, reference)
 
     def propagate_by(
         self,
-        backward: Callable[[Callable[[Tensor], Tensor], Tensor, Tensor | None], Propagated],
+        backward: Callable[[Scorer, Tensor, Tensor | None], Propagated],
         rows: Tensor,
         reference: Tensor | None = None,
         passes: int = 1,
     ) -> Propagated:
         """Run `backward(forward, rows, reference)` in passes within the budget and join the results.
 
-        `forward` maps rows to scores with a graph to differentiate; `passes` is how many backward passes `backward`
-        makes over its rows. Costs the forward rows that it runs and `passes` times n backward rows. Raises ValueError
-        for a Score of a layer.
+        `forward` maps rows to scores with a graph to differentiate, and `forward.at()` is the layer to stop at;
+        `passes` is how many backward passes `backward` makes over its rows. Costs the forward rows that it runs and
+        `passes` times n backward rows. Raises ValueError for a Score of a layer.
         """
         if self.inside:
             raise ValueError(f"layer: rules run through the whole model, not from {self.inside.layer!r} on")
@@ -327,7 +328,7 @@ class Score:
                 alike = self.target.reads_alike(examples) and not self.runner.given
                 shared = reference.stride(0) == 0 and alike
                 other = reference[places[:1] if shared else places]  # of a shared one activations are recorded once
-            scorer = Scorer(self.runner, examples, self.target)
+            scorer = Scorer(self.runner, examples, self.target, self.stops_at)
             one = backward(scorer, part, other)
             self.runner.backward_rows += passes * len(part)
             at_reference = one.reference_score

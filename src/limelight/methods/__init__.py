@@ -24,7 +24,13 @@ from .cam import (
     LayerCAM as LayerCAM,
     XGradCAM as XGradCAM,
 )
-from .cam_forward import CAM as CAM, AblationCAM as AblationCAM, EigenCAM as EigenCAM, ScoreCAM as ScoreCAM
+from .cam_forward import (
+    CAM as CAM,
+    AblationCAM as AblationCAM,
+    EigenCAM as EigenCAM,
+    EigenGradCAM as EigenGradCAM,
+    ScoreCAM as ScoreCAM,
+)
 from .full_gradient import FullGrad as FullGrad
 from .gradient import (
     Gradient as Gradient,
@@ -34,6 +40,7 @@ from .gradient import (
 from .guided_path import GuidedIntegratedGradients as GuidedIntegratedGradients
 from .idgi import IDGI as IDGI
 from .kernel_shap import KernelShap as KernelShap
+from .layer_path import Conductance as Conductance, InternalInfluence as InternalInfluence
 from .lime import Lime as Lime
 from .occlusion import FeatureAblation as FeatureAblation, Occlusion as Occlusion
 from .partition import PartitionShap as PartitionShap
@@ -60,6 +67,7 @@ from .shapley import (
     PermutationShap as PermutationShap,
     ShapleySampling as ShapleySampling,
 )
+from .windows import WINDOWS as WINDOWS, Circle as Circle, Window as Window, WindowMask as WindowMask
 from .wrap import SmoothGrad as SmoothGrad, SmoothGradSquared as SmoothGradSquared, VarGrad as VarGrad
 from .xrai import XRAI as XRAI
 
@@ -68,12 +76,12 @@ METHODS: Registry[Method] = Registry(
     Method,
     (
         *(Gradient, InputXGradient, IntegratedGradients, ExpectedGradients, BlurIntegratedGradients),
-        *(GuidedIntegratedGradients, IDGI, XRAI, AtLayer, TaylorDecomposition),
+        *(GuidedIntegratedGradients, IDGI, XRAI, AtLayer, Conductance, InternalInfluence, TaylorDecomposition),
         *(SmoothGrad, SmoothGradSquared, VarGrad),
         *(DeconvNet, GuidedBackprop, DeepLift, DeepShap, LRP, DeepTaylor),
         *(PatternNet, PatternAttribution, ExcitationBackprop, AttnLRP, CPLRP),
         *(CAM, FullGrad, GradCAM, GuidedGradCAM, GradCAMPlusPlus, XGradCAM, HiResCAM, LayerCAM),
-        *(EigenCAM, ScoreCAM, AblationCAM),
+        *(EigenCAM, EigenGradCAM, ScoreCAM, AblationCAM),
         *(Occlusion, FeatureAblation, RISE, MeaningfulPerturbation, ExtremalPerturbation),
         *(ExactShapley, KernelShap, ShapleySampling, PermutationShap, PartitionShap, Lime),
     ),

@@ -1,7 +1,8 @@
-"""Gradient and path methods for a layer's outputs instead of the input."""
+"""Gradient, path and backward methods for a layer's outputs instead of the input."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -14,13 +15,14 @@ from ..engine.carried import at_a_layer
 from ..engine.layer_maps import Grid, grid_of
 from ..engine.score import Score
 from ..question.random_streams import Streams
+from .backward import Backward
 from .base import Estimate, Method, Needs
 from .path import IntegratedGradients
 
 
 @dataclass(frozen=True)
 class AtLayer(Method):
-    r"""Attribute to a layer's units, by any gradient or path method.
+    r"""Attribute to a layer's units, by any gradient, path or backward method.
 
     `inner` explains $h \mapsto f(x;\, \mathrm{layer} := h)$ at $h = \mathrm{layer}(x)$.
 
@@ -29,6 +31,11 @@ class AtLayer(Method):
     connections around the layer keep their values at x. Complete as `inner` is, with respect to the layer: the values
     sum to $f(x) - f(x;\, \mathrm{layer} := \mathrm{layer}(b))$, which is $f(x) - f(b)$ where all paths run through
     the layer; a note says where they do not.
+
+    A backward method (`DeepLift`, `LRP`, ...) runs through the whole network, from the score to the layer, and stops
+    there: its contributions or relevance of the layer's units, and with `DeepLift(multiply=False)` their multipliers.
+    Where skip connections run around the layer, DeepLIFT's values sum to what runs through it, and a note says how
+    much that is. [shrikumar2017]
 
     `raw` holds a value per unit `(n, *layer)`. `values` equal it where the layer has the input's shape. For a map over
     the input's positions, `values` `(n, 1, *space)` sum the channels and spread each position's value linearly over
@@ -45,8 +52,8 @@ class AtLayer(Method):
             object.__setattr__(self, "layer", str(self.layer))
         require(isinstance(self.inner, Method), self, "inner", "a method such as IntegratedGradients()")
         needs = self.inner.needs
-        fits = needs.gradients and not needs.layer and not needs.own_scores
-        require(fits, self, "inner", "a gradient or path method, which reads no layer and has no rules of its own")
+        fits = needs.gradients and not needs.layer and (not needs.own_scores or isinstance(self.inner, Backward))
+        require(fits, self, "inner", "a gradient, path or backward method that reads no layer of its own")
 
     @property
     def no_sum(self) -> str | None:  # type: ignore[override]  # the inner method's promise
@@ -63,10 +70,15 @@ class AtLayer(Method):
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         layer = score.layer if self.layer is None else str(self.layer)
         assert layer is not None  # because of needs.layer
+        grid = {each.name: each.grid for each in score.layers}.get(layer)
+        if isinstance(self.inner, Backward):
+            found = self.inner.run(replace(score, stops_at=layer), x, baseline, rng)
+            notes = self._through(found, layer, score, x, baseline)
+            return replace(placed(found, x, layer, grid, notes), layer=layer, own_scores=None)
         at_x, needs = score.layer_outputs(x, layer), self.inner.needs
         own = score.values(x)
         inside = replace(score.at_layer(layer, x), inputs=at_x, at_inputs=own)
-        notes: list[str] = []
+        notes = []
         at_baseline = torch.zeros_like(at_x)  # a placeholder that is never read
         if needs.references:
             at_baseline = torch.stack([score.layer_outputs(reference, layer) for reference in baseline])
@@ -77,8 +89,19 @@ class AtLayer(Method):
             inside = replace(inside, baseline=at_baseline, at_baseline=cut)
         with at_a_layer():
             found = self.inner.run(inside, at_x, at_baseline, rng)
-        grids = {each.name: each.grid for each in score.layers}
-        return replace(_placed(found, x, layer, grids.get(layer), notes), layer=layer)
+        return replace(placed(found, x, layer, grid, notes), layer=layer)
+
+    def _through(self, found: Estimate, layer: str, score: Score, x: Tensor, baseline: Tensor) -> list[Note]:
+        """Write a note for each example whose promised sum does not all run through the layer."""
+        if self.no_sum is not None or found.own_scores is None or found.own_scores.at_baseline is None:
+            return []
+        change = (found.own_scores.at_inputs - found.own_scores.at_baseline).double()
+        own = found.values.double().flatten(1).sum(1)
+        notes = []
+        for i in ((own - change).abs() > 1e-4 * change.abs()).nonzero()[:, 0].tolist():
+            text = f"the score does not all run through {layer}: of its change {float(change[i]):.4g} the values hold"
+            notes.append(Note("fact", f"{text} {float(own[i]):.4g}", i))
+        return notes
 
 
 def _around(layer: str, at_x: Tensor, cut: Tensor, at_baseline: Tensor) -> list[Note]:
@@ -92,7 +115,7 @@ def _around(layer: str, at_x: Tensor, cut: Tensor, at_baseline: Tensor) -> list[
     return notes
 
 
-def _placed(found: Estimate, x: Tensor, layer: str, grid: Grid | None, notes: list[str]) -> Estimate:
+def placed(found: Estimate, x: Tensor, layer: str, grid: Grid | None, notes: Sequence[str]) -> Estimate:
     """Place the units' values at the input's positions, if the layer has a map over them."""
     raw, notes = found.values, [*notes, *found.notes]
     if raw.shape == x.shape:

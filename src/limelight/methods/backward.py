@@ -5,23 +5,24 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from .. import rules
-from ..base.named import is_finite, require
+from ..base.named import LATER, is_finite, require
 from ..base.notes import Note
 from ..base.prepared import PreparedModel
 from ..engine.model_copy import frozen_copy
 from ..engine.programs import rows_taken
 from ..engine.score import Score
+from ..engine.scorer import Scorer
 from ..question.random_streams import Streams
 from ..rules import Patterns, Propagated, Propagation, ZBox
 from ..rules.engine import Entry, OnUncovered
 from ..rules.patterns import Estimator
-from .base import Estimate, Method, Needs, OwnScores
+from .base import NOT_MULTIPLIED, Estimate, Method, Needs, OwnScores
 from .cam import GradCAM
 from .moments import Moments
 
@@ -45,7 +46,7 @@ class Backward(Method):
 
     def propagated(self, score: Score, x: Tensor, by: Propagation, reference: Tensor | None = None) -> Propagated:
         found = score.propagate(x, by, reference, self.on_uncovered)
-        boxes = [rule for _, rule in by.entries if isinstance(rule, ZBox)]
+        boxes = [rule for _, rule in by.entries if isinstance(rule, ZBox) and score.stops_at is None]
         return replace(found, notes=(*found.notes, *(note for box in boxes for note in box.note(x))))
 
 
@@ -75,16 +76,37 @@ class GuidedBackprop(Backward):
 
 @dataclass(frozen=True)
 class GuidedGradCAM(Backward):
-    """Guided backpropagation times the upsampled Grad-CAM map. [selvaraju2017]"""
+    """Guided backpropagation times the upsampled Grad-CAM map. [selvaraju2017]
+
+    `inner` may be any other method of the input's positions, such as `IntegratedGradients()`: the lens through which
+    the region that Grad-CAM finds is seen.
+    """
 
     by_part: ClassVar[bool] = True
+    inner: Method | None = field(default=None, kw_only=True, metadata=LATER)
+
     no_sum: ClassVar[str | None] = "a product of two maps promises no sum"
-    needs: ClassVar[Needs] = Needs(at_inputs=True, layer=True)
-    fixed_rows: ClassVar[int | None] = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fits = self.inner is None or (isinstance(self.inner, Method) and not self.inner.needs.layer)
+        require(fits, self, "inner", "a method that reads no layer, such as IntegratedGradients()")
+
+    @property
+    def needs(self) -> Needs:  # type: ignore[override]
+        return replace(self._lens.needs, gradients=True, at_inputs=True, layer=True, own_scores=False)
+
+    @property
+    def _lens(self) -> Method:
+        return self.inner or GuidedBackprop(on_uncovered=self.on_uncovered)
+
+    def rows(self, features: torch.Size) -> int | None:
+        inner = self._lens.rows(features)
+        return None if inner is None else 1 + inner
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         where = GradCAM().run(score, x, baseline, rng)
-        what = self.propagated(score, x, rules.GUIDED_BACKPROP)
+        what = self._lens.run(score, x, baseline, rng)
         return Estimate(what.values * where.values, raw=where.raw, notes=what.notes)
 
 
@@ -94,10 +116,12 @@ class DeepLift(Backward):
 
     `rule`: "rescale" everywhere; "reveal-cancel" separates positive from negative changes of a nonlinearity's input;
     "genomics" does so after dense layers only. Complete by construction. For a softmax classifier explain the logit
-    with CentredLogit.
+    with CentredLogit. `multiply=False` gives the multipliers $m_i$ themselves, in units of the score per unit of the
+    input, which promise no sum.
     """
 
     rule: Literal["rescale", "reveal-cancel", "genomics"] = "rescale"
+    multiply: bool = field(default=True, kw_only=True, metadata=LATER)
 
     needs: ClassVar[Needs] = Needs(baseline=True, own_scores=True)
     fixed_rows: ClassVar[int | None] = None  # the examples of a pass share the row of an equal reference
@@ -107,20 +131,32 @@ class DeepLift(Backward):
         super().__post_init__()
         require(self.rule in rules.DEEPLIFT, self, "rule", ", ".join(map(repr, rules.DEEPLIFT)))
 
+    @property
+    def no_sum(self) -> str | None:  # type: ignore[override]
+        return None if self.multiply else NOT_MULTIPLIED
+
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        return _estimate(self.propagated(score, x, rules.DEEPLIFT[self.rule], baseline))
+        found = self.propagated(score, x, rules.DEEPLIFT[self.rule], baseline)
+        return _estimate(found if self.multiply else replace(found, values=found.multiplier))
 
 
 @dataclass(frozen=True)
 class DeepShap(Backward):
     r"""DeepLIFT (Rescale) averaged over the baseline's references, an estimate of Shapley values. [lundberg2017]
 
-    Complete against the mean of f over the references; `stderr` is that of the mean over them.
+    Complete against the mean of f over the references; `stderr` is that of the mean over them. `multiply=False` gives
+    the mean of the multipliers, in units of the score per unit of the input.
     """
+
+    multiply: bool = field(default=True, kw_only=True, metadata=LATER)
 
     needs: ClassVar[Needs] = Needs(baseline=True, references=True, own_scores=True)
     fixed_rows: ClassVar[int | None] = None  # twice the number of references
     least_rows: ClassVar[int] = 2
+
+    @property
+    def no_sum(self) -> str | None:  # type: ignore[override]
+        return None if self.multiply else NOT_MULTIPLIED
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         moments, notes, at_baseline = Moments(x), dict[str, None](), []
@@ -133,7 +169,7 @@ class DeepShap(Backward):
                 rules.DEEPLIFT["rescale"],
                 references.flatten(0, 1),
             )
-            for values in found.values.split(len(x)):
+            for values in (found.values if self.multiply else found.multiplier).split(len(x)):
                 moments.add(example, values)
             assert found.reference_score is not None
             at_baseline += found.reference_score.split(len(x))
@@ -280,8 +316,10 @@ class ExcitationBackprop(Backward):
         return 2 if self.contrastive else 1
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        def walk(forward: Any, rows: Tensor, reference: Tensor | None) -> Propagated:
-            return rules.excitation(forward, rows, contrastive=self.contrastive, on_uncovered=self.on_uncovered)
+        def walk(forward: Scorer, rows: Tensor, reference: Tensor | None) -> Propagated:
+            return rules.excitation(
+                forward, rows, contrastive=self.contrastive, at=forward.at, on_uncovered=self.on_uncovered
+            )
 
         return _estimate(score.propagate_by(walk, x, passes=2 if self.contrastive else 1))
 

@@ -15,6 +15,8 @@ from ..base.notes import Kind, Note
 from ..engine.score import Score
 from ..question.random_streams import Streams
 
+NOT_MULTIPLIED = "values are per unit of the input: times x - baseline they would add up to the change of the score"
+
 
 @dataclass(frozen=True)
 class Needs:
@@ -115,6 +117,10 @@ class Method(Named, ABC):
         """Return the rows that one example costs at least, roughly; by these the arithmetic of the rows is chosen."""
         found = self.rows(features)
         return self.least_rows if found is None else found
+
+    def of_tokens(self) -> Method:
+        """Return the method with what it takes by default where rows are embeddings `(channels, tokens)` of tokens."""
+        return self
 
     @abstractmethod
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:

@@ -1,4 +1,4 @@
-"""Class activation maps without a gradient: weights from the classifier, a principal component, or the score itself."""
+"""Class activation maps with weights from the classifier, a principal component, or the score itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..engine.layers import Linear
 from ..engine.score import Activation, Score, sum_dtype
 from ..question.random_streams import Streams
 from .base import Estimate, Needs
-from .cam import ActivationMap, upsampled, weighted
+from .cam import ActivationMap, GradientMap, upsampled, weighted
 
 ROWS_OF_OUTPUTS = 1024  # outputs without one channel that are held at once; no pass of the model is needed
 
@@ -74,12 +74,35 @@ class EigenCAM(ForwardMap):
     fixed_rows: ClassVar[int | None] = 0
 
     def map(self, layer: Activation, score: Score, x: Tensor) -> Tensor:
-        flat = layer.values.flatten(2).transpose(1, 2).to(sum_dtype(layer.values))
-        centred = flat - flat.mean(1, keepdim=True)
-        component = torch.linalg.svd(centred, full_matrices=False).Vh[:, 0]
-        along = torch.einsum("npk,nk->np", centred, component)
-        agrees = (along * centred.mean(2)).sum(1, keepdim=True) >= 0
-        return along.where(agrees, -along).view(len(x), *layer.values.shape[2:])
+        return principal(layer.values)
+
+
+@dataclass(frozen=True)
+class EigenGradCAM(GradientMap):
+    r"""The first principal component over positions of gradient times activation.
+
+    $$A_p = \mathrm{relu}\Big(\sum_k v_k (g_{k,p} A_{k,p} - \overline{g_k A_k})\Big)$$
+
+    with v the first right singular vector of the centred positions x channels, its sign such that the map correlates
+    with HiResCAM's, the sum of gradient times activation. Raises ValueError where the gradient at the layer is zero.
+    EigenCAM with the class in it, as pytorch-grad-cam has it. [muhammad2020]
+    """
+
+    def combined(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        return principal(gradient * activation)
+
+
+def principal(values: Tensor) -> Tensor:
+    """Return the first principal component over positions `(n, *space)` of values `(n, channels, *space)`.
+
+    Its sign is such that it correlates with the mean of the channels.
+    """
+    flat = values.flatten(2).transpose(1, 2).to(sum_dtype(values))
+    centred = flat - flat.mean(1, keepdim=True)
+    component = torch.linalg.svd(centred, full_matrices=False).Vh[:, 0]
+    along = torch.einsum("npk,nk->np", centred, component)
+    agrees = (along * centred.mean(2)).sum(1, keepdim=True) >= 0
+    return along.where(agrees, -along).view(len(values), *values.shape[2:])
 
 
 @dataclass(frozen=True)

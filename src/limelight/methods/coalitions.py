@@ -137,8 +137,9 @@ class Game:
 
 @dataclass(frozen=True)
 class GameMethod(Method):
-    """Base of the methods that score coalitions of `players`; None is a grid of `cells` for pictures, and each feature
-    by itself for other inputs."""
+    """Base of the methods that score coalitions of `players`. None is a grid of `cells` x `cells` for pictures, and of
+    about as many in all for volumes; a position of a series `(channels, length)` or a token, with all its channels; a
+    column of a table."""
 
     players: Players | None = field(default=None, kw_only=True)
 

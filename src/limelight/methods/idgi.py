@@ -38,6 +38,8 @@ class IDGI(Method):
     def __post_init__(self) -> None:
         known = "a path method: IntegratedGradients, BlurIntegratedGradients or GuidedIntegratedGradients"
         require(isinstance(self.inner, PathMethod), self, "inner", known)
+        whole = not isinstance(self.inner, IntegratedGradients) or self.inner.multiply
+        require(whole, self, "inner", "one with multiply=True: IDGI reads its path alone")
 
     @property
     def no_sum(self) -> str | None:  # type: ignore[override]  # the inner path's promise
@@ -53,8 +55,8 @@ class IDGI(Method):
 
     def rows(self, features: torch.Size) -> int | None:
         match self.inner:
-            case IntegratedGradients(quadrature=rule):
-                return rule.n
+            case IntegratedGradients():
+                return self.inner.rule.n
             case BlurIntegratedGradients(steps=steps):
                 return steps
             case GuidedIntegratedGradients(steps=steps):
@@ -105,7 +107,7 @@ class IDGI(Method):
             points = (levels(x, step) for step in range(inner.steps))
         else:
             assert isinstance(inner, IntegratedGradients)
-            n = inner.quadrature.n
+            n = inner.rule.n
             points = (torch.lerp(baseline, x, step / n) for step in range(n))
         for _, examples, scores, gradient in gradients_by_step(score, points):
             yield examples, scores, gradient

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
 import torch
@@ -19,9 +18,9 @@ from ..question.random_streams import Streams
 from .base import Estimate, Method, Needs
 from .coalitions import GameMethod
 from .moments import column
+from .windows import Border, Place, Slices, Window, WindowMask, default_sizes, require_window, slid, spatial
 
 Size = int | tuple[int, ...]
-Border = Literal["move", "cut", "centre"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,11 @@ class Occlusion(Method):
     channels are hidden at once, so the map has a channel axis of 1; `channels="each"` hides them one at a time.
     [zeiler2014]
 
+    Without `window`, it follows from the input: 32 x 32 on pictures, and a seventh of each side where the shorter one
+    is below 64; a seventh of each axis of a volume; a sixteenth of a series `(channels, length)`; one token; one
+    column of a table. Without `stride`, that is half the window. `window` may also be a `Circle(16)`, or a mask
+    `(height, width)` that is not 0 where the window hides.
+
     `border` is what is done along an axis of n positions where (n - window) / stride is no whole number, so that the
     windows 0, stride, 2 stride, ... do not end at the border. "move" moves the last window back to end there: all
     windows have one size, and the last two overlap more than the others. "cut" leaves it in its place and cuts off what
@@ -45,13 +49,13 @@ class Occlusion(Method):
     map favours the first rows and columns.
 
     With `incremental`, a module runs on pictures `(channels, H, W)` by exact incremental inference: while operators act
-    locally, it computes only the positions that a window can reach. The map is the same up to rounding. A window counts
+    locally, it computes only the positions that a box can reach. The map is the same up to rounding. A window counts
     as one row, however few positions it needs. `notes` name the operators from which on whole rows were needed.
     """
 
     by_part: ClassVar[bool] = True
-    window: Size = 32
-    stride: Size = 16
+    window: Size | Window | Tensor | None = None
+    stride: Size | None = None
     reduce: Literal["mean", "sum"] = "mean"
     channels: Literal["together", "each"] = "together"
     incremental: bool = True
@@ -61,13 +65,18 @@ class Occlusion(Method):
     needs: ClassVar[Needs] = Needs(gradients=False, value=True, baseline=True)
 
     def __post_init__(self) -> None:
-        for name in ("window", "stride"):
-            value = getattr(self, name)
-            sizes = value if isinstance(value, tuple) else (value,)
-            require(all(is_whole(size, 1) for size in sizes), self, name, "1 or more positions")
+        if isinstance(self.window, Tensor | list) or (isinstance(self.window, tuple) and _nested(self.window)):
+            object.__setattr__(self, "window", WindowMask(torch.as_tensor(self.window)))
+        require_window(self, self.window)
+        strides = self.stride if isinstance(self.stride, tuple) else (self.stride,)
+        fits = self.stride is None or all(is_whole(each, 1) for each in strides)
+        require(fits, self, "stride", "1 or more positions")
         require(self.reduce in ("mean", "sum"), self, "reduce", "'mean' or 'sum'")
         require(self.channels in ("together", "each"), self, "channels", "'together' or 'each'")
         require(self.border in get_args(Border), self, "border", "'move', 'cut' or 'centre'")
+
+    def of_tokens(self) -> Method:
+        return self if self.window is not None else replace(self, window=1)
 
     def rows(self, features: torch.Size) -> int | None:
         return len(list(self._windows(features)))
@@ -80,74 +89,87 @@ class Occlusion(Method):
         together = len(features) > 1 and self.channels == "together"
         total = torch.zeros((len(x), 1, *features[1:]) if together else x.shape, dtype=lost.dtype, device=x.device)
         cover = torch.zeros(total.shape[1:], dtype=lost.dtype, device=x.device)
-        for window, each in zip(windows, lost, strict=True):
-            total[window] += column(each, x)
-            cover[window[1:]] += 1
+        for (box, mask), each in zip(windows, lost, strict=True):
+            hidden = torch.ones((), dtype=lost.dtype, device=x.device) if mask is None else mask.to(cover)
+            total[(slice(None), *box)] += column(each, x) * hidden
+            cover[box] += hidden
         # A stride above the window leaves positions uncovered: their value is unknown and stays 0.
         values = total / cover.clamp(min=1) if self.reduce == "mean" else total
         return Estimate(values.to(result_dtype(x)), notes=(*self._notes(features, cover), *how))
 
     def _scores(
-        self, score: Score, x: Tensor, baseline: Tensor, windows: list[tuple[slice, ...]]
+        self, score: Score, x: Tensor, baseline: Tensor, windows: Sequence[Place]
     ) -> tuple[Tensor, tuple[str, ...]]:
         """Return scores `(windows, n)` with each window hidden, and a note on how they were computed."""
-        if self.incremental and x.ndim == 4 and score.runs_boxes:
-            found, whole = _box_values(score, x, baseline, [(channels, ys, xs) for _, channels, ys, xs in windows])
+        boxes = all(mask is None for _, mask in windows)
+        if self.incremental and boxes and x.ndim == 4 and score.runs_boxes:
+            found, whole = _box_values(score, x, baseline, [(channels, ys, xs) for (channels, ys, xs), _ in windows])
             return found, (f"incremental rows, whole from {', '.join(whole) or 'none'}",)
 
         def hidden() -> Iterator[Tensor]:
-            for window in windows:
-                rows = x.clone()
-                rows[window] = baseline[window]
+            for box, mask in windows:
+                rows, where = x.clone(), (slice(None), *box)
+                filling = baseline[where]
+                rows[where] = filling if mask is None else torch.where(mask.to(x.device), filling, x[where])
                 yield rows
 
-        might = self.incremental and score.runner.differentiable  # a black box has no rows but whole ones
+        # A black box has no rows but whole ones.
+        might = self.incremental and boxes and score.runner.differentiable
         return score.stream_values(hidden()), ("whole rows",) if might else ()
 
-    def _windows(self, features: torch.Size) -> Iterator[tuple[slice, ...]]:
-        """Yield slices of a batch `(n, *features)`; without a channel axis, every axis is a spatial one."""
-        space = features[1:] if len(features) > 1 else features
-        axes = []
-        windows, strides = self._per_axis("window", space), self._per_axis("stride", space)
-        for size, window, stride in zip(space, windows, strides, strict=True):
-            axes.append(self._along(size, min(window, size), stride))
-        if len(features) > 1:
-            each = self.channels == "each"
-            axes.insert(0, [slice(c, c + 1) for c in range(features[0])] if each else [slice(None)])
-        for place in product(*axes):
-            yield (slice(None), *place)
+    def _windows(self, features: torch.Size) -> Iterator[Place]:
+        """Yield the windows as boxes of an example `(*features)`, each with its shape."""
+        space = spatial(features)
+        mask = self.window.mask(len(space)) if isinstance(self.window, Window) else None
+        found = list(slid(space, *self._sizes(features), self.border, mask))
+        leads: list[Slices] = [(slice(None),)] if len(features) > 1 else [()]
+        if len(features) > 1 and self.channels == "each":
+            leads = [(slice(c, c + 1),) for c in range(features[0])]
+        for lead in leads:
+            for box, inside in found:
+                yield Place((*lead, *box), inside)
 
-    def _along(self, size: int, window: int, stride: int) -> list[slice]:
-        """Return the windows along an axis of `size` positions."""
-        last = size - window
-        if self.border == "move":
-            return [slice(start, start + window) for start in (*range(0, last, stride), last)]
-        steps = -(-last // stride)
-        beyond = max(steps * stride - last, 0) // 2 if self.border == "centre" else 0
-        starts = [step * stride - beyond for step in range(steps + 1)]
-        # With a stride above the window, one that lies wholly beyond the border hides nothing.
-        cut = (slice(max(start, 0), min(start + window, size)) for start in starts)
-        return [each for each in cut if each.start < each.stop]
+    def _sizes(self, features: torch.Size) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the sizes of the window and its strides along the spatial axes."""
+        space = spatial(features)
+        if isinstance(self.window, Window):
+            sizes = tuple(self.window.mask(len(space)).shape)
+        else:
+            sizes = default_sizes(features) if self.window is None else self._per_axis("window", space)
+        strides = tuple(max(1, size // 2) for size in sizes)
+        return sizes, strides if self.stride is None else self._per_axis("stride", space)
 
-    def _per_axis(self, name: str, space: torch.Size) -> tuple[int, ...]:
+    def _per_axis(self, name: Literal["window", "stride"], space: torch.Size) -> tuple[int, ...]:
         value: Size = getattr(self, name)
-        if isinstance(value, int):
-            return (value,) * len(space)
+        if not isinstance(value, tuple):
+            return (int(value),) * len(space)
         wanted = f"one number, or {len(space)} for an input of {tuple(space)}"
         require(len(value) == len(space), self, name, wanted)
         return value
 
     def _notes(self, features: torch.Size, cover: Tensor) -> tuple[str, ...]:
-        space = features[1:] if len(features) > 1 else features
+        space = spatial(features)
+        sizes, strides = self._sizes(features)
         notes: list[str] = []
-        if any(w > s for w, s in zip(self._per_axis("window", space), space, strict=True)):
+        if any(w > s for w, s in zip(sizes, space, strict=True)):
             text = f"window {self.window} is larger than the input {tuple(space)} and was cut to it; use a smaller one"
             notes.append(text)
+        if self.window is None:
+            notes.append(f"window {_by(sizes)}, stride {_by(strides)}")
         share = float((cover == 0).cpu().double().mean())
         if share:
             text = f"{share:.0%} of the positions were never hidden (stride above the window) and show 0"
             notes.append(Note("caution", text))
         return tuple(notes)
+
+
+def _nested(window: tuple[object, ...]) -> bool:
+    """Whether a window is a mask in rows, as text has it."""
+    return bool(window) and all(isinstance(row, tuple | list) for row in window)
+
+
+def _by(sizes: Sequence[int]) -> str:
+    return " x ".join(map(str, sizes))
 
 
 def _box_values(score: Score, x: Tensor, baseline: Tensor, boxes: list[Box]) -> tuple[Tensor, tuple[str, ...]]:
@@ -171,9 +193,10 @@ class FeatureAblation(GameMethod):
 
     $$d_j = f(x) - f(x \text{ with part } j \text{ filled})$$
 
-    The parts are `players`, or integer labels `(*space)` or `(batch, *space)`; None is a 14 x 14 grid for pictures and
-    each feature by itself for other inputs. `raw` `(n, parts)` holds one value a part, `values` shares it equally among
-    the part's positions. One row a part. [zeiler2014]
+    The parts are `players`, or integer labels `(*space)` or `(batch, *space)`. None is a 14 x 14 grid for pictures, a
+    position of a series with all its channels, a grid of 6 cells along each axis of a volume, a column of a table.
+    `raw` `(n, parts)` holds one value a part, `values` shares it equally among the part's positions. One row a part.
+    [zeiler2014]
     """
 
     players: Players | None = None

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from ..base.named import is_whole, require, require_number, require_tolerance, require_whole
+from ..base.named import LATER, is_whole, require, require_number, require_tolerance, require_whole
 from ..base.notes import Note
 from ..engine.score import Score, result_dtype, sum_dtype
 from ..question.baselines import gaussian_blur
 from ..question.random_streams import Streams
-from .base import Estimate, Method, Needs, convergence
+from .base import NOT_MULTIPLIED, Estimate, Method, Needs, convergence
 from .moments import Moments, column, spread_over
 from .quadrature import GaussLegendre, Quadrature
 
@@ -27,32 +27,51 @@ class IntegratedGradients(Method):
 
     Complete: $\sum_i A_i = f(x) - f(b)$ up to quadrature error. [sundararajan2017]
 
-    With `tolerance` the quadrature is refined, for each example by itself, until the map changes by less than
-    the tolerance (relative L1) and |delta| is below tolerance x min(1, |f(x) - f(b)|); at most `most_nodes`.
-    All quadratures but GaussLegendre reuse their earlier nodes.
+    `quadrature` is a rule such as `Midpoint(50)`, or a number of nodes of Gauss-Legendre. With `tolerance` it is
+    refined, for each example by itself, until the map changes by less than the tolerance (relative L1) and |delta| is
+    below tolerance x min(1, |f(x) - f(b)|); at most `most_nodes`. All quadratures but GaussLegendre reuse their
+    earlier nodes. `multiply=False` leaves out the factor x - b: the map is the average gradient, in units of the score
+    per unit of the input, and promises no sum.
     """
 
-    quadrature: Quadrature = GaussLegendre(32)
+    quadrature: Quadrature | int = GaussLegendre(32)
     tolerance: float | None = None
     most_nodes: int = 2048
+    multiply: bool = field(default=True, kw_only=True, metadata=LATER)
 
     needs: ClassVar[Needs] = Needs(baseline=True)
+    other_names: ClassVar[Mapping[str, str]] = dict.fromkeys(("steps", "n_steps", "nodes", "n"), "quadrature")
 
     def __post_init__(self) -> None:
-        require(isinstance(self.quadrature, Quadrature), self, "quadrature", "a Quadrature such as Midpoint(50)")
+        nodes: Any = self.quadrature
+        if is_whole(nodes, 1) and nodes is not True:
+            object.__setattr__(self, "quadrature", GaussLegendre(int(nodes)))
+        fits = isinstance(self.quadrature, Quadrature)
+        require(fits, self, "quadrature", "a number of nodes, or a Quadrature such as Midpoint(50)")
         require_tolerance(self)
         if self.tolerance is not None:
-            next_n = self.quadrature.refined().rule.n
+            next_n = self.rule.refined().rule.n
             enough = is_whole(self.most_nodes, next_n)
             require(enough, self, "most_nodes", f"at least {next_n}, one refinement of the quadrature")
 
+    @property
+    def rule(self) -> Quadrature:
+        """The quadrature, also where a number of nodes was given."""
+        assert isinstance(self.quadrature, Quadrature)
+        return self.quadrature
+
+    @property
+    def no_sum(self) -> str | None:  # type: ignore[override]
+        return None if self.multiply else NOT_MULTIPLIED
+
     def rows(self, features: torch.Size) -> int | None:
-        return self.quadrature.n if self.tolerance is None else None
+        return self.rule.n if self.tolerance is None else None
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        values = _integrate(score, x, baseline, self.quadrature)
+        slope = _average(score, x, baseline, self.rule)
+        factor = x - baseline if self.multiply else torch.ones_like(x)
         if self.tolerance is None:
-            return Estimate(values)
+            return Estimate(factor * slope)
         at_x, at_baseline = score.values(x).double(), score.values(baseline).double()
         change_in_score = at_x - at_baseline
         # Where f(x) and f(b) nearly cancel, their rounding limits completeness.
@@ -60,24 +79,26 @@ class IntegratedGradients(Method):
         allowed = self.tolerance * change_in_score.abs().clamp(max=1).maximum(floor)
         active = list(range(len(x)))
         notes: dict[int, Note] = {}
-        rule, kept, fresh = self.quadrature.refined()
+        rule, kept, fresh = self.rule.refined()
         while active and rule.n <= self.most_nodes:
-            finer = kept * values[active] + _integrate(score.select(active), x[active], baseline[active], fresh)
-            change = _norm(finer - values[active]) / _norm(finer).clamp(min=torch.finfo(torch.float64).tiny)
-            delta = (finer.double().flatten(1).sum(1) - change_in_score[active]).abs()
-            values = values.index_copy(0, torch.tensor(active, device=x.device), finer)
+            before, moved_by = slope[active], (x - baseline)[active]
+            finer = kept * before + _average(score.select(active), x[active], baseline[active], fresh)
+            change = _norm(factor[active] * (finer - before))
+            change = change / _norm(factor[active] * finer).clamp(min=torch.finfo(torch.float64).tiny)
+            delta = ((moved_by * finer).double().flatten(1).sum(1) - change_in_score[active]).abs()
+            slope = slope.index_copy(0, torch.tensor(active, device=x.device), finer)
             good = ((change <= self.tolerance) & (delta <= allowed[active])).tolist()
             for i, moved, left, ok in zip(active, change.tolist(), delta.tolist(), good, strict=True):
                 detail = f"the last refinement changed the map by {moved:.2g} and left |delta| {left:.2g}"
                 notes[i] = convergence(ok, f"with {rule.n} nodes", detail, i)
             active = [i for i, ok in zip(active, good, strict=True) if not ok]
             rule, kept, fresh = rule.refined()
-        return Estimate(values, notes=tuple(notes[i] for i in sorted(notes)))
+        return Estimate(factor * slope, notes=tuple(notes[i] for i in sorted(notes)))
 
 
-def _integrate(score: Score, x: Tensor, baseline: Tensor, nodes: Iterable[tuple[float, float]]) -> Tensor:
-    points = ((torch.lerp(baseline, x, t), weight) for t, weight in nodes)
-    return (x - baseline) * score.weighted_gradient(points)
+def _average(score: Score, x: Tensor, baseline: Tensor, nodes: Iterable[tuple[float, float]]) -> Tensor:
+    """Return the weighted sum of gradients at nodes of the line from the baseline to x."""
+    return score.weighted_gradient((torch.lerp(baseline, x, t), weight) for t, weight in nodes)
 
 
 def _norm(values: Tensor) -> Tensor:
@@ -102,11 +123,13 @@ class ExpectedGradients(Method):
     Complete in expectation: the values sum to $f(x) - \mathbb{E} f(b)$. t is stratified: one draw in each of
     `samples` equal parts of [0, 1]; references are used equally often, in a random order. `stderr` is that of
     independent draws, an upper bound for stratified ones. `noise` > 0 also perturbs the input by a Gaussian of that
-    share of its range: this is GradientSHAP, which promises no sum. [erion2021] [lundberg2017]
+    share of its range: this is GradientSHAP, which promises no sum. `multiply=False` leaves out the factor x - b: the
+    map is the expected gradient, in units of the score per unit of the input. [erion2021] [lundberg2017]
     """
 
     samples: int = 64
     noise: float = 0.0
+    multiply: bool = field(default=True, kw_only=True, metadata=LATER)
 
     needs: ClassVar[Needs] = Needs(baseline=True, references=True)
 
@@ -116,6 +139,8 @@ class ExpectedGradients(Method):
 
     @property
     def no_sum(self) -> str | None:  # type: ignore[override]
+        if not self.multiply:
+            return NOT_MULTIPLIED
         return "noise moves the input, so the sum is not f(x) - f(baseline)" if self.noise else None
 
     def rows(self, features: torch.Size) -> int | None:
@@ -140,7 +165,7 @@ class ExpectedGradients(Method):
         moments = Moments(x)
         points = (pair(sample, example)[1] for sample in range(self.samples))
         for sample, rows, _, gradient in gradients_by_step(score, points):
-            moments.add(rows, pair(sample, rows)[0] * gradient)
+            moments.add(rows, pair(sample, rows)[0] * gradient if self.multiply else gradient)
         return Estimate(moments.mean(), moments.standard_error())
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..base.named import require, require_number, require_tolerance, require_whole
+from ..base.named import is_whole, require, require_number, require_tolerance, require_whole
 from ..base.notes import Note
 from ..base.similarity import relative_size
 from ..engine.interrupted import stream_until_interrupted
@@ -22,6 +22,7 @@ from .base import Estimate, Method, Needs, convergence, interrupted, stages
 from .moments import MixedMoments
 from .two_precision import Sampler, TwoPrecision
 
+CELLS, CELLS_OF_SERIES = 7, 16
 FIRST_STAGE = 128  # masks before the first test of the tolerance; each later test doubles them
 _CELLS = 2**21  # of masks held at once, in float64: 16 MiB
 
@@ -34,19 +35,22 @@ class RISE(Method):
       \text{or } \frac{1}{N p} \sum_k f_k\, m_{k,i} \text{ with } \mathtt{centred=False}$$
 
     over `masks` masks m: a grid of `cells` per axis, each cell visible with `probability`, upsampled linearly to
-    (cells + 1) x ceil(size / cells) and cropped at random. The plain form is the paper's; it has the same ranking and
-    adds the error of the score's mean. `stderr` `(n, 1, *space)` is that of the regression slope (robust to unequal
-    variances), or of the plain mean. `tolerance` stops an example as soon as |stderr| / |map| (L2) is below it after
-    128, 256, ... masks. Masks are products along the axes and made as they are used, so memory does not grow with
-    their number. Raises ValueError where all masks agree at a position. With a `Box` target this is D-RISE. In two
-    precisions masks run in bfloat16 and some in float32 too, which correct the others; `stderr` and `tolerance` are of
-    both together.
+    (cells + 1) x ceil(size / cells) and cropped at random. `cells="each"` masks each position by itself, without
+    upsampling. None is 7 for pictures and volumes, 16 for a longer series `(channels, length)`, and "each" for a
+    shorter one, for tokens and for the columns of a table, whose order means nothing.
+
+    The plain form is the paper's; it has the same ranking and adds the error of the score's mean. `stderr`
+    `(n, 1, *space)` is that of the regression slope (robust to unequal variances), or of the plain mean. `tolerance`
+    stops an example as soon as |stderr| / |map| (L2) is below it after 128, 256, ... masks. Masks are products along
+    the axes and made as they are used, so memory does not grow with their number. Raises ValueError where all masks
+    agree at a position. With a `Box` target this is D-RISE. In two precisions masks run in bfloat16 and some in
+    float32 too, which correct the others; `stderr` and `tolerance` are of both together.
     [petsiuk2018] [petsiuk2021]
     """
 
     by_part: ClassVar[bool] = True
     masks: int = 4000
-    cells: int = 7
+    cells: int | Literal["each"] | None = None
     probability: float = 0.5
     centred: bool = True
     tolerance: float | None = None
@@ -57,14 +61,22 @@ class RISE(Method):
 
     def __post_init__(self) -> None:
         require_whole(self, "masks", 3)
-        require_whole(self, "cells", 1)
+        fits = self.cells is None or self.cells == "each" or is_whole(self.cells, 1)
+        require(fits, self, "cells", "a whole number of 1 or more, or 'each'")
         require_number(self, "probability", lambda share: 0 < share < 1, "a number between 0 and 1")
         require_tolerance(self)
+
+    def of_tokens(self) -> Method:
+        return self if self.cells is not None else replace(self, cells="each")
 
     def rows(self, features: torch.Size) -> int | None:
         return self.masks if self.tolerance is None else None
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        if x.ndim < 3 and self.cells != "each":
+            alone = replace(self, cells="each").run(score, x, baseline, rng)
+            text = f"cells={self.cells} is of spatial axes, which these inputs lack: each column is masked by itself"
+            return alone if self.cells is None else replace(alone, notes=(*alone.notes, text))
         space = x.shape[2:] if x.ndim > 2 else x.shape[1:]
         moments = [MixedMoments(self.probability, space.numel(), x.device) for _ in range(len(x))]
         active = list(range(len(x)))
@@ -144,18 +156,22 @@ class RISE(Method):
 
     def draw(self, rng: Streams, masks: Sequence[int], space: torch.Size, device: torch.device) -> Tensor:
         """Draw an example's masks `(masks, *space)` in [0, 1]; the k-th depends on example, seed and k alone."""
-        double = torch.empty(0, dtype=torch.float64)
-        axes, size = len(space), self.cells ** len(space)
+        double, axes = torch.empty(0, dtype=torch.float64), len(space)
+        cells = _cells(space) if self.cells is None else self.cells
+        if cells == "each":
+            numbers = torch.cat([rng.uniform(f"mask {k}", (space.numel(),), double) for k in masks])
+            return (numbers < self.probability).double().reshape(-1, *space).to(device)
+        size = cells**axes
         numbers = torch.cat([rng.uniform(f"mask {k}", (size + axes,), double) for k in masks])
-        visible = (numbers[:, :size] < self.probability).double().reshape(-1, *[self.cells] * axes).to(device)
+        visible = (numbers[:, :size] < self.probability).double().reshape(-1, *[cells] * axes).to(device)
         for axis, length in enumerate(space):
-            cell = math.ceil(length / self.cells)
-            enlarged = (self.cells + 1) * cell
-            weights = F.interpolate(torch.eye(self.cells).double()[None], size=enlarged, mode="linear")[0].T
+            cell = math.ceil(length / cells)
+            enlarged = (cells + 1) * cell
+            weights = F.interpolate(torch.eye(cells).double()[None], size=enlarged, mode="linear")[0].T
             offset = (numbers[:, size + axis] * cell).long()
             along = weights[offset[:, None] + torch.arange(length)].to(device)
             lines = visible.movedim(axis + 1, -1)
-            product = torch.bmm(lines.reshape(len(lines), -1, self.cells), along.mT)
+            product = torch.bmm(lines.reshape(len(lines), -1, cells), along.mT)
             visible = product.reshape(*lines.shape[:-1], length).movedim(-1, axis + 1)
         return visible
 
@@ -169,6 +185,13 @@ class RISE(Method):
         still = int((moments.variance() <= 1e-12).sum())
         require(still == 0, self, "masks", f"more: at {still} positions all of them agreed, so no slope is known there")
         return moments.slope()
+
+
+def _cells(space: torch.Size) -> int | Literal["each"]:
+    """Return the cells along each of the spatial axes where none are given."""
+    if len(space) > 1:
+        return CELLS
+    return CELLS_OF_SERIES if space[0] > CELLS_OF_SERIES else "each"
 
 
 class _Twice(Sampler):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..base.named import is_finite, require, require_whole
+from ..base.named import LATER, is_finite, require, require_whole
 from ..engine.score import Score, result_dtype, sum_dtype
 from ..question.players import Felzenszwalb, Players, Segments
 from ..question.random_streams import Streams
@@ -27,12 +27,14 @@ class XRAI(Method):
     $$s^* = \arg\max_s \frac1{|s \setminus C|} \sum_{p \in s \setminus C} M_p, \quad
       A_p = \frac1{|s^* \setminus C|} \sum_{q \in s^* \setminus C} M_q \ \text{ for } p \in s^* \setminus C$$
 
-    with M the map of `inner`, channels summed, and C the pixels covered so far; pixels outside all segments are a last
-    segment. `extremes` averages M over two baselines, each picture's darkest and brightest value, as published; False
-    uses the baseline of `explain()`. Segments are Felzenszwalb's at each of `scales`, grown by `dilation` pixels and
-    dropped once they would add fewer than `least` pixels; that needs scikit-image, the extra `segments`. `segments=`
-    takes a label map or other players instead, unchanged. A ranking of regions `(n, 1, H, W)` that keeps the sum of M
-    in each. Raises ValueError for inputs that are not pictures. [kapishnikov2019]
+    with M the map of `inner`, channels summed (`colours="max"`: the largest of them, as in the authors' code), and C
+    the pixels covered so far; pixels outside all segments are a last segment. `extremes` averages M over two baselines,
+    each picture's darkest and brightest value, as published; False uses the baseline of `explain()`.
+
+    Segments are Felzenszwalb's at each of `scales`, grown by `dilation` pixels and dropped once they would add fewer
+    than `least` pixels; that needs scikit-image, the extra `segments`. `segments=` takes a label map or other players
+    instead, unchanged. A ranking of regions `(n, 1, H, W)` that keeps the sum of M in each. Raises ValueError for
+    inputs that are not pictures. [kapishnikov2019]
     """
 
     by_part: ClassVar[bool] = True
@@ -42,6 +44,7 @@ class XRAI(Method):
     scales: tuple[float, ...] = (50.0, 100.0, 150.0, 250.0, 500.0, 1200.0)
     dilation: int = 5
     least: int = 50
+    colours: Literal["sum", "max"] = field(default="sum", kw_only=True, metadata=LATER)
 
     no_sum: ClassVar[str | None] = "XRAI ranks regions"
 
@@ -56,6 +59,7 @@ class XRAI(Method):
         require(positive, self, "scales", "one or more positive numbers")
         require_whole(self, "dilation", 0)
         require_whole(self, "least", 0)
+        require(self.colours in ("sum", "max"), self, "colours", "'sum' or 'max'")
 
     @property
     def needs(self) -> Needs:
@@ -90,7 +94,10 @@ class XRAI(Method):
             own = replace(score, baseline=None, at_baseline=None)
             found = [self.inner.run(own, x, reference, rng) for reference in references]
         values = torch.stack([each.values for each in found]).mean(0)
-        return values.to(sum_dtype(x)).sum(1), tuple(dict.fromkeys(note for each in found for note in each.notes))
+        values = values.to(sum_dtype(x))
+        return values.sum(1) if self.colours == "sum" else values.amax(1), tuple(
+            dict.fromkeys(note for each in found for note in each.notes)
+        )
 
     def _masks(self, picture: Tensor, example: Tensor) -> tuple[Tensor, int]:
         """Return segments `(segments, H, W)` of a picture `(1, channels, H, W)`, and the fewest pixels one must add."""

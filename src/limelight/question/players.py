@@ -277,8 +277,12 @@ class SegmentMean(Baseline):
 
 
 def default_players(features: torch.Size, cells: int) -> Players:
-    """Return a grid for pictures `(channels, H, W)`, and one player per feature for other inputs."""
-    return Grid(cells) if len(features) == 3 else Features()
+    """Return a grid of `cells` along each axis for pictures `(channels, H, W)`, and of about as many cells in all for
+    volumes; each position with its channels for series `(channels, length)`; each column of a table `(columns,)`."""
+    axes = len(features) - 1
+    if axes < 1:
+        return Features()
+    return Pixels() if axes == 1 else Grid(max(1, round(cells ** (2 / axes))))
 
 
 def _space(features: torch.Size, players: Players) -> torch.Size:

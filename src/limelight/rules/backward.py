@@ -41,8 +41,8 @@ def multipliers(
     """Propagate the score of every row of `x` backwards by the propagation's rules.
 
     `forward(rows) -> (rows,)` scores each row; the parameters it uses must not require gradients. `reference`
-    (one row or one per row of `x`) is needed by propagations that compare with one. `at()` is called after the
-    forward pass and returns an intermediate tensor to stop at; the result then has that tensor's shape.
+    (one row or one per row of `x`) is needed by propagations that compare with one. `at()` is called after each
+    forward pass and returns its intermediate tensor to stop at; the result then has that tensor's shape.
 
     Raises UncoveredOperator where the model uses an operator that has no rule, OtherPath where the reference takes
     another path through the model's code, ValueError for a missing reference.
@@ -51,8 +51,6 @@ def multipliers(
         return _propagate(forward, x, propagation, None, on_uncovered, at)
     if reference is None:
         raise ValueError(f"{propagation.name} compares with a reference: pass reference=")
-    if at is not None:
-        raise ValueError(f"{propagation.name} is read at the input only: at= goes with methods without a reference")
     if reference.shape[0] not in (1, x.shape[0]) or reference.shape[1:] != x.shape[1:]:
         raise ValueError(f"reference has shape {tuple(reference.shape)}: it must be one row or one per row of x")
     try:
@@ -73,10 +71,11 @@ def _propagate(
     on_uncovered: OnUncovered,
     at: Callable[[], Tensor] | None,
 ) -> Propagated:
-    tape, reference_score = Tape(), None
+    tape, reference_score, start_at = Tape(), None, reference
     if reference is not None:
         with torch.no_grad(), Propagate(propagation, None, tape, on_uncovered):
             reference_score = forward(reference.detach().clone())
+            start_at = reference if at is None else at().detach()
         tape.replaying = True
     leaf = x.detach().clone().requires_grad_()
     run = Propagate(propagation, leaf, tape, on_uncovered)
@@ -108,9 +107,8 @@ def _propagate(
     multiplier = torch.zeros_like(wrt) if found is None else found
     values = multiplier
     if propagation.answer == "relevance":
-        values = multiplier * (wrt.detach() if reference is None else x - reference)
-        if at is None:
-            values = values + _at_input(leaf, run.first_relevances)
+        values = multiplier * (wrt.detach() if start_at is None else wrt.detach() - start_at)
+        values = values + _at_input(wrt, run.first_relevances)
     if reference_score is not None and run.normalised:
         # The contributions sum to the score's difference; a shared reference was scored for the first row only.
         ratio = values.flatten(1).abs().sum(1) / values.flatten(1).sum(1).abs().clamp(min=1e-300)

@@ -198,7 +198,10 @@ def described(value: Any) -> str:
             return f"{type(value).__qualname__}({_module_hash(value)})"
     if not is_dataclass(value) or isinstance(value, type):
         return repr(value)
-    arguments = (f"{each.name}={described(getattr(value, each.name))}" for each in fields(value) if each.init)
+    given = {each: getattr(value, each.name) for each in fields(value) if each.init}
+    # What was added later changes nothing at its default.
+    kept = (each for each in given if not (each.metadata.get("later") and given[each] == each.default))
+    arguments = (f"{each.name}={described(given[each])}" for each in kept)
     return f"{type(value).__qualname__}({', '.join(arguments)})"
 
 
