@@ -124,7 +124,7 @@ def test_input_x_gradient_and_completeness_on_a_linear_model() -> None:
         if method.no_sum is None:
             a = ll.explain(net, x, method, target=[0, 1, 2], baseline=ll.Constant(0.25))
             # Players' are shares of groups of pixels, a layer's are its own, and IDGI weighs by the squared gradient.
-            if not (hasattr(method, "players") or isinstance(method, ll.AtLayer | ll.IDGI)):
+            if not (hasattr(method, "players") or isinstance(method, ll.AtLayer | ll.Conductance | ll.IDGI)):
                 torch.testing.assert_close(a.values, (x - 0.25) * g.values, atol=1e-12, rtol=1e-9)
             assert a.delta.abs().max() < 1e-10
     torch.testing.assert_close(ll.explain(net, x, "input-x-gradient", target=[0, 1, 2]).values, x * g.values)
