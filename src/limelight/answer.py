@@ -230,6 +230,7 @@ class Answers:
             notes += self.input_pass.notes
         silent = (estimate.values.flatten(1) == 0).all(1)
         notes += [Note("zero-map", "the map is identically zero", i) for i in silent.nonzero()[:, 0].tolist()]
+        notes += estimate.shares.notes() if estimate.shares else ()
         if at_baseline is not None and method.no_sum is None:
             notes += missed(estimate, self.input_pass.scores, at_baseline)
         nan = torch.full_like(self.input_pass.scores, torch.nan)

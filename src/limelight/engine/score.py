@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from ..question.targets import Target, joined_vectors
-from ..rules import Propagated, Propagation, multipliers
+from ..rules import Propagated, Propagation, Shares, multipliers
 from ..rules.engine import OnUncovered
 from .bfloat16_rows import Bfloat16Rows
 from .dtypes import result_dtype as result_dtype, sum_dtype as sum_dtype
@@ -345,7 +345,7 @@ class Score:
             torch.cat([each.score for each in found]),
             torch.cat(references) if len(references) == len(found) else None,
             tuple(dict.fromkeys(note for each in found for note in each.notes)),
-            sum(each.absorbed for each in found),
+            Shares.joined([each.shares for each in found]),
             joined_vectors([each.outputs for each in found], len(rows), self.target),
         )
 

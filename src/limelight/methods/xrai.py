@@ -90,7 +90,8 @@ class XRAI(Method):
             own = replace(score, baseline=None, at_baseline=None)
             found = [self.inner.run(own, x, reference, rng) for reference in references]
         values = torch.stack([each.values for each in found]).mean(0)
-        return values.to(sum_dtype(x)).sum(1), tuple(dict.fromkeys(note for each in found for note in each.notes))
+        notes = (note for each in found for note in (*each.notes, *(each.shares.notes() if each.shares else ())))
+        return values.to(sum_dtype(x)).sum(1), tuple(dict.fromkeys(notes))
 
     def _masks(self, picture: Tensor, example: Tensor) -> tuple[Tensor, int]:
         """Return segments `(segments, H, W)` of a picture `(1, channels, H, W)`, and the fewest pixels one must add."""

@@ -78,6 +78,15 @@ def deep_taylor(low: Any = None, high: Any = None) -> Propagation:
     return Propagation("DeepTaylor", entries, linear_nodes=False)
 
 
+def without_biases(propagation: Propagation) -> Propagation:
+    """Return AttnLRP or CP-LRP with rules in place of the derivative where biases are, which then take nothing."""
+    unbiased: tuple[Entry, ...] = (
+        (is_kind("affine"), Zero(bias=False)),
+        (is_kind("sum", "batch_norm"), Proportional(bias=False)),
+    )
+    return propagation.tuned(bias=False).prepend(*unbiased)
+
+
 _EXACT: tuple[Entry, ...] = (
     (is_kind("activation"), Pass()),
     (is_kind("affine", "sum", "batch_norm", "max", "maximum", "where"), Native()),  # LRP-0 is the plain derivative
@@ -136,12 +145,12 @@ class NegatedTop(ZPlus):
     """ZPlus with the weight of the topmost operator, the classifier, negated: the evidence for all other classes."""
 
     def pull(self, operator: Affine, value: Tensor, x: Tensor, call: Call, propagate: Propagate) -> Pulled:
-        negated = replace(operator, weight=-operator.weight)
+        negated, take = replace(operator, weight=-operator.weight), propagate.taker(x)
 
         def pull(g: Tensor, value: Tensor, x: Tensor) -> tuple[Tensor | None, ...]:
             if propagate.topmost is None:  # the backward pass reaches the classifier first
                 propagate.topmost = call
-            return (self.multiplier(negated if propagate.topmost is call else operator, value, g),)
+            return (self.multiplier(negated if propagate.topmost is call else operator, value, g, take),)
 
         return pull, [value.clone(), x]
 
@@ -171,4 +180,7 @@ def excitation(
         against = multipliers(forward, x, _CONTRAST, at=at, on_uncovered=on_uncovered)
         values, notes = values - against.values, tuple(dict.fromkeys((*notes, *against.notes)))
     values = values.sum(1, keepdim=True) if values.ndim > 2 else values
-    return replace(found, values=values.clamp(min=0) if contrastive else values, notes=notes)
+    if contrastive:  # a difference of two walks, of which the negative part is cut off, is no share of 1
+        return replace(found, values=values.clamp(min=0), notes=notes, shares=None)
+    assert found.shares is not None
+    return replace(found, values=values, shares=found.shares.of_probability(values))

@@ -8,7 +8,8 @@ global is patched, and the mode belongs to its thread.
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import torch
@@ -24,6 +25,7 @@ from .call import Call, active, keep_parameters_frozen
 from .names import DETACHING, METADATA, PLAIN, canonical
 from .opened import opened
 from .packed import packed
+from .shares import JOINING, by_row, constant_part, interleaves, taker_of
 
 OnUncovered = Literal["error", "gradient"]
 Pull = Callable[..., tuple["Tensor | None", ...]]
@@ -78,6 +80,20 @@ class Propagation:
     @property
     def needs_reference(self) -> bool:
         return bool(self.taped)
+
+    @property
+    def counts(self) -> bool:
+        """Whether the score is handed down as relevance, so that what biases and the like take can be counted."""
+        return self.answer == "relevance" and not (self.linear_nodes or self.needs_reference)
+
+    def tuned(self, **settings: Any) -> "Propagation":
+        """Return the same propagation with these settings of every rule that has them: `tuned(bias=False)`."""
+
+        def changed(rule: Any) -> Any:
+            known = {each.name for each in fields(rule)} if is_dataclass(rule) else ()
+            return replace(rule, **{key: value for key, value in settings.items() if key in known})
+
+        return replace(self, entries=tuple((predicate, changed(rule)) for predicate, rule in self.entries))
 
     def prepend(self, *entries: Entry) -> "Propagation":
         """Return the same propagation with the user's rules in front of its own."""
@@ -197,7 +213,8 @@ class Propagate(TorchFunctionMode):
         self.keeps_graph = False  # a first-layer rule needs the graph once more after the backward pass
         self.normalised = False  # a normalisation was compared with its reference: report the health ratio
         self.counter = itertools.count()  # numbers the affine operators of the pass
-        self.absorbed = 0.0  # relevance that softmax's first-order rule does not propagate
+        self.taken: dict[str, Tensor] = {}  # relevance of each row that does not travel on, by what took it
+        self.propagating = False  # the backward pass runs: other passes over its graph count nothing
         self.topmost: object = None  # the affine operator that the backward pass reached first
         self.first_relevances: list[tuple[Tensor, Tensor]] = []  # a first-layer rule's operand, and its relevance
         self.notes: dict[str, None] = {}
@@ -221,7 +238,8 @@ class Propagate(TorchFunctionMode):
         name, in_place = canonical(func)
         if name in METADATA:
             return func(*args, **kwargs)
-        if name in PLAIN and not (self.propagation.producers or self._masks):  # a shortcut for most calls
+        joins = self.propagation.counts and name in JOINING
+        if name in PLAIN and not (self.propagation.producers or self._masks or joins):  # a shortcut for most calls
             return func(*args, **kwargs)
         keep_parameters_frozen(args, kwargs)
         if name == "conv2d":
@@ -271,12 +289,38 @@ class Propagate(TorchFunctionMode):
         """Whether no affine rule lies between the model's input and these tensors."""
         return not any(getattr(getattr(node, "pull", None), "is_affine", False) for node in audit.graph(operands))
 
+    # The balance -----------------------------------------------------------------------------------------------
+
+    def take(self, name: str, relevance: Tensor, interleaved: bool = False, late: bool = False) -> None:
+        """Count relevance that does not travel on, each entry that of an output of an operator. Passes over the graph
+        beside the backward pass call this too, and count only what is `late`. `interleaved`: see `interleaves`."""
+        if (self.propagating or late) and self.propagation.counts:
+            assert self.root is not None
+            rows = by_row(relevance.detach(), len(self.root), interleaved)
+            self.taken[name] = self.taken[name] + rows if name in self.taken else rows
+
+    def taker(self, x: Tensor) -> Callable[[str, Tensor], None]:
+        """Return `take` for outputs whose rows lie as those of the operand x do."""
+        assert self.root is not None
+        interleaved = self.propagation.counts and len(self.root) > 1 and interleaves(x, len(self.root))
+        return partial(self.take, interleaved=True) if interleaved else self.take
+
+    def counted(self, output: Any, constant: Tensor | None, name: str) -> None:
+        """Count, in the backward pass, what a constant part of this output takes."""
+        if constant is not None and self.propagation.counts and active(output):
+            take = self.taker(output)
+            # Below a first layer's rule there is no multiplier.
+            output.register_hook(lambda g: None if g is None else take(name, g * constant))
+
     # The audit -------------------------------------------------------------------------------------------------
 
     def native(self, call: Call, covered: bool = False) -> Any:
         """Run the operator as it is; unless `covered`, it must be linear in what varies."""
         before = [t.grad_fn for t in audit.tensors((call.args, call.kwargs))]
+        constant = constant_part(call) if self.propagation.counts else None
         result = call.func(*call.args, **call.kwargs)
+        if constant is not None:
+            self.counted(call.args[0] if call.name == "setitem" else result, constant, taker_of(call))
         if not covered and call.kind == "plain":
             return result
         new = list(audit.graph(audit.tensors(result), before))
@@ -331,7 +375,7 @@ class Propagate(TorchFunctionMode):
         return result
 
 
-def stabilised(z: Tensor, epsilon: float) -> Tensor:
+def stabilised(z: Tensor, epsilon: float | Tensor) -> Tensor:
     """Return z + epsilon * sign(z), with sign(0) = +1, so that it can be divided by."""
     return torch.where(z < 0, z - epsilon, z + epsilon)
 

@@ -26,7 +26,7 @@ from ..models.weights import state_bytes
 from .affine import Affine
 from .call import Call
 from .engine import Entry, Native, Propagate, Propagation, Tape, ratio
-from .linear import Folding, LinearRule
+from .linear import Folding, LinearRule, Take
 from .names import ACTIVATIONS, RELUS
 from .predicates import is_kind, named, relu_like
 from .relevance import Fold
@@ -95,7 +95,7 @@ class _Observe(LinearRule):
         self.seen[operator.name] = (operator, value.clone())
         return super().attach(operator, value, x, call, propagate)
 
-    def multiplier(self, operator: Affine, y: Tensor, g: Tensor) -> Tensor:
+    def multiplier(self, operator: Affine, y: Tensor, g: Tensor, take: Take) -> Tensor:
         return operator.transpose(operator.weight, g)
 
 
@@ -199,7 +199,7 @@ class _Pattern(LinearRule):
     patterns: Patterns
     times_weight: bool
 
-    def multiplier(self, operator: Affine, y: Tensor, g: Tensor) -> Tensor:
+    def multiplier(self, operator: Affine, y: Tensor, g: Tensor, take: Take) -> Tensor:
         pattern = self.patterns.tensors.get(operator.name)
         if pattern is None or pattern.shape != operator.weight.shape:
             raise ValueError(f"no pattern for {operator.name} with weight {tuple(operator.weight.shape)}: other model?")
