@@ -33,6 +33,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from ..base.notes import notes_of, renumbered
 from ..question.targets import Target, joined_vectors
 from ..rules import Propagated, Propagation, Shares, multipliers
 from ..rules.engine import OnUncovered
@@ -333,9 +334,9 @@ class Score:
             at_reference = one.reference_score
             if at_reference is not None and len(at_reference) < len(part):
                 at_reference = scorer.shared()
-            return replace(
-                one, reference_score=at_reference, outputs=joined_vectors([scorer.outputs], len(part), self.target)
-            )
+            outputs = joined_vectors([scorer.outputs], len(part), self.target)
+            notes = renumbered(notes_of(one.notes), lambda row: int(places[row]))
+            return replace(one, reference_score=at_reference, outputs=outputs, notes=notes)
 
         found = list(self._by_place(rows, run))
         references = [each.reference_score for each in found if each.reference_score is not None]

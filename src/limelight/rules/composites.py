@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..base.notes import Note
 from .affine import Affine
+from .audit import source_line
 from .backward import Propagated, multipliers
 from .call import Call
 from .engine import Entry, Native, OnUncovered, Propagate, Propagation, Pulled, ruled_unary
@@ -15,6 +17,7 @@ from .linear import AlphaBeta, Epsilon, Flat, Gamma, LinearRule, WSquare, ZBox, 
 from .names import ACTIVATIONS, RELUS
 from .predicates import convolution, dense, first, is_kind, named, relu_like
 from .relevance import Constant, ConstantScale, Fold, Half, Numerator, Pass, Proportional, Taylor
+from .shares import by_row
 
 # Shared by LRP, deep Taylor and excitation backprop: activations pass relevance on, batch norm is folded, sums and
 # averages split it in proportion, maxima give it to the winner, softmax has its first-order (Taylor) rule, operand
@@ -105,7 +108,14 @@ class Deconv:
     r"""$m_x = \max(m_y, 0)$: the rectifier is applied to the multiplier. [zeiler2014]"""
 
     def __call__(self, call: Call, propagate: Propagate) -> Tensor:
-        return ruled_unary(call, lambda g: (g.clamp(min=0),))
+        y = ruled_unary(call, lambda g: (g.clamp(min=0),))
+        assert propagate.root is not None
+        for row in (by_row((y.detach() != 0).to(y), len(propagate.root)) == 0).nonzero()[:, 0].tolist():
+            text = (
+                f"every unit of {call.name} is off ({source_line()}): no gradient passes there, but DeconvNet's signal"
+            )
+            propagate.note(Note("caution", text, row))
+        return y
 
 
 @dataclass(frozen=True)

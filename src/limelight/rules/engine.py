@@ -39,7 +39,12 @@ class Rule(Protocol):
     def __call__(self, call: Call, propagate: "Propagate") -> Any: ...
 
 
-Predicate = Callable[[Call, "Propagate"], bool]
+class Predicate(Protocol):
+    """Whether a rule applies to a call."""
+
+    def __call__(self, call: Call, propagate: "Propagate", /) -> bool: ...
+
+
 Entry = tuple[Predicate, Rule]
 
 
