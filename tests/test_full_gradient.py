@@ -99,7 +99,8 @@ def test_by_hand_in_one_dimension() -> None:
         net[0].weight.fill_(2), net[0].bias.fill_(-1), net[2].weight.fill_(1), net[2].bias.fill_(3)
     a = ll.explain(net, torch.tensor([[2.0], [0.0]], dtype=D), ll.FullGrad(), target=0)
     assert a.values.tolist() == [[4 - 1 + 3], [3]] and a.score.tolist() == [6, 3]
-    assert not a.cautions and "sum to the score f(x) itself" in a.method.no_sum
+    assert [note.example for note in a.cautions] == [1]  # flat there: 3 is the last bias
+    assert "sum to the score f(x) itself" in a.method.no_sum
 
 
 def test_by_hand_in_two_dimensions() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import typing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 import limelight as ll
-from limelight.base.named import Named, registered, text_of
+from limelight.base.named import _REGISTRIES, Named, registered, text_of
 from limelight.checks.imputers import IMPUTERS
 from limelight.runs.job import described
 
@@ -133,7 +134,14 @@ def test_the_same_texts_in_python() -> None:
         (ll.CHECKS.read, "deletion(fill=blurr(3))", "'blurr' is unknown; did you mean blur"),
         (ll.TARGETS.read, "margin(3, othr=4)", "settings of margin: index, other"),
         (ll.TARGETS.read, "blur(3)", "is a Blur, not a target"),
-        (ll.METHODS.read, "lrp(epsilon)", "a text goes in quotes"),
+        (
+            ll.METHODS.read,
+            "lrp(composite=epsilon-pluss)",
+            "LRP.composite='epsilon-pluss': use a Propagation or",
+        ),
+        (ll.METHODS.read, "deep-lift(rule=rescal)", "DeepLift.rule='rescal': use 'rescale', 'reveal-cancel'"),
+        (ll.METHODS.read, "smooth-grad(inner=gradien)", "'gradien' is unknown; did you mean gradient"),
+        (ll.METHODS.read, "grad-cam(relu=fals)", "'fals' is unknown"),
         (ll.METHODS.read, "smooth-grad(" * 300, "cannot read"),
         (ll.BASELINES.read, "blur(3", "write for example 'blur"),
     ],
@@ -231,3 +239,29 @@ def test_text_of_values() -> None:
     assert text_of(ll.SmoothGrad(ll.IntegratedGradients(ll.Midpoint(16)), samples=8)) == (
         "smooth-grad(integrated-gradients(midpoint(16)), samples=8)"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("grad-cam(relu=false)", ll.GradCAM(relu=False)),
+        ("grad-cam(relu=TRUE)", ll.GradCAM(relu=True)),
+        ("smooth-grad(tolerance=none)", ll.SmoothGrad(tolerance=None)),
+        ("lrp(epsilon)", ll.LRP("epsilon")),
+        ("lrp(composite=epsilon-gamma-box, bias=false)", ll.LRP("epsilon-gamma-box", bias=False)),
+        ("smooth-grad(lrp(epsilon-alpha2-beta1-flat))", ll.SmoothGrad(ll.LRP("epsilon-alpha2-beta1-flat"))),
+        ("deep-lift(rule=reveal-cancel)", ll.DeepLift("reveal-cancel")),
+        ("lrp(on_uncovered=gradient)", ll.LRP(on_uncovered="gradient")),  # the text, and not the method of that name
+        ("pattern-net(patterns=my_file)", ll.PatternNet("my_file")),
+        ("occlusion(border=cut)", ll.Occlusion(border="cut")),
+    ],
+)
+def test_words_need_no_quotes_where_a_text_is_meant(text: str, wanted: ll.Method) -> None:
+    assert ll.METHODS.read(text) == wanted
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for registry in _REGISTRIES for kind in registry], ids=lambda kind: kind.__name__
+)
+def test_the_types_of_settings_can_be_read(kind: type[Named]) -> None:
+    assert {each.name for each in dataclasses.fields(kind)} <= set(typing.get_type_hints(kind))

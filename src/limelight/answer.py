@@ -24,7 +24,7 @@ from .engine.rounding import rounding
 from .engine.runner import Runner
 from .engine.score import Score
 from .methods import METHODS, Estimate, Method
-from .methods.checked import checked, mean_scores, missed, require_finite
+from .methods.checked import checked, level, mean_scores, missed, require_finite
 from .methods.two_precision import Precisions
 from .models.black_box import BlackBox, Differentiable
 from .question.output_targets import Neuron
@@ -35,6 +35,7 @@ from .question.readings import Reading, read_outputs
 from .question.targets import ClassTarget, Confidence, Logit
 
 PACKED_FROM = {True: 16, False: 32}  # rows of one example, with and without gradients, that repay packing and its proof
+_WRAP = "a function of NumPy arrays goes into limelight.BlackBox(f); "
 _OTHER_DRAWS = "the random numbers are those of other examples (draws_of=)"
 
 
@@ -65,7 +66,8 @@ def answer(question: Question, methods: Sequence[Method]) -> Panel:
                 answers = Answers(runner, flat, flat_methods, references, layers)
                 attributions = [answers.by(each, streams.fork(each.kebab())) for each in flat_methods]
     except NoGradient as error:
-        raise NoGradient(f"{error}; methods that need none: {_without_gradients()}") from error
+        cure = _WRAP if isinstance(question.model, Differentiable) else ""
+        raise NoGradient(f"{error}; {cure}methods that need none: {_without_gradients()}") from error
     if question.draws_of is not None and not torch.equal(question.draws_of, question.inputs):
         note = Note("fact", _OTHER_DRAWS)
         attributions = [replace(each, notes=(*each.notes, note)) for each in attributions]
@@ -239,8 +241,10 @@ class Answers:
             notes += self.input_pass.notes
         silent = (estimate.values.flatten(1) == 0).all(1)
         notes += [Note("zero-map", "the map is identically zero", i) for i in silent.nonzero()[:, 0].tolist()]
+        notes += estimate.shares.notes() if estimate.shares else ()
+        notes += level(estimate) if method.needs.layer else ()
         if at_baseline is not None and method.no_sum is None:
-            notes += missed(estimate, self.input_pass.scores, at_baseline)
+            notes += missed(estimate, self.input_pass.scores, at_baseline, method)
         nan = torch.full_like(self.input_pass.scores, torch.nan)
         return Attribution(
             values=estimate.values,
@@ -366,9 +370,10 @@ class Answers:
             if rounded is not None:
                 self._rounded = [rounded]
                 return scores[:-1]
+            company = f"among {len(others)} other rows" if len(others) else "in a pass of its own"
             raise ValueError(
                 f"model: the score of example 0 is {float(first):.6g} in its batch of {len(self.x)} but "
-                f"{float(again):.6g} among {len(others)} other rows: the output depends on the rest of the batch "
+                f"{float(again):.6g} {company}: the output depends on the rest of the batch "
                 "(normalisation over the batch axis?) or is random (dropout in a callable?); an explanation needs "
                 "one answer per row"
             )

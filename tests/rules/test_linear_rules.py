@@ -1,7 +1,7 @@
 """Each linear rule against its definition, term by term over an explicit Jacobian in double precision."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -13,9 +13,9 @@ from limelight.rules import (
     Epsilon,
     Flat,
     Gamma,
-    LinearRule,
     Native,
     Propagation,
+    Sharing,
     WSquare,
     ZBox,
     Zero,
@@ -24,8 +24,6 @@ from limelight.rules import (
     multipliers,
     named,
 )
-
-EPS = 1e-6
 
 
 def constant(*shape: int, seed: int = 0) -> Tensor:
@@ -57,9 +55,11 @@ LAYERS = {
     ),
 }
 LOW, HIGH = -2.0, 3.0
-RULES: list[LinearRule] = [
-    Zero(), Epsilon(), Epsilon(0.3), Gamma(), Gamma(0.7), AlphaBeta(2, 1), AlphaBeta(1.5, 0.5), AlphaBeta(2, 1, False),
-    ZPlus(), ZPlus(bias=False), Flat(), WSquare(), WSquare(bias=False), ZBox(LOW, HIGH),
+RULES: list[Sharing] = [
+    Zero(), Epsilon(), Epsilon(0.3), Gamma(), Gamma(0.7), AlphaBeta(2, 1), AlphaBeta(1.5, 0.5), ZPlus(), Flat(),
+    WSquare(), ZBox(LOW, HIGH), Epsilon(0.3, bias=False), Epsilon(bias=False), Gamma(bias=False),
+    AlphaBeta(2, 1, bias=False), ZPlus(bias=False), WSquare(bias=False), Epsilon(0.3, relative=False),
+    ZPlus(epsilon=0.3), ZPlus(epsilon=0.3, relative=False, bias=False), Flat(epsilon=0.3),
 ]  # fmt: skip
 
 
@@ -74,44 +74,60 @@ def st(z: float, epsilon: float) -> float:
     return z + (epsilon if z >= 0 else -epsilon)
 
 
-def slow(rule: LinearRule, w: list[list[float]], b: list[float], ones: list[list[float]], squares: list[list[float]],
+def slow(rule: Sharing, w: list[list[float]], b: list[float], ones: list[list[float]], squares: list[list[float]],
          b2: list[float], x: list[float], v: list[float]) -> list[float]:  # fmt: skip
     """Relevance of every input by the textbook, one output at a time; v is the output's multiplier."""
+    inputs, outputs = range(len(x)), range(len(v))
+    y = [sum(x[i] * w[j][i] for i in inputs) + b[j] for j in outputs]
+    products = [[x[i] * w[j][i] for i in inputs] for j in outputs]
+    bias = b if rule.bias else [0.0] * len(b)
+    # Sums that share: (factor of each output, terms of each output, bias of each output).
+    sums: list[tuple[list[float], list[list[float]], list[float]]]
+    one, none = [1.0] * len(v), [0.0] * len(v)
+    if isinstance(rule, Epsilon):
+        sums = [(one, products, bias)]
+    elif isinstance(rule, Gamma):
+        # The terms whose sign is the output's are favoured, whichever of input and weight is negative.
+        sums = [
+            (
+                [float(value * sign > 0) for value in y],
+                [[term * (1 + rule.gamma * (term * sign > 0)) for term in row] for row in products],
+                [each * (1 + rule.gamma * (each * sign > 0)) for each in bias],
+            )
+            for sign in (1, -1)
+        ]
+    elif isinstance(rule, AlphaBeta):
+        sums = [
+            (
+                [factor] * len(v),
+                [[term * (term * sign > 0) for term in row] for row in products],
+                [each * (each * sign > 0) for each in bias],
+            )
+            for factor, sign in ((rule.alpha, 1), (-rule.beta, -1))
+        ]
+    elif isinstance(rule, Flat):
+        sums = [(one, ones, none)]
+    elif isinstance(rule, WSquare):
+        sums = [(one, squares, b2 if rule.bias else none)]
+    else:
+        assert isinstance(rule, ZBox)
+        boxed = [[x[i] * w[j][i] - LOW * max(w[j][i], 0) - HIGH * min(w[j][i], 0) for i in inputs] for j in outputs]
+        sums = [(one, boxed, none)]
     relevance = [0.0] * len(x)
-    inputs = range(len(x))
-    for j, multiplier in enumerate(v):
-        z = sum(x[i] * w[j][i] for i in inputs) + b[j]
-        r = z * multiplier
-        if isinstance(rule, Epsilon):
-            shares = [(1.0, [x[i] * w[j][i] for i in inputs], z)]
-        elif isinstance(rule, Gamma):
-            # The terms whose sign is the output's are favoured, whichever of input and weight is negative.
-            sign = 1 if z > 0 else -1
-            terms = [x[i] * w[j][i] * (1 + rule.gamma * (x[i] * w[j][i] * sign > 0)) for i in inputs]
-            shares = [(1.0, terms, sum(terms) + b[j] * (1 + rule.gamma * (b[j] * sign > 0)))]
-        elif isinstance(rule, AlphaBeta):
-            shares = []
-            for factor, sign in ((rule.alpha, 1), (-rule.beta, -1)):
-                terms = [x[i] * w[j][i] * (x[i] * w[j][i] * sign > 0) for i in inputs]
-                shares.append((factor, terms, sum(terms) + (b[j] * (b[j] * sign > 0) if rule.bias else 0.0)))
-        elif isinstance(rule, Flat):
-            shares = [(1.0, ones[j], sum(ones[j]))]
-        elif isinstance(rule, WSquare):
-            shares = [(1.0, squares[j], sum(squares[j]) + (b2[j] if rule.bias else 0.0))]
-        else:
-            assert isinstance(rule, ZBox)
-            terms = [x[i] * w[j][i] - LOW * max(w[j][i], 0) - HIGH * min(w[j][i], 0) for i in inputs]
-            shares = [(1.0, terms, sum(terms))]
-        for factor, terms, total in shares:
+    for factors, terms, added in sums:
+        totals = [sum(row) + more for row, more in zip(terms, added, strict=True)]
+        scale = sum(map(abs, totals)) / len(totals) if rule.relative else 1.0
+        for j in outputs:
             for i in inputs:
-                relevance[i] += factor * terms[i] / st(total, rule.epsilon) * r
+                if totals[j] != 0:
+                    relevance[i] += factors[j] * terms[j][i] / st(totals[j], rule.epsilon * scale) * y[j] * v[j]
     return relevance
 
 
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 @pytest.mark.parametrize("rule", RULES, ids=repr)
-def test_rule_is_its_definition(rule: LinearRule, layer: Layer, bias: bool) -> None:
+def test_rule_is_its_definition(rule: Sharing, layer: Layer, bias: bool) -> None:
     weight = constant(*layer.weight)
     b = constant(layer.outputs, seed=1) if bias else None
     x = constant(2, *layer.row, seed=2)
@@ -154,7 +170,7 @@ def test_first_layer_rules_refuse_inner_layers() -> None:
 
 
 @pytest.mark.parametrize("rule", [Flat(), WSquare(bias=False), ZBox(0.0, 1.0)], ids=repr)
-def test_relevance_is_carried_through_the_inputs_normalisation(rule: LinearRule) -> None:
+def test_relevance_is_carried_through_the_inputs_normalisation(rule: Sharing) -> None:
     """A model that normalises inside: same relevance as for the normalised input, with bounds in pixel units."""
     x, weight, v = torch.rand(2, 3, 5, 5, dtype=torch.float64), constant(4, 3, 3, 3), constant(36)
     x[0, :, 0, 0] = 0
@@ -174,3 +190,25 @@ def test_relevance_is_carried_through_the_inputs_normalisation(rule: LinearRule)
     part = multipliers(inner, (x.permute(0, 1, 3, 2) - mean) / std, propagation)
     assert torch.allclose(whole.values, part.values.permute(0, 1, 3, 2), rtol=1e-10, atol=1e-12)
     assert torch.allclose(whole.values.sum((1, 2, 3)), whole.score, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1e-12, 1e-3, 1e9])
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.relative and not isinstance(rule, ZBox)], ids=repr)
+def test_the_stabiliser_is_relative(rule: Sharing, size: float) -> None:
+    """Scaling a layer and undoing it afterwards changes no map, nor does the company in the batch."""
+    weight, b, x, v = constant(3, 4), constant(3, seed=1), constant(2, 4, seed=2), constant(3, seed=3)
+    x[1] *= 1e4
+
+    def values(size: float, x: Tensor, rule: Sharing) -> Tensor:
+        def score(rows: Tensor) -> Tensor:
+            return torch.mv(F.linear(rows, weight * size, b * size) / size, v)
+
+        entries = ((named("linear"), rule), (is_kind("affine"), Native()))
+        return multipliers(score, x, Propagation("LRP", entries, linear_nodes=False)).values
+
+    expected = values(1.0, x, rule)
+    assert torch.allclose(values(size, x, rule), expected, rtol=1e-9, atol=0)
+    assert torch.equal(values(1.0, x[:1], rule)[0], expected[0])
+    if size < 1e-6 and isinstance(rule, Epsilon) and rule.epsilon < 0.1:
+        lost = values(size, x[:1], replace(rule, relative=False))
+        assert lost.abs().max() < 0.01 * expected[0].abs().max()  # an absolute stabiliser takes nearly all

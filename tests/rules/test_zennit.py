@@ -66,6 +66,11 @@ def test_equal_to_zennit(model: str, name: str) -> None:
         model=network, composite=theirs(name, SequentialMergeBatchNorm if model == "vgg11_bn" else ResNetCanonizer)
     ) as run:
         expected = run(x.clone().requires_grad_(), score)[1]
+    absolute = multipliers(
+        logit(network, 3), x, composite(name, -3.0, 3.0).tuned(relative=False)
+    )  # zennit's stabiliser
+    assert (absolute.values - expected).abs().max() <= 1e-8 * expected.abs().max()
+    assert not absolute.notes
+    # At usual scales ours differs little: by up to 3e-4, and 1e-2 under plain epsilon, which amplifies.
     found = multipliers(logit(network, 3), x, composite(name, -3.0, 3.0))
-    assert (found.values - expected).abs().max() <= 1e-8 * expected.abs().max()
-    assert not found.notes
+    assert (found.values - expected).abs().max() <= (2e-2 if name == "epsilon" else 1e-3) * expected.abs().max()

@@ -13,11 +13,13 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from types import UnionType
+from typing import Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 from torch import Tensor
 
+_CONSTANTS = {"true": True, "false": False, "none": None}  # also as other languages write them
 MOST_NUMBERS = 64  # in a tensor that is written as text
 LATER = {"later": True}
 """Metadata of a setting that was added to a class later. At its default it is left out of what a run keeps of its
@@ -252,6 +254,17 @@ def _every_kind() -> Iterator[type[Named]]:
     return (kind for registry in _REGISTRIES for kind in registry)
 
 
+def _kind_of(name: str) -> type[Named] | None:
+    return next((kind for kind in _every_kind() if _plain(kind.kebab()) == _plain(name)), None)
+
+
+def _takes_text(hint: Any, text: str) -> bool:
+    """Whether a setting of this type takes a text, or a choice of texts, that is written without quotes."""
+    if get_origin(hint) in (Union, UnionType):
+        return any(_takes_text(each, text) for each in get_args(hint))
+    return text in get_args(hint) or (_kind_of(text) is None and (hint is str or get_origin(hint) is Literal))
+
+
 @dataclasses.dataclass(frozen=True)
 class _Reader:
     """A reader of one text; `registry` is the family of its first name, None for any value."""
@@ -271,11 +284,16 @@ class _Reader:
 
     def _built(self, node: ast.expr, first: bool = False) -> Any:
         match node:
+            case ast.Name(id=name) if not first and name.lower() in _CONSTANTS:
+                return _CONSTANTS[name.lower()]
             case ast.Name(id=name):
                 return self._made(self._kind(name, first), [], {})
             case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
-                settings = {each.arg: self._built(each.value) for each in keywords if each.arg}
-                return self._made(self._kind(name, first), [self._built(each) for each in args], settings)
+                kind = self._kind(name, first)
+                places = [each.name for each in _settings(kind) if not each.kw_only]
+                values = [self._setting(each, kind, *places[i : i + 1]) for i, each in enumerate(args)]
+                settings = {each.arg: self._setting(each.value, kind, each.arg) for each in keywords if each.arg}
+                return self._made(kind, values, settings)
             case ast.Tuple(elts=elements) | ast.List(elts=elements):
                 return tuple(self._built(each) for each in elements)
         try:
@@ -283,11 +301,18 @@ class _Reader:
         except ValueError as error:
             raise self._refusal(f"cannot read {ast.unparse(node)!r} in {self.text!r}; {self._example()}") from error
 
+    def _setting(self, node: ast.expr, kind: type[Named], field: str | None = None) -> Any:
+        """Read a setting; one that takes text may stand without quotes, as `lrp(composite=epsilon-plus)`."""
+        if isinstance(node, ast.Name) and node.id.lower() not in _CONSTANTS:
+            written = re.search(r"(?<!\w)" + node.id.replace("_", "[-_]") + r"(?!\w)", self.text)
+            if written is not None and _takes_text(get_type_hints(kind).get(field or ""), written[0]):
+                return written[0]
+        return self._built(node)
+
     def _kind(self, name: str, first: bool) -> type[Named]:
-        kinds = tuple(_every_kind())
-        found = next((kind for kind in kinds if _plain(kind.kebab()) == _plain(name)), None)
+        found = _kind_of(name)
         if found is None:
-            known = self.registry.names if self.registry and first else tuple(kind.kebab() for kind in kinds)
+            known = self.registry.names if self.registry and first else tuple(kind.kebab() for kind in _every_kind())
             raise self._refusal(_unknown(name, known) + ("" if first else "; a text goes in quotes"))
         return found
 

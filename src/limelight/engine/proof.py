@@ -34,6 +34,11 @@ def coarser(first: torch.dtype, second: torch.dtype) -> torch.dtype:
     return max(first, second, key=tolerance)
 
 
+def autocast() -> tuple[tuple[str, torch.dtype], ...]:
+    """Return the devices on which autocast is on, each with its dtype."""
+    return tuple((kind, torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind))
+
+
 @dataclass(frozen=True)
 class Proof:
     """What a run of a model showed.
@@ -42,7 +47,7 @@ class Proof:
     `borrow`: why the model itself has to be run; "" where its copy does the same. `seeds`: whether it sets Python's or
     NumPy's generator and so draws the same at each call. `checkpoints`: whether parts of it drop their activations to
     compute them again in the backward pass; None until a pass with gradients was run. `outputs`: what the operator that
-    made the outputs says that they are; None where it leaves that open.
+    made the outputs says that they are; None where it leaves that open. `autocast`: where it was on, and to what.
     """
 
     precision: torch.dtype
@@ -51,6 +56,12 @@ class Proof:
     seeds: bool = False
     checkpoints: bool | None = None
     outputs: Outputs | None = None
+    autocast: tuple[tuple[str, torch.dtype], ...] = field(default_factory=autocast)
+
+    @property
+    def fits(self) -> bool:
+        """Whether autocast is as it was, without which the model computes in another precision."""
+        return self.autocast == autocast()
 
     def notes(self, rows: torch.dtype) -> list[str]:
         """Return what a map's reader should know, for rows of this dtype."""
@@ -60,7 +71,8 @@ class Proof:
         if tolerance(self.precision) > tolerance(rows):
             name = str(self.precision).removeprefix("torch.")
             share = tolerance(self.precision)
-            found.append(Note("fact", f"the model computes in {name} inside: scores are exact to about {share:.0%}"))
+            text = f"the model computes in {name} inside: scores are exact to about {share:.0%}, gradients less so"
+            found.append(Note("fact", text))
         return found
 
 

@@ -33,8 +33,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from ..base.notes import notes_of, renumbered
 from ..question.targets import Target, joined_vectors
-from ..rules import Propagated, Propagation, multipliers
+from ..rules import Propagated, Propagation, Shares, multipliers
 from ..rules.engine import OnUncovered
 from .bfloat16_rows import Bfloat16Rows
 from .dtypes import result_dtype as result_dtype, sum_dtype as sum_dtype
@@ -334,9 +335,9 @@ class Score:
             at_reference = one.reference_score
             if at_reference is not None and len(at_reference) < len(part):
                 at_reference = scorer.shared()
-            return replace(
-                one, reference_score=at_reference, outputs=joined_vectors([scorer.outputs], len(part), self.target)
-            )
+            outputs = joined_vectors([scorer.outputs], len(part), self.target)
+            notes = renumbered(notes_of(one.notes), lambda row: int(places[row]))
+            return replace(one, reference_score=at_reference, outputs=outputs, notes=notes)
 
         found = list(self._by_place(rows, run))
         references = [each.reference_score for each in found if each.reference_score is not None]
@@ -346,7 +347,7 @@ class Score:
             torch.cat([each.score for each in found]),
             torch.cat(references) if len(references) == len(found) else None,
             tuple(dict.fromkeys(note for each in found for note in each.notes)),
-            sum(each.absorbed for each in found),
+            Shares.joined([each.shares for each in found]),
             joined_vectors([each.outputs for each in found], len(rows), self.target),
         )
 

@@ -52,7 +52,7 @@ class Backward(Method):
 
 def _estimate(found: Propagated) -> Estimate:
     own_scores = OwnScores(found.score, found.reference_score, found.outputs)
-    return Estimate(found.values, notes=found.notes, own_scores=own_scores)
+    return Estimate(found.values, notes=found.notes, own_scores=own_scores, shares=found.shares)
 
 
 @dataclass(frozen=True)
@@ -185,33 +185,56 @@ def _require_box(method: Method, low: float, high: float) -> None:
     require(is_finite(low) and low < high, method, "low", f"a number below high={high!r}")
 
 
+def _without_overflow(found: Propagated, method: Method) -> Propagated:
+    """Return the result. Raises FloatingPointError where rules without biases multiplied relevance past all numbers."""
+    if not bool(found.values.isfinite().all()):
+        raise FloatingPointError(
+            f"{type(method).__name__}.bias=False: relevance outgrew {found.values.dtype}, for the epsilon rule "
+            "multiplies it where a layer's terms nearly cancel without the bias; use bias=True, or z+ rules for "
+            "convolutions: LRP('epsilon-plus', bias=False)"
+        )
+    return found
+
+
+def _require_bias(method: Method, bias: object) -> None:
+    require(isinstance(bias, bool), method, "bias", "True or False")
+
+
 @dataclass(frozen=True)
 class LRP(Backward):
     r"""Layer-wise relevance propagation by a composite of rules. [bach2015] [montavon2019]
 
     `composite` is a name ("epsilon-plus", "epsilon-alpha2-beta1", "epsilon-gamma-box", "epsilon", "gamma", "zero", and
     the "-flat" forms) or a Propagation of your own; `rules` are (predicate, rule) pairs that precede it. `low` and
-    `high` bound the input for the box rule.
+    `high` bound the input for the box rule. `bias=False` shares relevance without the biases of any rule, which then
+    take none of it. The notes say how much of the score biases, epsilon and softmax took.
+
+        limelight.explain(net, x, LRP("epsilon", bias=False), target=0).notes
     """
 
     composite: str | Propagation = "epsilon-plus"
     rules: tuple[Entry, ...] = ()
     low: float = 0.0
     high: float = 1.0
+    bias: bool = True
 
-    no_sum: ClassVar[str | None] = "biases and epsilon take relevance, so the values sum to less than the score"
+    no_sum: ClassVar[str | None] = "biases, epsilon and softmax take relevance, so the values do not sum to the score"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         known = isinstance(self.composite, Propagation) or self.composite in rules.COMPOSITES
         require(known, self, "composite", f"a Propagation or one of {', '.join(rules.COMPOSITES)}")
         _require_box(self, self.low, self.high)
+        _require_bias(self, self.bias)
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         chosen = self.composite
         if isinstance(chosen, str):
             chosen = rules.composite(chosen, self.low, self.high)
-        return _estimate(self.propagated(score, x, chosen.prepend(*self.rules)))
+        chosen = chosen.prepend(*self.rules)
+        if self.bias:
+            return _estimate(self.propagated(score, x, chosen))
+        return _estimate(_without_overflow(self.propagated(score, x, chosen.tuned(bias=False)), self))
 
 
 @dataclass(frozen=True)
@@ -222,7 +245,7 @@ class DeepTaylor(Backward):
     low: float | None = None
     high: float | None = None
 
-    no_sum: ClassVar[str | None] = "the rules leave biases out, so the sum holds only for networks without them"
+    no_sum: ClassVar[str | None] = "softmax, constants and epsilon may take relevance from the sum of the values"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -306,11 +329,15 @@ class PatternAttribution(PatternMethod):
 @dataclass(frozen=True)
 class ExcitationBackprop(Backward):
     """Winner-take-all probability of a walk down the excitatory connections. `contrastive` subtracts that of a walk
-    from all other outputs and keeps the positive part. [zhang2018]"""
+    from all other outputs and keeps the positive part. [zhang2018]
+
+    The values are a probability in networks of affine layers, rectifiers and pooling. Where a sum, norm or attention
+    hands on terms of both signs, a caution says how much of the map is negative.
+    """
 
     contrastive: bool = False
 
-    no_sum: ClassVar[str | None] = "the values are a probability of winning, not shares of the score"
+    no_sum: ClassVar[str | None] = "the values share out 1 and not the score"
 
     def rows(self, features: torch.Size) -> int | None:
         return 2 if self.contrastive else 1
@@ -325,16 +352,38 @@ class ExcitationBackprop(Backward):
 
 
 @dataclass(frozen=True)
-class AttnLRP(Backward):
-    """LRP with rules for attention: first-order for softmax, halves for products, constant scales. [achtibat2024]"""
+class TransformerLRP(Backward):
+    """Base of LRP for transformers. With `bias=False` biases take no relevance, as in LRP."""
 
-    no_sum: ClassVar[str | None] = "biases and softmax take relevance, so the values sum to less than the score"
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_bias(self, self.bias)
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        if self.bias:
+            return _estimate(self.propagated(score, x, self.propagation))
+        return _estimate(_without_overflow(self.propagated(score, x, rules.without_biases(self.propagation)), self))
+
+
+@dataclass(frozen=True)
+class AttnLRP(TransformerLRP):
+    """LRP with rules for attention: first-order for softmax, halves for products, constant scales. [achtibat2024]
+
+    `bias=False` shares relevance without biases, which then take none of it.
+    """
+
+    no_sum: ClassVar[str | None] = "biases and softmax take relevance, so the values do not sum to the score"
     propagation: ClassVar[Propagation] = rules.ATTN_LRP
 
 
 @dataclass(frozen=True)
-class CPLRP(Backward):
-    """Conservative propagation: attention weights and normalisation scales are constants. [ali2022]"""
+class CPLRP(TransformerLRP):
+    """Conservative propagation: attention weights and normalisation scales are constants. [ali2022]
 
-    no_sum: ClassVar[str | None] = "biases take relevance, so the values sum to less than the score"
+    `bias=False` shares relevance without biases, which then take none of it.
+    """
+
+    no_sum: ClassVar[str | None] = "biases take relevance, so the values do not sum to the score"
     propagation: ClassVar[Propagation] = rules.CP_LRP

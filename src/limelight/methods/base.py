@@ -14,6 +14,7 @@ from ..base.named import Named
 from ..base.notes import Kind, Note
 from ..engine.score import Score
 from ..question.random_streams import Streams
+from ..rules import Shares
 
 NOT_MULTIPLIED = "values are per unit of the input: times x - baseline they would add up to the change of the score"
 
@@ -53,7 +54,7 @@ class OwnScores:
 class Estimate:
     """A method's result for a batch: `values` `(n, *features)` (channel axis 1 where channels count as one), `stderr`
     like values, `raw` the map before it was spread over the pixels, `own_scores` where `Needs.own_scores`, `layer` the
-    layer that was read where the method names its own."""
+    layer that was read where the method names its own, `shares` what became of the score in a pass by rules."""
 
     values: Tensor
     stderr: Tensor | None = None
@@ -61,6 +62,7 @@ class Estimate:
     notes: tuple[str, ...] = ()
     own_scores: OwnScores | None = None
     layer: str | None = None
+    shares: Shares | None = None
 
 
 def stages(first: int, most: int, tolerance: float | None) -> Iterator[tuple[int, int]]:

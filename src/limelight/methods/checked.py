@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,15 @@ from torch import Tensor
 from ..base.notes import Note
 from .base import Estimate, Method, OwnScores
 
+# Settings that bring a map closer to the sum that it promises.
+_CLOSER = {
+    "quadrature": "more nodes (quadrature=)",
+    "steps": "more steps=",
+    "samples": "more samples=",
+    "permutations": "more permutations=",
+    "evaluations": "more evaluations=",
+    "tolerance": "tolerance=",
+}
 SHORTFALL = 0.05  # share of f(x) - f(baseline); maps that miss more get a caution
 
 
@@ -56,15 +65,37 @@ def mean_scores(scores: list[OwnScores | None]) -> OwnScores | None:
     return replace(first, at_baseline=torch.stack(at_baseline).mean(0) if len(at_baseline) == len(scores) else None)
 
 
-def missed(estimate: Estimate, at_x: Tensor, at_baseline: Tensor) -> list[Note]:
+def level(estimate: Estimate) -> list[Note]:
+    """Return a caution for each example whose map of a layer, if there are several positions, is the same at all."""
+    raw = None if estimate.raw is None else estimate.raw.flatten(1)
+    if raw is None or raw.shape[1] < 2:
+        return []
+    size = raw.abs().amax(1)
+    same = (size > 0) & (raw.amax(1) - raw.amin(1) <= 8 * torch.finfo(raw.dtype).eps * size)
+    text = "the map is the same at every position of the layer and shows no place"
+    return [Note("caution", text, i) for i in same.nonzero()[:, 0].tolist()]
+
+
+def _advice(method: Method) -> str:
+    """Say by which of its settings the method comes closer to its sum."""
+    own = {each.name for each in fields(method)}
+    found = [words for name, words in _CLOSER.items() if name in own]
+    if found:
+        return f"use {' or '.join(found)}"
+    return (
+        "it sums up by construction, so rounding or an operator outside its rules is the cause: try model and inputs "
+        "in float64, or integrated-gradients"
+    )
+
+
+def missed(estimate: Estimate, at_x: Tensor, at_baseline: Tensor, method: Method) -> list[Note]:
     """Return a caution for each example whose values miss the promised sum by more than SHORTFALL of it."""
     change = at_x.double() - at_baseline.double()
     share = (estimate.values.double().flatten(1).sum(1) - change).abs() / change.abs()
     return [
         Note(
             "incomplete",
-            f"INCOMPLETE, the values miss f(x) - f(baseline) by {float(share[i]):.0%}: take more nodes or samples, or "
-            "set tolerance=",
+            f"INCOMPLETE, the values miss f(x) - f(baseline) by {float(share[i]):.0%}: {_advice(method)}",
             i,
         )
         for i in (share > SHORTFALL).nonzero()[:, 0].tolist()

@@ -73,6 +73,9 @@ class FullGrad(Method):
                 totals.append(_total(term))
             maps.append(values)
             notes += _missing(found, torch.stack(totals))
+            flat = (found.gradient == 0).flatten(1).all(1)
+            text = "the score has no gradient at the input: the map is of biases alone"
+            notes += [Note("caution", text, int(i)) for i in found.position[flat]]
         return Estimate(torch.cat(maps).to(result_dtype(x)), notes=tuple(notes))
 
     def _at_input(self, term: Tensor, x: Tensor) -> Tensor:

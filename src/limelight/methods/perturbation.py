@@ -152,11 +152,13 @@ class ExtremalPerturbation(Method):
         wanted = (torch.arange(pixels, device=x.device) >= pixels - kept[:, None]).to(sum_dtype(x))
         grid = torch.full((len(example), 1, *bumps.shape), 0.5, dtype=wanted.dtype, device=x.device)
         speed, weight = torch.zeros_like(grid), self.weight
+        moved = torch.zeros(len(example), dtype=torch.bool, device=x.device)
         for step in range(self.steps):
             with torch.enable_grad():
                 grid.requires_grad_()
                 mask = bumps.mask(grid)
             pulled = self._slope(per_area, pyramid, example, mask.detach().to(x)).to(mask)
+            moved |= pulled.flatten(1).any(1)
             with torch.enable_grad():
                 gain = (mask * pulled).sum()
                 if step:  # at first the mask is constant; one step along the slopes gives it an order
@@ -173,6 +175,8 @@ class ExtremalPerturbation(Method):
         for i, row in enumerate(inside):
             shares = [f"{float(each):.3f} ({area:g} wanted)" for each, area in zip(row, self.areas, strict=True)]
             notes.append(Note("fact", f"areas inside the picture {', '.join(shares)}", i))
+        flat = "the score has no gradient at any mask: the masks come from their areas alone and say nothing about it"
+        notes += [Note("caution", flat, i) for i, any_ in enumerate(moved.view(len(x), count).any(1)) if not any_]
         return Estimate(masks.mean(1, keepdim=True), raw=masks, notes=tuple(notes))
 
     def _slope(self, score: Score, pyramid: Tensor, example: Tensor, mask: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..base.named import require, require_number, require_tolerance, require_whole
-from ..base.notes import Note
+from ..base.notes import Note, renumbered
 from ..engine.score import Score
 from ..question.random_streams import Streams
 from .base import Estimate, Method, Needs, convergence, stages
@@ -160,6 +160,7 @@ class Smoothing(Method):
         flat = [(sample, example) for sample in samples for example in active.tolist()]
         start = 0
         cautions: list[Note] = []
+        balances: list[Note] = []
         while start < len(flat):
             group = flat[start : start + score.rows_per_pass]
             start += len(group)
@@ -171,7 +172,9 @@ class Smoothing(Method):
                 baseline[:, examples] if self.needs.references else baseline[examples],
                 rng.select(examples.tolist()).fork([f"sample {sample}" for sample, _ in group]),
             )
-            cautions += [note for note in map(Note.of, maps.notes) if note.is_caution]
+            places = examples.tolist()
+            cautions += _cautions(maps.notes, places)
+            balances += _cautions(maps.shares.notes() if maps.shares else (), places)
             for sample in dict.fromkeys(sample for sample, _ in group):
                 mine = torch.tensor([s == sample for s, _ in group], device=x.device)
                 yield sample, examples[mine], maps.values[mine]
@@ -180,11 +183,20 @@ class Smoothing(Method):
             text = f"{len(unfinished)} of {len(flat)} inner maps did not converge: {unfinished[0]}"
             notes.append(Note("not-converged", text))
         notes += [note for note in cautions if note.kind != "not-converged" and note not in notes]
+        for example in dict.fromkeys(note.example for note in balances):  # one note, for each map has other numbers
+            those = [note for note in balances if note.example == example]
+            text = f"{len(those)} of {len(samples)} inner maps: {those[0].text}"
+            notes.append(Note("caution", text, example))
 
     def _noise(self, sample: int, rng: Streams, x: Tensor) -> Tensor:
         draw, opposite = divmod(sample, 2) if self.antithetic else (sample, 0)
         noise = rng.normal(f"noise {draw}", x.shape[1:], x)
         return -noise if opposite else noise
+
+
+def _cautions(notes: Iterable[str], examples: Sequence[int]) -> tuple[Note, ...]:
+    """Return the cautions among an inner map's notes, whose rows are these examples."""
+    return renumbered([note for note in map(Note.of, notes) if note.is_caution], lambda row: examples[row])
 
 
 def _norm(maps: Tensor) -> Tensor:

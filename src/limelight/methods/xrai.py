@@ -95,9 +95,8 @@ class XRAI(Method):
             found = [self.inner.run(own, x, reference, rng) for reference in references]
         values = torch.stack([each.values for each in found]).mean(0)
         values = values.to(sum_dtype(x))
-        return values.sum(1) if self.colours == "sum" else values.amax(1), tuple(
-            dict.fromkeys(note for each in found for note in each.notes)
-        )
+        notes = (note for each in found for note in (*each.notes, *(each.shares.notes() if each.shares else ())))
+        return values.sum(1) if self.colours == "sum" else values.amax(1), tuple(dict.fromkeys(notes))
 
     def _masks(self, picture: Tensor, example: Tensor) -> tuple[Tensor, int]:
         """Return segments `(segments, H, W)` of a picture `(1, channels, H, W)`, and the fewest pixels one must add."""

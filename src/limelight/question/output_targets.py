@@ -19,6 +19,8 @@ from .tensor_files import names_a_tensor, read_tensor
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+else:
+    Image = Any  # readers of texts look at the fields' types, without loading PIL
 
 
 class HeldForExamples(ByValue, Target):

@@ -31,6 +31,12 @@ def output_tensor(outputs: Any) -> Tensor:
         return found[1]
     named = entries(outputs)
     keys = f" with entries {sorted(map(str, named))}" if named else ""
+    first = outputs[0] if isinstance(outputs, list) and outputs else outputs
+    if isinstance(first, np.ndarray | np.generic | float | int | list):
+        raise TypeError(
+            f"target: the model returns {type(outputs).__name__}, not a tensor; wrap a function of NumPy arrays or "
+            "numbers as limelight.BlackBox(f)"
+        )
     raise TypeError(
         f"target: the model returns {type(outputs).__name__}{keys}, not a tensor; "
         "pass target=lambda outputs: ... that returns one number per row, or Box(...) or Detection(...) for a detector"

@@ -18,6 +18,7 @@ from .composites import (
     composite as composite,
     deep_taylor as deep_taylor,
     excitation as excitation,
+    without_biases as without_biases,
 )
 from .engine import (
     Native as Native,
@@ -32,6 +33,7 @@ from .linear import (
     Flat as Flat,
     Gamma as Gamma,
     LinearRule as LinearRule,
+    Sharing as Sharing,
     WSquare as WSquare,
     ZBox as ZBox,
     Zero as Zero,
@@ -63,3 +65,4 @@ from .relevance import (
     Taylor as Taylor,
 )
 from .reveal import DEEPLIFT as DEEPLIFT, RevealCancel as RevealCancel
+from .shares import Shares as Shares

@@ -22,6 +22,8 @@ class Affine:
     `forward(x, weight, bias)` evaluates it, `transpose(weight, v)` is $W^\\top v$ with the shape of `x`.
     `channel` is the axis of the weight that runs over the outputs, or None where there is no such axis;
     `groups` splits that axis for grouped transposed convolutions. `name` is unique among the operators of one pass.
+    `axes` counts the last axes of the outputs that belong to one row: 1 for dense layers, channels and positions for
+    convolutions, None where it is not known.
     """
 
     x: Tensor
@@ -32,6 +34,15 @@ class Affine:
     channel: int | None = 0
     groups: int = 1
     name: str = ""
+    axes: int | None = None
+
+    def scale(self, z: Tensor) -> Tensor:
+        """Return the mean |z| over the outputs of each row, shaped to broadcast; |z| itself where axes is None."""
+        return z.abs() if self.axes is None else z.abs().mean([*range(-self.axes, 0)], keepdim=True)
+
+    def spread(self, bias: Tensor) -> Tensor:
+        """Return a bias of this operator in the shape that broadcasts over its outputs."""
+        return bias.view(-1, *[1] * ((self.axes or 1) - 1))
 
     def scaled(self, scale: Tensor, shift: Tensor) -> "Affine":
         """Return the same operator followed by `scale * y + shift` per output channel (a folded batch norm)."""
@@ -53,7 +64,7 @@ def affine(call: Call) -> Affine:
     if call.name == "linear":
         x, weight = call.operands
         x, weight = x.detach().to(weight.dtype), weight.detach()
-        return Affine(x, weight, _detached(call.bias), F.linear, lambda weight, v: v.matmul(weight))
+        return Affine(x, weight, _detached(call.bias), F.linear, lambda weight, v: v.matmul(weight), axes=1)
     if call.name in CONVOLUTIONS:
         return _convolution(call)
     # A product of an activation with a constant: the constant is the weight.
@@ -70,7 +81,8 @@ def affine(call: Call) -> Affine:
         return out if bias is None else out + bias
 
     last = weight.ndim - 1 if index == 0 and call.name in ("matmul", "mm") and weight.ndim == 2 else None
-    return Affine(x, weight, None, product, _general_transpose(product, x), channel=last)
+    axes = None if last is None else 1
+    return Affine(x, weight, None, product, _general_transpose(product, x), channel=last, axes=axes)
 
 
 def _detached(tensor: Tensor | None) -> Tensor | None:
@@ -129,4 +141,5 @@ def _convolution(call: Call) -> Affine:
             out: Tensor = torch.ops.aten.convolution_backward(v, x, weight, None, *settings, [True, False, False])[0]
             return out
 
-    return Affine(x, weight, _detached(call.bias), forward, transpose, int(transposed), groups if transposed else 1)
+    channel, blocks = int(transposed), groups if transposed else 1
+    return Affine(x, weight, _detached(call.bias), forward, transpose, channel, blocks, axes=spatial + 1)

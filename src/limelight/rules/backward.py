@@ -1,6 +1,6 @@
 """The backward pass by rules, from a score function to an attribution."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +8,10 @@ from torch import Tensor
 
 from ..base.errors import NO_GRADIENT, NoGradient
 from ..base.notes import Note
-from .engine import OnUncovered, OtherPath, Propagate, Propagation, Tape, jvp, ratio, stabilised
+from .engine import OnUncovered, Propagate, Propagation
+from .ruled import jvp, ratio, stabilised
+from .shares import CONSTANTS, Shares
+from .tape import OtherPath, Tape
 
 
 @dataclass(frozen=True)
@@ -16,8 +19,7 @@ class Propagated:
     """The results of a backward pass. `values` and `multiplier` have the input's shape, `score` one number per row.
 
     `reference_score` has one number per row of the reference. `outputs` are the model's outputs at x, where they are
-    known and a number or vector per row. `absorbed` is the relevance, summed over all rows, that softmax's rule does
-    not propagate (AttnLRP's rule has a constant term).
+    known and a number or vector per row. `shares` are, for propagations of relevance, what biases and the like took.
     """
 
     values: Tensor
@@ -25,7 +27,7 @@ class Propagated:
     score: Tensor
     reference_score: Tensor | None
     notes: tuple[str, ...]
-    absorbed: float = 0.0
+    shares: Shares | None = None
     outputs: Tensor | None = None
 
 
@@ -103,30 +105,35 @@ def _propagate(
     run.forget()
     wrt = leaf if at is None else at()
     start = torch.ones_like(score) if propagation.start == "score" else 1 / stabilised(score.detach(), 1e-12)
+    run.propagating = True
     (found,) = torch.autograd.grad(score, wrt, start, retain_graph=run.keeps_graph, allow_unused=True)
+    run.propagating = False
     multiplier = torch.zeros_like(wrt) if found is None else found
     values = multiplier
     if propagation.answer == "relevance":
         values = multiplier * (wrt.detach() if start_at is None else wrt.detach() - start_at)
-        values = values + _at_input(wrt, run.first_relevances)
+        values = values + _at_input(wrt, run)
     if reference_score is not None and run.normalised:
         # The contributions sum to the score's difference; a shared reference was scored for the first row only.
         ratio = values.flatten(1).abs().sum(1) / values.flatten(1).sum(1).abs().clamp(min=1e-300)
         run.note(f"health ratio sum|C|/|score - reference score|: {ratio.max().item():.3g} at most")
-    if run.absorbed:
-        run.note(f"softmax absorbed {run.absorbed:.3g} of the {score.sum().item():.3g} that all rows score together")
-    return Propagated(values, multiplier, score.detach(), reference_score, tuple(run.notes), run.absorbed)
+    shares = None
+    if propagation.counts:
+        shares = Shares.of(score.detach() * start, values, run.taken, of_one=propagation.start == "unit")
+    return Propagated(values, multiplier, score.detach(), reference_score, tuple(run.notes), shares)
 
 
-def _at_input(root: Tensor, found: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+def _at_input(root: Tensor, run: Propagate) -> Tensor:
     """Map relevance at first layers' inputs to the model's input.
 
     Between them lie normalisation, padding and reordering: $a_i = c_i x_{p(i)} + d_i$. Each $R_i$ belongs to its
-    pixel p(i); dividing by $c_i$ before the transposed map cancels the scale, so that the sum is kept.
+    pixel p(i); dividing by $c_i$ before the transposed map cancels the scale, so that the sum is kept. Padding, which
+    is no pixel's, keeps what it got.
     """
     total = torch.zeros_like(root)
-    for at, relevance in found:
+    for at, relevance in run.first_relevances:
         scale = jvp(at, root, torch.ones_like(root))
+        run.take(CONSTANTS, relevance * (scale == 0), late=True)
         (pixels,) = torch.autograd.grad(at, root, ratio(relevance, scale), retain_graph=True)
         total = total + pixels
     return total.detach()

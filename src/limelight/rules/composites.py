@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..base.notes import Note
 from .affine import Affine
+from .audit import source_line
 from .backward import Propagated, multipliers
 from .call import Call
-from .engine import Entry, Native, OnUncovered, Propagate, Propagation, Pulled, ruled_unary
+from .engine import Entry, Native, OnUncovered, Propagate, Propagation
 from .linear import AlphaBeta, Epsilon, Flat, Gamma, LinearRule, WSquare, ZBox, Zero, ZPlus
 from .maxima import Winners
 from .multilinear import EqualShares
@@ -26,6 +28,8 @@ from .predicates import (
     relu_like,
 )
 from .relevance import Constant, ConstantScale, Fold, Half, Numerator, Pass, Proportional, Taylor
+from .ruled import Pulled, ruled_unary
+from .shares import by_row
 
 # Shared by LRP, deep Taylor and excitation backprop: activations pass relevance on, batch norm is folded, sums and
 # averages split it in proportion, maxima give it to the winner, softmax has its first-order (Taylor) rule, operand
@@ -91,6 +95,15 @@ def deep_taylor(low: Any = None, high: Any = None) -> Propagation:
     return Propagation("DeepTaylor", entries, linear_nodes=False, fuses=True)
 
 
+def without_biases(propagation: Propagation) -> Propagation:
+    """Return AttnLRP or CP-LRP with rules in place of the derivative where biases are, which then take nothing."""
+    unbiased: tuple[Entry, ...] = (
+        (is_kind("affine"), Zero(bias=False)),
+        (is_kind("sum", "batch_norm"), Proportional(bias=False)),
+    )
+    return propagation.tuned(bias=False).prepend(*unbiased)
+
+
 _EXACT: tuple[Entry, ...] = (
     (is_kind("activation"), Pass()),
     (is_kind("affine", "sum", "batch_norm", "where", "order"), Native()),  # LRP-0 is the plain derivative
@@ -111,7 +124,14 @@ class Deconv:
     r"""$m_x = \max(m_y, 0)$: the rectifier is applied to the multiplier. [zeiler2014]"""
 
     def __call__(self, call: Call, propagate: Propagate) -> Tensor:
-        return ruled_unary(call, lambda g: (g.clamp(min=0),))
+        y = ruled_unary(call, lambda g: (g.clamp(min=0),))
+        assert propagate.root is not None
+        for row in (by_row((y.detach() != 0).to(y), len(propagate.root)) == 0).nonzero()[:, 0].tolist():
+            text = (
+                f"every unit of {call.name} is off ({source_line()}): no gradient passes there, but DeconvNet's signal"
+            )
+            propagate.note(Note("caution", text, row))
+        return y
 
 
 @dataclass(frozen=True)
@@ -155,12 +175,12 @@ class NegatedTop(ZPlus):
     """ZPlus with the weight of the topmost operator, the classifier, negated: the evidence for all other classes."""
 
     def pull(self, operator: Affine, value: Tensor, x: Tensor, call: Call, propagate: Propagate) -> Pulled:
-        negated = replace(operator, weight=-operator.weight)
+        negated, take = replace(operator, weight=-operator.weight), propagate.taker(x)
 
         def pull(g: Tensor, value: Tensor, x: Tensor) -> tuple[Tensor | None, ...]:
             if propagate.topmost is None:  # the backward pass reaches the classifier first
                 propagate.topmost = call
-            return (self.multiplier(negated if propagate.topmost is call else operator, value, g),)
+            return (self.multiplier(negated if propagate.topmost is call else operator, value, g, take),)
 
         return pull, [value.clone(), x]
 
@@ -194,4 +214,7 @@ def excitation(
         against = multipliers(forward, x, _CONTRAST, at=at, on_uncovered=on_uncovered)
         values, notes = values - against.values, tuple(dict.fromkeys((*notes, *against.notes)))
     values = values.sum(1, keepdim=True) if values.ndim > 2 else values
-    return replace(found, values=values.clamp(min=0) if contrastive else values, notes=notes)
+    if contrastive:  # a difference of two walks, of which the negative part is cut off, is no share of 1
+        return replace(found, values=values.clamp(min=0), notes=notes, shares=None)
+    assert found.shares is not None
+    return replace(found, values=values, shares=found.shares.of_probability(values))

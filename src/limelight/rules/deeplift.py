@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .call import Call
-from .engine import Native, Propagate, Propagation, ruled
+from .engine import Native, Propagate, Propagation
 from .maxima import MaxDifference, WhereDifference
 from .multilinear import ProductDifference
 from .names import NONLINEAR
 from .predicates import is_kind, named
+from .ruled import ruled
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,15 +7,16 @@ global is patched, and the mode belongs to its thread.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ..base.checkpoints import is_checkpointing, keeping_activations, refuse_reentrant
+from ..base.checkpoints import is_checkpointing, keeping_activations
 from ..base.errors import NO_GRADIENT, NoGradient
 from ..base.notes import Note
 from . import audit
@@ -26,12 +27,10 @@ from .names import AFFINE, DETACHING, KINDS, METADATA, PLAIN, canonical
 from .opened import bare, opened, parameters
 from .packed import packed
 from .selections import Comparisons, complement, elementwise
+from .shares import JOINING, by_row, constant_part, interleaves, taker_of
 from .tape import OtherPath as OtherPath, Tape as Tape
 
 OnUncovered = Literal["error", "gradient"]
-Pull = Callable[..., tuple["Tensor | None", ...]]
-Pulled = tuple[Pull, list[Tensor]]
-"""A rule's backward function, and the tensors to save for it."""
 
 
 class Rule(Protocol):
@@ -40,7 +39,12 @@ class Rule(Protocol):
     def __call__(self, call: Call, propagate: "Propagate") -> Any: ...
 
 
-Predicate = Callable[[Call, "Propagate"], bool]
+class Predicate(Protocol):
+    """Whether a rule applies to a call."""
+
+    def __call__(self, call: Call, propagate: "Propagate", /) -> bool: ...
+
+
 Entry = tuple[Predicate, Rule]
 
 
@@ -85,63 +89,26 @@ class Propagation:
     def needs_reference(self) -> bool:
         return bool(self.taped)
 
+    @property
+    def counts(self) -> bool:
+        """Whether the score is handed down as relevance, so that what biases and the like take can be counted."""
+        return self.answer == "relevance" and not (self.linear_nodes or self.needs_reference)
+
+    def tuned(self, **settings: Any) -> "Propagation":
+        """Return the same propagation with these settings of every rule that has them: `tuned(bias=False)`."""
+
+        def changed(rule: Any) -> Any:
+            known = {each.name for each in fields(rule)} if is_dataclass(rule) else ()
+            return replace(rule, **{key: value for key, value in settings.items() if key in known})
+
+        return replace(self, entries=tuple((predicate, changed(rule)) for predicate, rule in self.entries))
+
     def prepend(self, *entries: Entry) -> "Propagation":
         """Return the same propagation with the user's rules in front of its own."""
         return replace(self, entries=(*entries, *self.entries), folds=False)
 
     def rule(self, call: Call, propagate: "Propagate") -> Rule | None:
         return next((rule for predicate, rule in self.entries if predicate(call, propagate)), None)
-
-
-class Ruled(torch.autograd.Function):
-    """An operator whose value is the model's own and whose backward is a rule."""
-
-    @staticmethod
-    def forward(ctx: Any, value: list[Tensor], pull: Pull, saved: Sequence[Tensor], *operands: Tensor) -> Tensor:
-        ctx.pull = pull
-        # Saved by autograd rather than in the closure: a later in-place write to one of them is then an error.
-        ctx.save_for_backward(*saved)
-        return value.pop()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, None, None, *ctx.pull(grads[0], *ctx.saved_tensors))
-
-
-def ruled(value: Tensor, pull: Pull, operands: Sequence[Tensor], saved: Sequence[Tensor] = ()) -> Tensor:
-    """Attach a rule: `pull(multiplier of the output, *saved)` returns one multiplier (or None) per operand."""
-    # In a list and as `.data`: a tensor argument, or a view, passed through could not be written to in place later.
-    out: Tensor = Ruled.apply([value.data], pull, tuple(saved), *operands)  # type: ignore[no-untyped-call]
-    return out
-
-
-class RuledInPlace(torch.autograd.Function):
-    """An operator that writes into its operand, whose backward is a rule."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, write: Callable[[], Any], pull: Pull, keep: bool) -> Tensor:
-        write()
-        ctx.mark_dirty(x)
-        ctx.pull = pull
-        ctx.save_for_backward(*([x.clone()] if keep else []))  # a copy: the model may write into x again
-        return x
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return (*ctx.pull(grads[0], *ctx.saved_tensors), None, None, None)
-
-
-def ruled_unary(call: Call, pull: Pull, keep: bool = False) -> Tensor:
-    """Run an operator of one operand and attach a rule: `pull(multiplier of the output)`, with `keep` also its value.
-
-    One that writes into its operand does so here too, without the copies that `ruled` would need.
-    """
-    (x,) = call.operands
-    if call.in_place and x is call.args[0] and not x.is_leaf:
-        out: Tensor = RuledInPlace.apply(x, lambda: call.func(*call.args, **call.kwargs), pull, keep)  # type: ignore[no-untyped-call]
-        return out
-    y = call.run(x.detach())
-    return ruled(y, pull, [x], [y.clone()] if keep else [])
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +135,8 @@ class Propagate(TorchFunctionMode):
         self.keeps_graph = False  # a first-layer rule needs the graph once more after the backward pass
         self.normalised = False  # a normalisation was compared with its reference: report the health ratio
         self.counter = itertools.count()  # numbers the affine operators of the pass
-        self.absorbed = 0.0  # relevance that softmax's first-order rule does not propagate
+        self.taken: dict[str, Tensor] = {}  # relevance of each row that does not travel on, by what took it
+        self.propagating = False  # the backward pass runs: other passes over its graph count nothing
         self.topmost: object = None  # the affine operator that the backward pass reached first
         self.first_relevances: list[tuple[Tensor, Tensor]] = []  # a first-layer rule's operand, and its relevance
         self.notes: dict[str, None] = {}
@@ -194,8 +162,9 @@ class Propagate(TorchFunctionMode):
         name, in_place = canonical(func)
         if name in METADATA:
             return func(*args, **kwargs)
+        joins = self.propagation.counts and name in JOINING
         # A shortcut for most calls.
-        if name in PLAIN and not (self.propagation.producers or self._masks or self._comparisons):
+        if name in PLAIN and not (self.propagation.producers or self._masks or self._comparisons or joins):
             result = func(*args, **kwargs)
             self.lineage.moved(name, func, args, kwargs, result)
             return result
@@ -321,6 +290,29 @@ class Propagate(TorchFunctionMode):
         """Whether no affine rule lies between the model's input and these tensors."""
         return not any(getattr(getattr(node, "pull", None), "is_affine", False) for node in audit.graph(operands))
 
+    # The balance -----------------------------------------------------------------------------------------------
+
+    def take(self, name: str, relevance: Tensor, interleaved: bool = False, late: bool = False) -> None:
+        """Count relevance that does not travel on, each entry that of an output of an operator. Passes over the graph
+        beside the backward pass call this too, and count only what is `late`. `interleaved`: see `interleaves`."""
+        if (self.propagating or late) and self.propagation.counts:
+            assert self.root is not None
+            rows = by_row(relevance.detach(), len(self.root), interleaved)
+            self.taken[name] = self.taken[name] + rows if name in self.taken else rows
+
+    def taker(self, x: Tensor) -> Callable[[str, Tensor], None]:
+        """Return `take` for outputs whose rows lie as those of the operand x do."""
+        assert self.root is not None
+        interleaved = self.propagation.counts and len(self.root) > 1 and interleaves(x, len(self.root))
+        return partial(self.take, interleaved=True) if interleaved else self.take
+
+    def counted(self, output: Any, constant: Tensor | None, name: str) -> None:
+        """Count, in the backward pass, what a constant part of this output takes."""
+        if constant is not None and self.propagation.counts and active(output):
+            take = self.taker(output)
+            # Below a first layer's rule there is no multiplier.
+            output.register_hook(lambda g: None if g is None else take(name, g * constant))
+
     # The audit -------------------------------------------------------------------------------------------------
 
     def native(self, call: Call, covered: bool = False) -> Any:
@@ -330,7 +322,10 @@ class Propagate(TorchFunctionMode):
         if call.name in KINDS and call.kind == "unknown" and call.varies_otherwise:
             self.uncovered(call.name, reason="an argument varies for which there is no rule")
             covered = True
+        constant = constant_part(call) if self.propagation.counts else None
         result = call.func(*call.args, **call.kwargs)
+        if constant is not None:
+            self.counted(call.args[0] if call.name == "setitem" else result, constant, taker_of(call))
         if not covered and call.kind == "plain":
             return result
         new = list(audit.graph(audit.tensors(result), before))
@@ -385,23 +380,3 @@ class Propagate(TorchFunctionMode):
         else:
             self._masks.update((id(t), t) for t in made)
         return result
-
-
-def stabilised(z: Tensor, epsilon: float) -> Tensor:
-    """Return z + epsilon * sign(z), with sign(0) = +1, so that it can be divided by."""
-    return torch.where(z < 0, z - epsilon, z + epsilon)
-
-
-def ratio(part: Tensor, whole: Tensor) -> Tensor:
-    """Return part / whole, and 0 where whole is 0."""
-    return torch.where(whole == 0, 0.0, part / torch.where(whole == 0, 1.0, whole))
-
-
-def jvp(at: Tensor, root: Tensor, tangent: Tensor) -> Tensor:
-    """Return the derivative of `at` along a tangent of `root`, both in one graph, by differentiating its vjp."""
-    refuse_reentrant(audit.graph([at]))
-    with torch.enable_grad():
-        u = torch.zeros_like(at).requires_grad_()
-        (pulled,) = torch.autograd.grad(at, root, u, create_graph=True)
-        (pushed,) = torch.autograd.grad(pulled, u, tangent, retain_graph=True)
-    return pushed

@@ -1,11 +1,12 @@
 r"""LRP's rules for affine operators $z = W x + b$, as multipliers: relevance is $R = x\,m$. [bach2015] [montavon2019]
 
 Each rule maps the multiplier $g$ of the output $y$ (so $R_y = y\,g$) to the multiplier of the input.
-$\mathrm{st}(z) = z + \epsilon\,\mathrm{sign}(z)$ with $\mathrm{sign}(0) = 1$.
+$\mathrm{st}(z) = z + \epsilon\,s\,\mathrm{sign}(z)$ with $\mathrm{sign}(0) = 1$ and $s$ the mean $|z|$ over one row's
+outputs (a dense layer's last axis, a convolution's channels and positions), or $s = 1$ with `relative=False`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -15,7 +16,12 @@ from torch import Tensor
 from ..base.notes import Note
 from .affine import Affine, affine
 from .call import Call, active
-from .engine import Propagate, Pulled, jvp, ruled, stabilised
+from .engine import Propagate
+from .ruled import Pulled, jvp, ruled, stabilised
+from .shares import BIASES, EPSILON, STRANDED
+
+Take = Callable[[str, Tensor], None]
+"""Counts relevance that a rule does not hand on: who took it, and how much at each output."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +48,20 @@ class LinearRule(ABC):
     def pull(self, operator: Affine, value: Tensor, x: Tensor, call: Call, propagate: Propagate) -> Pulled:
         """Return the backward function, and the tensors to save for it."""
 
+        take = propagate.taker(x)
+
         def pull(g: Tensor, value: Tensor, x: Tensor) -> tuple[Tensor | None, ...]:
             dtype = operator.weight.dtype  # under autocast the operator's own output has a lower one
-            return (self.multiplier(operator, value.to(dtype), g.to(dtype)).to(x.dtype),)
+            return (self.multiplier(operator, value.to(dtype), g.to(dtype), take).to(x.dtype),)
 
         return pull, [value.clone(), x]  # a copy: an in-place activation may overwrite the output itself
 
     @abstractmethod
-    def multiplier(self, operator: Affine, y: Tensor, g: Tensor) -> Tensor:
-        """Return the input's multiplier from the output `y` and its multiplier `g`."""
+    def multiplier(self, operator: Affine, y: Tensor, g: Tensor, take: Take) -> Tensor:
+        """Return the input's multiplier from the output `y` and its multiplier `g`.
+
+        `take(name, relevance)` counts relevance that is not handed on, with the shape of `y`.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,13 +74,45 @@ class Folding:
 
 
 @dataclass(frozen=True)
-class Epsilon(LinearRule):
-    r"""$m = W^\top (g\,y / \mathrm{st}(y))$. A larger epsilon absorbs more contradictory evidence. [bach2015]"""
+class Sharing(LinearRule):
+    r"""Base of the rules that share relevance in proportion to terms z_i of a sum z, R_i = z_i R / st(z).
+
+    `bias=False` leaves the bias out of z, so that it takes nothing. `relative=False` takes epsilon itself for the
+    stabiliser, which is zennit's: it takes all relevance where a layer's outputs are far below it.
+    """
+
+    epsilon: float = field(default=1e-6, kw_only=True)
+    bias: bool = field(default=True, kw_only=True)
+    relative: bool = field(default=True, kw_only=True)
+
+    def bias_of(self, operator: Affine) -> Tensor | None:
+        """Return the bias that takes part."""
+        return operator.bias if self.bias else None
+
+    def divided(self, operator: Affine, relevance: Tensor, z: Tensor, bias: Tensor | None, take: Take) -> Tensor:
+        """Return R / st(z), 0 where z is 0, and count what the stabiliser and the bias in z take, and zeros."""
+        scale = operator.scale(z) if self.relative else 1.0
+        stranded = z == 0
+        share = torch.where(stranded, 0.0, relevance / stabilised(z, self.epsilon * scale).masked_fill(stranded, 1.0))
+        take(EPSILON, (relevance - share * z).masked_fill(stranded, 0.0))
+        take(STRANDED, relevance * stranded)
+        if bias is not None:
+            take(BIASES, share * operator.spread(bias))
+        return share
+
+
+@dataclass(frozen=True)
+class Epsilon(Sharing):
+    r"""$m = W^\top (g\,y / \mathrm{st}(z))$, z = y, or y - b with `bias=False`. [bach2015]
+
+    A larger epsilon absorbs more contradictory evidence.
+    """
 
     epsilon: float = 1e-6
 
-    def multiplier(self, operator: Affine, y: Tensor, g: Tensor) -> Tensor:
-        return operator.transpose(operator.weight, g * (y / stabilised(y, self.epsilon)))
+    def multiplier(self, operator: Affine, y: Tensor, g: Tensor, take: Take) -> Tensor:
+        z = y if operator.bias is None or self.bias else y - operator.spread(operator.bias)
+        return operator.transpose(operator.weight, self.divided(operator, g * y, z, self.bias_of(operator), take))
 
 
 @dataclass(frozen=True)
@@ -79,51 +122,54 @@ class Zero(Epsilon):
     epsilon: float = 1e-9
 
 
-def _shared(operator: Affine, terms: Iterable[tuple[Tensor, Tensor, Tensor | None, Tensor]], epsilon: float) -> Tensor:
-    """Sum several terms' multipliers. A term is (weight of positive inputs, of negative ones, bias, relevance).
+@dataclass(frozen=True)
+class SignedSharing(Sharing):
+    """Base of the rules that share by several sums, each with weights of its own for positive and negative inputs."""
 
-    Each shares its relevance in proportion to the positive and negative inputs' contributions with these weights.
-    """
-    x = operator.x
-    signed = bool((x < 0).any())  # not after a ReLU
-    above, below = (x.clamp(min=0), x.clamp(max=0)) if signed else (x, x)
-    up, down = torch.zeros_like(x), torch.zeros_like(x)
-    for plus, minus, bias, relevance in terms:
-        z = operator.forward(above, plus, bias)
-        if signed:
-            z = z + operator.forward(below, minus, None)
-        share = relevance / stabilised(z, epsilon)
-        up = up + operator.transpose(plus, share)
-        if signed:
-            down = down + operator.transpose(minus, share)
-    return torch.where(x < 0, down, up) if signed else up
+    def shared(
+        self, operator: Affine, terms: Iterable[tuple[Tensor, Tensor, Tensor | None, Tensor]], take: Take
+    ) -> Tensor:
+        """Sum several terms' multipliers. A term is (weight of positive inputs, of negative ones, bias, relevance).
+
+        Each shares its relevance in proportion to the positive and negative inputs' contributions with these weights.
+        """
+        x = operator.x
+        signed = bool((x < 0).any())  # not after a ReLU
+        above, below = (x.clamp(min=0), x.clamp(max=0)) if signed else (x, x)
+        up, down = torch.zeros_like(x), torch.zeros_like(x)
+        for plus, minus, bias, relevance in terms:
+            z = operator.forward(above, plus, bias)
+            if signed:
+                z = z + operator.forward(below, minus, None)
+            share = self.divided(operator, relevance, z, bias, take)
+            up = up + operator.transpose(plus, share)
+            if signed:
+                down = down + operator.transpose(minus, share)
+        return torch.where(x < 0, down, up) if signed else up
 
 
 @dataclass(frozen=True)
-class AlphaBeta(LinearRule):
+class AlphaBeta(SignedSharing):
     r"""$R = x\,(\alpha\,z^+\text{-shares} - \beta\,z^-\text{-shares})$ with $\alpha - \beta = 1$. [bach2015]
 
     $z^+ = W^+ x^+ + W^- x^- + b^+$ and $z^- = W^- x^+ + W^+ x^- + b^-$; each part gets its share of $R_y$.
-    `bias=False` leaves the bias out of both.
     """
 
     alpha: float = 2.0
     beta: float = 1.0
-    bias: bool = True
-    epsilon: float = 1e-6
 
     def __post_init__(self) -> None:
         if self.alpha < 0 or self.beta < 0 or abs(self.alpha - self.beta - 1) > 1e-9:
             raise ValueError(f"alpha={self.alpha}, beta={self.beta}: need alpha - beta = 1 and both not negative")
 
-    def multiplier(self, operator: Affine, y: Tensor, g: Tensor) -> Tensor:
-        terms = []
+    def multiplier(self, operator: Affine, y: Tensor, g: Tensor, take: Take) -> Tensor:
+        terms, b = [], self.bias_of(operator)
         for factor, sign in ((self.alpha, 1), (-self.beta, -1)):
             if factor != 0:
                 weight = operator.weight * sign
-                bias = None if operator.bias is None or not self.bias else (operator.bias * sign).clamp(min=0) * sign
+                bias = None if b is None else (b * sign).clamp(min=0) * sign
                 terms.append((weight.clamp(min=0) * sign, weight.clamp(max=0) * sign, bias, factor * (g * y)))
-        return _shared(operator, terms, self.epsilon)
+        return self.shared(operator, terms, take)
 
 
 @dataclass(frozen=True)
@@ -135,7 +181,7 @@ class ZPlus(AlphaBeta):
 
 
 @dataclass(frozen=True)
-class Gamma(LinearRule):
+class Gamma(SignedSharing):
     r"""Favour contributions of the output's sign: $\tilde w = w + \gamma w^+$ (positive outputs). [montavon2019]
 
     Generalised to signed inputs [andeol2021]: for $y > 0$, $z = (w + \gamma w^+) x^+ + (w + \gamma w^-) x^- + b +
@@ -143,26 +189,24 @@ class Gamma(LinearRule):
     """
 
     gamma: float = 0.25
-    epsilon: float = 1e-6
 
-    def multiplier(self, operator: Affine, y: Tensor, g: Tensor) -> Tensor:
-        w, b, terms = operator.weight, operator.bias, []
+    def multiplier(self, operator: Affine, y: Tensor, g: Tensor, take: Take) -> Tensor:
+        w, b, terms = operator.weight, self.bias_of(operator), []
         plus, minus = w + self.gamma * w.clamp(min=0), w + self.gamma * w.clamp(max=0)
         for favoured, other, sign in ((plus, minus, 1), (minus, plus, -1)):
             bias = None if b is None else b + self.gamma * (b * sign).clamp(min=0) * sign
             terms.append((favoured, other, bias, torch.where(y * sign > 0, g * y, 0.0)))
-        return _shared(operator, terms, self.epsilon)
+        return self.shared(operator, terms, take)
 
 
 @dataclass(frozen=True)
-class FirstRule(LinearRule):
+class FirstRule(Sharing):
     """Rules whose relevance is not a multiple of the input (zeros may have some): for first layers only.
 
     They compute the relevance at their operator's input, and `multipliers()` maps it to the model's input.
     """
 
     for_first_layers: ClassVar[bool] = True
-    epsilon: float = field(default=1e-6, kw_only=True)
 
     def pull(self, operator: Affine, value: Tensor, x: Tensor, call: Call, propagate: Propagate) -> Pulled:
         if not propagate.is_first(x):
@@ -172,10 +216,10 @@ class FirstRule(LinearRule):
                 "with the predicate `first`"
             )
         propagate.keeps_graph = True
-        bounds = self.bounds(x, propagate)
+        bounds, take = self.bounds(x, propagate), propagate.taker(x)
 
         def pull(g: Tensor, value: Tensor) -> tuple[Tensor | None, ...]:
-            propagate.first_relevances.append((x, self.relevance(operator, value, g, *bounds)))
+            propagate.first_relevances.append((x, self.relevance(operator, value, g, take, *bounds)))
             return (None,)
 
         return pull, [value.clone()]
@@ -184,36 +228,38 @@ class FirstRule(LinearRule):
         """Return further tensors that the rule computes from its input during the forward pass."""
         return ()
 
-    def multiplier(self, operator: Affine, y: Tensor, g: Tensor) -> Tensor:
+    def multiplier(self, operator: Affine, y: Tensor, g: Tensor, take: Take) -> Tensor:
         raise AssertionError("first-layer rules compute relevance, no multiplier")
 
     @abstractmethod
-    def relevance(self, operator: Affine, y: Tensor, g: Tensor, *bounds: Tensor) -> Tensor:
+    def relevance(self, operator: Affine, y: Tensor, g: Tensor, take: Take, *bounds: Tensor) -> Tensor:
         """Return the relevance of the operator's input."""
 
-    def shares(self, operator: Affine, weight: Tensor, bias: Tensor | None, relevance: Tensor) -> Tensor:
+    def shares(self, operator: Affine, weight: Tensor, bias: Tensor | None, relevance: Tensor, take: Take) -> Tensor:
         """Return relevance in proportion to `weight` at an input of ones."""
         z = operator.forward(torch.ones_like(operator.x), weight, bias)
-        return operator.transpose(weight, relevance / stabilised(z, self.epsilon))
+        return operator.transpose(weight, self.divided(operator, relevance, z, bias, take))
 
 
 @dataclass(frozen=True)
 class Flat(FirstRule):
-    r"""$R_i = \sum_j R_j / (\text{number of inputs of } j)$: every input counts the same. [lapuschkin2019]"""
+    r"""$R_i = \sum_j R_j / (\text{number of inputs of } j)$: every input counts the same. [lapuschkin2019]
 
-    def relevance(self, operator: Affine, y: Tensor, g: Tensor, *bounds: Tensor) -> Tensor:
-        return self.shares(operator, torch.ones_like(operator.weight), None, g * y)
+    No bias takes part, whatever `bias` is.
+    """
+
+    def relevance(self, operator: Affine, y: Tensor, g: Tensor, take: Take, *bounds: Tensor) -> Tensor:
+        return self.shares(operator, torch.ones_like(operator.weight), None, g * y, take)
 
 
 @dataclass(frozen=True)
 class WSquare(FirstRule):
     r"""$R_i = \sum_j w_{ij}^2 / (\sum_i w_{ij}^2)\,R_j$, for inputs without bounds. [montavon2017]"""
 
-    bias: bool = True
-
-    def relevance(self, operator: Affine, y: Tensor, g: Tensor, *bounds: Tensor) -> Tensor:
-        bias = None if operator.bias is None or not self.bias else operator.bias.square()
-        return self.shares(operator, operator.weight.square(), bias, g * y)
+    def relevance(self, operator: Affine, y: Tensor, g: Tensor, take: Take, *bounds: Tensor) -> Tensor:
+        bias = self.bias_of(operator)
+        squares = None if bias is None else bias.square()
+        return self.shares(operator, operator.weight.square(), squares, g * y, take)
 
 
 @dataclass(frozen=True)
@@ -251,10 +297,10 @@ class ZBox(FirstRule):
         low, high = (x.detach() + jvp(x, root, (limit - root).detach().expand_as(root)) for limit in limits)
         return torch.minimum(low, high), torch.maximum(low, high)
 
-    def relevance(self, operator: Affine, y: Tensor, g: Tensor, *bounds: Tensor) -> Tensor:
+    def relevance(self, operator: Affine, y: Tensor, g: Tensor, take: Take, *bounds: Tensor) -> Tensor:
         (low, high), w = bounds, operator.weight
         plus, minus = w.clamp(min=0), w.clamp(max=0)  # the bias drops out: b - b^+ - b^- = 0
         terms = ((operator.x, w, 1), (low, plus, -1), (high, minus, -1))
         z = sum((sign * operator.forward(t, part, None) for t, part, sign in terms), torch.zeros_like(y))
-        v = g * y / stabilised(z, self.epsilon)
+        v = self.divided(operator, g * y, z, None, take)
         return sum((sign * t * operator.transpose(part, v) for t, part, sign in terms), torch.zeros_like(low))

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .call import Call
-from .engine import Propagate, Pull, ratio, ruled
+from .engine import Propagate
+from .ruled import Pull, ratio, ruled
 from .windows import Windows, windows
 
 

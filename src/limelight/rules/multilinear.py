@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from .call import Call
-from .engine import Propagate, ruled
+from .engine import Propagate
+from .ruled import ruled
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,12 @@ from ..base.named import Named, Registry
 from ..models.weights import state_bytes
 from .affine import Affine
 from .call import Call
-from .engine import Entry, Native, Propagate, Propagation, Tape, ratio
-from .linear import Folding, LinearRule
+from .engine import Entry, Native, Propagate, Propagation
+from .linear import Folding, LinearRule, Take
 from .predicates import constant_condition, is_kind, of_any_target, of_target, relu_like
 from .relevance import Fold
+from .ruled import ratio
+from .tape import Tape
 
 Estimator = Literal["linear", "two-component"]
 _REST: tuple[Entry, ...] = (
@@ -96,7 +98,7 @@ class _Observe(LinearRule):
         self.seen[operator.name] = (operator, value.clone())
         return super().attach(operator, value, x, call, propagate)
 
-    def multiplier(self, operator: Affine, y: Tensor, g: Tensor) -> Tensor:
+    def multiplier(self, operator: Affine, y: Tensor, g: Tensor, take: Take) -> Tensor:
         return operator.transpose(operator.weight, g)
 
 
@@ -200,7 +202,7 @@ class _Pattern(LinearRule):
     patterns: Patterns
     times_weight: bool
 
-    def multiplier(self, operator: Affine, y: Tensor, g: Tensor) -> Tensor:
+    def multiplier(self, operator: Affine, y: Tensor, g: Tensor, take: Take) -> Tensor:
         pattern = self.patterns.tensors.get(operator.name)
         if pattern is None or pattern.shape != operator.weight.shape:
             raise ValueError(f"no pattern for {operator.name} with weight {tuple(operator.weight.shape)}: other model?")

@@ -15,11 +15,12 @@ from torch import Tensor
 from .affine import affine
 from .call import Call
 from .deeplift import RESCALE, Rescale
-from .engine import Propagate, Propagation, ruled
+from .engine import Propagate, Propagation
 from .maxima import MaxShapley
 from .names import AFFINE, CONVOLUTIONS, POWERS, SUMS, words
 from .predicates import is_kind
 from .relevance import batch_norm_scale
+from .ruled import ruled
 
 Streams = tuple[Tensor, Tensor]
 # Operators that only move numbers, which both streams pass through unchanged.
