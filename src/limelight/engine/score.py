@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -375,10 +376,10 @@ class Score:
         """
 
         def run(part: Tensor, examples: Tensor) -> list[str]:
-            with search_layers(self.runner.modules, tuple(rows.shape[2:])) as seen:
-                outcome = self.runner.once(
-                    part, examples, self.target, layer_gradients=True, also=lambda outputs, scores: seen.held()
-                )
+            before = self.runner.forward_rows
+            with search_layers(self.runner.modules, tuple(rows.shape[1:])) as seen:
+                held = partial(seen.held_of, lambda: self.runner.forward_rows - before)
+                outcome = self.runner.once(part, examples, self.target, layer_gradients=True, also=held)
             slopes = outcome.layer_gradients
             candidates = seen.candidates().items()
             return [name for name, each in candidates if name in slopes and bool(each.grid.maps(slopes[name]).any())]
