@@ -118,7 +118,8 @@ def _tokens(shape: tuple[int, ...], space: tuple[int, ...], known: Sequence[Know
         lengths = [size[0] for width, size in known if width == channels and size[0] != channels]
         return next((_with_prefix(count, (n,)) for n in reversed(lengths) if 0 <= count - n <= MOST_PREFIX), None)
     if not known:
-        return _guessed(count, space)
+        is_frames = len(space) == 3 and count == space[0]  # one vector for each of the frames, which have no positions
+        return None if is_frames else _guessed(count, space)
     sizes = [size for _, size in known if 0 <= count - math.prod(size) <= MOST_PREFIX]
     for width, size in known:
         halvings = (tuple(math.ceil(each / 2**times) for each in size) for times in range(1, MOST_HALVINGS + 1))

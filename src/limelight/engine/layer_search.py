@@ -64,6 +64,7 @@ class LayerSearch:
     grids: dict[tuple[str, int, Path], Grid | None] = field(default_factory=dict)
     _shapes: dict[tuple[str, int], list[tuple[Path, tuple[int, ...], bool]]] = field(default_factory=dict)
     _by_id: dict[int, LayerMap] = field(default_factory=dict)
+    _lengths: set[int] = field(default_factory=set)  # of the first axes
     _calls: list[Call] = field(default_factory=list)  # of modules that run now, the outermost first
     _operators: Counter[str] = field(default_factory=Counter)
     _known: list[Known] = field(default_factory=list)
@@ -143,6 +144,9 @@ class LayerSearch:
                 "no module of the model returns a spatial map of more than one position for each row; "
                 "pass layer= with a module's dotted name"
             )
+            frames = [each for each in self.features[:2] if each > 1 and each * rows in self._lengths]
+            if frames:
+                none += f"; others have {frames[0]} rows for each, as frames do that are folded into the rows"
             raise ValueError(f"layer: {self.unreadable or none}")
         last = usable[-1]
         compares = self.watching is None and last.grid.order == "tokens" and reads_some(last, outputs, flow)
@@ -237,6 +241,7 @@ class LayerSearch:
         for path, tensor in elements(output):
             if tensor.ndim < 3 or not tensor.is_floating_point() or tensor.layout != torch.strided:
                 continue
+            self._lengths.add(len(tensor))
             grid = self._grid((name, run, path), tensor)
             if grid is None:
                 continue

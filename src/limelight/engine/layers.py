@@ -218,7 +218,7 @@ def _no_tensor(output: Any, wanted: Occurrence) -> str:
     returns = f"returns {type(output).__name__}"
     if wanted.path is not None:
         return f"does not fit: {wanted.of} {returns}; use {', '.join(paths) or wanted.of}"
-    return f"{returns} without a floating tensor that starts with the rows; choose a layer inside it"
+    return f"{returns} without a floating tensor; choose a layer inside it"
 
 
 @contextmanager

@@ -54,11 +54,13 @@ def elements(output: Any) -> Iterator[tuple[Path, Tensor]]:
 def default_path(shapes: Sequence[tuple[Path, tuple[int, ...], bool]], rows: int) -> Path | None:
     """Return the path of the element that a layer's name alone stands for; None where there is none.
 
-    The first floating tensor of three axes or more whose first are the rows, else the first floating one of rows.
+    The first floating tensor of three axes or more whose first are the rows, else the first of rows, else the first.
     `shapes` are the elements' paths and shapes, and whether they are floating.
     """
     fitting = [(path, shape) for path, shape, floating in shapes if floating and shape and shape[0] == rows]
-    return next((path for path, shape in fitting if len(shape) > 2), fitting[0][0] if fitting else None)
+    fitting += [(path, shape) for path, shape, floating in shapes if floating][:1]
+    maps = (path for path, shape in fitting if len(shape) > 2 and shape[0] == rows)
+    return next(maps, fitting[0][0] if fitting else None)
 
 
 def shapes_of(output: Any) -> list[tuple[Path, tuple[int, ...], bool]]:
