@@ -355,7 +355,7 @@ def search_layers(
     With `watched` only the layers that an earlier search chose: hooks on all, and following operators, cost as much as
     a small network's pass. The modules named `unwatched` return what a later one does.
     """
-    search, whole = LayerSearch(features, unreadable=without_layers(modules), watching=watched), modules
+    search = LayerSearch(features, unreadable=without_layers(modules), watching=watched)
     if watched is not None:
         modules = {name: modules[name] for name in watched.names}
     modules = {name: module for name, module in modules.items() if name not in unwatched}
@@ -374,7 +374,7 @@ def search_layers(
             axes = search.axes = FeatureAxes(features)
             trace = _Trace(search, axes)
             stack.enter_context(entering(modules, search.enter))
-            stack.enter_context(counting(trace, whole))
+            stack.enter_context(counting(trace, modules))
         yield search
 
 
