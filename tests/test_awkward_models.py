@@ -39,8 +39,10 @@ LAYERS = r"layer: "
 
 # What a model cannot do: for each, the names of methods (a prefix) and the sentence.
 REFUSED: dict[str, str] = {
-    **dict.fromkeys(["exported for any number of rows", "exported for 1 rows"], LAYERS + ".*exported program"),
-    **dict.fromkeys(["exported for 2 rows", "exported for 3 rows"], LAYERS + ".*exported program"),
+    **dict.fromkeys(
+        [f"exported for {rows}" for rows in ("any number of rows", "1 rows", "2 rows", "3 rows")],
+        LAYERS + "(FullGrad reads.*exported program|CAM needs a model|.*exported program)",
+    ),
     "an unflattened program": LAYERS + "(FullGrad reads.*exported program|CAM needs a model)",
     **dict.fromkeys(
         ["scripted", "traced", "scripted and frozen", "a scripted layer"], f"{LAYERS}.*TorchScript|{RULES}"

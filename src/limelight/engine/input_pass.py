@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..base.types import Model, Outputs
 from ..question.readings import Reading, read_outputs
 from ..question.targets import ClassTarget, Confidence, Logit, Target, class_scores, joined_vectors
+from .layer_maps import Grid
 from .layer_search import LayerSearch, search_layers
 from .layers import Layer, Linear
 from .model_copy import PassAgain
@@ -73,7 +74,7 @@ def input_pass(
         keeps = isinstance(target, ClassTarget) and (pick or bool(names and layer_gradient))
         key = (tuple(x.shape[1:]), type(target), names)
         watched = runner.copy.searched.get(key) if keeps else None
-        with search_layers(runner.modules, tuple(x.shape[2:]), watched, runner.packing.folds) as search:
+        with search_layers(runner.modules, tuple(x.shape[1:]), watched, runner.packing.folds) as search:
 
             def rank(outputs: Any, scores: Tensor) -> dict[str, Tensor]:
                 search.led_by(scores)
@@ -90,15 +91,16 @@ def input_pass(
 
             also = rank if pick or keeps else None
             outcome = runner.once(rows, examples, target, gradient, names, layer_gradient, also=also)
+        search.rows = runner.forward_rows - start
         size = search.bytes if watched is None else watched.bytes * len(rows)
         runner.set_budget(len(rows), size, rows.device)
         searched = True
         if keeps and watched is None:
-            found_by = search.watched(len(rows)) if pick else search.watched_for(names, len(rows), outcome.activations)
+            found_by = search.watched(len(rows)) if pick else search.watched_for(names, len(rows))
             runner.copy.searched |= {key: found_by} if found_by is not None else {}
         if pick:
-            name, found, passed_over = search.choose(outcome.layer_gradients)
-            names, notes = (name,), (_reason(name, found.grid, found.channels, passed_over),)
+            name, found, passed_over, flat = search.choose(outcome.layer_gradients)
+            names, notes = (name,), (_reason(name, found.grid, found.channels, passed_over, flat),)
             chosen_by_gradient = len(outcome.layer_gradients) > 1
             if name not in outcome.activations:
                 # The model overwrote this map in place, so it is read again from a copy.
@@ -134,15 +136,18 @@ def input_pass(
     )
 
 
-def _reason(name: str, grid: Any, channels: int, passed_over: list[str]) -> str:
+def _reason(name: str, grid: Any, channels: int, passed_over: list[str], flat: bool) -> str:
     why = f"layer {name}: the last one with a spatial map ({channels} channels of {grid})"
-    return why + (f" before {', '.join(reversed(passed_over))}, whose positions have no gradient" * bool(passed_over))
+    if not passed_over:
+        return why
+    none = "whose positions have no gradient" if flat else "where the score reads a single position or none"
+    return f"{why} before {', '.join(reversed(passed_over))}, {none}"
 
 
 def _layer(name: str, search: LayerSearch, outcome: Outcome, target: Target) -> Layer:
     output = outcome.activations[name]
     shape = tuple(output.shape[1:])
-    grid = search.grid(shape)
+    grid = search.grid(name, shape)
     if grid is not None:
         run = slice(None) if outcome.first is None else outcome.first  # the search saw the distinct rows alone
         outputs = joined_vectors([outcome.outputs], len(output), target)
@@ -156,10 +161,10 @@ def _linear(maps: Tensor, search: LayerSearch, outputs: Tensor | None) -> Linear
     """Return the classifier, if its inputs are the maps' means and its outputs are the model's; else None."""
     if search.linear is None or outputs is None:
         return None
-    module, inputs, returned = search.linear
+    linear, inputs, returned = search.linear
     outputs = outputs[:, None] if outputs.ndim == 1 else outputs
     is_classifier = _equal(inputs, maps.flatten(2).mean(2)) and _equal(returned, outputs)
-    return Linear(module.weight, module.bias) if is_classifier else None
+    return linear if is_classifier else None
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
@@ -207,21 +212,29 @@ class Candidate:
 
 
 def layers_of(model: nn.Module, pixels: Tensor) -> tuple[list[Candidate], str, str]:
-    """List the layers that run once and return a map, in order of use; also the one `explain()` chooses, and why.
+    """List the layers that return a map, in order of use; also the one `explain()` chooses, and why.
 
-    Layers inside a block that returns a map itself are left out. Raises ValueError where the model returns no classes.
+    Names are those that `explain(layer=...)` takes, occurrences included. Layers inside a block that returns a map
+    itself are left out. Raises ValueError where the model returns no classes.
     """
     options: dict[str, Any] = {"gradient": False, "layers": (), "read_layer": True, "layer_gradient": True}
     with Runner(model, pixels, None, None) as runner:
         at_input = input_pass(runner, pixels, Logit(), measure=False, **options)
-        with search_layers(runner.modules, tuple(pixels.shape[2:])) as search, torch.no_grad():
-            runner.outputs(pixels)
-        grids = {name: each.grid for name, each in search.candidates().items()}
         example = torch.zeros(1, dtype=torch.long, device=pixels.device)
+        grids: dict[str, Grid] = {}
+        with search_layers(runner.modules, tuple(pixels.shape[1:])) as search:
+
+            def candidates(outputs: Any, scores: Tensor) -> dict[str, Tensor]:
+                search.rank(outputs, scores, len(pixels))
+                grids.update((name, each.grid) for name, each in search.candidates().items())
+                return {}
+
+            runner.once(pixels, example, at_input.target, also=candidates)
+        search.release()
         found = runner.once(pixels, example, at_input.target, layers=tuple(grids), layer_gradients=True)
-    candidates = []
+    candidates_found = []
     for name, grid in grids.items():
         maps, slopes = grid.maps(found.activations[name]), grid.maps(found.layer_gradients[name])
         norms = float(maps.norm()), float(slopes.norm())
-        candidates.append(Candidate(name, tuple(maps.shape[1:]), str(grid), *norms))
-    return candidates, str(at_input.layer), at_input.notes[0]
+        candidates_found.append(Candidate(name, tuple(maps.shape[1:]), str(grid), *norms))
+    return candidates_found, str(at_input.layer), at_input.notes[0]

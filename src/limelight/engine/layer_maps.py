@@ -48,25 +48,59 @@ class Grid:
 Known = tuple[int, tuple[int, ...]]  # channels and spatial size of an earlier layer's map
 
 
-def grid_of(shape: tuple[int, ...], space: tuple[int, ...], known: Sequence[Known] = ()) -> Grid | None:
+def grid_of(
+    shape: tuple[int, ...], space: tuple[int, ...], known: Sequence[Known] = (), channels: int | None = None
+) -> Grid | None:
     """Find the grid in a layer's output of this shape (without the rows), for inputs of spatial size `space`, or None.
 
-    A shape with one axis more than `space` is a map with channels first, unless only channels last gives a size that
-    the input scales down to evenly. Another shape of two axes is tokens. Their grid is the one of the `known` earlier
-    map with as many positions, or with the fewest prefix tokens more, up to 16; or a halving of one, as by merging
-    neighbours, which multiplies the channels. Without earlier maps it has the input's proportions.
+    `channels` is the axis of the channels, where the pass showed it; else the shape says. A shape with one axis more
+    than `space` is then a map with channels first, unless only channels last gives a size that the input scales down to
+    evenly. Another shape of two axes is tokens. Their grid is the one of the `known` earlier map with as many
+    positions, or with the fewest prefix tokens more, up to 16; or a halving of one, as by merging neighbours, which
+    multiplies the channels. Without earlier maps it has the input's proportions; a sequence's has its length.
     """
     if not space or min(shape, default=0) < 1:
         return None
+    if channels is not None:
+        return _with_channels(shape, space, known, channels)
     if len(shape) == 2:
         tokens = _tokens(shape, space, known)
         if tokens is not None:
             return tokens
-    if len(shape) != len(space) + 1:
+    if len(shape) != len(space) + 1 or _is_attention(shape, known):
         return None
     if len(space) > 1 and _scaled(shape[:-1], space) and not _scaled(shape[1:], space):
         return Grid("channels last", shape[:-1])
     return Grid("channels first", shape[1:])
+
+
+def _with_channels(
+    shape: tuple[int, ...], space: tuple[int, ...], known: Sequence[Known], channels: int
+) -> Grid | None:
+    if channels == 0:
+        return Grid("channels first", shape[1:]) if len(shape) == len(space) + 1 else None
+    if channels != len(shape) - 1:
+        return None
+    if len(shape) == 2:
+        return _sequence(shape[0], space[0], known) if len(space) == 1 else _tokens(shape, space, known)
+    fits = len(shape) == len(space) + 1 and (_scaled(shape[:-1], space) or any(shape[:-1] == size for _, size in known))
+    return Grid("channels last", shape[:-1]) if fits else None
+
+
+def _sequence(count: int, length: int, known: Sequence[Known]) -> Grid | None:
+    """Return the grid of so many tokens: as many as the input or an earlier map has, and the fewest more."""
+    lengths = [n for n in (length, *(size[0] for _, size in known)) if 0 <= count - n <= MOST_PREFIX]
+    return _with_prefix(count, (max(lengths),)) if lengths else None
+
+
+def _is_attention(shape: tuple[int, ...], known: Sequence[Known]) -> bool:
+    """Whether this is heads x tokens x tokens, for the tokens of an earlier map."""
+    tokens = shape[-1]
+    return (
+        len(shape) == 3
+        and shape[-2] == tokens
+        and any(0 < tokens - math.prod(size) <= MOST_PREFIX for _, size in known)
+    )
 
 
 def _scaled(size: tuple[int, ...], space: tuple[int, ...]) -> bool:
@@ -79,10 +113,13 @@ def _scaled(size: tuple[int, ...], space: tuple[int, ...]) -> bool:
 def _tokens(shape: tuple[int, ...], space: tuple[int, ...], known: Sequence[Known]) -> Grid | None:
     count, channels = shape
     if len(space) == 1:  # (channels, length) has as many axes: tokens only after an earlier map of these channels
+        if count == space[0] < channels:  # read as channels first, the map would be longer than the input
+            return Grid("tokens", (count,))
         lengths = [size[0] for width, size in known if width == channels and size[0] != channels]
         return next((_with_prefix(count, (n,)) for n in reversed(lengths) if 0 <= count - n <= MOST_PREFIX), None)
     if not known:
-        return _guessed(count, space)
+        is_frames = len(space) == 3 and count == space[0]  # one vector for each of the frames, which have no positions
+        return None if is_frames else _guessed(count, space)
     sizes = [size for _, size in known if 0 <= count - math.prod(size) <= MOST_PREFIX]
     for width, size in known:
         halvings = (tuple(math.ceil(each / 2**times) for each in size) for times in range(1, MOST_HALVINGS + 1))

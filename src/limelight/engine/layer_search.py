@@ -1,113 +1,157 @@
-"""Layer search: which layers of a model return a map, and which of them a class activation map should read."""
+"""Layer search: which tensors of a pass are maps, and which of them a class activation map should read."""
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from itertools import takewhile
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..question.targets import output_tensor
+from ..rules.names import PLAIN
+from .feature_axes import Axes, FeatureAxes
+from .flow import Flow
 from .graph import operators
+from .layer_choice import Call, LayerMap, Returned, branches, class_scores_among, is_output, merges, reads_some
 from .layer_maps import Grid, Known, grid_of
-from .layers import Modules, hooked
+from .layers import Linear, Modules, hooked
+from .occurrences import Occurrence, Path, default_path, elements, shapes_of
+from .operator_calls import OperatorCalls, counting
 from .programs import without_layers
 
-TOKEN_MAPS = 3  # maps compared with a class token, where the last block's positions may not reach the score
-
-
-@dataclass(eq=False)
-class LayerMap:
-    """A map in a watched pass, with the `names` of the modules that returned it, the innermost first.
-
-    `output` is the tensor itself as long as it may be needed, `version` its count of in-place writes at that time, by
-    which a later overwrite is found, and `rows` the length of its first axis. `inner` maps are parts of a block that
-    returned a map itself.
-    """
-
-    names: list[str]
-    grid: Grid
-    channels: int
-    output: Tensor | None
-    version: int
-    rows: int
-    inner: bool = False
-
-    @property
-    def intact(self) -> bool:
-        """Whether `output` still holds what the layer returned."""
-        return self.output is not None and self.output._version == self.version
+TOKEN_MAPS = 5  # maps compared with one whose positions may not reach the score, as behind a class token
 
 
 @dataclass(frozen=True)
 class Watched:
     """What a search found worth watching in the next pass of the same model on inputs of the same shape.
 
-    `names`: the modules that return the chosen map, and the last linear layer. `known`: the maps before it. `operators`
-    that led to the scores: with others the model took another path. `bytes`: the activations' memory for a row.
+    `names`: the modules that return the chosen map, and the last linear layer. `layer`: the chosen map's name, "" where
+    layers are named. `grids` of what these modules return. `operators` that led to the scores: with others the model
+    took another path. `bytes`: the activations' memory for a row.
     """
 
     names: frozenset[str]
-    known: tuple[Known, ...]
+    layer: str
+    grids: Mapping[tuple[str, int, Path], Grid | None]
     operators: Counter[str]
     bytes: int
 
 
 @dataclass
 class LayerSearch:
-    """The findings of a watched forward pass on inputs of the spatial size `space`.
+    """The findings of a watched forward pass on inputs `(rows, *features)`.
 
     `bytes` counts the activations' memory; `maps` are in order of use, `ranked` those to choose from, the best first;
     `runs` counts each module's calls; `linear` is the last linear layer with its input and output. `unreadable` says
-    why the model's layers cannot be read, if so.
+    why the model's layers cannot be read, if so. `rows` are those of the pass, once it is over.
     """
 
-    space: tuple[int, ...]
+    features: tuple[int, ...]
     bytes: int = 0
     maps: list[LayerMap] = field(default_factory=list)
     runs: Counter[str] = field(default_factory=Counter)
-    linear: tuple[nn.Linear, Tensor, Tensor] | None = None
+    linear: tuple[Linear, Tensor, Tensor] | None = None
     unreadable: str = ""
+    rows: int = 0
     ranked: list[LayerMap] = field(default_factory=list)
+    watching: Watched | None = None
+    axes: FeatureAxes | None = None
+    grids: dict[tuple[str, int, Path], Grid | None] = field(default_factory=dict)
+    _shapes: dict[tuple[str, int], list[tuple[Path, tuple[int, ...], bool]]] = field(default_factory=dict)
+    _by_id: dict[int, LayerMap] = field(default_factory=dict)
+    _lengths: set[int] = field(default_factory=set)  # of the first axes
+    _calls: list[Call] = field(default_factory=list)  # of modules that run now, the outermost first
     _operators: Counter[str] = field(default_factory=Counter)
-    _outer: list[LayerMap] = field(default_factory=list)  # of the maps, those that are part of no other so far
     _known: list[Known] = field(default_factory=list)
     _linear: str = ""  # the name of `linear`
 
-    def name(self, seen: LayerMap) -> str | None:
-        """Return the outermost module that returned the map and ran once."""
-        return next((name for name in reversed(seen.names) if self.runs[name] == 1), None)
+    @property
+    def space(self) -> tuple[int, ...]:
+        """The spatial size of the inputs."""
+        return self.features[1:]
+
+    def name(self, seen: LayerMap) -> str:
+        """Return the outermost module that returned the map and ran once; else its occurrence, or the operator's."""
+        once = [each for each in seen.returned if self.runs[each.name] == 1] or seen.returned
+        if not once:
+            return seen.operator
+        # A tensor of its own before an element of something, the element that the name alone stands for before others.
+        ranks = [(not each.path, self._path(each) is None, place) for place, each in enumerate(once)]
+        best = once[max(ranks)[2]]
+        return str(Occurrence(best.name, None if self.runs[best.name] == 1 else best.run, self._path(best)))
+
+    def _path(self, returned: Returned) -> Path | None:
+        """Return the path to write; None for the element that the layer's name alone stands for."""
+        default = default_path(self._shapes[returned.name, returned.run], self.rows)
+        return None if returned.path in ((), default) else returned.path
 
     def candidates(self) -> dict[str, LayerMap]:
         """Return the maps by the names of their layers, in order of use, without those inside a block."""
-        named = ((self.name(seen), seen) for seen in self.maps if not seen.inner)
-        return {name: seen for name, seen in named if name}
+        outer = (seen for seen in self.maps if not seen.inner and seen.grid.positions > 1)
+        return {self.name(seen): seen for seen in outer}
+
+    def settle(self, outputs: Any, scores: Tensor, rows: int) -> None:
+        """Leave out what no class activation map should read in a pass of `rows` rows: branches and class scores.
+
+        An operator's map counts where it gathers a branch and what goes around it, or where no module returns a map.
+        A branch is a map around which the score is reached too, where a later map of the same code gathers it, or where
+        it lies inside of a module that takes a map and returns none, such as a head with attention.
+        """
+        self.rows, flow = rows, Flow.of(scores)
+        alive = [each for each in self.maps if each.rows == rows and each.lies_on(flow)]
+        by_modules = any(each.returned for each in alive if each.grid.positions > 1)
+        gathering = merges(self.maps, flow) if flow is not None and by_modules else []
+        for seen in self.maps if by_modules else ():
+            if not seen.returned and seen not in gathering:
+                self._leave_out(seen)
+        usable = [each for each in alive if not each.inner and each.grid.positions > 1]
+        if flow is None or self.watching is not None:
+            return
+        for seen in (*branches(self.maps, usable, flow), *class_scores_among(outputs, usable)):
+            if usable != [seen]:
+                usable = [each for each in usable if each is not seen]
+                self._leave_out(seen)
+
+    def _leave_out(self, seen: LayerMap) -> None:
+        if self._by_id.get(id(seen.output)) is seen:
+            del self._by_id[id(seen.output)]
+        seen.inner, seen.output = True, None
 
     def rank(self, outputs: Any, scores: Tensor, rows: int) -> dict[str, Tensor]:
         """Set `ranked` to the maps to choose from in a pass of `rows` rows, the best first; return their activations.
 
         The best is the last that the score depends on, except the model's own output, as in a segmentation. Where a
-        map has prefix tokens, the score may depend on those alone, so earlier maps follow.
+        map has prefix tokens, or positions are picked from its tokens, the score may depend on those alone, so earlier
+        maps follow.
         """
-        reaches = _reaches(scores)
+        self.settle(outputs, scores, rows)
+        flow = Flow.of(scores)
         usable = [
             seen
-            for seen in self.candidates().values()
-            if seen.rows == rows and not _is_output(seen, outputs) and (seen.output is None or reaches(seen.output))
+            for name, seen in self.candidates().items()
+            if seen.rows == rows
+            and not is_output(seen, outputs)
+            and seen.lies_on(flow)
+            and (self.watching is None or name == self.watching.layer)
         ]
         if not usable:
             none = (
                 "no module of the model returns a spatial map of more than one position for each row; "
                 "pass layer= with a module's dotted name"
             )
+            frames = [each for each in self.features[:2] if each > 1 and each * rows in self._lengths]
+            if frames:
+                none += f"; others have {frames[0]} rows for each, as frames do that are folded into the rows"
             raise ValueError(f"layer: {self.unreadable or none}")
-        self.ranked = usable[: -1 - TOKEN_MAPS if usable[-1].grid.prefix else -2 : -1]
-        names = {str(self.name(seen)) for seen in self.ranked}
+        last = usable[-1]
+        compares = self.watching is None and last.grid.order == "tokens" and reads_some(last, outputs, flow)
+        self.ranked = usable[: -1 - TOKEN_MAPS if compares else -2 : -1]
+        names = {self.name(seen) for seen in self.ranked}
         return {name: output for name, output in self.held().items() if name in names}
 
     def held(self) -> dict[str, Tensor]:
@@ -118,24 +162,38 @@ class LayerSearch:
             if seen.output is not None and seen.intact and seen.output.requires_grad
         }
 
-    def choose(self, gradients: Mapping[str, Tensor]) -> tuple[str, LayerMap, list[str]]:
-        """Return the best of `ranked` with a gradient at its positions, by name and map, and the names passed over.
+    def held_of(self, rows: Callable[[], int], outputs: Any, scores: Tensor) -> dict[str, Tensor]:
+        """Settle the search, over a number of rows that is known once the pass is over; return what `held` does."""
+        self.settle(outputs, scores, rows())
+        return self.held()
 
-        A map without an entry in `gradients` counts as having one. Where none has one, the score is constant near x,
-        and the earliest map is chosen.
+    def choose(self, gradients: Mapping[str, Tensor]) -> tuple[str, LayerMap, list[str], bool]:
+        """Return the best of `ranked` by name and map, the names passed over, and whether all those had no gradient.
+
+        The best has a gradient at more than one position; else at one, else it is the earliest. A map without an entry
+        in `gradients` counts as having one.
         """
 
-        def is_flat(seen: LayerMap) -> bool:
-            slope = gradients.get(str(self.name(seen)))
-            return slope is not None and not bool(seen.grid.maps(slope).any())
+        def positions(seen: LayerMap) -> int:
+            slope = gradients.get(self.name(seen))
+            if slope is None or len(self.ranked) == 1:
+                return seen.grid.positions
+            return int((seen.grid.maps(slope) != 0).any(1).flatten(1).sum(1).max())
 
-        passed_over = list(takewhile(is_flat, self.ranked[:-1]))
-        best = self.ranked[len(passed_over)]
-        return str(self.name(best)), best, [str(self.name(seen)) for seen in passed_over]
+        reached = [positions(seen) for seen in self.ranked]
+        least = next((each for each in (2, 1) if max(reached) >= each), 0)
+        best = next(place for place, each in enumerate(reached) if each >= least) if least else len(reached) - 1
+        chosen, passed_over = self.ranked[best], [self.name(seen) for seen in self.ranked[:best]]
+        return self.name(chosen), chosen, passed_over, not any(reached[:best])
 
-    def grid(self, shape: tuple[int, ...]) -> Grid | None:
-        """Return the grid in an output of this shape (without the rows)."""
-        return grid_of(shape, self.space, self._known)
+    def grid(self, name: str, shape: tuple[int, ...]) -> Grid | None:
+        """Return the grid in what an occurrence of that name returned, of this shape (without the rows)."""
+        read = Occurrence.read(name)
+        assert read is not None
+        run = read.run or 0
+        path = default_path(self._shapes.get((read.of, run), ()), self.rows) if read.path is None else read.path
+        key = (read.of, run, path or ())
+        return self.grids[key] if key in self.grids else grid_of(shape, self.space, self._known)
 
     def led_by(self, scores: Tensor) -> None:
         """Remember the operators that led to the scores."""
@@ -147,107 +205,188 @@ class LayerSearch:
 
     def watched(self, rows: int) -> Watched | None:
         """Return what a later search can do with after this one over `rows` rows; None where it needs it all."""
-        if len(self.ranked) != 1:
+        if len(self.ranked) != 1 or not self.ranked[0].returned or (self.linear and not self._linear):
             return None
-        (seen,) = self.ranked
-        before = next(place for place, each in enumerate(self.maps) if each is seen)
-        return self._watched(seen.names, self._known[:before], rows)
+        return self._watched([each.name for each in self.ranked[0].returned], self.name(self.ranked[0]), rows)
 
-    def watched_for(self, names: Iterable[str], rows: int, activations: Mapping[str, Tensor]) -> Watched | None:
+    def watched_for(self, names: Iterable[str], rows: int) -> Watched | None:
         """Return what a later search for these named layers can do with; None where one returned no map."""
-        maps = all(self.grid(tuple(activations[name].shape[1:])) for name in names)
-        return self._watched(names, self._known, rows) if maps else None
+        read = [Occurrence.read(name) for name in names]
+        modules = [each.of for each in read if each is not None]
+        known = {of for of, _, _ in self.grids}
+        return self._watched(modules, "", rows) if all(of in known and self.runs[of] for of in modules) else None
 
-    def _watched(self, names: Iterable[str], known: Iterable[Known], rows: int) -> Watched:
-        return Watched(frozenset((*names, self._linear)) - {""}, tuple(known), self._operators, self.bytes // rows)
+    def _watched(self, names: list[str], layer: str, rows: int) -> Watched:
+        grids = {key: grid for key, grid in self.grids.items() if key[0] in names}
+        return Watched(frozenset((*names, self._linear)) - {""}, layer, grids, self._operators, self.bytes // rows)
 
-    def see(self, name: str, child: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    def found_linear(self, name: str, linear: Linear, rows: Tensor, output: Tensor) -> None:
+        """Record a linear layer over rows `(rows, features)`, of the module of that name or, with "", an operator."""
+        self.linear, self._linear = (linear, rows.detach(), output.detach()), name
+
+    def enter(self, name: str) -> None:
+        """Note that the module of that name is called."""
+        self._calls.append(Call(name, len(self.maps)))
+
+    def see(self, name: str, child: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Record the output of the module of that name."""
-        last = self.maps[-1] if self.maps else None
-        if last is not None and last.output is not None:
-            if output is last.output:
-                if not last.intact:  # rewritten in place: from now on the map is this module's
-                    last.names, last.version = [name], output._version
-                elif not any(output is arg for arg in args):  # an outer module returns the same map, and names it
-                    last.names.append(name)
-                return
-            if output.untyped_storage().data_ptr() == last.output.untyped_storage().data_ptr():
-                return  # a view of the same numbers
-        if "Pool" in type(child).__name__:  # CAMs read the map before it is pooled
+        run = self.runs[name]
+        self.runs[name] += 1
+        self._shapes[name, run] = shapes_of(output)
+        call = self._calls.pop() if self._calls else None
+        pools = "Pool" in type(child).__name__  # CAMs read the map before it is pooled
+        if self.axes is not None and isinstance(child, nn.modules.conv._ConvNd) and isinstance(output, Tensor):
+            self.axes.set(output, Axes(0, 1))  # also where an operator of ours computed it
+        found, has_new = [], False
+        for path, tensor in elements(output):
+            if tensor.ndim < 3 or not tensor.is_floating_point() or tensor.layout != torch.strided:
+                continue
+            self._lengths.add(len(tensor))
+            grid = self._grid((name, run, path), tensor)
+            if grid is None:
+                continue
+            returned = Returned(name, run, path, bool(child._modules))
+            known = self._by_id.get(id(tensor))
+            if known is not None and known.output is tensor and known is self.maps[-1] and not known.intact:
+                # Rewritten in place: from now on the map is this module's.
+                known.returned, known.operator = [returned], ""
+                known.version, known.node = tensor._version, tensor.grad_fn
+            elif known is not None and known.output is tensor and known.intact:
+                has_new |= not known.returned
+                # An outer module that returns the same map names it, one that hands on its argument does not.
+                if not known.returned or not any(tensor is each for each in args):
+                    known.returned.append(returned)
+            elif pools or self._is_view(tensor):
+                continue
+            else:
+                known, has_new = self._add([returned], "", grid, tensor), True
+            found.append(known)
+        if call is None:
             return
-        grid = self.grid(tuple(output.shape[1:]))
-        if grid is None or grid.positions <= 1:
+        call.returned = any(each.grid.positions > 1 for each in found)
+        if has_new and call.returned:
+            for seen in self.maps[call.before :]:
+                if seen not in found:
+                    self._leave_out(seen)
+
+    def called(self, name: str, run: int, output: Any, in_place: bool) -> None:
+        """Record the output of an operator outside of torch's own layers."""
+        if not isinstance(output, Tensor) or output.ndim < 3 or not output.is_floating_point():
             return
-        inside = f"{name}."
-        for seen in self._outer:
-            if seen.names[0].startswith(inside):
-                seen.inner, seen.output = True, None
-        self._outer = [seen for seen in self._outer if not seen.inner]
-        if last is not None and not torch.is_grad_enabled():
-            last.output = None  # without grad mode its gradient cannot be requested
-        seen = LayerMap([name], grid, grid.maps(output).shape[1], output, output._version, len(output))
+        if output.layout != torch.strided or (name in PLAIN and name != "cat") or "pool" in name:
+            return
+        known = self._by_id.get(id(output))
+        is_same = known is not None and known.output is output and known.intact
+        grid = None if is_same else self._grid((name, run, ()), output)
+        if grid is not None and (in_place or not self._is_view(output)):
+            self._add([], f"{name}#{run}", grid, output)
+
+    def _is_view(self, tensor: Tensor) -> bool:
+        """Whether a tensor holds the numbers of the last map in another shape."""
+        last = self.maps[-1].output if self.maps else None
+        return last is not None and tensor.untyped_storage().data_ptr() == last.untyped_storage().data_ptr()
+
+    def _grid(self, key: tuple[str, int, Path], tensor: Tensor) -> Grid | None:
+        shape = tuple(tensor.shape[1:])
+        if self.watching is not None:
+            self.grids[key] = self.watching.grids.get(key)
+            return self.grids[key]
+        axes = self.axes.of(tensor) if self.axes is not None else None
+        if axes is None:
+            self.grids[key] = grid_of(shape, self.space, self._known)
+        else:
+            is_map = axes.rows == 0 and axes.channels > 0
+            self.grids[key] = grid_of(shape, self.space, self._known, axes.channels - 1) if is_map else None
+        return self.grids[key]
+
+    def _add(self, returned: list[Returned], operator: str, grid: Grid, tensor: Tensor) -> LayerMap:
+        if self.maps and not torch.is_grad_enabled():
+            self.maps[-1].output = None  # without grad mode its gradient cannot be requested
+        channels = grid.maps(tensor).shape[1]
+        inside = tuple(self._calls)
+        seen = LayerMap(
+            returned, operator, grid, channels, tensor, tensor._version, tensor.grad_fn, len(tensor), inside
+        )
         self.maps.append(seen)
-        self._outer.append(seen)
-        self._known.append((seen.channels, grid.space))
+        self._by_id[id(tensor)] = seen
+        if grid.positions > 1:
+            self._known.append((channels, grid.space))
+        return seen
 
     def release(self) -> None:
         """Release all tensors."""
         for seen in self.maps:
-            seen.output = None
-        self.linear = None
+            seen.output = seen.node = None
+        self._by_id.clear()
+        self.linear = self.axes = None
 
 
-def _is_output(seen: LayerMap, outputs: Any) -> bool:
-    """Whether the map has the channels of spatial outputs: a segmentation's classes are no features."""
-    try:
-        tensor = output_tensor(outputs)
-    except TypeError:  # outputs of another type, which only the target can read
-        return False
-    return tensor.ndim == len(seen.grid.space) + 2 and tensor.shape[1] == seen.channels
+class _Trace(OperatorCalls):
+    """Tells a search of operators' outputs and of the axes of all tensors."""
 
+    def __init__(self, search: LayerSearch, axes: FeatureAxes) -> None:
+        super().__init__()
+        self.search, self.axes = search, axes
 
-def _reaches(scores: Tensor) -> Callable[[Tensor], bool]:
-    """Return a test of whether scores were computed from a tensor; always True where scores have no graph."""
-    if scores.grad_fn is None:
-        return lambda tensor: True
-    waiting, found = deque([scores.grad_fn]), {scores.grad_fn}
+    def made(self, name: str, func: Any, output: Any, arguments: tuple[Any, Any]) -> None:
+        with torch._C.DisableTorchFunction():
+            self.axes.follow(name, func, output, arguments)
+            if name == "linear":
+                self._read_linear(output, arguments)
 
-    def reaches(tensor: Tensor) -> bool:
-        while waiting and tensor.grad_fn not in found:
-            for node, _ in waiting.popleft().next_functions:
-                if node is not None and node not in found:
-                    found.add(node)
-                    waiting.append(node)
-        return tensor.grad_fn in found
+    def called(self, name: str, run: int, output: Any, in_place: bool) -> Any:
+        with torch._C.DisableTorchFunction():
+            self.search.called(name, run, output, in_place)
+        return output
 
-    return reaches
+    def _read_linear(self, output: Any, arguments: tuple[Any, Any]) -> None:
+        tensors = [each for each in (*arguments[0], *arguments[1].values()) if isinstance(each, Tensor)]
+        if isinstance(output, Tensor) and output.ndim == 2 and not self.inside:
+            bias = tensors[2] if len(tensors) > 2 else None
+            self.search.found_linear("", Linear(tensors[1], bias), tensors[0], output)
 
 
 @contextmanager
 def search_layers(
-    modules: Modules, space: tuple[int, ...], watched: Watched | None = None, unwatched: Collection[str] = ()
+    modules: Modules, features: tuple[int, ...], watched: Watched | None = None, unwatched: Collection[str] = ()
 ) -> Iterator[LayerSearch]:
-    """Watch a forward pass of the copy with these modules on inputs of the spatial size `space`.
+    """Watch a forward pass of the copy with these modules on inputs `(rows, *features)`.
 
-    With `watched` only the layers that an earlier search chose: hooks on all cost as much as a small network's pass.
-    The modules named `unwatched` return what a later one does.
+    With `watched` only the layers that an earlier search chose: hooks on all, and following operators, cost as much as
+    a small network's pass. The modules named `unwatched` return what a later one does.
     """
-    search = LayerSearch(space, unreadable=without_layers(modules))
+    search = LayerSearch(features, unreadable=without_layers(modules), watching=watched)
     if watched is not None:
         modules = {name: modules[name] for name in watched.names}
-        search._known += watched.known
     modules = {name: module for name, module in modules.items() if name not in unwatched}
 
     def watch(name: str, child: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        search.runs[name] += 1
-        if not isinstance(output, Tensor):
-            return
-        if not child._modules:
-            search.bytes += output.numel() * output.element_size()
-        if isinstance(child, nn.Linear) and args and args[0].ndim == 2:
-            search.linear, search._linear = (child, args[0].detach(), output.detach()), name
-        if output.ndim > 2 and output.is_floating_point():
+        with torch._C.DisableTorchFunction():
+            if isinstance(output, Tensor) and not child._modules:
+                search.bytes += output.numel() * output.element_size()
+            if isinstance(child, nn.Linear) and args and args[0].ndim == 2 and isinstance(output, Tensor):
+                search.found_linear(name, Linear(child.weight, child.bias), args[0], output)
             search.see(name, child, args, output)
 
-    with hooked(modules, watch):
+    with ExitStack() as stack:
+        stack.enter_context(hooked(modules, watch))
+        if watched is None:
+            axes = search.axes = FeatureAxes(features)
+            trace = _Trace(search, axes)
+            stack.enter_context(entering(modules, search.enter))
+            stack.enter_context(counting(trace, modules))
         yield search
+
+
+@contextmanager
+def entering(modules: Modules, enter: Callable[[str], None]) -> Iterator[None]:
+    """Call `enter(name)` before each submodule runs; TorchScript accepts no hooks."""
+
+    def hook(name: str, module: nn.Module, args: Any) -> None:
+        enter(name)
+
+    with ExitStack() as stack:
+        for name, module in modules.items():
+            if name and not isinstance(module, torch.jit.ScriptModule):
+                stack.callback(module.register_forward_pre_hook(partial(hook, name), prepend=True).remove)
+        yield

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from ..base.types import LayerLike, OneLayer
 from .copying import hidden_modules
 from .layer_maps import Grid
+from .occurrences import Occurrence, default_path, element, elements, shapes_of, with_element
+from .operator_calls import Capture, counting, is_operator
 from .programs import without_layers
 
 Modules = Mapping[str, nn.Module]  # by dotted name
@@ -70,9 +72,11 @@ class Layer:
 
 
 def layer_name(modules: Modules, layer: OneLayer) -> str:
-    """Return the dotted name of a layer, given by name or as a module. Raises ValueError with the nearest names.
+    """Return the name of a layer, given by name or as a module. Raises ValueError with the nearest names.
 
-    Names are those of the model before it was compiled; torch.compile's `_orig_mod.` is accepted and left out.
+    A name is a module's dotted one, with `#k` for its k-th run and `[key]` for an element of its output where there are
+    several, or `add#k` for the k-th call of an operator. Names are those of the model before it was compiled;
+    torch.compile's `_orig_mod.` is accepted and left out.
     """
     names: dict[str, nn.Module] = {name: module for name, module in modules.items() if name}
     if isinstance(layer, nn.Module):
@@ -83,6 +87,11 @@ def layer_name(modules: Modules, layer: OneLayer) -> str:
         raise ValueError(f"layer: this {type(layer).__name__} is not a module of the model")
     if original_name(str(layer)) in names:
         return original_name(str(layer))
+    read = Occurrence.read(str(layer))
+    if read is not None:
+        read = replace(read, of=original_name(read.of))
+        if read.of in names or (read.run is not None and is_operator(read.of)):
+            return str(read)
     near = difflib.get_close_matches(str(layer), names, n=4, cutoff=0.3) or list(names)[-4:]
     raise ValueError(f"layer: {layer!r} is not a module of the model; nearest: {', '.join(near) or 'it has none'}")
 
@@ -114,7 +123,7 @@ def without_batch_axis(modules: Modules, inputs: Tensor) -> str:
     return f"inputs: shape {shape} fails in the model, whose examples have {inputs.ndim} axes; use inputs[None]"
 
 
-Hook = Callable[[str, nn.Module, tuple[Any, ...], Any], Tensor | None]
+Hook = Callable[[str, nn.Module, tuple[Any, ...], Any], Any]
 
 
 @contextmanager
@@ -133,28 +142,84 @@ def hooked(modules: Modules, hook: Hook) -> Iterator[None]:
 
 
 @contextmanager
-def captured(modules: Modules, names: tuple[str, ...]) -> Iterator[dict[str, Tensor]]:
-    """Collect the outputs of the named modules in one forward pass of the copy.
+def captured(modules: Modules, names: tuple[str, ...], rows: int) -> Iterator[dict[str, Tensor]]:
+    """Collect the tensors of the named occurrences in one forward pass of the copy over so many rows.
 
-    The model goes on with a copy of each output, so an in-place operation that follows cannot
-    overwrite what was captured. Raises ValueError for a layer that runs more than once.
+    The model goes on with a copy of each, so an in-place operation that follows cannot overwrite what was captured.
+    Raises ValueError for an occurrence that does not come, and for the name alone of a layer that runs more than once.
     """
     found: dict[str, Tensor] = {}
 
     def keep(name: str, output: Tensor) -> Tensor:
-        if name in found:
-            raise ValueError(f"layer: {name!r} runs more than once in a forward pass; choose a module that runs once")
-        found[name] = output
+        found.setdefault(name, output)
         # Rules that look for what made an operand pass through clone(), and would pass by what is read here.
         return output.to(output.dtype, copy=True)
 
-    with _hooked(modules, names, keep):
+    with replacing(modules, names, rows, keep):
         yield found
-    missing = [name for name in names if name not in found]
-    if missing:
-        reason = without_layers(modules)
-        which = ", ".join(map(repr, missing))
-        raise ValueError(f"layer: {which} did not run in the forward pass{reason and f': {reason}'}")
+
+
+@contextmanager
+def replacing(
+    modules: Modules, names: Sequence[str], rows: int, keep: Callable[[str, Tensor], Tensor]
+) -> Iterator[None]:
+    """Replace the tensors of the named occurrences by `keep(name, tensor)` in one forward pass over so many rows.
+
+    Raises ValueError as `captured` does.
+    """
+    read = {name: _read(name) for name in names}
+    of_modules = [each.of for each in read.values() if each.of in modules]
+    calls = {(each.of, each.run or 0): name for name, each in read.items() if each.of not in modules}
+    runs: Counter[str] = Counter()
+    seen: set[str] = set()
+
+    def hook(of: str, child: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        for name, each in read.items():
+            if each.of == of and each.run in (None, runs[of]):
+                path = default_path(shapes_of(output), rows) if each.path is None else each.path
+                tensor = None if path is None else element(output, path)
+                if path is None or tensor is None:
+                    raise ValueError(f"layer: {name!r} {_no_tensor(output, each)}")
+                seen.add(name)
+                output = with_element(output, path, keep(name, tensor))
+        runs[of] += 1
+        return output
+
+    def keep_call(name: str, tensor: Tensor) -> Tensor:
+        seen.add(name)
+        return keep(name, tensor)
+
+    mode = Capture(calls, keep_call)
+    chosen = {name: modules[name] for name in dict.fromkeys(of_modules)}
+    for name, child in chosen.items():
+        if isinstance(child, torch.jit.ScriptModule):
+            raise ValueError(f"layer: {name!r} is TorchScript, whose output cannot be read; pass the eager module")
+    with hooked(chosen, hook), counting(mode, modules) if calls else nullcontext():
+        yield
+    for name, each in read.items():
+        count = runs[each.of] if each.of in modules else mode.counts[each.of]
+        several = ", ".join(f"{each.of}#{run}" for run in range(min(count, 4))) + ", ..." * (count > 4)
+        if name not in seen:
+            why = without_layers(modules) if each.of in modules else ""
+            ran = f": {each.of} runs {count} time{'s' * (count > 1)}, as {several}" if count else why and f": {why}"
+            raise ValueError(f"layer: {name!r} did not run in the forward pass{ran}")
+        if each.run is None and count > 1:
+            raise ValueError(f"layer: {name!r} runs more than once in a forward pass; choose one of {several}")
+
+
+def _read(name: str) -> Occurrence:
+    read = Occurrence.read(name)
+    assert read is not None, name
+    return read
+
+
+def _no_tensor(output: Any, wanted: Occurrence) -> str:
+    """Say why an output has no such element."""
+    paths = [str(Occurrence(wanted.of, wanted.run, path)) for path, each in elements(output) if path]
+    returns = f"returns {type(output).__name__}"
+    if wanted.path is not None:
+        return f"does not fit: {wanted.of} {returns}; use {', '.join(paths) or wanted.of}"
+    return f"{returns} without a floating tensor; choose a layer inside it"
 
 
 @contextmanager
@@ -215,19 +280,12 @@ class LayerInput:
 
         Raises ValueError where the layer runs more than once, not at all, or returns another shape.
         """
-        runs = 0
 
-        def replace(name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> Tensor:
-            nonlocal runs
-            runs += 1
-            if not isinstance(output, Tensor) or output.shape != rows.shape:
-                got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        def filled(name: str, output: Tensor) -> Tensor:
+            if output.shape != rows.shape:
+                got = tuple(output.shape)
                 raise ValueError(f"layer: {self.layer!r} returned {got}; rows to replace it are {tuple(rows.shape)}")
             return rows.clone()  # an in-place operation may follow
 
-        with hooked({self.layer: modules[self.layer]}, replace):
+        with replacing(modules, (self.layer,), len(rows), filled):
             yield
-        if runs != 1:
-            raise ValueError(
-                f"layer: {self.layer!r} runs {runs} times in a forward pass; choose a module that runs once"
-            )

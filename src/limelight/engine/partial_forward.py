@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..question.targets import Target
-from .layers import Layer, Modules, hooked
+from .layers import Layer, LayerInput, Modules, hooked
 from .runner import Runner
 
 
@@ -29,13 +29,12 @@ class ForwardRecord:
     _runs: Counter[str] = field(default_factory=Counter)
 
     @property
-    def output(self) -> Tensor:
-        """The layer's output for the recorded rows."""
-        return self._returned[self.layer][0]
+    def is_whole(self) -> bool:
+        """Whether the layer is the only output of a module that ran once."""
+        return self.layer in self._returned and self._runs[self.layer] == 1
 
-    def outputs(self) -> dict[str, Tensor]:
-        """Return the outputs that can replace running their modules, by name."""
-        rows = len(self.output)
+    def outputs(self, rows: int) -> dict[str, Tensor]:
+        """Return the outputs for so many rows that can replace running their modules, by name."""
         return {
             name: output
             for name, (output, version) in self._returned.items()
@@ -49,8 +48,7 @@ class ForwardRecord:
             return
         self._returned = {inner: kept for inner, kept in self._returned.items() if not inner.startswith(f"{name}.")}
         if isinstance(output, Tensor):
-            kept = output.clone() if name == self.layer else output  # the model may overwrite the original
-            self._returned[name] = kept, kept._version
+            self._returned[name] = output, output._version
 
 
 @contextmanager
@@ -85,17 +83,21 @@ def scores_without(runner: Runner, target: Target, examples: Tensor, rows: Tenso
 
     def run(part: Tensor, owners: Tensor) -> Tensor:
         with recorded(runner.modules, layer.name) as front:
-            runner.once(part, owners, target, merged=False)
-        before = front.outputs()
-        channels = layer.maps(front.output).shape[1]
+            output = runner.once(part, owners, target, layers=(layer.name,), merged=False).activations[layer.name]
+        before = front.outputs(len(output))
+        channels = layer.maps(output).shape[1]
         found = []
         for pairs in torch.arange(channels * len(part), device=part.device).split(budget):
             channel, place = pairs // len(part), pairs % len(part)
-            changed = front.output[place].clone()
+            changed = output[place].clone()
             layer.maps(changed)[torch.arange(len(pairs), device=part.device), channel] = 0
-            memory = {name: output[place] for name, output in before.items()} | {layer.name: changed}
-            with replayed(runner.modules, memory):
-                found.append(runner.once(part[place], owners[place], target, merged=False).scores)
+            if front.is_whole:
+                memory = {name: returned[place] for name, returned in before.items()} | {layer.name: changed}
+                with replayed(runner.modules, memory):
+                    found.append(runner.once(part[place], owners[place], target, merged=False).scores)
+            else:
+                inside = LayerInput(layer.name, part[place])
+                found.append(runner.once(changed, owners[place], target, inside=inside, merged=False).scores)
         return torch.cat(found).view(channels, len(part))
 
     return torch.cat(list(runner.safely(rows, examples, run)), dim=1)

@@ -216,7 +216,7 @@ class Runner:
             # In this order, a layer that is both replaced and captured has its replacement captured.
             if inside:
                 stack.enter_context(inside.replaced(self.modules, self._rows_taken.padded(leaf)))
-            found = stack.enter_context(captured(self.modules, wanted)) if wanted else {}
+            found = stack.enter_context(captured(self.modules, wanted, self._run_on(len(leaf)))) if wanted else {}
             whole = None if wanted or inside else self.compiling.program
             outputs = self.outputs(inside.inputs if inside else leaf, whole)
             for note in target.notes(outputs, len(examples)):

@@ -29,13 +29,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from ..base.notes import notes_of, renumbered
 from ..question.targets import Target, joined_vectors
-from ..rules import Propagated, Propagation, Shares, multipliers
+from ..rules import Propagated, Propagation, multipliers
 from ..rules.engine import OnUncovered
 from .bfloat16_rows import Bfloat16Rows
 from .dtypes import result_dtype as result_dtype, sum_dtype as sum_dtype
@@ -340,15 +341,8 @@ class Score:
             return replace(one, reference_score=at_reference, outputs=outputs, notes=notes)
 
         found = list(self._by_place(rows, run))
-        references = [each.reference_score for each in found if each.reference_score is not None]
-        return Propagated(
-            torch.cat([each.values for each in found]).contiguous(),
-            torch.cat([each.multiplier for each in found]).contiguous(),
-            torch.cat([each.score for each in found]),
-            torch.cat(references) if len(references) == len(found) else None,
-            tuple(dict.fromkeys(note for each in found for note in each.notes)),
-            Shares.joined([each.shares for each in found]),
-            joined_vectors([each.outputs for each in found], len(rows), self.target),
+        return replace(
+            Propagated.joined(found), outputs=joined_vectors([each.outputs for each in found], len(rows), self.target)
         )
 
     def activations(self, rows: Tensor, gradient: bool = True) -> tuple[Activation, ...]:
@@ -377,10 +371,10 @@ class Score:
         """
 
         def run(part: Tensor, examples: Tensor) -> list[str]:
-            with search_layers(self.runner.modules, tuple(rows.shape[2:])) as seen:
-                outcome = self.runner.once(
-                    part, examples, self.target, layer_gradients=True, also=lambda outputs, scores: seen.held()
-                )
+            before = self.runner.forward_rows
+            with search_layers(self.runner.modules, tuple(rows.shape[1:])) as seen:
+                held = partial(seen.held_of, lambda: self.runner.forward_rows - before)
+                outcome = self.runner.once(part, examples, self.target, layer_gradients=True, also=held)
             slopes = outcome.layer_gradients
             candidates = seen.candidates().items()
             return [name for name, each in candidates if name in slopes and bool(each.grid.maps(slopes[name]).any())]

@@ -41,7 +41,8 @@ class Options(TypedDict, total=False):
         example; all other values are the same at each call.
     axes: which axes of the inputs are the batch, channels, time and space, such as "NHWC", "NHW", "NTCHW" or "NC"; None
         is channels second. Maps have channels second, whatever the model takes. For `explain` and `check`.
-    layer: a module, dotted name or number, or several, whose maps are averaged, for methods that read a layer;
+    layer: a module, dotted name or number, or several, whose maps are averaged, for methods that read a layer; `name#1`
+        is the run 1 of one that runs several times, `name[0]` an element of its output, `add#3` a call of an operator.
         None takes the last layer with a spatial map that the score depends on.
     seed: the seed of all random numbers; the same seed and example give the same map in any batch.
     draws_of: examples whose random numbers are used in place of the inputs' own: as many as the inputs, or one for

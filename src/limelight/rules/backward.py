@@ -1,6 +1,6 @@
 """The backward pass by rules, from a score function to an attribution."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +29,19 @@ class Propagated:
     notes: tuple[str, ...]
     shares: Shares | None = None
     outputs: Tensor | None = None
+
+    @staticmethod
+    def joined(parts: Sequence["Propagated"]) -> "Propagated":
+        """Return the results of all rows from those of passes over some, without outputs."""
+        references = [each.reference_score for each in parts if each.reference_score is not None]
+        return Propagated(
+            torch.cat([each.values for each in parts]).contiguous(),
+            torch.cat([each.multiplier for each in parts]).contiguous(),
+            torch.cat([each.score for each in parts]),
+            torch.cat(references) if len(references) == len(parts) else None,
+            tuple(dict.fromkeys(note for each in parts for note in each.notes)),
+            Shares.joined([each.shares for each in parts]),
+        )
 
 
 def multipliers(
