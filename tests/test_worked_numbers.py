@@ -308,7 +308,7 @@ def test_a_number_is_nodes_of_the_default_quadrature() -> None:
         (lambda: ll.Blur(sigmas=8), "Blur: there is no setting 'sigmas'; use sigma"),
         (lambda: replace(ll.RISE(), mask=8), "RISE: there is no setting 'mask'; use masks"),
     ],
-    ids=str,
+    ids=lambda part: part if isinstance(part, str) else "setting",
 )
 def test_a_setting_that_does_not_exist(make: Any, said: str) -> None:
     with pytest.raises(TypeError, match=said):
