@@ -293,7 +293,7 @@ ZOO: dict[str, Architecture] = {
         decoder_attention_heads=2,
         encoder_ffn_dim=24,
         decoder_ffn_dim=24,
-        num_queries=5,
+        num_queries=6,
         num_labels=5,
     ),
     "transformers bert": _transformers("BertModel", "BertConfig", **_TEXT, **_TINY),

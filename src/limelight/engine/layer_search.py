@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..rules.names import PLAIN
+from ..rules.names import PLAIN, words
 from .feature_axes import Axes, FeatureAxes
 from .flow import Flow
 from .graph import operators
@@ -23,7 +23,8 @@ from .occurrences import Occurrence, Path, default_path, elements, shapes_of
 from .operator_calls import OperatorCalls, counting
 from .programs import without_layers
 
-TOKEN_MAPS = 5  # maps compared with one whose positions may not reach the score, as behind a class token
+_JOINS = words("cat concat concatenate hstack vstack column_stack pad constant_pad_nd setitem slice_scatter")
+TOKEN_MAPS = 12  # maps compared with one whose positions may not reach the score, as behind a class token
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class LayerSearch:
     _shapes: dict[tuple[str, int], list[tuple[Path, tuple[int, ...], bool]]] = field(default_factory=dict)
     _by_id: dict[int, LayerMap] = field(default_factory=dict)
     _lengths: set[int] = field(default_factory=set)  # of the first axes
+    _joined: set[int] = field(default_factory=set)  # lengths of axes that joining tensors made
     _calls: list[Call] = field(default_factory=list)  # of modules that run now, the outermost first
     _operators: Counter[str] = field(default_factory=Counter)
     _known: list[Known] = field(default_factory=list)
@@ -256,7 +258,7 @@ class LayerSearch:
                 # An outer module that returns the same map names it, one that hands on its argument does not.
                 if not known.returned or not any(tensor is each for each in args):
                     known.returned.append(returned)
-            elif pools or self._is_view(tensor):
+            elif pools or (self._is_view(tensor) and self.maps[-1].returned):
                 continue
             else:
                 known, has_new = self._add([returned], "", grid, tensor), True
@@ -297,6 +299,9 @@ class LayerSearch:
         else:
             is_map = axes.rows == 0 and axes.channels > 0
             self.grids[key] = grid_of(shape, self.space, self._known, axes.channels - 1) if is_map else None
+        grid = self.grids[key]
+        if grid is not None and grid.prefix and self.axes is not None and shape[0] not in self._joined:
+            self.grids[key] = None  # a detector's queries: no token was put in front of a map's
         return self.grids[key]
 
     def _add(self, returned: list[Returned], operator: str, grid: Grid, tensor: Tensor) -> LayerMap:
@@ -331,6 +336,8 @@ class _Trace(OperatorCalls):
     def made(self, name: str, func: Any, output: Any, arguments: tuple[Any, Any]) -> None:
         with torch._C.DisableTorchFunction():
             self.axes.follow(name, func, output, arguments)
+            if name in _JOINS and isinstance(output, Tensor):
+                self.search._joined.update(output.shape)
             if name == "linear":
                 self._read_linear(output, arguments)
 
