@@ -70,7 +70,7 @@ def is_safe(node: Any, linear_nodes: bool) -> bool:
     if function is not None:
         if getattr(function, "is_linear", False):  # a convolution with packed weights
             return linear_nodes
-        return function is BackwardHookFunction or function.__module__ == f"{__package__}.engine"
+        return function is BackwardHookFunction or function.__module__ == f"{__package__}.ruled"
     name = re.sub(r"Backward\d*$", "", node.name().removeprefix("torch::autograd::")).lstrip("_")
     if name in _STRUCTURAL or name.startswith("Upsample"):
         return True
