@@ -66,6 +66,19 @@ def _torchvision(name: str, size: int = 64, **options: Any) -> Architecture:
     return Architecture(build, (3, size, size))
 
 
+def _with_narrow_head(name: str, features: int, size: int = 64) -> Architecture:
+    """A network of torchvision's whose head has tens of millions of weights, with a small one in its place."""
+
+    def build() -> nn.Module:
+        from torchvision import models
+
+        net: Any = models.get_model(name, weights=None)
+        net.classifier = nn.Sequential(nn.Linear(features, 32), nn.ReLU(), nn.Dropout(), nn.Linear(32, CLASSES))
+        return net  # type: ignore[no-any-return]
+
+    return Architecture(build, (3, size, size))
+
+
 def _timm(name: str, size: int = 64, **options: Any) -> Architecture:
     def build() -> nn.Module:
         import timm
@@ -171,8 +184,8 @@ _TEXT = {"shape": (16, 9), "read": _last_token, "vocab_size": 30}
 ZOO: dict[str, Architecture] = {
     # Convolutions, one after the other, side by side, reused, grouped, gated
     "torchvision resnet18": _torchvision("resnet18"),
-    "torchvision vgg11_bn": _torchvision("vgg11_bn", 32),
-    "torchvision alexnet": _torchvision("alexnet"),
+    "torchvision vgg11_bn": _with_narrow_head("vgg11_bn", 25088, 32),
+    "torchvision alexnet": _with_narrow_head("alexnet", 9216),
     "torchvision densenet121": _torchvision("densenet121"),
     "torchvision googlenet": _torchvision("googlenet", init_weights=False, aux_logits=False),
     "torchvision inception_v3": _torchvision("inception_v3", 96, init_weights=False, aux_logits=False),
