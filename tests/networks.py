@@ -138,6 +138,8 @@ EXTRA: tuple[ll.Method, ...] = (
     ll.TaylorDecomposition("nearest"),
     ll.SmoothGrad(ll.IntegratedGradients(ll.Midpoint(3)), samples=4),
     ll.SmoothGrad(ll.GradCAM(), samples=4),
+    ll.FinerCAM(ll.LayerCAM(), alpha=0.6, classes=2),
+    ll.SmoothGrad(ll.FinerCAM(classes=1), samples=2),
     ll.SmoothGrad(ll.Occlusion(4, 3), samples=2),
     ll.SmoothGrad(samples=32, tolerance=0.3),
     ll.SmoothGradSquared(samples=4, antithetic=True),
