@@ -283,6 +283,7 @@ NO_CASE: dict[str, str] = {
     "internal-influence": "no case yet: equal to captum's in tests/test_peers.py",
     "eigen-grad-cam": "no case yet: equal to pytorch-grad-cam's in tests/test_peers.py; the time is Grad-CAM's",
     "finer-cam": "no case yet: its time is Grad-CAM's, once for each class that is compared",
+    "sscam": "no installed peer: captum and pytorch-grad-cam have none; the time is Score-CAM's times the samples",
     "taylor-decomposition": "no installed peer: captum has none",
     "meaningful-perturbation": "no installed peer: captum has none; TorchRay, its authors', is no dependency",
     "extremal-perturbation": "no installed peer: captum has none; TorchRay, as above",

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import limelight as ll
+from limelight.question.random_streams import Streams
 
 from .networks import Named, conv_net, pictures
 
@@ -138,3 +139,95 @@ def test_finer_cam_of_other_targets(target: object) -> None:
 def test_settings_of_finer_cam(settings: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         ll.FinerCAM(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("noise", ["activations", "inputs"])
+def test_sscam_by_definition_with_the_same_draws(noise: str) -> None:
+    net, x, sigma = conv_net(), pictures(2), 0.4
+    method = ll.SSCAM(relu=False, samples=3, sigma=sigma, noise=noise)  # type: ignore[arg-type]
+    a = ll.explain(net, x, method, target=[1, 4], layer="body", seed=5, rows_per_pass=7)
+    with torch.no_grad():
+        activation = net.get_submodule("body")(net.get_submodule("stem")(x))
+        expected = []
+        for i, own in enumerate([1, 4]):
+            scores = []
+            for k in range(6):
+                low, high = activation[i, k].min(), activation[i, k].max()
+                mask, draws = (activation[i, k] - low) / (high - low), Streams.of(x[i : i + 1], 5).fork("sscam").fork(k)
+                found = []
+                for j in range(3):
+                    if noise == "activations":
+                        row = x[i] * (mask + sigma * draws.normal(j, (1, 8, 8), x)[0])
+                    else:
+                        row = x[i] * mask + sigma * (x[i].max() - x[i].min()) * draws.normal(j, (3, 8, 8), x)[0]
+                    found.append(net(row[None])[0, own])
+                scores.append(sum(found) / 3)
+            weights = torch.stack(scores).softmax(0)  # type: ignore[arg-type]
+            expected.append(sum(w * each for w, each in zip(weights, activation[i], strict=True)))
+    torch.testing.assert_close(a.values[:, 0], torch.stack(expected))  # type: ignore[arg-type]
+    assert (a.forward_rows, a.backward_rows) == (2 + 1 + 2 * 6 * 3, 0)  # f(x), the probe, samples of each channel
+
+
+@pytest.mark.parametrize("noise", ["activations", "inputs"])
+def test_sscam_without_noise_is_score_cam(noise: str) -> None:
+    net, x = conv_net(), pictures(2)
+    for most in (None, 2):
+        plain = ll.ScoreCAM(most_channels=most)
+        smooth = ll.SSCAM(most_channels=most, samples=4, sigma=0.0, noise=noise)  # type: ignore[arg-type]
+        a, b = (ll.explain(net, x, method, target=1, rows_per_pass=1) for method in (plain, smooth))
+        assert torch.equal(a.values, b.values)
+
+
+def test_the_draws_of_sscam_are_a_mean_that_converges() -> None:
+    """More samples come nearer to the mean of many; another seed gives another map, the same seed the same."""
+    net, x = conv_net(), pictures(1)
+    few, many, more, again = (
+        ll.explain(net, x, ll.SSCAM(samples=n, sigma=0.5), target=1, layer="stem", seed=seed).values
+        for n, seed in ((2, 0), (64, 1), (512, 2), (2, 0))
+    )
+    assert torch.equal(few, again)
+    assert 0 < float((many - more).abs().max()) < float((few - more).abs().max())
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"samples": 0}, r"SSCAM\.samples=0: use a whole number of 1 or more"),
+        ({"sigma": -0.1}, r"SSCAM\.sigma=-0\.1: use 0 or a positive share of the range"),
+        ({"noise": "both"}, r"SSCAM\.noise='both': use 'activations' or 'inputs'"),
+        ({"most_channels": 0}, r"SSCAM\.most_channels=0: use a whole number of 1 or more"),
+    ],
+)
+def test_settings_of_sscam(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        ll.SSCAM(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("noise", ["activations", "inputs"])
+def test_the_standard_error_of_sscam_is_the_spread_between_seeds(noise: str) -> None:
+    """Of a layer of the input's size, where nothing is bounded; within what 60 seeds of 8 samples know of a spread."""
+    net, x = conv_net(), pictures(1)
+    with torch.no_grad():
+        net.head.weight.mul_(10)  # the weights of the channels then matter
+    method = ll.SSCAM(relu=False, samples=8, sigma=0.3, noise=noise)  # type: ignore[arg-type]
+    found = [ll.explain(net, x, method, target=1, layer="body", seed=seed) for seed in range(60)]
+    seen = torch.stack([each.values for each in found]).std(0)
+    told = torch.stack([each.stderr.square() for each in found]).mean(0).sqrt()  # type: ignore[union-attr]
+    assert 0.8 < float(told.norm() / seen.norm()) < 1.25 and float(seen.norm()) > 1e-4
+
+
+def test_the_standard_error_of_sscam_upsampled_of_several_layers_and_of_one_sample() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.Softplus(), nn.Conv2d(4, 4, 3), nn.Softplus(), nn.Flatten(),
+        nn.Linear(16, 3),
+    ).double()  # fmt: skip
+    x = pictures(2)
+    both = ll.explain(net, x, ll.SSCAM(samples=6), target=1, layer=["1", "3"])
+    alone = [ll.explain(net, x, ll.SSCAM(samples=6), target=1, layer=each) for each in ("1", "3")]
+    assert both.stderr is not None and both.stderr.shape == both.values.shape and bool((both.stderr > 0).all())
+    scaled = [each.stderr / each.values.abs().amax((1, 2, 3), keepdim=True) for each in alone]  # type: ignore[operator]
+    torch.testing.assert_close(both.stderr, (scaled[0] + scaled[1]) / 2)
+    single = ll.explain(net, x, ll.SSCAM(samples=1), target=1)
+    assert single.stderr is not None and bool(single.stderr.isnan().all())
+    assert any("a single draw has no known spread" in note for note in single.cautions)

@@ -26,6 +26,7 @@ from .cam import (
 )
 from .cam_forward import (
     CAM as CAM,
+    SSCAM as SSCAM,
     AblationCAM as AblationCAM,
     EigenCAM as EigenCAM,
     EigenGradCAM as EigenGradCAM,
@@ -82,7 +83,7 @@ METHODS: Registry[Method] = Registry(
         *(DeconvNet, GuidedBackprop, DeepLift, DeepShap, LRP, DeepTaylor),
         *(PatternNet, PatternAttribution, ExcitationBackprop, AttnLRP, CPLRP),
         *(CAM, FullGrad, GradCAM, GuidedGradCAM, GradCAMPlusPlus, XGradCAM, HiResCAM, LayerCAM),
-        *(EigenCAM, EigenGradCAM, FinerCAM, ScoreCAM, AblationCAM),
+        *(EigenCAM, EigenGradCAM, FinerCAM, ScoreCAM, SSCAM, AblationCAM),
         *(Occlusion, FeatureAblation, RISE, MeaningfulPerturbation, ExtremalPerturbation),
         *(ExactShapley, KernelShap, ShapleySampling, PermutationShap, PartitionShap, Lime),
     ),
