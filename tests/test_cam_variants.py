@@ -79,6 +79,20 @@ def test_finer_cam_takes_all_others_where_there_are_fewer() -> None:
         ll.explain(conv_net(classes=1), x, ll.FinerCAM())
 
 
+def test_finer_cam_beside_a_class_of_the_same_score() -> None:
+    """The difference from it is zero all over, and so is its map; all of them zero are an error."""
+    net, x = conv_net(), pictures(2)
+    with torch.no_grad():
+        net.head.weight[3], net.head.bias[3] = net.head.weight[4], net.head.bias[4]
+        net.head.bias[[3, 4]] += 9
+    a = ll.explain(net, x, ll.FinerCAM(classes=2), target=3, layer="act")
+    other = net(x)[0, :3].argmax().item()
+    b = ll.explain(net, x, "grad-cam", target=ll.Margin(3, other), layer="act")  # type: ignore[arg-type]
+    torch.testing.assert_close(a.values, b.values / 2)
+    with pytest.raises(ValueError, match="gradient of the score is zero all over 'act' for example 0, 1"):
+        ll.explain(net, x, ll.FinerCAM(classes=1), target=3, layer="act")
+
+
 @pytest.mark.parametrize("inner", [ll.LayerCAM(), ll.HiResCAM(relu=False), ll.EigenGradCAM()], ids=repr)
 def test_finer_cam_of_any_map_by_gradient_is_that_of_a_margin(inner: ll.Method) -> None:
     """With one class it is the map of the margin from the highest other class, which the model chose."""

@@ -86,16 +86,7 @@ class GradientMap(ActivationMap):
 
     def read(self, score: Score, x: Tensor) -> Sequence[Activation]:
         layers = score.activations(x)
-        for layer in layers:
-            dead = (_slope(layer).flatten(1) == 0).all(1).nonzero()[:, 0]
-            if len(dead):
-                better = ", ".join(score.select(dead).layers_with_gradient(x[dead])[-6:])
-                flat = "no other layer has one, the score is flat at this input: choose another target"
-                raise ValueError(
-                    f"layer: the gradient of the score is zero all over {layer.name!r} for example "
-                    f"{', '.join(map(str, score.examples[dead].tolist()))}: the score does not depend on it there; "
-                    + (f"layers with a gradient: {better}" if better else flat)
-                )
+        require_gradient([layers], score, x)
         return layers
 
     def map(self, layer: Activation, score: Score, x: Tensor, rng: Streams) -> Tensor:
@@ -104,6 +95,20 @@ class GradientMap(ActivationMap):
     @abstractmethod
     def combined(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """Combine a layer's activation and gradient, both `(n, channels, *space)`, to the map `(n, *space)`."""
+
+
+def require_gradient(scores: Sequence[Sequence[Activation]], score: Score, x: Tensor) -> None:
+    """Raise ValueError for a layer where all of several scores have no gradient; `scores` are the layers under each."""
+    for runs in zip(*scores, strict=True):
+        dead = torch.stack([(_slope(layer).flatten(1) == 0).all(1) for layer in runs]).all(0).nonzero()[:, 0]
+        if len(dead):
+            better = ", ".join(score.select(dead).layers_with_gradient(x[dead])[-6:])
+            flat = "no other layer has one, the score is flat at this input: choose another target"
+            raise ValueError(
+                f"layer: the gradient of the score is zero all over {runs[0].name!r} for example "
+                f"{', '.join(map(str, score.examples[dead].tolist()))}: the score does not depend on it there; "
+                + (f"layers with a gradient: {better}" if better else flat)
+            )
 
 
 def _slope(layer: Activation) -> Tensor:

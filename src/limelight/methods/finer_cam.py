@@ -14,7 +14,7 @@ from ..engine.score import Score
 from ..question.random_streams import Streams
 from ..question.targets import ClassTarget, Logit
 from .base import Estimate, Method, Needs
-from .cam import ActivationMap, GradCAM, GradientMap
+from .cam import ActivationMap, GradCAM, GradientMap, require_gradient
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class FinerCAM(Method):
     `inner` is the map by gradient of each difference, with its own ReLU before the mean. `alpha=0` gives `inner` of
     the class alone; `Margin(c, other=k)` under any map compares with a class of your choice. One forward and one
     backward row for each of the classes. Raises ValueError for a target other than a class's `Logit`, for a model of
-    a single output, and where a difference has no gradient at the layer. [zhang2025]
+    a single output, and where no difference has a gradient at the layer. [zhang2025]
 
         import torch, limelight as ll
         from torch import nn
@@ -77,8 +77,14 @@ class FinerCAM(Method):
         if others == 0:
             raise ValueError(f"target: the model has one output, and FinerCAM compares classes; use {self.inner!r}")
         unknown = score.select(range(len(x)))  # what is known of x is of the class alone
-        leads = [_Lead(target.index, self.alpha, rank) for rank in range(1, others + 1)]
-        found = [self.inner.run(replace(unknown, target=lead), x, baseline, rng) for lead in leads]
+        targets = [_Lead(target.index, self.alpha, rank) for rank in range(1, others + 1)]
+        leads = [replace(unknown, target=each) for each in targets]
+        layers = [lead.activations(x) for lead in leads]
+        require_gradient(layers, leads[0], x)  # a class with the same score everywhere has a map of zeros
+        found = [
+            self.inner.placed([self.inner.map(layer, lead, x, rng) for layer in read], x)
+            for lead, read in zip(leads, layers, strict=True)
+        ]
         raws = [each.raw for each in found if each.raw is not None]
         values = torch.stack([each.values for each in found]).mean(0)
         return Estimate(values, raw=torch.stack(raws).mean(0) if raws else None)
