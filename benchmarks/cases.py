@@ -282,6 +282,8 @@ NO_CASE: dict[str, str] = {
     "conductance": "no case yet: captum's LayerConductance takes other nodes, so that its error differs as well",
     "internal-influence": "no case yet: equal to captum's in tests/test_peers.py",
     "eigen-grad-cam": "no case yet: equal to pytorch-grad-cam's in tests/test_peers.py; the time is Grad-CAM's",
+    "finer-cam": "no case: pytorch-grad-cam's weighs the other classes by probability, ours takes a pass for each",
+    "sscam": "no installed peer: captum and pytorch-grad-cam have none; the time is Score-CAM's times the samples",
     "taylor-decomposition": "no installed peer: captum has none",
     "meaningful-perturbation": "no installed peer: captum has none; TorchRay, its authors', is no dependency",
     "extremal-perturbation": "no installed peer: captum has none; TorchRay, as above",

@@ -331,7 +331,17 @@ def test_several_layers_are_averaged_at_equal_scale(layers: object) -> None:
         ll.explain(net, x, ll.GradCAM(), layer=["act", net.act])
 
 
-ALL = (ll.CAM, ll.GradCAM, ll.GradCAMPlusPlus, ll.XGradCAM, ll.HiResCAM, ll.LayerCAM, ll.EigenCAM, ll.ScoreCAM)
+ALL = (
+    ll.CAM,
+    ll.GradCAM,
+    ll.GradCAMPlusPlus,
+    ll.XGradCAM,
+    ll.HiResCAM,
+    ll.LayerCAM,
+    ll.EigenCAM,
+    ll.ScoreCAM,
+    ll.SSCAM,
+)
 
 
 @pytest.mark.parametrize("method", [*ALL, ll.AblationCAM], ids=lambda kind: kind.__name__)

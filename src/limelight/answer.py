@@ -177,7 +177,7 @@ class Answers:
             self.score = Score(runner, target, examples)
             return
         cached = runner.cached_rows
-        self.input_pass = input_pass(
+        self.input_pass = at_x = input_pass(
             runner,
             x,
             target,
@@ -188,16 +188,8 @@ class Answers:
             measure=len(x) > runner.budget or any(method.rows(x.shape[1:]) != 1 for method in methods),
         )
         self._cached_at_inputs = runner.cached_rows - cached
-        self.score = Score(
-            runner,
-            self.input_pass.target,
-            examples,
-            self.input_pass.layers,
-            x,
-            self.input_pass.scores,
-            self.input_pass.gradient,
-            self.input_pass.activations,
-        )
+        known = (at_x.layers, x, at_x.scores, at_x.gradient, at_x.activations)
+        self.score = Score(runner, at_x.target, examples, *known, classes=at_x.classes)
         compares = any(method.needs.baseline and method.kebab() not in self._own_scores for method in methods)
         if compares:
             self._score_references()

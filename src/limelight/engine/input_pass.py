@@ -43,6 +43,11 @@ class InputPass:
         """The layers' names, as `explain(layer=...)` takes them."""
         return ", ".join(layer.name for layer in self.layers) or None
 
+    @property
+    def classes(self) -> int | None:
+        """The number of outputs per row, as `Score.classes`."""
+        return None if self.outputs is None else self.outputs.reshape(len(self.outputs), -1).shape[1]
+
 
 def input_pass(
     runner: Runner,

@@ -59,7 +59,8 @@ class Score:
     `at_inputs` `(n,)`, gradients `gradient_at_inputs` and layers `layers_at_inputs`; `baseline` with its scores
     `at_baseline`. `inside` is set on a Score of a layer, see `at_layer`. `bfloat16` runs rows in that precision where
     the method is to use them, see `methods/two_precision.py`; None otherwise. `stops_at`: the layer at which backward
-    passes by rules end, in place of the rows.
+    passes by rules end, in place of the rows. `classes`: the number of the model's outputs per row; None where it is
+    not known or the outputs are no numbers for classes.
     """
 
     runner: Runner
@@ -75,6 +76,7 @@ class Score:
     inside: LayerInput | None = None
     bfloat16: Bfloat16Rows | None = None
     stops_at: str | None = None
+    classes: int | None = None
 
     def __len__(self) -> int:
         """Return the number of examples n."""
@@ -96,7 +98,7 @@ class Score:
         chosen = torch.as_tensor(index, dtype=torch.long, device=self.examples.device)
         inside, own = self.inside.at(chosen) if self.inside else None, self.examples[chosen]
         found = Score(self.runner, self.target, own, self.layers, inside=inside, bfloat16=self.bfloat16)
-        return replace(found, stops_at=self.stops_at)
+        return replace(found, stops_at=self.stops_at, classes=self.classes)
 
     def at_layer(self, layer: str, inputs: Tensor) -> Score:
         """Make a Score whose rows `(n, *layer)` replace the layer's output, while the model runs on `inputs`.

@@ -26,11 +26,13 @@ from .cam import (
 )
 from .cam_forward import (
     CAM as CAM,
+    SSCAM as SSCAM,
     AblationCAM as AblationCAM,
     EigenCAM as EigenCAM,
     EigenGradCAM as EigenGradCAM,
     ScoreCAM as ScoreCAM,
 )
+from .finer_cam import FinerCAM as FinerCAM
 from .full_gradient import FullGrad as FullGrad
 from .gradient import (
     Gradient as Gradient,
@@ -81,7 +83,7 @@ METHODS: Registry[Method] = Registry(
         *(DeconvNet, GuidedBackprop, DeepLift, DeepShap, LRP, DeepTaylor),
         *(PatternNet, PatternAttribution, ExcitationBackprop, AttnLRP, CPLRP),
         *(CAM, FullGrad, GradCAM, GuidedGradCAM, GradCAMPlusPlus, XGradCAM, HiResCAM, LayerCAM),
-        *(EigenCAM, EigenGradCAM, ScoreCAM, AblationCAM),
+        *(EigenCAM, EigenGradCAM, FinerCAM, ScoreCAM, SSCAM, AblationCAM),
         *(Occlusion, FeatureAblation, RISE, MeaningfulPerturbation, ExtremalPerturbation),
         *(ExactShapley, KernelShap, ShapleySampling, PermutationShap, PartitionShap, Lime),
     ),

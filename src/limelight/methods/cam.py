@@ -33,16 +33,27 @@ class ActivationMap(Method):
     no_sum: ClassVar[str | None] = "a class activation map weighs positions of a layer, it does not divide up the score"
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        found = [self.map(layer, score, x).to(result_dtype(x)) for layer in self.read(score, x)]
-        raws = [(each.relu() if self.relu else each)[:, None] for each in found]
-        return Estimate(_averaged([upsampled(raw, x) for raw in raws]), raw=raws[0] if len(raws) == 1 else None)
+        return self.placed([self.map(layer, score, x, rng) for layer in self.read(score, x)], x)
+
+    def placed(self, maps: Sequence[Tensor], x: Tensor, errors: Sequence[Tensor] = ()) -> Estimate:
+        """Bring the layers' maps `(n, *space)` to the input's size, and their standard errors where they have any.
+
+        An upsampled error is a bound: neighbouring positions, and layers, are taken to err alike.
+        """
+        rectified = [each.relu() if self.relu else each for each in maps]
+        raws = [each.to(result_dtype(x))[:, None] for each in rectified]
+        spread = [upsampled(raw, x) for raw in raws]
+        scales = _scales(spread) if len(raws) > 1 else [torch.ones_like(x[:1, :1])]
+        spread_errors = [upsampled(each.to(result_dtype(x))[:, None], x) for each in errors]
+        stderr = _averaged(spread_errors, scales) if errors else None
+        return Estimate(_averaged(spread, scales), stderr, raws[0] if len(raws) == 1 else None)
 
     @abstractmethod
     def read(self, score: Score, x: Tensor) -> Sequence[Activation]:
         """Return the layers at x."""
 
     @abstractmethod
-    def map(self, layer: Activation, score: Score, x: Tensor) -> Tensor:
+    def map(self, layer: Activation, score: Score, x: Tensor, rng: Streams) -> Tensor:
         """Compute the layer's map `(n, *space)`, before the ReLU."""
 
 
@@ -56,12 +67,14 @@ def upsampled(maps: Tensor, x: Tensor) -> Tensor:
     return F.interpolate(maps, size=x.shape[2:], mode=MODES[x.ndim - 2], align_corners=False)
 
 
-def _averaged(values: list[Tensor]) -> Tensor:
-    if len(values) == 1:
-        return values[0]
+def _scales(values: Sequence[Tensor]) -> list[Tensor]:
+    """Return the largest absolute value of each example in each layer's map; 1 for an empty map."""
     largest = [each.abs().amax(tuple(range(1, each.ndim)), keepdim=True) for each in values]
-    scaled = [each / most.where(most > 0, 1) for each, most in zip(values, largest, strict=True)]
-    return torch.stack(scaled).mean(0)
+    return [most.where(most > 0, 1) for most in largest]
+
+
+def _averaged(values: Sequence[Tensor], scales: Sequence[Tensor]) -> Tensor:
+    return torch.stack([each / scale for each, scale in zip(values, scales, strict=True)]).mean(0)
 
 
 @dataclass(frozen=True)
@@ -73,24 +86,29 @@ class GradientMap(ActivationMap):
 
     def read(self, score: Score, x: Tensor) -> Sequence[Activation]:
         layers = score.activations(x)
-        for layer in layers:
-            dead = (_slope(layer).flatten(1) == 0).all(1).nonzero()[:, 0]
-            if len(dead):
-                better = ", ".join(score.select(dead).layers_with_gradient(x[dead])[-6:])
-                flat = "no other layer has one, the score is flat at this input: choose another target"
-                raise ValueError(
-                    f"layer: the gradient of the score is zero all over {layer.name!r} for example "
-                    f"{', '.join(map(str, score.examples[dead].tolist()))}: the score does not depend on it there; "
-                    + (f"layers with a gradient: {better}" if better else flat)
-                )
+        require_gradient([layers], score, x)
         return layers
 
-    def map(self, layer: Activation, score: Score, x: Tensor) -> Tensor:
+    def map(self, layer: Activation, score: Score, x: Tensor, rng: Streams) -> Tensor:
         return self.combined(layer.values, _slope(layer))
 
     @abstractmethod
     def combined(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """Combine a layer's activation and gradient, both `(n, channels, *space)`, to the map `(n, *space)`."""
+
+
+def require_gradient(scores: Sequence[Sequence[Activation]], score: Score, x: Tensor) -> None:
+    """Raise ValueError for a layer where all of several scores have no gradient; `scores` are the layers under each."""
+    for runs in zip(*scores, strict=True):
+        dead = torch.stack([(_slope(layer).flatten(1) == 0).all(1) for layer in runs]).all(0).nonzero()[:, 0]
+        if len(dead):
+            better = ", ".join(score.select(dead).layers_with_gradient(x[dead])[-6:])
+            flat = "no other layer has one, the score is flat at this input: choose another target"
+            raise ValueError(
+                f"layer: the gradient of the score is zero all over {runs[0].name!r} for example "
+                f"{', '.join(map(str, score.examples[dead].tolist()))}: the score does not depend on it there; "
+                + (f"layers with a gradient: {better}" if better else flat)
+            )
 
 
 def _slope(layer: Activation) -> Tensor:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from ..base.named import is_whole, require
+from ..base.named import is_whole, require, require_number, require_whole
 from ..base.notes import Note
 from ..engine.layers import Linear
 from ..engine.score import Activation, Score, sum_dtype
 from ..question.random_streams import Streams
 from .base import Estimate, Needs
 from .cam import ActivationMap, GradientMap, upsampled, weighted
+from .moments import spread_over
 
 ROWS_OF_OUTPUTS = 1024  # outputs without one channel that are held at once; no pass of the model is needed
 
@@ -48,7 +49,7 @@ class CAM(ForwardMap):
 
     fixed_rows: ClassVar[int | None] = 0
 
-    def map(self, layer: Activation, score: Score, x: Tensor) -> Tensor:
+    def map(self, layer: Activation, score: Score, x: Tensor, rng: Streams) -> Tensor:
         linear = classifier(layer, score)
         if linear is None:
             raise ValueError(
@@ -73,7 +74,7 @@ class EigenCAM(ForwardMap):
 
     fixed_rows: ClassVar[int | None] = 0
 
-    def map(self, layer: Activation, score: Score, x: Tensor) -> Tensor:
+    def map(self, layer: Activation, score: Score, x: Tensor, rng: Streams) -> Tensor:
         return principal(layer.values)
 
 
@@ -122,9 +123,18 @@ class ScoreCAM(ForwardMap):
         fits = self.most_channels is None or is_whole(self.most_channels, 1)
         require(fits, self, "most_channels", "a whole number of 1 or more, or None for every channel")
 
-    def map(self, layer: Activation, score: Score, x: Tensor) -> Tensor:
+    def map(self, layer: Activation, score: Score, x: Tensor, rng: Streams) -> Tensor:
+        scores, _ = self.channel_scores(layer, score, x, rng)
+        return weighted(shares(scores).to(layer.values), layer.values)
+
+    def channel_scores(self, layer: Activation, score: Score, x: Tensor, rng: Streams) -> tuple[Tensor, Tensor]:
+        """Return the mean score of each channel's rows `(n, channels)` and their sample variance, NaN for one row.
+
+        Channels that are left out have -inf and 0.
+        """
         flat = layer.values.flatten(2)
         scores = torch.full(flat.shape[:2], -torch.inf, dtype=sum_dtype(x), device=x.device)
+        variance = torch.zeros_like(scores)
         varies = flat.amax(2) > flat.amin(2)
         if self.most_channels is not None and self.most_channels < flat.shape[1]:
             most = flat.to(scores.dtype).var(2).topk(self.most_channels, dim=1).indices
@@ -133,10 +143,66 @@ class ScoreCAM(ForwardMap):
         size = score.rows_per_pass
         for start in range(0, len(shown), size):
             example, channel = shown[start : start + size].unbind(1)
-            rows = x[example] * stretched(upsampled(layer.values[example, channel][:, None], x))
-            scores[example, channel] = score.select(example).stream_values([rows])[0].to(scores)
-        weights = scores.softmax(1).nan_to_num(0)  # without any channel the map is zero
-        return weighted(weights.to(layer.values), layer.values)
+            masks = stretched(upsampled(layer.values[example, channel][:, None], x))
+            draws = rng.select(example.tolist()).fork(channel.tolist())
+            rows = self.masked(x[example], masks, draws)
+            drawn = score.select(example).stream_values(rows).to(scores)
+            scores[example, channel] = drawn.mean(0)
+            variance[example, channel] = drawn.var(0) if len(drawn) > 1 else torch.nan
+        return scores, variance
+
+    def masked(self, x: Tensor, masks: Tensor, rng: Streams) -> Iterable[Tensor]:
+        """Yield the rows `(rows, *features)` whose mean score weighs each channel, for masks `(rows, 1, *space)`."""
+        return (x * masks,)
+
+
+@dataclass(frozen=True)
+class SSCAM(ScoreCAM):
+    r"""Score-CAM whose weights are mean scores over noisy copies, smoothed Score-CAM.
+
+    $$w = \mathrm{softmax}_k \frac1n \sum_{j=1}^n f(x_{kj}), \quad
+      x_{kj} = x \odot \big(n(\uparrow A_k) + \sigma\epsilon_{kj}\big)
+      \ \text{or} \ x \odot n(\uparrow A_k) + \sigma\,(\max x - \min x)\,\epsilon_{kj}$$
+
+    with $\epsilon_{kj} \sim \mathcal{N}(0, 1)$: `noise="activations"` smooths the map, drawn anew for each position,
+    `noise="inputs"` the masked input, for each number of it; types 1 and 2 of the paper. `sigma` is a share of the
+    range of what it is added to, 1 for a map in [0, 1], as in SmoothGrad; the paper's 2 has no stated scale. One model
+    row for each of `samples` and channel. `sigma=0` is ScoreCAM. `stderr` follows from the variance of the scores by
+    the derivative of softmax, before the ReLU; upsampled it is a bound, and NaN with one sample. [wang2020sscam]
+    """
+
+    samples: int = 35
+    sigma: float = 0.15
+    noise: Literal["activations", "inputs"] = "activations"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_whole(self, "samples", 1)
+        require_number(self, "sigma", lambda sigma: sigma >= 0, "0 or a positive share of the range")
+        require(self.noise in ("activations", "inputs"), self, "noise", "'activations' or 'inputs'")
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        maps, errors = [], []
+        for layer in self.read(score, x):
+            scores, variance = self.channel_scores(layer, score, x, rng)
+            weights, values = shares(scores), layer.values.to(scores)
+            maps.append(weighted(weights, values))
+            apart = values - maps[-1][:, None]  # the map changes by w_k (A_k - map) with the score of channel k
+            errors.append(weighted(weights.square() * variance / self.samples, apart.square()).sqrt())
+        single = Note("caution", "stderr is NaN: a single draw has no known spread; use more samples")
+        return replace(self.placed(maps, x, errors), notes=(single,) if self.samples == 1 else ())
+
+    def masked(self, x: Tensor, masks: Tensor, rng: Streams) -> Iterable[Tensor]:
+        for sample in range(self.samples):
+            if self.noise == "activations":
+                yield x * (masks + self.sigma * rng.normal(sample, masks.shape[1:], masks))
+            else:
+                yield x * masks + self.sigma * spread_over(x) * rng.normal(sample, x.shape[1:], x)
+
+
+def shares(scores: Tensor) -> Tensor:
+    """Return the softmax of scores `(n, channels)` over channels; zero without any channel."""
+    return scores.softmax(1).nan_to_num(0)
 
 
 def stretched(maps: Tensor) -> Tensor:
@@ -163,7 +229,7 @@ class AblationCAM(ForwardMap):
         negative = score.examples[score.values(x) < 0].tolist()
         return replace(found, notes=tuple(Note("fact", text, i) for i in negative))
 
-    def map(self, layer: Activation, score: Score, x: Tensor) -> Tensor:
+    def map(self, layer: Activation, score: Score, x: Tensor, rng: Streams) -> Tensor:
         whole = score.values(x)
         if bool((whole == 0).any()):
             which = ", ".join(map(str, score.examples[whole == 0].tolist()))

@@ -45,6 +45,7 @@ def one_of_each(patterns: Patterns, side: int, rows: int) -> list[methods.Method
         methods.PatternNet(patterns=patterns),
         methods.PatternAttribution(patterns=patterns),
         methods.ScoreCAM(most_channels=rows),
+        methods.SSCAM(most_channels=max(1, rows // 4), samples=min(rows, 4)),
         methods.Occlusion(window=window, stride=window if rows < 16 else max(1, side // 8)),
         methods.FeatureAblation(players=squares),
         methods.RISE(masks=rows),
