@@ -205,7 +205,7 @@ def test_what_takes_is_named_after_what_it_is() -> None:
         "a token": ("constants", lambda r: torch.cat([F.linear(r, w), w[:2]], 1)),
         "padding": ("constants", lambda r: F.pad(F.linear(r, w), (1, 0), value=2.0)),
         "a write": ("constants", lambda r: _written(F.linear(r, w))),
-        "a maximum": ("constants", lambda r: torch.maximum(F.linear(r, w), torch.full_like(w[:2], 0.3))),
+        "a maximum": ("constants", lambda r: torch.maximum(F.linear(r, w[:1]), torch.ones_like(w[:2]))),
         "a choice": ("constants", lambda r: torch.where(torch.tensor([True, False, True]), F.linear(r, w), w[0])),
         "a sigmoid of 0": ("activations at 0", lambda r: torch.sigmoid(F.linear(r * 0, w))),
         "a square of a sum": ("softmax", lambda r: torch.softmax(F.linear(r, w), 1)),

@@ -12,6 +12,7 @@ from torch import Tensor
 from .call import Call
 from .engine import Propagate
 from .ruled import Pull, ratio, ruled
+from .shares import constant_part, taker_of
 from .windows import Windows, windows
 
 
@@ -25,9 +26,12 @@ class Winners:
             shape = view.shape(rows)
             return view.back(view.share(g.reshape(shape), (rows, y.reshape(shape))))
 
+        constant = constant_part(call) if propagate.propagation.counts else None
         raw, value = _run(call)
         view = windows(call, value)
-        return _attached(raw, value, pull, call, [value.clone(), *call.operands])
+        found = _attached(raw, value, pull, call, [value.clone(), *call.operands])
+        propagate.counted(found, constant, taker_of(call))
+        return found
 
 
 @dataclass(frozen=True)
