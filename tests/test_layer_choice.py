@@ -424,24 +424,3 @@ def test_the_list_of_layers_holds_what_layer_takes() -> None:
         for each in found:
             a = ll.explain(net, rows, ll.GradCAM(relu=False), target=1, layer=each.name)
             assert a.raw is not None and a.raw.shape[2:] == each.shape[1:]
-
-
-def test_frames_that_are_folded_into_the_rows_are_refused() -> None:
-    class Video(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.body, self.mix = nn.Conv2d(3, 5, 3, stride=2), nn.LSTM(5, 6, batch_first=True)
-            self.head = nn.Linear(6, 3)
-            self.double()
-
-        def forward(self, x: Tensor) -> Tensor:
-            frames = self.body(x.flatten(0, 1)).relu().mean((2, 3)).unflatten(0, x.shape[:2])
-            out: Tensor = self.head(self.mix(frames)[0].mean(1))
-            return out
-
-    net, x = Video().eval(), torch.rand(2, 4, 3, 12, 10, dtype=D)
-    for method in ("grad-cam", "eigen-cam", "score-cam", "ablation-cam"):
-        with pytest.raises(ValueError, match="others have 4 rows for each, as frames do that are folded into the rows"):
-            ll.explain(net, x, method, target=1, axes="NTCHW")
-        with pytest.raises(ValueError, match=r"'body' returned \(8, 5, 5, 4\) for 2 rows; rows must be its first axis"):
-            ll.explain(net, x, method, target=1, axes="NTCHW", layer="body")

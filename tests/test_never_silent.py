@@ -13,12 +13,6 @@ from torch import Tensor, nn
 import limelight as ll
 from limelight.methods.checked import _advice
 
-# Methods that do not ask how the score depends on the input, and why their map says what it says.
-EXPLAINS_A_LAYER = {
-    ("biases only", ll.AtLayer): "the layer has a gradient, and the map is of the layer",
-    ("dead relu", ll.EigenCAM): "the layer's main component, without regard to the score",
-    ("dead layer", ll.EigenCAM): "the layer's main component, without regard to the score",
-}
 READS_LAYERS = [kind for kind in ll.METHODS if kind().needs.layer or kind is ll.AtLayer]
 
 
@@ -70,8 +64,6 @@ def test_a_map_of_nothing_is_an_error_or_a_caution(case: str, kind: type[ll.Meth
     method = _method(kind, net)
     if case == "dead layer" and isinstance(method, ll.FullGrad):
         return  # reads every layer
-    if (case, kind) in EXPLAINS_A_LAYER:
-        return
     try:
         found = ll.explain(net, x, method, target=0, layer="b" if method.needs.layer else None)
     except ValueError as error:
@@ -79,6 +71,30 @@ def test_a_map_of_nothing_is_an_error_or_a_caution(case: str, kind: type[ll.Meth
         return
     for i in range(2):
         assert [note for note in found.cautions if note.example in (i, None)], found.notes
+
+
+def test_eigen_cam_says_where_the_score_does_not_depend_on_the_layer() -> None:
+    """For the example that is so alone; a model without gradients has a map too, as one cannot tell."""
+
+    class Net(nn.Module):
+        def __init__(self, cut: bool) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.cut, self.a, self.fc = cut, nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.a(x)
+            y = y.detach() if self.cut else y * (x.mean((1, 2, 3), keepdim=True) > 0)
+            with torch.set_grad_enabled(not self.cut and torch.is_grad_enabled()):
+                return self.fc(y.mean((2, 3)))  # type: ignore[no-any-return]
+
+    x = torch.rand(2, 3, 8, 8)
+    x[1] -= 2
+    found = ll.explain(Net(False).eval(), x, "eigen-cam", target=0, layer="a")
+    assert [(note.example, "does not depend on a" in note) for note in found.cautions] == [(1, True)]
+    assert found.values[1].any()
+    alone = ll.explain(Net(True).eval(), x, "eigen-cam", target=0, layer="a")
+    torch.testing.assert_close(alone.values, found.values)
 
 
 def test_incomplete_advises_what_the_method_has() -> None:

@@ -244,16 +244,16 @@ def test_patterns_of_a_prepared_model_are_those_of_the_model() -> None:
 
 @pytest.mark.parametrize("method", ["grad-cam", "cam", "score-cam", "layer-cam"])
 def test_the_layer_is_searched_once_and_is_the_same(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from limelight.engine import layer_search
+    from limelight.engine import layer_watch
 
     watched: list[int] = []
-    original = layer_search.hooked
+    original = layer_watch.hooked
 
     def counting(modules: Any, hook: Any) -> Any:
         watched.append(len(modules))
         return original(modules, hook)
 
-    monkeypatch.setattr(layer_search, "hooked", counting)
+    monkeypatch.setattr(layer_watch, "hooked", counting)
     torch.manual_seed(0)
     body = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.Conv2d(6, 6, 3), nn.ReLU())
     net = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)).double().eval()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -164,7 +165,6 @@ class Answers:
         self._own_scores = {method.kebab() for method in methods if method.needs.own_scores and len(x) <= runner.budget}
         self._top_class = isinstance(target, ClassTarget) and target.index is None  # read from a pass at x
         examples = torch.arange(len(x), device=x.device)
-        self.input_pass: InputPass
         self.at_references: Tensor | None = None
         self.baseline_rows = np.zeros(3, dtype=int)  # forward, backward and cached, as `_rows_run`
         self._rounded: list[Note] = []
@@ -177,16 +177,17 @@ class Answers:
             self.score = Score(runner, target, examples)
             return
         cached = runner.cached_rows
-        self.input_pass = at_x = input_pass(
-            runner,
-            x,
-            target,
-            gradient=any(each.at_inputs and not each.layer for each in needs),
-            layers=layers,
-            read_layer=any(each.layer for each in needs),
-            layer_gradient=any(each.at_inputs and each.layer for each in needs),
-            measure=len(x) > runner.budget or any(method.rows(x.shape[1:]) != 1 for method in methods),
-        )
+        gradient, reads = any(each.at_inputs and not each.layer for each in needs), any(each.layer for each in needs)
+        of_layers = [each.gradients for each in needs if each.at_inputs and each.layer]
+        measure = len(x) > runner.budget or any(method.rows(x.shape[1:]) != 1 for method in methods)
+        run = partial(input_pass, runner, x, target, gradient=gradient, layers=layers, measure=measure)
+        try:
+            at_x = run(read_layer=reads, layer_gradient=bool(of_layers))
+        except NoGradient:
+            if gradient or any(of_layers):
+                raise
+            at_x = run(read_layer=reads, layer_gradient=False)
+        self.input_pass = at_x
         self._cached_at_inputs = runner.cached_rows - cached
         known = (at_x.layers, x, at_x.scores, at_x.gradient, at_x.activations)
         self.score = Score(runner, at_x.target, examples, *known, classes=at_x.classes)
@@ -232,7 +233,7 @@ class Answers:
         silent = (estimate.values.flatten(1) == 0).all(1)
         notes += [Note("zero-map", "the map is identically zero", i) for i in silent.nonzero()[:, 0].tolist()]
         notes += estimate.shares.notes() if estimate.shares else ()
-        notes += level(estimate) if method.needs.layer else ()
+        notes += level(estimate) if method.needs.layer or estimate.layer else ()
         if at_baseline is not None and method.no_sum is None:
             notes += missed(estimate, self.input_pass.scores, at_baseline, method)
         nan = torch.full_like(self.input_pass.scores, torch.nan)

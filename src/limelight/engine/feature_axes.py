@@ -22,7 +22,7 @@ class Axes(NamedTuple):
 
 SPREAD = Axes(-1, -1)
 
-_CHANNELS_SECOND = (
+CHANNELS_SECOND = (
     CONVOLUTIONS
     | BATCH_NORMS
     | MAX_POOLS
@@ -32,8 +32,8 @@ _CHANNELS_SECOND = (
 """)
 )
 _CHANNELS_LAST = words("linear layer_norm rms_norm multi_head_attention_forward lstm gru rnn_tanh rnn_relu embedding")
-_RESHAPES = words("view reshape flatten unflatten")
-_PERMUTATIONS = words("transpose swapaxes swapdims permute movedim moveaxis T mT")
+RESHAPES = words("view reshape flatten unflatten")
+PERMUTATIONS = words("transpose swapaxes swapdims permute movedim moveaxis T mT")
 _PRODUCTS = MATRIX_PRODUCTS | {"baddbmm", "scaled_dot_product_attention"}
 
 
@@ -78,7 +78,7 @@ class FeatureAxes:
         arguments: tuple[Any, Any],
     ) -> Axes | None:
         last, source = output.ndim - 1, next(iter(known), None)
-        if name in _CHANNELS_SECOND:
+        if name in CHANNELS_SECOND:
             return Axes(0, 1)
         if name in _CHANNELS_LAST:
             return self._last(name, output, source)
@@ -87,10 +87,13 @@ class FeatureAxes:
         before, axes = source
         if name in _PRODUCTS and len(known) > 1:
             return SPREAD
-        if name in _PERMUTATIONS:
+        if name in PERMUTATIONS:
             rest, named = arguments[0][1:], {key: each for key, each in arguments[1].items() if each is not before}
-            return _moved(func, before, rest, named, axes)
-        if name in _RESHAPES:
+            if axes == SPREAD:
+                return axes
+            order = moved(func, before, rest, named)
+            return Axes(order.index(axes.rows), order.index(axes.channels))
+        if name in RESHAPES:
             if before.ndim == output.ndim and before.shape == output.shape:
                 return axes
             if axes == (0, 1) and output.shape[:2] == before.shape[:2]:
@@ -112,10 +115,7 @@ class FeatureAxes:
         return Axes(axes.rows, last) if axes.channels == before.ndim - 1 else SPREAD
 
 
-def _moved(func: Callable[..., Any], before: Tensor, rest: Sequence[Any], named: Any, axes: Axes) -> Axes:
-    """Return where axes are after a permutation, which is found from a tensor whose axes all differ in length."""
-    if axes == SPREAD:
-        return axes
+def moved(func: Callable[..., Any], before: Tensor, rest: Sequence[Any], named: Any) -> list[int]:
+    """Return the former place of each axis after a permutation, found from a tensor whose axes all differ in length."""
     lengths = list(range(2, 2 + before.ndim))
-    order = [lengths.index(each) for each in func(torch.empty(lengths, device="meta"), *rest, **named).shape]
-    return Axes(order.index(axes.rows), order.index(axes.channels))
+    return [lengths.index(each) for each in func(torch.empty(lengths, device="meta"), *rest, **named).shape]

@@ -12,7 +12,8 @@ from ..base.types import Model, Outputs
 from ..question.readings import Reading, read_outputs
 from ..question.targets import ClassTarget, Confidence, Logit, Target, class_scores, joined_vectors
 from .layer_maps import Grid
-from .layer_search import LayerSearch, search_layers
+from .layer_search import LayerSearch
+from .layer_watch import search_layers
 from .layers import Layer, Linear
 from .model_copy import PassAgain
 from .passes import Activation, Outcome, detached
@@ -81,12 +82,17 @@ def input_pass(
         watched = runner.copy.searched.get(key) if keeps else None
         with search_layers(runner.modules, tuple(x.shape[1:]), watched, runner.packing.folds) as search:
 
+            def picked(outputs: Any, scores: Tensor) -> dict[str, Tensor]:
+                found = search.rank(outputs, scores, runner.forward_rows - start) if pick else {}
+                runner.frames.update(search.frames_of_maps())
+                return found
+
             def rank(outputs: Any, scores: Tensor) -> dict[str, Tensor]:
                 search.led_by(scores)
                 if watched is None:
-                    return search.rank(outputs, scores, runner.forward_rows - start) if pick else {}
+                    return picked(outputs, scores)
                 try:
-                    found = search.rank(outputs, scores, runner.forward_rows - start) if pick else {}
+                    found = picked(outputs, scores)
                 except ValueError:
                     found = None
                 if found is None or not search.is_like(watched):
@@ -231,6 +237,7 @@ def layers_of(model: nn.Module, pixels: Tensor) -> tuple[list[Candidate], str, s
 
             def candidates(outputs: Any, scores: Tensor) -> dict[str, Tensor]:
                 search.rank(outputs, scores, len(pixels))
+                runner.frames.update(search.frames_of_maps())
                 grids.update((name, each.grid) for name, each in search.candidates().items())
                 return {}
 

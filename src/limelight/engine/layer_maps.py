@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor
+
+from .frames import Frames
 
 MOST_PREFIX = 16  # class, distillation and register tokens before the tokens of positions
 MOST_HALVINGS = 5  # of an earlier layer's grid, by merging neighbours
@@ -18,12 +20,14 @@ class Grid:
     """The layout of the map in a layer's output `(rows, ...)`: the order of its axes, and its spatial size.
 
     "channels first" is `(rows, channels, *space)`, "channels last" `(rows, *space, channels)`, "tokens"
-    `(rows, prefix + positions, channels)`, whose first `prefix` tokens have no position.
+    `(rows, prefix + positions, channels)`, whose first `prefix` tokens have no position, "tokens of frames"
+    `(rows, frames, prefix + positions, channels)`. `frames` says how to read outputs that have frames in their rows.
     """
 
-    order: Literal["channels first", "channels last", "tokens"]
+    order: Literal["channels first", "channels last", "tokens", "tokens of frames"]
     space: tuple[int, ...]
     prefix: int = 0
+    frames: Frames | None = None
 
     @property
     def positions(self) -> int:
@@ -35,13 +39,19 @@ class Grid:
             return output
         if self.order == "tokens":
             output = output[:, self.prefix :].unflatten(1, self.space)
+        if self.order == "tokens of frames":
+            output = output[:, :, self.prefix :].unflatten(2, self.space[1:])
         return output.movedim(-1, 1)
+
+    def unfolded(self, output: Tensor) -> Tensor:
+        """View a layer's output with its rows as the first axis, as `maps` takes it."""
+        return output if self.frames is None else self.frames.unfolded(output)
 
     def __str__(self) -> str:
         size = " x ".join(map(str, self.space))
-        if self.order == "tokens":
+        if self.order.startswith("tokens"):
             after = f" after {self.prefix} prefix token{'s' * (self.prefix > 1)}" if self.prefix else ""
-            return f"{size} from tokens{after}"
+            return f"{size} from {self.order}{after}"
         return f"{size} with channels last" if self.order == "channels last" else size
 
 
@@ -72,6 +82,35 @@ def grid_of(
     if len(space) > 1 and _scaled(shape[:-1], space) and not _scaled(shape[1:], space):
         return Grid("channels last", shape[:-1])
     return Grid("channels first", shape[1:])
+
+
+def grid_of_frames(
+    shape: tuple[int, ...],
+    space: tuple[int, ...],
+    known: Sequence[Known],
+    channels: int | None,
+    folded: tuple[int, int],
+) -> tuple[Frames, Grid | None]:
+    """Find how an output of this shape (without the rows) is read, and its grid, whose rows hold an axis of the input.
+
+    `folded`: that spatial axis and its length. The rest of the output has a map over the other axes, of the input's
+    proportions, or none. `known` are earlier maps over those.
+    """
+    axis, count = folded
+    others = space[:axis] + space[axis + 1 :]
+    inner = grid_of(shape, others, known, channels)
+    if inner is None or inner.positions == 1 or not _scaled(inner.space, others):
+        return Frames(count), None
+    order, place = inner.order, 2 + axis if inner.order == "channels first" else 1 + axis
+    if inner.order == "tokens" and len(others) == 1 and not inner.prefix:
+        order = "channels last"
+    elif inner.order == "tokens":
+        if axis:
+            return Frames(count), None
+        order = "tokens of frames"
+    frames = Frames(count, place)
+    whole = (*inner.space[:axis], count, *inner.space[axis:])
+    return frames, replace(inner, order=order, space=whole, frames=frames)
 
 
 def _with_channels(

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..rules.names import PLAIN, words
+from ..rules.names import PLAIN
 from .feature_axes import Axes, FeatureAxes
 from .flow import Flow
+from .frames import Frames, InputAxes
 from .graph import operators
 from .layer_choice import Call, LayerMap, Returned, branches, class_scores_among, is_output, merges, reads_some
-from .layer_maps import Grid, Known, grid_of
-from .layers import Linear, Modules, hooked
+from .layer_maps import Grid, Known, grid_of, grid_of_frames
+from .layers import Linear
 from .occurrences import Occurrence, Path, default_path, elements, shapes_of
-from .operator_calls import OperatorCalls, counting
-from .programs import without_layers
 
-_JOINS = words("cat concat concatenate hstack vstack column_stack pad constant_pad_nd setitem slice_scatter")
+NOT_FRAMES = (
+    "which are read where they are known to be neighbours, as after x.flatten(0, 1) of inputs (N, T, ...) with "
+    "axes='NTCHW'"
+)
 TOKEN_MAPS = 12  # maps compared with one whose positions may not reach the score, as behind a class token
 
 
@@ -62,14 +62,17 @@ class LayerSearch:
     ranked: list[LayerMap] = field(default_factory=list)
     watching: Watched | None = None
     axes: FeatureAxes | None = None
+    input_axes: InputAxes | None = None
     grids: dict[tuple[str, int, Path], Grid | None] = field(default_factory=dict)
     _shapes: dict[tuple[str, int], list[tuple[Path, tuple[int, ...], bool]]] = field(default_factory=dict)
     _by_id: dict[int, LayerMap] = field(default_factory=dict)
     _lengths: set[int] = field(default_factory=set)  # of the first axes
-    _joined: set[int] = field(default_factory=set)  # lengths of axes that joining tensors made
+    joined: set[int] = field(default_factory=set)  # lengths of axes that joining tensors made
     _calls: list[Call] = field(default_factory=list)  # of modules that run now, the outermost first
     _operators: Counter[str] = field(default_factory=Counter)
     _known: list[Known] = field(default_factory=list)
+    _known_of_frames: dict[int, list[Known]] = field(default_factory=dict)  # by the axis of the frames
+    _frames: dict[tuple[str, int, Path], Frames] = field(default_factory=dict)
     _linear: str = ""  # the name of `linear`
 
     @property
@@ -148,10 +151,11 @@ class LayerSearch:
             )
             frames = [each for each in self.features[:2] if each > 1 and each * rows in self._lengths]
             if frames:
-                none += f"; others have {frames[0]} rows for each, as frames do that are folded into the rows"
+                none += f"; others have {frames[0]} rows for each, as frames do that are folded into the rows, "
+                none += NOT_FRAMES
             raise ValueError(f"layer: {self.unreadable or none}")
         last = usable[-1]
-        compares = self.watching is None and last.grid.order == "tokens" and reads_some(last, outputs, flow)
+        compares = self.watching is None and last.grid.order.startswith("tokens") and reads_some(last, outputs, flow)
         self.ranked = usable[: -1 - TOKEN_MAPS if compares else -2 : -1]
         names = {self.name(seen) for seen in self.ranked}
         return {name: output for name, output in self.held().items() if name in names}
@@ -164,9 +168,15 @@ class LayerSearch:
             if seen.output is not None and seen.intact and seen.output.requires_grad
         }
 
-    def held_of(self, rows: Callable[[], int], outputs: Any, scores: Tensor) -> dict[str, Tensor]:
-        """Settle the search, over a number of rows that is known once the pass is over; return what `held` does."""
+    def held_of(
+        self, rows: Callable[[], int], frames: dict[str, Frames | None], outputs: Any, scores: Tensor
+    ) -> dict[str, Tensor]:
+        """Settle the search, over a number of rows that is known once the pass is over; return what `held` does.
+
+        Frames in the maps' rows are added to `frames`.
+        """
         self.settle(outputs, scores, rows())
+        frames.update(self.frames_of_maps())
         return self.held()
 
     def choose(self, gradients: Mapping[str, Tensor]) -> tuple[str, LayerMap, list[str], bool]:
@@ -190,12 +200,23 @@ class LayerSearch:
 
     def grid(self, name: str, shape: tuple[int, ...]) -> Grid | None:
         """Return the grid in what an occurrence of that name returned, of this shape (without the rows)."""
+        key = self._key(name)
+        return self.grids[key] if key in self.grids else grid_of(shape, self.space, self._known)
+
+    def _key(self, name: str) -> tuple[str, int, Path]:
         read = Occurrence.read(name)
         assert read is not None
         run = read.run or 0
         path = default_path(self._shapes.get((read.of, run), ()), self.rows) if read.path is None else read.path
-        key = (read.of, run, path or ())
-        return self.grids[key] if key in self.grids else grid_of(shape, self.space, self._known)
+        return read.of, run, path or ()
+
+    def frames(self, name: str) -> Frames | None:
+        """Return the frames in the rows of what an occurrence of that name returned; None where it has none there."""
+        return self._frames.get(self._key(name))
+
+    def frames_of_maps(self) -> dict[str, Frames]:
+        """Return the frames in the rows of the candidates that have some, by name."""
+        return {name: each.grid.frames for name, each in self.candidates().items() if each.grid.frames is not None}
 
     def led_by(self, scores: Tensor) -> None:
         """Remember the operators that led to the scores."""
@@ -241,6 +262,7 @@ class LayerSearch:
             self.axes.set(output, Axes(0, 1))  # also where an operator of ours computed it
         found, has_new = [], False
         for path, tensor in elements(output):
+            self._note_frames((name, run, path), tensor)
             if tensor.ndim < 3 or not tensor.is_floating_point() or tensor.layout != torch.strided:
                 continue
             self._lengths.add(len(tensor))
@@ -273,6 +295,7 @@ class LayerSearch:
 
     def called(self, name: str, run: int, output: Any, in_place: bool) -> None:
         """Record the output of an operator outside of torch's own layers."""
+        self._note_frames((name, run, ()), output)
         if not isinstance(output, Tensor) or output.ndim < 3 or not output.is_floating_point():
             return
         if output.layout != torch.strided or (name in PLAIN and name != "cat") or "pool" in name:
@@ -288,30 +311,42 @@ class LayerSearch:
         last = self.maps[-1].output if self.maps else None
         return last is not None and tensor.untyped_storage().data_ptr() == last.untyped_storage().data_ptr()
 
+    def _note_frames(self, key: tuple[str, int, Path], tensor: Any) -> None:
+        if self.input_axes is not None and isinstance(tensor, Tensor) and tensor.ndim > 1:
+            folded = self.input_axes.folded(tensor)
+            if folded is not None:
+                self._frames[key] = Frames(folded[1])
+
     def _grid(self, key: tuple[str, int, Path], tensor: Tensor) -> Grid | None:
         shape = tuple(tensor.shape[1:])
         if self.watching is not None:
             self.grids[key] = self.watching.grids.get(key)
             return self.grids[key]
         axes = self.axes.of(tensor) if self.axes is not None else None
-        if axes is None:
-            self.grids[key] = grid_of(shape, self.space, self._known)
+        channels = None if axes is None else axes.channels - 1
+        folded = self.input_axes.folded(tensor) if self.input_axes is not None else None
+        if axes is not None and not (axes.rows == 0 and axes.channels > 0):
+            self.grids[key] = None
+        elif folded is None:
+            self.grids[key] = grid_of(shape, self.space, self._known, channels)
         else:
-            is_map = axes.rows == 0 and axes.channels > 0
-            self.grids[key] = grid_of(shape, self.space, self._known, axes.channels - 1) if is_map else None
+            known = self._known_of_frames.setdefault(folded[0], [])
+            self._frames[key], self.grids[key] = grid_of_frames(shape, self.space, known, channels, folded)
+            grid = self.grids[key]
+            if grid is not None:
+                width = grid.maps(grid.unfolded(tensor)).shape[1]
+                known.append((width, grid.space[: folded[0]] + grid.space[folded[0] + 1 :]))
         grid = self.grids[key]
-        if grid is not None and grid.prefix and self.axes is not None and shape[0] not in self._joined:
+        if grid is not None and grid.prefix and self.axes is not None and shape[0] not in self.joined:
             self.grids[key] = None  # a detector's queries: no token was put in front of a map's
         return self.grids[key]
 
     def _add(self, returned: list[Returned], operator: str, grid: Grid, tensor: Tensor) -> LayerMap:
         if self.maps and not torch.is_grad_enabled():
             self.maps[-1].output = None  # without grad mode its gradient cannot be requested
-        channels = grid.maps(tensor).shape[1]
-        inside = tuple(self._calls)
-        seen = LayerMap(
-            returned, operator, grid, channels, tensor, tensor._version, tensor.grad_fn, len(tensor), inside
-        )
+        read = grid.unfolded(tensor)
+        channels, rows, inside = grid.maps(read).shape[1], len(read), tuple(self._calls)
+        seen = LayerMap(returned, operator, grid, channels, tensor, tensor._version, tensor.grad_fn, rows, inside)
         self.maps.append(seen)
         self._by_id[id(tensor)] = seen
         if grid.positions > 1:
@@ -323,77 +358,4 @@ class LayerSearch:
         for seen in self.maps:
             seen.output = seen.node = None
         self._by_id.clear()
-        self.linear = self.axes = None
-
-
-class _Trace(OperatorCalls):
-    """Tells a search of operators' outputs and of the axes of all tensors."""
-
-    def __init__(self, search: LayerSearch, axes: FeatureAxes) -> None:
-        super().__init__()
-        self.search, self.axes = search, axes
-
-    def made(self, name: str, func: Any, output: Any, arguments: tuple[Any, Any]) -> None:
-        with torch._C.DisableTorchFunction():
-            self.axes.follow(name, func, output, arguments)
-            if name in _JOINS and isinstance(output, Tensor):
-                self.search._joined.update(output.shape)
-            if name == "linear":
-                self._read_linear(output, arguments)
-
-    def called(self, name: str, run: int, output: Any, in_place: bool) -> Any:
-        with torch._C.DisableTorchFunction():
-            self.search.called(name, run, output, in_place)
-        return output
-
-    def _read_linear(self, output: Any, arguments: tuple[Any, Any]) -> None:
-        tensors = [each for each in (*arguments[0], *arguments[1].values()) if isinstance(each, Tensor)]
-        if isinstance(output, Tensor) and output.ndim == 2 and not self.inside:
-            bias = tensors[2] if len(tensors) > 2 else None
-            self.search.found_linear("", Linear(tensors[1], bias), tensors[0], output)
-
-
-@contextmanager
-def search_layers(
-    modules: Modules, features: tuple[int, ...], watched: Watched | None = None, unwatched: Collection[str] = ()
-) -> Iterator[LayerSearch]:
-    """Watch a forward pass of the copy with these modules on inputs `(rows, *features)`.
-
-    With `watched` only the layers that an earlier search chose: hooks on all, and following operators, cost as much as
-    a small network's pass. The modules named `unwatched` return what a later one does.
-    """
-    search = LayerSearch(features, unreadable=without_layers(modules), watching=watched)
-    if watched is not None:
-        modules = {name: modules[name] for name in watched.names}
-    modules = {name: module for name, module in modules.items() if name not in unwatched}
-
-    def watch(name: str, child: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        with torch._C.DisableTorchFunction():
-            if isinstance(output, Tensor) and not child._modules:
-                search.bytes += output.numel() * output.element_size()
-            if isinstance(child, nn.Linear) and args and args[0].ndim == 2 and isinstance(output, Tensor):
-                search.found_linear(name, Linear(child.weight, child.bias), args[0], output)
-            search.see(name, child, args, output)
-
-    with ExitStack() as stack:
-        stack.enter_context(hooked(modules, watch))
-        if watched is None:
-            axes = search.axes = FeatureAxes(features)
-            trace = _Trace(search, axes)
-            stack.enter_context(entering(modules, search.enter))
-            stack.enter_context(counting(trace, modules))
-        yield search
-
-
-@contextmanager
-def entering(modules: Modules, enter: Callable[[str], None]) -> Iterator[None]:
-    """Call `enter(name)` before each submodule runs; TorchScript accepts no hooks."""
-
-    def hook(name: str, module: nn.Module, args: Any) -> None:
-        enter(name)
-
-    with ExitStack() as stack:
-        for name, module in modules.items():
-            if name and not isinstance(module, torch.jit.ScriptModule):
-                stack.callback(module.register_forward_pre_hook(partial(hook, name), prepend=True).remove)
-        yield
+        self.linear = self.axes = self.input_axes = None

@@ -16,12 +16,14 @@ from torch import Tensor, nn
 
 from ..base.types import LayerLike, OneLayer
 from .copying import hidden_modules
+from .frames import FoldedRows, Frames
 from .layer_maps import Grid
 from .occurrences import Occurrence, default_path, element, elements, shapes_of, with_element
 from .operator_calls import Capture, counting, is_operator
 from .programs import without_layers
 
 Modules = Mapping[str, nn.Module]  # by dotted name
+FramesByName = Mapping[str, Frames | None]  # what layers have in their rows, as far as that was asked
 COMPILED = "_orig_mod"  # the name that torch.compile gives to the module that it was called with
 
 
@@ -142,11 +144,12 @@ def hooked(modules: Modules, hook: Hook) -> Iterator[None]:
 
 
 @contextmanager
-def captured(modules: Modules, names: tuple[str, ...], rows: int) -> Iterator[dict[str, Tensor]]:
+def captured(modules: Modules, names: tuple[str, ...], rows: int, frames: FramesByName) -> Iterator[dict[str, Tensor]]:
     """Collect the tensors of the named occurrences in one forward pass of the copy over so many rows.
 
     The model goes on with a copy of each, so an in-place operation that follows cannot overwrite what was captured.
-    Raises ValueError for an occurrence that does not come, and for the name alone of a layer that runs more than once.
+    Frames in the rows of a layer are an axis of their own. Raises ValueError for an occurrence that does not come, and
+    for the name alone of a layer that runs more than once; FoldedRows for one whose rows are to be explained first.
     """
     found: dict[str, Tensor] = {}
 
@@ -155,13 +158,13 @@ def captured(modules: Modules, names: tuple[str, ...], rows: int) -> Iterator[di
         # Rules that look for what made an operand pass through clone(), and would pass by what is read here.
         return output.to(output.dtype, copy=True)
 
-    with replacing(modules, names, rows, keep):
+    with replacing(modules, names, rows, keep, frames):
         yield found
 
 
 @contextmanager
 def replacing(
-    modules: Modules, names: Sequence[str], rows: int, keep: Callable[[str, Tensor], Tensor]
+    modules: Modules, names: Sequence[str], rows: int, keep: Callable[[str, Tensor], Tensor], frames: FramesByName
 ) -> Iterator[None]:
     """Replace the tensors of the named occurrences by `keep(name, tensor)` in one forward pass over so many rows.
 
@@ -181,13 +184,16 @@ def replacing(
                 if path is None or tensor is None:
                     raise ValueError(f"layer: {name!r} {_no_tensor(output, each)}")
                 seen.add(name)
-                output = with_element(output, path, keep(name, tensor))
+                output = with_element(output, path, by_rows(name, tensor))
         runs[of] += 1
         return output
 
+    def by_rows(name: str, tensor: Tensor) -> Tensor:
+        return kept_by_rows(name, tensor, rows, frames, partial(keep, name))
+
     def keep_call(name: str, tensor: Tensor) -> Tensor:
         seen.add(name)
-        return keep(name, tensor)
+        return by_rows(name, tensor)
 
     mode = Capture(calls, keep_call)
     chosen = {name: modules[name] for name in dict.fromkeys(of_modules)}
@@ -207,6 +213,23 @@ def replacing(
             raise ValueError(f"layer: {name!r} runs more than once in a forward pass; choose one of {several}")
 
 
+def kept_by_rows(
+    name: str, tensor: Tensor, rows: int, frames: FramesByName, keep: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Return `keep(tensor)` of a layer's tensor with the rows as its first axis, in the tensor's own layout.
+
+    Raises FoldedRows where the layer returned several rows for each and it is not known what these are.
+    """
+    if not tensor.ndim or len(tensor) <= rows or len(tensor) % rows:
+        return keep(tensor)
+    if name not in frames:
+        raise FoldedRows(name)
+    found = frames[name]
+    if found is None or len(tensor) != rows * found.count:
+        return keep(tensor)
+    return found.folded(keep(found.unfolded(tensor)))
+
+
 def _read(name: str) -> Occurrence:
     read = Occurrence.read(name)
     assert read is not None, name
@@ -223,11 +246,14 @@ def _no_tensor(output: Any, wanted: Occurrence) -> str:
 
 
 @contextmanager
-def captured_runs(modules: Modules, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+def captured_runs(
+    modules: Modules, names: Sequence[str], rows: int, frames: FramesByName
+) -> Iterator[dict[str, Tensor]]:
     """Collect the output of every run of the named modules in one forward pass with gradients, in order.
 
-    The k-th run of a module, counted from 0, is found under `name#k`; a module that does not run, or whose output does
-    not depend on the rows, is left out. The model goes on with a copy of each output, as in `captured`.
+    The k-th run of a module, counted from 0, is found under `name#k`, an occurrence under its name and `#0`; a module
+    that does not run, or whose output does not depend on the rows, is left out. The model goes on with a copy of each
+    output, and frames are as in `captured`.
     """
     found: dict[str, Tensor] = {}
     runs: Counter[str] = Counter()
@@ -239,7 +265,12 @@ def captured_runs(modules: Modules, names: Sequence[str]) -> Iterator[dict[str, 
         runs[name] += 1
         return output.clone()
 
-    with _hooked(modules, names, keep):
+    def by_rows(name: str, output: Tensor) -> Tensor:
+        return kept_by_rows(name, output, rows, frames, partial(keep, name))
+
+    of_modules = [name for name in names if name in modules]
+    occurrences = [name for name in names if name not in modules]
+    with _hooked(modules, of_modules, by_rows), replacing(modules, occurrences, rows, keep, frames):
         yield found
 
 
@@ -275,7 +306,7 @@ class LayerInput:
         return LayerInput(self.layer, self.inputs[places])
 
     @contextmanager
-    def replaced(self, modules: Modules, rows: Tensor) -> Iterator[None]:
+    def replaced(self, modules: Modules, rows: Tensor, frames: FramesByName) -> Iterator[None]:
         """Make the layer return a copy of `rows` `(n, *layer)` in one forward pass.
 
         Raises ValueError where the layer runs more than once, not at all, or returns another shape.
@@ -287,5 +318,5 @@ class LayerInput:
                 raise ValueError(f"layer: {self.layer!r} returned {got}; rows to replace it are {tuple(rows.shape)}")
             return rows.clone()  # an in-place operation may follow
 
-        with replacing(modules, (self.layer,), len(rows), filled):
+        with replacing(modules, (self.layer,), len(rows), filled, frames):
             yield

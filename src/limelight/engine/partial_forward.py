@@ -80,6 +80,7 @@ def scores_without(runner: Runner, target: Target, examples: Tensor, rows: Tenso
     The modules before the layer run once; each channel counts as a forward row of each of `rows`.
     """
     budget = runner.budget
+    frames = layer.grid.frames if layer.grid is not None else None
 
     def run(part: Tensor, owners: Tensor) -> Tensor:
         with recorded(runner.modules, layer.name) as front:
@@ -92,7 +93,8 @@ def scores_without(runner: Runner, target: Target, examples: Tensor, rows: Tenso
             changed = output[place].clone()
             layer.maps(changed)[torch.arange(len(pairs), device=part.device), channel] = 0
             if front.is_whole:
-                memory = {name: returned[place] for name, returned in before.items()} | {layer.name: changed}
+                own = frames.folded(changed) if frames is not None else changed
+                memory = {name: returned[place] for name, returned in before.items()} | {layer.name: own}
                 with replayed(runner.modules, memory):
                     found.append(runner.once(part[place], owners[place], target, merged=False).scores)
             else:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..base.errors import NO_GRADIENT, NoGradient
+from .graph import Inspected
 from .layers import Layer
+
+Source = tuple[Tensor, Callable[[Tensor], Tensor]]  # what a gradient is taken at, and what views it by rows
 
 
 @dataclass(frozen=True)
@@ -59,16 +63,18 @@ class SharedRows:
         first, index = new.nonzero()[:, 0], new.cumsum(0) - 1
         return SharedRows(first, index, torch.arange(len(rows), device=rows.device) - first[index])
 
-    def gradients(self, scores: Tensor, sources: Sequence[Tensor]) -> list[Tensor | None]:
+    def gradients(self, scores: Tensor, sources: Sequence[Source]) -> list[Tensor | None]:
         """Return d scores / d sources `(rows, ...)` at sources `(distinct, ...)`, by a backward pass for each rank."""
+        tensors = [each for each, _ in sources]
         found: list[Tensor | None] = [None] * len(sources)
         for rank in range(int(self.rank.max()) + 1):
             chosen = self.rank == rank
             more = bool((self.rank > rank).any())
-            slopes = torch.autograd.grad(scores[chosen].sum(), sources, retain_graph=more, allow_unused=True)
-            for i, slope in enumerate(slopes):
-                if slope is None:
+            slopes = torch.autograd.grad(scores[chosen].sum(), tensors, retain_graph=more, allow_unused=True)
+            for i, (given, (_, view)) in enumerate(zip(slopes, sources, strict=True)):
+                if given is None:
                     continue
+                slope = view(given)
                 whole = found[i]
                 if whole is None:
                     whole = found[i] = slope.new_zeros((len(self.index), *slope.shape[1:]))
@@ -132,6 +138,56 @@ def rows_first(outputs: dict[str, Tensor], rows: int) -> dict[str, Tensor]:
             name, shape = key.rpartition("#")[0] or key, tuple(output.shape)
             raise ValueError(f"layer: {name!r} returned {shape} for {rows} rows; rows must be its first axis")
     return outputs
+
+
+def row_gradients(
+    graph: Inspected, sources: Sequence[Source], examples: Tensor, shared: SharedRows | None
+) -> list[Tensor]:
+    """Return the gradient of each row's score at each source, checked; zeros where there is none.
+
+    A source is a tensor, and what views it and its gradient with the rows as its first axis. Raises NoGradient.
+    """
+    tensors = [each for each, _ in sources]
+    if not graph.carries_gradient(tensors):
+        raise NoGradient(NO_GRADIENT)
+    scores = graph.scores
+    found: list[Tensor | None]
+    if shared is None:
+        slopes = torch.autograd.grad(scores.sum(), tensors, allow_unused=True)
+        found = [None if slope is None else view(slope) for slope, (_, view) in zip(slopes, sources, strict=True)]
+    else:
+        found = shared.gradients(scores, sources)
+    viewed = [view(each) for each, view in sources]
+    grads = [
+        source.new_zeros((max(len(scores), len(source)), *source.shape[1:])) if slope is None else slope.detach()
+        for source, slope in zip(viewed, found, strict=True)
+    ]
+    for grad in grads:
+        require_finite(grad, examples, "gradient")
+    return grads
+
+
+def full_passes(points: Iterable[Tensor], budget: Callable[[], int]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield the rows of a lazy stream of batches in passes of `budget()`, with each row's batch and place there."""
+    held: list[tuple[Tensor, Tensor, Tensor]] = []
+    count = 0
+    for step, batch in enumerate(points):
+        start, n = 0, len(batch)
+        while start < n:
+            take = min(n - start, budget() - count)
+            position = torch.arange(start, start + take, device=batch.device)
+            held.append((batch[start : start + take], torch.full_like(position, step), position))
+            start, count = start + take, count + take
+            if count >= budget():
+                yield _joined(held)
+                held, count = [], 0
+    if held:
+        yield _joined(held)
+
+
+def _joined(held: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+    rows, step, position = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*held, strict=True))
+    return rows, step, position
 
 
 def detached(outputs: Any) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import torch
@@ -19,13 +20,15 @@ from ..rules.predicates import computing_target
 from .asking import Asking
 from .carried import carrying
 from .compiled import CompiledRows, Compiling
-from .graph import Inspected, make_exact
+from .frames import FoldedRows, Frames
+from .graph import make_exact
+from .layer_watch import search_layers
 from .layers import LayerInput, captured, modules_of, without_batch_axis
 from .memory import free_bytes, is_out_of_memory
 from .model_copy import PassAgain, frozen_copy
 from .packed import NotPacked
 from .packing import Packing
-from .passes import Outcome, Rows, SharedRows, detached, require_finite, rows_first
+from .passes import Outcome, Rows, SharedRows, Source, detached, full_passes, require_finite, row_gradients, rows_first
 from .programs import RowsTaken, rows_taken
 from .proof import Proof
 from .requirements import channels_last_pays, refuse_batch_statistics, require_same_kind
@@ -155,12 +158,18 @@ class Runner:
             outputs, scores, found = self.scored(leaf, examples, target, layers, inside, shared)
         graph = make_exact(scores)
         extra = also(outputs, scores) if also else {}
-        kept = rows_first({name: found[name] for name in layers}, self._run_on(len(leaf))) | dict(extra)
+        count = self.run_on(len(leaf))
+        kept = rows_first({name: found[name] for name in layers}, count) | dict(extra)
         slopes = layer_gradients or len(extra) > 1
-        sources = ([leaf] if gradient else []) + (list(kept.values()) if slopes else [])
-        own = slice(len(leaf))  # without the copies that fill up a pass
+        by_rows = {name: partial(self._by_rows, name, count) for name in kept}
+        sources: list[Source] = [(leaf, _as_it_is)] if gradient else []
+        sources += [(value, by_rows[name]) for name, value in kept.items()] if slopes else []
+        own: slice | Tensor = (
+            slice(len(leaf)) if shared is None else shared.index
+        )  # without the copies that fill up a pass
         try:
-            grads = self._gradients(graph, sources, examples, shared) if sources else []
+            grads = row_gradients(graph, sources, examples, shared) if sources else []
+            self.backward_rows += max(len(scores), self._rows_taken.least) if sources else 0
         except NoGradient:
             if gradient or layer_gradients:
                 raise
@@ -169,30 +178,32 @@ class Runner:
             detached(outputs),
             scores.detach(),
             grads[0].contiguous() if gradient else None,
-            {name: value[own if shared is None else shared.index].detach() for name, value in kept.items()},
+            {name: by_rows[name](value)[own].detach() for name, value in kept.items()},
             dict(zip(kept, [grad[: len(scores)] for grad in grads[int(gradient) :]], strict=True)) if slopes else {},
             None if shared is None else shared.first,
         )
 
-    def _gradients(
-        self, graph: Inspected, sources: list[Tensor], examples: Tensor, shared: SharedRows | None
-    ) -> list[Tensor]:
-        """Return the gradient of each row's score at each source, counted and checked; zeros where there is none."""
-        if not graph.carries_gradient(sources):
-            raise NoGradient(NO_GRADIENT)
-        scores = graph.scores
-        if shared is None:
-            found: Sequence[Tensor | None] = torch.autograd.grad(scores.sum(), sources, allow_unused=True)
-        else:
-            found = shared.gradients(scores, sources)
-        self.backward_rows += max(len(scores), self._rows_taken.least)
-        grads = [
-            source.new_zeros((max(len(scores), len(source)), *source.shape[1:])) if slope is None else slope.detach()
-            for source, slope in zip(sources, found, strict=True)
-        ]
-        for grad in grads:
-            require_finite(grad, examples, "gradient")
-        return grads
+    def _by_rows(self, name: str, rows: int, tensor: Tensor) -> Tensor:
+        """View a layer's tensor with these rows as its first axis."""
+        frames = self.frames.get(name)
+        return tensor if frames is None or len(tensor) == rows else frames.unfolded(tensor)
+
+    @property
+    def frames(self) -> dict[str, Frames | None]:
+        """The frames that layers have in their rows, by name, as far as that was asked; None for other layers."""
+        key = ("frames", tuple(self._inputs.shape[1:]))
+        found: dict[str, Frames | None] = self.copy.searched.setdefault(key, {}) if self.differentiable else {}
+        return found
+
+    def _find_frames(self, name: str, rows: Tensor, examples: Tensor) -> None:
+        """Find what a layer has in its rows, by a pass that follows every operator."""
+        searching = search_layers(self.modules, tuple(rows.shape[1:]))
+        with torch.no_grad(), carrying(self.given, examples), searching as search:
+            self.outputs(rows.detach())
+        search.rows = self.run_on(len(rows))
+        self.count(search.rows)
+        self.frames[name] = search.frames(name)
+        search.release()
 
     def scored(
         self,
@@ -211,12 +222,13 @@ class Runner:
         with ExitStack() as stack:
             stack.enter_context(carrying(self.given, examples))
             if self.given and self.given.embedding:
-                tokens = LayerInput(self.given.embedding, leaf)
-                stack.enter_context(tokens.replaced(self.modules, self._rows_taken.padded(leaf).transpose(1, -1)))
+                rows, at = self._rows_taken.padded(leaf).transpose(1, -1), self.given.embedding
+                stack.enter_context(LayerInput(at, leaf).replaced(self.modules, rows, {at: None}))
             # In this order, a layer that is both replaced and captured has its replacement captured.
             if inside:
-                stack.enter_context(inside.replaced(self.modules, self._rows_taken.padded(leaf)))
-            found = stack.enter_context(captured(self.modules, wanted, self._run_on(len(leaf)))) if wanted else {}
+                stack.enter_context(inside.replaced(self.modules, self._rows_taken.padded(leaf), self.frames))
+            count = self.run_on(len(leaf))
+            found = stack.enter_context(captured(self.modules, wanted, count, self.frames)) if wanted else {}
             whole = None if wanted or inside else self.compiling.program
             outputs = self.outputs(inside.inputs if inside else leaf, whole)
             for note in target.notes(outputs, len(examples)):
@@ -226,14 +238,14 @@ class Runner:
                 if outputs.ndim and len(outputs) == len(leaf):  # wrong shapes are reported by scores()
                     outputs = outputs[shared.index]
             scores = self.scores(found[target.layer] if target.layer else outputs, examples, target)
-        self.count(self._run_on(len(leaf)))
+        self.count(self.run_on(len(leaf)))
         return outputs, scores, found
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self._notes.append(text)
 
-    def _run_on(self, rows: int) -> int:
+    def run_on(self, rows: int) -> int:
         """Return the number of rows that the model runs on for so many: some programs take no fewer than theirs."""
         return max(rows, self._rows_taken.least)
 
@@ -313,6 +325,9 @@ class Runner:
                 else:
                     self._channels_last = False
                 continue
+            except FoldedRows as layer:
+                self._find_frames(str(layer), rows[part], examples[part])
+                continue
             except PassAgain:
                 self.copy.require_agreement(rows[part])
                 continue
@@ -349,28 +364,12 @@ class Runner:
                 return once(rows, examples[places], target)
             return self.once(rows, examples[places], target, gradient, inside=inside.at(places) if inside else None)
 
-        for rows, step, position in self._packed(points):
+        for rows, step, position in full_passes(points, lambda: self.budget):
             done = 0
             for outcome in self.safely(rows, position, run):
                 part = slice(done, done + len(outcome.scores))
                 done = part.stop
                 yield Rows(step[part], position[part], outcome.scores, outcome.gradient)
-
-    def _packed(self, points: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        held: list[tuple[Tensor, Tensor, Tensor]] = []
-        count = 0
-        for step, batch in enumerate(points):
-            start, n = 0, len(batch)
-            while start < n:
-                take = min(n - start, self.budget - count)
-                position = torch.arange(start, start + take, device=batch.device)
-                held.append((batch[start : start + take], torch.full_like(position, step), position))
-                start, count = start + take, count + take
-                if count >= self.budget:
-                    yield _joined(held)
-                    held, count = [], 0
-        if held:
-            yield _joined(held)
 
     @contextmanager
     def wider(self, factor: int) -> Iterator[None]:
@@ -393,6 +392,5 @@ class Runner:
             self.budget = max(1, min(most, free_bytes(device) // 4 // per_row))
 
 
-def _joined(held: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-    rows, step, position = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*held, strict=True))
-    return rows, step, position
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor

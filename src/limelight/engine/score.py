@@ -41,7 +41,7 @@ from ..rules.engine import OnUncovered
 from .bfloat16_rows import Bfloat16Rows
 from .dtypes import result_dtype as result_dtype, sum_dtype as sum_dtype
 from .incremental import Box, box_scores
-from .layer_search import search_layers
+from .layer_watch import search_layers
 from .layers import Layer, LayerInput, Modules, captured_runs, layer_name
 from .partial_forward import scores_without
 from .passes import Activation as Activation, GradientPass as GradientPass, Outcome, Rows, rows_first
@@ -281,7 +281,9 @@ class Score:
 
         def run(part: Tensor, position: Tensor) -> GradientPass:
             before = self.runner.forward_rows
-            with captured_runs(self.runner.modules, names) as captured:
+            with captured_runs(
+                self.runner.modules, names, self.runner.run_on(len(part)), self.runner.frames
+            ) as captured:
                 outcome = self.runner.once(
                     part,
                     self.examples[position],
@@ -375,7 +377,7 @@ class Score:
         def run(part: Tensor, examples: Tensor) -> list[str]:
             before = self.runner.forward_rows
             with search_layers(self.runner.modules, tuple(rows.shape[1:])) as seen:
-                held = partial(seen.held_of, lambda: self.runner.forward_rows - before)
+                held = partial(seen.held_of, lambda: self.runner.forward_rows - before, self.runner.frames)
                 outcome = self.runner.once(part, examples, self.target, layer_gradients=True, also=held)
             slopes = outcome.layer_gradients
             candidates = seen.candidates().items()

@@ -69,10 +69,20 @@ class EigenCAM(ForwardMap):
     $$A_p = \mathrm{relu}\Big(\sum_k v_k (A_{k,p} - \bar A_k)\Big)$$
 
     with v the first right singular vector of the centred positions x channels, its sign such that the map correlates
-    with the mean activation. [muhammad2020]
+    with the mean activation. A caution says where the score's gradient is zero all over the layer, where the model has
+    gradients. [muhammad2020]
     """
 
-    fixed_rows: ClassVar[int | None] = 0
+    needs: ClassVar[Needs] = Needs(gradients=False, at_inputs=True, layer=True)
+    fixed_rows: ClassVar[int | None] = 1
+
+    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
+        notes = []
+        for layer in self.read(score, x):
+            flat = [] if layer.gradient is None else (layer.gradient.flatten(1) == 0).all(1).nonzero()[:, 0].tolist()
+            text = f"the score does not depend on {layer.name}, where its gradient is zero all over: the map shows the "
+            notes += [Note("caution", text + "layer's main component and says nothing of the score", i) for i in flat]
+        return replace(super().run(score, x, baseline, rng), notes=tuple(notes))
 
     def map(self, layer: Activation, score: Score, x: Tensor, rng: Streams) -> Tensor:
         return principal(layer.values)

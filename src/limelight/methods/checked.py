@@ -66,12 +66,17 @@ def mean_scores(scores: list[OwnScores | None]) -> OwnScores | None:
 
 
 def level(estimate: Estimate) -> list[Note]:
-    """Return a caution for each example whose map of a layer, if there are several positions, is the same at all."""
-    raw = None if estimate.raw is None else estimate.raw.flatten(1)
-    if raw is None or raw.shape[1] < 2:
+    """Return a caution for each example whose map of a layer, if there are several positions, is the same at all.
+
+    Of a map of units `(n, channels, *space)` that is each channel's.
+    """
+    if estimate.raw is None or estimate.raw.ndim < 3:
         return []
-    size = raw.abs().amax(1)
-    same = (size > 0) & (raw.amax(1) - raw.amin(1) <= 8 * torch.finfo(raw.dtype).eps * size)
+    raw = estimate.raw.flatten(2)
+    if raw.shape[2] < 2:
+        return []
+    size = raw.abs().amax((1, 2))
+    same = (size > 0) & ((raw.amax(2) - raw.amin(2)).amax(1) <= 8 * torch.finfo(raw.dtype).eps * size)
     text = "the map is the same at every position of the layer and shows no place"
     return [Note("caution", text, i) for i in same.nonzero()[:, 0].tolist()]
 
