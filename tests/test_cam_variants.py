@@ -132,7 +132,9 @@ def test_finer_cam_of_noisy_copies_orders_the_classes_of_each_copy() -> None:
     torch.testing.assert_close(a.values, b.values)
 
 
-@pytest.mark.parametrize("target", [ll.Probability(1), ll.Margin(1), ll.CentredLogit(1), lambda z: z[:, 0]], ids=repr)
+@pytest.mark.parametrize(
+    "target", [ll.Probability(1), ll.Margin(1), ll.CentredLogit(1), lambda z: z[:, 0]], ids=lambda t: type(t).__name__
+)
 def test_finer_cam_of_other_targets(target: object) -> None:
     with pytest.raises(ValueError, match=r"target: FinerCAM compares the logits of classes, not .*; use .* Logit"):
         ll.explain(conv_net(), pictures(1), ll.FinerCAM(), target=target)
