@@ -126,6 +126,10 @@ class Call:
         args = tuple(tensors.get(id(each), each) for each in self.args)
         return replace(self, args=args, kwargs={key: tensors.get(id(each), each) for key, each in self.kwargs.items()})
 
+    def detached(self) -> "Call":
+        """Return the same call without its operands' graph, for a closure that the graph keeps: no circle is closed."""
+        return self.substituted({id(operand): operand.detach() for operand in self.operands})
+
     def bound(self) -> dict[str, Any]:
         """Return all arguments by name."""
         return {**dict(zip(SIGNATURES[self.name], self.args, strict=False)), **self.kwargs}

@@ -108,6 +108,7 @@ class Midpoint:
 
 def product_pull(call: Call, share: float = 1.0) -> Any:
     """Return the multipliers of a product's operands, `share` of each derivative at the saved point."""
+    call = call.detached()
 
     def pull(g: Tensor, *point: Tensor) -> tuple[Tensor | None, ...]:
         twice = torch.is_grad_enabled()  # a first layer's rule differentiates this again
@@ -121,7 +122,7 @@ def product_pull(call: Call, share: float = 1.0) -> Any:
 
 def scaled_pull(call: Call) -> Any:
     """Return the multipliers of a product with a scale, which is saved and counts as a constant."""
-    scale = call.reciprocal
+    scale, call = call.reciprocal, call.detached()
     assert scale is not None
 
     def pull(g: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:

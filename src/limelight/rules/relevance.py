@@ -21,9 +21,9 @@ class Pass:
 
     def __call__(self, call: Call, propagate: Propagate) -> Tensor:
         (x,) = call.operands
-        value = x.detach()
+        value, dtype = x.detach(), x.dtype  # x in the closure would make a circle where the operator writes into it
         y = call.run(value) if call.value is None else call.value
-        found = ruled(y, lambda g, slope: ((g * slope).to(x.dtype),), [x], [ratio(y, value)])
+        found = ruled(y, lambda g, slope: ((g * slope).to(dtype),), [x], [ratio(y, value)])
         at_zero = None if call.name == "relu" else torch.where(value == 0, y, 0.0)
         if at_zero is not None and bool(at_zero.any()):
             propagate.counted(found, at_zero, ZEROS)
