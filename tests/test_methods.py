@@ -120,7 +120,7 @@ def test_rows_are_counted_where_the_model_is_called_and_forecast(method: ll.Meth
         clean = 0 if method.needs.own_scores else 3  # a lone method that tells f(x) itself needs no pass beside its own
         every = clean + own + compared + 1  # f(x), the method's own, f(b), the probe
         assert a.forward_rows == every or (method.rows_at_most and every / 2 < a.forward_rows < every)
-        assert a.backward_rows == (0 if not method.needs.gradients else 3 * forecast)
+        assert a.backward_rows == (3 * forecast if method.needs.gradients or method.needs.at_inputs else 0)
 
 
 class Counting(nn.Module):
@@ -287,7 +287,7 @@ def test_a_panel_shares_the_clean_pass() -> None:
     [
         (ll.Gradient(), 1, 1),
         (ll.GradCAM(), 1, 1),
-        (ll.EigenCAM(), 1, 0),
+        (ll.EigenCAM(), 1, 1),  # the gradient tells whether the score depends on the layer
         (ll.AblationCAM(), 1, 0),  # in closed form
         (ll.DeconvNet(), 1, 1),
         (ll.GuidedBackprop(), 1, 1),

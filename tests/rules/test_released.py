@@ -32,9 +32,14 @@ class InPlace(nn.Module):
         return self.head(z.mean((2, 3)))  # type: ignore[no-any-return]
 
 
+def _alive() -> set[int]:
+    gc.collect()
+    return {id(each) for each in gc.get_objects() if isinstance(each, Propagate)}
+
+
 @pytest.mark.parametrize("kind", RULES, ids=lambda kind: kind.kebab())
 def test_nothing_of_a_pass_stays(kind: type[Backward]) -> None:
+    before = _alive()  # of other tests
     net, x = InPlace().double().eval(), torch.rand(2, 3, 12, 12, dtype=torch.float64)
     ll.explain(net, x, kind(), target=1, baseline=0.3, layer="stem" if kind().needs.layer else None)
-    gc.collect()
-    assert not [each for each in gc.get_objects() if isinstance(each, Propagate)]
+    assert not _alive() - before
