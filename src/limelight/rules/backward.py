@@ -126,6 +126,7 @@ def _propagate(
     if propagation.answer == "relevance":
         values = multiplier * (wrt.detach() if start_at is None else wrt.detach() - start_at)
         values = values + _at_input(wrt, run)
+    run.forget()
     if reference_score is not None and run.normalised:
         # The contributions sum to the score's difference; a shared reference was scored for the first row only.
         ratio = values.flatten(1).abs().sum(1) / values.flatten(1).sum(1).abs().clamp(min=1e-300)

@@ -361,12 +361,15 @@ class Propagate(TorchFunctionMode):
                 )
 
     def forget(self) -> None:
-        """Release the forward pass's own records, so that the backward pass frees activations as it proceeds."""
+        """Release what the passes recorded: before the backward pass, so that it frees activations as it proceeds, and
+        once it was read, since the graph keeps this mode and would be kept by it."""
         self._producers.clear()
         self._covered.clear()
         self._masks.clear()
         self.lineage.clear()
         self._comparisons.clear()
+        self.first_relevances.clear()
+        self.topmost = None
 
     def _constant(self, call: Call) -> Any:
         """Run an operator that makes or uses a constant computed from activations: multiplying by one is nonlinear."""
