@@ -43,7 +43,7 @@ _OTHER_DRAWS = "the random numbers are those of other examples (draws_of=)"
 def answer(question: Question, methods: Sequence[Method]) -> Panel:
     """Explain the question's inputs by each method. Raises the errors of `explain`."""
     if question.given.embedding:
-        methods = [rebuilt(each, lambda own: own.of_tokens() if isinstance(own, Method) else own) for each in methods]
+        methods = [rebuilt(each, _of_tokens) for each in methods]
     question = _with_module(question, methods)
     question.require_every_example(*methods)
     streams = question.streams()

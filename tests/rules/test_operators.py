@@ -20,7 +20,8 @@ from limelight.rules import (
     composite,
     multipliers,
 )
-from limelight.rules.engine import Propagate, Tape
+from limelight.rules.engine import Propagate
+from limelight.rules.tape import Tape
 
 pytestmark = pytest.mark.quick
 

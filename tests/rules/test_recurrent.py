@@ -27,7 +27,8 @@ from limelight.rules import (
     is_kind,
     multipliers,
 )
-from limelight.rules.engine import Propagate, Tape
+from limelight.rules.engine import Propagate
+from limelight.rules.tape import Tape
 from tests.rules.helpers import constant, frozen
 
 pytestmark = pytest.mark.quick

@@ -100,12 +100,13 @@ class LayerSearch:
         outer = (seen for seen in self.maps if not seen.inner and seen.grid.positions > 1)
         return {self.name(seen): seen for seen in outer}
 
-    def settle(self, outputs: Any, scores: Tensor, rows: int) -> None:
+    def settle(self, outputs: Any, scores: Tensor, rows: int) -> Flow | None:
         """Leave out what no class activation map should read in a pass of `rows` rows: branches and class scores.
 
         An operator's map counts where it gathers a branch and what goes around it, or where no module returns a map.
         A branch is a map around which the score is reached too, where a later map of the same code gathers it, or where
-        it lies inside of a module that takes a map and returns none, such as a head with attention.
+        it lies inside of a module that takes a map and returns none, such as a head with attention. Returns the flow of
+        the pass, where the scores have a graph.
         """
         self.rows, flow = rows, Flow.of(scores)
         alive = [each for each in self.maps if each.rows == rows and each.lies_on(flow)]
@@ -116,11 +117,12 @@ class LayerSearch:
                 self._leave_out(seen)
         usable = [each for each in alive if not each.inner and each.grid.positions > 1]
         if flow is None or self.watching is not None:
-            return
+            return flow
         for seen in (*branches(self.maps, usable, flow), *class_scores_among(outputs, usable)):
             if usable != [seen]:
                 usable = [each for each in usable if each is not seen]
                 self._leave_out(seen)
+        return flow
 
     def _leave_out(self, seen: LayerMap) -> None:
         if self._by_id.get(id(seen.output)) is seen:
@@ -134,8 +136,7 @@ class LayerSearch:
         map has prefix tokens, or positions are picked from its tokens, the score may depend on those alone, so earlier
         maps follow.
         """
-        self.settle(outputs, scores, rows)
-        flow = Flow.of(scores)
+        flow = self.settle(outputs, scores, rows)
         usable = [
             seen
             for name, seen in self.candidates().items()

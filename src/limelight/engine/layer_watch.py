@@ -18,7 +18,7 @@ from .layers import Linear, Modules, hooked
 from .operator_calls import OperatorCalls, counting
 from .programs import without_layers
 
-_JOINS = words("cat concat concatenate hstack vstack column_stack pad constant_pad_nd setitem slice_scatter")
+_JOINS = words("cat hstack vstack column_stack pad constant_pad_nd setitem slice_scatter")
 
 
 class _Trace(OperatorCalls):

@@ -196,10 +196,7 @@ def replacing(
         return by_rows(name, tensor)
 
     mode = Capture(calls, keep_call)
-    chosen = {name: modules[name] for name in dict.fromkeys(of_modules)}
-    for name, child in chosen.items():
-        if isinstance(child, torch.jit.ScriptModule):
-            raise ValueError(f"layer: {name!r} is TorchScript, whose output cannot be read; pass the eager module")
+    chosen = _readable(modules, of_modules)
     with hooked(chosen, hook), counting(mode, modules) if calls else nullcontext():
         yield
     for name, each in read.items():
@@ -228,6 +225,15 @@ def kept_by_rows(
     if found is None or len(tensor) != rows * found.count:
         return keep(tensor)
     return found.folded(keep(found.unfolded(tensor)))
+
+
+def _readable(modules: Modules, names: Sequence[str]) -> dict[str, nn.Module]:
+    """Return the named modules. Raises ValueError for one whose output cannot be read."""
+    chosen = {name: modules[name] for name in names}
+    for name, child in chosen.items():
+        if isinstance(child, torch.jit.ScriptModule):
+            raise ValueError(f"layer: {name!r} is TorchScript, whose output cannot be read; pass the eager module")
+    return chosen
 
 
 def _read(name: str) -> Occurrence:
@@ -283,11 +289,7 @@ def _hooked(modules: Modules, names: Sequence[str], keep: Callable[[str, Tensor]
             raise ValueError(f"layer: {name!r} returns {type(output).__name__}, not a tensor; choose one inside it")
         return keep(name, output)
 
-    chosen = {name: modules[name] for name in names}
-    for name, child in chosen.items():
-        if isinstance(child, torch.jit.ScriptModule):
-            raise ValueError(f"layer: {name!r} is TorchScript, whose output cannot be read; pass the eager module")
-    with hooked(chosen, hook):
+    with hooked(_readable(modules, names), hook):
         yield
 
 

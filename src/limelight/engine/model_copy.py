@@ -171,7 +171,7 @@ def frozen_copy(model: nn.Module, example: Tensor | None = None) -> Iterator[Mod
     modules = list(model.modules())
     state = fingerprint(modules)
     known = _known(model, state)
-    proof = known.proof if known.proof is not None and known.proof.fits else None
+    proof = Proof.fitting(known.proof)
     made: Copied | None = None
     others = foreign(modules)
     reason = proof.borrow if proof else ""
@@ -223,8 +223,7 @@ def _of_kept(kept: Kept, example: Tensor | None) -> Iterator[ModelCopy]:
                 kept.made = made
                 raise ValueError(f"model: it has no snapshot, since the {reason}; explain(model, ...) runs it itself")
     with kept.copy() as copy:
-        proof = kept.proof if kept.proof is not None and kept.proof.fits else None
-        found = ModelCopy(copy, notes, proof, keep=kept.keep, kept=kept, searched=kept.searched)
+        found = ModelCopy(copy, notes, Proof.fitting(kept.proof), keep=kept.keep, kept=kept, searched=kept.searched)
         found.own(kept.proof.writes if kept.proof else ())
         yield found
 

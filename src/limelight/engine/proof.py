@@ -63,6 +63,11 @@ class Proof:
         """Whether autocast is as it was, without which the model computes in another precision."""
         return self.autocast == autocast()
 
+    @staticmethod
+    def fitting(known: Proof | None) -> Proof | None:
+        """Return what is known if it holds as things are now."""
+        return known if known is not None and known.fits else None
+
     def notes(self, rows: torch.dtype) -> list[str]:
         """Return what a map's reader should know, for rows of this dtype."""
         found: list[str] = []

@@ -164,9 +164,8 @@ class Runner:
         by_rows = {name: partial(self._by_rows, name, count) for name in kept}
         sources: list[Source] = [(leaf, _as_it_is)] if gradient else []
         sources += [(value, by_rows[name]) for name, value in kept.items()] if slopes else []
-        own: slice | Tensor = (
-            slice(len(leaf)) if shared is None else shared.index
-        )  # without the copies that fill up a pass
+        # Without the copies that fill up a pass.
+        own: slice | Tensor = slice(len(leaf)) if shared is None else shared.index
         try:
             grads = row_gradients(graph, sources, examples, shared) if sources else []
             self.backward_rows += max(len(scores), self._rows_taken.least) if sources else 0

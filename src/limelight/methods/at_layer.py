@@ -68,9 +68,7 @@ class AtLayer(Method):
         return self.inner.rows_at_least(features)
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        layer = score.layer if self.layer is None else str(self.layer)
-        assert layer is not None  # because of needs.layer
-        grid = {each.name: each.grid for each in score.layers}.get(layer)
+        layer, grid = read_layer(self.layer, score)
         if isinstance(self.inner, Backward):
             found = self.inner.run(replace(score, stops_at=layer), x, baseline, rng)
             notes = self._through(found, layer, score, x, baseline)
@@ -102,6 +100,13 @@ class AtLayer(Method):
             text = f"the score does not all run through {layer}: of its change {float(change[i]):.4g} the values hold"
             notes.append(Note("fact", f"{text} {float(own[i]):.4g}", i))
         return notes
+
+
+def read_layer(own: str | int | None, score: Score) -> tuple[str, Grid | None]:
+    """Return the name of the layer to read, a method's own or the one of `explain(layer=...)`, and its map if known."""
+    layer = score.layer if own is None else str(own)
+    assert layer is not None  # because of needs.layer
+    return layer, {each.name: each.grid for each in score.layers}.get(layer)
 
 
 def _around(layer: str, at_x: Tensor, cut: Tensor, at_baseline: Tensor) -> list[Note]:

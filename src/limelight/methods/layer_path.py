@@ -5,17 +5,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ..base.named import is_whole, require, require_whole
+from ..base.named import require_whole
 from ..engine.score import Score, result_dtype, sum_dtype
 from ..question.random_streams import Streams
-from .at_layer import placed
+from .at_layer import placed, read_layer
 from .base import Estimate, Method, Needs
-from .quadrature import GaussLegendre, Quadrature
+from .quadrature import GaussLegendre, OverNodes, Quadrature
 
 Visit = tuple[int, Tensor, Tensor, Tensor]  # step, examples, the layer's outputs and the gradients of the scores there
 
@@ -43,10 +43,8 @@ class LayerPath(Method):
         """Return the points of the path, from 0 at the baseline to 1 at x."""
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        layer = score.layer if self.layer is None else str(self.layer)
-        assert layer is not None  # because of needs.layer
+        layer, grid = read_layer(self.layer, score)
         values = self.units(_visits(score, x, baseline, layer, self.times()), x).to(result_dtype(x))
-        grid = {each.name: each.grid for each in score.layers}.get(layer)
         return replace(placed(Estimate(values), x, layer, grid, ()), layer=layer)
 
 
@@ -114,7 +112,7 @@ class Conductance(LayerPath):
 
 
 @dataclass(frozen=True)
-class InternalInfluence(LayerPath):
+class InternalInfluence(OverNodes, LayerPath):
     r"""The average gradient of the score at a layer's units, along the path of inputs from the baseline to x.
 
     $$A_h = \int_0^1 \frac{\partial f}{\partial h}\big(b + t\,(x - b)\big)\,\mathrm{d}t$$
@@ -127,29 +125,19 @@ class InternalInfluence(LayerPath):
     quadrature: Quadrature | int = GaussLegendre(32)
 
     no_sum: ClassVar[str | None] = "an average gradient says how fast the score changes, not how much each unit gave"
-    other_names: ClassVar[Mapping[str, str]] = dict.fromkeys(("steps", "n_steps", "nodes", "n"), "quadrature")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        nodes: Any = self.quadrature
-        if is_whole(nodes, 1) and nodes is not True:
-            object.__setattr__(self, "quadrature", GaussLegendre(int(nodes)))
-        fits = isinstance(self.quadrature, Quadrature)
-        require(fits, self, "quadrature", "a number of nodes, or a Quadrature such as Midpoint(50)")
-
-    @property
-    def _nodes(self) -> list[tuple[float, float]]:
-        assert isinstance(self.quadrature, Quadrature)
-        return list(self.quadrature)
+        self.read_quadrature()
 
     def rows(self, features: torch.Size) -> int | None:
-        return len(self._nodes)
+        return self.rule.n
 
     def times(self) -> Sequence[float]:
-        return [time for time, _ in self._nodes]
+        return [time for time, _ in self.rule]
 
     def units(self, visits: Iterator[Visit], x: Tensor) -> Tensor:
-        total, weights = torch.zeros(0), [weight for _, weight in self._nodes]
+        total, weights = torch.zeros(0), [weight for _, weight in self.rule]
         for step, examples, _, gradients in visits:
             if not len(total):
                 total = torch.zeros((len(x), *gradients.shape[1:]), dtype=sum_dtype(x), device=x.device)

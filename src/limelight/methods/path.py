@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,11 +16,11 @@ from ..question.baselines import gaussian_blur
 from ..question.random_streams import Streams
 from .base import NOT_MULTIPLIED, Estimate, Method, Needs, convergence
 from .moments import Moments, column, spread_over
-from .quadrature import GaussLegendre, Quadrature
+from .quadrature import GaussLegendre, OverNodes, Quadrature
 
 
 @dataclass(frozen=True)
-class IntegratedGradients(Method):
+class IntegratedGradients(OverNodes, Method):
     r"""Integrate the gradient along the straight line from the baseline $b$ to the input $x$.
 
     $$A_i = (x_i - b_i) \int_0^1 \partial_i f(b + t\,(x - b))\,\mathrm{d}t$$
@@ -40,25 +40,14 @@ class IntegratedGradients(Method):
     multiply: bool = field(default=True, kw_only=True, metadata=LATER)
 
     needs: ClassVar[Needs] = Needs(baseline=True)
-    other_names: ClassVar[Mapping[str, str]] = dict.fromkeys(("steps", "n_steps", "nodes", "n"), "quadrature")
 
     def __post_init__(self) -> None:
-        nodes: Any = self.quadrature
-        if is_whole(nodes, 1) and nodes is not True:
-            object.__setattr__(self, "quadrature", GaussLegendre(int(nodes)))
-        fits = isinstance(self.quadrature, Quadrature)
-        require(fits, self, "quadrature", "a number of nodes, or a Quadrature such as Midpoint(50)")
+        self.read_quadrature()
         require_tolerance(self)
         if self.tolerance is not None:
             next_n = self.rule.refined().rule.n
             enough = is_whole(self.most_nodes, next_n)
             require(enough, self, "most_nodes", f"at least {next_n}, one refinement of the quadrature")
-
-    @property
-    def rule(self) -> Quadrature:
-        """The quadrature, also where a number of nodes was given."""
-        assert isinstance(self.quadrature, Quadrature)
-        return self.quadrature
 
     @property
     def no_sum(self) -> str | None:  # type: ignore[override]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ..base.named import Named, require_whole
+from ..base.named import Named, is_whole, require, require_whole
 
 
 class Refinement(NamedTuple):
@@ -109,3 +109,24 @@ class Trapezoid(Quadrature):
 
     def refined(self) -> Refinement:
         return self._refined(2 * self.n - 1, 1 / 2, lambda k: k % 2 == 1)
+
+
+class OverNodes:
+    """Base of the methods with a `quadrature`: a rule, or a number of nodes of Gauss-Legendre."""
+
+    quadrature: Quadrature | int
+    other_names: ClassVar[Mapping[str, str]] = dict.fromkeys(("steps", "n_steps", "nodes", "n"), "quadrature")
+
+    def read_quadrature(self) -> None:
+        """Turn a number of nodes into a rule. Raises ValueError for anything else."""
+        nodes: Any = self.quadrature
+        if is_whole(nodes, 1) and nodes is not True:
+            object.__setattr__(self, "quadrature", GaussLegendre(int(nodes)))
+        fits = isinstance(self.quadrature, Quadrature)
+        require(fits, self, "quadrature", "a number of nodes, or a Quadrature such as Midpoint(50)")
+
+    @property
+    def rule(self) -> Quadrature:
+        """The quadrature, also where a number of nodes was given."""
+        assert isinstance(self.quadrature, Quadrature)
+        return self.quadrature

@@ -22,7 +22,6 @@ from .composites import (
 )
 from .engine import (
     Native as Native,
-    OtherPath as OtherPath,
     Propagate as Propagate,
     Propagation as Propagation,
     Rule as Rule,
@@ -66,3 +65,4 @@ from .relevance import (
 )
 from .reveal import DEEPLIFT as DEEPLIFT, RevealCancel as RevealCancel
 from .shares import Shares as Shares
+from .tape import OtherPath as OtherPath

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .call import Call, active
+from .call import Call, active, by_channel
 from .names import CONVOLUTIONS
 from .packed import Conv2d
 
@@ -42,7 +42,7 @@ class Affine:
 
     def spread(self, bias: Tensor) -> Tensor:
         """Return a bias of this operator in the shape that broadcasts over its outputs."""
-        return bias.view(-1, *[1] * ((self.axes or 1) - 1))
+        return by_channel(bias, (self.axes or 1) - 1)
 
     def scaled(self, scale: Tensor, shift: Tensor) -> "Affine":
         """Return the same operator followed by `scale * y + shift` per output channel (a folded batch norm)."""

@@ -54,6 +54,11 @@ def _is_mask(value: Any) -> bool:
     return isinstance(value, Tensor) and value.dtype == torch.bool
 
 
+def by_channel(parameter: Tensor, trailing: int) -> Tensor:
+    """View a parameter `(channels,)` so that it broadcasts over outputs with so many axes after the channels."""
+    return parameter.view(-1, *[1] * trailing) if trailing else parameter
+
+
 def active(value: Any) -> bool:
     """Whether this value depends on the explained input."""
     return isinstance(value, Tensor) and value.requires_grad

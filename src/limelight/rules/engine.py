@@ -28,7 +28,7 @@ from .opened import bare, opened, parameters
 from .packed import packed
 from .selections import Comparisons, complement, elementwise
 from .shares import JOINING, by_row, constant_part, interleaves, taker_of
-from .tape import OtherPath as OtherPath, Tape as Tape
+from .tape import Tape
 
 OnUncovered = Literal["error", "gradient"]
 

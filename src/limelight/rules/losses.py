@@ -9,7 +9,10 @@ from torch import Tensor
 from torch.nn._reduction import legacy_get_string
 
 
-def _reduced(loss: Tensor, reduction: str, size_average: Any = None, reduce: Any = None) -> Tensor:
+def _reduced(
+    loss: Tensor, reduction: str, size_average: Any = None, reduce: Any = None, weight: Tensor | None = None
+) -> Tensor:
+    loss = loss if weight is None else loss * weight
     if size_average is not None or reduce is not None:
         reduction = legacy_get_string(size_average, reduce)
     if reduction == "none":
@@ -34,11 +37,11 @@ def _cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    log = torch.log_softmax(input, 1 if input.ndim > 1 else 0)
+    axis = 1 if input.ndim > 1 else 0
+    log = torch.log_softmax(input, axis)
     if not target.is_floating_point():
         return _nll(log, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing)
-    axis, classes = (1 if input.ndim > 1 else 0), input.shape[1 if input.ndim > 1 else 0]
-    wanted = target * (1 - label_smoothing) + label_smoothing / classes
+    wanted = target * (1 - label_smoothing) + label_smoothing / input.shape[axis]
     if weight is not None:
         wanted = wanted * _along(weight, axis, input.ndim)
     loss = -(log * wanted).sum(axis)
@@ -87,7 +90,7 @@ def _bce_with_logits(
 ) -> Tensor:
     positive: Any = 1 if pos_weight is None else 1 + (pos_weight - 1) * target
     loss = (1 - target) * input - F.logsigmoid(input) * positive
-    return _reduced(loss if weight is None else loss * weight, reduction, size_average, reduce)
+    return _reduced(loss, reduction, size_average, reduce, weight)
 
 
 def _bce(
@@ -99,7 +102,7 @@ def _bce(
     reduction: str = "mean",
 ) -> Tensor:
     loss = -(at_least(input.log(), -100) * target + at_least((1 - input).log(), -100) * (1 - target))
-    return _reduced(loss if weight is None else loss * weight, reduction, size_average, reduce)
+    return _reduced(loss, reduction, size_average, reduce, weight)
 
 
 def _of_difference(f: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -112,8 +115,7 @@ def _of_difference(f: Callable[..., Tensor]) -> Callable[..., Tensor]:
         weight: Tensor | None = None,
         **settings: float,
     ) -> Tensor:
-        values = f(input - target, **settings)
-        return _reduced(values if weight is None else values * weight, reduction, size_average, reduce)
+        return _reduced(f(input - target, **settings), reduction, size_average, reduce, weight)
 
     return loss
 
@@ -134,8 +136,7 @@ def _smooth_l1(
 def _huber(
     input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None
 ) -> Tensor:
-    values = _huber_of(input - target, delta)
-    return _reduced(values if weight is None else values * weight, reduction)
+    return _reduced(_huber_of(input - target, delta), reduction, weight=weight)
 
 
 def _huber_of(difference: Tensor, delta: float) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .call import Call
+from .call import Call, by_channel
 from .losses import LOSSES, at_least
 from .names import BATCH_NORMS, CONVOLUTIONS, NORMALISATIONS
 from .recurrent import LAYERS, RECURRENT, opens
@@ -195,8 +195,8 @@ def _bare_norm(call: Call) -> Callable[[], Tensor]:
 
     def body() -> Tensor:
         y: Tensor = function(**given)
-        y = y if weight is None else y * _by_channel(weight, trailing)
-        return y if bias is None else y + _by_channel(bias, trailing)
+        y = y if weight is None else y * by_channel(weight, trailing)
+        return y if bias is None else y + by_channel(bias, trailing)
 
     return body
 
@@ -209,11 +209,7 @@ def _bare_layer(call: Call, bias: Tensor) -> Callable[[], Tensor]:
     else:
         kwargs["bias"] = None
     trailing = 0 if call.name == "linear" else call.args[1].ndim - 2
-    return lambda: call.func(*args, **kwargs) + _by_channel(bias, trailing)
-
-
-def _by_channel(parameter: Tensor, trailing: int) -> Tensor:
-    return parameter.view(-1, *[1] * trailing) if trailing else parameter
+    return lambda: call.func(*args, **kwargs) + by_channel(bias, trailing)
 
 
 def parameters(call: Call) -> tuple[Tensor, ...]:

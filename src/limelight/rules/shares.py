@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..base.notes import Note
 from .audit import tensors
-from .call import Call, active
+from .call import Call, active, by_channel
 from .names import words
 
 LITTLE, MUCH = 0.01, 100  # shares of the score; a map whose values sum to less or to more gets a caution
@@ -166,7 +166,7 @@ def constant_part(call: Call) -> Tensor | None:
     if not (norm or call.bias is not None or (call.name in JOINING and _joins(call))):
         return None
     if call.bias is not None:
-        return call.bias.detach().view(-1, *[1] * max(call.args[1].ndim - 2, 0))
+        return by_channel(call.bias.detach(), max(call.args[1].ndim - 2, 0))
     args: list[Any] = [_zero(each) for each in call.args]
     if call.in_place or call.name == "setitem":
         args[0] = args[0].clone()
