@@ -19,7 +19,11 @@ SECTIONS: tuple[tuple[str, str, Any], ...] = (
     ("Checks", "`check=`; [what they test](checks.md)", ll.CHECKS),
     ("Players", "What a game switches on and off. `players=` of the methods that play one", ll.PLAYERS),
     ("Quadratures", "The nodes of a path integral. `quadrature=` ([paths](paths.md))", ll.QUADRATURES),
-    ("Windows", "What slides over the input, besides a box of `window=32` positions a side. `window=` of `Occlusion`", ll.WINDOWS),
+    (
+        "Windows",
+        "What slides over the input, besides a box of `window=32` positions a side. `window=` of `Occlusion`",
+        ll.WINDOWS,
+    ),
     ("Imputers", "What replaces removed pixels in a check. `imputers=` and `fill=` of some checks", IMPUTERS),
 )
 
