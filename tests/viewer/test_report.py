@@ -35,7 +35,7 @@ from limelight.show.assets import MODULES, asset, viewer_script
 from limelight.show.image import TILE_OPACITY
 from limelight.show.payload import PERCENTILES, half, map_payload
 
-from .conftest import HOSTILE, UNNAMED, Watched, as_url
+from .conftest import HOSTILE, UNNAMED, Watched, as_url, until
 
 Open = Callable[..., Watched]
 
@@ -71,7 +71,7 @@ def report(folder: Path, side: int = 48) -> tuple[str, tuple[Tile, ...]]:
 
 
 def drawn(page: Any, count: int) -> None:
-    page.wait_for_function(f"document.querySelectorAll('figure[data-drawn]').length === {count}")
+    until(page, lambda: page.locator("figure[data-drawn]").count() == count)
 
 
 def settle(page: Any) -> None:
