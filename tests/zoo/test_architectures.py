@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import limelight as ll
 from tests.zoo.architectures import ZOO, Architecture
+from tests.zoo.cam_layers import CAM_LAYERS
 
 pytestmark = pytest.mark.long
 pytest.importorskip("timm", reason="timm is not installed")
@@ -111,6 +112,44 @@ def test_deep_lift_is_complete(case: CASE) -> None:
     assert difference(sums, a.score - a.baseline_score) < near
     alone = ll.explain(net, x[:1], "deep-lift", target=target, baseline=0.3).values
     assert difference(alone, a.values[:1]) < near
+
+
+def test_grad_cam_of_the_layer_that_is_meant(case: CASE) -> None:
+    """By name and grid; and where the layer is one module's only output, its map by hand."""
+    name, net, x, target = case
+    a = ll.explain(net, x, "grad-cam(relu=false)", target=target)
+    assert a.raw is not None
+    assert (a.layer, tuple(a.raw.shape[2:])) == CAM_LAYERS[name]
+    assert a.layer is not None
+    if "#" in a.layer or "[" in a.layer:
+        return
+    kept: list[Tensor] = []
+
+    def keep(module: nn.Module, given: Any, output: Any) -> Any:
+        rows = [each for each in (output if isinstance(output, tuple) else [output]) if len(each) == len(x)]
+        kept.append(rows[0])
+        # The network goes on with a copy, since it may write into it.
+        return rows[0].clone() if output is rows[0] else output
+
+    handle = net.get_submodule(a.layer).register_forward_hook(keep)
+    score = net(x.clone().requires_grad_())[:, target].sum()
+    handle.remove()
+    (output,) = kept
+    (slope,) = torch.autograd.grad(score, output)
+    grid = a.raw.shape[2:]
+    maps = [positions_last(each.detach(), grid) for each in (output, slope)]
+    by_hand = (maps[1].mean(2, keepdim=True) * maps[0]).sum(1)
+    assert difference(a.raw.flatten(1), by_hand) < EXACT
+
+
+def positions_last(output: Tensor, grid: torch.Size) -> Tensor:
+    """An output's values `(rows, channels, positions)`, whether it has channels first, last, or tokens."""
+    if output.shape[2:] == grid:
+        return output.flatten(2)
+    if output.ndim == 3:  # of tokens, of which the last are the positions
+        return output[:, -grid.numel() :].transpose(1, 2)
+    assert output.shape[1:-1] == grid
+    return output.flatten(1, -2).transpose(1, 2)
 
 
 CONSTANTS = re.compile(r"bias|beta|pos|_tokens?_?\d?$|latent|class_embedding")
