@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base.types import LayerLike, OneLayer
+from ..rules.ruled import passed_on
 from .copying import hidden_modules
 from .frames import FoldedRows, Frames
 from .layer_maps import Grid
@@ -155,8 +156,7 @@ def captured(modules: Modules, names: tuple[str, ...], rows: int, frames: Frames
 
     def keep(name: str, output: Tensor) -> Tensor:
         found.setdefault(name, output)
-        # Rules that look for what made an operand pass through clone(), and would pass by what is read here.
-        return output.to(output.dtype, copy=True)
+        return passed_on(output)
 
     with replacing(modules, names, rows, keep, frames):
         yield found

@@ -118,10 +118,18 @@ class DeepLift(Backward):
     "genomics" does so after dense layers only. Complete by construction. For a softmax classifier explain the logit
     with CentredLogit. `multiply=False` gives the multipliers $m_i$ themselves, in units of the score per unit of the
     input, which promise no sum.
+
+    `part`: "positive" or "negative" gives what one part of each unit's change contributes, $C^\pm = m^\pm \Delta^\pm$;
+    the two add up to the contributions, and step by step through a network they are read with `AtLayer`. A unit's
+    parts are the terms $w\,\Delta$ of one sign in the affine operator that made it, or what a nonlinearity made of
+    them; of anything else, the input too, the part is the one of the change's own sign.
+
+        limelight.explain(net, x, AtLayer(DeepLift("reveal-cancel", part="negative"), "1"), target=0).raw
     """
 
     rule: Literal["rescale", "reveal-cancel", "genomics"] = "rescale"
     multiply: bool = field(default=True, kw_only=True, metadata=LATER)
+    part: Literal["both", "positive", "negative"] = field(default="both", kw_only=True, metadata=LATER)
 
     needs: ClassVar[Needs] = Needs(baseline=True, own_scores=True)
     fixed_rows: ClassVar[int | None] = None  # the examples of a pass share the row of an equal reference
@@ -130,13 +138,17 @@ class DeepLift(Backward):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.rule in rules.DEEPLIFT, self, "rule", ", ".join(map(repr, rules.DEEPLIFT)))
+        require(self.part in ("both", "positive", "negative"), self, "part", "'both', 'positive' or 'negative'")
 
     @property
     def no_sum(self) -> str | None:  # type: ignore[override]
+        if self.part != "both":
+            return "one part of the changes alone: the parts of both signs add up to f(x) - f(b)"
         return None if self.multiply else NOT_MULTIPLIED
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        found = self.propagated(score, x, rules.DEEPLIFT[self.rule], baseline)
+        by = rules.DEEPLIFT[self.rule] if self.part == "both" else rules.of_part(self.rule, self.part)
+        found = self.propagated(score, x, by, baseline)
         return _estimate(found if self.multiply else replace(found, values=found.multiplier))
 
 

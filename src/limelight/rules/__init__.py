@@ -63,6 +63,6 @@ from .relevance import (
     Proportional as Proportional,
     Taylor as Taylor,
 )
-from .reveal import DEEPLIFT as DEEPLIFT, RevealCancel as RevealCancel
+from .reveal import DEEPLIFT as DEEPLIFT, RevealCancel as RevealCancel, of_part as of_part
 from .shares import Shares as Shares
 from .tape import OtherPath as OtherPath

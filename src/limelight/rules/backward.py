@@ -9,6 +9,7 @@ from torch import Tensor
 from ..base.errors import NO_GRADIENT, NoGradient
 from ..base.notes import Note
 from .engine import OnUncovered, Propagate, Propagation
+from .parts import Parts, change, of_sign
 from .ruled import jvp, ratio, stabilised
 from .shares import CONSTANTS, Shares
 from .tape import OtherPath, Tape
@@ -115,15 +116,19 @@ def _propagate(
             )
         )
     run.audit(score)
-    run.forget()
     wrt = leaf if at is None else at()
+    terms = _terms(wrt, start_at, run) if propagation.part and start_at is not None else None
+    run.forget()
     start = torch.ones_like(score) if propagation.start == "score" else 1 / stabilised(score.detach(), 1e-12)
     run.propagating = True
-    (found,) = torch.autograd.grad(score, wrt, start, retain_graph=run.keeps_graph, allow_unused=True)
+    variables = [wrt] if terms is None else [wrt, *terms.variables]
+    found = torch.autograd.grad(score, variables, start, retain_graph=run.keeps_graph, allow_unused=True)
     run.propagating = False
-    multiplier = torch.zeros_like(wrt) if found is None else found
-    values = multiplier
-    if propagation.answer == "relevance":
+    slopes = [torch.zeros_like(wrt) if slope is None else slope for slope in found]
+    values = multiplier = slopes[0]
+    if terms is not None:
+        values, multiplier = terms.of_sign(propagation.part == "positive", slopes)
+    elif propagation.answer == "relevance":
         values = multiplier * (wrt.detach() if start_at is None else wrt.detach() - start_at)
         values = values + _at_input(wrt, run)
     run.forget()
@@ -135,6 +140,24 @@ def _propagate(
     if propagation.counts:
         shares = Shares.of(score.detach() * start, values, run.taken, of_one=propagation.start == "unit")
     return Propagated(values, multiplier, score.detach(), reference_score, tuple(run.notes), shares)
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """The parts of a unit's change as numbers, and as variables: a pair for each time that a rule read them."""
+
+    change: Parts
+    variables: list[Tensor]
+
+    def of_sign(self, positive: bool, slopes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the part's contribution and multiplier, from the slopes at the unit and at the variables."""
+        up, down = (sum(slopes[first::2], slopes[0]) for first in (1, 2))
+        return of_sign(positive, self.change, (up, down))
+
+
+def _terms(wrt: Tensor, reference: Tensor, run: Propagate) -> _Terms:
+    pairs = [pair for unit, pair in run.read if unit is wrt]
+    return _Terms(change(wrt, reference, run), [each for pair in pairs for each in pair])
 
 
 def _at_input(root: Tensor, run: Propagate) -> Tensor:

@@ -71,6 +71,7 @@ class Propagation:
     own rule, and of every convolution and norm.
     `fuses`: whether an activation written out as several operators is one call. Rescale gives the same without: what
     depends on one number alone has one multiplier that is complete.
+    `part`: of a change, the positive or the negative one, whose contributions the answer is made of.
     `own_rule`: the one rule that differs from the plain gradient; where it never acts, the notes say so.
     """
 
@@ -83,6 +84,7 @@ class Propagation:
     producers: bool = False
     folds: bool = False
     fuses: bool = False
+    part: Literal["positive", "negative"] | None = None
     own_rule: type | None = None
 
     @property
@@ -142,6 +144,8 @@ class Propagate(TorchFunctionMode):
         self.notes: dict[str, None] = {}
         self.constants: dict[str, None] = {}  # operators whose output a rule treated as constant
         self.used_rules: set[type] = set()
+        self.read: list[tuple[Tensor, tuple[Tensor, Tensor]]] = []  # units whose parts are variables of their own
+        self.effects: dict[int, tuple[Tensor, tuple[Tensor, Tensor]]] = {}  # nonlinearities' outputs, and their parts
         self.lineage = Lineage(propagation.fuses, propagation.needs_reference)
         self._producers: dict[int, Producer] = {}
         self._covered: set[Any] = set()
@@ -219,6 +223,8 @@ class Propagate(TorchFunctionMode):
                 if not result.requires_grad and not written._is_view():
                     written.detach_()  # the rule made a constant of it
                 self.lineage.learn(written, origin)
+                if id(result) in self.effects:
+                    self.effects[id(written)] = (written, self.effects[id(result)][1])
                 return written
         self.lineage.learn(result, origin)
         self.lineage.moved(call.name, call.func, call.args, call.kwargs, result)
@@ -369,6 +375,8 @@ class Propagate(TorchFunctionMode):
         self.lineage.clear()
         self._comparisons.clear()
         self.first_relevances.clear()
+        self.read.clear()
+        self.effects.clear()
         self.topmost = None
 
     def _constant(self, call: Call) -> Any:

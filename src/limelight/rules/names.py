@@ -35,7 +35,7 @@ ALIASES = dict(
         float_power:pow vector_norm:linalg_vector_norm
         iadd:add_ isub:sub_ imul:mul_ itruediv:div_ idiv:div_ ipow:pow_
         _adaptive_avg_pool2d:adaptive_avg_pool2d _adaptive_avg_pool3d:adaptive_avg_pool3d
-        _unsafe_view:view _reshape_alias:reshape _to_copy:to _convolution:convolution
+        _unsafe_view:view _reshape_alias:reshape _to_copy:to passed_on:to _convolution:convolution
     """)
 )
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from ..base.checkpoints import refuse_reentrant
 from . import audit
@@ -64,6 +65,15 @@ def ruled_unary(call: Call, pull: Pull, keep: bool = False) -> Tensor:
         return out
     y = call.run(x.detach())
     return ruled(y, pull, [x], [y.clone()] if keep else [])
+
+
+def passed_on(output: Tensor) -> Tensor:
+    """Return a copy of a layer's output that is read, for the model to go on with; rules see it as one call."""
+    if has_torch_function_unary(output):
+        copy: Tensor = handle_torch_function(passed_on, (output,), output)
+        return copy
+    # Not clone(): rules that look for what made an operand pass through that, and would pass by what is read here.
+    return output.to(output.dtype, copy=True)
 
 
 def stabilised(z: Tensor, epsilon: float | Tensor) -> Tensor:
