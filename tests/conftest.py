@@ -45,4 +45,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [each for each in items if id(each) not in left_out]
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Each test draws the same numbers, whatever ran before it."""
+    torch.manual_seed(0)
+
+
 _library = _define_torchvision_operators()  # kept alive: the operators vanish with it

@@ -46,6 +46,21 @@ def tiny():
     return ImageModel(network, Preprocessing(size=32), LABELS, "tiny")
 
 
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 8, 3, 2), nn.ReLU())
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.head(self.body(x).mean((2, 3)) + self.body(x.flip(-1)).mean((2, 3)))
+
+
+def twice():
+    return ImageModel(Twice(), Preprocessing(size=32), (), "twice")
+
+
 class Slow(nn.Module):
     def __init__(self):
         super().__init__()
@@ -415,6 +430,22 @@ def test_layers_of_a_model_have_sizes_and_gradients(here: Path) -> None:
     assert [each["grid"] for each in document["layers"]] == ["15 x 15"] * 2 + ["7 x 7"] * 2
     assert all(each["gradient_norm"] > 0 for each in document["layers"])
     assert "the default" in _run(*arguments).stdout
+
+
+def test_layer_takes_every_name_that_models_prints(here: Path) -> None:
+    """A body that runs twice, on the picture and on its mirror image."""
+    model = ["--model", "own_models_for_cli:twice"]
+    found = _document(_run("models", "own_models_for_cli:twice", "--picture", "cat.png", "--layers", "--json"))
+    names = [each["name"] for each in found["layers"]]
+    assert names == [f"network.{part}#{run}" for run in (0, 1) for part in ("body.0", "body.1", "body.2", "body")]
+    assert found["default"] == "network.body#1"
+    for name in names:
+        explained = _run("explain", "cat.png", "-m", "grad-cam(relu=false)", "--layer", name, "-o", name, *model)
+        assert explained.exit_code == 0, explained.output
+    values = {name: Attribution.load(next((here / name).rglob("*.safetensors"))).values for name in names}
+    assert len({tuple(each.flatten().tolist()) for each in values.values()}) == len(names)
+    several = _run("explain", "cat.png", "-m", "grad-cam", "--layer", "network.body", *model)
+    assert several.exit_code == 1 and "network.body#0, network.body#1" in several.stderr
 
 
 def test_commas_inside_brackets_and_quotes_do_not_separate_methods() -> None:
