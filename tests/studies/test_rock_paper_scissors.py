@@ -228,7 +228,10 @@ class TestTraining:
 
 
 def line(name: str, spearman: float, level: float = 0.2, n: int = 3, drift: float = 0.0) -> Shifted:
-    return Shifted(name, level, n, spearman, 0.5, 0.5, math.nan, 0.6, 0.6 - drift)
+    """The pictures' figures lie 0.05 around their mean, in the same order for every map."""
+    around = [0.05 * (k - (n - 1) / 2) for k in range(n)]
+    each, drifts = tuple(spearman + a for a in around), tuple(drift + a for a in around)
+    return Shifted(name, level, n, spearman, 0.5, 0.5, math.nan, 0.6, 0.6 - drift, each, drifts)
 
 
 class TestFigures:
@@ -285,12 +288,23 @@ class TestFigures:
         lines = [line(name, value, drift=0.2 * (name == "grad-cam")) for name, value in figures.items()]
         assert [seen.holds for seen in observe(lines)] == [True] * 4
         figures = dict(zip(STUDIED, (0.9, 0.5, 0.2, 0.6, 0.1), strict=True))
-        lines = [line(name, value) for name, value in figures.items()]
+        lines = [line(name, value, drift=-0.1) for name, value in figures.items()]
         assert [seen.verdict for seen in observe(lines)] == ["does not hold"] * 4
-        # The largest shift speaks, unless it left no picture its class.
+        # Each shift speaks, unless it left no picture its class.
         beyond = [line(name, 1 - value, 0.9, n=0) for name, value in figures.items()]
-        assert observe([*lines, *beyond]) == observe(lines)
-        assert [seen.holds for seen in observe(beyond)] == [None] * 4
+        assert observe([*lines, *beyond]) == observe(lines) and not observe(beyond)
+        both = observe([*lines, *(line(name, 1 - value, 0.9) for name, value in figures.items())])
+        assert [seen.level for seen in both] == [0.2] * 4 + [0.9] * 4 and both[:4] == observe(lines)
+
+    def test_an_observation_within_its_interval_cannot_be_said(self) -> None:
+        """Input x Gradient is .1 lower in the mean of four, by figures that differ by more."""
+        figures = {name: (0.5, 0.5, 0.5, 0.5) for name in STUDIED} | {"input-x-gradient": (0.9, -0.1, 0.9, -0.1)}
+        lines = [Shifted(name, 0.1, 4, 0.5, 0, 0, 0, 0.5, 0.5, each, (0.0,) * 4) for name, each in figures.items()]
+        first, black, *_ = observe(lines)
+        assert first.margin == pytest.approx(0.1) and first.low < 0 < first.high and first.holds is None
+        # Equal to the others in every picture: neither below them nor above.
+        assert (black.margin, black.low, black.high, black.verdict) == (0, 0, 0, "cannot be said")
+        assert observe([line(name, 0.5, n=1) for name in STUDIED])[0].verdict == "cannot be said"
 
     def test_hands_of_each_class_in_turn_the_right_ones_first(self) -> None:
         part = Part(torch.zeros(6, 3, 1, 1, dtype=torch.uint8), torch.tensor([0, 0, 1, 1, 2, 2]), (Path("a"),) * 6)

@@ -113,9 +113,10 @@ def _print(study: Study, files: list[Path]) -> None:
     for each in study.accuracies:
         print_lines(f"{each.part}: {each.share:.1%} of {int(each.counts.sum())} photographs classified correctly")
     print_lines("")
-    table = plain_table("published", "here", "figures")
+    table = plain_table("published", "shift", "hands", "here", "margin, 95%")
     for seen in study.observations:
-        table.add_row(seen.claim, seen.verdict, seen.figures)
+        margin = f"{seen.margin:.3f} ({seen.low:.3f} to {seen.high:.3f})"
+        table.add_row(seen.claim, f"+{seen.level:g}", str(seen.n), seen.verdict, margin)
     console().print(table)
     if study.refused:
         print_lines(f"not explained: {', '.join(study.refused)} (the reasons are in the report)")

@@ -120,8 +120,8 @@ class DeepLift(Backward):
     input, which promise no sum.
 
     `part`: "positive" or "negative" gives what one part of each unit's change contributes, $C^\pm = m^\pm \Delta^\pm$;
-    the two add up to the contributions. A unit's parts are the terms $w\,\Delta$ of one sign in the affine operator that
-    made it, or what a nonlinearity made of them; of anything else, the input too, the one of the change's own sign.
+    the two add up to the contributions. A unit's parts are the terms $w\,\Delta$ of one sign in the affine operator
+    that made it, or what a nonlinearity made of them; of all else, the input too, the one of the change's own sign.
 
         limelight.explain(net, x, AtLayer(DeepLift("reveal-cancel", part="negative"), "1"), target=0).raw
     """

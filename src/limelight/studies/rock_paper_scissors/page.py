@@ -101,8 +101,22 @@ def sections(study: Study) -> list[tuple[str, str, Table]]:
         ),
         (
             "The published observations",
-            "",
-            [{"published": each.claim, "here": each.verdict, "figures": each.figures} for each in study.observations],
+            "Margin is by how much the sentence is true: of the mean rank correlations, or of the share that leaves "
+            "the hand. Its interval is the bootstrap's over the hands, 95%. A sentence holds where all of it is above "
+            "0, and does not where all is below.",
+            [
+                {
+                    "published": each.claim,
+                    "shift": f"+{each.level:g}",
+                    "hands": each.n,
+                    "here": each.verdict,
+                    "margin": f"{each.margin:.3f} ({each.low:.3f} to {each.high:.3f})",
+                    "figures": each.figures,
+                }
+                for claim in CLAIMS
+                for each in study.observations
+                if each.claim == claim
+            ],
         ),
         (
             "The published study's maps under the shift",
@@ -118,7 +132,7 @@ def sections(study: Study) -> list[tuple[str, str, Table]]:
             "the map.",
             _matrix(list(study.baselines), study.baselines.correlations.double().nanmean(0)),
         ),
-        ("Findings", _summary(study), []),
+        ("Findings", f"{_summary(study)} Explaining and testing took {study.seconds / 60:.0f} minutes here.", []),
         (
             f"Every method under a shift of +{large:g}",
             f"Means over {study.explained} hands, with about {study.rows} rows for each method with a choice, sorted "
@@ -143,12 +157,13 @@ def _summary(study: Study) -> str:
         return f"No hand kept its class under {large}, so no map can be compared."
     changed = [line.name for line in _by_change(known) if line.spearman < CHANGED]
     stayed = [line.name for line in known if line.spearman >= STAYED]
-    held = sum(seen.holds is True for seen in study.observations)
+    level = max((seen.level for seen in study.observations), default=0.0)
+    held = sum(seen.holds is True for seen in study.observations if seen.level == level)
     return (
         f"Under {large}, {known[0].n} of {study.explained} hands kept their class and {len(changed)} of {len(known)} "
         f"maps changed (rank correlation with the unshifted map below {CHANGED:g}): {', '.join(changed) or 'none'}. "
         f"{len(stayed)} stayed stable ({STAYED:g} or more): {', '.join(stayed) or 'none'}. Of the {len(CLAIMS)} "
-        f"published observations {held} hold here; the figures above show by how much each one holds or fails."
+        f"published observations {held} hold at +{level:g}; the figures above show by how much each one holds or fails."
     )
 
 
@@ -216,12 +231,13 @@ def as_plain(study: Study) -> dict[str, Any]:
         "target": study.hands.y.tolist(),
         "kept": {f"{level:g}": kept.tolist() for level, kept in study.kept.items()},
         "confidence": {f"{level:g}": values.tolist() for level, values in study.confidence.items()},
-        "observations": [asdict(each) | {"verdict": each.verdict} for each in study.observations],
+        "observations": [asdict(each) | {"holds": each.holds, "verdict": each.verdict} for each in study.observations],
         "shifted": [asdict(line) for line in study.lines],
         "baselines": study.baselines.summary(),
         "every method": [asdict(line) for line in study.every],
         "tests": {name: findings.to_dict()["findings"] for name, findings in study.tests.items()},
         "refused": study.refused,
+        "seconds": study.seconds,
     }
 
 

@@ -29,6 +29,7 @@ CLAIMS = (
     "Grad-CAM drifts from the hand to the background",
 )
 TOP_SHARE = 0.05  # of the pixels: the bright part of a map
+RESAMPLES = 2000
 _SHARING = 8  # methods in a call, which share the passes at the picture and at the baseline
 
 
@@ -55,7 +56,8 @@ class Shifted:
 
     `spearman`, `ssim` and `top` (share of the brightest pixels that stay) compare each map with the unshifted one, 1 =
     the same. `missing` is |delta| / |f(x) - f(b)| of the unshifted maps, NaN where the method promises no sum.
-    `on_hand` and `on_hand_shifted` are the shares of the maps' positive relevance on the hand.
+    `on_hand` and `on_hand_shifted` are the shares of the maps' positive relevance on the hand. `each` and `drifts` are
+    `spearman` and `drift` of these pictures one by one, in the same order for every method.
     """
 
     name: str
@@ -67,6 +69,8 @@ class Shifted:
     missing: float
     on_hand: float
     on_hand_shifted: float
+    each: tuple[float, ...] = ()
+    drifts: tuple[float, ...] = ()
 
     @property
     def drift(self) -> float:
@@ -111,17 +115,21 @@ def compared(name: str, maps: Mapping[float, Attribution], hands: Hands, kept: M
         same, after = kept[level], shifted.heatmap()
         same_or_all = same if bool(same.any()) else torch.ones_like(same)
         count = max(1, round(TOP_SHARE * before[0].numel()))
+        alike = rank_correlation(before, after)
+        inside, inside_shifted = (mass_inside(each.flatten(1), on_hand) for each in (before, after))
         lines.append(
             Shifted(
                 name,
                 level,
                 int(same.sum()),
-                _mean(rank_correlation(before, after), same),
+                _mean(alike, same),
                 _mean(ssim(before, after), same),
                 _mean(top_overlap(before.flatten(1), after.flatten(1), count), same),
                 _mean(missing, same_or_all),
-                _mean(mass_inside(before.flatten(1), on_hand), same_or_all),
-                _mean(mass_inside(after.flatten(1), on_hand), same),
+                _mean(inside, same_or_all),
+                _mean(inside_shifted, same),
+                tuple(alike[same].double().tolist()),
+                tuple((inside - inside_shifted)[same].double().tolist()),
             )
         )
     return lines
@@ -187,42 +195,82 @@ def _maps_or_reasons(
 
 @dataclass(frozen=True)
 class Observation:
-    """A published claim, whether it holds here (None: there is no figure), and the figures that decide it."""
+    """A published claim at one shift, and the figures that decide it.
+
+    `margin` is by how much the claim is true, a mean over `n` pictures, with the bootstrap's 95% interval from `low` to
+    `high`. It `holds` where the whole interval is above 0, does not where all of it is below, and else, or without a
+    figure, that is None.
+    """
 
     claim: str
-    holds: bool | None
+    level: float
+    n: int
+    margin: float
+    low: float
+    high: float
     figures: str
+
+    @property
+    def holds(self) -> bool | None:
+        return True if self.low > 0 else False if self.high < 0 else None
 
     @property
     def verdict(self) -> str:
         return {True: "holds", False: "does not hold", None: "cannot be said"}[self.holds]
 
 
-def observe(lines: Sequence[Shifted]) -> list[Observation]:
-    """Check the published observations at the largest shift where any picture kept its class.
+def observe(lines: Sequence[Shifted], seed: int = 0) -> list[Observation]:
+    """Check the published observations at each shift where any picture kept its class, the smallest first.
 
     `lines` holds the figures of STUDIED at each level.
     """
-    levels = [line.level for line in lines if line.n]
-    if not levels:
-        return [Observation(claim, None, "no picture kept its class at any shift") for claim in CLAIMS]
-    level = max(levels)
+    return [
+        seen for level in sorted({line.level for line in lines if line.n}) for seen in _observed(lines, level, seed)
+    ]
+
+
+def _observed(lines: Sequence[Shifted], level: float, seed: int) -> list[Observation]:
     at = {line.name: line for line in lines if line.level == level}
-    alike = {name: at[name].spearman for name in STUDIED}
+    n = at[BLACK].n
+    alike = {name: torch.tensor(at[name].each, dtype=torch.float64) for name in STUDIED}
     paths = {name: alike[name] for name in (BLACK, WHITE, RANDOM)}
-    cam, where = at[GRAD_CAM], f"at +{level:g} ({at[BLACK].n} pictures)"
     of_all, of_paths = (
-        f"rank correlation with the unshifted map {where}: " + ", ".join(f"{k} {v:.3f}" for k, v in each.items())
+        "rank correlation with the unshifted map: "
+        + ", ".join(f"{k} {float(v.nanmean()):.3f}" for k, v in each.items())
         for each in (alike, paths)
     )
-    drift = f"{cam.on_hand:.1%} before, {cam.on_hand_shifted:.1%} after"
+    cam = at[GRAD_CAM]
+    drifts = torch.tensor(cam.drifts, dtype=torch.float64)
+    on_hand = f"Grad-CAM's relevance on the hand: {cam.on_hand:.1%} before, {cam.on_hand_shifted:.1%} after"
     found = (
-        (min(alike, key=alike.__getitem__) == INPUT_X_GRADIENT, of_all),
-        (min(paths, key=paths.__getitem__) == BLACK, of_paths),
-        (max(paths, key=paths.__getitem__) == WHITE, of_paths),
-        (
-            None if math.isnan(cam.drift) else cam.drift > DRIFT,
-            f"share of Grad-CAM's relevance on the hand {where}: {drift}",
-        ),
+        (_below(INPUT_X_GRADIENT, alike), of_all),
+        (_below(BLACK, paths), of_paths),
+        (_below(WHITE, {name: -each for name, each in paths.items()}), of_paths),
+        (lambda rows: float(drifts[rows].nanmean()) - DRIFT, f"{on_hand}; a drift is more than {DRIFT:.0%}"),
     )
-    return [Observation(claim, *each) for claim, each in zip(CLAIMS, found, strict=True)]
+    return [
+        Observation(claim, level, n, *_with_interval(margin, n, seed), figures)
+        for claim, (margin, figures) in zip(CLAIMS, found, strict=True)
+    ]
+
+
+def _below(name: str, of: Mapping[str, Tensor]) -> Callable[[Tensor], float]:
+    """Return the margin by which the mean of one lies below the least of the others, over chosen pictures."""
+
+    def margin(rows: Tensor) -> float:
+        means = {each: float(values[rows].nanmean()) for each, values in of.items()}
+        return min(value for each, value in means.items() if each != name) - means[name]
+
+    return margin
+
+
+def _with_interval(margin: Callable[[Tensor], float], n: int, seed: int) -> tuple[float, float, float]:
+    """Return a margin over n pictures and its interval: pictures are drawn anew, the same ones for every method."""
+    own = margin(torch.arange(n))
+    if n < 2:
+        return own, math.nan, math.nan
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(n, (RESAMPLES, n), generator=generator)
+    found = torch.tensor([margin(rows) for rows in drawn], dtype=torch.float64)
+    low, high = found.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return own, low, high

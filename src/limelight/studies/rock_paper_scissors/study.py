@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,8 @@ from .shifting import (
 )
 from .training import Epoch, Progress, Trained, confusion, predict, train
 
-LEVELS = (0.1, 0.2, 0.4)
+LEVELS = (0.05, 0.1, 0.2, 0.3, 0.4)
+PICTURES = 60
 TESTS: tuple[Check, ...] = tuple(check for check in QUICK if not isinstance(check, BiasShift))
 """The quick checks of every method, without the shift of brightness, which is the study itself."""
 ENOUGH_TO_TEST = 16  # rows for each map; with fewer, maps are mostly noise, and their quick checks may cost
@@ -68,7 +70,7 @@ class Study:
     `maps`: the published study's maps of `hands`, by name and level. `kept`: which hands kept their class, by level;
     `confidence`: the probability of that class, by level, 0 included. `lines`, `observations`: the figures of these
     maps. `every`: a line for each method at the largest level, over the first `explained` hands; `tests`: its quick
-    checks; `refused`: the reasons of methods that could not explain the model.
+    checks; `refused`: the reasons of methods that could not explain the model; `seconds`: all after the training.
     """
 
     model: ImageModel
@@ -89,6 +91,7 @@ class Study:
     every: list[Shifted]
     tests: dict[str, Findings]
     refused: dict[str, str]
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -114,8 +117,8 @@ def run_study(
 ) -> Study:
     """Train `model` on the photographs below `data`, or resume the training in `out`/MODEL, and study its maps.
 
-    `pictures`: hands of the test part to explain; None is a fortieth of the test part, 1 to 6. `rows`: model rows for
-    each picture, for methods with a choice; None is an eighth of the test part, 4 to 32.
+    `pictures`: hands of the test part to explain; None is 60, or all where there are fewer. `rows`: model rows for each
+    picture, for methods with a choice; None is an eighth of the test part, 4 to 32.
 
     Raises DataError for unusable data, ValueError for wrong options.
     """
@@ -124,7 +127,7 @@ def run_study(
     listeners.stage("reading the photographs")
     parts = read_parts(data)
     test = parts["test"]
-    pictures = pictures or min(6, max(1, len(test) // 40))
+    pictures = min(pictures or PICTURES, len(test))
     rows = rows or min(32, max(4, len(test) // 8))
     trained = train(
         model,
@@ -136,6 +139,7 @@ def run_study(
         progress=listeners.batch,
         on_epoch=listeners.epoch,
     )
+    started = time.monotonic()
     listeners.stage("accuracy")
     predicted = {name: predict(trained.network, part) for name, part in parts.items()}
     accuracies = tuple(Accuracy(name, confusion(predicted[name], part.y)) for name, part in parts.items())
@@ -189,12 +193,13 @@ def run_study(
         {level: confidence for level, (_, confidence) in answered.items()},
         maps,
         lines,
-        observe(lines),
+        observe(lines, seed),
         baselines,
         explained,
         every,
         tests,
         refused,
+        time.monotonic() - started,
     )
 
 
