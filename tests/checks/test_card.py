@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import limelight as ll
 from limelight.cli.main import app
-from limelight.evaluation.budget import price, quick_checks
+from limelight.evaluation.budget import LEAST, price, quick_checks
 
 from ..networks import conv_net, pictures
 from ..test_cli import MODEL
@@ -33,6 +33,58 @@ def test_a_card_says_what_passed_what_failed_and_what_it_means() -> None:
     assert max(map(len, text.splitlines())) <= 100
     assert set(found.controls) == {"random-map", "constant-map", "sobel-edges"}
     assert set(found.controls["random-map"]) == {"deletion"}  # evidence only, and only what ranks
+
+
+def finding(check: ll.Check, value: float, passed: bool | None = None) -> ll.Finding:
+    each = None if passed is None else torch.tensor([passed])
+    return ll.Finding(check, "m", torch.tensor([value]).double(), passed, each)
+
+
+def made(
+    *findings: ll.Finding, controls: dict[str, float] | None = None, cautions: tuple[str, ...] = ()
+) -> ll.TrustCard:
+    """A card of these findings, with the same figure of each control for every check that has a better side."""
+    a = ll.explain(conv_net(), pictures(1), "gradient", target=0)
+    others = {
+        name: {each.name: finding(each.check, value) for each in findings if each.check.kind == "faithfulness"}
+        for name, value in (controls or {}).items()
+    }
+    return ll.TrustCard(a, findings, others, cautions)
+
+
+def test_the_verdict_is_one_line_that_says_what_decided() -> None:
+    passed, failed = finding(ll.Determinism(), 0.0, True), finding(ll.Randomisation(), 0.9, False)
+    deletion, insertion = finding(ll.Deletion(), 0.2), finding(ll.Insertion(), 0.5)
+    for found, word, words in (
+        (made(passed, failed), "does not hold up", "hardly changes when the classifier is replaced"),
+        (made(passed, deletion, insertion, controls={"edges": 0.3}), "holds up", "by 2 of 2 figures it beats every"),
+        # Deletion is better when lower, insertion when higher.
+        (made(passed, deletion, insertion, controls={"edges": 0.1, "noise": 0.6}), "in doubt", "than edges, noise"),
+        (made(passed, cautions=("noisy", "dark")), "in doubt", "1 hard test passed, but noisy (and 1 more caution)"),
+        (made(passed), "holds up", "1 hard test passed"),
+        (made(finding(ll.Gini(), 0.5)), "not tested", "no hard test was run"),
+        (made(failed, finding(ll.Completeness(), 2.0, False), passed), "does not hold up", "1 more of 3 hard tests"),
+    ):
+        assert found.verdict.word == word and words in found.verdict.sentence
+        assert str(found.verdict) in " ".join(found.to_text().split())
+        assert found.to_dict()["verdict"] == {"word": word, "sentence": found.verdict.sentence}
+
+
+def test_each_figure_has_its_limit_and_a_sentence() -> None:
+    found = card()
+    by_name = {each["check"]: each for each in found.to_dict()["findings"]}
+    assert by_name["completeness"]["limit"] == 0.01 and by_name["determinism"]["limit"] == 1e-9
+    assert by_name["input-shift"]["limit"] == 0.05 and by_name["deletion"]["limit"] is None
+    assert "where zero lies" in by_name["input-shift"]["sentence"]
+    assert by_name["completeness"]["sentence"] == "the values add up to the score"
+    least = min(each["deletion"].mean for each in found.controls.values())
+    assert by_name["deletion"]["best_control"] == least
+    entries = {each.name: each for section in found.sections() for each in section.entries}
+    assert entries["completeness"].limit == "at most 0.01" and "(at most 0.01)" in found.to_text()
+    assert entries["deletion"].limit.endswith(f"{least:.3g}") and entries["gini"].limit == ""
+    for kind in ll.CHECKS:
+        if issubclass(kind, ll.checks.HardCheck):
+            assert kind.passes != kind.fails and kind().limit(pictures(1)) >= 0
 
 
 def test_a_test_that_cannot_be_run_is_not_a_failure() -> None:
@@ -66,15 +118,19 @@ def test_quick_tests_keep_their_budget() -> None:
 
     net, x = Counting(conv_net()), pictures(1)
     panel = ll.explain(net, x, ["gradient", "grad-cam", "integrated-gradients(Midpoint(8))"], target=0)
-    allowed = sum(map(price, panel.values()))
+    allowed = max(LEAST, sum(map(price, panel.values())))
     for budget in (None, 0, 7, 1000):
         before = net.rows + net.backward_rows
         found = quick_checks(net, panel, budget)
         spent = net.rows + net.backward_rows - before
         assert spent <= (allowed if budget is None else budget), budget
         left = [each for findings in found.values() for each in findings if each.reason.startswith("left out")]
-        assert bool(left) == (budget != 1000)
+        assert bool(left) == (budget not in (None, 1000))
     assert all(each.name == "completeness" or each.reason for each in quick_checks(net, panel, 0)["gradient"])
+    # The budget of one more map of each: every map is tested by randomisation before any is shifted.
+    one = quick_checks(net, panel, sum(map(price, panel.values())) + len(panel))
+    done = {name: [each.name for each in findings if not each.reason] for name, findings in one.items()}
+    assert all("randomisation" in names and "bias-shift" not in names for names in done.values())
 
 
 @pytest.fixture
@@ -119,8 +175,9 @@ def test_limelight_explain_adds_the_quick_tests(here: Path) -> None:
     fast = ["explain", "cat.png", *OWN, "-m", "gradient,integrated-gradients(Midpoint(4))"]
     result = CliRunner().invoke(app, fast)
     assert result.exit_code == 0, result.output
-    assert "quick tests" in result.stdout and "randomisation" in result.stdout and "left out" in result.stdout
+    assert "quick tests" in result.stdout and "randomisation" in result.stdout and "left out" not in result.stdout
+    assert "left out" in CliRunner().invoke(app, [*fast, "--check-rows", "9"]).stdout
     assert "quick tests" not in CliRunner().invoke(app, [*fast, "--check-rows", "0"]).stdout
     document = json.loads(CliRunner().invoke(app, [*fast, "--json", "--check-rows", "1000"]).stdout)
     tests = document["pictures"][0]["explanations"][0]["maps"][0]["tests"]
-    assert [each["check"] for each in tests] == ["completeness", "determinism", "randomisation", "bias-shift"]
+    assert [each["check"] for each in tests] == ["completeness", "randomisation", "bias-shift", "determinism"]

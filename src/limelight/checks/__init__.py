@@ -20,7 +20,7 @@ from .axioms import (
     Linearity as Linearity,
     Sensitivity as Sensitivity,
 )
-from .base import Check as Check, Measured as Measured
+from .base import Check as Check, HardCheck as HardCheck, Measured as Measured
 from .case import Case as Case
 from .complexity import Entropy as Entropy, Gini as Gini
 from .fragility import Fragility as Fragility

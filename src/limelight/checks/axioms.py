@@ -28,9 +28,14 @@ class Completeness(HardCheck):
 
     tolerance: float = 0.01
     meaning: ClassVar[str] = "share of the score that the map fails to account for"
+    passes: ClassVar[str] = "the values add up to the score"
+    fails: ClassVar[str] = "the values do not add up to the score that they should"
 
     def __post_init__(self) -> None:
         require(self.tolerance > 0, self, "tolerance", "a positive share of f(x) - f(baseline)")
+
+    def limit(self, x: Tensor) -> float:
+        return self.tolerance
 
     def run(self, case: Case) -> Measured:
         a = case.attribution
@@ -40,7 +45,7 @@ class Completeness(HardCheck):
         change = a.score.double() - a.baseline_score.double()
         gap = (a.values.double().flatten(1).sum(1) - change).abs()
         values = gap / change.abs()
-        found = Measured(values, values <= self.tolerance, {"gap": gap, "change": change})
+        found = self.judged(values, case.x, {"gap": gap, "change": change})
         return found.unknown_where(change == 0, "f(x) equals f(baseline): no share of nothing")
 
 
@@ -58,9 +63,14 @@ class Determinism(HardCheck):
     rows_per_pass: int = 3
     company: bool = True
     meaning: ClassVar[str] = "how much the map changes when nothing but the batch does"
+    passes: ClassVar[str] = "the same map comes out alone and in any batch"
+    fails: ClassVar[str] = "the map depends on the batch that it was made in"
 
     def __post_init__(self) -> None:
         require(self.rows_per_pass >= 1, self, "rows_per_pass", "1 or more")
+
+    def limit(self, x: Tensor) -> float:
+        return _rounding_of(x) if self.tolerance is None else self.tolerance
 
     def maps(self) -> float:
         return 2.0 if self.company else 1.0
@@ -76,7 +86,7 @@ class Determinism(HardCheck):
                 if group:
                     again[list(group)] = case.select(list(group)).explain(rows_per_pass=other).values
         values = relative_difference(case.attribution.values, again)
-        return Measured(values, values <= (_rounding_of(case.x) if self.tolerance is None else self.tolerance))
+        return self.judged(values, case.x)
 
 
 def _rounding_of(x: Tensor) -> float:
@@ -96,9 +106,14 @@ class Sensitivity(HardCheck):
     features: int = 4
     least: float = 1e-5
     meaning: ClassVar[str] = "share of features that changed the answer alone and got no relevance"
+    passes: ClassVar[str] = "each feature tried that changed the answer by itself got relevance"
+    fails: ClassVar[str] = "features that changed the answer by themselves got no relevance"
 
     def __post_init__(self) -> None:
         require(self.features >= 1, self, "features", "1 or more")
+
+    def limit(self, x: Tensor) -> float:
+        return 0.0
 
     def maps(self) -> float:
         return float(self.features)
@@ -119,7 +134,7 @@ class Sensitivity(HardCheck):
             missed[index] += (here == 0).double()
         tried = moved.sum(0)
         values = missed / tried.clamp(min=1)
-        found = Measured(values, values == 0, {"tried": tried})
+        found = self.judged(values, case.x, {"tried": tried})
         return found.unknown_where(tried == 0, "no single feature tried moved the score away from the baseline's")
 
 
@@ -137,10 +152,15 @@ class Dummy(HardCheck):
     draws: int = 16
     tolerance: float = 1e-6
     meaning: ClassVar[str] = "relevance given to features that the model ignores"
+    passes: ClassVar[str] = "features that the model ignores got nothing"
+    fails: ClassVar[str] = "features that the model ignores got relevance"
 
     def __post_init__(self) -> None:
         require(self.features >= 1, self, "features", "1 or more")
         require(self.draws >= 1, self, "draws", "1 or more")
+
+    def limit(self, x: Tensor) -> float:
+        return self.tolerance
 
     def run(self, case: Case) -> Measured:
         x = case.x
@@ -166,7 +186,7 @@ class Dummy(HardCheck):
         found = units_of(case.attribution.values.abs())
         scale = found.amax(1).clamp(min=torch.finfo(found.dtype).tiny)
         values = (found.gather(1, units) * ignored).amax(1).double() / scale
-        measured = Measured(values, values <= self.tolerance, {"ignored": ignored.sum(1)})
+        measured = self.judged(values, case.x, {"ignored": ignored.sum(1)})
         return measured.unknown_where(~ignored.any(1), "the score ignores none of the features tried")
 
 
@@ -218,6 +238,11 @@ class Linearity(HardCheck):
     beta: float = -0.5
     tolerance: float | None = None
     meaning: ClassVar[str] = "whether the map of a mixture of scores is the mixture of their maps"
+    passes: ClassVar[str] = "the map of a mixture of scores is the mixture of their maps"
+    fails: ClassVar[str] = "the map of a mixture of scores is not the mixture of their maps"
+
+    def limit(self, x: Tensor) -> float:
+        return 100 * _rounding_of(x) if self.tolerance is None else self.tolerance
 
     def maps(self) -> float:
         return 2.0
@@ -233,7 +258,7 @@ class Linearity(HardCheck):
         mixed = case.explain(target=Combination(first, other, self.alpha, self.beta)).values
         expected = self.alpha * own + self.beta * case.explain(target=other).values
         values = relative_difference(expected, mixed)
-        return Measured(values, values <= (100 * _rounding_of(case.x) if self.tolerance is None else self.tolerance))
+        return self.judged(values, case.x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,9 +292,14 @@ class ImplementationInvariance(HardCheck):
     other: nn.Module | None = None
     tolerance: float = 1e-3
     meaning: ClassVar[str] = "how much the map changes when the same network is written differently"
+    passes: ClassVar[str] = "an equal network that is written differently gets the same map"
+    fails: ClassVar[str] = "an equal network that is written differently gets another map"
 
     def __post_init__(self) -> None:
         require(self.tolerance > 0, self, "tolerance", "a positive share of the map's maximum")
+
+    def limit(self, x: Tensor) -> float:
+        return self.tolerance
 
     def maps(self) -> float:
         return 1.0
@@ -286,7 +316,7 @@ class ImplementationInvariance(HardCheck):
         if case.target.layer is not None:
             raise NotApplicable("the target reads a layer, which a rewritten network need not have")
         values = relative_difference(case.attribution.values, case.explain(model=other).values)
-        found = Measured(values, values <= self.tolerance, notes=tuple(f"rewritten: {each}" for each in done))
+        found = self.judged(values, case.x, notes=tuple(f"rewritten: {each}" for each in done))
         return found.unknown_where(~_agree(case, other), "the two networks differ in score here, so their maps may too")
 
 
@@ -316,10 +346,17 @@ class InputShift(HardCheck):
     shift: float = 0.5
     tolerance: float = 0.05
     meaning: ClassVar[str] = "how much the map changes under a shift that changes nothing in the model's answer"
+    passes: ClassVar[str] = "the map does not depend on where zero lies"
+    fails: ClassVar[str] = (
+        "the map depends on where zero lies: choose a baseline with a meaning, or one that moves along"
+    )
 
     def __post_init__(self) -> None:
         require(self.shift != 0, self, "shift", "a number other than 0")
         require(self.tolerance > 0, self, "tolerance", "a positive share of the map's maximum")
+
+    def limit(self, x: Tensor) -> float:
+        return self.tolerance
 
     def maps(self) -> float:
         return 1.0
@@ -330,8 +367,6 @@ class InputShift(HardCheck):
         change = (found.score - case.attribution.score).abs().double()
         scale = case.attribution.score.abs().double().clamp(min=1e-3)
         values = relative_difference(case.attribution.values, found.values)
-        return Measured(
-            values, values <= self.tolerance, {"score change": change}, notes=(note, *found.cautions)
-        ).unknown_where(
+        return self.judged(values, case.x, {"score change": change}, (note, *found.cautions)).unknown_where(
             change > 1e-3 * scale, "the compensated model's score differs, so the comparison would mean nothing"
         )

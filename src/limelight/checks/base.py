@@ -23,8 +23,8 @@ Better = Literal["higher", "lower"]
 class Measured:
     """The result of a check: `values` `(n,)`, NaN with a reason in `reasons` (one text per example, empty elsewhere).
 
-    `passed` `(n,)` is set where a right answer is known. `detail` holds further figures by name, `(n, ...)` each;
-    `notes` are about the whole batch.
+    `passed` `(n,)`, and the `limit` up to which a value passes, are set where a right answer is known. `detail` holds
+    further figures by name, `(n, ...)` each; `notes` are about the whole batch.
     """
 
     values: Tensor
@@ -32,6 +32,7 @@ class Measured:
     detail: Mapping[str, Tensor] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    limit: float | None = None
 
     def unknown_where(self, bad: Tensor, reason: str) -> Measured:
         """Return the result with NaN and `reason` for the examples where `bad` `(n,)` is True."""
@@ -51,6 +52,7 @@ class Check(Named, ABC):
     kind: ClassVar[Kind]
     better: ClassVar[Better | None] = None
     meaning: ClassVar[str] = ""
+    own_rows: ClassVar[int] = 0  # that it runs beside further maps
 
     @abstractmethod
     def run(self, case: Case) -> Measured:
@@ -78,10 +80,26 @@ class Check(Named, ABC):
 
 @dataclass(frozen=True)
 class HardCheck(Check):
-    """Base of the checks with a right answer: the value is an error, the lower the better."""
+    """Base of the checks with a right answer: the value is an error, the lower the better, and at most `limit` passes.
+
+    `passes` and `fails`: what either means, as a plain sentence.
+    """
 
     kind: ClassVar[Kind] = "hard"
     better: ClassVar[Better | None] = "lower"
+    passes: ClassVar[str]
+    fails: ClassVar[str]
+
+    @abstractmethod
+    def limit(self, x: Tensor) -> float:
+        """Return the largest value that passes, for inputs like these."""
+
+    def judged(
+        self, values: Tensor, x: Tensor, detail: Mapping[str, Tensor] = {}, notes: tuple[str, ...] = ()
+    ) -> Measured:
+        """Return the values `(n,)` with whether each passes."""
+        limit = self.limit(x)
+        return Measured(values, values <= limit, detail, notes=notes, limit=limit)
 
 
 def relative_difference(a: Tensor, b: Tensor) -> Tensor:

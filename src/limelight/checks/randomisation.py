@@ -41,13 +41,22 @@ class Randomisation(HardCheck):
     init: Init = "moments"
     draws: int = 3
     keep_class: bool = True
+    own_rows: ClassVar[int] = 1  # to find the layers' order
     meaning: ClassVar[str] = "how alike the map stays when the model's last layer is replaced by random numbers"
+    passes: ClassVar[str] = "the map changes when the classifier is replaced by random numbers"
+    fails: ClassVar[str] = (
+        "the map hardly changes when the classifier is replaced by "
+        "random numbers: it may show the picture more than the decision"
+    )
 
     def __post_init__(self) -> None:
         require(self.order in ("cascade", "independent"), self, "order", "'cascade' or 'independent'")
         require(self.stages >= 1, self, "stages", "1 or more")
         require(self.draws >= 1, self, "draws", "1 or more")
         require(self.init in ("moments", "permute", "identity"), self, "init", "'moments', 'permute' or 'identity'")
+
+    def limit(self, x: Tensor) -> float:
+        return self.most
 
     def maps(self) -> float:
         return float(self.stages * self.draws)
@@ -65,7 +74,7 @@ class Randomisation(HardCheck):
         figures["entropy rise"] = _entropy(maps[0][-1]) / _entropy(own).clamp(min=1e-12) - 1
         top = figures["spearman signed"][:, 0]
         notes = (f"layers replaced, in turn: {', '.join(names)}",)
-        return Measured(top, top <= self.most, figures, notes=notes).unknown_where(top.isnan(), CONSTANT)
+        return self.judged(top, case.x, figures, notes).unknown_where(top.isnan(), CONSTANT)
 
     def _stages(self, case: Case, seed: int) -> tuple[list[Attribution], list[str]]:
         """Explain with layers replaced at each depth; the maps and the names of the depths."""

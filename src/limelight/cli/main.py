@@ -102,7 +102,9 @@ def explain_command(
     ] = 1,
     check_rows: Annotated[
         int | None,
-        typer.Option(min=0, help="Most model rows for the quick tests; 0 for none. Default: as many as the maps took."),
+        typer.Option(
+            min=0, help="Most model rows for the quick tests, 0 for none. Default: as many as the maps took, or 1500."
+        ),
     ] = None,
     out: Out = DEFAULT_OUT,
     demo: Annotated[bool, typer.Option("--demo", help="Explain the demonstration picture, a cat.")] = False,

@@ -8,7 +8,7 @@ import math
 import textwrap
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from torch import Tensor
 
@@ -32,12 +32,32 @@ _WIDTH = 100
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a card. `mark` "pass", "FAIL", "above" and "NOT ABOVE" are shown in colours of their own."""
+    """One line of a card. `mark` "pass", "FAIL", "above" and "NOT ABOVE" are shown in colours of their own.
+
+    `limit`: what the figure is held against: the largest that passes, or the best control's; "" where there is none.
+    """
 
     mark: str
     name: str
     figure: str
     words: str
+    limit: str = ""
+
+    @property
+    def cells(self) -> tuple[str, str, str, str]:
+        """The four columns that are drawn."""
+        return self.mark, self.name, self.figure, self.words
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a card says of a map, in a word and in one sentence."""
+
+    word: Literal["holds up", "in doubt", "does not hold up", "not tested"]
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"{self.word}: {self.sentence}"
 
 
 @dataclass(frozen=True)
@@ -110,14 +130,43 @@ class TrustCard:
         text += f"; failed: {', '.join(self.failed)}" if failed else ""
         return text + (f"; {silent} could not be run" if silent else "")
 
+    @property
+    def verdict(self) -> Verdict:
+        """One line to read first. A failed hard test decides; then cautions, and controls that do better."""
+        failed = [each for each in self.hard if each.passed is False]
+        passed = sum(each.passed is True for each in self.hard)
+        if failed:
+            others = f", and {len(failed) - 1} more of {len(failed) + passed} hard tests failed" if failed[1:] else ""
+            return Verdict("does not hold up", f"{failed[0].sentence} ({failed[0].name}){others}")
+        compared = {each.name: beaten for each in self.evidence if (beaten := self.beats(each))}
+        lost = {name: [control for control, won in beaten.items() if not won] for name, beaten in compared.items()}
+        worse = {name: controls for name, controls in lost.items() if controls}
+        tests = f"{passed} hard test{'s' * (passed != 1)} passed"
+        if not passed and not compared:
+            return Verdict("not tested", self.headline)
+        if 2 * len(worse) > len(compared):
+            controls = ", ".join(dict.fromkeys(each for lost in worse.values() for each in lost))
+            text = f"{tests}, but by {len(worse)} of {len(compared)} figures it is no better than {controls}"
+            return Verdict("in doubt", text)
+        if self.cautions:
+            count = len(self.cautions) - 1
+            more = f" (and {count} more caution{'s' * (count > 1)})" if count else ""
+            return Verdict("in doubt", f"{tests}, but {self.cautions[0]}{more}")
+        better = f", and by {len(compared) - len(worse)} of {len(compared)} figures it beats every control"
+        return Verdict("holds up", tests + better * bool(compared))
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, lists and text."""
         return {
             "method": self.attribution.name,
             "settings": repr(self.attribution.method),
+            "verdict": {"word": self.verdict.word, "sentence": self.verdict.sentence},
             "headline": self.headline,
             "failed": list(self.failed),
-            "findings": [each.to_dict() | {"beats": self.beats(each)} for each in self.findings],
+            "findings": [
+                each.to_dict() | {"beats": self.beats(each), "best_control": finite(self._best_control(each)[1])}
+                for each in self.findings
+            ],
             "controls": {
                 name: {check: found.to_dict()["mean"] for check, found in by_check.items()}
                 for name, by_check in self.controls.items()
@@ -135,7 +184,7 @@ class TrustCard:
     def sections(self) -> tuple[Section, ...]:
         """Return the parts of the card: hard tests, evidence with the controls, cautions."""
         hard = tuple(
-            Entry(e.verdict, e.name, _figure(e), self._settings(e) + (e.reason or e.check.meaning)) for e in self.hard
+            Entry(e.verdict, e.name, _figure(e), self._settings(e) + e.sentence, _at_most(e)) for e in self.hard
         )
         evidence = tuple(self._evidence(each) for each in self.evidence)
         cautions = tuple(Entry("-", "", "", each) for each in self.cautions)
@@ -156,7 +205,15 @@ class TrustCard:
         words += f"; controls: {', '.join(others)}" if others else ""
         words += f"; does not beat {', '.join(lost)}" if lost else ""
         mark = "-" if not beaten else "NOT ABOVE" if lost else "above"
-        return Entry(mark, finding.name, _figure(finding), self._settings(finding) + words)
+        name, best = self._best_control(finding)
+        limit = "" if math.isnan(best) else f"{name} {shown(best)}"
+        return Entry(mark, finding.name, _figure(finding), self._settings(finding) + words, limit)
+
+    def _best_control(self, finding: Finding) -> tuple[str, float]:
+        """Return the control that did best by the figure, and its figure; "" and NaN without any."""
+        sign = 1 if finding.check.better == "higher" else -1
+        known = {name: other.mean for name, other in self._controls(finding).items() if not math.isnan(other.mean)}
+        return max(known.items(), key=lambda each: sign * each[1], default=("", math.nan))
 
     def _settings(self, finding: Finding) -> str:
         """Return the check's settings where the card has several checks of its name."""
@@ -164,13 +221,14 @@ class TrustCard:
         return "" if column == finding.name else f"{column}: "
 
     def to_text(self) -> str:
-        lines = [f"Trust card: {self.attribution.name}", self.headline]
+        lines = [f"Trust card: {self.attribution.name}", *textwrap.wrap(str(self.verdict), _WIDTH), self.headline]
         for section in self.sections():
             lines += ["", section.title]
             for each in section.entries:
                 head = f"  {each.mark:<9} {each.name:<26} {each.figure:>10}  " if each.name else f"  {each.mark} "
                 indent = " " * 12 if each.name else " " * 4
-                lines += textwrap.wrap(each.words, _WIDTH, initial_indent=head, subsequent_indent=indent)
+                held = f" ({each.limit})" if each.limit.startswith("at most") else ""
+                lines += textwrap.wrap(each.words + held, _WIDTH, initial_indent=head, subsequent_indent=indent)
         return "\n".join(lines) + "\n"
 
     __str__ = to_text
@@ -200,6 +258,10 @@ class TrustCard:
             case suffix:
                 raise ValueError(f"path: {str(path)!r} ends in {suffix!r}; use .txt, .json or .png")
         return path
+
+
+def _at_most(finding: Finding) -> str:
+    return "" if finding.limit is None else f"at most {shown(finding.limit)}"
 
 
 def _figure(finding: Finding) -> str:
@@ -271,17 +333,7 @@ def _cautions(attribution: Attribution, findings: tuple[Finding, ...]) -> tuple[
         error = attribution.stderr.double().flatten(1).norm(dim=1) / size
         if bool((error > 0.2).any()):
             found.append(f"sampling noise is {float(error.nan_to_num(0).max()):.0%} of the map: take more samples")
-    failed = {each.name for each in findings if each.passed is False}
-    known = {
-        "randomisation": "the map hardly changes when the classifier is replaced by random numbers: it may show the "
-        "picture more than the decision",
-        "input-shift": "the map depends on where zero lies: choose a baseline with a meaning, or one that moves along",
-        "implementation-invariance": "an equal network written differently gets another map",
-        "determinism": "the map depends on the batch it was made in",
-        "sensitivity": "features that changed the answer by themselves got no relevance",
-        "completeness": "the values do not add up to the score they should",
-    }
-    found += [text for name, text in known.items() if name in failed]
+    found += [each.sentence for each in findings if each.passed is False]
     shifts = [each.detail for each in findings if each.name == "bias-shift"]
     if any(bool(detail["flips"].any()) for detail in shifts if "flips" in detail):
         found.append("the model's own answer changes when the picture gets brighter")

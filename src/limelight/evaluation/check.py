@@ -237,4 +237,5 @@ def _joined(parts: Sequence[Measured]) -> Measured:
         {name: torch.cat([each.detail[name] for each in parts]) for name in sorted(shared)},
         tuple(reason for each in parts for reason in (each.reasons or ("",))),
         tuple(dict.fromkeys(note for each in parts for note in each.notes)),
+        next((each.limit for each in parts if each.limit is not None), None),
     )

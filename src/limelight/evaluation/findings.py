@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from ..base.files import finite
-from ..checks.base import Check, Measured
+from ..checks.base import Check, HardCheck, Measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,8 +20,8 @@ class Finding:
 
     `value` `(n,)`: one figure per example, NaN with the reason in `reasons`. `passed`: whether all examples with a
     figure passed, None where no right answer is known or no example has a figure. `each` `(n,)`: whether each example
-    passed, False for one without a figure. `detail`: further figures by name. `forward_rows`, `backward_rows`: the
-    cost of the check.
+    passed, False for one without a figure. `limit`: the largest value that passes, None where no right answer is known.
+    `detail`: further figures by name. `forward_rows`, `backward_rows`: the cost of the check.
     """
 
     check: Check
@@ -34,6 +34,7 @@ class Finding:
     notes: tuple[str, ...] = ()
     forward_rows: int = 0
     backward_rows: int = 0
+    limit: float | None = None
 
     @staticmethod
     def of(check: Check, method: str, measured: Measured, forward_rows: int, backward_rows: int) -> Finding:
@@ -48,7 +49,8 @@ class Finding:
         if unexplained:
             raise AssertionError(f"{check!r}: NaN without a reason for example {unexplained}")
         detail = {name: each_one.detach().cpu() for name, each_one in measured.detail.items()}
-        return Finding(check, method, value, passed, each, detail, reasons, measured.notes, forward_rows, backward_rows)
+        rows = forward_rows, backward_rows
+        return Finding(check, method, value, passed, each, detail, reasons, measured.notes, *rows, measured.limit)
 
     @property
     def name(self) -> str:
@@ -68,6 +70,15 @@ class Finding:
     def verdict(self) -> str:
         return {True: "pass", False: "FAIL", None: "-"}[self.passed]
 
+    @property
+    def sentence(self) -> str:
+        """What the figure means, in plain words: of a hard check whether it passed, and why there is none."""
+        if self.reason and math.isnan(self.mean):
+            return self.reason
+        if isinstance(self.check, HardCheck) and self.passed is not None:
+            return self.check.passes if self.passed else self.check.fails
+        return self.check.meaning
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, lists and text; NaN and the infinities as None."""
         return {
@@ -76,6 +87,8 @@ class Finding:
             "kind": self.check.kind,
             "better": self.check.better,
             "meaning": self.check.meaning,
+            "sentence": self.sentence,
+            "limit": self.limit,
             "method": self.method,
             "value": finite(self.value.tolist()),
             "mean": finite(self.mean),

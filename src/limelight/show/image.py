@@ -7,7 +7,7 @@ import io
 import os
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -188,7 +188,7 @@ def draw_card(panel: Image.Image, heading: str, headline: str, sections: Sequenc
         title = _wrapped(section.title, _TEXT + 2, room)
         blocks.append((_height(title, _TEXT + 2) + 8, [(0, title, _INK)]))
         for entry in section.entries:
-            columns = [_wrapped(text, _TEXT, width) for text, width in zip(astuple(entry), widths, strict=True)]
+            columns = [_wrapped(text, _TEXT, width) for text, width in zip(entry.cells, widths, strict=True)]
             colours = (_MARKS.get(entry.mark, _FAINT), _INK, _INK, _FAINT)
             height = max(_height(each, _TEXT) for each in columns) + 3
             blocks.append((height, list(zip(_CARD_COLUMNS, columns, colours, strict=True))))

@@ -6,7 +6,7 @@ import base64
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,7 @@ def map_payload(picture: Image.Image, tile: Tile) -> dict[str, Any]:
 
 def section_payload(section: Section) -> dict[str, Any]:
     """Return a section of a trust card, each entry as [mark, name, figure, words]."""
-    return {"title": section.title, "entries": [list(astuple(entry)) for entry in section.entries]}
+    return {"title": section.title, "entries": [list(entry.cells) for entry in section.entries]}
 
 
 def half(heatmap: Tensor) -> tuple[str, float]:
