@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from ..base.arithmetic import rounding_of
 from ..base.attribution import Attribution
 from ..base.named import require
 from ..base.similarity import rank_correlation
-from ..model_edits.randomise import Init, redraw, redrawable
+from ..engine.runner import Runner
+from ..engine.score import Score
+from ..model_edits.randomise import Init, layers_read, put_back, redraw, redrawable
 from ..question.targets import Logit
 from .base import HardCheck, Measured
 from .case import Case
 from .maps import CONSTANT, hog, pearson, ssim, units_of
+
+NOTHING = "the score depends on no layer whose parameters could be replaced"
 
 
 @dataclass(frozen=True)
@@ -24,10 +30,11 @@ class Randomisation(HardCheck):
     r"""The rank correlation of A with the map of the model with layers replaced by random ones, for the same class.
 
     `order` "cascade" replaces layers from the top down, at `stages` depths: the top layer alone, then more, at last all
-    of them. "independent" replaces one layer at a time at these depths. `keep_class=False` explains the randomised
-    model's own first class. `detail` has for each depth Spearman of |A| and of signed A, SSIM, the correlation of
-    histograms of oriented gradients, and `entropy rise`, the relative growth of the map's histogram entropy under full
-    randomisation (efficient MPRT).
+    of them. "independent" replaces one layer at a time at these depths. Layers that the score does not read, such as an
+    auxiliary head, are left out and named in a note; a tied weight is replaced wherever it is used.
+    `keep_class=False` explains the randomised model's own first class. `detail` has for each depth Spearman of |A| and
+    of signed A, SSIM, the correlation of histograms of oriented gradients, and `entropy rise`, the relative growth of
+    the map's histogram entropy under full randomisation (efficient MPRT).
 
     Value: Spearman of the signed A with the top layer replaced, the mean over `draws` draws. Above `most` fails: that
     map would be much the same for another class or an untrained classifier. Absolute values correlate more for all
@@ -53,8 +60,30 @@ class Randomisation(HardCheck):
         return float(self.stages * self.draws)
 
     def run(self, case: Case) -> Measured:
+        layers, read = _layers_read(case)
+        groups: dict[tuple[bool, ...], list[int]] = {}
+        for i, column in enumerate(read.T.tolist()):
+            groups.setdefault(tuple(column), []).append(i)
+        parts = []
+        for column, index in groups.items():
+            whole = len(index) == len(case)
+            own = [layer for layer, is_read in zip(layers, column, strict=True) if is_read]
+            others = [layer for layer, is_read in zip(layers, column, strict=True) if not is_read]
+            part = self._measured(case if whole else case.select(index), own)
+            notes = (
+                *part.notes,
+                *([f"left out, as the score does not depend on them: {', '.join(others)}"] * bool(others)),
+            )
+            place = "" if whole else f"examples {', '.join(map(str, index))}: "
+            parts.append((index, replace(part, notes=tuple(place + note for note in notes))))
+        return _joined(parts)
+
+    def _measured(self, case: Case, layers: list[str]) -> Measured:
+        """Run the test on examples whose scores read these layers, top first."""
+        if not layers:
+            return Measured(torch.full((len(case),), torch.nan, dtype=torch.float64), reasons=(NOTHING,) * len(case))
         own = case.attribution
-        draws = [self._stages(case, case.question.seed + draw) for draw in range(self.draws)]
+        draws = [self._stages(case, layers, case.question.seed + draw) for draw in range(self.draws)]
         names = draws[0][1]
         maps = [found for found, _ in draws]
         figures: dict[str, Tensor] = {}
@@ -67,22 +96,79 @@ class Randomisation(HardCheck):
         notes = (f"layers replaced, in turn: {', '.join(names)}",)
         return Measured(top, top <= self.most, figures, notes=notes).unknown_where(top.isnan(), CONSTANT)
 
-    def _stages(self, case: Case, seed: int) -> tuple[list[Attribution], list[str]]:
+    def _stages(self, case: Case, layers: list[str], seed: int) -> tuple[list[Attribution], list[str]]:
         """Explain with layers replaced at each depth; the maps and the names of the depths."""
         found, names, done = [], [], 0
         cascade = self.order == "cascade"
-        with redrawable(case.model, case.x) as (module, layers):
+        with redrawable(case.model, case.x) as (module, _):
             for depth in sorted({round(k * (len(layers) - 1) / max(self.stages - 1, 1)) for k in range(self.stages)}):
                 last = layers[depth]
-                originals = dict(module.get_submodule(last).named_parameters(recurse=False))
-                for layer in layers[done : depth + 1] if cascade else [last]:
-                    redraw(module, layer, self.init, seed)
+                replaced = [
+                    redraw(module, each, self.init, seed) for each in (layers[done : depth + 1] if cascade else [last])
+                ]
                 names.append(f"down to {last or 'the root'}" if cascade and depth else last)
                 found.append(case.explain(model=module, target=None if self.keep_class else Logit()))
                 done = depth + 1
-                for name, parameter in () if cascade else originals.items():
-                    setattr(module.get_submodule(last), name, parameter)
+                for each in () if cascade else replaced:
+                    put_back(module, each)
         return found, names
+
+
+def _layers_read(case: Case) -> tuple[list[str], Tensor]:
+    """Return the layers that can be drawn anew, top first, and whether the score of each example reads them."""
+    runner = case.score.runner
+    with redrawable(case.model, case.x) as (module, layers):
+
+        def opened() -> Runner:
+            rows = case.score.rows_per_pass
+            return Runner(module, case.x, rows, None, declared=case.question.outputs, given=case.question.given)
+
+        def scores() -> Tensor:
+            with opened() as redrawn:
+                found = Score(redrawn, case.target, case.score.examples).stream_values(iter([case.x]))[0]
+            runner.forward_rows += redrawn.forward_rows
+            return found
+
+        with opened() as own:
+            score = Score(own, case.target, case.score.examples)
+            before = score.stream_values(iter([case.x]))[0]
+            apart = rounding_of(own.precision, before)
+            read = layers_read(
+                score, case.x, module, layers, lambda: (scores() - before).abs() > apart, case.question.seed
+            )
+        runner.forward_rows += own.forward_rows
+        runner.backward_rows += own.backward_rows
+    return layers, read
+
+
+def _joined(parts: Sequence[tuple[list[int], Measured]]) -> Measured:
+    """Put the results on parts of the examples in the order of these; of fewer depths, figures are filled with NaN."""
+    if len(parts) == 1:
+        return parts[0][1]
+    order = torch.tensor([i for index, _ in parts for i in index]).argsort()
+    measured = [part for _, part in parts]
+    names = dict.fromkeys(name for part in measured for name in part.detail)
+    never = [torch.zeros(len(index), dtype=torch.bool) for index, _ in parts]
+    passed = [no if part.passed is None else part.passed.cpu() for part, no in zip(measured, never, strict=True)]
+    reasons = [each for part in measured for each in part.reasons or ("",) * len(part.values)]
+    return Measured(
+        torch.cat([part.values.double().cpu() for part in measured])[order],
+        torch.cat(passed)[order],
+        # A part without figures has NaN as its values.
+        {name: torch.cat(_as_wide([part.detail.get(name, part.values) for part in measured]))[order] for name in names},
+        tuple(reasons[i] for i in order.tolist()),
+        tuple(note for part in measured for note in part.notes),
+    )
+
+
+def _as_wide(figures: list[Tensor]) -> list[Tensor]:
+    """Fill figures `(n,)` or `(n, depths)` up with NaN to as many depths as any of them has."""
+    figures = [each.double().cpu() for each in figures]
+    if all(each.ndim == 1 for each in figures):
+        return figures
+    flat = [each if each.ndim > 1 else each[:, None] for each in figures]
+    widest = max(each.shape[1] for each in flat)
+    return [F.pad(each, (0, widest - each.shape[1]), value=torch.nan) for each in flat]
 
 
 def _entropy(a: Attribution) -> Tensor:
