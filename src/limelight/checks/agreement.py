@@ -80,7 +80,8 @@ class Infidelity(Faithfulness):
         scores = case.score.stream_values(rows()).double()
         fallen = case.attribution.score.double() - scores
         prediction = torch.stack(predicted)
-        factor, notes = torch.ones_like(prediction[0]), ()
+        factor = torch.ones_like(prediction[0])
+        notes: tuple[str, ...] = ()
         if self._scales(case):
             square = prediction.square().sum(0)
             best = ((prediction * fallen).sum(0) / square).clamp(min=0)  # a negative one would turn the map around
