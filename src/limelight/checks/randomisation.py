@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..base.arithmetic import rounding_of
 from ..base.attribution import Attribution
@@ -16,7 +17,7 @@ from ..base.named import require
 from ..base.similarity import rank_correlation
 from ..engine.runner import Runner
 from ..engine.score import Score
-from ..model_edits.randomise import Init, layers_read, put_back, redraw, redrawable
+from ..model_edits.randomise import Init, Replaced, layers_read, put_back, redraw, redrawable
 from ..question.targets import Logit
 from .base import HardCheck, Measured
 from .case import Case
@@ -60,30 +61,28 @@ class Randomisation(HardCheck):
         return float(self.stages * self.draws)
 
     def run(self, case: Case) -> Measured:
-        layers, read = _layers_read(case)
-        groups: dict[tuple[bool, ...], list[int]] = {}
-        for i, column in enumerate(read.T.tolist()):
-            groups.setdefault(tuple(column), []).append(i)
-        parts = []
-        for column, index in groups.items():
-            whole = len(index) == len(case)
-            own = [layer for layer, is_read in zip(layers, column, strict=True) if is_read]
-            others = [layer for layer, is_read in zip(layers, column, strict=True) if not is_read]
-            part = self._measured(case if whole else case.select(index), own)
-            notes = (
-                *part.notes,
-                *([f"left out, as the score does not depend on them: {', '.join(others)}"] * bool(others)),
-            )
-            place = "" if whole else f"examples {', '.join(map(str, index))}: "
-            parts.append((index, replace(part, notes=tuple(place + note for note in notes))))
+        with redrawable(case.model, case.x) as (module, layers):
+            read = _read(case, module, layers)
+            groups: dict[tuple[bool, ...], list[int]] = {}
+            for i, column in enumerate(read.T.tolist()):
+                groups.setdefault(tuple(column), []).append(i)
+            parts = []
+            for column, index in groups.items():
+                whole = len(index) == len(case)
+                own = [layer for layer, is_read in zip(layers, column, strict=True) if is_read]
+                others = [layer for layer, is_read in zip(layers, column, strict=True) if not is_read]
+                part = self._measured(case if whole else case.select(index), module, own)
+                left = (f"left out, as the score does not depend on them: {', '.join(others)}",) if others else ()
+                place = "" if whole else f"examples {', '.join(map(str, index))}: "
+                parts.append((index, replace(part, notes=tuple(place + note for note in (*part.notes, *left)))))
         return _joined(parts)
 
-    def _measured(self, case: Case, layers: list[str]) -> Measured:
+    def _measured(self, case: Case, module: nn.Module, layers: list[str]) -> Measured:
         """Run the test on examples whose scores read these layers, top first."""
         if not layers:
             return Measured(torch.full((len(case),), torch.nan, dtype=torch.float64), reasons=(NOTHING,) * len(case))
         own = case.attribution
-        draws = [self._stages(case, layers, case.question.seed + draw) for draw in range(self.draws)]
+        draws = [self._stages(case, module, layers, case.question.seed + draw) for draw in range(self.draws)]
         names = draws[0][1]
         maps = [found for found, _ in draws]
         figures: dict[str, Tensor] = {}
@@ -96,49 +95,54 @@ class Randomisation(HardCheck):
         notes = (f"layers replaced, in turn: {', '.join(names)}",)
         return Measured(top, top <= self.most, figures, notes=notes).unknown_where(top.isnan(), CONSTANT)
 
-    def _stages(self, case: Case, layers: list[str], seed: int) -> tuple[list[Attribution], list[str]]:
-        """Explain with layers replaced at each depth; the maps and the names of the depths."""
-        found, names, done = [], [], 0
-        cascade = self.order == "cascade"
-        with redrawable(case.model, case.x) as (module, _):
-            for depth in sorted({round(k * (len(layers) - 1) / max(self.stages - 1, 1)) for k in range(self.stages)}):
-                last = layers[depth]
-                replaced = [
-                    redraw(module, each, self.init, seed) for each in (layers[done : depth + 1] if cascade else [last])
-                ]
-                names.append(f"down to {last or 'the root'}" if cascade and depth else last)
-                found.append(case.explain(model=module, target=None if self.keep_class else Logit()))
-                done = depth + 1
-                for each in () if cascade else replaced:
-                    put_back(module, each)
+    def _stages(
+        self, case: Case, module: nn.Module, layers: list[str], seed: int
+    ) -> tuple[list[Attribution], list[str]]:
+        """Explain with layers of the copy replaced at each depth; the maps and the names of the depths."""
+        found: list[Attribution] = []
+        names: list[str] = []
+        done, cascade = 0, self.order == "cascade"
+        replaced: list[Replaced] = []
+        for depth in sorted({round(k * (len(layers) - 1) / max(self.stages - 1, 1)) for k in range(self.stages)}):
+            last = layers[depth]
+            replaced += [
+                redraw(module, each, self.init, seed) for each in (layers[done : depth + 1] if cascade else [last])
+            ]
+            names.append(f"down to {last or 'the root'}" if cascade and depth else last)
+            found.append(case.explain(model=module, target=None if self.keep_class else Logit()))
+            done = depth + 1
+            while replaced and not cascade:
+                put_back(module, replaced.pop())
+        while replaced:  # the last first: a tied weight was replaced more than once
+            put_back(module, replaced.pop())
         return found, names
 
 
-def _layers_read(case: Case) -> tuple[list[str], Tensor]:
-    """Return the layers that can be drawn anew, top first, and whether the score of each example reads them."""
+def _read(case: Case, module: nn.Module, layers: list[str]) -> Tensor:
+    """Find whether the score of each example reads each of the layers of the copy, `(layers, n)`."""
     runner = case.score.runner
-    with redrawable(case.model, case.x) as (module, layers):
 
-        def opened() -> Runner:
-            rows = case.score.rows_per_pass
-            return Runner(module, case.x, rows, None, declared=case.question.outputs, given=case.question.given)
+    def opened() -> Runner:
+        rows, own = case.score.rows_per_pass, case.question
+        return Runner(module, case.x, rows, None, declared=own.outputs, given=own.given)
 
-        def scores() -> Tensor:
-            with opened() as redrawn:
-                found = Score(redrawn, case.target, case.score.examples).stream_values(iter([case.x]))[0]
-            runner.forward_rows += redrawn.forward_rows
-            return found
+    def scores() -> Tensor:
+        with opened() as redrawn:
+            found = Score(redrawn, case.target, case.score.examples).stream_values(iter([case.x]))[0]
+        runner.forward_rows += redrawn.forward_rows
+        return found
 
-        with opened() as own:
-            score = Score(own, case.target, case.score.examples)
-            before = score.stream_values(iter([case.x]))[0]
-            apart = rounding_of(own.precision, before)
-            read = layers_read(
-                score, case.x, module, layers, lambda: (scores() - before).abs() > apart, case.question.seed
-            )
-        runner.forward_rows += own.forward_rows
-        runner.backward_rows += own.backward_rows
-    return layers, read
+    with opened() as own:  # on a copy of its own, which redrawing the layers of `module` does not change
+        score = Score(own, case.target, case.score.examples)
+        before = cache(lambda: score.stream_values(iter([case.x]))[0])
+
+        def changed() -> Tensor:
+            return (scores() - before()).abs() > rounding_of(own.precision, before())
+
+        read = layers_read(score, case.x, module, layers, changed, case.question.seed)
+    runner.forward_rows += own.forward_rows
+    runner.backward_rows += own.backward_rows
+    return read
 
 
 def _joined(parts: Sequence[tuple[list[int], Measured]]) -> Measured:

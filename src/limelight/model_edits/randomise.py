@@ -19,6 +19,7 @@ from ..engine.score import Score
 from .rewrite import run_with_hook
 
 Init = Literal["moments", "permute", "identity"]
+Replaced = Mapping[str, Mapping[str, nn.Parameter]]  # what a redraw replaced, by layer and name
 
 
 @contextmanager
@@ -92,13 +93,13 @@ def _varies(parameter: Tensor) -> bool:
     return parameter.is_floating_point() and bool((parameter != parameter.flatten()[:1]).any())
 
 
-def redraw(module: nn.Module, layer: str, init: Init, seed: int) -> dict[str, dict[str, nn.Parameter]]:
+def redraw(module: nn.Module, layer: str, init: Init, seed: int) -> Replaced:
     """Replace the own parameters of one layer of the copy; those of its children stay.
 
     "moments" draws each tensor from a normal distribution of its own mean and standard deviation, so that activations
     keep their scale; "permute" shuffles its entries; "identity" inserts an equal copy, as a control. A parameter that
-    other layers hold too is replaced in all of them, so that tied weights stay tied. Returns what was replaced, by
-    layer and name, for `put_back`.
+    other layers hold too is replaced in all of them, so that tied weights stay tied. Returns what was replaced,
+    for `put_back`.
     """
     replaced: dict[str, dict[str, nn.Parameter]] = {}
     for name, parameter in list(module.get_submodule(layer).named_parameters(recurse=False)):
@@ -111,7 +112,7 @@ def redraw(module: nn.Module, layer: str, init: Init, seed: int) -> dict[str, di
     return replaced
 
 
-def put_back(module: nn.Module, replaced: Mapping[str, Mapping[str, nn.Parameter]]) -> None:
+def put_back(module: nn.Module, replaced: Replaced) -> None:
     """Undo a `redraw`."""
     for holder, parameters in replaced.items():
         for name, parameter in parameters.items():
