@@ -235,7 +235,7 @@ class Answers:
         notes += estimate.shares.notes() if estimate.shares else ()
         notes += level(estimate) if method.needs.layer or estimate.layer else ()
         if at_baseline is not None and method.no_sum is None:
-            notes += missed(estimate, self.input_pass.scores, at_baseline, method)
+            notes += missed(estimate, self.input_pass.scores, at_baseline, method, self.runner.precision)
         nan = torch.full_like(self.input_pass.scores, torch.nan)
         return Attribution(
             values=estimate.values,

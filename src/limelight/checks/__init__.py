@@ -32,6 +32,11 @@ from .imputers import (
     NoisyLinear as NoisyLinear,
     UniformNoise as UniformNoise,
 )
+from .kept_by_map import (
+    ADCC as ADCC,
+    AverageDrop as AverageDrop,
+    IncreaseInConfidence as IncreaseInConfidence,
+)
 from .localisation import (
     GridPointing as GridPointing,
     IoU as IoU,
@@ -59,6 +64,7 @@ CHECKS: Registry[Check] = Registry(
         *(Completeness, Sensitivity, Dummy, Linearity, ImplementationInvariance, InputShift, BiasShift),
         *(Randomisation, Determinism, Fragility, MaxSensitivity, AvgSensitivity),
         *(Deletion, Insertion, SRG, PixelFlipping, ROAD, Infidelity, SensitivityN, FaithfulnessCorrelation, IROF),
+        *(AverageDrop, IncreaseInConfidence, ADCC),
         *(PointingGame, RelevanceMass, RelevanceRank, IoU, MaskROC, GridPointing),
         *(Gini, Entropy),
     ),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..base.named import require
+from ..methods import Method
 from .base import Better, Measured
 from .case import Case
 from .maps import over_units, pearson, space_of, units_of
@@ -27,7 +28,9 @@ class Infidelity(Faithfulness):
     `perturbation` "patches" hides squares of `patch` pixels (filled with `fill`), "gaussian" adds noise of `noise` of
     the input's range. With `slopes` the map holds slopes and predicts $\sum_i I_i A_i$; without, it holds shares of
     the score and predicts the sum of A over the hidden region. None is False for patches and True for Gaussian noise.
-    `scaled` first multiplies the map by the best single factor. Lower is better. [yeh2019]
+    `scaled` first multiplies the map by the best single factor of 0 or more, `detail["factor"]`; None does so for
+    methods that promise no sum, whose maps are in no unit of the score, and takes a finished map as it is. A map of
+    zeros has the figure `detail["zero map"]`, the mean square of the changes. Lower is better. [yeh2019]
     """
 
     perturbation: Literal["patches", "gaussian"] = "patches"
@@ -36,7 +39,7 @@ class Infidelity(Faithfulness):
     noise: float = 0.1
     fill: Filling = 0.0
     slopes: bool | None = None
-    scaled: bool = False
+    scaled: bool | None = None
     better: ClassVar[Better | None] = "lower"
     meaning: ClassVar[str] = "how far the map's own prediction of a change is from what the score does"
 
@@ -78,10 +81,20 @@ class Infidelity(Faithfulness):
         fallen = case.attribution.score.double() - scores
         prediction = torch.stack(predicted)
         factor = torch.ones_like(prediction[0])
-        if self.scaled:
+        notes: tuple[str, ...] = ()
+        if self._scales(case):
             square = prediction.square().sum(0)
-            factor = torch.where(square > 0, (prediction * fallen).sum(0) / square, factor)
-        return Measured((factor * prediction - fallen).square().mean(0), detail={"factor": factor})
+            best = ((prediction * fallen).sum(0) / square).clamp(min=0)  # a negative one would turn the map around
+            factor = torch.where(square > 0, best, factor)
+            notes = ("the map was first multiplied by the factor of 0 or more that fits best",)
+        detail = {"factor": factor, "zero map": fallen.square().mean(0)}
+        return Measured((factor * prediction - fallen).square().mean(0), detail=detail, notes=notes)
+
+    def _scales(self, case: Case) -> bool:
+        if self.scaled is not None:
+            return self.scaled
+        made_by = case.method or case.attribution.method  # a text for a finished map
+        return isinstance(made_by, Method) and not case.attribution.complete
 
     def _patch(self, case: Case, sample: int) -> Tensor:
         """Mask a square of `patch` units at a random place, cut at the border: `(n, 1, *space)` or `(n, features)`."""

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from ..base.arithmetic import rounding_of, sum_rounding
 from ..base.named import require
 from ..engine.runner import Runner
 from ..engine.score import Score
@@ -24,7 +25,11 @@ NEAR = 3  # random points around each example at which two networks are compared
 
 @dataclass(frozen=True)
 class Completeness(HardCheck):
-    r"""$|\sum_i A_i - (f(x) - f(b))| \,/\, |f(x) - f(b)|$ of methods that promise the sum. [sundararajan2017]"""
+    r"""$|\sum_i A_i - (f(x) - f(b))| \,/\, |f(x) - f(b)|$ of methods that promise the sum. [sundararajan2017]
+
+    A gap within the rounding of $f$ and of $\sum_i |A_i|$ (`detail["rounding"]`) counts as 0, and a change of the score
+    below it as that rounding, so that an exact map is not blamed for arithmetic.
+    """
 
     tolerance: float = 0.01
     meaning: ClassVar[str] = "share of the score that the map fails to account for"
@@ -44,9 +49,11 @@ class Completeness(HardCheck):
             raise NotApplicable(f"no sum is promised: {reason or 'the map says so'}")
         change = a.score.double() - a.baseline_score.double()
         gap = (a.values.double().flatten(1).sum(1) - change).abs()
-        values = gap / change.abs()
-        found = self.judged(values, case.x, {"gap": gap, "change": change})
-        return found.unknown_where(change == 0, "f(x) equals f(baseline): no share of nothing")
+        rounding = sum_rounding(a.values, a.score, a.baseline_score, case.score.runner.precision)
+        values = torch.where(gap <= rounding, torch.zeros_like(gap), gap / change.abs().maximum(rounding))
+        found = self.judged(values, case.x, {"gap": gap, "change": change, "rounding": rounding})
+        nothing = (change == 0) & (a.values == 0).flatten(1).all(1)
+        return found.unknown_where(nothing, "f(x) equals f(baseline) and the map is zero: no share of nothing")
 
 
 @dataclass(frozen=True)
@@ -219,11 +226,10 @@ def _flat(case: Case) -> Tensor:
 
 def _rounding(case: Case) -> Tensor:
     """Return how far `(n,)` a score may differ between passes of different sizes; 0 for a black box."""
-    at_x, outputs = case.attribution.score.abs(), case.attribution.outputs
+    at_x, outputs = case.attribution.score, case.attribution.outputs
     if not case.score.runner.differentiable:
         return torch.zeros_like(at_x)
-    largest = at_x if outputs is None else at_x.maximum(outputs.abs().flatten(1).amax(1))
-    return 64 * torch.finfo(case.x.dtype).eps * largest
+    return rounding_of(case.x.dtype, at_x, *([] if outputs is None else [outputs.abs().flatten(1).amax(1)]))
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ Better = Literal["higher", "lower"]
 class Measured:
     """The result of a check: `values` `(n,)`, NaN with a reason in `reasons` (one text per example, empty elsewhere).
 
-    `passed` `(n,)`, and the `limit` up to which a value passes, are set where a right answer is known. `detail` holds
-    further figures by name, `(n, ...)` each; `notes` are about the whole batch.
+    `passed` `(n,)` is set where a right answer is known. `detail` holds further figures by name, `(n, ...)` each;
+    `notes` are about the whole batch.
     """
 
     values: Tensor
@@ -32,7 +32,6 @@ class Measured:
     detail: Mapping[str, Tensor] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    limit: float | None = None
 
     def unknown_where(self, bad: Tensor, reason: str) -> Measured:
         """Return the result with NaN and `reason` for the examples where `bad` `(n,)` is True."""
@@ -98,8 +97,7 @@ class HardCheck(Check):
         self, values: Tensor, x: Tensor, detail: Mapping[str, Tensor] = {}, notes: tuple[str, ...] = ()
     ) -> Measured:
         """Return the values `(n,)` with whether each passes."""
-        limit = self.limit(x)
-        return Measured(values, values <= limit, detail, notes=notes, limit=limit)
+        return Measured(values, values <= self.limit(x), detail, notes=notes)
 
 
 def relative_difference(a: Tensor, b: Tensor) -> Tensor:

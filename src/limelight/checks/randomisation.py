@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
+from ..base.arithmetic import rounding_of
 from ..base.attribution import Attribution
 from ..base.named import require
 from ..base.similarity import rank_correlation
-from ..model_edits.randomise import Init, redraw, redrawable
+from ..engine.runner import Runner
+from ..engine.score import Score
+from ..model_edits.randomise import Init, Replaced, layers_read, put_back, redraw, redrawable
 from ..question.targets import Logit
 from .base import HardCheck, Measured
 from .case import Case
 from .maps import CONSTANT, hog, pearson, ssim, units_of
+
+NOTHING = "the score depends on no layer whose parameters could be replaced"
 
 
 @dataclass(frozen=True)
@@ -24,10 +31,11 @@ class Randomisation(HardCheck):
     r"""The rank correlation of A with the map of the model with layers replaced by random ones, for the same class.
 
     `order` "cascade" replaces layers from the top down, at `stages` depths: the top layer alone, then more, at last all
-    of them. "independent" replaces one layer at a time at these depths. `keep_class=False` explains the randomised
-    model's own first class. `detail` has for each depth Spearman of |A| and of signed A, SSIM, the correlation of
-    histograms of oriented gradients, and `entropy rise`, the relative growth of the map's histogram entropy under full
-    randomisation (efficient MPRT).
+    of them. "independent" replaces one layer at a time at these depths. Layers that the score does not read, such as an
+    auxiliary head, are left out and named in a note; a tied weight is replaced wherever it is used.
+    `keep_class=False` explains the randomised model's own first class. `detail` has for each depth Spearman of |A| and
+    of signed A, SSIM, the correlation of histograms of oriented gradients, and `entropy rise`, the relative growth of
+    the map's histogram entropy under full randomisation (efficient MPRT).
 
     Value: Spearman of the signed A with the top layer replaced, the mean over `draws` draws. Above `most` fails: that
     map would be much the same for another class or an untrained classifier. Absolute values correlate more for all
@@ -41,7 +49,7 @@ class Randomisation(HardCheck):
     init: Init = "moments"
     draws: int = 3
     keep_class: bool = True
-    own_rows: ClassVar[int] = 1  # to find the layers' order
+    own_rows: ClassVar[int] = 3  # to find the layers' order, and which of them the score reads
     meaning: ClassVar[str] = "how alike the map stays when the model's last layer is replaced by random numbers"
     passes: ClassVar[str] = "the map changes when the classifier is replaced by random numbers"
     fails: ClassVar[str] = (
@@ -62,8 +70,28 @@ class Randomisation(HardCheck):
         return float(self.stages * self.draws)
 
     def run(self, case: Case) -> Measured:
+        with redrawable(case.model, case.x) as (module, layers):
+            read = _read(case, module, layers)
+            groups: dict[tuple[bool, ...], list[int]] = {}
+            for i, column in enumerate(read.T.tolist()):
+                groups.setdefault(tuple(column), []).append(i)
+            parts = []
+            for column, index in groups.items():
+                whole = len(index) == len(case)
+                own = [layer for layer, is_read in zip(layers, column, strict=True) if is_read]
+                others = [layer for layer, is_read in zip(layers, column, strict=True) if not is_read]
+                part = self._measured(case if whole else case.select(index), module, own)
+                left = (f"left out, as the score does not depend on them: {', '.join(others)}",) if others else ()
+                place = "" if whole else f"examples {', '.join(map(str, index))}: "
+                parts.append((index, replace(part, notes=tuple(place + note for note in (*part.notes, *left)))))
+        return _joined(parts)
+
+    def _measured(self, case: Case, module: nn.Module, layers: list[str]) -> Measured:
+        """Run the test on examples whose scores read these layers, top first."""
+        if not layers:
+            return Measured(torch.full((len(case),), torch.nan, dtype=torch.float64), reasons=(NOTHING,) * len(case))
         own = case.attribution
-        draws = [self._stages(case, case.question.seed + draw) for draw in range(self.draws)]
+        draws = [self._stages(case, module, layers, case.question.seed + draw) for draw in range(self.draws)]
         names = draws[0][1]
         maps = [found for found, _ in draws]
         figures: dict[str, Tensor] = {}
@@ -76,22 +104,84 @@ class Randomisation(HardCheck):
         notes = (f"layers replaced, in turn: {', '.join(names)}",)
         return self.judged(top, case.x, figures, notes).unknown_where(top.isnan(), CONSTANT)
 
-    def _stages(self, case: Case, seed: int) -> tuple[list[Attribution], list[str]]:
-        """Explain with layers replaced at each depth; the maps and the names of the depths."""
-        found, names, done = [], [], 0
-        cascade = self.order == "cascade"
-        with redrawable(case.model, case.x) as (module, layers):
-            for depth in sorted({round(k * (len(layers) - 1) / max(self.stages - 1, 1)) for k in range(self.stages)}):
-                last = layers[depth]
-                originals = dict(module.get_submodule(last).named_parameters(recurse=False))
-                for layer in layers[done : depth + 1] if cascade else [last]:
-                    redraw(module, layer, self.init, seed)
-                names.append(f"down to {last or 'the root'}" if cascade and depth else last)
-                found.append(case.explain(model=module, target=None if self.keep_class else Logit()))
-                done = depth + 1
-                for name, parameter in () if cascade else originals.items():
-                    setattr(module.get_submodule(last), name, parameter)
+    def _stages(
+        self, case: Case, module: nn.Module, layers: list[str], seed: int
+    ) -> tuple[list[Attribution], list[str]]:
+        """Explain with layers of the copy replaced at each depth; the maps and the names of the depths."""
+        found: list[Attribution] = []
+        names: list[str] = []
+        done, cascade = 0, self.order == "cascade"
+        replaced: list[Replaced] = []
+        for depth in sorted({round(k * (len(layers) - 1) / max(self.stages - 1, 1)) for k in range(self.stages)}):
+            last = layers[depth]
+            replaced += [
+                redraw(module, each, self.init, seed) for each in (layers[done : depth + 1] if cascade else [last])
+            ]
+            names.append(f"down to {last or 'the root'}" if cascade and depth else last)
+            found.append(case.explain(model=module, target=None if self.keep_class else Logit()))
+            done = depth + 1
+            while replaced and not cascade:
+                put_back(module, replaced.pop())
+        while replaced:  # the last first: a tied weight was replaced more than once
+            put_back(module, replaced.pop())
         return found, names
+
+
+def _read(case: Case, module: nn.Module, layers: list[str]) -> Tensor:
+    """Find whether the score of each example reads each of the layers of the copy, `(layers, n)`."""
+    runner = case.score.runner
+
+    def opened() -> Runner:
+        rows, own = case.score.rows_per_pass, case.question
+        return Runner(module, case.x, rows, None, declared=own.outputs, given=own.given)
+
+    def scores() -> Tensor:
+        with opened() as redrawn:
+            found = Score(redrawn, case.target, case.score.examples).stream_values(iter([case.x]))[0]
+        runner.forward_rows += redrawn.forward_rows
+        return found
+
+    with opened() as own:  # on a copy of its own, which redrawing the layers of `module` does not change
+        score = Score(own, case.target, case.score.examples)
+        before = cache(lambda: score.stream_values(iter([case.x]))[0])
+
+        def changed() -> Tensor:
+            return (scores() - before()).abs() > rounding_of(own.precision, before())
+
+        read = layers_read(score, case.x, module, layers, changed, case.question.seed)
+    runner.forward_rows += own.forward_rows
+    runner.backward_rows += own.backward_rows
+    return read
+
+
+def _joined(parts: Sequence[tuple[list[int], Measured]]) -> Measured:
+    """Put the results on parts of the examples in the order of these; of fewer depths, figures are filled with NaN."""
+    if len(parts) == 1:
+        return parts[0][1]
+    order = torch.tensor([i for index, _ in parts for i in index]).argsort()
+    measured = [part for _, part in parts]
+    names = dict.fromkeys(name for part in measured for name in part.detail)
+    never = [torch.zeros(len(index), dtype=torch.bool) for index, _ in parts]
+    passed = [no if part.passed is None else part.passed.cpu() for part, no in zip(measured, never, strict=True)]
+    reasons = [each for part in measured for each in part.reasons or ("",) * len(part.values)]
+    return Measured(
+        torch.cat([part.values.double().cpu() for part in measured])[order],
+        torch.cat(passed)[order],
+        # A part without figures has NaN as its values.
+        {name: torch.cat(_as_wide([part.detail.get(name, part.values) for part in measured]))[order] for name in names},
+        tuple(reasons[i] for i in order.tolist()),
+        tuple(note for part in measured for note in part.notes),
+    )
+
+
+def _as_wide(figures: list[Tensor]) -> list[Tensor]:
+    """Fill figures `(n,)` or `(n, depths)` up with NaN to as many depths as any of them has."""
+    figures = [each.double().cpu() for each in figures]
+    if all(each.ndim == 1 for each in figures):
+        return figures
+    flat = [each if each.ndim > 1 else each[:, None] for each in figures]
+    widest = max(each.shape[1] for each in flat)
+    return [F.pad(each, (0, widest - each.shape[1]), value=torch.nan) for each in flat]
 
 
 def _entropy(a: Attribution) -> Tensor:

@@ -252,7 +252,11 @@ class ROAD(Faithfulness):
 class IROF(Faithfulness):
     r"""Area over the curve of the relative score as whole segments go, the most relevant first; higher is better.
 
-    $$\frac{1}{S} \sum_{k=1}^{S} \left(1 - \frac{f_k}{f_0}\right)$$
+    $$\frac{1}{S} \sum_{k=1}^{S} \frac{f_0 - f_k}{\max(|f_0|,\ \max_j f_j - \min_j f_j)}$$
+
+    In [-1, 1]. Where a score stays between 0 and $f_0$, as a probability whose evidence goes, this is the paper's
+    $1 - f_k / f_0$, which is upside down for negative scores and has no bound near 0. An example whose score is 0 and
+    stays so has no figure.
 
     `segments`: players such as `Slic(50)`, the paper's own; a label map `(H, W)` or `(n, H, W)`; or the side of square
     cells in pixels, None being a fourteenth of the shorter side. [rieger2020]
@@ -280,9 +284,10 @@ class IROF(Faithfulness):
         # The mean is over the example's own segments; other examples may have more.
         own = torch.tensor([len(each.unique()) for each in labels], device=curve.device)
         counted = torch.arange(regions, device=curve.device)[:, None] < own
-        values = (counted * (1 - curve[1:] / curve[0])).sum(0) / own
+        size = curve[0].abs().maximum(curve.amax(0) - curve.amin(0))
+        values = (counted * (curve[0] - curve[1:]) / size).sum(0) / own
         found = Measured(values, detail={"curve": curve.T}, notes=notes)
-        return found.unknown_where(curve[0] == 0, "the score of the example is 0")
+        return found.unknown_where(size == 0, "the score of the example is 0, whatever goes")
 
     def _labels(self, x: Tensor) -> Tensor:
         space = space_of(x)

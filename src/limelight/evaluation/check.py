@@ -31,7 +31,7 @@ from ..checks import (
     Randomisation,
     Sensitivity,
 )
-from ..checks.base import Check, Measured
+from ..checks.base import Check, HardCheck, Measured
 from ..checks.case import Case, open_case
 from ..checks.maps import space_of
 from ..engine.memory import is_out_of_memory
@@ -197,7 +197,8 @@ def measure(check: Check, case: Case) -> Finding:
     forward, backward = runner.forward_rows, runner.backward_rows
     measured = _measured(check, case)
     rows = (runner.forward_rows - forward, runner.backward_rows - backward)
-    return Finding.of(check, case.attribution.name, measured, *rows)
+    limit = check.limit(case.x) if isinstance(check, HardCheck) else None
+    return Finding.of(check, case.attribution.name, measured, *rows, limit)
 
 
 def _measured(check: Check, case: Case) -> Measured:
@@ -237,5 +238,4 @@ def _joined(parts: Sequence[Measured]) -> Measured:
         {name: torch.cat([each.detail[name] for each in parts]) for name in sorted(shared)},
         tuple(reason for each in parts for reason in (each.reasons or ("",))),
         tuple(dict.fromkeys(note for each in parts for note in each.notes)),
-        next((each.limit for each in parts if each.limit is not None), None),
     )

@@ -37,7 +37,14 @@ class Finding:
     limit: float | None = None
 
     @staticmethod
-    def of(check: Check, method: str, measured: Measured, forward_rows: int, backward_rows: int) -> Finding:
+    def of(
+        check: Check,
+        method: str,
+        measured: Measured,
+        forward_rows: int,
+        backward_rows: int,
+        limit: float | None = None,
+    ) -> Finding:
         value = measured.values.detach().double().cpu()
         known = ~value.isnan()
         passed, each = None, None
@@ -50,7 +57,7 @@ class Finding:
             raise AssertionError(f"{check!r}: NaN without a reason for example {unexplained}")
         detail = {name: each_one.detach().cpu() for name, each_one in measured.detail.items()}
         rows = forward_rows, backward_rows
-        return Finding(check, method, value, passed, each, detail, reasons, measured.notes, *rows, measured.limit)
+        return Finding(check, method, value, passed, each, detail, reasons, measured.notes, *rows, limit)
 
     @property
     def name(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..base.arithmetic import sum_rounding
 from ..base.notes import Note
 from .base import Estimate, Method, OwnScores
 
@@ -93,15 +94,19 @@ def _advice(method: Method) -> str:
     )
 
 
-def missed(estimate: Estimate, at_x: Tensor, at_baseline: Tensor, method: Method) -> list[Note]:
-    """Return a caution for each example whose values miss the promised sum by more than SHORTFALL of it."""
+def missed(estimate: Estimate, at_x: Tensor, at_baseline: Tensor, method: Method, precision: torch.dtype) -> list[Note]:
+    """Return a caution for each example whose values miss the promised sum by more than SHORTFALL of it and rounding.
+
+    `precision`: what the model computes in.
+    """
     change = at_x.double() - at_baseline.double()
-    share = (estimate.values.double().flatten(1).sum(1) - change).abs() / change.abs()
-    return [
-        Note(
-            "incomplete",
-            f"INCOMPLETE, the values miss f(x) - f(baseline) by {float(share[i]):.0%}: {_advice(method)}",
-            i,
-        )
-        for i in (share > SHORTFALL).nonzero()[:, 0].tolist()
-    ]
+    total = estimate.values.double().flatten(1).sum(1)
+    gap, rounding = (total - change).abs(), sum_rounding(estimate.values, at_x, at_baseline, precision)
+    notes = []
+    for i in ((gap > SHORTFALL * change.abs()) & (gap > rounding)).nonzero()[:, 0].tolist():
+        by = f" by {float(gap[i] / change[i].abs()):.0%}"
+        if change[i].abs() <= rounding[i]:
+            by = f", which is 0 up to rounding: they sum to {float(total[i]):.2g}"
+        text = f"INCOMPLETE, the values miss f(x) - f(baseline){by}: {_advice(method)}"
+        notes.append(Note("incomplete", text, i))
+    return notes

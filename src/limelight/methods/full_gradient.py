@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from ..base.arithmetic import rounding_of
 from ..base.named import require
 from ..base.notes import Note
 from ..engine.programs import without_biases
@@ -142,7 +143,7 @@ def _missing(found: GradientPass, totals: Tensor) -> list[Note]:
     """Write a caution for each example whose terms, of totals `(terms, n)`, miss its score by more than rounding."""
     total, score = totals.sum(0), found.scores.to(totals.dtype)
     missed = (score - total).abs()
-    rounding = 8 * torch.finfo(found.scores.dtype).eps * totals.abs().sum(0)
+    rounding = rounding_of(found.scores.dtype, totals.abs().sum(0))
     notes = []
     for i in (missed > 1e-3 * score.abs() + rounding).nonzero()[:, 0].tolist():
         text = f"INCOMPLETE, the terms of the input and the biases sum to {float(total[i]):.4g} and miss "
