@@ -41,6 +41,7 @@ from .localisation import (
     RelevanceRank as RelevanceRank,
     masks_of_boxes as masks_of_boxes,
 )
+from .logit_shift import LogitShift as LogitShift
 from .randomisation import Randomisation as Randomisation
 from .removal import (
     IROF as IROF,
@@ -56,7 +57,8 @@ CHECKS: Registry[Check] = Registry(
     "checks",
     Check,
     (
-        *(Completeness, Sensitivity, Dummy, Linearity, ImplementationInvariance, InputShift, BiasShift),
+        *(Completeness, Sensitivity, Dummy, Linearity, ImplementationInvariance, LogitShift),
+        *(InputShift, BiasShift),
         *(Randomisation, Determinism, Fragility, MaxSensitivity, AvgSensitivity),
         *(Deletion, Insertion, SRG, PixelFlipping, ROAD, Infidelity, SensitivityN, FaithfulnessCorrelation, IROF),
         *(PointingGame, RelevanceMass, RelevanceRank, IoU, MaskROC, GridPointing),

@@ -260,8 +260,14 @@ class Combination(Target):
 class ImplementationInvariance(HardCheck):
     r"""$\max|A_1 - A_2| / \max|A_1|$ between the model and an equal one written differently. [sundararajan2017]
 
-    `other` is that network; None rewrites the model's own layers on a copy: linear layers split in two over permuted
-    channels, relu(h) as h + relu(-h). That both agree is checked at the examples and at random points around them.
+    `other` is that network; None rewrites the model's own layers on a copy. A linear layer or convolution between two
+    rectifiers, with or without batch norm, has inputs $a \ge 0$ and hands $\mathrm{relu}(u - v)$ on, which is
+    $\mathrm{relu}(\mathrm{relu}(u) - v)$ for any $v \ge 0$: it becomes $\mathrm{relu}(u) - v$ with
+    $v = \tfrac12 W^- a$. Other linear layers are split in two over permuted channels, relu(h) is h + relu(-h). Layers
+    whose output the map reads stay. That both agree is checked at the examples and at random points around them; the
+    notes say what was rewritten.
+
+        limelight.check(net, x, "deep-lift", "implementation-invariance")[0].notes
     """
 
     other: nn.Module | None = None
@@ -277,9 +283,12 @@ class ImplementationInvariance(HardCheck):
     def run(self, case: Case) -> Measured:
         if self.other is not None:
             return self._compare(case, self.other, ("a network that was given",))
-        with rewritten(case.model, case.x) as (module, done):
+        with rewritten(case.model, case.x, (case.attribution.layer or "").split(", ")) as (module, done):
             if not done:
-                raise NotApplicable("no layer of the model could be rewritten (nn.Linear, nn.ReLU); pass other=")
+                raise NotApplicable(
+                    "no layer of the model could be rewritten (nn.Linear, nn.ReLU, convolutions between rectifiers); "
+                    "pass other="
+                )
             return self._compare(case, module, done)
 
     def _compare(self, case: Case, other: nn.Module, done: tuple[str, ...]) -> Measured:

@@ -277,6 +277,7 @@ def _cautions(attribution: Attribution, findings: tuple[Finding, ...]) -> tuple[
         "picture more than the decision",
         "input-shift": "the map depends on where zero lies: choose a baseline with a meaning, or one that moves along",
         "implementation-invariance": "an equal network written differently gets another map",
+        "logit-shift": "a constant added to all class scores moves the map, although no probability changes",
         "determinism": "the map depends on the batch it was made in",
         "sensitivity": "features that changed the answer by themselves got no relevance",
         "completeness": "the values do not add up to the score they should",
