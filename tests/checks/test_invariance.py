@@ -118,6 +118,22 @@ def test_implementation_invariance_of_methods_on_a_perceptron(method: str, passe
     assert "1 layers between rectifiers as relu(u) - v" in found.notes[0]
 
 
+@pytest.mark.parametrize(("epsilon", "passed"), [("lrp('epsilon')", True), ("lrp('gamma')", False)])
+def test_a_stabiliser_alone_fails_no_map(epsilon: str, passed: bool) -> None:
+    """A unit of 1e-5 of its layer's mean: one stabiliser more takes 1e-6 / 1e-5 / 2 of its relevance."""
+    net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1)).double()
+    with torch.no_grad():
+        net[0].weight.copy_(torch.eye(2))
+        net[0].bias.fill_(0.0)
+        net[2].weight.copy_(torch.tensor([[1.0, -1.0], [1.0, 1.0]]))
+        net[2].bias.fill_(0.0)
+        net[4].weight.copy_(torch.tensor([[1e5, 1.0]]))
+    x = torch.tensor([[1.0, 1.0 - 2e-5]]).double()
+    found = finding(net, x, epsilon, ll.ImplementationInvariance(), target=0)
+    assert found.passed is passed, found.value
+    assert "epsilon=1e-10" in found.notes[-1]
+
+
 @pytest.mark.parametrize(("method", "passed"), [("gradient", True), ("grad-cam", True), ("deep-lift", False)])
 def test_implementation_invariance_of_methods_on_convolutions(method: str, passed: bool) -> None:
     net, x = convolutional(), torch.rand(3, 3, 12, 12, dtype=torch.float64)
