@@ -23,6 +23,7 @@ from .axioms import (
 from .base import Check as Check, Measured as Measured
 from .case import Case as Case
 from .complexity import Entropy as Entropy, Gini as Gini
+from .conservation import ConservedShare as ConservedShare
 from .fragility import Fragility as Fragility
 from .imputers import (
     Blurred as Blurred,
@@ -62,7 +63,7 @@ CHECKS: Registry[Check] = Registry(
         *(Randomisation, Determinism, Fragility, MaxSensitivity, AvgSensitivity),
         *(Deletion, Insertion, SRG, PixelFlipping, ROAD, Infidelity, SensitivityN, FaithfulnessCorrelation, IROF),
         *(PointingGame, RelevanceMass, RelevanceRank, IoU, MaskROC, GridPointing),
-        *(Gini, Entropy),
+        *(Gini, Entropy, ConservedShare),
     ),
     "deletion(steps=16)",
 )

@@ -19,6 +19,7 @@ from ..checks import (
     SRG,
     BiasShift,
     Completeness,
+    ConservedShare,
     Deletion,
     Determinism,
     Dummy,
@@ -65,6 +66,7 @@ CARD: tuple[Check, ...] = (
     Deletion(steps=32),
     Insertion(steps=32),
     Gini(),
+    ConservedShare(),
 )
 """The checks of the trust card: every hard one, then the evidence."""
 
