@@ -24,6 +24,7 @@ from .base import Check as Check, Measured as Measured
 from .case import Case as Case
 from .complexity import Entropy as Entropy, Gini as Gini
 from .conservation import ConservedShare as ConservedShare
+from .fine_detail import FineDetail as FineDetail
 from .fragility import Fragility as Fragility
 from .imputers import (
     Blurred as Blurred,
@@ -62,6 +63,7 @@ CHECKS: Registry[Check] = Registry(
         *(InputShift, BiasShift),
         *(Randomisation, Determinism, Fragility, MaxSensitivity, AvgSensitivity),
         *(Deletion, Insertion, SRG, PixelFlipping, ROAD, Infidelity, SensitivityN, FaithfulnessCorrelation, IROF),
+        FineDetail,
         *(PointingGame, RelevanceMass, RelevanceRank, IoU, MaskROC, GridPointing),
         *(Gini, Entropy, ConservedShare),
     ),
