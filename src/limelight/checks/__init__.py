@@ -23,6 +23,8 @@ from .axioms import (
 from .base import Check as Check, HardCheck as HardCheck, Measured as Measured
 from .case import Case as Case
 from .complexity import Entropy as Entropy, Gini as Gini
+from .conservation import ConservedShare as ConservedShare
+from .fine_detail import FineDetail as FineDetail
 from .fragility import Fragility as Fragility
 from .imputers import (
     Blurred as Blurred,
@@ -46,6 +48,7 @@ from .localisation import (
     RelevanceRank as RelevanceRank,
     masks_of_boxes as masks_of_boxes,
 )
+from .logit_shift import LogitShift as LogitShift
 from .randomisation import Randomisation as Randomisation
 from .removal import (
     IROF as IROF,
@@ -61,12 +64,14 @@ CHECKS: Registry[Check] = Registry(
     "checks",
     Check,
     (
-        *(Completeness, Sensitivity, Dummy, Linearity, ImplementationInvariance, InputShift, BiasShift),
+        *(Completeness, Sensitivity, Dummy, Linearity, ImplementationInvariance, LogitShift),
+        *(InputShift, BiasShift),
         *(Randomisation, Determinism, Fragility, MaxSensitivity, AvgSensitivity),
         *(Deletion, Insertion, SRG, PixelFlipping, ROAD, Infidelity, SensitivityN, FaithfulnessCorrelation, IROF),
         *(AverageDrop, IncreaseInConfidence, ADCC),
+        FineDetail,
         *(PointingGame, RelevanceMass, RelevanceRank, IoU, MaskROC, GridPointing),
-        *(Gini, Entropy),
+        *(Gini, Entropy, ConservedShare),
     ),
     "deletion(steps=16)",
 )

@@ -19,6 +19,7 @@ from ..checks import (
     SRG,
     BiasShift,
     Completeness,
+    ConservedShare,
     Deletion,
     Determinism,
     Dummy,
@@ -27,6 +28,7 @@ from ..checks import (
     InputShift,
     Insertion,
     Linearity,
+    LogitShift,
     MaxSensitivity,
     Randomisation,
     Sensitivity,
@@ -55,6 +57,7 @@ CARD: tuple[Check, ...] = (
     Dummy(),
     Linearity(),
     ImplementationInvariance(),
+    LogitShift(),
     InputShift(),
     Randomisation(stages=2),
     BiasShift(),
@@ -63,6 +66,7 @@ CARD: tuple[Check, ...] = (
     Deletion(steps=32),
     Insertion(steps=32),
     Gini(),
+    ConservedShare(),
 )
 """The checks of the trust card: every hard one, then the evidence."""
 

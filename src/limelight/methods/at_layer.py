@@ -72,7 +72,7 @@ class AtLayer(Method):
         if isinstance(self.inner, Backward):
             found = self.inner.run(replace(score, stops_at=layer), x, baseline, rng)
             notes = self._through(found, layer, score, x, baseline)
-            return replace(placed(found, x, layer, grid, notes), layer=layer, own_scores=None)
+            return replace(placed(found, x, layer, grid, notes), layer=layer, own_scores=None, shares=found.shares)
         at_x, needs = score.layer_outputs(x, layer), self.inner.needs
         own = score.values(x)
         inside = replace(score.at_layer(layer, x), inputs=at_x, at_inputs=own)

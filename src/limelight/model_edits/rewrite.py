@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -15,6 +15,7 @@ from ..engine.as_written import eagerly
 from ..engine.carried import arguments
 from ..engine.model_copy import editable_copy
 from ..engine.programs import rows_taken
+from .positive_part import Rectified, between_rectifiers, rectify
 
 
 class SplitLinear(nn.Module):
@@ -57,15 +58,19 @@ class ReluTwice(nn.Module):
 
 
 @contextmanager
-def rewritten(model: Model, x: Tensor) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
+def rewritten(model: Model, x: Tensor, read: Collection[str] = ()) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
     """Yield a functionally identical copy of the model and the rewrites made in it, which may be none.
 
-    Raises ValueError for a black box or a model that cannot be copied; NotApplicable where the copy does not run on
-    `x` because the model reads a replaced layer instead of calling it.
+    A layer between two rectifiers becomes `Rectified`, other linear layers `SplitLinear`, an nn.ReLU `ReluTwice`. The
+    outputs of the layers in `read`, which a map is made of, stay as they are. Raises ValueError for a black box or a
+    model that cannot be copied; NotApplicable where the copy does not run on `x` because the model reads a replaced
+    layer instead of calling it.
     """
     with editable_copy(model, "cannot be rewritten") as copied:
+        between = between_rectifiers(copied, x[:1], read)
+        rectify(copied, between)
         linear, relu = 0, 0
-        for parent in list(copied.modules()):
+        for parent in [each for each in copied.modules() if not isinstance(each, Rectified)]:
             for name, child in parent.named_children():
                 if type(child) is nn.Linear and child.in_features > 1:
                     setattr(parent, name, SplitLinear(child))
@@ -73,7 +78,8 @@ def rewritten(model: Model, x: Tensor) -> Iterator[tuple[nn.Module, tuple[str, .
                 elif type(child) is nn.ReLU:
                     setattr(parent, name, ReluTwice())
                     relu += 1
-        done = [f"{linear} linear layers split in two over permuted channels"] if linear else []
+        done = [f"{len(between)} layers between rectifiers as relu(u) - v"] if between else []
+        done += [f"{linear} linear layers split in two over permuted channels"] if linear else []
         done += [f"{relu} times relu(h) as h + relu(-h)"] if relu else []
         require_runs(copied, x, ", ".join(done))
         yield copied, tuple(done)

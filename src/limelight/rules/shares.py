@@ -14,7 +14,7 @@ from .audit import tensors
 from .call import Call, active, by_channel
 from .names import words
 
-LITTLE, MUCH = 0.01, 100  # shares of the score; a map whose values sum to less or to more gets a caution
+LITTLE, MUCH = 0.1, 100  # shares of the score; a map whose values sum to less or to more gets a caution
 NEGATIVE = 0.005  # share of a probability map's |values|; a map with more of it negative gets a caution
 # What takes relevance: terms that are added; what stands where no input does (class tokens, padding, constants that win
 # a maximum); stabilisers; outputs to which no input contributes, such as those of dead channels under bias=False; the

@@ -1,0 +1,53 @@
+"""What an attack costs, and when it ends."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import limelight as ll
+
+from ..networks import conv_net, pictures
+
+
+def finding(net: nn.Module, x: torch.Tensor, method: object, **settings: object) -> ll.Finding:
+    return ll.check(net, x, method, ll.Fragility(**settings), target=0)[0]  # type: ignore[arg-type]
+
+
+def rows(found: ll.Finding) -> int:
+    return found.forward_rows + found.backward_rows
+
+
+def test_the_default_costs_a_tenth_of_the_paper_s_steps() -> None:
+    """A step of the gradient's attack is 1 forward and 2 backward rows, a look and a random sign 1 and 1: 300 steps, 10
+    looks and 3 signs were 926 rows of an example."""
+    before = 300 * 3 + 13 * 2
+    for k in (6, 60):
+        found = finding(conv_net(), pictures(1), "gradient", k=k)
+        assert rows(found) <= 24 * 3 + 7 * 2 < 0.1 * before
+
+
+def test_the_attack_on_an_example_ends_where_nothing_is_left_to_win() -> None:
+    """A linear model's gradient never moves: the first look of four finds it as before, and is the last."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).double()
+    found = finding(net, pictures(2), "gradient", iterations=8, looks=4)
+    once = finding(net, pictures(2), "gradient", iterations=8, looks=1)
+    assert found.value.tolist() == [1.0, 1.0]
+    # 8 steps and a look, against 4 steps and two: the first look enters 1, the second finds nothing below it. A look at
+    # two examples is 2 rows of each and the one that compares a pass of two with a pass of one.
+    assert rows(once) - rows(found) == 2 * 4 * 3 - (2 * 2 + 1)
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 5])
+def test_few_iterations_need_no_other_setting(iterations: int) -> None:
+    found = finding(conv_net(), pictures(2), "gradient", iterations=iterations, k=6)
+    assert not found.value.isnan().any()
+
+
+def test_steps_cross_eps_whatever_their_number() -> None:
+    one = finding(conv_net(), pictures(2), "gradient", iterations=3, k=6)
+    same = finding(conv_net(), pictures(2), "gradient", iterations=3, k=6, step=5 * (8 / 255) / 3)
+    assert one.value.tolist() == same.value.tolist()
+    with pytest.raises(ValueError, match=r"Fragility\.step=0: use a positive number"):
+        ll.Fragility(step=0)
