@@ -84,14 +84,14 @@ SAMPLERS = (
     ll.RISE(300, cells=4, centred=False),
     ll.ShapleySampling(8, players=ll.Grid(5)),
     ll.PermutationShap(8, players=ll.Grid(5)),
-    ll.KernelShap(120, players=ll.Grid(5)),
+    ll.KernelShap(200, players=ll.Grid(5)),
     ll.Lime(200, players=ll.Grid(5)),
 )
 
 
 @pytest.mark.parametrize("method", SAMPLERS, ids=repr)
 def test_the_estimate_holds_the_correlation_of_second_runs(method: ll.Method) -> None:
-    """In the mean over runs within a fifth of what is missing to 1 or .05; the interval holds most second runs."""
+    """In the mean over runs within a quarter of what is missing to 1, or .05; the interval holds most second runs."""
     x, model = smooth_pictures(), net()
     runs = [ll.explain(model, x, method, target=0, seed=seed) for seed in range(5)]
     pairs = list(itertools.permutations(range(5), 2))
@@ -99,9 +99,8 @@ def test_the_estimate_holds_the_correlation_of_second_runs(method: ll.Method) ->
     found = [run.steadiness[0].tolist() for run in runs if run.steadiness is not None]
     held = sum(found[i][1] <= each <= found[i][2] for (i, _), each in zip(pairs, actual, strict=True))
     mean, estimate = sum(actual) / len(actual), sum(each[0] for each in found) / len(found)
-    print(f"{method!r:.60} {estimate:.3f} {mean:.3f} {held / len(pairs):.2f}")
     assert held >= 0.7 * len(pairs)
-    assert abs(estimate - mean) <= max(0.05, 0.2 * (1 - mean))
+    assert abs(estimate - mean) <= max(0.05, 0.25 * (1 - mean))
 
 
 def test_stratified_draws_give_a_lower_bound() -> None:
@@ -116,13 +115,13 @@ def test_stratified_draws_give_a_lower_bound() -> None:
 
 
 STOPPING = (
-    ll.SmoothGrad(samples=512, noise=0.3, steadiness=0.9),
-    ll.VarGrad(samples=512, noise=0.3, steadiness=0.9),
-    ll.RISE(4096, cells=4, steadiness=0.8),
+    ll.SmoothGrad(samples=256, noise=0.3, steadiness=0.8),
+    ll.VarGrad(samples=256, noise=0.3, steadiness=0.8),
+    ll.RISE(2048, cells=4, steadiness=0.6),
     ll.ShapleySampling(64, players=ll.Grid(4), steadiness=0.9),
     ll.PermutationShap(64, players=ll.Grid(4), steadiness=0.9),
     ll.KernelShap(1024, players=ll.Grid(5), steadiness=0.9),
-    ll.Lime(2000, players=ll.Grid(5), steadiness=0.8),
+    ll.Lime(1000, players=ll.Grid(4), steadiness=0.7),
 )
 
 

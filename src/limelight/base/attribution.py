@@ -338,7 +338,8 @@ class Panel(Mapping[str, Attribution]):
             ("seed", str(first.seed)),
             ("versions", ", ".join(f"{name} {version}" for name, version in first.versions.items())),
         ]
-        return facts + [(name, note) for name, each in self.items() for note in each.notes]
+        agreed = [("agreement", Panel.agreement(self).sentence())] if len(self) > 1 else []
+        return facts + agreed + [(name, note) for name, each in self.items() for note in each.notes]
 
 
 def target_text(target: Any) -> str:

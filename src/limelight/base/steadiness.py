@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .view import View
 
-_TILES = 64  # into which a map is cut for the jackknife
+_TILES = (64, 16)  # about so many parts into which a map is cut for the jackknife: errors may reach across small ones
 _FEWEST = 4  # tiles that determine an interval
 _CLOSE = 1 - 1e-12  # correlations are moved this far from 1 for Fisher's transform
 _WITHIN = 1.96 * math.sqrt(2)  # standard errors: of the estimate, and of the correlation of the runs themselves
@@ -47,14 +47,9 @@ def steadiness_of(first: Tensor, second: Tensor, view: View) -> Steadiness:
 def _of_one(*seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     a, b = (each - each.flatten(1).mean(1).view(-1, *[1] * (each.ndim - 1)) for each in seen)
     products = torch.stack([torch.ones_like(a), a, b, a * a, b * b, a * b], 1)
-    parts = _tiled(products)  # (n, 6, tiles)
-    whole = parts.sum(2, keepdim=True)
+    whole = products.flatten(2).sum(2, keepdim=True)
     z = _of_two_halves(whole)[:, 0]
-    tiles = parts.shape[2]
-    without = _of_two_halves(whole - parts)
-    error = ((without - without.mean(1, keepdim=True)).square().sum(1) * (tiles - 1) / tiles).sqrt()
-    if tiles < _FEWEST:
-        error = torch.full_like(error, torch.nan)
+    error = torch.stack([_error(whole, _tiled(products, count)) for count in _TILES]).amax(0)
     return z.tanh(), (z - _WITHIN * error).tanh(), (z + _WITHIN * error).tanh()
 
 
@@ -67,10 +62,18 @@ def _of_two_halves(sums: Tensor) -> Tensor:
     return whole.clamp(-_CLOSE, _CLOSE).atanh()
 
 
-def _tiled(values: Tensor) -> Tensor:
-    """Sum `(n, k, *space)` over tiles: `(n, k, tiles)`, about 64 of them."""
+def _error(whole: Tensor, parts: Tensor) -> Tensor:
+    """Return the jackknife's standard error of z, from sums `(n, 6, 1)` over the map and `(n, 6, tiles)` over tiles."""
+    tiles = parts.shape[2]
+    without = _of_two_halves(whole - parts)
+    error = ((without - without.mean(1, keepdim=True)).square().sum(1) * (tiles - 1) / tiles).sqrt()
+    return error if tiles >= _FEWEST else torch.full_like(error, torch.nan)
+
+
+def _tiled(values: Tensor, count: int) -> Tensor:
+    """Sum `(n, k, *space)` over tiles: `(n, k, tiles)`, about `count` of them."""
     axes = values.ndim - 2
-    each = max(1, round(_TILES ** (1 / axes)))
+    each = max(1, round(count ** (1 / axes)))
     for axis in range(2, values.ndim):
         size = values.shape[axis]
         tile = torch.arange(size, device=values.device) * min(each, size) // size
@@ -84,5 +87,11 @@ def two_runs(value: float, low: float, high: float) -> str:
     """Say how steady a map is: `two runs would correlate 0.96 (0.94 to 0.97)`."""
     if math.isnan(value):
         return "two runs: correlation unknown"
-    between = "" if math.isnan(low) else f" ({low:.2f} to {high:.2f})"
-    return f"two runs would correlate {value:.2f}{between}"
+    between = "" if math.isnan(low) else f" ({_shown(low)} to {_shown(high)})"
+    return f"two runs would correlate {_shown(value)}{between}"
+
+
+def _shown(value: float) -> str:
+    """Write a correlation with two digits, near 1 with three, cut so that none is said to be higher than it is."""
+    digits = 3 if value > 0.99 else 2
+    return f"{math.floor(value * 10**digits) / 10**digits:.{digits}f}"

@@ -40,8 +40,9 @@ class KernelShap(GameMethod):
 
     `tolerance` stops an example as soon as its largest standard error is below that share of the range of its values
     after 128 (or 4M), 256, 512, ... samples, `steadiness` as soon as two runs would correlate by so much as drawn (the
-    lower end of the interval of `Attribution.steadiness`); `samples` is then the most it may take. Below $2M$ samples,
-    plain least squares, exact for linear models alone, without `stderr`; below M - 1 a ValueError.
+    lower end of the interval of `Attribution.steadiness`, known from 6M samples on); `samples` is then the most it may
+    take. Below $2M$ samples, plain least squares, exact for linear models alone, without `stderr`; below M - 1 a
+    ValueError.
     """
 
     samples: int = 2048
@@ -89,8 +90,6 @@ class KernelShap(GameMethod):
                     converged, detail = game.met(goal, i, error, halves[i]) if goal.is_set else (False, "")
                     if goal.is_set and (converged or last):
                         notes.append(convergence(converged, f"after {taken[i]} samples", detail, i))
-                    if converged and i not in twice and halves[i] is None:
-                        halves[i] = self._halves(game, i, asked[i][: len(each)], each)
                     found[i] = fit if converged or end else None
         solved = [each for each in found if each is not None]
         exact = all(map(self._exact, game.counts)) and not game.interrupted
@@ -144,7 +143,8 @@ class KernelShap(GameMethod):
         """Return the values from both halves of the random pairs, each with the players alone, that all runs share."""
         players, change = game.counts[i], float(game.change[i])
         pairs = len(worth) // 2
-        if self._exact(players) or self.samples < 2 * players or pairs < players + 2:
+        # With fewer random pairs both halves lean on the players alone, and seem more alike than two runs are.
+        if self._exact(players) or pairs < 3 * players:
             return None
         both = worth[: 2 * pairs].reshape(pairs, 2)
         members, gaps, alone = coalitions[: 2 * pairs : 2], both[:, 0] - both[:, 1], torch.arange(players)
