@@ -110,10 +110,10 @@ class ExpectedGradients(Method):
 
     $$A_i = \mathbb{E}_{b,\,t}\left[(x_i - b_i)\,\partial_i f(b + t\,(x - b))\right], \quad t \sim U(0, 1)$$
 
-    Complete in expectation: the values sum to $f(x) - \mathbb{E} f(b)$. t is stratified: one draw in each of
-    `samples` equal parts of [0, 1]; references are used equally often, in a random order. `stderr` is that of
-    independent draws, an upper bound for stratified ones, and `steadiness` a lower bound. `noise` > 0 also perturbs the
-    input by a Gaussian of that share of its range: this is GradientSHAP, which promises no sum. `multiply=False` leaves out the
+    Complete in expectation: the values sum to $f(x) - \mathbb{E} f(b)$. t is stratified: one draw in each of `samples`
+    equal parts of [0, 1]; references are used equally often, in a random order. `stderr` is that of independent draws,
+    an upper bound for stratified ones, and `steadiness` a lower bound. `noise` > 0 also perturbs the input by a
+    Gaussian of that share of its range: this is GradientSHAP, which promises no sum. `multiply=False` leaves out the
     factor x - b: the map is the expected gradient, in units of the score per unit of the input. [erion2021]
     [lundberg2017]
     """
