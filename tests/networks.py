@@ -160,6 +160,11 @@ EXTRA: tuple[ll.Method, ...] = (
     ll.ExtremalPerturbation((0.2,), "dual", steps=3, step=2, sigma=3.0, blur=2.0),
     ll.KernelShap(160, players=ll.Grid(3), tolerance=0.05),
     ll.PermutationShap(32, players=ll.Grid(2), tolerance=0.02),
+    ll.SmoothGrad(samples=32, steadiness=0.8),
+    ll.RISE(512, cells=2, steadiness=0.8),
+    ll.ShapleySampling(32, players=ll.Grid(2), steadiness=0.8),
+    ll.KernelShap(160, players=ll.Grid(3), steadiness=0.8),
+    ll.Lime(300, players=ll.Grid(3), steadiness=0.5),
     ll.SmoothGrad(ll.KernelShap(14, players=ll.Grid(2)), samples=2),
 )
 CASES: tuple[ll.Method, ...] = (*(method(**SHORT.get(method, {})) for method in ll.METHODS), *EXTRA)  # type: ignore[arg-type]

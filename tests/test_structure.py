@@ -51,6 +51,8 @@ FORWARDS = {
     ("base.attribution", "show.html"),
     ("base.attribution", "show.image"),
     ("evaluation.card", "show.image"),
+    # A panel's agreement needs findings.
+    ("base.attribution", "evaluation.agreement"),
     ("evaluation.compare_baselines", "show"),
     # The type of a field.
     ("base.attribution", "question.targets"),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .base.attribution import Attribution, Panel
 from .base.errors import NoGradient
 from .base.notes import Note, notes_of, renumbered
+from .base.steadiness import steadiness_of
 from .base.types import RowArithmetic
 from .base.version import versions
 from .engine.input_pass import InputPass, input_pass
@@ -25,7 +26,7 @@ from .engine.rounding import rounding
 from .engine.runner import Runner
 from .engine.score import Score
 from .methods import METHODS, Estimate, Method
-from .methods.checked import checked, level, mean_scores, missed, require_finite
+from .methods.checked import checked, level, mean_halves, mean_scores, missed, require_finite
 from .methods.two_precision import Precisions
 from .models.black_box import BlackBox, Differentiable
 from .question.output_targets import Neuron
@@ -112,6 +113,7 @@ def _with_target_axis(a: Attribution, question: Question, classes: int) -> Attri
         score=shaped(a.score),
         baseline_score=shaped(a.baseline_score),
         stderr=None if a.stderr is None else shaped(a.stderr),
+        steadiness=None if a.steadiness is None else shaped(a.steadiness),
         spread=None if a.spread is None else shaped(a.spread),
         outputs=None if a.outputs is None else a.outputs[::classes],
         output_kinds=a.output_kinds[::classes],
@@ -245,6 +247,7 @@ class Answers:
             score=self.input_pass.scores,
             baseline_score=nan if at_baseline is None else at_baseline,
             stderr=estimate.stderr,
+            steadiness=steadiness_of(*estimate.halves, method.view).columns() if estimate.halves else None,
             spread=spread,
             forward_rows=forward,
             backward_rows=backward,
@@ -306,7 +309,8 @@ class Answers:
         stderr = (torch.maximum(spread.square(), inner) / count).sqrt()
         raw = torch.stack(raws).mean(0) if raws else None
         own_scores = mean_scores([each.own_scores for each in found])
-        return Estimate(values.mean(0), stderr, raw, tuple(notes), own_scores, found[0].layer), spread
+        halves = mean_halves([each.halves for each in found])
+        return Estimate(values.mean(0), stderr, raw, tuple(notes), own_scores, found[0].layer, halves=halves), spread
 
     def _at_baseline(self, method: Method, estimate: Estimate) -> Tensor:
         """Return f(b) `(n,)`, for several references the mean, from the method's own passes or from shared ones."""

@@ -15,11 +15,14 @@ from .named import Named, text_of
 from .notes import Note, Place as Example
 from .records import file_stem, read, write
 from .similarity import relative_size
+from .steadiness import two_runs
 from .types import Outputs, RowArithmetic
+from .view import SINGLE_PIXELS, View
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from ..evaluation.agreement import Agreement
     from ..question.targets import Target
     from ..show.image import Tile
 
@@ -33,7 +36,8 @@ class Attribution:
 
     All tensors start with the axis `batch`. With several targets for each example, such as
     `target=[[281, 285], [7, 8]]`, these start with `(batch, targets)` instead: values, raw, target, score,
-    baseline_score, delta, stderr, spread and heatmap(). show() and caption() then take a pair `(example, target)`.
+    baseline_score, delta, stderr, spread, steadiness and heatmap(). show() and caption() then take a pair
+    `(example, target)`.
 
     `values`: `(batch, *features)`; the channel axis is 1 for methods with one value per pixel. `raw`: the map before
     upsampling, or one value per player; else None. `target`: the classes explained `(batch,)`, or the Target. `score`,
@@ -43,6 +47,8 @@ class Attribution:
     model's outputs `(batch, outputs)` at x, if they are vectors. `output_kinds`: what they are for each example, such
     as "logits" or "probabilities", see the option `outputs`; empty where they are no vectors. `seconds`: the time of
     the method's own passes.
+    `steadiness`: `(batch, 3)`, for methods that draw samples: the correlation that two runs with other seeds would have
+    at the scale of `view`, estimated from two halves of the samples, and the ends of its 95% interval; else None.
     `arithmetic`: how the method's own rows were computed, see `Options`; those that prove packed rows are not counted.
     `cached_rows`: rows that the cache of a `BlackBox` answered, which are no forward rows.
     """
@@ -69,6 +75,7 @@ class Attribution:
     arithmetic: RowArithmetic = "plain"
     output_kinds: tuple[Outputs, ...] = ()
     cached_rows: int = 0
+    steadiness: Tensor | None = None
 
     @property
     def delta(self) -> Tensor:
@@ -101,6 +108,17 @@ class Attribution:
         return reduced[reduce]()
 
     @property
+    def view(self) -> View:
+        """How the method's maps are read at the scale they are drawn at, for figures such as `steadiness`."""
+        return getattr(self.method, "view", SINGLE_PIXELS)
+
+    def viewed(self, view: View | None = None) -> Tensor:
+        """Return the maps at the scale of a view, by default the method's: `(batch, H, W)` for pictures."""
+        leading = self.score.shape
+        seen = (self.view if view is None else view).of(self.values.flatten(0, len(leading) - 1))
+        return seen.reshape(*leading, *seen.shape[1:])
+
+    @property
     def cautions(self) -> tuple[Note, ...]:
         """The notes that limit the trust in the map."""
         return tuple(note for note in self.notes if note.is_caution)
@@ -119,6 +137,8 @@ class Attribution:
         if self.stderr is not None:
             share = relative_size(self.stderr[example], self.values[example])
             lines.append(f"standard error {'unknown' if math.isnan(share) else f'{share:.0%} of the map'}")
+        if self.steadiness is not None:
+            lines.append(two_runs(*self.steadiness[example].tolist()))
         rows = f"{self.forward_rows} forward + {self.backward_rows} backward rows"
         rows += f", {self.cached_rows} from the cache" if self.cached_rows else ""
         lines.append(rows if self.arithmetic == "plain" else f"{rows}, {self.arithmetic}")
@@ -248,6 +268,16 @@ class Panel(Mapping[str, Attribution]):
     def __repr__(self) -> str:
         return f"Panel({', '.join(self._by_name)}; rows {self.forward_rows}+{self.backward_rows})"
 
+    def agreement(self, findings: Mapping[str, Any] | None = None, view: View | None = None) -> Agreement:
+        """Compare the maps at the scale they are drawn at: see `Agreement`.
+
+        `findings`: of maps by name, what `check` or `trust_card` found; maps that failed a hard test are no part of the
+        consensus. `view`: one reading for all maps, by default each method's own.
+        """
+        from ..evaluation.agreement import agreement_of
+
+        return agreement_of(self, findings or {}, view)
+
     def tiles(self, example: Example = 0) -> list[Tile]:
         """Return the maps of one example with their captions, each under its name in the panel."""
         return [
@@ -308,7 +338,8 @@ class Panel(Mapping[str, Attribution]):
             ("seed", str(first.seed)),
             ("versions", ", ".join(f"{name} {version}" for name, version in first.versions.items())),
         ]
-        return facts + [(name, note) for name, each in self.items() for note in each.notes]
+        agreed = [("agreement", Panel.agreement(self).sentence())] if len(self) > 1 else []
+        return facts + agreed + [(name, note) for name, each in self.items() for note in each.notes]
 
 
 def target_text(target: Any) -> str:

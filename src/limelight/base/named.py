@@ -224,6 +224,12 @@ def require_tolerance(thing: object) -> None:
         require_number(thing, "tolerance", lambda value: value > 0, "a positive number or None")
 
 
+def require_steadiness(thing: object) -> None:
+    """Raise ValueError unless the setting `steadiness` is a correlation between 0 and 1, or None."""
+    if vars(thing)["steadiness"] is not None:
+        require_number(thing, "steadiness", lambda value: 0 < value < 1, "a correlation below 1, such as 0.95, or None")
+
+
 def _settings(kind: type[Named]) -> list[dataclasses.Field[Any]]:
     """The fields that are settings, in the order in which they are given: those given by name alone come last."""
     assert dataclasses.is_dataclass(kind)

@@ -11,9 +11,18 @@ from rich import box
 from rich.table import Table
 
 from ..base.attribution import describe_rows
+from ..evaluation.agreement import Agreement
 from ..evaluation.compare_baselines import BaselineStudy
 from ..evaluation.findings import Finding, Findings
-from ..show.explained import Explained, Explanation, Ranked, classes_shown, relative_stderr, share_of_change
+from ..show.explained import (
+    Explained,
+    Explanation,
+    Ranked,
+    classes_shown,
+    relative_stderr,
+    share_of_change,
+    steadiness,
+)
 from .terminal import console, print_lines, visible
 
 
@@ -43,6 +52,9 @@ def print_explained(done: Explained, files: Sequence[Sequence[Path]]) -> None:
             if any(each.reason.startswith("left out") for found in explanation.tests.values() for each in found):
                 print_lines("tests that exceed --check-rows are left out; 'limelight check' runs every test")
             print_lines("")
+        if agreement := explanation.agreement():
+            out.print(_agreement_table(agreement))
+            print_lines("", agreement.sentence(), "")
         for name, study in explanation.studies.items():
             out.print(_study_table(name, study))
             print_lines("")
@@ -53,7 +65,7 @@ def print_explained(done: Explained, files: Sequence[Sequence[Path]]) -> None:
 
 
 def _table(explanation: Explanation) -> Table:
-    numbers = ("f(x)", "delta", "of f(x)-f(b)", "rows fwd+bwd", "seconds", "std. error")
+    numbers = ("f(x)", "delta", "of f(x)-f(b)", "rows fwd+bwd", "seconds", "std. error", "two runs")
     table = plain_table("method", *numbers, numbers=numbers)
     for name, attribution in explanation.panel.items():
         table.add_row(
@@ -64,19 +76,29 @@ def _table(explanation: Explanation) -> Table:
             describe_rows(attribution),
             f"{attribution.seconds:.1f}",
             number(relative_stderr(attribution), ".0%"),
+            number(steadiness(attribution), ".2f"),
         )
     panel = explanation.panel
     rows = f"{panel.forward_rows}+{panel.backward_rows}"
     table.add_section()
-    table.add_row("together, sharing passes", "", "", "", rows, f"{explanation.seconds:.1f}", "")
+    table.add_row("together, sharing passes", "", "", "", rows, f"{explanation.seconds:.1f}", "", "")
     return table
+
+
+def _agreement_table(agreement: Agreement) -> Table:
+    """Return the rank correlations between the maps as drawn."""
+    return _correlation_table("rank correlation", agreement.names, agreement.correlations[0].tolist())
 
 
 def _study_table(name: str, study: BaselineStudy) -> Table:
     """Return the rank correlations between a method's maps from different baselines."""
-    labels = [visible(label) for label in study]
-    table = plain_table(f"{visible(name)}: rank correlation", *labels, numbers=labels)
-    for label, row in zip(labels, study.correlations[0].tolist(), strict=True):
+    return _correlation_table(f"{visible(name)}: rank correlation", tuple(study), study.correlations[0].tolist())
+
+
+def _correlation_table(title: str, names: Sequence[str], rows: Sequence[Sequence[float]]) -> Table:
+    labels = [visible(name) for name in names]
+    table = plain_table(title, *labels, numbers=labels)
+    for label, row in zip(labels, rows, strict=True):
         table.add_row(label, *(number(each, ".2f") for each in row))
     return table
 
@@ -134,10 +156,12 @@ def _class_document(ranked: Ranked) -> dict[str, Any]:
 def _explanation_document(explanation: Explanation, files: Sequence[Path]) -> dict[str, Any]:
     panel = explanation.panel
     first = panel[0]
+    agreement = explanation.agreement()
     return {
         "target": _class_document(explanation.target),
         "baseline": repr(first.baseline),
         "baseline_studies": {name: study.summary() for name, study in explanation.studies.items()},
+        "agreement": None if agreement is None else agreement.to_dict(),
         "seed": first.seed,
         "versions": dict(first.versions),
         "forward_rows": panel.forward_rows,
@@ -153,6 +177,7 @@ def _explanation_document(explanation: Explanation, files: Sequence[Path]) -> di
                 "delta": float(attribution.delta[0]),
                 "delta_share": share_of_change(attribution),
                 "relative_stderr": relative_stderr(attribution),
+                "steadiness": steadiness(attribution),
                 "forward_rows": attribution.forward_rows,
                 "backward_rows": attribution.backward_rows,
                 "arithmetic": attribution.arithmetic,

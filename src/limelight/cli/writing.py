@@ -70,6 +70,11 @@ def _write_page(path: Path, seen: Image.Image, done: Explained, model: str) -> N
         ("picture", done.what_was_seen()),
         *(("picture", note) for note in done.picture.notes),
         *((f"rows for {each.target.named}" if several else "rows in all", _rows(each)) for each in done.explanations),
+        *(
+            (f"agreement for {each.target.named}" if several else "agreement", agreed.sentence())
+            for each in done.explanations
+            if (agreed := each.agreement())
+        ),
         ("baseline", ", ".join(dict.fromkeys(repr(each.baseline) for panel in panels for each in panel.values()))),
         ("seed", str(first.seed)),
         *dict.fromkeys(note for each in done.explanations for note in each.notes()),

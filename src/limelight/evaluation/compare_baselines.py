@@ -118,7 +118,7 @@ class BaselineStudy(MapSeries):
     """Maps of one method for several baselines; `study["blur"]` is the Attribution with that baseline."""
 
     @property
-    def agreement(self) -> Tensor:
+    def agreement(self) -> Tensor:  # type: ignore[override]  # one number an example, of maps by one method
         """The lowest rank correlation between two of the maps `(batch,)`, NaN where a map is constant."""
         return self.correlations.flatten(1).amin(1)
 

@@ -22,7 +22,7 @@ from ..question.random_streams import Streams
 from ..rules import Patterns, Propagated, Propagation, ZBox
 from ..rules.engine import Entry, OnUncovered
 from ..rules.patterns import Estimator
-from .base import NOT_MULTIPLIED, Estimate, Method, Needs, OwnScores
+from .base import FINE, NOT_MULTIPLIED, Estimate, Method, Needs, OwnScores
 from .cam import GradCAM
 from .moments import Moments
 
@@ -34,6 +34,7 @@ class Backward(Method):
 
     on_uncovered: OnUncovered = field(default="error", kw_only=True)
 
+    view = FINE
     needs: ClassVar[Needs] = Needs(own_scores=True)
     fixed_rows: ClassVar[int | None] = 1
     propagation: ClassVar[Propagation]  # of methods whose rules depend neither on settings nor on the model
@@ -173,10 +174,9 @@ class DeepShap(Backward):
         moments, notes, at_baseline = Moments(x), dict[str, None](), []
         example = torch.arange(len(x), device=x.device)
         for references in baseline.split(max(1, score.rows_per_pass // len(x))):
-            count = len(references)
             found = self.propagated(
-                score.select(example.repeat(count)),
-                x.repeat(count, *[1] * (x.ndim - 1)),
+                score.select(example.repeat(len(references))),
+                x.repeat(len(references), *[1] * (x.ndim - 1)),
                 rules.DEEPLIFT["rescale"],
                 references.flatten(0, 1),
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..base.named import Named
 from ..base.notes import Kind, Note
+from ..base.view import FINE as FINE, SINGLE_PIXELS, View
 from ..engine.score import Score
 from ..question.random_streams import Streams
 from ..rules import Shares
@@ -54,7 +55,8 @@ class OwnScores:
 class Estimate:
     """A method's result for a batch: `values` `(n, *features)` (channel axis 1 where channels count as one), `stderr`
     like values, `raw` the map before it was spread over the pixels, `own_scores` where `Needs.own_scores`, `layer` the
-    layer that was read where the method names its own, `shares` what became of the score in a pass by rules."""
+    layer that was read where the method names its own, `shares` what became of the score in a pass by rules, `halves`
+    the maps of two halves of the samples, like values, where the method draws samples."""
 
     values: Tensor
     stderr: Tensor | None = None
@@ -63,14 +65,7 @@ class Estimate:
     own_scores: OwnScores | None = None
     layer: str | None = None
     shares: Shares | None = None
-
-
-def stages(first: int, most: int, tolerance: float | None) -> Iterator[tuple[int, int]]:
-    """Yield ranges of samples `(start, stop)`: to `first`, twice that, and so on to `most`; without tolerance, all."""
-    start, stop = 0, most if tolerance is None else min(first, most)
-    while start < stop:
-        yield start, stop
-        start, stop = stop, min(most, 2 * stop)
+    halves: tuple[Tensor, Tensor] | None = None
 
 
 def convergence(converged: bool, spent: str, detail: str, example: int) -> Note:
@@ -103,6 +98,9 @@ class Method(Named, ABC):
 
     fixed_rows: ClassVar[int | None] = None
     """What `rows` returns unless a method overrides it."""
+
+    view: ClassVar[View] = SINGLE_PIXELS
+    """How its maps are read for figures at the scale they are drawn at; `FINE` where they scatter by pixel."""
 
     least_rows: ClassVar[int] = 32
     """The rows that one example costs at least, roughly, where `rows` is not known in advance."""

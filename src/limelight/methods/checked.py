@@ -66,6 +66,15 @@ def mean_scores(scores: list[OwnScores | None]) -> OwnScores | None:
     return replace(first, at_baseline=torch.stack(at_baseline).mean(0) if len(at_baseline) == len(scores) else None)
 
 
+def mean_halves(halves: list[tuple[Tensor, Tensor] | None]) -> tuple[Tensor, Tensor] | None:
+    """Average the maps of both halves of the samples over several references; None unless all have them."""
+    known = [each for each in halves if each is not None]
+    if len(known) < len(halves):
+        return None
+    first, second = (torch.stack(each).mean(0) for each in zip(*known, strict=True))
+    return first, second
+
+
 def level(estimate: Estimate) -> list[Note]:
     """Return a caution for each example whose map of a layer, if there are several positions, is the same at all.
 

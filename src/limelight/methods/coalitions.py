@@ -18,6 +18,7 @@ from ..engine.score import Score, result_dtype
 from ..question.players import Players, default_players
 from ..question.random_streams import Streams
 from .base import Estimate, Method, Needs, interrupted
+from .stopping import Goal, Halves
 
 _MOST_CELLS = 2**26  # of one table of coalitions: 64 MiB of booleans
 
@@ -108,9 +109,16 @@ class Game:
             raise KeyboardInterrupt
 
     def estimate(
-        self, values: Sequence[Tensor], errors: Sequence[Tensor] | None, notes: Sequence[str] = ()
+        self,
+        values: Sequence[Tensor],
+        errors: Sequence[Tensor] | None,
+        notes: Sequence[str] = (),
+        halves: Sequence[Halves | None] = (),
     ) -> Estimate:
-        """Place the players' values and standard errors, one `(counts[i],)` an example, on the map of the input."""
+        """Place the players' values and standard errors, one `(counts[i],)` an example, on the map of the input.
+
+        `halves`: the values from both halves of each example's samples, None where there are none.
+        """
         if self.interrupted:
             samples = (len(known) - 2 for known in self._known)  # without no player and all players
             notes = [*notes, interrupted(samples)]
@@ -119,7 +127,26 @@ class Game:
         kind = self._x.device, result_dtype(self._x)
         raw = self._padded(values)
         stderr = None if errors is None else self.division.spread(self._padded(errors)).to(*kind)
-        return Estimate(self.division.spread(raw).to(*kind), stderr, raw.to(*kind), tuple(notes))
+        values_, notes_ = self.division.spread(raw).to(*kind), tuple(notes)
+        return Estimate(values_, stderr, raw.to(*kind), notes_, halves=self._placed(halves))
+
+    def met(self, goal: Goal, example: int, error: float, halves: Halves | None) -> tuple[bool, str]:
+        """Return what `Goal.met` does for an example, of the values `(counts[example],)` from both halves."""
+        both = self._placed([halves if i == example else None for i in range(len(self.counts))])
+        return goal.met(error, None if halves is None or both is None else (both[0][[example]], both[1][[example]]))
+
+    def _placed(self, halves: Sequence[Halves | None]) -> Halves | None:
+        """Place the values from both halves on the maps, NaN for examples without them."""
+        if not any(each is not None for each in halves):
+            return None
+        none = [torch.full((count,), torch.nan, dtype=torch.float64) for count in self.counts]
+        first, second = (
+            self.division.spread(
+                self._padded([empty if each is None else each[k] for each, empty in zip(halves, none, strict=True)])
+            )
+            for k in range(2)
+        )
+        return first, second
 
     def _found(self, count: int, example: int) -> Note:
         name = self._players.as_text()

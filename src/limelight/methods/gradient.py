@@ -12,7 +12,7 @@ from ..base.named import require, require_whole
 from ..base.notes import Note
 from ..engine.score import Score
 from ..question.random_streams import Streams
-from .base import Estimate, Method, Needs
+from .base import FINE, Estimate, Method, Needs
 from .moments import column
 
 _REACH = 1024.0  # largest step of the search for a root, in units of the first guess |f| / |g|
@@ -29,6 +29,7 @@ class Gradient(Method):
     `heatmap("max")` shows its maximum absolute value over channels. [simonyan2014]
     """
 
+    view = FINE
     no_sum: ClassVar[str | None] = "a gradient says how fast the score changes, not how much of it each pixel gave"
     needs: ClassVar[Needs] = Needs(at_inputs=True)
     fixed_rows: ClassVar[int | None] = 1
@@ -46,6 +47,7 @@ class InputXGradient(Method):
     Sums to f(x) - f(0) only where the network is linear and without biases. [shrikumar2017]
     """
 
+    view = FINE
     no_sum: ClassVar[str | None] = "input x gradient sums to the score only for networks without biases"
     needs: ClassVar[Needs] = Needs(at_inputs=True)
     fixed_rows: ClassVar[int | None] = 1
@@ -70,6 +72,7 @@ class TaylorDecomposition(Method):
     root: Literal["baseline", "nearest"] = "baseline"
     most_evaluations: int = 48
 
+    view = FINE
     no_sum: ClassVar[str | None] = "the first-order term alone; the notes give the higher orders"
     least_rows: ClassVar[int] = 2  # f at the first step of the search, and the gradient at the root
 

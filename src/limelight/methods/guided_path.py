@@ -14,7 +14,7 @@ from ..base.named import require_number, require_whole
 from ..base.notes import Note
 from ..engine.score import Score, result_dtype, sum_dtype
 from ..question.random_streams import Streams
-from .base import Estimate, Method, Needs
+from .base import FINE, Estimate, Method, Needs
 from .path import gradients_by_step
 
 _TIE = 2.0**-16  # gradients closer than this share of the largest are equal, so that rounding decides nothing
@@ -50,6 +50,7 @@ class GuidedIntegratedGradients(Method):
     fraction: float = 0.25
     max_dist: float = 0.02
 
+    view = FINE
     needs: ClassVar[Needs] = Needs(at_inputs=True, value=True, baseline=True)
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from ..base.named import require
 from ..base.notes import Note
 from ..engine.score import Score, result_dtype, sum_dtype
 from ..question.random_streams import Streams
-from .base import Estimate, Method, Needs
+from .base import FINE, Estimate, Method, Needs
 from .guided_path import GuidedIntegratedGradients
 from .moments import column
 from .path import BlurIntegratedGradients, IntegratedGradients, gradients_by_step
@@ -34,6 +34,8 @@ class IDGI(Method):
     """
 
     inner: Method = field(default_factory=IntegratedGradients)
+
+    view = FINE
 
     def __post_init__(self) -> None:
         known = "a path method: IntegratedGradients, BlurIntegratedGradients or GuidedIntegratedGradients"

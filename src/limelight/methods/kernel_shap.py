@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..base.named import require, require_tolerance, require_whole
+from ..base.named import LATER, require, require_steadiness, require_tolerance, require_whole
 from ..base.notes import Note
 from ..engine.score import Score
 from ..question.random_streams import Streams
@@ -19,6 +19,7 @@ from .base import Estimate, convergence
 from .coalitions import Game, GameMethod, check_table, every_coalition, relative_error
 from .kriging import Kriged, shapley_by_kriging
 from .shapley import shapley_values
+from .stopping import Goal, Halves
 from .two_precision import TwoPrecision, told
 
 MOST_SAMPLES = 2**14
@@ -38,12 +39,15 @@ class KernelShap(GameMethod):
     (`limelight.methods.two_precision`) also that of the corrections.
 
     `tolerance` stops an example as soon as its largest standard error is below that share of the range of its values
-    after 128 (or 4M), 256, 512, ... samples; `samples` is then the most it may take. Below $2M$ samples,
-    plain least squares, exact for linear models alone, without `stderr`; below M - 1 a ValueError.
+    after 128 (or 4M), 256, 512, ... samples, `steadiness` as soon as two runs would correlate by so much as drawn (the
+    lower end of the interval of `Attribution.steadiness`, known from 6M samples on); `samples` is then the most it may
+    take. Below $2M$ samples, plain least squares, exact for linear models alone, without `stderr`; below M - 1 a
+    ValueError.
     """
 
     samples: int = 2048
     tolerance: float | None = field(default=None, kw_only=True)
+    steadiness: float | None = field(default=None, kw_only=True, metadata=LATER)
 
     two_precisions: ClassVar[bool] = True
 
@@ -51,6 +55,11 @@ class KernelShap(GameMethod):
         super().__post_init__()
         require_whole(self, "samples", 1)
         require_tolerance(self)
+        require_steadiness(self)
+
+    @property
+    def goal(self) -> Goal:
+        return Goal(self.tolerance, self.steadiness, self.view)
 
     def rows(self, features: torch.Size) -> int | None:
         count = self.count(features)
@@ -58,13 +67,14 @@ class KernelShap(GameMethod):
             return None
         if self._exact(count):
             return (1 << count) - 2
-        return None if self.tolerance is not None else self._rows(count)
+        return None if self.goal.is_set else self._rows(count)
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         game = self.game(score, x, baseline, rng)
         designs = [self._design(game, i) for i in range(len(game.counts))]
         found: list[Kriged | None] = [None] * len(game.counts)
-        taken = [0] * len(game.counts)
+        taken, goal = [0] * len(game.counts), self.goal
+        halves: list[Halves | None] = [None] * len(game.counts)
         twice = {i: _Twice(game, i, designs[i], game.bfloat16.cost) for i in self._in_two(game) if game.bfloat16}
         notes: list[Note] = []
         while None in found and not game.interrupted:
@@ -74,11 +84,13 @@ class KernelShap(GameMethod):
                 if found[i] is None:
                     fit = twice[i].fit(taken[i]) if i in twice else self._solve(game, i, asked[i][: len(each)], each)
                     error, last = relative_error(fit.values, fit.errors), taken[i] >= len(designs[i])
-                    converged = self.tolerance is not None and error <= self.tolerance
-                    if self.tolerance is not None and (converged or last):
-                        spent, detail = f"after {taken[i]} samples", f"relative standard error {error:.2g}"
-                        notes.append(convergence(converged, spent, detail, i))
-                    found[i] = fit if converged or last or game.interrupted else None
+                    end = last or game.interrupted
+                    if i not in twice and (end or self.steadiness is not None):
+                        halves[i] = self._halves(game, i, asked[i][: len(each)], each)
+                    converged, detail = game.met(goal, i, error, halves[i]) if goal.is_set else (False, "")
+                    if goal.is_set and (converged or last):
+                        notes.append(convergence(converged, f"after {taken[i]} samples", detail, i))
+                    found[i] = fit if converged or end else None
         solved = [each for each in found if each is not None]
         exact = all(map(self._exact, game.counts)) and not game.interrupted
         if exact:
@@ -87,13 +99,16 @@ class KernelShap(GameMethod):
             text = "stderr is NaN: too few samples for more than a linear model; use 2M + 4 or more"
             notes.append(Note("caution", text))
         notes += [each.note() for each in twice.values()]
-        return game.estimate([s.values for s in solved], None if exact else [s.errors for s in solved], notes)
+        errors = None if exact else [s.errors for s in solved]
+        return game.estimate([s.values for s in solved], errors, notes, halves)
 
     def _exact(self, players: int) -> bool:
         return players <= 62 and 2**players - 2 <= 2 * self.samples
 
     def _in_two(self, game: Game) -> list[int]:
         """Return the examples whose coalitions are sampled with a standard error."""
+        if self.steadiness is not None:  # which is read in one precision
+            return []
         return [i for i, count in enumerate(game.counts) if not self._exact(count) and self.samples >= 2 * count]
 
     def _rows(self, players: int) -> int:
@@ -105,7 +120,7 @@ class KernelShap(GameMethod):
             return 1 << players
         first = max(FIRST_STAGE, 4 * players)
         everything = self._rows(players)
-        return everything if self.tolerance is None else min(everything, max(first, 2 * done))
+        return min(everything, max(first, 2 * done)) if self.goal.is_set else everything
 
     def _design(self, game: Game, i: int) -> Tensor:
         """Return the coalitions to run, in order."""
@@ -123,6 +138,19 @@ class KernelShap(GameMethod):
             return torch.cat([alone, ~alone])[: self.samples]
         pairs = torch.cat([alone, _distinct(generator, self.samples // 2 - players, players)])
         return torch.stack([pairs, ~pairs], 1).flatten(0, 1)
+
+    def _halves(self, game: Game, i: int, coalitions: Tensor, worth: Tensor) -> Halves | None:
+        """Return the values from both halves of the random pairs, each with the players alone, that all runs share."""
+        players, change = game.counts[i], float(game.change[i])
+        pairs = len(worth) // 2
+        # With fewer random pairs both halves lean on the players alone, and seem more alike than two runs are.
+        if self._exact(players) or pairs < 3 * players:
+            return None
+        both = worth[: 2 * pairs].reshape(pairs, 2)
+        members, gaps, alone = coalitions[: 2 * pairs : 2], both[:, 0] - both[:, 1], torch.arange(players)
+        parts = [torch.cat([alone, torch.arange(players + k, pairs, 2)]) for k in range(2)]
+        first, second = (shapley_by_kriging(members[part], gaps[part], change).values for part in parts)
+        return first, second
 
     def _solve(self, game: Game, i: int, coalitions: Tensor, worth: Tensor) -> Kriged:
         players, change = game.counts[i], float(game.change[i])

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..base.named import require, require_number, require_whole
+from ..base.named import LATER, require, require_number, require_steadiness, require_whole
 from ..base.notes import Note
 from ..engine.score import Score
 from ..question.random_streams import Streams
-from .base import Estimate
+from .base import Estimate, convergence
 from .coalitions import Game, GameMethod, check_table, every_coalition
+from .stopping import Goal, Halves
 from .two_precision import TwoPrecision
 
 POOR_FIT = 0.5  # R^2 below which the surrogate explains less than it leaves
+FIRST_STAGE = 128  # samples at least before the first test of the steadiness; each later test doubles them
 MOST_SHRUNK = 0.9  # share of a single player's effect that a coefficient should hold
 
 
@@ -33,6 +35,8 @@ class Lime(GameMethod):
     so many rows. d is the cosine distance to the whole input. `notes` give the surrogate's weighted $R^2$, as a caution
     below 0.5, and say where the penalty takes more than a tenth of a single player's effect; `stderr` is the
     regression's, robust to unequal variances, and in two precisions (`methods/two_precision.py`) of both together.
+    `steadiness` stops an example as soon as two runs would correlate by so much as drawn (the lower end of the interval
+    of `Attribution.steadiness`) after 128 (or 4M), 256, ... samples; `samples` is then the most it may take.
     Raises ValueError for fewer samples than the M + 1 unknowns.
     [ribeiro2016]
     """
@@ -40,6 +44,7 @@ class Lime(GameMethod):
     samples: int = 1000
     kernel_width: float = 0.25
     alpha: float = 1.0
+    steadiness: float | None = field(default=None, kw_only=True, metadata=LATER)
 
     no_sum: ClassVar[str | None] = "the coefficients of a surrogate fit the score, they do not add up to it"
     two_precisions: ClassVar[bool] = True
@@ -49,30 +54,74 @@ class Lime(GameMethod):
         require_whole(self, "samples", 2)
         require_number(self, "kernel_width", lambda width: width > 0, "a positive distance")
         require_number(self, "alpha", lambda alpha: alpha >= 0, "0 or a positive penalty")
+        require_steadiness(self)
 
     def rows(self, features: torch.Size) -> int | None:
         count = self.count(features)
-        return None if count is None else (1 << count) - 2 if self._all(count) else self.samples
+        if count is None or (self.steadiness is not None and not self._all(count)):
+            return None
+        return (1 << count) - 2 if self._all(count) else self.samples
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         game = self.game(score, x, baseline, rng)
         designs = [self._design(game, i) for i in range(len(game.counts))]
-        values, errors, notes = [], [], []
-        in_two = [game.bfloat16 is not None and not self._all(count) for count in game.counts]
-        worth = game.worth([design[: 0 if two else None] for design, two in zip(designs, in_two, strict=True)])
+        values, errors, notes, halves = [], [], list[Note](), list[Halves | None]()
+        one = self.steadiness is not None  # steadiness is read in one precision
+        in_two = [game.bfloat16 is not None and not one and not self._all(count) for count in game.counts]
+        worth = self._worth(
+            game, [design[: 0 if two else None] for design, two in zip(designs, in_two, strict=True)], notes
+        )
         for i, each in enumerate(worth):
             if in_two[i]:
                 fit, note = self._fit_in_two(game, i, designs[i])
                 notes.append(note)
+                halves.append(None)
             else:
                 game.enough(len(each) > game.counts[i])
                 fit = self._fit(designs[i][: len(each)], each)
+                halves.append(self._halves(designs[i], each))
             values.append(fit.values)
             errors.append(fit.errors)
             notes.append(Note("caution" if fit.share < POOR_FIT else "fact", fit.quality, i))
             notes += self._shrunk(game, i, fit)
         exact = all(map(self._all, game.counts)) and not game.interrupted
-        return game.estimate(values, None if exact else errors, notes)
+        return game.estimate(values, None if exact else errors, notes, halves)
+
+    def _worth(self, game: Game, designs: list[Tensor], notes: list[Note]) -> list[Tensor]:
+        """Score the coalitions of each example, of those with a goal only until it is met."""
+        if self.steadiness is None:
+            return game.worth(designs)
+        goal = Goal(None, self.steadiness, self.view)
+        found: list[Tensor] = [torch.zeros(0) for _ in designs]
+        taken, active = [0] * len(designs), list(range(len(designs)))
+        while active and not game.interrupted:
+            for i in active:
+                samples = max(FIRST_STAGE, 4 * game.counts[i], 2 * (taken[i] - 1))
+                taken[i] = len(designs[i]) if self._all(game.counts[i]) else min(len(designs[i]), samples + 1)
+            scored = game.worth(
+                [design[: n if i in active else 0] for i, (design, n) in enumerate(zip(designs, taken, strict=True))]
+            )
+            for i in list(active):
+                found[i], last = scored[i], taken[i] == len(designs[i])
+                if self._all(game.counts[i]):
+                    active.remove(i)
+                    continue
+                done, detail = game.met(goal, i, 0.0, self._halves(designs[i], found[i]))
+                if done or last:
+                    notes.append(convergence(done, f"after {taken[i] - 1} samples", detail, i))
+                    active.remove(i)
+        return found
+
+    def _halves(self, design: Tensor, worth: Tensor) -> Halves | None:
+        """Return the coefficients from both halves of the samples, each with the input; None where all are run."""
+        players = design.shape[1]
+        if self._all(players) or len(worth) < 2 * players + 4:
+            return None
+        first, second = (
+            self._fit(design[part], worth[part]).values
+            for part in (torch.cat([torch.tensor([0]), torch.arange(k, len(worth), 2)]) for k in (1, 2))
+        )
+        return first, second
 
     def _all(self, players: int) -> bool:
         return players <= 62 and 2**players <= self.samples + 2

@@ -10,6 +10,9 @@ from torch import Tensor
 from ..engine.carried import ranges_of_parts
 from ..engine.score import result_dtype, sum_dtype
 
+STILL = 1e-12
+"""The variance of a position's visibility below which all masks agree there."""
+
 
 class Moments:
     """Welford's mean and sum of squared deviations for each example of a batch; numerically stable."""
@@ -17,20 +20,26 @@ class Moments:
     def __init__(self, like: Tensor) -> None:
         self.dtype = result_dtype(like)
         self.count = torch.zeros(len(like), dtype=sum_dtype(like), device=like.device)
+        self.in_second = torch.zeros_like(self.count)
         self._mean: Tensor | None = None
         self._squares: Tensor | None = None
+        self._second = torch.zeros(0)
 
-    def add(self, examples: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def add(self, examples: Tensor, values: Tensor, second: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Add one value `(rows, *shape)` each of distinct `examples` `(rows,)`.
 
+        `second` `(rows,)` marks those of the second half, by default every second value of an example.
         Returns the deviations from the mean before and after; their products with another quantity's accumulate the
         covariance.
         """
         values = values.to(self.count.dtype)
         if self._mean is None or self._squares is None:
             self._mean = values.new_zeros((len(self.count), *values.shape[1:]))
-            self._squares = torch.zeros_like(self._mean)
+            self._squares, self._second = torch.zeros_like(self._mean), torch.zeros_like(self._mean)
         self.count[examples] += 1
+        apart = self.count[examples] % 2 == 0 if second is None else second
+        self.in_second[examples[apart]] += 1
+        self._second[examples[apart]] += values[apart]
         before = values - self._mean[examples]
         self._mean[examples] += before / column(self.count[examples], values)
         after = values - self._mean[examples]
@@ -52,6 +61,14 @@ class Moments:
 
     def mean(self) -> Tensor:
         return self.exact_mean().to(self.dtype)
+
+    def halves(self) -> tuple[Tensor, Tensor] | None:
+        """Return the means of the first and of the second half; None where an example's half is empty."""
+        first, second = self.count - self.in_second, self.in_second
+        if not bool(((first > 0) & (second > 0)).all()):
+            return None
+        rest = self.column() * self.exact_mean() - self._second
+        return rest / column(first, rest), self._second / column(second, rest)
 
     def variance(self) -> Tensor:
         """Return the population variance: the mean squared deviation."""
@@ -86,11 +103,13 @@ class MixedMoments:
     def __init__(self, mean: float, positions: int, device: torch.device) -> None:
         self._mean, self._shift, self.count = mean, torch.zeros(()), 0
         self._sums = torch.zeros(5, 3, positions, dtype=torch.float64, device=device)
+        self._second, self._in_second = torch.zeros_like(self._sums[:3, :2]), 0  # those of every second mask
 
     def add(self, masks: Tensor, scores: Tensor) -> None:
         """Add `masks` `(k, positions)` and their `scores` `(k,)`."""
         if self.count == 0:
             self._shift = scores[0].double()
+        apart = slice(1 - self.count % 2, None, 2)
         self.count += len(masks)
         g = scores.double() - self._shift
         powers = torch.stack([torch.ones_like(g), g, g**2])
@@ -99,11 +118,28 @@ class MixedMoments:
         for j in range(5):
             self._sums[j] += powers @ raised
             raised = raised * a
+        own = a[apart]
+        self._in_second += len(own)
+        for j in range(3):
+            self._second[j] += powers[:2, apart] @ own**j
+
+    def halves(self, centred: bool) -> tuple[Tensor, Tensor]:
+        """Return the map of the first and of the second half of the masks, NaN where a half determines none."""
+        found = []
+        for sums, count in (
+            (self._sums[:3, :2] - self._second, self.count - self._in_second),
+            (self._second, self._in_second),
+        ):
+            m = sums / max(1, count)
+            if count < 2 or (centred and not bool((m[2, 0] - m[1, 0] ** 2 > STILL).all())):
+                return (torch.full_like(self._sums[0, 0], torch.nan),) * 2
+            found.append(_slope(m) if centred else self._product(m) / self._mean)
+        return found[0], found[1]
 
     def raised(self, by: float) -> MixedMoments:
         """Return a copy in which all scores are larger by a constant."""
         found = copy.copy(self)
-        found._sums, found._shift = self._sums.clone(), self._shift + by
+        found._sums, found._second, found._shift = self._sums.clone(), self._second.clone(), self._shift + by
         return found
 
     def _means(self) -> Tensor:
@@ -122,8 +158,7 @@ class MixedMoments:
         """
         m = self._means()
         u, v = m[1, 0], m[0, 1]
-        variance = self.variance()
-        slope = (m[1, 1] - u * v) / variance
+        variance, slope = self.variance(), _slope(m)
         both = m[2, 2] - 2 * v * m[2, 1] + v**2 * m[2, 0] - 2 * u * m[1, 2] + 4 * u * v * m[1, 1]
         both = both + u**2 * m[0, 2] - 3 * u**2 * v**2
         cubed = m[3, 1] - v * m[3, 0] - 3 * u * m[2, 1] + 3 * u * v * m[2, 0] + 3 * u**2 * m[1, 1] - 3 * u**3 * v
@@ -134,7 +169,7 @@ class MixedMoments:
     def plain(self) -> tuple[Tensor, Tensor]:
         """Return means of f m / p and their standard errors."""
         m, p, f = self._means(), self._mean, self._shift
-        mean = m[1, 1] + p * m[0, 1] + f * (m[1, 0] + p)
+        mean = self._product(m)
         square = sum(
             times_a * times_g * m[j, k]
             for j, times_a in ((2, 1.0), (1, 2 * p), (0, p**2))
@@ -142,3 +177,12 @@ class MixedMoments:
         )
         spread = (square - mean**2).clamp(min=0)
         return mean / p, (spread / (self.count - 1)).sqrt() / p
+
+    def _product(self, m: Tensor) -> Tensor:
+        """Return the mean of f m from the means of powers."""
+        return m[1, 1] + self._mean * m[0, 1] + self._shift * (m[1, 0] + self._mean)
+
+
+def _slope(m: Tensor) -> Tensor:
+    """Return Cov(f, m) / Var(m) from the means of powers."""
+    return (m[1, 1] - m[1, 0] * m[0, 1]) / (m[2, 0] - m[1, 0] ** 2)

@@ -14,7 +14,7 @@ from ..base.notes import Note
 from ..engine.score import Score, result_dtype, sum_dtype
 from ..question.baselines import gaussian_blur
 from ..question.random_streams import Streams
-from .base import NOT_MULTIPLIED, Estimate, Method, Needs, convergence
+from .base import FINE, NOT_MULTIPLIED, Estimate, Method, Needs, convergence
 from .moments import Moments, column, spread_over
 from .quadrature import GaussLegendre, OverNodes, Quadrature
 
@@ -39,6 +39,7 @@ class IntegratedGradients(OverNodes, Method):
     most_nodes: int = 2048
     multiply: bool = field(default=True, kw_only=True, metadata=LATER)
 
+    view = FINE
     needs: ClassVar[Needs] = Needs(baseline=True)
 
     def __post_init__(self) -> None:
@@ -109,17 +110,19 @@ class ExpectedGradients(Method):
 
     $$A_i = \mathbb{E}_{b,\,t}\left[(x_i - b_i)\,\partial_i f(b + t\,(x - b))\right], \quad t \sim U(0, 1)$$
 
-    Complete in expectation: the values sum to $f(x) - \mathbb{E} f(b)$. t is stratified: one draw in each of
-    `samples` equal parts of [0, 1]; references are used equally often, in a random order. `stderr` is that of
-    independent draws, an upper bound for stratified ones. `noise` > 0 also perturbs the input by a Gaussian of that
-    share of its range: this is GradientSHAP, which promises no sum. `multiply=False` leaves out the factor x - b: the
-    map is the expected gradient, in units of the score per unit of the input. [erion2021] [lundberg2017]
+    Complete in expectation: the values sum to $f(x) - \mathbb{E} f(b)$. t is stratified: one draw in each of `samples`
+    equal parts of [0, 1]; references are used equally often, in a random order. `stderr` is that of independent draws,
+    an upper bound for stratified ones, and `steadiness` a lower bound. `noise` > 0 also perturbs the input by a
+    Gaussian of that share of its range: this is GradientSHAP, which promises no sum. `multiply=False` leaves out the
+    factor x - b: the map is the expected gradient, in units of the score per unit of the input. [erion2021]
+    [lundberg2017]
     """
 
     samples: int = 64
     noise: float = 0.0
     multiply: bool = field(default=True, kw_only=True, metadata=LATER)
 
+    view = FINE
     needs: ClassVar[Needs] = Needs(baseline=True, references=True)
 
     def __post_init__(self) -> None:
@@ -154,8 +157,10 @@ class ExpectedGradients(Method):
         moments = Moments(x)
         points = (pair(sample, example)[1] for sample in range(self.samples))
         for sample, rows, _, gradient in gradients_by_step(score, points):
-            moments.add(rows, pair(sample, rows)[0] * gradient if self.multiply else gradient)
-        return Estimate(moments.mean(), moments.standard_error())
+            # Every second part of [0, 1] is a half's, so that each half is stratified as the whole.
+            second = part[rows.cpu(), sample].to(x.device) % 2 == 1
+            moments.add(rows, pair(sample, rows)[0] * gradient if self.multiply else gradient, second)
+        return Estimate(moments.mean(), moments.standard_error(), halves=moments.halves())
 
 
 @dataclass(frozen=True)
@@ -175,6 +180,7 @@ class BlurIntegratedGradients(Method):
     steps: int = 32
     max_sigma: float = 50.0
 
+    view = FINE
     no_sum: ClassVar[str | None] = "the values sum to f(x) - f(x blurred), not to f(x) - f(baseline); see the notes"
     needs: ClassVar[Needs] = Needs(at_inputs=True, value=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -12,14 +12,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..base.named import is_whole, require, require_number, require_tolerance, require_whole
+from ..base.named import (
+    LATER,
+    is_whole,
+    require,
+    require_number,
+    require_steadiness,
+    require_tolerance,
+    require_whole,
+)
 from ..base.notes import Note
 from ..base.similarity import relative_size
 from ..engine.interrupted import stream_until_interrupted
 from ..engine.score import Score, result_dtype
 from ..question.random_streams import Streams
-from .base import Estimate, Method, Needs, convergence, interrupted, stages
-from .moments import MixedMoments
+from .base import Estimate, Method, Needs, convergence, interrupted
+from .moments import STILL, MixedMoments
+from .stopping import Goal, Halves
 from .two_precision import Sampler, TwoPrecision
 
 CELLS, CELLS_OF_SERIES = 7, 16
@@ -41,10 +50,11 @@ class RISE(Method):
 
     The plain form is the paper's; it has the same ranking and adds the error of the score's mean. `stderr`
     `(n, 1, *space)` is that of the regression slope (robust to unequal variances), or of the plain mean. `tolerance`
-    stops an example as soon as |stderr| / |map| (L2) is below it after 128, 256, ... masks. Masks are products along
-    the axes and made as they are used, so memory does not grow with their number. Raises ValueError where all masks
-    agree at a position. With a `Box` target this is D-RISE. In two precisions masks run in bfloat16 and some in
-    float32 too, which correct the others; `stderr` and `tolerance` are of both together.
+    stops an example as soon as |stderr| / |map| (L2) is below it after 128, 256, ... masks, `steadiness` as soon as two
+    runs would correlate by so much as drawn (the lower end of the interval of `Attribution.steadiness`). Masks are
+    products along the axes and made as they are used, so memory does not grow with their number. Raises ValueError
+    where all masks agree at a position. With a `Box` target this is D-RISE. In two precisions masks run in bfloat16 and
+    some in float32 too, which correct the others; `stderr` and `tolerance` are of both together.
     [petsiuk2018] [petsiuk2021]
     """
 
@@ -54,6 +64,7 @@ class RISE(Method):
     probability: float = 0.5
     centred: bool = True
     tolerance: float | None = None
+    steadiness: float | None = field(default=None, kw_only=True, metadata=LATER)
 
     no_sum: ClassVar[str | None] = "the slopes of the score along each position's visibility add up to no total"
     needs: ClassVar[Needs] = Needs(gradients=False, baseline=True)
@@ -65,12 +76,17 @@ class RISE(Method):
         require(fits, self, "cells", "a whole number of 1 or more, or 'each'")
         require_number(self, "probability", lambda share: 0 < share < 1, "a number between 0 and 1")
         require_tolerance(self)
+        require_steadiness(self)
+
+    @property
+    def goal(self) -> Goal:
+        return Goal(self.tolerance, self.steadiness, self.view)
 
     def of_tokens(self) -> Method:
         return self if self.cells is not None else replace(self, cells="each")
 
     def rows(self, features: torch.Size) -> int | None:
-        return self.masks if self.tolerance is None else None
+        return None if self.goal.is_set else self.masks
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         if x.ndim < 3 and self.cells != "each":
@@ -79,7 +95,8 @@ class RISE(Method):
             return alone if self.cells is None else replace(alone, notes=(*alone.notes, text))
         space = x.shape[2:] if x.ndim > 2 else x.shape[1:]
         moments = [MixedMoments(self.probability, space.numel(), x.device) for _ in range(len(x))]
-        active = list(range(len(x)))
+        active, goal = list(range(len(x))), self.goal
+        shape = (len(x), 1, *space) if x.ndim > 2 else x.shape
         twice = [
             _Twice(self, score.select([i]), x[[i]], baseline[[i]], rng.select([i]), score.bfloat16.cost)
             for i in active
@@ -88,7 +105,7 @@ class RISE(Method):
         taken = [0] * len(x)
         notes: dict[int, Note] = {}
         cut = False
-        for start, stop in stages(FIRST_STAGE, self.masks, self.tolerance):
+        for start, stop in goal.stages(FIRST_STAGE, self.masks):
             if not twice:
                 own = score.select(active), x[active], baseline[active], rng.select(active)
                 cut = self.stage(*own, range(start, stop), [moments[i] for i in active])
@@ -97,17 +114,16 @@ class RISE(Method):
                     twice[i].extend(range(start, stop))
                     moments[i] = twice[i].moments(stop)
             taken = [stop if i in active else done for i, done in enumerate(taken)]
-            if self.tolerance is None or cut:
+            if not goal.is_set or cut:
                 break
-            found = {i: self._map(moments[i]) for i in active}
-            errors = {i: relative_size(stderr, values) for i, (values, stderr) in found.items()}
-            for i, error in errors.items():
-                detail = f"relative standard error {error:.2g}"
-                notes[i] = convergence(error <= self.tolerance, f"after {stop} masks", detail, i)
-            active = [i for i, error in errors.items() if not error <= self.tolerance]
+            for i in list(active):
+                values, stderr = self._map(moments[i])
+                done, detail = goal.met(relative_size(stderr, values), self._halves([moments[i]], shape))
+                notes[i] = convergence(done, f"after {stop} masks", detail, i)
+                if done:
+                    active.remove(i)
             if not active:
                 break
-        shape = (len(x), 1, *space) if x.ndim > 2 else x.shape
         if cut and not all(map(self._is_known, moments)):
             raise KeyboardInterrupt
         maps = [self._map(each) for each in moments]
@@ -115,7 +131,7 @@ class RISE(Method):
         told = [notes[i] for i in sorted(notes)]
         told += [each.rows.note(taken[i], "masks", i) for i, each in enumerate(twice)]
         told += [interrupted(each.count for each in moments)] if cut else []
-        return Estimate(values, stderr, notes=tuple(told))
+        return Estimate(values, stderr, notes=tuple(told), halves=self._halves(moments, shape))
 
     def stage(
         self,
@@ -177,12 +193,20 @@ class RISE(Method):
 
     def _is_known(self, moments: MixedMoments) -> bool:
         """Whether the masks so far determine a map."""
-        return moments.count > 2 and (not self.centred or bool((moments.variance() > 1e-12).all()))
+        return moments.count > 2 and (not self.centred or bool((moments.variance() > STILL).all()))
+
+    def _halves(self, moments: Sequence[MixedMoments], shape: Sequence[int]) -> Halves:
+        """Return the maps `(k, *shape[1:])` of both halves of the masks of k examples, NaN where one is unknown."""
+        first, second = (
+            torch.stack(each).reshape(-1, *shape[1:])
+            for each in zip(*(each.halves(self.centred) for each in moments), strict=True)
+        )
+        return first, second
 
     def _map(self, moments: MixedMoments) -> tuple[Tensor, Tensor]:
         if not self.centred:
             return moments.plain()
-        still = int((moments.variance() <= 1e-12).sum())
+        still = int((moments.variance() <= STILL).sum())
         require(still == 0, self, "masks", f"more: at {still} positions all of them agreed, so no slope is known there")
         return moments.slope()
 

@@ -10,13 +10,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..base.named import require, require_tolerance, require_whole
+from ..base.named import LATER, require, require_steadiness, require_tolerance, require_whole
 from ..base.notes import Note
 from ..engine.score import Score
 from ..question.players import Players
 from ..question.random_streams import Streams
-from .base import Estimate, convergence, stages
+from .base import Estimate, convergence
 from .coalitions import Game, GameMethod, check_table, every_coalition, relative_error
+from .stopping import Goal, Halves
 from .two_precision import Sampler, TwoPrecision
 
 MOST_PLAYERS = 16
@@ -75,11 +76,13 @@ class _Orders(GameMethod):
     """Base of the methods that add the players one after the other, in random orders.
 
     `tolerance` stops an example as soon as its largest standard error is below that share of the range of its values
-    after 8, 16, 32, ... orders; `permutations` is then the most it may take.
+    after 8, 16, 32, ... orders, `steadiness` as soon as two runs would correlate by so much as drawn (the lower end of
+    the interval of `Attribution.steadiness`); `permutations` is then the most it may take.
     """
 
     permutations: int = 64
     tolerance: float | None = field(default=None, kw_only=True)
+    steadiness: float | None = field(default=None, kw_only=True, metadata=LATER)
 
     paired: ClassVar[bool]
     rows_at_most: ClassVar[bool] = True
@@ -88,8 +91,13 @@ class _Orders(GameMethod):
         super().__post_init__()
         require_whole(self, "permutations", 1)
         require_tolerance(self)
+        require_steadiness(self)
         if self.paired:
             require(self.permutations % 2 == 0, self, "permutations", "an even number: each order and its reverse")
+
+    @property
+    def goal(self) -> Goal:
+        return Goal(self.tolerance, self.steadiness, self.view)
 
     @property
     def unit(self) -> int:
@@ -98,7 +106,7 @@ class _Orders(GameMethod):
 
     def rows(self, features: torch.Size) -> int | None:
         count = self.count(features)
-        if count is None or self.tolerance is not None:
+        if count is None or self.goal.is_set:
             return None
         return min(self.permutations * (count - 1), (1 << count) - 2)
 
@@ -107,8 +115,8 @@ class _Orders(GameMethod):
         found: list[list[Tensor]] = [[] for _ in game.counts]  # one tensor (M,) an order, or a pair of them
         twice = [_Twice(self, game, i, game.bfloat16.cost) for i in range(len(game.counts)) if game.bfloat16]
         notes: list[Note] = []
-        active = list(range(len(game.counts)))
-        for start, stop in stages(FIRST_STAGE, self.permutations, self.tolerance):
+        active, goal = list(range(len(game.counts))), self.goal
+        for start, stop in goal.stages(FIRST_STAGE, self.permutations):
             for first, last in _blocks(start, stop, max(game.counts), self.unit):
                 if twice:
                     for i in active:
@@ -117,20 +125,20 @@ class _Orders(GameMethod):
                     self._add(game, found, active, first, last)
             for i in active if twice else ():
                 found[i] = twice[i].results(stop // self.unit)
-            if self.tolerance is None or game.interrupted:
+            if not goal.is_set or game.interrupted:
                 break
             for i in list(active):
-                error = relative_error(*_summary(found[i]))
-                if error <= self.tolerance or stop == self.permutations:
-                    spent, detail = f"after {stop} permutations", f"relative standard error {error:.2g}"
-                    notes.append(convergence(error <= self.tolerance, spent, detail, i))
+                done, detail = game.met(goal, i, relative_error(*_summary(found[i])), _halves(found[i]))
+                if done or stop == self.permutations:
+                    notes.append(convergence(done, f"after {stop} permutations", detail, i))
                     active.remove(i)
         game.enough(all(found))
         summaries = [_summary(each) for each in found]
         if min(map(len, found)) < 2:
             notes.append(Note("caution", "stderr is NaN: a single draw has no known spread; use more permutations"))
         notes += [each.rows.note(len(found[i]), "orders", i) for i, each in enumerate(twice)]
-        return game.estimate([mean for mean, _ in summaries], [error for _, error in summaries], notes)
+        means, errors = ([each[k] for each in summaries] for k in range(2))
+        return game.estimate(means, errors, notes, list(map(_halves, found)))
 
     def _add(self, game: Game, found: list[list[Tensor]], active: list[int], first: int, last: int) -> None:
         """Run permutations `first` to `last` of the active examples and add the gain of each player to `found`."""
@@ -209,6 +217,11 @@ def _summary(found: list[Tensor]) -> tuple[Tensor, Tensor]:
     if len(values) < 2:
         return values[0], torch.full_like(values[0], torch.nan)
     return values.mean(0), values.std(0) / math.sqrt(len(values))
+
+
+def _halves(found: list[Tensor]) -> Halves | None:
+    """Return the means of every second draw; None of a single one."""
+    return (torch.stack(found[::2]).mean(0), torch.stack(found[1::2]).mean(0)) if len(found) > 1 else None
 
 
 @dataclass(frozen=True)

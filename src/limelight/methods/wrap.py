@@ -10,13 +10,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..base.named import require, require_number, require_tolerance, require_whole
+from ..base.named import LATER, require, require_number, require_steadiness, require_tolerance, require_whole
 from ..base.notes import Note, renumbered
+from ..base.view import View
 from ..engine.score import Score
 from ..question.random_streams import Streams
-from .base import Estimate, Method, Needs, convergence, stages
+from .base import Estimate, Method, Needs, convergence
 from .gradient import Gradient
 from .moments import Moments, spread_over
+from .stopping import Goal, Halves, of_example
 
 FIRST_STAGE = 8  # samples before the first test of the tolerance; each later test doubles them
 
@@ -36,6 +38,9 @@ class _MeanOf:
 
     def standard_error(self) -> Tensor:
         return self._moments.standard_error()
+
+    def halves(self) -> Halves | None:
+        return self._moments.halves()
 
 
 class _Variance:
@@ -69,6 +74,10 @@ class _Variance:
     def value(self) -> Tensor:
         return self._maps.variance()
 
+    def halves(self) -> Halves | None:
+        q, v = self._q.halves(), self._v.halves()
+        return None if q is None or v is None else (q[0] - v[0] ** 2, q[1] - v[1] ** 2)
+
     def standard_error(self) -> Tensor:
         assert self._cross is not None
         count = self._q.column()
@@ -86,7 +95,8 @@ class Smoothing(Method):
 
     `antithetic` draws the noise in pairs of opposite sign, which cancels its first-order effect on a mean. `stderr`
     counts a pair as one draw. `tolerance` stops an example as soon as |stderr| / |map| (L2) is below it after 8, 16,
-    32, ... samples; `samples` is then the most it may take.
+    32, ... samples, `steadiness` as soon as two runs would correlate by so much as drawn (the lower end of the interval
+    of `Attribution.steadiness`); with both it meets both. `samples` is then the most it may take.
     """
 
     inner: Method = field(default_factory=Gradient)
@@ -94,6 +104,7 @@ class Smoothing(Method):
     noise: float = 0.15
     antithetic: bool = True
     tolerance: float | None = None
+    steadiness: float | None = field(default=None, kw_only=True, metadata=LATER)
 
     no_sum: ClassVar[str | None] = "a statistic over noisy inputs promises no sum at the input itself"
 
@@ -104,10 +115,19 @@ class Smoothing(Method):
             require(self.samples % 2 == 0, self, "samples", "an even number with antithetic=True")
         require_number(self, "noise", lambda noise: noise >= 0, "0 or a positive share of the input's range")
         require_tolerance(self)
+        require_steadiness(self)
 
     @property
     def by_part(self) -> bool:  # type: ignore[override]  # as the inner method reads
         return self.inner.by_part
+
+    @property
+    def view(self) -> View:  # type: ignore[override]  # as the inner map scatters
+        return self.inner.view
+
+    @property
+    def goal(self) -> Goal:
+        return Goal(self.tolerance, self.steadiness, self.view)
 
     @property
     def needs(self) -> Needs:
@@ -115,7 +135,7 @@ class Smoothing(Method):
 
     def rows(self, features: torch.Size) -> int | None:
         inner, needs = self.inner.rows(features), self.inner.needs
-        if inner is None or self.tolerance is not None:
+        if inner is None or self.goal.is_set:
             return None
         return self.samples * (inner + needs.value + needs.value_at_baseline)
 
@@ -123,10 +143,10 @@ class Smoothing(Method):
     def statistic(self, like: Tensor) -> Statistic: ...
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        statistic = self.statistic(x)
+        statistic, goal = self.statistic(x), self.goal
         notes: list[Note] = []
         active = torch.arange(len(x), device=x.device)
-        for start, stop in stages(FIRST_STAGE, self.samples, self.tolerance):
+        for start, stop in goal.stages(FIRST_STAGE, self.samples):
             first: Tensor | None = None
             for sample, examples, maps in self._maps(score, x, baseline, rng, range(start, stop), active, notes):
                 if not self.antithetic:
@@ -137,20 +157,23 @@ class Smoothing(Method):
                 else:
                     assert first is not None
                     statistic.add(examples, (first[examples], maps))
-            if self.tolerance is None:
+            if not goal.is_set:
                 break
             error = _norm(statistic.standard_error()[active]) / _norm(statistic.value()[active])
-            good = error <= self.tolerance  # a NaN, from too few samples or an empty map, is never good
-            for i, each, ok in zip(active.tolist(), error.tolist(), good.tolist(), strict=True):
+            halves, good = statistic.halves() if self.steadiness is not None else None, []
+            # A NaN, from too few samples or an empty map, is never good.
+            for i, each in zip(active.tolist(), error.tolist(), strict=True):
+                ok, detail = goal.met(each, of_example(halves, i))
+                good.append(ok)
                 if ok or stop == self.samples:
-                    notes.append(convergence(ok, f"after {stop} samples", f"relative standard error {each:.2g}", i))
-            active = active[~good]
+                    notes.append(convergence(ok, f"after {stop} samples", detail, i))
+            active = active[~torch.tensor(good, device=x.device)]
             if not len(active):
                 break
         stderr = statistic.standard_error()
         if self.samples // (2 if self.antithetic else 1) < 2:
             notes.append(Note("caution", "stderr is NaN: a single draw has no known spread; use more samples"))
-        return Estimate(statistic.value(), stderr, notes=tuple(notes))
+        return Estimate(statistic.value(), stderr, notes=tuple(notes), halves=statistic.halves())
 
     def _maps(
         self, score: Score, x: Tensor, baseline: Tensor, rng: Streams, samples: range, active: Tensor, notes: list[Note]

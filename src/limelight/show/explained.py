@@ -14,6 +14,7 @@ from ..answer import answer
 from ..base.attribution import Attribution, Panel, target_text
 from ..base.similarity import relative_size
 from ..base.types import Progress
+from ..evaluation.agreement import Agreement
 from ..evaluation.budget import quick_findings
 from ..evaluation.card import Section, TrustCard
 from ..evaluation.compare_baselines import BaselineStudy, labelled_baselines
@@ -122,6 +123,10 @@ class Explanation:
             replace(tile, sections=card_sections(attribution, self.tests.get(name, Findings())))
             for tile, (name, attribution) in zip(self.panel.tiles(), self.panel.items(), strict=True)
         ]
+
+    def agreement(self) -> Agreement | None:
+        """Return how far the maps agree, without those that failed a test; None for a single map."""
+        return Panel.agreement(self.panel, self.tests) if len(self.panel) > 1 else None
 
     def cautions(self) -> set[str]:
         """Return the notes that limit the trust in a map."""
@@ -240,6 +245,11 @@ def share_of_change(attribution: Attribution) -> float:
     """Return |delta| / |f(x) - f(b)|; NaN if either is missing."""
     change = float(attribution.score[0] - attribution.baseline_score[0])
     return abs(float(attribution.delta[0]) / change) if change else math.nan
+
+
+def steadiness(attribution: Attribution) -> float:
+    """Return the correlation that two runs would have as drawn; NaN for a method that draws no samples."""
+    return math.nan if attribution.steadiness is None else float(attribution.steadiness.flatten(0, -2)[0, 0])
 
 
 def relative_stderr(attribution: Attribution) -> float:

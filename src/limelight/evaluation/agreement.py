@@ -1,0 +1,177 @@
+"""Where several maps of one question agree: their rank correlations, and the region that most of them point at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..base.attribution import Panel
+from ..base.files import finite
+from ..base.notes import Place
+from ..base.similarity import rank_correlations, ranks
+from ..base.view import View
+from .card import TrustCard
+from .findings import Finding
+
+SHARE = 0.1
+"""The share of a map's positions that are its top."""
+
+
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    r"""How far the maps of a panel agree at the scale they are drawn at, for each example.
+
+    `correlations` `(batch, k, k)`: Spearman's $\rho$ of every pair, NaN for a map that cannot be ranked. `region`
+    `(batch, *space)`: the consensus, positions in the top tenth of more than half of the maps that held up; a position
+    is in a map's top if its rank is, ties averaged, and its value is positive. It is empty where fewer than two maps
+    are left. `left_out`: for each example the maps that are no part of the consensus, and why: constant or NaN, of
+    another shape, or failed a hard test. `names` are the maps' in the panel, `views` say in words how each was read.
+    With several targets the first axes are `(batch, targets)`, and `left_out` goes through them in order.
+
+        panel = limelight.explain(net, x, ["smooth-grad", "grad-cam", "occlusion"])
+        print(panel.agreement().sentence())
+    """
+
+    names: tuple[str, ...]
+    views: tuple[str, ...]
+    correlations: Tensor
+    region: Tensor
+    left_out: tuple[Mapping[str, str], ...]
+
+    def sentence(self, example: Place = 0) -> str:
+        """Say for one example which maps agree, how far, and how large the region is."""
+        at = self._at(example)
+        place = self._place(at)
+        left_out = self.left_out[place]
+        kept = [name for name in self.names if name not in left_out]
+        reasons = "; ".join(f"{name} left out: {why}" for name, why in left_out.items())
+        ending = f"; {reasons}" if reasons else ""
+        if len(kept) < 2:
+            return f"no agreement: {len(kept)} of {len(self.names)} maps can be compared{ending}"
+        mean, pair = self.mean(example), self.furthest(example)
+        text = f"{len(kept)} maps agree with a rank correlation of {mean:.2f} in the mean"
+        if pair is not None and len(kept) > 2:
+            text += f", least {pair[0]} and {pair[1]} with {float(self.correlations[at][self._pair(pair)]):.2f}"
+        share = float(self.region[at].double().mean())
+        return f"{text}; most of them have their top tenth in {share:.1%} of the positions{ending}"
+
+    def mean(self, example: Place = 0) -> float:
+        """Return the mean correlation of the pairs that are part of the consensus; NaN without a pair."""
+        found = [value for _, value in self._pairs(example)]
+        return sum(found) / len(found) if found else math.nan
+
+    def furthest(self, example: Place = 0) -> tuple[str, str] | None:
+        """Return the two maps of the consensus that differ most; None without a pair."""
+        pairs = self._pairs(example)
+        return min(pairs, key=lambda each: each[1])[0] if pairs else None
+
+    def to_dict(self, example: Place = 0) -> dict[str, Any]:
+        """Return plain numbers, lists and text for one example; NaN as None."""
+        at = self._at(example)
+        return {
+            "names": list(self.names),
+            "views": list(self.views),
+            "rank_correlations": finite(self.correlations[at].tolist()),
+            "mean": finite(self.mean(example)),
+            "region_share": float(self.region[at].double().mean()),
+            "left_out": dict(self.left_out[self._place(at)]),
+            "sentence": self.sentence(example),
+        }
+
+    def _pairs(self, example: Place) -> list[tuple[tuple[str, str], float]]:
+        at = self._at(example)
+        kept = [name for name in self.names if name not in self.left_out[self._place(at)]]
+        pairs = [(a, b) for i, a in enumerate(kept) for b in kept[i + 1 :]]
+        return [(pair, float(self.correlations[at][self._pair(pair)])) for pair in pairs]
+
+    def _pair(self, pair: tuple[str, str]) -> tuple[int, int]:
+        return self.names.index(pair[0]), self.names.index(pair[1])
+
+    def _at(self, example: Place) -> tuple[int, ...]:
+        """Return the index of an example; a number alone means its first target."""
+        at = example if isinstance(example, tuple) else (example,)
+        return (*at, *[0] * (self.correlations.ndim - 2 - len(at)))
+
+    def _place(self, at: tuple[int, ...]) -> int:
+        """Return the place of an example in `left_out`."""
+        place = 0
+        for size, index in zip(self.correlations.shape[:-2], at, strict=True):
+            place = place * size + index % size
+        return place
+
+    def __repr__(self) -> str:
+        return f"Agreement({', '.join(self.names)}: {self.sentence()})"
+
+
+def agreement_of(panel: Panel, findings: Mapping[str, Any], view: View | None = None) -> Agreement:
+    """Compare the maps of a panel; see `Agreement`.
+
+    `findings`: a TrustCard, or findings, of maps by their names in the panel. Raises KeyError for other names.
+    """
+    unknown = [name for name in findings if name not in panel]
+    if unknown:
+        raise KeyError(f"findings: {', '.join(unknown)} is not in the panel, which has {', '.join(panel)}")
+    leading = panel[0].score.shape
+    seen = [each.viewed(view).flatten(0, len(leading) - 1).double().cpu() for each in panel.values()]
+    space = _most_common([each.shape[1:] for each in seen])
+    fits = [each.shape[1:] == space for each in seen]
+    known = torch.full((len(seen[0]), *space), torch.nan, dtype=torch.float64)
+    maps = [each if fit else known for each, fit in zip(seen, fits, strict=True)]
+    left_out = [
+        {
+            name: why
+            for name, seen_as, fit in zip(panel, seen, fits, strict=True)
+            if (why := _reason(seen_as[i], fit, space) or _failure(findings.get(name, ()), i))
+        }
+        for i in range(len(known))
+    ]
+    tops = torch.stack([_top(each) for each in maps])
+    counted = torch.tensor([[name not in out for out in left_out] for name in panel])
+    votes = (tops & counted.view(*counted.shape, *[1] * len(space))).sum(0)
+    count = counted.sum(0).view(-1, *[1] * len(space))
+    region = (2 * votes > count) & (count > 1)
+    correlations = rank_correlations(maps)
+    return Agreement(
+        tuple(panel),
+        tuple((each.view if view is None else view).words(tuple(space)) for each in panel.values()),
+        correlations.reshape(*leading, *correlations.shape[1:]),
+        region.reshape(*leading, *space),
+        tuple(left_out),
+    )
+
+
+def _top(maps: Tensor) -> Tensor:
+    """Mark the positions in the top share of each map `(n, *space)`: by rank, ties averaged, where it is positive."""
+    flat = maps.flatten(1)
+    marked = (ranks(flat) > (1 - SHARE) * flat.shape[1]) & (flat > 0)
+    return marked.reshape(maps.shape)
+
+
+def _most_common(shapes: list[torch.Size]) -> torch.Size:
+    return max(shapes, key=shapes.count)
+
+
+def _reason(seen: Tensor, fits: bool, space: torch.Size) -> str:
+    """Return why a map cannot be compared; empty where it can."""
+    if not fits:
+        return f"its shape {tuple(seen.shape)} is not that of most maps, {tuple(space)}"
+    if bool(seen.isnan().any()):
+        return "it holds NaN"
+    return "it is constant" if bool((seen == seen.flatten()[0]).all()) else ""
+
+
+def _failure(found: TrustCard | Iterable[Finding], example: int) -> str:
+    """Return which hard tests a map failed for an example; empty if none is known to have failed."""
+    findings = found.findings if isinstance(found, TrustCard) else found
+    failed = [
+        each.name
+        for each in findings
+        if each.check.kind == "hard" and each.each is not None and not each.value[example].isnan()
+        if not bool(each.each[example])
+    ]
+    return f"it failed {', '.join(failed)}" if failed else ""
