@@ -73,10 +73,21 @@ def test_layers_are_swept_over() -> None:
 def test_a_field_of_a_part_is_named_with_two_underscores() -> None:
     found = ll.sweep(conv_net(), pictures(1), "integrated-gradients", quadrature__n=[4, 8, 16], target=0)
     assert list(found) == ["quadrature.n=4", "quadrature.n=8", "quadrature.n=16"]
-    assert found[2].method == ll.IntegratedGradients(ll.GaussLegendre(16))
+    assert found[2].method == ll.IntegratedGradients(16)
     assert float(found.neighbours["quadrature.n"].min()) > 0.9
     inner = ll.sweep(conv_net(), pictures(1), "smooth-grad", inner=[ll.Gradient(), ll.GradCAM()], samples=[2], target=0)
     assert found.shape == (3,) and inner.shape == (2, 1)
+
+
+def test_sweeps_and_studies_caution_where_a_map_has_not_converged() -> None:
+    net, x = conv_net(), pictures(2)
+    found = ll.sweep(net, x, ll.IntegratedGradients(4, tolerance=1e-4), most_nodes=[4, 300], target=0)
+    assert all(each.startswith("most_nodes=4: example") and "own error" in each for each in found.cautions)
+    assert len(found.cautions) == 2 and found.summary()["cautions"] == list(found.cautions)
+    assert [each for label, each in found._facts() if label == "caution"] == list(found.cautions)
+    study = ll.compare_baselines(net, x, ll.IntegratedGradients(4, tolerance=1e-9, most_nodes=5), [0.0, 0.5], target=0)
+    assert sum("NOT converged" in each for each in study.cautions) == 4
+    assert not ll.compare_baselines(net, x, "integrated-gradients", [0.0, 0.5], target=0).cautions
 
 
 def test_a_sweep_shares_the_clean_pass() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
+import inspect
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -35,7 +36,7 @@ class Named:
     def __new__(cls, *args: Any, **settings: Any) -> Self:
         """Raise TypeError for a setting that does not exist, with the name of the nearest one that does."""
         made = vars(cls).get("__dataclass_params__")
-        known = {each.name for each in dataclasses.fields(cls) if each.init} if made and made.init else set(settings)  # type: ignore[arg-type]
+        known = set(inspect.signature(cls.__init__).parameters) if made and made.init else set(settings)
         for name in settings:
             if name not in known:
                 near = [cls.other_names[name]] if name in cls.other_names else difflib.get_close_matches(name, known, 1)
@@ -43,6 +44,14 @@ class Named:
                 use = f"use {near[0]}" if near else f"its settings: {named}"
                 raise TypeError(f"{cls.__name__}: there is no setting {name!r}; {use}")
         return super().__new__(cls)
+
+    when_none: ClassVar[Mapping[str, Any]] = {}
+    """Values with settings of their own that None stands for, by setting, so that a sweep can vary these."""
+
+    @property
+    def without_effect(self) -> Mapping[str, Any]:
+        """Settings that have no effect beside the others, as a run that was begun before wrote them."""
+        return {}
 
     @classmethod
     def kebab(cls) -> str:

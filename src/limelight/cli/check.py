@@ -13,7 +13,7 @@ import typer
 
 from ..evaluation.card import TrustCard, card_about
 from ..evaluation.check import CARD, as_mask
-from ..methods import GaussLegendre, GradCAM, Gradient, IntegratedGradients, Method
+from ..methods import GradCAM, Gradient, IntegratedGradients, Method
 from ..question.question import question_of
 from ..show import picture_of, save_png, write_html
 from ..show.explained import Explained, Request, explain_picture, fitting
@@ -22,7 +22,7 @@ from .pictures import DEMO, Item, find_pictures, for_each_picture
 from .question_options import Checks, Images, Mask, QuestionOptions, methods_option, takes_question_options
 from .terminal import boundary, exit_code, print_lines, progress_on, say
 
-CHECK_METHODS: tuple[Method, ...] = (Gradient(), IntegratedGradients(GaussLegendre(128)), GradCAM())
+CHECK_METHODS: tuple[Method, ...] = (Gradient(), IntegratedGradients(), GradCAM())
 
 
 @takes_question_options

@@ -52,6 +52,17 @@ class MapSeries(Panel):
         """Completeness `(k, batch)`, as `Attribution.delta`; NaN where the method promises no sum."""
         return torch.stack([each.delta for each in self.values()])
 
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """A caution for each map that has not converged: how it differs from the others may be its own error."""
+        warning = "what it differs by from the other maps may be its own error"
+        return tuple(
+            f"{label}: {note}; {warning}"
+            for label, each in self.items()
+            for note in each.notes
+            if note.kind in ("not-converged", "incomplete")
+        )
+
     @abstractmethod
     def heading(self) -> str:
         """Return a line that names what is compared."""
@@ -89,6 +100,7 @@ class MapSeries(Panel):
             "baseline_score": {label: each.baseline_score.tolist() for label, each in self.items()},
             "delta": {label: each.delta.tolist() for label, each in self.items()},
             "rank_correlations": self.correlations.tolist(),
+            "cautions": list(self.cautions),
         }
 
     def save(self, path: str | Path) -> Path:
@@ -108,7 +120,8 @@ class MapSeries(Panel):
         return f"{self.heading()}; {super()._heading(example)}"
 
     def _facts(self) -> list[tuple[str, str]]:
-        return [(label, note) for label, note in dict.fromkeys(super()._facts()) if label not in ("baseline", "seed")]
+        kept = [each for each in dict.fromkeys(super()._facts()) if each[0] not in ("baseline", "seed")]
+        return [*(("caution", each) for each in self.cautions), *kept]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.heading()}: {', '.join(self)})"

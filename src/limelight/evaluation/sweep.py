@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..answer import answer
 from ..base.attribution import Attribution, distinct
+from ..base.named import Named
 from ..base.similarity import rank_correlation
 from ..base.types import Model
 from ..explain import MethodLike, as_methods
@@ -119,15 +120,21 @@ def with_fields(method: Method, values: Mapping[str, Any]) -> Method:
 
 
 def _replaced(part: Any, path: list[str], value: Any) -> Any:
-    inner = _replaced(getattr(part, path[0]), path[1:], value) if len(path) > 1 else value
+    inner = _replaced(_part(part, path[0]), path[1:], value) if len(path) > 1 else value
     return replace(part, **{path[0]: inner})
+
+
+def _part(whole: Any, name: str) -> Any:
+    """Return a field, or what its None stands for."""
+    found = getattr(whole, name)
+    return whole.when_none.get(name) if found is None and isinstance(whole, Named) else found
 
 
 def _paths(part: Any) -> dict[str, Any]:
     """Return the fields of a method and of its parts, by dotted name."""
     found: dict[str, Any] = {}
     for field in fields(part):
-        found[field.name] = value = getattr(part, field.name)
+        found[field.name] = value = _part(part, field.name)
         if is_dataclass(value) and not isinstance(value, type):
             found |= {f"{field.name}.{inner}": each for inner, each in _paths(value).items()}
     return found

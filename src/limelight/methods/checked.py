@@ -14,7 +14,7 @@ from .base import Estimate, Method, OwnScores
 
 # Settings that bring a map closer to the sum that it promises.
 _CLOSER = {
-    "quadrature": "more nodes (quadrature=)",
+    "quadrature": "more nodes (quadrature=, most_nodes=)",
     "steps": "more steps=",
     "samples": "more samples=",
     "permutations": "more permutations=",

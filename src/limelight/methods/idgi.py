@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -15,10 +15,70 @@ from ..question.random_streams import Streams
 from .base import FINE, Estimate, Method, Needs
 from .guided_path import GuidedIntegratedGradients
 from .moments import column
-from .path import BlurIntegratedGradients, IntegratedGradients, gradients_by_step
+from .path import (
+    CHANGE,
+    BlurIntegratedGradients,
+    IntegratedGradients,
+    gradients_by_step,
+    over_nodes,
+    refined_line,
+)
+from .refine import Nodes
 
 PathMethod = IntegratedGradients | BlurIntegratedGradients | GuidedIntegratedGradients
 Visit = tuple[Tensor, Tensor, Tensor]  # examples, their scores and gradients at the next point of their path
+
+
+class _Shares:
+    """The change of the scores along a path, shared out by the squared gradients, as points are visited in order."""
+
+    def __init__(self, like: Tensor, start: Tensor | None = None) -> None:
+        """Begin at the scores `start` `(n,)`, where no gradient is taken; None: at the first point."""
+        dtype, n = sum_dtype(like), len(like)
+        self.values = torch.zeros(like.shape, dtype=dtype, device=like.device)
+        self.direction = torch.zeros_like(self.values)  # g^2 / |g|^2 at the point that each example is at
+        self.at = torch.zeros(n, dtype=dtype, device=like.device) if start is None else start.to(dtype, copy=True)
+        self.begun = torch.full((n,), start is not None, device=like.device)
+        self.moving = torch.zeros(n, dtype=torch.bool, device=like.device)
+        self.flat = torch.zeros(n, dtype=torch.long, device=like.device)
+
+    def visit(self, examples: Tensor, scores: Tensor, gradient: Tensor) -> None:
+        """Go to the next point of some examples."""
+        own = scores.to(self.at)
+        self.at[examples] = torch.where(self.begun[examples], self.at[examples], own)
+        self.begun[examples] = True
+        square = gradient.to(self.values).square()
+        whole = square.flatten(1).sum(1)
+        there = whole > 0
+        ahead = torch.where(column(there, square), square / column(whole, square), self.direction[examples])
+        # Before the first gradient of a path, what the score has changed by goes in that gradient's direction.
+        first = there & ~self.moving[examples]
+        self._share(examples, own, torch.where(column(first, square), ahead, self.direction[examples]), first)
+        self.direction[examples] = ahead
+        self.moving[examples] |= there
+        self.flat[examples] += ~there
+
+    def end(self, scores: Tensor) -> None:
+        """Go to x."""
+        every = torch.arange(len(scores), device=scores.device)
+        self._share(every, scores.to(self.at), self.direction, self.moving)
+
+    def _share(self, examples: Tensor, scores: Tensor, direction: Tensor, first: Tensor) -> None:
+        moving = self.moving[examples] | first
+        change = torch.where(moving, scores - self.at[examples], 0)
+        self.values[examples] += direction * column(change, direction)
+        self.at[examples] = torch.where(moving, scores, self.at[examples])
+
+    def notes(self, examples: Tensor) -> list[Note]:
+        """Count the points without a gradient; `examples` are their places in the batch."""
+        found = []
+        for i in self.flat.nonzero()[:, 0].tolist():
+            text = f"{int(self.flat[i])} points of the path have no gradient and were left out"
+            none = (
+                "" if self.moving[i] else ", all of them: there is no direction for the change, so the values are zero"
+            )
+            found.append(Note("fact", text + none, int(examples[i])))
+        return found
 
 
 @dataclass(frozen=True)
@@ -28,7 +88,8 @@ class IDGI(Method):
     $$A_i = \sum_j \frac{(\partial_i f(x_j))^2}{\lVert\nabla f(x_j)\rVert_2^2}\,\big(f(x_{j+1}) - f(x_j)\big)$$
 
     over the points $x_0, \dots, x_n$ of the path of `inner`: a straight line in as many equal steps as its quadrature
-    has nodes, the levels of a blur, or a guided path. Exactly complete: the values sum to $f(x_n) - f(x_0)$ at any
+    has nodes, the levels of a blur, a guided path, or the nodes of a line or a blur as `inner` refines them, where the
+    first node's gradient also serves the step before it. Exactly complete: the values sum to $f(x_n) - f(x_0)$ at any
     number of steps. Points without a gradient are left out of the path: the step before them, at the start after them,
     is longer. `notes` count them. [yang2023]
     """
@@ -57,44 +118,42 @@ class IDGI(Method):
 
     def rows(self, features: torch.Size) -> int | None:
         match self.inner:
-            case IntegratedGradients():
+            case IntegratedGradients(stop=None):
                 return self.inner.rule.n
-            case BlurIntegratedGradients(steps=steps):
+            case BlurIntegratedGradients(stop=None, steps=steps):
                 return steps
             case GuidedIntegratedGradients(steps=steps):
                 return steps + 1
         return None
 
+    def rows_at_least(self, features: torch.Size) -> int:
+        return self.inner.rows_at_least(features)
+
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        dtype, n = sum_dtype(x), len(x)
-        values = torch.zeros(x.shape, dtype=dtype, device=x.device)
-        direction = torch.zeros_like(values)  # g^2 / |g|^2 at the point that each example is at
-        at = torch.zeros(n, dtype=dtype, device=x.device)
-        begun, moving = torch.zeros(2, n, dtype=torch.bool, device=x.device)
-        flat = torch.zeros(n, dtype=torch.long, device=x.device)
+        inner = self.inner
+        if isinstance(inner, IntegratedGradients) and inner.stop is not None:
+            groups, change = refined_line(score, x, baseline, inner.rule, inner.stop), CHANGE
+        elif isinstance(inner, BlurIntegratedGradients) and inner.stop is not None:
+            groups, change = inner.refined(score, x), inner.change
+        else:
+            shares = _Shares(x)
+            for examples, scores, gradient in self._visits(score, x, baseline):
+                shares.visit(examples, scores, gradient)
+            shares.end(score.values(x))
+            return Estimate(shares.values.to(result_dtype(x)), notes=tuple(shares.notes(torch.arange(len(x)))))
+        notes: list[Note] = []
 
-        def step(examples: Tensor, scores: Tensor) -> None:
-            values[examples] += direction[examples] * column(scores.to(dtype) - at[examples], x)
-            at[examples] = torch.where(moving[examples], scores.to(dtype), at[examples])
+        def shared(nodes: Nodes) -> Tensor:
+            found = _Shares(nodes.gradients[:, 0], nodes.scores[:, 0])
+            every = torch.arange(len(nodes.examples), device=x.device)
+            for k in range(len(nodes)):
+                found.visit(every, nodes.scores[:, k + 1], nodes.gradients[:, k])
+            found.end(nodes.scores[:, -1])
+            notes.extend(found.notes(nodes.examples))
+            return found.values
 
-        for examples, scores, gradient in self._visits(score, x, baseline):
-            at[examples] = torch.where(begun[examples], at[examples], scores.to(dtype))  # the start of the path
-            begun[examples] = True
-            step(examples, scores)
-            square = gradient.to(dtype).square()
-            whole = square.flatten(1).sum(1)
-            there = whole > 0
-            kept = direction[examples]
-            direction[examples] = torch.where(column(there, x), square / column(whole, x), kept)
-            moving[examples] |= there
-            flat[examples] += ~there
-        step(torch.arange(n, device=x.device), score.values(x))
-        notes = []
-        for i in flat.nonzero()[:, 0].tolist():
-            text = f"{int(flat[i])} points of the path have no gradient and were left out"
-            none = "" if moving[i] else ", all of them: there is no direction for the change, so the values are zero"
-            notes.append(Note("fact", text + none, i))
-        return Estimate(values.to(result_dtype(x)), notes=tuple(notes))
+        found = over_nodes(groups, x, shared, change)
+        return replace(found, notes=(*found.notes, *notes))
 
     def _visits(self, score: Score, x: Tensor, baseline: Tensor) -> Iterator[Visit]:
         """Yield the points of each example's path in order, except the last, which is x."""
@@ -106,7 +165,7 @@ class IDGI(Method):
             return
         if isinstance(inner, BlurIntegratedGradients):
             levels = inner.levels(x)
-            points = (levels(x, step) for step in range(inner.steps))
+            points = (levels(x, step) for step in range(len(levels.matrices)))
         else:
             assert isinstance(inner, IntegratedGradients)
             n = inner.rule.n

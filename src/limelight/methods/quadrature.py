@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..base.named import Named, is_whole, require, require_whole
-
-
-class Refinement(NamedTuple):
-    """A finer rule; its sum is `kept` times that of the coarser rule plus that over the `fresh` nodes and weights."""
-
-    rule: Quadrature
-    kept: float
-    fresh: tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -33,14 +25,6 @@ class Quadrature(Named, ABC):
     def __iter__(self) -> Iterator[tuple[float, float]]:
         nodes, weights = self.rule()
         return zip(nodes.tolist(), weights.tolist(), strict=True)
-
-    def refined(self) -> Refinement:
-        """Double the nodes, all of them new; nested rules keep theirs."""
-        return self._refined(2 * self.n, 0.0, lambda k: True)
-
-    def _refined(self, n: int, kept: float, is_fresh: Callable[[int], bool]) -> Refinement:
-        finer = replace(self, n=n)
-        return Refinement(finer, kept, tuple(node for k, node in enumerate(finer) if is_fresh(k)))
 
     @abstractmethod
     def rule(self) -> tuple[np.ndarray, np.ndarray]:
@@ -58,17 +42,12 @@ class GaussLegendre(Quadrature):
 
 @dataclass(frozen=True)
 class _EqualWeights(Quadrature):
-    """Base of the rules t = (k - 1 + offset)/n. A refinement cuts each part in `cuts`; piece `old` has the old node."""
+    """Base of the rules t = (k - 1 + offset)/n."""
 
     offset: ClassVar[float]
-    cuts: ClassVar[int] = 2
-    old: ClassVar[int]
 
     def rule(self) -> tuple[np.ndarray, np.ndarray]:
         return (np.arange(self.n) + self.offset) / self.n, np.full(self.n, 1 / self.n)
-
-    def refined(self) -> Refinement:
-        return self._refined(self.cuts * self.n, 1 / self.cuts, lambda k: k % self.cuts != self.old)
 
 
 @dataclass(frozen=True)
@@ -76,8 +55,6 @@ class Midpoint(_EqualWeights):
     """t = (k - 1/2)/n. Error of order n^-2 where the gradient is smooth, and robust to its jumps in ReLU networks."""
 
     offset: ClassVar[float] = 0.5
-    cuts: ClassVar[int] = 3
-    old: ClassVar[int] = 1
 
 
 @dataclass(frozen=True)
@@ -85,7 +62,6 @@ class RiemannLeft(_EqualWeights):
     """t = (k - 1)/n, from the baseline on. Error of order n^-1."""
 
     offset: ClassVar[float] = 0
-    old: ClassVar[int] = 0
 
 
 @dataclass(frozen=True)
@@ -93,7 +69,6 @@ class RiemannRight(_EqualWeights):
     """t = k/n, up to the input: the sum in the paper. Error of order n^-1. [sundararajan2017]"""
 
     offset: ClassVar[float] = 1
-    old: ClassVar[int] = 1
 
 
 @dataclass(frozen=True)
@@ -107,26 +82,26 @@ class Trapezoid(Quadrature):
         weights[[0, -1]] /= 2
         return np.linspace(0, 1, self.n), weights
 
-    def refined(self) -> Refinement:
-        return self._refined(2 * self.n - 1, 1 / 2, lambda k: k % 2 == 1)
-
 
 class OverNodes:
-    """Base of the methods with a `quadrature`: a rule, or a number of nodes of Gauss-Legendre."""
+    """Base of the methods with a `quadrature`: a rule, or a number of nodes of `of_number`."""
 
-    quadrature: Quadrature | int
+    quadrature: Quadrature | int | None
+    of_number: ClassVar[type[Quadrature]] = GaussLegendre
+    when_none: ClassVar[Mapping[str, Any]] = {}
     other_names: ClassVar[Mapping[str, str]] = dict.fromkeys(("steps", "n_steps", "nodes", "n"), "quadrature")
 
     def read_quadrature(self) -> None:
-        """Turn a number of nodes into a rule. Raises ValueError for anything else."""
+        """Turn a number of nodes into a rule. Raises ValueError for anything else that is no rule."""
         nodes: Any = self.quadrature
         if is_whole(nodes, 1) and nodes is not True:
-            object.__setattr__(self, "quadrature", GaussLegendre(int(nodes)))
-        fits = isinstance(self.quadrature, Quadrature)
+            object.__setattr__(self, "quadrature", self.of_number(int(nodes)))
+        fits = isinstance(self.quadrature, Quadrature) or (self.quadrature is None and bool(self.when_none))
         require(fits, self, "quadrature", "a number of nodes, or a Quadrature such as Midpoint(50)")
 
     @property
     def rule(self) -> Quadrature:
-        """The quadrature, also where a number of nodes was given."""
-        assert isinstance(self.quadrature, Quadrature)
-        return self.quadrature
+        """The quadrature, also where a number of nodes or none was given."""
+        found = self.when_none["quadrature"] if self.quadrature is None else self.quadrature
+        assert isinstance(found, Quadrature)
+        return found

@@ -17,6 +17,7 @@ import PIL
 from torch import Tensor, nn
 
 from ..base.devices import as_device
+from ..base.named import Named
 from ..base.types import Arithmetic, Outputs
 from ..base.version import versions
 from ..checks import Check
@@ -198,7 +199,8 @@ def described(value: Any) -> str:
             return f"{type(value).__qualname__}({_module_hash(value)})"
     if not is_dataclass(value) or isinstance(value, type):
         return repr(value)
-    given = {each: getattr(value, each.name) for each in fields(value) if each.init}
+    written = value.without_effect if isinstance(value, Named) else {}
+    given = {each: written.get(each.name, getattr(value, each.name)) for each in fields(value) if each.init}
     # What was added later changes nothing at its default.
     kept = (each for each in given if not (each.metadata.get("later") and given[each] == each.default))
     arguments = (f"{each.name}={described(given[each])}" for each in kept)

@@ -85,8 +85,7 @@ class PageRequest:
 
     def rows(self, shape: torch.Size) -> int:
         """Return the least number of model rows for inputs of this shape, as far as it is known before the run."""
-        each = [method.rows(shape) or 0 for method in self.methods]
-        return self.questions * sum(each)
+        return self.questions * sum(method.rows_at_least(shape) for method in self.methods)
 
 
 def answer(model: AnyImageModel, asked: PageRequest, maps: Store[Attribution], job: Job) -> None:
