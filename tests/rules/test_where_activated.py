@@ -1,14 +1,12 @@
 """The rule that looks ahead: z+ where an activation follows, the plain linear map where none does."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import limelight as ll
 from limelight.rules import (
     COMPOSITES,
     Epsilon,
@@ -18,17 +16,21 @@ from limelight.rules import (
     Propagation,
     WhereActivated,
     ZPlus,
-    composite,
     is_kind,
     multipliers,
 )
-from tests.rules.helpers import constant, frozen, randomise_batch_norm
+from tests.rules.helpers import constant
 
 pytestmark = pytest.mark.quick
 
 ACTIVATED_PLUS = COMPOSITES["activated-plus"]
 EXACT = ACTIVATED_PLUS.tuned(epsilon=0.0)  # the stabiliser shares nothing with the definition
-STEM, EXPAND, PROJECT, HEAD = constant(4, 3, 3, 3), constant(6, 4, 1, 1, seed=1), constant(4, 6, 1, 1, seed=2), constant(4)
+STEM, EXPAND, PROJECT, HEAD = (
+    constant(4, 3, 3, 3),
+    constant(6, 4, 1, 1, seed=1),
+    constant(4, 6, 1, 1, seed=2),
+    constant(4),
+)
 DEPTHWISE = constant(6, 1, 3, 3, seed=3)
 BIASES = {"stem": 4, "expand": 6, "depthwise": 6, "project": 4, "again": 6}
 
@@ -87,7 +89,9 @@ def test_an_inverted_bottleneck_by_hand(size: float) -> None:
     found = multipliers(lambda rows: inverted_bottleneck(rows, b), x, EXACT).values
     for row, values in zip(x, found, strict=True):
         torch.testing.assert_close(values, by_hand(row, b), rtol=1e-9, atol=1e-12)
-    assert not torch.allclose(found, multipliers(lambda r: inverted_bottleneck(r, b), x, COMPOSITES["epsilon-plus"]).values)
+    assert not torch.allclose(
+        found, multipliers(lambda r: inverted_bottleneck(r, b), x, COMPOSITES["epsilon-plus"]).values
+    )
 
 
 def test_conserves_without_biases() -> None:
@@ -141,7 +145,10 @@ def _rule_used(after: Callable[[Tensor], Tensor]) -> str:
     """Which of two rules a convolution got: one hands on all relevance, the other, with a large epsilon, half of it."""
     w, v = constant(3, 2, 1, 1).abs(), constant(3, seed=1).abs()
     rule = WhereActivated(ZPlus(bias=False), Epsilon(1.0, relative=False))
-    entries = ((is_kind("affine"), rule), *(entry for entry in ACTIVATED_PLUS.entries if not isinstance(entry[1], Native)))
+    entries = (
+        (is_kind("affine"), rule),
+        *(entry for entry in ACTIVATED_PLUS.entries if not isinstance(entry[1], Native)),
+    )
     x = torch.ones(1, 2, 2, 2, dtype=torch.float64)
 
     def score(rows: Tensor) -> Tensor:

@@ -221,7 +221,9 @@ class WhereActivated(LinearRule):
     def __post_init__(self) -> None:
         for name in ("activated", "otherwise"):
             if getattr(self, name).for_first_layers:
-                raise ValueError(f"WhereActivated.{name}={getattr(self, name)!r}: use a rule that is not only for first layers")
+                raise ValueError(
+                    f"WhereActivated.{name}={getattr(self, name)!r}: use a rule that is not only for first layers"
+                )
 
     def followed_by(self, ahead: Ahead) -> LinearRule:
         return self.activated if ahead.activated else self.otherwise
