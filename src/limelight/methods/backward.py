@@ -215,15 +215,17 @@ def _require_bias(method: Method, bias: object) -> None:
 class LRP(Backward):
     r"""Layer-wise relevance propagation by a composite of rules. [bach2015] [montavon2019]
 
-    `composite` is a name ("epsilon-plus", "epsilon-alpha2-beta1", "epsilon-gamma-box", "epsilon", "gamma", "zero", and
-    the "-flat" forms) or a Propagation of your own; `rules` are (predicate, rule) pairs that precede it. `low` and
-    `high` bound the input for the box rule. `bias=False` shares relevance without the biases of any rule, which then
-    take none of it. The notes say how much of the score biases, epsilon and softmax took.
+    `composite` is a name ("activated-plus", "epsilon-plus", "epsilon-alpha2-beta1", "epsilon-gamma-box", "epsilon",
+    "gamma", "zero", and the "-flat" forms) or a Propagation of your own; `rules` are (predicate, rule) pairs that
+    precede it. The default has $z^+$ without biases at convolutions that an activation follows, and epsilon at other
+    convolutions and at dense layers; "epsilon-plus" has $z^+$ with biases at every convolution. `low` and `high` bound
+    the input for the box rule. `bias=False` shares relevance without the biases of any rule, which then take none of
+    it. The notes say how much of the score biases, epsilon and softmax took.
 
         limelight.explain(net, x, LRP("epsilon", bias=False), target=0).notes
     """
 
-    composite: str | Propagation = "epsilon-plus"
+    composite: str | Propagation = "activated-plus"
     rules: tuple[Entry, ...] = ()
     low: float = 0.0
     high: float = 1.0

@@ -13,7 +13,7 @@ from .audit import source_line
 from .backward import Propagated, multipliers
 from .call import Call
 from .engine import Entry, Native, OnUncovered, Propagate, Propagation
-from .linear import AlphaBeta, Epsilon, Flat, Gamma, LinearRule, WSquare, ZBox, Zero, ZPlus
+from .linear import AlphaBeta, Epsilon, Flat, Gamma, LinearRule, WhereActivated, WSquare, ZBox, Zero, ZPlus
 from .maxima import Winners
 from .multilinear import EqualShares
 from .predicates import (
@@ -21,6 +21,7 @@ from .predicates import (
     convolution,
     dense,
     first,
+    input_normalisation,
     is_kind,
     named,
     of_any_target,
@@ -56,9 +57,18 @@ def _split(name: str, conv: LinearRule, *firsts: Entry) -> Propagation:
     return _lrp(name, *firsts, (convolution, conv), (dense, Epsilon()))
 
 
+# Biases take no relevance where an activation follows, nor does the input's normalisation. In the linear chains between
+# activations they take their share: without them the epsilon rule multiplies relevance where terms cancel.
+_ACTIVATED_PLUS = _split(
+    "activated-plus",
+    WhereActivated(ZPlus(bias=False), Epsilon()),
+    (input_normalisation, Proportional(bias=False)),
+)
+
 COMPOSITES: dict[str, Propagation] = {
     composite.name[4:-1]: composite
     for composite in (
+        _ACTIVATED_PLUS,
         _lrp("zero", (is_kind("affine"), Zero())),
         _lrp("epsilon", (is_kind("affine"), Epsilon())),
         _lrp("gamma", (is_kind("affine"), Gamma())),

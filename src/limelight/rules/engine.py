@@ -20,6 +20,7 @@ from ..base.checkpoints import is_checkpointing, keeping_activations
 from ..base.errors import NO_GRADIENT, NoGradient
 from ..base.notes import Note
 from . import audit
+from .ahead import mark_activated
 from .audit import UncoveredOperator, source_line
 from .call import Call, active, keep_parameters_frozen
 from .lineage import Lineage
@@ -100,8 +101,9 @@ class Propagation:
         """Return the same propagation with these settings of every rule that has them: `tuned(bias=False)`."""
 
         def changed(rule: Any) -> Any:
-            known = {each.name for each in fields(rule)} if is_dataclass(rule) else ()
-            return replace(rule, **{key: value for key, value in settings.items() if key in known})
+            known = {each.name: getattr(rule, each.name) for each in fields(rule)} if is_dataclass(rule) else {}
+            inner = {key: changed(value) for key, value in known.items() if is_dataclass(value)}
+            return replace(rule, **inner, **{key: value for key, value in settings.items() if key in known})
 
         return replace(self, entries=tuple((predicate, changed(rule)) for predicate, rule in self.entries))
 
@@ -211,6 +213,8 @@ class Propagate(TorchFunctionMode):
         seen, origin = self.lineage.read(call)
         if seen.kind == "activation" and self.reads_inputs and not self.entered:
             seen = call
+        if seen.kind == "activation":
+            mark_activated(seen)
         rule = self.propagation.rule(seen, self)
         if rule is None:
             result = self.native(call)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..base.notes import Note
 from .affine import Affine, affine
+from .ahead import Ahead
 from .call import Call, active
 from .engine import Propagate
 from .ruled import Pulled, jvp, ruled, stabilised
@@ -48,13 +49,19 @@ class LinearRule(ABC):
     def pull(self, operator: Affine, value: Tensor, x: Tensor, call: Call, propagate: Propagate) -> Pulled:
         """Return the backward function, and the tensors to save for it."""
 
-        take = propagate.taker(x)
+        take, ahead = propagate.taker(x), Ahead()
 
         def pull(g: Tensor, value: Tensor, x: Tensor) -> tuple[Tensor | None, ...]:
             dtype = operator.weight.dtype  # under autocast the operator's own output has a lower one
-            return (self.multiplier(operator, value.to(dtype), g.to(dtype), take).to(x.dtype),)
+            rule = self.followed_by(ahead)
+            return (rule.multiplier(operator, value.to(dtype), g.to(dtype), take).to(x.dtype),)
 
+        pull.ahead = ahead  # type: ignore[attr-defined]
         return pull, [value.clone(), x]  # a copy: an in-place activation may overwrite the output itself
+
+    def followed_by(self, ahead: Ahead) -> "LinearRule":
+        """Return the rule for what follows the operator."""
+        return self
 
     @abstractmethod
     def multiplier(self, operator: Affine, y: Tensor, g: Tensor, take: Take) -> Tensor:
@@ -197,6 +204,32 @@ class Gamma(SignedSharing):
             bias = None if b is None else b + self.gamma * (b * sign).clamp(min=0) * sign
             terms.append((favoured, other, bias, torch.where(y * sign > 0, g * y, 0.0)))
         return self.shared(operator, terms, take)
+
+
+@dataclass(frozen=True)
+class WhereActivated(LinearRule):
+    r"""One rule where an activation follows the operator, another where none does, so that a chain of operators
+    without activations between them is propagated as the one linear map that it is.
+
+    $z^+$ asks which inputs switch a unit on. Outputs that no activation reads, such as the projections of linear
+    bottlenecks, are read with either sign, and there it drops what the next operator uses.
+    """
+
+    activated: LinearRule
+    otherwise: LinearRule
+
+    def __post_init__(self) -> None:
+        for name in ("activated", "otherwise"):
+            if getattr(self, name).for_first_layers:
+                raise ValueError(
+                    f"WhereActivated.{name}={getattr(self, name)!r}: use a rule that is not only for first layers"
+                )
+
+    def followed_by(self, ahead: Ahead) -> LinearRule:
+        return self.activated if ahead.activated else self.otherwise
+
+    def multiplier(self, operator: Affine, y: Tensor, g: Tensor, take: Take) -> Tensor:
+        raise AssertionError("one of the two rules computes the multiplier")
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,11 @@ def first(call: Call, propagate: Propagate) -> bool:
     return call.kind == "affine" and propagate.is_first(*call.operands)
 
 
+def input_normalisation(call: Call, propagate: Propagate) -> bool:
+    """Match sums and batch norms before the first affine operator, where only the input's normalisation lies."""
+    return call.kind in ("sum", "batch_norm") and not propagate.entered
+
+
 @dataclass(frozen=True)
 class weight_of:
     """The operator that uses this module's weight, also in a copy that shares its storage."""

@@ -20,7 +20,7 @@ END = "<!-- end of what is written -->"
 
 COLUMNS: dict[str, Propagation] = {
     "DeepLift": RESCALE,
-    "LRP (epsilon-plus)": COMPOSITES["epsilon-plus"],
+    "LRP": COMPOSITES["activated-plus"],
     "GuidedBackprop": GUIDED_BACKPROP,
     "AttnLRP": ATTN_LRP,
 }
@@ -46,6 +46,8 @@ _GRADIENT = (
 
 class _Inner:
     """A stand-in for the engine at an operator in the middle of a network."""
+
+    entered = True
 
     def is_first(self, *operands: torch.Tensor) -> bool:
         return False
