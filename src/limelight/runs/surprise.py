@@ -63,17 +63,20 @@ def surprising_groups(
     `features`: `(n, d)`, rows of length 1, so that products are correlations. `labels`: the class of each row.
     """
     similar, names = (features @ features.T).astype(np.float32), np.asarray(labels, dtype=np.str_)
-    left, found, reached = np.arange(len(names)), list[Group](), 0.0
+    left, found, rest, reached = np.arange(len(names)), list[Group](), list[Group](), 0.0
     while True:
         groups = _judged(similar[np.ix_(left, left)], names[left], tolerance, np.random.default_rng(seed), shuffles)
         groups = [
             replace(each, members=tuple(left[list(each.members)].tolist()), p=max(each.p, reached)) for each in groups
         ]
-        if not groups or groups[0].p > alpha:
+        if not groups:  # one class is left, and nothing to compare it with: its verdict among all of them stands
+            return [*found, *rest]
+        if groups[0].p > alpha:
             return [*found, *groups]
-        found.append(groups[0])
-        reached = groups[0].p
-        left = left[names[left] != groups[0].name]
+        first, *rest = groups
+        found.append(first)
+        reached = first.p
+        left = left[names[left] != first.name]
 
 
 def judged_classes(labels: Sequence[str]) -> list[str]:

@@ -154,7 +154,11 @@ def audit_of(done: Run, alpha: float = ALPHA, tolerance: float = TOLERANCE, shuf
             ids = tuple(int(rows["id"][kept[i]]) for i in group.members)
             verdicts.append(_verdict(method, group, ids, counts[group.name], features, alpha, len(done.methods)))
     failed = done.counts.failed
-    remarks = [f"{failed} pictures could not be explained: {'; '.join(done.status.failures[-1:])}"] if failed else []
+    remarks = (
+        [f"pictures that could not be explained: {failed}, such as {'; '.join(done.status.failures[-1:])}"]
+        if failed
+        else []
+    )
     return Audit(
         done,
         alpha,
@@ -181,7 +185,7 @@ def _compared(done: Run, rows: Rows, here: NDArray[np.int64], seed: int) -> tupl
     remarks = []
     _, first = np.unique(rows["content"][here].astype(np.str_), return_index=True)
     if len(first) < len(here):
-        remarks.append(f"{len(here) - len(first)} pictures are copies of others, byte for byte, and count once")
+        remarks.append(f"pictures that are copies of others, byte for byte, and do not count: {len(here) - len(first)}")
     here = here[np.sort(first)]
     labels = rows["label"][here].astype(np.str_)
     most = max(FEWEST, _MOST // len(np.unique(labels)))
@@ -194,7 +198,9 @@ def _compared(done: Run, rows: Rows, here: NDArray[np.int64], seed: int) -> tupl
     features = _features(done, rows, here)
     flat = ~features.any(1)
     if bool(flat.any()):
-        remarks.append(f"{int(flat.sum())} maps have the same positive relevance everywhere, or none, and are left out")
+        remarks.append(
+            f"maps without positive relevance, or with the same everywhere, which are left out: {int(flat.sum())}"
+        )
     return here[~flat.numpy()], features[~flat], remarks
 
 
