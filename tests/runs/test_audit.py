@@ -95,7 +95,9 @@ def test_a_shortcut_that_the_model_needs_is_found(kind: Kind, share: float, tmp_
     first = found.verdicts[0]
     assert first.label == "square" and first.found
     paths = {found.run[i].entry.path for i in first.ids}
-    assert len(paths & bearing) >= 0.9 * len(paths) and len(paths & bearing) >= 0.5 * len(bearing)
+    # The picture to look at first bears the shortcut, as do most of the group; objects at its place may be in it, too.
+    assert found.run[first.medoid].entry.path in bearing
+    assert len(paths & bearing) > 0.5 * len(paths) and len(paths & bearing) >= 0.5 * len(bearing)
     if kind == "tag":
         assert first.place.words == "bottom right" and first.place.area < 0.1
 

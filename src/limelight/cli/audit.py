@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ..runs import Audit, audit
-from ..runs.audit import CHECKS, METHODS
+from ..runs.auditing import CHECKS, METHODS
 from ..runs.bundle import BUNDLE
 from ..runs.job import LABEL
 from ..runs.ledger import file_sha256
@@ -111,9 +111,9 @@ def _exit_code(done: Audit) -> int:
 def _print(done: Audit) -> None:
     print_lines(done.sentence, style="bold")
     print_lines(*(f"note: {each}" for each in done.notes if done.verdicts), "")
-    for each in done.accuracy[:1]:
-        print_lines(f"accuracy: {each.share:.1%} of {each.total} pictures")
-    print_lines(*(f"{each.name}: {each.count} of {each.total} maps fail" for each in done.failing), "")
+    for share in done.accuracy[:1]:
+        print_lines(f"accuracy: {share.share:.1%} of {share.total} pictures")
+    print_lines(*(f"{share.name}: {share.count} of {share.total} maps fail" for share in done.failing), "")
     numbers = ("p", "correlation", "shuffled", "maps")
     table = plain_table("class", "method", "verdict", *numbers, "place", numbers=numbers)
     for each in done.verdicts[:_MOST]:

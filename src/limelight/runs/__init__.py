@@ -1,6 +1,6 @@
 """Dataset runs: explain and test a million pictures, through kills and bad files, and lose nothing."""
 
-from .audit import audit as audit
+from .auditing import audit as audit
 from .bundle import write_audit as write_audit
 from .clusters import Cluster as Cluster
 from .coordinate import RunStopped as RunStopped
