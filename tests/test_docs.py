@@ -19,7 +19,10 @@ from limelight.rules.table import PAGE, operator_table, written
 
 PAGES = [
     PAGE,
-    *(PAGE.with_name(name) for name in ("checks.md", "paths.md", "viewer.md", "runs.md", "model.md", "black-boxes.md")),
+    *(
+        PAGE.with_name(name)
+        for name in ("checks.md", "paths.md", "viewer.md", "runs.md", "audit.md", "model.md", "black-boxes.md")
+    ),
 ]
 
 

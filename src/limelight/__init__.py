@@ -57,7 +57,7 @@ from .rules import Patterns as Patterns, UncoveredOperator as UncoveredOperator
 _LATE = {
     "models.catalogue": ("ImageBlackBox", "ImageModel", "demo_image", "load_model"),
     "models.pictures": ("ImageError", "Picture", "open_image"),
-    "runs": ("Run", "open_run", "run"),
+    "runs": ("Audit", "Run", "audit", "open_run", "run"),
 }
 _PACKAGES = ("checks", "lab", "rules", "runs")
 
@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from .question.players import *
     from .question.sequence_baselines import *
     from .question.targets import *
-    from .runs import Run as Run, open_run as open_run, run as run
+    from .runs import Audit as Audit, Run as Run, audit as audit, open_run as open_run, run as run
 
     parse_method = METHODS.read
 else:

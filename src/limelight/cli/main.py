@@ -26,6 +26,7 @@ from ..methods import METHODS, Method
 from ..methods.backward import estimate_patterns
 from ..models.catalogue import available_models
 from ..show.explained import DEFAULT_METHODS, Explained, Request, explain_picture, fitting
+from .audit import audit_command
 from .check import check_command
 from .index import INDEX, index_in
 from .model_options import ModelOptions, takes_model_options
@@ -164,6 +165,7 @@ app.command("check")(check_command)
 app.command("sweep")(sweep_command)
 app.command("run")(run_command)
 app.command("report")(report_command)
+app.command("audit")(audit_command)
 app.command("serve")(serve_command)
 app.add_typer(studies, name="study")
 

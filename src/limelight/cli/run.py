@@ -90,7 +90,7 @@ def run_command(
         else:
             options["target"] = common.target
             import_from_here(common.model)
-        with _progress(common.progress) as listener:
+        with show_progress(common.progress) as listener:
             found = run(
                 images,
                 common.model,
@@ -140,7 +140,7 @@ def _print_run(found: Run, as_json: bool) -> None:
 
 
 @contextlib.contextmanager
-def _progress(wanted: bool) -> Iterator[Callable[[Status], None] | None]:
+def show_progress(wanted: bool) -> Iterator[Callable[[Status], None] | None]:
     """Report a run's progress: a bar on a terminal, a line now and then where standard error is a file."""
     if not wanted:
         yield None

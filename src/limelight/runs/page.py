@@ -18,12 +18,12 @@ from .summary import Spread, Summary
 from .tables import need
 
 PAGE = "report.html"
-_SIDE = 128  # pixels of a picture's longer side
+SIDE = 128  # pixels of a picture's longer side
 _CLUSTERS = 12  # the most coherent ones
 _MEANS = 24  # classes whose mean maps are shown: the ones with the most maps
 _EXAMPLES = 4  # pictures of a cluster, and at either end of a column
 
-_TEMPLATE = """<!doctype html>
+HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <title>{{ title }}</title><style>
@@ -49,7 +49,12 @@ summary { cursor: pointer; margin: .6em 0 }
 <th class="n">of</th></tr>
 {% for each in several %}<tr><td>{{ each.name }}</td><td class="n">{{ "%.1f%%" % (100 * each.share) }}</td>
 <td class="n">{{ each.count }} / {{ each.total }}</td></tr>{% endfor %}</table></div>{% endmacro %}
-<h1>{{ title }}</h1>
+"""
+"""The head of a page and its macros: it takes `title` and `side`, the width of a figure in pixels."""
+
+_TEMPLATE = (
+    HEAD
+    + """<h1>{{ title }}</h1>
 <p>{{ status }}</p>
 {% if failures %}<h2>Failed</h2><p>The latest failures; the column <code>error</code> of the index lists all.</p><ul>
 {% for each in failures %}<li>{{ each }}</li>{% endfor %}</ul>{% endif %}
@@ -84,9 +89,10 @@ relevance is in the middle. At most {{ most_means }} classes for each method, th
 <tr><td>{{ name }}</td><td>{{ value }}</td></tr>{% endfor %}</table></div>
 </body></html>
 """
+)
 
 
-class _Figure(NamedTuple):
+class Figure(NamedTuple):
     """A picture on the page, as the source of an image, and its caption."""
 
     source: str
@@ -103,7 +109,7 @@ def write_report(run: Run, path: Path | None = None) -> Path:
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(_TEMPLATE)
     text = page.render(
         title=f"{run.settings['model']} on {run.settings['images']}",
-        side=_SIDE,
+        side=SIDE,
         status=status.line(),
         failures=status.failures,
         most_means=_MEANS,
@@ -118,7 +124,10 @@ def write_report(run: Run, path: Path | None = None) -> Path:
         extremes=[
             (
                 f"{each.column}, {each.method}",
-                *([_example(run, i, each.method, f"{x:.4g}") for i, x in end] for end in (each.smallest, each.largest)),
+                *(
+                    [example_figure(run, i, each.method, f"{x:.4g}") for i, x in end]
+                    for end in (each.smallest, each.largest)
+                ),
             )
             for each in summary.extremes
         ],
@@ -136,22 +145,22 @@ def _boxes(spreads: Sequence[Spread]) -> list[tuple[Spread, list[float]]]:
     return [(each, [round(180 * (q - low) / width, 1) for q in each.quantiles]) for each in spreads]
 
 
-def _cluster(run: Run, method: str, cluster: Cluster) -> tuple[str, list[_Figure]]:
+def _cluster(run: Run, method: str, cluster: Cluster) -> tuple[str, list[Figure]]:
     """Name a cluster, and draw its medoid and the first others."""
     others = [each for each in cluster.ids if each != cluster.medoid][: _EXAMPLES - 1]
-    figures = [_example(run, cluster.medoid, method, "medoid"), *(_example(run, i, method) for i in others)]
+    figures = [example_figure(run, cluster.medoid, method, "medoid"), *(example_figure(run, i, method) for i in others)]
     return f"{cluster.group}: {len(cluster.ids)} maps, mean correlation {cluster.coherence:.2f}", figures
 
 
-def _means(summary: Summary) -> Iterator[_Figure]:
+def _means(summary: Summary) -> Iterator[Figure]:
     for method in summary.run.methods:
         groups = [(maps.count, group, maps) for (name, group), maps in summary.maps.items() if name == method]
         for count, group, maps in sorted(groups, key=lambda each: (-each[0], each[1]))[:_MEANS]:
             for heatmap, word in zip(maps.means(), ("mean", "aligned"), strict=True):
-                yield _Figure(_source(_map_alone(heatmap)), f"{group}, {method}, {word} of {count}")
+                yield Figure(source_of(map_alone(heatmap)), f"{group}, {method}, {word} of {count}")
 
 
-def _example(run: Run, example: int, method: str, words: str = "") -> _Figure:
+def example_figure(run: Run, example: int, method: str, words: str = "") -> Figure:
     """Draw an example's map over its picture; without the map or the picture where it is missing."""
     found = run[example]
     caption = f"{found.entry.path} {words}".strip()
@@ -160,17 +169,17 @@ def _example(run: Run, example: int, method: str, words: str = "") -> _Figure:
     except (OSError, ValueError):
         picture, caption = None, f"{caption} (the picture is no longer there)"
     if run.settings["store"] == "scores":
-        return _Figure(_source(picture or Image.new("RGB", (1, 1))), caption)
+        return Figure(source_of(picture or Image.new("RGB", (1, 1))), caption)
     heatmap = found[method].heatmap()
-    drawn = _map_alone(heatmap) if picture is None else overlay(picture, heatmap, scale_of(heatmap))
-    return _Figure(_source(drawn), caption)
+    drawn = map_alone(heatmap) if picture is None else overlay(picture, heatmap, scale_of(heatmap))
+    return Figure(source_of(drawn), caption)
 
 
-def _map_alone(heatmap: Tensor) -> Image.Image:
+def map_alone(heatmap: Tensor) -> Image.Image:
     """Draw a map on white."""
     height, width = heatmap.shape
     return overlay(Image.new("RGB", (width, height), "white"), heatmap, scale_of(heatmap), 1.0)
 
 
-def _source(image: Image.Image) -> str:
-    return png_source(fit(image, _SIDE))
+def source_of(image: Image.Image) -> str:
+    return png_source(fit(image, SIDE))

@@ -109,30 +109,35 @@ class Summary:
     @staticmethod
     def of(run: Run, most: int = 4) -> Summary:
         """Summarise a run, with `most` examples at either end. Raises LookupError where nothing is done yet."""
-        table = run.table()
-        rows = {name: np.asarray(table[name].to_pylist(), dtype=object) for name in table.column_names}
-        rows = {name: column[rows["error"] == ""] for name, column in rows.items()}
-        explained = _explained(rows)
+        rows = rows_of(run)
+        explained = explained_classes(rows)
         groups = rows["label"] if any(rows["label"]) else explained
-        maps = {} if run.settings["store"] == "scores" else _maps(run, rows, explained)
+        maps = {} if run.settings["store"] == "scores" else maps_of(run, rows, explained)
         return Summary(
             run,
-            tuple(_accuracy(rows, groups)),
+            tuple(accuracies(rows, groups)),
             {name: tuple(_spreads(rows, name, groups, run.methods)) for name in (*run.checks, "probability")},
             tuple(_extremes(rows, run, most)),
-            tuple(_failing(rows, run)),
+            tuple(failing_maps(rows, run)),
             maps,
             {method: _clusters(maps, method) for method in run.methods if maps},
         )
 
 
-def _explained(rows: Rows) -> NDArray[Any]:
+def rows_of(run: Run) -> dict[str, NDArray[Any]]:
+    """Return the columns of the index, without the examples that failed. Raises LookupError where nothing is done."""
+    table = run.table()
+    rows = {name: np.asarray(table[name].to_pylist(), dtype=object) for name in table.column_names}
+    return {name: column[rows["error"] == ""] for name, column in rows.items()}
+
+
+def explained_classes(rows: Rows) -> NDArray[Any]:
     """Name the class that each row explains; a class that was never predicted has only a number."""
     names = dict(zip(rows["prediction"], rows["predicted"], strict=True))
     return np.asarray([names.get(each, f"class {each}") for each in rows["target"]], dtype=object)
 
 
-def _accuracy(rows: Rows, groups: NDArray[Any]) -> Iterator[Share]:
+def accuracies(rows: Rows, groups: NDArray[Any]) -> Iterator[Share]:
     """Yield the accuracy of all examples, then of each class."""
     known = np.flatnonzero([each is not None for each in rows["correct"]])
     _, first = np.unique(rows["id"][known], return_index=True)
@@ -169,7 +174,7 @@ def _extremes(rows: Rows, run: Run, most: int) -> Iterator[Extremes]:
                 yield Extremes(method, column, *pairs)
 
 
-def _failing(rows: Rows, run: Run) -> Iterator[Share]:
+def failing_maps(rows: Rows, run: Run) -> Iterator[Share]:
     """Yield for each method the share of maps that fail any hard test, then the share for each test."""
     for method in run.methods:
         here = rows["method"] == method
@@ -184,8 +189,8 @@ def _failing(rows: Rows, run: Run) -> Iterator[Share]:
             yield Share(f"{method}: {check}", known.count(False), len(known))
 
 
-def _maps(run: Run, rows: Rows, explained: NDArray[Any]) -> dict[tuple[str, str], GroupMaps]:
-    """Collect the maps of each method and explained class, with one shard in memory at a time."""
+def maps_of(run: Run, rows: Rows, groups: NDArray[Any]) -> dict[tuple[str, str], GroupMaps]:
+    """Collect the maps of each method and group, with one shard in memory at a time. `groups`: of each row."""
     found: dict[tuple[str, str], GroupMaps] = defaultdict(GroupMaps)
     for shard in sorted(set(rows["shard"])):
         for method in run.methods:
@@ -194,8 +199,8 @@ def _maps(run: Run, rows: Rows, explained: NDArray[Any]) -> dict[tuple[str, str]
                 continue
             kept = run.shard_maps(int(shard), method).double()
             heatmaps = kept.sum(1) if kept.ndim == 4 else kept
-            for group in sorted(set(explained[here])):
-                places = [i for i in here if explained[i] == group]
+            for group in sorted(set(groups[here])):
+                places = [i for i in here if groups[i] == group]
                 offsets = torch.tensor([rows["offset"][i] for i in places])
                 found[method, group].add([int(rows["id"][i]) for i in places], heatmaps[offsets])
     return dict(found)

@@ -1,0 +1,87 @@
+"""The files of an audit, and the list of all files of its folder with their SHA-256."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from ..base.files import json_bytes, write_whole
+from ..base.version import versions
+from .audit_page import audit_page
+from .ledger import LEASES, LOCK, STATUS, file_sha256
+from .page import write_report
+from .summary import rows_of
+from .tables import Kind, arrow, table_of
+from .verdicts import Audit
+
+AUDIT_PAGE, AUDIT_JSON, AUDIT_TABLE, BUNDLE = "audit.html", "audit.json", "audit.parquet", "bundle.json"
+_CHANGING = {LOCK, LEASES, STATUS, BUNDLE}
+"""Files that every start of a run writes anew, and the list itself."""
+_COLUMNS: dict[str, Kind] = {
+    "id": "int64",
+    "method": "string",
+    "path": "string",
+    "label": "string",
+    "predicted": "string",
+    "correct": "bool_",
+    "found": "bool_",
+    "p": "float64",
+    "place in group": "int64",
+}
+
+
+def write_audit(audit: Audit) -> dict[str, Path]:
+    """Write the page, the verdicts, the table and the report into the folder of the run, and the list of all files.
+
+    Returns the paths by name. `bundle.json` has the bytes and the SHA-256 of every file of the folder, and the settings
+    and versions that they were made with. What a run writes anew at each start (its locks and status) is not in it.
+    """
+    out = audit.run.out
+    write_whole(out / AUDIT_PAGE, audit_page(audit).encode("utf-8", errors="replace"))
+    write_whole(out / AUDIT_JSON, json_bytes(audit.to_dict()))
+    write_whole(out / AUDIT_TABLE, _table_bytes(audit))
+    report = write_report(audit.run)
+    write_whole(out / BUNDLE, json_bytes(_bundle(audit)))
+    return {
+        "audit": out / AUDIT_PAGE,
+        "report": report,
+        "verdicts": out / AUDIT_JSON,
+        "table": out / AUDIT_TABLE,
+        "bundle": out / BUNDLE,
+    }
+
+
+def _bundle(audit: Audit) -> dict[str, Any]:
+    out = audit.run.out
+    files = sorted(each for each in out.rglob("*") if each.is_file() and not each.name.endswith(".part"))
+    return {
+        "versions": versions(),
+        "settings": dict(audit.run.settings),
+        "audit": {name: getattr(audit, name) for name in ("alpha", "tolerance", "seed", "shuffles")},
+        "files": {
+            str(each.relative_to(out)): {"bytes": each.stat().st_size, "sha256": file_sha256(each)}
+            for each in files
+            if str(each.relative_to(out)) not in _CHANGING
+        },
+    }
+
+
+def _table_bytes(audit: Audit) -> bytes:
+    """Return a Parquet table with a row for each map.
+
+    `found`, `p`: the verdict on its class, null where there is none. `place in group`: 0 for the medoid of the most
+    compact group, 1, 2, ... for the others by their likeness to it, null outside the group.
+    """
+    rows = rows_of(audit.run)
+    verdicts = {(each.method, each.label): each for each in audit.verdicts}
+    places = {(each.method, i): place for each in audit.verdicts for place, i in enumerate(each.ids)}
+    lines = []
+    for row in range(len(rows["id"])):
+        line = {name: rows[name][row] for name in ("id", "method", "path", "label", "predicted", "correct")}
+        verdict = verdicts.get((line["method"], line["label"]))
+        figures = {} if verdict is None else {"found": verdict.found, "p": verdict.p}
+        lines.append(line | figures | {"place in group": places.get((line["method"], line["id"]))})
+    sink = io.BytesIO()
+    arrow("parquet").write_table(table_of(lines, _COLUMNS), sink, compression="zstd")
+    return sink.getvalue()
