@@ -155,6 +155,54 @@ def test_sampled_values_always_sum_to_the_change(method: ll.Method) -> None:
     assert abs(float(a.delta)) < 1e-10
 
 
+ORDERS = (ll.ShapleySampling, ll.PermutationShap)
+
+
+@pytest.mark.parametrize("tolerance", [None, 0.01])
+@pytest.mark.parametrize("kind", [*ORDERS, ll.KernelShap])
+def test_values_are_exact_once_every_coalition_is_known(kind: type[ll.Method], tolerance: float | None) -> None:
+    """f = relu(a - 1) b + c b at (3, 2, 5) from 0: a b is 2 of f's 14 less b, c b is 10, shared by halves."""
+    f = lambda x: ((x[:, 0] - 1).relu() * x[:, 1] + x[:, 2] * x[:, 1])[:, None]  # noqa: E731
+    x = torch.tensor([[3.0, 2, 5]], dtype=D)
+    for seed in range(20):
+        a = ll.explain(f, x, kind(tolerance=tolerance), target=0, seed=seed)  # type: ignore[call-arg]
+        torch.testing.assert_close(a.values, torch.tensor([[2.0, 7, 5]], dtype=D), atol=1e-12, rtol=0)
+        assert a.forward_rows <= 9 and "exact: every coalition was evaluated" in a.notes
+        assert a.stderr is None or bool((a.stderr == 0).all())
+        assert not a.cautions
+
+
+@pytest.mark.parametrize("kind", ORDERS)
+def test_orders_that_cost_as_much_as_all_coalitions_run_them_all(kind: type[ll.Method]) -> None:
+    """Six players have 62 coalitions, which 12 orders of 5 rows do not reach and 14 do."""
+    table, features = random_table(6), torch.Size((6,))
+    exact = ll.explain(game(table), ones(6), ll.ExactShapley(), target=0).values
+    for seed in range(5):
+        few, enough = (ll.explain(game(table), ones(6), kind(n), target=0, seed=seed) for n in (12, 14))  # type: ignore[call-arg]
+        assert few.stderr is not None and bool((few.stderr > 0).all()) and few.forward_rows < 3 + 60
+        assert not any("exact" in note for note in few.notes)
+        assert enough.stderr is not None and bool((enough.stderr == 0).all()) and enough.forward_rows == 3 + 62
+        torch.testing.assert_close(enough.values, exact)
+    assert kind(14).rows(features) == 62 and kind(12).rows(features) == 60  # type: ignore[call-arg]
+
+
+def test_of_several_examples_those_with_few_players_are_exact() -> None:
+    """Segments of 2 and of 16 players: the note is of the example that it is true of."""
+    labels = torch.stack([torch.arange(16) // 8, torch.arange(16)]).reshape(2, 4, 4)
+    x = torch.rand(2, 1, 4, 4, dtype=D, generator=torch.Generator().manual_seed(0))
+    f = lambda rows: rows.flatten(1).square().sum(1, keepdim=True).sin()  # noqa: E731
+    for kind in (ll.ShapleySampling, ll.PermutationShap, ll.KernelShap):
+        a = ll.explain(f, x, kind(40, players=ll.Segments(labels)), target=0)
+        assert [note.example for note in a.notes if note.text.startswith("exact")] == [0]
+        assert a.stderr is not None and bool((a.stderr[0] == 0).all()) and bool((a.stderr[1] > 0).all())
+
+
+@pytest.mark.parametrize("kind", ORDERS)
+def test_a_single_player_gets_the_whole_change(kind: type[ll.Method]) -> None:
+    a = ll.explain(lambda x: x.exp(), torch.ones(1, 1, dtype=D), kind(), target=0)
+    assert float(a.values) == pytest.approx(math.e - 1) and float(a.stderr) == 0 and not a.cautions  # type: ignore[arg-type]
+
+
 def test_opposite_orders_are_exact_for_pairs_and_independent_ones_are_not() -> None:
     table = interactions(8, most=2)
     exact = ll.explain(game(table), ones(8), ll.ExactShapley(), target=0).values

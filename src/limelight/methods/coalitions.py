@@ -52,8 +52,12 @@ class Game:
 
     def worth_of(self, example: int, coalitions: Tensor, bfloat16: bool = False) -> Tensor:
         """Return v of coalitions `(k, counts[example])` of one example: float64 `(k,)`."""
-        none = [torch.zeros(0, count, dtype=torch.bool) for count in self.counts]
+        none = self.no_coalitions()
         return self.worth([coalitions if i == example else each for i, each in enumerate(none)], bfloat16)[example]
+
+    def no_coalitions(self) -> list[Tensor]:
+        """Return an empty table `(0, counts[i])` for each example."""
+        return [torch.zeros(0, count, dtype=torch.bool) for count in self.counts]
 
     def worth(self, coalitions: Sequence[Tensor], bfloat16: bool = False) -> list[Tensor]:
         """Return v of `coalitions[i]`, booleans `(k_i, counts[i])`, for each example i: float64 `(k_i,)`.
@@ -106,6 +110,13 @@ class Game:
         """Raise KeyboardInterrupt after an interruption, unless the values found before it are enough."""
         if self.interrupted and not condition:
             raise KeyboardInterrupt
+
+    def exactness(self, exact: Sequence[int]) -> list[Note]:
+        """Note which examples are exact, in one note where all are."""
+        text = "exact: every coalition was evaluated"
+        if len(exact) == len(self.counts):
+            return [Note("fact", text)]
+        return [Note("fact", text, i) for i in sorted(exact)]
 
     def estimate(
         self, values: Sequence[Tensor], errors: Sequence[Tensor] | None, notes: Sequence[str] = ()
@@ -163,6 +174,11 @@ class GameMethod(Method):
 def every_coalition(players: int) -> Tensor:
     """Return all subsets as booleans `(2**players, players)`; player i is bit i of the row's number."""
     return (torch.arange(2**players)[:, None] >> torch.arange(players)) & 1 == 1
+
+
+def every_one_pays(players: int, rows: int) -> bool:
+    """Return whether so many rows would run every coalition, of no more players than their table has room for."""
+    return players << players <= _MOST_CELLS and (1 << players) - 2 <= rows
 
 
 def check_table(rows: int, players: int, what: str) -> None:
