@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from itertools import combinations, permutations
 
@@ -299,6 +300,87 @@ def test_a_complete_halving_gives_owen_values() -> None:
     a = ll.explain(game(table), ones(4), ll.PartitionShap(), target=0)
     torch.testing.assert_close(a.values[0], torch.tensor(owen(worth, [[0, 1], [2, 3]]), dtype=D))
     assert a.forward_rows == 3 + 10 and "exact Owen values" in a.notes[0]
+    assert a.stderr is not None and bool((a.stderr == 0).all())
+
+
+def nested(worth: Callable[[frozenset[int]], float], players: list[int]) -> list[float]:
+    """Owen values of a recursive halving by definition: the halves' order is tossed in each group, so that each player
+    comes in after the groups beside its own that went first."""
+
+    def share(group: list[int], contexts: list[frozenset[int]]) -> dict[int, float]:
+        if len(group) == 1:
+            gains = [worth(context | set(group)) - worth(context) for context in contexts]
+            return {group[0]: sum(gains) / len(gains)}
+        left, right = group[: len(group) // 2], group[len(group) // 2 :]
+        return {
+            **share(left, contexts + [context | set(right) for context in contexts]),
+            **share(right, contexts + [context | set(left) for context in contexts]),
+        }
+
+    found = share(players, [frozenset()])
+    return [found[player] for player in players]
+
+
+@pytest.mark.parametrize("players", [1, 2, 3, 5, 7, 8])
+def test_a_complete_halving_is_the_mean_over_all_contexts(players: int) -> None:
+    table = random_table(players)
+    expected = nested(lambda members: float(table[sum(1 << i for i in members)]), list(range(players)))
+    a = ll.explain(game(table), ones(players), ll.PartitionShap(), target=0)
+    torch.testing.assert_close(a.values[0], torch.tensor(expected, dtype=D))
+    assert a.forward_rows - 3 == (ll.PartitionShap().rows(torch.Size((players,))) or 0)
+
+
+@pytest.mark.parametrize("players", [6, 13, 16])
+def test_the_halving_of_a_game_of_pairs_is_exact_from_one_pair_of_contexts_on(players: int) -> None:
+    """A contrast is linear in the groups beside, so that opposite contexts have the mean of all: 2 rows for the whole,
+    4 for each other group, and 4 more for those of depth 2, which are run in both of their pairs."""
+    table = interactions(players, most=2)
+    whole = ll.PartitionShap(10**6)
+    exact = ll.explain(game(table), ones(players), whole, target=0).values
+    rows = 2 + 4 * (players - 2) + 4 * min(4, max(0, players - 4))
+    if rows < (whole.rows(torch.Size((players,))) or 0):
+        a = ll.explain(game(table), ones(players), ll.PartitionShap(rows), target=0)
+        torch.testing.assert_close(a.values, exact, atol=1e-12, rtol=0)
+        assert (
+            a.stderr is not None and float(a.stderr.max()) < 1e-12 and f"{players} of {players} players" in a.notes[0]
+        )
+
+
+def test_the_halving_says_how_far_it_is_from_a_complete_one() -> None:
+    """Over random games the root mean square error is as claimed, and 95% intervals hold about what they should: with
+    undivided groups (66 rows; a complete halving has 170), with all divided (110), and nearly complete (150)."""
+    claimed, actual, inside = ({rows: 0.0 for rows in (66, 110, 150)} for _ in range(3))
+    for seed in range(12):
+        f = game(interactions(16, seed=seed))
+        exact = ll.explain(f, ones(16), ll.PartitionShap(10**6), target=0, rows_per_pass=4096).values
+        for rows in claimed:
+            a = ll.explain(f, ones(16), ll.PartitionShap(rows), target=0, rows_per_pass=4096)
+            assert a.stderr is not None and a.forward_rows == 3 + rows
+            claimed[rows] += float(a.stderr.norm() / exact.norm()) ** 2
+            actual[rows] += float((a.values - exact).norm() / exact.norm()) ** 2
+            inside[rows] += float(((a.values - exact).abs() <= 1.96 * a.stderr + 1e-12).double().mean()) / 12
+    for rows in claimed:
+        assert 0.6 < math.sqrt(claimed[rows] / actual[rows]) < 1.6, (rows, claimed, actual)
+        assert inside[rows] > 0.82, (rows, inside)
+
+
+def test_a_halving_far_from_complete_is_a_caution() -> None:
+    f = game(random_table(13))
+    few, many = (ll.explain(f, ones(13), ll.PartitionShap(n), target=0) for n in (10, 10**6))
+    assert [note.kind for note in few.cautions] == ["not-converged"] and not many.cautions
+    assert re.match(
+        r"example 0: \d of 13 players were separated; the map is \d+% \(root mean square\) off", few.notes[0]
+    )
+    assert few.stderr is not None
+    share = float(few.stderr.norm() / few.values.norm())
+    assert f" is {share:.0%} (root" in few.notes[0] and "takes 122 evaluations" in few.notes[0]
+
+
+def test_an_undivided_group_of_no_value_is_not_said_to_be_certain() -> None:
+    """Two players that cancel: no group above them shows them, and the error says that it does not know."""
+    f = lambda rows: (rows[:, 14] - rows[:, 15] + rows[:, 0])[:, None]  # noqa: E731
+    a = ll.explain(f, ones(16), ll.PartitionShap(14), target=0)
+    assert float(a.values[0, 14]) == 0 and a.stderr is not None and float(a.stderr[0, 14]) > 0.1
 
 
 def test_a_halving_that_stops_early_shares_equally_and_stays_complete() -> None:
