@@ -113,6 +113,7 @@ SHORT: dict[type[ll.Method], dict[str, object]] = {
     ll.ShapleySampling: {"players": ll.Grid(3), "permutations": 4},
     ll.PermutationShap: {"players": ll.Grid(3), "permutations": 4},
     ll.PartitionShap: {"players": ll.Grid(3), "evaluations": 30},
+    ll.ShapleyInteractions: {"players": ll.Grid(2)},
     ll.Lime: {"players": ll.Grid(3), "samples": 30},
     ll.PatternNet: {"patterns": PATTERNS},
     ll.PatternAttribution: {"patterns": PATTERNS},
@@ -160,6 +161,7 @@ EXTRA: tuple[ll.Method, ...] = (
     ll.ExtremalPerturbation((0.2,), "dual", steps=3, step=2, sigma=3.0, blur=2.0),
     ll.KernelShap(160, players=ll.Grid(3), tolerance=0.05),
     ll.PermutationShap(32, players=ll.Grid(2), tolerance=0.02),
+    ll.ShapleyInteractions(2, "main", players=ll.Grid((2, 4))),
     ll.SmoothGrad(ll.KernelShap(14, players=ll.Grid(2)), samples=2),
 )
 CASES: tuple[ll.Method, ...] = (*(method(**SHORT.get(method, {})) for method in ll.METHODS), *EXTRA)  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ from .engine.rounding import rounding
 from .engine.runner import Runner
 from .engine.score import Score
 from .methods import METHODS, Estimate, Method
-from .methods.checked import checked, level, mean_scores, missed, require_finite
+from .methods.checked import checked, error_of_mean, level, mean_scores, missed, require_finite
 from .methods.two_precision import Precisions
 from .models.black_box import BlackBox, Differentiable
 from .question.output_targets import Neuron
@@ -111,6 +111,7 @@ def _with_target_axis(a: Attribution, question: Question, classes: int) -> Attri
         target=torch.tensor(target.index) if type(target) is Logit else target,
         score=shaped(a.score),
         baseline_score=shaped(a.baseline_score),
+        raw_stderr=None if a.raw_stderr is None else shaped(a.raw_stderr),
         stderr=None if a.stderr is None else shaped(a.stderr),
         spread=None if a.spread is None else shaped(a.spread),
         outputs=None if a.outputs is None else a.outputs[::classes],
@@ -245,6 +246,7 @@ class Answers:
             score=self.input_pass.scores,
             baseline_score=nan if at_baseline is None else at_baseline,
             stderr=estimate.stderr,
+            raw_stderr=estimate.raw_stderr,
             spread=spread,
             forward_rows=forward,
             backward_rows=backward,
@@ -299,14 +301,14 @@ class Answers:
         notes: list[str] = [f"mean over {count} references; spread is their standard deviation{scatter}"]
         notes += [Note.of(note).after(f"reference {k}: ") for k, each in enumerate(found) for note in each.notes]
         errors = [each.stderr for each in found if each.stderr is not None]
-        # The spread contains the errors of references and samples. With few references, the error of the samples alone
-        # may be estimated larger.
-        inner = torch.stack(errors).square().mean(0) if errors else torch.zeros_like(spread)
+        stderr = error_of_mean(values, errors)
         raws = [each.raw for each in found if each.raw is not None]
-        stderr = (torch.maximum(spread.square(), inner) / count).sqrt()
         raw = torch.stack(raws).mean(0) if raws else None
+        raw_errors = [each.raw_stderr for each in found if each.raw_stderr is not None]
+        raw_stderr = error_of_mean(torch.stack(raws), raw_errors) if raw_errors else None
         own_scores = mean_scores([each.own_scores for each in found])
-        return Estimate(values.mean(0), stderr, raw, tuple(notes), own_scores, found[0].layer), spread
+        mean = Estimate(values.mean(0), stderr, raw, tuple(notes), own_scores, found[0].layer, raw_stderr=raw_stderr)
+        return mean, spread
 
     def _at_baseline(self, method: Method, estimate: Estimate) -> Tensor:
         """Return f(b) `(n,)`, for several references the mean, from the method's own passes or from shared ones."""

@@ -44,7 +44,8 @@ class Attribution:
     as "logits" or "probabilities", see the option `outputs`; empty where they are no vectors. `seconds`: the time of
     the method's own passes.
     `arithmetic`: how the method's own rows were computed, see `Options`; those that prove packed rows are not counted.
-    `cached_rows`: rows that the cache of a `BlackBox` answered, which are no forward rows.
+    `cached_rows`: rows that the cache of a `BlackBox` answered, which are no forward rows. `raw_stderr`: the standard
+    error of `raw` where that holds more than the map, such as a matrix of interactions, or None.
     """
 
     values: Tensor
@@ -69,6 +70,7 @@ class Attribution:
     arithmetic: RowArithmetic = "plain"
     output_kinds: tuple[Outputs, ...] = ()
     cached_rows: int = 0
+    raw_stderr: Tensor | None = None
 
     @property
     def delta(self) -> Tensor:

@@ -53,8 +53,9 @@ class OwnScores:
 @dataclass(frozen=True)
 class Estimate:
     """A method's result for a batch: `values` `(n, *features)` (channel axis 1 where channels count as one), `stderr`
-    like values, `raw` the map before it was spread over the pixels, `own_scores` where `Needs.own_scores`, `layer` the
-    layer that was read where the method names its own, `shares` what became of the score in a pass by rules."""
+    like values, `raw` the map before it was spread over the pixels, `raw_stderr` its standard errors where it holds
+    more than the map, `own_scores` where `Needs.own_scores`, `layer` the layer that was read where the method names its
+    own, `shares` what became of the score in a pass by rules."""
 
     values: Tensor
     stderr: Tensor | None = None
@@ -63,6 +64,7 @@ class Estimate:
     own_scores: OwnScores | None = None
     layer: str | None = None
     shares: Shares | None = None
+    raw_stderr: Tensor | None = None
 
 
 def stages(first: int, most: int, tolerance: float | None) -> Iterator[tuple[int, int]]:

@@ -65,6 +65,17 @@ def mean_scores(scores: list[OwnScores | None]) -> OwnScores | None:
     return replace(first, at_baseline=torch.stack(at_baseline).mean(0) if len(at_baseline) == len(scores) else None)
 
 
+def error_of_mean(values: Tensor, errors: list[Tensor]) -> Tensor:
+    """Return the standard error of the mean over references, from `values` `(references, ...)` and their own errors.
+
+    The spread contains the errors of references and samples. With few references, the error of the samples alone may
+    be estimated larger.
+    """
+    spread = values.std(0).square()
+    inner = torch.stack(errors).square().mean(0) if errors else torch.zeros_like(spread)
+    return (torch.maximum(spread, inner) / len(values)).sqrt()
+
+
 def level(estimate: Estimate) -> list[Note]:
     """Return a caution for each example whose map of a layer, if there are several positions, is the same at all.
 

@@ -111,6 +111,10 @@ class Game:
         if self.interrupted and not condition:
             raise KeyboardInterrupt
 
+    def largest(self, example: int) -> float:
+        """Return the largest absolute score that was found, by which rounding is judged."""
+        return max(map(abs, self._known[example].values()))
+
     def exactness(self, exact: Sequence[int]) -> list[Note]:
         """Note which examples are exact, in one note where all are."""
         text = "exact: every coalition was evaluated"
