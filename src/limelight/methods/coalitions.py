@@ -129,19 +129,21 @@ class Game:
         if self.interrupted:
             samples = (len(known) - 2 for known in self._known)  # without no player and all players
             notes = [*notes, interrupted(samples)]
-        if self._players.finds:
-            notes = [*notes, *(self._found(count, i) for i, count in enumerate(self.counts))]
+        notes = [*notes, *(note for i, count in enumerate(self.counts) for note in self._how_many(count, i))]
         kind = self._x.device, result_dtype(self._x)
         raw = self._padded(values)
         stderr = None if errors is None else self.division.spread(self._padded(errors)).to(*kind)
         return Estimate(self.division.spread(raw).to(*kind), stderr, raw.to(*kind), tuple(notes))
 
-    def _found(self, count: int, example: int) -> Note:
-        name = self._players.as_text()
-        if count > 1:
-            return Note("fact", f"{name} found {count} players", example)
-        text = f"{name} found a single player: the map has one value for all positions; use more segments, or a grid"
-        return Note("caution", text, example)
+    def _how_many(self, count: int, example: int) -> list[Note]:
+        """Say how many players there are where the content decides it, and of any players that one alone is no map."""
+        players = self._players
+        found = f"{players.as_text()} found" if players.finds else f"{players.kebab()} gives"
+        if count == 1 and self.division.labels[example].numel() > 1:
+            text = f"{found} a single player: the map has one value for all positions; use more segments, or a grid"
+            return [Note("caution", text, example)]
+        decided = players.finds or players.count(self._x.shape[1:]) is None
+        return [Note("fact", f"{found} {count} players", example)] if decided else []
 
     def _padded(self, values: Sequence[Tensor]) -> Tensor:
         padded = torch.full((len(values), self.division.most), torch.nan, dtype=torch.float64)

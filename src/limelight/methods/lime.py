@@ -17,7 +17,7 @@ from .base import Estimate
 from .coalitions import Game, GameMethod, check_table, every_coalition
 from .two_precision import TwoPrecision
 
-POOR_FIT = 0.5  # R^2 below which the surrogate explains less than it leaves
+POOR_FIT = 0.5  # R^2 below which the surrogate leaves more of the score than it explains
 MOST_SHRUNK = 0.9  # share of a single player's effect that a coefficient should hold
 
 
