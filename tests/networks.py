@@ -112,7 +112,7 @@ SHORT: dict[type[ll.Method], dict[str, object]] = {
     ll.KernelShap: {"players": ll.Grid(3), "samples": 40},
     ll.ShapleySampling: {"players": ll.Grid(3), "permutations": 4},
     ll.PermutationShap: {"players": ll.Grid(3), "permutations": 4},
-    ll.PartitionShap: {"players": ll.Grid(3), "evaluations": 30},
+    ll.PartitionShap: {"players": ll.Grid(4), "evaluations": 62},
     ll.ShapleyInteractions: {"players": ll.Grid(2)},
     ll.Lime: {"players": ll.Grid(3), "samples": 30},
     ll.PatternNet: {"patterns": PATTERNS},

@@ -71,11 +71,12 @@ class ShapleyInteractions(GameMethod):
     Exact, with `stderr` 0, where all $2^M - 2$ coalitions cost no more rows than `rounds`: up to 12 players by default.
     Otherwise each round draws orders in which every two players are neighbours once (the Hamiltonian paths of a
     complete graph), and their reverses; neighbours i, j after the players S give one draw of
-    $v(S \cup ij) - v(S \cup i) - v(S \cup j) + v(S)$, whose mean is $I_{ij}$ without bias. A round costs about
-    $2 M^2$ rows, and counts as one draw in the standard errors. The default players of a picture are a 3 x 3 grid.
+    $v(S \cup ij) - v(S \cup i) - v(S \cup j) + v(S)$, whose mean is $I_{ij}$ without bias. A round costs
+    $M (M - 1)$ rows at most, and counts as one draw in the standard errors. The default players of a picture are a
+    3 x 3 grid.
     """
 
-    rounds: int = 16
+    rounds: int = 32
     effect: Literal["interaction", "main"] = "interaction"
 
     cells: ClassVar[int] = 3
@@ -89,7 +90,9 @@ class ShapleyInteractions(GameMethod):
 
     def rows(self, features: torch.Size) -> int | None:
         count = self.count(features)
-        return None if count is None else min(self._sampled(count), (1 << count) - 2)
+        if count is None or every_one_pays(count, self._sampled(count)):
+            return None if count is None else (1 << count) - 2
+        return sum(min(math.comb(count, size), self.rounds * count) for size in range(1, count))
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         game = self.game(score, x, baseline, rng)
@@ -121,13 +124,12 @@ class ShapleyInteractions(GameMethod):
         return replace(game.estimate(values, errors, notes), raw=raw, raw_stderr=raw_stderr)
 
     def _sampled(self, players: int) -> int:
-        """Return the rows of all rounds if no two orders shared a coalition."""
-        orders = players + players % 2
-        return self.rounds * orders * (2 * players - 2)
+        """Return the rows of all rounds if no two of them shared a coalition."""
+        return self.rounds * players * (players - 1)
 
     def _add(self, game: Game, draws: list[list[Tensor]], active: list[int], number: int) -> None:
         """Run one round of each active example; one that an interruption left incomplete is left out."""
-        check_table(self._sampled(max(game.counts)) // self.rounds, max(game.counts), "one round")
+        check_table(2 * max(game.counts) ** 2, max(game.counts), "one round")
         rounds = {i: _Round(game.rng.select([i]).permutation(f"round {number}", game.counts[i])[0]) for i in active}
         none = game.no_coalitions()
         worth = game.worth([rounds[i].coalitions() if i in rounds else each for i, each in enumerate(none)])
@@ -142,7 +144,8 @@ class _Round:
     With M even, the zigzag 0, 1, -1, 2, -2, ... and its rotations by 1 to M / 2 - 1 modulo M divide the pairs among
     M / 2 paths. With M odd, one player more takes part and is then left out, and the two that it parted are no
     neighbours: forwards these are after an odd number of players, backwards after an even one, so that each number is
-    as frequent.
+    as frequent. The players before a place of a zigzag are an arc of the circle of all, and so are those before a pair
+    with its second one: there are M arcs of each size, so that a round has M (M - 1) coalitions at most.
     `shuffled` `(M,)` are the players in the places of 0 to M - 1.
     """
 
