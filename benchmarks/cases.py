@@ -290,6 +290,7 @@ NO_CASE: dict[str, str] = {
     "exact-shapley": "the reference of the table of games; no peer evaluates every coalition once",
     "permutation-shap": "no case yet: shap's wants maskers of its own; its intervals are in the table of games",
     "partition-shap": "no case yet: shap's wants maskers of its own",
+    "shapley-interactions": "no installed peer for any model: shap's are of trees; exact values by definition in tests",
     "pattern-net": "no installed peer: captum and zennit do not estimate patterns",
     "pattern-attribution": "no installed peer: captum and zennit do not estimate patterns",
 }

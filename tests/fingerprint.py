@@ -18,7 +18,7 @@ from .networks import CASES, conv_net, patterns_for, pictures
 def fingerprint(attribution: ll.Attribution) -> str:
     """A hash of all tensors that an explanation returns, and of its row counts."""
     digest = hashlib.blake2b(digest_size=12)
-    for name in ("values", "raw", "score", "baseline_score", "stderr", "spread", "outputs"):
+    for name in ("values", "raw", "score", "baseline_score", "stderr", "raw_stderr", "spread", "outputs"):
         tensor = getattr(attribution, name)
         digest.update(name.encode() if tensor is None else tensor.detach().contiguous().numpy().tobytes())
     digest.update(f"{attribution.forward_rows} {attribution.backward_rows} {attribution.layer}".encode())

@@ -112,7 +112,8 @@ SHORT: dict[type[ll.Method], dict[str, object]] = {
     ll.KernelShap: {"players": ll.Grid(3), "samples": 40},
     ll.ShapleySampling: {"players": ll.Grid(3), "permutations": 4},
     ll.PermutationShap: {"players": ll.Grid(3), "permutations": 4},
-    ll.PartitionShap: {"players": ll.Grid(3), "evaluations": 30},
+    ll.PartitionShap: {"players": ll.Grid(4), "evaluations": 62},
+    ll.ShapleyInteractions: {"players": ll.Grid(2)},
     ll.Lime: {"players": ll.Grid(3), "samples": 30},
     ll.PatternNet: {"patterns": PATTERNS},
     ll.PatternAttribution: {"patterns": PATTERNS},
@@ -165,6 +166,7 @@ EXTRA: tuple[ll.Method, ...] = (
     ll.ShapleySampling(32, players=ll.Grid(2), steadiness=0.8),
     ll.KernelShap(160, players=ll.Grid(3), steadiness=0.8),
     ll.Lime(300, players=ll.Grid(3), steadiness=0.5),
+    ll.ShapleyInteractions(2, "main", players=ll.Grid((2, 4))),
     ll.SmoothGrad(ll.KernelShap(14, players=ll.Grid(2)), samples=2),
 )
 CASES: tuple[ll.Method, ...] = (*(method(**SHORT.get(method, {})) for method in ll.METHODS), *EXTRA)  # type: ignore[arg-type]

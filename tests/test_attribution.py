@@ -24,7 +24,18 @@ def test_save_and_load_give_back_everything(method: ll.Method, tmp_path: Path) -
     a = ll.explain(conv_net(), pictures(2), method, target=explained, baseline=baseline)
     a = replace(a, target=margin)
     b = ll.Attribution.load(a.save(tmp_path / "map.safetensors"))
-    for name in ("values", "raw", "inputs", "score", "baseline_score", "stderr", "spread", "outputs", "delta"):
+    for name in (
+        "values",
+        "raw",
+        "inputs",
+        "score",
+        "baseline_score",
+        "stderr",
+        "raw_stderr",
+        "spread",
+        "outputs",
+        "delta",
+    ):
         mine, theirs = getattr(a, name), getattr(b, name)
         assert (mine is None) == (theirs is None)
         if mine is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from itertools import combinations, permutations
 
@@ -155,6 +156,54 @@ def test_sampled_values_always_sum_to_the_change(method: ll.Method) -> None:
     assert abs(float(a.delta)) < 1e-10
 
 
+ORDERS = (ll.ShapleySampling, ll.PermutationShap)
+
+
+@pytest.mark.parametrize("tolerance", [None, 0.01])
+@pytest.mark.parametrize("kind", [*ORDERS, ll.KernelShap])
+def test_values_are_exact_once_every_coalition_is_known(kind: type[ll.Method], tolerance: float | None) -> None:
+    """f = relu(a - 1) b + c b at (3, 2, 5) from 0: a b is 2 of f's 14 less b, c b is 10, shared by halves."""
+    f = lambda x: ((x[:, 0] - 1).relu() * x[:, 1] + x[:, 2] * x[:, 1])[:, None]  # noqa: E731
+    x = torch.tensor([[3.0, 2, 5]], dtype=D)
+    for seed in range(20):
+        a = ll.explain(f, x, kind(tolerance=tolerance), target=0, seed=seed)  # type: ignore[call-arg]
+        torch.testing.assert_close(a.values, torch.tensor([[2.0, 7, 5]], dtype=D), atol=1e-12, rtol=0)
+        assert a.forward_rows <= 9 and "exact: every coalition was evaluated" in a.notes
+        assert a.stderr is None or bool((a.stderr == 0).all())
+        assert not a.cautions
+
+
+@pytest.mark.parametrize("kind", ORDERS)
+def test_orders_that_cost_as_much_as_all_coalitions_run_them_all(kind: type[ll.Method]) -> None:
+    """Six players have 62 coalitions, which 12 orders of 5 rows do not reach and 14 do."""
+    table, features = random_table(6), torch.Size((6,))
+    exact = ll.explain(game(table), ones(6), ll.ExactShapley(), target=0).values
+    for seed in range(5):
+        few, enough = (ll.explain(game(table), ones(6), kind(n), target=0, seed=seed) for n in (12, 14))  # type: ignore[call-arg]
+        assert few.stderr is not None and bool((few.stderr > 0).all()) and few.forward_rows < 3 + 60
+        assert not any("exact" in note for note in few.notes)
+        assert enough.stderr is not None and bool((enough.stderr == 0).all()) and enough.forward_rows == 3 + 62
+        torch.testing.assert_close(enough.values, exact)
+    assert kind(14).rows(features) == 62 and kind(12).rows(features) == 60  # type: ignore[call-arg]
+
+
+def test_of_several_examples_those_with_few_players_are_exact() -> None:
+    """Segments of 2 and of 16 players: the note is of the example that it is true of."""
+    labels = torch.stack([torch.arange(16) // 8, torch.arange(16)]).reshape(2, 4, 4)
+    x = torch.rand(2, 1, 4, 4, dtype=D, generator=torch.Generator().manual_seed(0))
+    f = lambda rows: rows.flatten(1).square().sum(1, keepdim=True).sin()  # noqa: E731
+    for kind in (ll.ShapleySampling, ll.PermutationShap, ll.KernelShap):
+        a = ll.explain(f, x, kind(40, players=ll.Segments(labels)), target=0)
+        assert [note.example for note in a.notes if note.text.startswith("exact")] == [0]
+        assert a.stderr is not None and bool((a.stderr[0] == 0).all()) and bool((a.stderr[1] > 0).all())
+
+
+@pytest.mark.parametrize("kind", ORDERS)
+def test_a_single_player_gets_the_whole_change(kind: type[ll.Method]) -> None:
+    a = ll.explain(lambda x: x.exp(), torch.ones(1, 1, dtype=D), kind(), target=0)
+    assert float(a.values) == pytest.approx(math.e - 1) and float(a.stderr) == 0 and not a.cautions  # type: ignore[arg-type]
+
+
 def test_opposite_orders_are_exact_for_pairs_and_independent_ones_are_not() -> None:
     table = interactions(8, most=2)
     exact = ll.explain(game(table), ones(8), ll.ExactShapley(), target=0).values
@@ -251,6 +300,87 @@ def test_a_complete_halving_gives_owen_values() -> None:
     a = ll.explain(game(table), ones(4), ll.PartitionShap(), target=0)
     torch.testing.assert_close(a.values[0], torch.tensor(owen(worth, [[0, 1], [2, 3]]), dtype=D))
     assert a.forward_rows == 3 + 10 and "exact Owen values" in a.notes[0]
+    assert a.stderr is not None and bool((a.stderr == 0).all())
+
+
+def nested(worth: Callable[[frozenset[int]], float], players: list[int]) -> list[float]:
+    """Owen values of a recursive halving by definition: the halves' order is tossed in each group, so that each player
+    comes in after the groups beside its own that went first."""
+
+    def share(group: list[int], contexts: list[frozenset[int]]) -> dict[int, float]:
+        if len(group) == 1:
+            gains = [worth(context | set(group)) - worth(context) for context in contexts]
+            return {group[0]: sum(gains) / len(gains)}
+        left, right = group[: len(group) // 2], group[len(group) // 2 :]
+        return {
+            **share(left, contexts + [context | set(right) for context in contexts]),
+            **share(right, contexts + [context | set(left) for context in contexts]),
+        }
+
+    found = share(players, [frozenset()])
+    return [found[player] for player in players]
+
+
+@pytest.mark.parametrize("players", [1, 2, 3, 5, 7, 8])
+def test_a_complete_halving_is_the_mean_over_all_contexts(players: int) -> None:
+    table = random_table(players)
+    expected = nested(lambda members: float(table[sum(1 << i for i in members)]), list(range(players)))
+    a = ll.explain(game(table), ones(players), ll.PartitionShap(), target=0)
+    torch.testing.assert_close(a.values[0], torch.tensor(expected, dtype=D))
+    assert a.forward_rows - 3 == (ll.PartitionShap().rows(torch.Size((players,))) or 0)
+
+
+@pytest.mark.parametrize("players", [6, 13, 16])
+def test_the_halving_of_a_game_of_pairs_is_exact_from_one_pair_of_contexts_on(players: int) -> None:
+    """A contrast is linear in the groups beside, so that opposite contexts have the mean of all: 2 rows for the whole,
+    4 for each other group, and 4 more for those of depth 2, which are run in both of their pairs."""
+    table = interactions(players, most=2)
+    whole = ll.PartitionShap(10**6)
+    exact = ll.explain(game(table), ones(players), whole, target=0).values
+    rows = 2 + 4 * (players - 2) + 4 * min(4, max(0, players - 4))
+    if rows < (whole.rows(torch.Size((players,))) or 0):
+        a = ll.explain(game(table), ones(players), ll.PartitionShap(rows), target=0)
+        torch.testing.assert_close(a.values, exact, atol=1e-12, rtol=0)
+        assert (
+            a.stderr is not None and float(a.stderr.max()) < 1e-12 and f"{players} of {players} players" in a.notes[0]
+        )
+
+
+def test_the_halving_says_how_far_it_is_from_a_complete_one() -> None:
+    """Over random games the root mean square error is as claimed, and 95% intervals hold about what they should: with
+    undivided groups (66 rows; a complete halving has 170), with all divided (110), and nearly complete (150)."""
+    claimed, actual, inside = ({rows: 0.0 for rows in (66, 110, 150)} for _ in range(3))
+    for seed in range(12):
+        f = game(interactions(16, seed=seed))
+        exact = ll.explain(f, ones(16), ll.PartitionShap(10**6), target=0, rows_per_pass=4096).values
+        for rows in claimed:
+            a = ll.explain(f, ones(16), ll.PartitionShap(rows), target=0, rows_per_pass=4096)
+            assert a.stderr is not None and a.forward_rows == 3 + rows
+            claimed[rows] += float(a.stderr.norm() / exact.norm()) ** 2
+            actual[rows] += float((a.values - exact).norm() / exact.norm()) ** 2
+            inside[rows] += float(((a.values - exact).abs() <= 1.96 * a.stderr + 1e-12).double().mean()) / 12
+    for rows in claimed:
+        assert 0.6 < math.sqrt(claimed[rows] / actual[rows]) < 1.6, (rows, claimed, actual)
+        assert inside[rows] > 0.82, (rows, inside)
+
+
+def test_a_halving_far_from_complete_is_a_caution() -> None:
+    f = game(random_table(13))
+    few, many = (ll.explain(f, ones(13), ll.PartitionShap(n), target=0) for n in (10, 10**6))
+    assert [note.kind for note in few.cautions] == ["not-converged"] and not many.cautions
+    assert re.match(
+        r"example 0: \d of 13 players were separated; the map is \d+% \(root mean square\) off", few.notes[0]
+    )
+    assert few.stderr is not None
+    share = float(few.stderr.norm() / few.values.norm())
+    assert f" is {share:.0%} (root" in few.notes[0] and "takes 122 evaluations" in few.notes[0]
+
+
+def test_an_undivided_group_of_no_value_is_not_said_to_be_certain() -> None:
+    """Two players that cancel: no group above them shows them, and the error says that it does not know."""
+    f = lambda rows: (rows[:, 14] - rows[:, 15] + rows[:, 0])[:, None]  # noqa: E731
+    a = ll.explain(f, ones(16), ll.PartitionShap(14), target=0)
+    assert float(a.values[0, 14]) == 0 and a.stderr is not None and float(a.stderr[0, 14]) > 0.1
 
 
 def test_a_halving_that_stops_early_shares_equally_and_stays_complete() -> None:

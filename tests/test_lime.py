@@ -140,6 +140,30 @@ def test_how_many_players_a_segmentation_found_is_a_fact() -> None:
     assert not any("found" in each for each in ll.explain(f, x, ll.FeatureAblation(ll.Grid(3)), target=0).notes)
 
 
+@pytest.mark.parametrize(
+    "players", [ll.Grid(1), ll.Grid((1, 1)), ll.Segments(torch.zeros(8, 8, dtype=torch.long))], ids=repr
+)
+def test_a_single_player_is_a_caution_however_it_came_about(players: ll.Players) -> None:
+    f = lambda rows: rows.sum((1, 2, 3))[:, None]  # noqa: E731
+    kinds = (ll.Lime, ll.FeatureAblation, ll.KernelShap, ll.ShapleySampling, ll.PartitionShap, ll.ShapleyInteractions)
+    for kind in kinds:
+        a = ll.explain(f, pictures(2), kind(players=players), target=0)
+        said = f"{players.kebab()} gives a single player: the map has one value for all positions"
+        assert [note.example for note in a.cautions if note.text.startswith(said)] == [0, 1]
+    one = ll.explain(lambda rows: rows * 2, torch.ones(1, 1, dtype=D), ll.Lime(alpha=0.0), target=0)
+    assert not one.cautions  # a table of one column has a single player by right
+
+
+def test_a_map_of_segments_for_each_example_says_how_many_it_gives() -> None:
+    labels = torch.stack([torch.arange(64) // 32, torch.arange(64) // 16]).reshape(2, 8, 8)
+    f = lambda rows: rows.sum((1, 2, 3))[:, None]  # noqa: E731
+    a = ll.explain(f, pictures(2), ll.Lime(players=ll.Segments(labels)), target=0)
+    assert [(note.example, note.text) for note in a.notes if "players" in note] == [
+        (0, "segments gives 2 players"),
+        (1, "segments gives 4 players"),
+    ]
+
+
 def test_a_poor_fit_is_a_caution() -> None:
     """A score that is the parity of four players: no linear surrogate explains any of it."""
     f = lambda rows: rows.prod(1, keepdim=True)  # noqa: E731  1 for all present, baseline -1: the product of signs

@@ -87,7 +87,7 @@ def test_seed_determinism_and_untouched_global_generators(method: ll.Method) -> 
     assert torch.equal(torch.get_rng_state(), state)
     second = ll.explain(net, x, method, seed=1)
     assert torch.equal(first.values, second.values)
-    random = first.stderr is not None
+    random = first.stderr is not None and bool((first.stderr != 0).any())  # 0 where samples hold every coalition
     assert torch.equal(first.values, ll.explain(net, x, method, seed=2).values) != random
 
 

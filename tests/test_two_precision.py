@@ -26,7 +26,7 @@ METHODS = (
     ll.RISE(256, cells=3, centred=False),
     ll.Lime(300, alpha=0.0, players=ll.Grid(4)),
     ll.KernelShap(300, players=ll.Grid(4)),
-    ll.ShapleySampling(64, players=ll.Grid(3)),
+    ll.ShapleySampling(64, players=ll.Grid(4)),
 )
 
 
@@ -207,7 +207,7 @@ def test_rows_are_counted_and_told() -> None:
 
 def test_a_tolerance_is_met_by_both_parts_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("limelight.methods.two_precision.has_bfloat16", lambda device: True)
-    for method in (ll.RISE(4000, cells=3, tolerance=0.15), ll.ShapleySampling(512, players=ll.Grid(3), tolerance=0.05)):
+    for method in (ll.RISE(4000, cells=3, tolerance=0.15), ll.ShapleySampling(512, players=ll.Grid(4), tolerance=0.05)):
         a = two(method, arithmetic=None)
         assert a.arithmetic == "two-precision" and a.stderr is not None
         assert any(note.startswith("example 0: converged") for note in a.notes)

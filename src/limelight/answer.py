@@ -26,7 +26,7 @@ from .engine.rounding import rounding
 from .engine.runner import Runner
 from .engine.score import Score
 from .methods import METHODS, Estimate, Method
-from .methods.checked import checked, level, mean_halves, mean_scores, missed, require_finite
+from .methods.checked import checked, level, missed, over_references, require_finite
 from .methods.two_precision import Precisions
 from .models.black_box import BlackBox, Differentiable
 from .question.output_targets import Neuron
@@ -112,6 +112,7 @@ def _with_target_axis(a: Attribution, question: Question, classes: int) -> Attri
         target=torch.tensor(target.index) if type(target) is Logit else target,
         score=shaped(a.score),
         baseline_score=shaped(a.baseline_score),
+        raw_stderr=None if a.raw_stderr is None else shaped(a.raw_stderr),
         stderr=None if a.stderr is None else shaped(a.stderr),
         steadiness=None if a.steadiness is None else shaped(a.steadiness),
         spread=None if a.spread is None else shaped(a.spread),
@@ -248,6 +249,7 @@ class Answers:
             baseline_score=nan if at_baseline is None else at_baseline,
             stderr=estimate.stderr,
             steadiness=steadiness_of(*estimate.halves, method.view).columns() if estimate.halves else None,
+            raw_stderr=estimate.raw_stderr,
             spread=spread,
             forward_rows=forward,
             backward_rows=backward,
@@ -296,21 +298,7 @@ class Answers:
             found.append(checked(method.run(compared, self.x, reference, draws), method, self.x))
         if count == 1:
             return found[0], None
-        values = torch.stack([each.values for each in found])
-        spread = values.std(0)
-        scatter = ", including that of the samples" if any(each.stderr is not None for each in found) else ""
-        notes: list[str] = [f"mean over {count} references; spread is their standard deviation{scatter}"]
-        notes += [Note.of(note).after(f"reference {k}: ") for k, each in enumerate(found) for note in each.notes]
-        errors = [each.stderr for each in found if each.stderr is not None]
-        # The spread contains the errors of references and samples. With few references, the error of the samples alone
-        # may be estimated larger.
-        inner = torch.stack(errors).square().mean(0) if errors else torch.zeros_like(spread)
-        raws = [each.raw for each in found if each.raw is not None]
-        stderr = (torch.maximum(spread.square(), inner) / count).sqrt()
-        raw = torch.stack(raws).mean(0) if raws else None
-        own_scores = mean_scores([each.own_scores for each in found])
-        halves = mean_halves([each.halves for each in found])
-        return Estimate(values.mean(0), stderr, raw, tuple(notes), own_scores, found[0].layer, halves=halves), spread
+        return over_references(found)
 
     def _at_baseline(self, method: Method, estimate: Estimate) -> Tensor:
         """Return f(b) `(n,)`, for several references the mean, from the method's own passes or from shared ones."""

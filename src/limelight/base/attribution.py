@@ -50,7 +50,8 @@ class Attribution:
     `steadiness`: `(batch, 3)`, for methods that draw samples: the correlation that two runs with other seeds would have
     at the scale of `view`, estimated from two halves of the samples, and the ends of its 95% interval; else None.
     `arithmetic`: how the method's own rows were computed, see `Options`; those that prove packed rows are not counted.
-    `cached_rows`: rows that the cache of a `BlackBox` answered, which are no forward rows.
+    `cached_rows`: rows that the cache of a `BlackBox` answered, which are no forward rows. `raw_stderr`: the standard
+    error of `raw` where that holds more than the map, such as a matrix of interactions, or None.
     """
 
     values: Tensor
@@ -76,6 +77,7 @@ class Attribution:
     output_kinds: tuple[Outputs, ...] = ()
     cached_rows: int = 0
     steadiness: Tensor | None = None
+    raw_stderr: Tensor | None = None
 
     @property
     def delta(self) -> Tensor:

@@ -125,7 +125,7 @@ class Case:
 
         question = self.question.select(index)
         inputs, examples = question.inputs, torch.arange(len(index), device=self.x.device)
-        names = ("values", "raw", "target", "score", "baseline_score", "stderr", "spread", "outputs")
+        names = ("values", "raw", "target", "score", "baseline_score", "stderr", "raw_stderr", "spread", "outputs")
         parts = {name: part(getattr(self.attribution, name)) for name in names}
         kinds = self.attribution.output_kinds
         kinds = tuple(kinds[i] for i in index) if len(kinds) == len(self.x) else kinds

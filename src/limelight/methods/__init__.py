@@ -41,6 +41,7 @@ from .gradient import (
 )
 from .guided_path import GuidedIntegratedGradients as GuidedIntegratedGradients
 from .idgi import IDGI as IDGI
+from .interactions import ShapleyInteractions as ShapleyInteractions
 from .kernel_shap import KernelShap as KernelShap
 from .layer_path import Conductance as Conductance, InternalInfluence as InternalInfluence
 from .lime import Lime as Lime
@@ -85,7 +86,8 @@ METHODS: Registry[Method] = Registry(
         *(CAM, FullGrad, GradCAM, GuidedGradCAM, GradCAMPlusPlus, XGradCAM, HiResCAM, LayerCAM),
         *(EigenCAM, EigenGradCAM, FinerCAM, ScoreCAM, SSCAM, AblationCAM),
         *(Occlusion, FeatureAblation, RISE, MeaningfulPerturbation, ExtremalPerturbation),
-        *(ExactShapley, KernelShap, ShapleySampling, PermutationShap, PartitionShap, Lime),
+        *(ExactShapley, KernelShap, ShapleySampling, PermutationShap, PartitionShap),
+        *(ShapleyInteractions, Lime),
     ),
     "smooth-grad(samples=8)",
 )

@@ -54,9 +54,10 @@ class OwnScores:
 @dataclass(frozen=True)
 class Estimate:
     """A method's result for a batch: `values` `(n, *features)` (channel axis 1 where channels count as one), `stderr`
-    like values, `raw` the map before it was spread over the pixels, `own_scores` where `Needs.own_scores`, `layer` the
-    layer that was read where the method names its own, `shares` what became of the score in a pass by rules, `halves`
-    the maps of two halves of the samples, like values, where the method draws samples."""
+    like values, `raw` the map before it was spread over the pixels, `raw_stderr` its standard errors where it holds
+    more than the map, `own_scores` where `Needs.own_scores`, `layer` the layer that was read where the method names its
+    own, `shares` what became of the score in a pass by rules, `halves` the maps of two halves of the samples, like
+    values, where the method draws samples."""
 
     values: Tensor
     stderr: Tensor | None = None
@@ -66,6 +67,7 @@ class Estimate:
     layer: str | None = None
     shares: Shares | None = None
     halves: tuple[Tensor, Tensor] | None = None
+    raw_stderr: Tensor | None = None
 
 
 def convergence(converged: bool, spent: str, detail: str, example: int) -> Note:

@@ -58,6 +58,25 @@ def require_finite(estimate: Estimate, method: Method) -> None:
         raise FloatingPointError(f"map of {method!r}: NaN or infinity for example {which}")
 
 
+def over_references(found: list[Estimate]) -> tuple[Estimate, Tensor]:
+    """Return the mean of a method's results for several references, and their standard deviation `(n, *features)`."""
+    values = torch.stack([each.values for each in found])
+    spread = values.std(0)
+    scatter = ", including that of the samples" if any(each.stderr is not None for each in found) else ""
+    notes: list[str] = [f"mean over {len(found)} references; spread is their standard deviation{scatter}"]
+    notes += [Note.of(note).after(f"reference {k}: ") for k, each in enumerate(found) for note in each.notes]
+    errors = [each.stderr for each in found if each.stderr is not None]
+    stderr = error_of_mean(values, errors)
+    raws = [each.raw for each in found if each.raw is not None]
+    raw = torch.stack(raws).mean(0) if raws else None
+    raw_errors = [each.raw_stderr for each in found if each.raw_stderr is not None]
+    raw_stderr = error_of_mean(torch.stack(raws), raw_errors) if raw_errors else None
+    own_scores = mean_scores([each.own_scores for each in found])
+    halves, layer = mean_halves([each.halves for each in found]), found[0].layer
+    mean = Estimate(values.mean(0), stderr, raw, tuple(notes), own_scores, layer, halves=halves, raw_stderr=raw_stderr)
+    return mean, spread
+
+
 def mean_scores(scores: list[OwnScores | None]) -> OwnScores | None:
     """Average the methods' own scores over several references."""
     first, at_baseline = scores[0], [each.at_baseline for each in scores if each and each.at_baseline is not None]
@@ -73,6 +92,17 @@ def mean_halves(halves: list[tuple[Tensor, Tensor] | None]) -> tuple[Tensor, Ten
         return None
     first, second = (torch.stack(each).mean(0) for each in zip(*known, strict=True))
     return first, second
+
+
+def error_of_mean(values: Tensor, errors: list[Tensor]) -> Tensor:
+    """Return the standard error of the mean over references, from `values` `(references, ...)` and their own errors.
+
+    The spread contains the errors of references and samples. With few references, the error of the samples alone may
+    be estimated larger.
+    """
+    spread = values.std(0).square()
+    inner = torch.stack(errors).square().mean(0) if errors else torch.zeros_like(spread)
+    return (torch.maximum(spread, inner) / len(values)).sqrt()
 
 
 def level(estimate: Estimate) -> list[Note]:

@@ -53,8 +53,12 @@ class Game:
 
     def worth_of(self, example: int, coalitions: Tensor, bfloat16: bool = False) -> Tensor:
         """Return v of coalitions `(k, counts[example])` of one example: float64 `(k,)`."""
-        none = [torch.zeros(0, count, dtype=torch.bool) for count in self.counts]
+        none = self.no_coalitions()
         return self.worth([coalitions if i == example else each for i, each in enumerate(none)], bfloat16)[example]
+
+    def no_coalitions(self) -> list[Tensor]:
+        """Return an empty table `(0, counts[i])` for each example."""
+        return [torch.zeros(0, count, dtype=torch.bool) for count in self.counts]
 
     def worth(self, coalitions: Sequence[Tensor], bfloat16: bool = False) -> list[Tensor]:
         """Return v of `coalitions[i]`, booleans `(k_i, counts[i])`, for each example i: float64 `(k_i,)`.
@@ -108,6 +112,17 @@ class Game:
         if self.interrupted and not condition:
             raise KeyboardInterrupt
 
+    def largest(self, example: int) -> float:
+        """Return the largest absolute score that was found, by which rounding is judged."""
+        return max(map(abs, self._known[example].values()))
+
+    def exactness(self, exact: Sequence[int]) -> list[Note]:
+        """Note which examples are exact, in one note where all are."""
+        text = "exact: every coalition was evaluated"
+        if len(exact) == len(self.counts):
+            return [Note("fact", text)]
+        return [Note("fact", text, i) for i in sorted(exact)]
+
     def estimate(
         self,
         values: Sequence[Tensor],
@@ -122,8 +137,7 @@ class Game:
         if self.interrupted:
             samples = (len(known) - 2 for known in self._known)  # without no player and all players
             notes = [*notes, interrupted(samples)]
-        if self._players.finds:
-            notes = [*notes, *(self._found(count, i) for i, count in enumerate(self.counts))]
+        notes = [*notes, *(note for i, count in enumerate(self.counts) for note in self._how_many(count, i))]
         kind = self._x.device, result_dtype(self._x)
         raw = self._padded(values)
         stderr = None if errors is None else self.division.spread(self._padded(errors)).to(*kind)
@@ -148,12 +162,15 @@ class Game:
         )
         return first, second
 
-    def _found(self, count: int, example: int) -> Note:
-        name = self._players.as_text()
-        if count > 1:
-            return Note("fact", f"{name} found {count} players", example)
-        text = f"{name} found a single player: the map has one value for all positions; use more segments, or a grid"
-        return Note("caution", text, example)
+    def _how_many(self, count: int, example: int) -> list[Note]:
+        """Say how many players there are where the content decides it, and of any players that one alone is no map."""
+        players = self._players
+        found = f"{players.as_text()} found" if players.finds else f"{players.kebab()} gives"
+        if count == 1 and self.division.labels[example].numel() > 1:
+            text = f"{found} a single player: the map has one value for all positions; use more segments, or a grid"
+            return [Note("caution", text, example)]
+        decided = players.finds or players.count(self._x.shape[1:]) is None
+        return [Note("fact", f"{found} {count} players", example)] if decided else []
 
     def _padded(self, values: Sequence[Tensor]) -> Tensor:
         padded = torch.full((len(values), self.division.most), torch.nan, dtype=torch.float64)
@@ -190,6 +207,11 @@ class GameMethod(Method):
 def every_coalition(players: int) -> Tensor:
     """Return all subsets as booleans `(2**players, players)`; player i is bit i of the row's number."""
     return (torch.arange(2**players)[:, None] >> torch.arange(players)) & 1 == 1
+
+
+def every_one_pays(players: int, rows: int) -> bool:
+    """Return whether so many rows would run every coalition, of no more players than their table has room for."""
+    return players << players <= _MOST_CELLS and (1 << players) - 2 <= rows
 
 
 def check_table(rows: int, players: int, what: str) -> None:

@@ -93,8 +93,7 @@ class KernelShap(GameMethod):
                     found[i] = fit if converged or end else None
         solved = [each for each in found if each is not None]
         exact = all(map(self._exact, game.counts)) and not game.interrupted
-        if exact:
-            notes.append(Note("fact", "exact: every coalition was evaluated"))
+        notes += game.exactness([i for i, count in enumerate(game.counts) if self._exact(count)])
         if any(bool(each.errors.isnan().any()) for each in solved):
             text = "stderr is NaN: too few samples for more than a linear model; use 2M + 4 or more"
             notes.append(Note("caution", text))

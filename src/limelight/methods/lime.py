@@ -18,7 +18,7 @@ from .coalitions import Game, GameMethod, check_table, every_coalition
 from .stopping import Goal, Halves
 from .two_precision import TwoPrecision
 
-POOR_FIT = 0.5  # R^2 below which the surrogate explains less than it leaves
+POOR_FIT = 0.5  # R^2 below which the surrogate leaves more of the score than it explains
 FIRST_STAGE = 128  # samples at least before the first test of the steadiness; each later test doubles them
 MOST_SHRUNK = 0.9  # share of a single player's effect that a coefficient should hold
 

@@ -16,7 +16,7 @@ from ..engine.score import Score
 from ..question.players import Players
 from ..question.random_streams import Streams
 from .base import Estimate, convergence
-from .coalitions import Game, GameMethod, check_table, every_coalition, relative_error
+from .coalitions import Game, GameMethod, check_table, every_coalition, every_one_pays, relative_error
 from .stopping import Goal, Halves
 from .two_precision import Sampler, TwoPrecision
 
@@ -77,7 +77,8 @@ class _Orders(GameMethod):
 
     `tolerance` stops an example as soon as its largest standard error is below that share of the range of its values
     after 8, 16, 32, ... orders, `steadiness` as soon as two runs would correlate by so much as drawn (the lower end of
-    the interval of `Attribution.steadiness`); `permutations` is then the most it may take.
+    the interval of `Attribution.steadiness`); `permutations` is then the most it may take. Where all coalitions cost no
+    more rows than the orders, those that the orders left out are run too, and the values are exact.
     """
 
     permutations: int = 64
@@ -108,42 +109,64 @@ class _Orders(GameMethod):
         count = self.count(features)
         if count is None or self.goal.is_set:
             return None
-        return min(self.permutations * (count - 1), (1 << count) - 2)
+        return min(self._inner(count), (1 << count) - 2)
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         game = self.game(score, x, baseline, rng)
         found: list[list[Tensor]] = [[] for _ in game.counts]  # one tensor (M,) an order, or a pair of them
-        twice = [_Twice(self, game, i, game.bfloat16.cost) for i in range(len(game.counts)) if game.bfloat16]
+        in_two = [i for i, count in enumerate(game.counts) if not every_one_pays(count, self._inner(count))]
+        twice = {i: _Twice(self, game, i, game.bfloat16.cost) for i in in_two if game.bfloat16}
         notes: list[Note] = []
+        exact: dict[int, Tensor] = {}
         active, goal = list(range(len(game.counts))), self.goal
         for start, stop in goal.stages(FIRST_STAGE, self.permutations):
             for first, last in _blocks(start, stop, max(game.counts), self.unit):
-                if twice:
-                    for i in active:
-                        twice[i].extend(range(first // self.unit, last // self.unit))
-                elif not game.interrupted:
-                    self._add(game, found, active, first, last)
-            for i in active if twice else ():
+                for i in set(active) & twice.keys():
+                    twice[i].extend(range(first // self.unit, last // self.unit))
+                if not game.interrupted:
+                    self._add(game, found, [i for i in active if i not in twice], first, last)
+            for i in set(active) & twice.keys():
                 found[i] = twice[i].results(stop // self.unit)
+            exact |= self._exact(game, active, stop)
             if not goal.is_set or game.interrupted:
                 break
             for i in list(active):
-                done, detail = game.met(goal, i, relative_error(*_summary(found[i])), _halves(found[i]))
+                error = 0.0 if i in exact else relative_error(*_summary(found[i]))
+                done, detail = game.met(goal, i, error, (exact[i],) * 2 if i in exact else _halves(found[i]))
                 if done or stop == self.permutations:
                     notes.append(convergence(done, f"after {stop} permutations", detail, i))
                     active.remove(i)
-        game.enough(all(found))
-        summaries = [_summary(each) for each in found]
-        if min(map(len, found)) < 2:
+        game.enough(all(each or i in exact for i, each in enumerate(found)))
+        summaries = [
+            (exact[i], torch.zeros_like(exact[i])) if i in exact else _summary(each) for i, each in enumerate(found)
+        ]
+        if any(bool(error.isnan().any()) for _, error in summaries):
             notes.append(Note("caution", "stderr is NaN: a single draw has no known spread; use more permutations"))
-        notes += [each.rows.note(len(found[i]), "orders", i) for i, each in enumerate(twice)]
-        means, errors = ([each[k] for each in summaries] for k in range(2))
-        return game.estimate(means, errors, notes, list(map(_halves, found)))
+        notes += game.exactness(list(exact))
+        notes += [each.rows.note(len(found[i]), "orders", i) for i, each in twice.items()]
+        halves = [(exact[i],) * 2 if i in exact else _halves(each) for i, each in enumerate(found)]
+        return game.estimate([mean for mean, _ in summaries], [error for _, error in summaries], notes, halves)
+
+    def _inner(self, players: int) -> int:
+        """Return the rows of all orders if no two shared a coalition: those between no player and all."""
+        return self.permutations * (players - 1)
+
+    def _exact(self, game: Game, active: list[int], permutations: int) -> dict[int, Tensor]:
+        """Return the Shapley values of the examples all of whose coalitions cost no more than the orders asked for.
+
+        The orders have run most of these coalitions; the few that they left out are run now.
+        """
+        paid = [i for i in active if every_one_pays(game.counts[i], permutations * (game.counts[i] - 1))]
+        if not paid or game.interrupted:
+            return {}
+        none = game.no_coalitions()
+        worth = game.worth([every_coalition(game.counts[i]) if i in paid else each for i, each in enumerate(none)])
+        return {i: shapley_values(worth[i]) for i in paid if len(worth[i]) == 1 << game.counts[i]}
 
     def _add(self, game: Game, found: list[list[Tensor]], active: list[int], first: int, last: int) -> None:
         """Run permutations `first` to `last` of the active examples and add the gain of each player to `found`."""
         orders = {i: self._orders(game, i, first, last) for i in active}
-        none = [torch.zeros(0, count, dtype=torch.bool) for count in game.counts]
+        none = game.no_coalitions()
         worth = game.worth([_prefixes(orders[i]) if i in orders else each for i, each in enumerate(none)])
         for i, order in orders.items():
             found[i] += list(self._gains(game, i, order, worth[i]))
@@ -232,7 +255,8 @@ class ShapleySampling(_Orders):
 
     where $P_i^k$ are the players before i in order k. The values sum to f(x) - f(b) exactly, whatever n.
     `stderr` is that of a mean of n draws, and in two precisions (`methods/two_precision.py`) of both together, whole
-    orders being corrected. Coalitions that orders share are evaluated once. [castro2009]
+    orders being corrected. Coalitions that orders share are evaluated once. Where all $2^M - 2$ of them cost no more
+    rows than the orders (up to 9 players by default), the values are exact and `stderr` is 0. [castro2009]
     """
 
     paired: ClassVar[bool] = False
@@ -246,7 +270,8 @@ class PermutationShap(_Orders):
     $$\hat\phi_i = \frac1n \sum_{k=1}^{n} \bigl(v(P_i^k \cup i) - v(P_i^k)\bigr), \qquad n \text{ even}$$
 
     A pair of opposite orders is exact for games of pairs, and counts as one draw in `stderr`. The values sum to
-    f(x) - f(b) exactly, whatever n. [mitchell2022]
+    f(x) - f(b) exactly, whatever n. Where all $2^M - 2$ coalitions cost no more rows than the orders (up to 9 players
+    by default), the values are exact and `stderr` is 0. [mitchell2022]
     """
 
     paired: ClassVar[bool] = True

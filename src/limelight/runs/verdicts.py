@@ -58,8 +58,8 @@ class Verdict:
         return (
             f"{len(self.ids)} of {self.compared} maps of {self.label!r} are alike: their relevance lies {where}, half "
             f"of it on {self.place.area:.0%} of the picture ({figures}). Look there, at the medoid first: if it is not "
-            "the object, it may be a tag, a border or a watermark. Cover or remove it, and count how often the model is "
-            "still right"
+            "the object, it may be a tag, a border or a watermark. Cover or remove it, and count how often the model "
+            "is still right"
         )
 
 
@@ -104,8 +104,8 @@ class Audit:
         if self.verdicts:
             classes = len({each.label for each in self.verdicts})
             return (
-                f"CLEAR: in none of {classes} classes maps are surprisingly alike; rare or moving shortcuts, and those of "
-                "colour, may be missed"
+                f"CLEAR: in none of {classes} classes maps are surprisingly alike; rare or moving shortcuts, and those "
+                "of colour, may be missed"
             )
         return f"NO VERDICT: {'; '.join(self.notes)}"
 

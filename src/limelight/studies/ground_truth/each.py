@@ -56,6 +56,7 @@ def one_of_each(patterns: Patterns, side: int, rows: int) -> list[methods.Method
         methods.ShapleySampling(players=squares, permutations=orders),
         methods.PermutationShap(players=squares, permutations=orders),
         methods.PartitionShap(players=squares, evaluations=max(rows, 4)),
+        methods.ShapleyInteractions(players=few),
         methods.Lime(players=squares, samples=max(rows, 2 * cells**2)),
     ]
     chosen = {type(each): each for each in sized}
