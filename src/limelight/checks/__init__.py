@@ -15,8 +15,6 @@ from .axioms import (
     Completeness as Completeness,
     Determinism as Determinism,
     Dummy as Dummy,
-    ImplementationInvariance as ImplementationInvariance,
-    InputShift as InputShift,
     Linearity as Linearity,
     Sensitivity as Sensitivity,
 )
@@ -24,6 +22,7 @@ from .base import Check as Check, HardCheck as HardCheck, Measured as Measured
 from .case import Case as Case
 from .complexity import Entropy as Entropy, Gini as Gini
 from .conservation import ConservedShare as ConservedShare
+from .equal_networks import ImplementationInvariance as ImplementationInvariance, InputShift as InputShift
 from .fine_detail import FineDetail as FineDetail
 from .fragility import Fragility as Fragility
 from .imputers import (

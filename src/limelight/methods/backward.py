@@ -33,7 +33,6 @@ class Backward(Method):
     notes it; the default raises `UncoveredOperator`, which names the operator and the model's line."""
 
     on_uncovered: OnUncovered = field(default="error", kw_only=True)
-
     view = FINE
     needs: ClassVar[Needs] = Needs(own_scores=True)
     fixed_rows: ClassVar[int | None] = 1
@@ -116,13 +115,12 @@ class DeepLift(Backward):
     r"""Multipliers of finite differences from the baseline, $\sum_i m_i (x_i - b_i) = f(x) - f(b)$. [shrikumar2017]
 
     `rule`: "rescale" everywhere; "reveal-cancel" separates positive from negative changes of a nonlinearity's input;
-    "genomics" does so after dense layers only. Complete by construction. For a softmax classifier explain the logit
-    with CentredLogit. `multiply=False` gives the multipliers $m_i$ themselves, in units of the score per unit of the
-    input, which promise no sum.
+    "genomics" does so after dense layers only. For a softmax classifier explain the logit with CentredLogit.
+    `multiply=False` gives the multipliers $m_i$ themselves, in units of the score per unit of the input: no sum.
 
     `part`: "positive" or "negative" gives what one part of each unit's change contributes, $C^\pm = m^\pm \Delta^\pm$;
     the two add up to the contributions. A unit's parts are the terms $w\,\Delta$ of one sign in the affine operator
-    that made it, or what a nonlinearity made of them; of all else, the input too, the one of the change's own sign.
+    that made it, or what a nonlinearity made of them; of all else, the input too, that of the change's own sign.
 
         limelight.explain(net, x, AtLayer(DeepLift("reveal-cancel", part="negative"), "1"), target=0).raw
     """
