@@ -91,7 +91,7 @@ def test_a_setting_given_by_name_alone_is_written_with_its_name() -> None:
     for method in (ll.LRP(on_uncovered="gradient"), ll.KernelShap(players=ll.Grid(2)), ll.Lime(players=ll.Grid(2))):
         assert ll.METHODS.read(method.as_text()) == method
     assert ll.LRP("epsilon").as_text() == "lrp('epsilon')" and ll.KernelShap(64).as_text() == "kernel-shap(64)"
-    assert ll.DeepLift.usage() == "deep-lift(rule='rescale', on_uncovered='error', multiply=True)"
+    assert ll.DeepLift.usage() == "deep-lift(rule='rescale', on_uncovered='error', multiply=True, part='both')"
 
 
 @pytest.mark.parametrize("kind", all_of(ll.TARGETS), ids=lambda kind: kind.__name__)

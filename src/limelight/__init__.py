@@ -20,23 +20,6 @@ from .base.view import View as View
 from .checks import CHECKS as CHECKS, Check as Check
 from .engine.prepared import Prepared as Prepared, prepare as prepare
 from .engine.score import Score as Score
-from .evaluation import (
-    Agreement as Agreement,
-    BaselineStudy as BaselineStudy,
-    ConstantMap as ConstantMap,
-    Evaluation as Evaluation,
-    Finding as Finding,
-    Findings as Findings,
-    RandomMap as RandomMap,
-    SobelEdges as SobelEdges,
-    Sweep as Sweep,
-    TrustCard as TrustCard,
-    check as check,
-    compare_baselines as compare_baselines,
-    evaluate as evaluate,
-    sweep as sweep,
-    trust_card as trust_card,
-)
 from .explain import explain as explain
 from .methods import (
     METHODS as METHODS,
@@ -53,8 +36,12 @@ from .question.registries import BASELINES as BASELINES, PLAYERS as PLAYERS, TAR
 from .question.targets import Target as Target
 from .rules import Patterns as Patterns, UncoveredOperator as UncoveredOperator
 
-# Pictures, models and data sets load when first used: a program that brings its own tensors needs none of them.
+# Tests, pictures, models and data sets load when first used: a program that explains its own tensors needs none.
 _LATE = {
+    "evaluation": (
+        *("Agreement", "BaselineStudy", "ConstantMap", "Evaluation", "Finding", "Findings", "RandomMap", "SobelEdges"),
+        *("Sweep", "TrustCard", "check", "compare_baselines", "evaluate", "sweep", "trust_card"),
+    ),
     "models.catalogue": ("ImageBlackBox", "ImageModel", "demo_image", "load_model"),
     "models.pictures": ("ImageError", "Picture", "open_image"),
     "runs": ("Audit", "Run", "audit", "open_run", "run"),
@@ -63,6 +50,14 @@ _PACKAGES = ("checks", "lab", "rules", "runs")
 
 if TYPE_CHECKING:
     from .checks import *
+    from .evaluation.agreement import Agreement as Agreement
+    from .evaluation.card import TrustCard as TrustCard, trust_card as trust_card
+    from .evaluation.check import check as check
+    from .evaluation.compare_baselines import BaselineStudy as BaselineStudy, compare_baselines as compare_baselines
+    from .evaluation.controls import ConstantMap as ConstantMap, RandomMap as RandomMap, SobelEdges as SobelEdges
+    from .evaluation.evaluate import Evaluation as Evaluation, evaluate as evaluate
+    from .evaluation.findings import Finding as Finding, Findings as Findings
+    from .evaluation.sweep import Sweep as Sweep, sweep as sweep
     from .methods import *
     from .models.catalogue import (
         ImageBlackBox as ImageBlackBox,

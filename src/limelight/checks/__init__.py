@@ -70,7 +70,8 @@ CHECKS: Registry[Check] = Registry(
         *(AverageDrop, IncreaseInConfidence, ADCC),
         FineDetail,
         *(PointingGame, RelevanceMass, RelevanceRank, IoU, MaskROC, GridPointing),
-        *(Gini, Entropy, ConservedShare),
+        *(Gini, Entropy),
+        ConservedShare,
     ),
     "deletion(steps=16)",
 )
