@@ -209,7 +209,7 @@ def test_import_is_light() -> None:
         "import torch, time, sys; start = time.process_time(); import limelight; "
         f"print(time.process_time() - start); print(*[m for m in {optional} if m in sys.modules])"
     )
-    for attempt in range(3):  # what shares the processor's caches only adds to the time, so the least counts
+    for _ in range(3):  # what shares the processor's caches only adds to the time, so the least counts
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         took, loaded = done.stdout.split("\n")[:2]
         assert not loaded
