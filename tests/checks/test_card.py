@@ -175,7 +175,9 @@ def test_limelight_explain_adds_the_quick_tests(here: Path) -> None:
     fast = ["explain", "cat.png", *OWN, "-m", "gradient,integrated-gradients(Midpoint(4))"]
     result = CliRunner().invoke(app, fast)
     assert result.exit_code == 0, result.output
-    assert "quick tests" in result.stdout and "randomisation" in result.stdout and "left out: about" not in result.stdout
+    assert (
+        "quick tests" in result.stdout and "randomisation" in result.stdout and "left out: about" not in result.stdout
+    )
     assert "left out" in CliRunner().invoke(app, [*fast, "--check-rows", "9"]).stdout
     assert "quick tests" not in CliRunner().invoke(app, [*fast, "--check-rows", "0"]).stdout
     document = json.loads(CliRunner().invoke(app, [*fast, "--json", "--check-rows", "1000"]).stdout)
