@@ -58,12 +58,10 @@ class PartitionShap(GameMethod):
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         game = self.game(score, x, baseline, rng)
         trees = [_Halving(game, i, self.evaluations) for i in range(len(game.counts))]
-        chosen = [tree.choose() for tree in trees]
-        while any(chosen) and not game.interrupted:
+        while not game.interrupted and any(chosen := [tree.choose() for tree in trees]):
             worth = game.worth([tree.coalitions(visits) for tree, visits in zip(trees, chosen, strict=True)])
             for tree, visits, each in zip(trees, chosen, worth, strict=True):
                 tree.add(visits, each)
-            chosen = [tree.choose() for tree in trees]
         game.enough(all(tree.is_begun for tree in trees))
         notes = [tree.progress(i) for i, tree in enumerate(trees)]
         return game.estimate([tree.values() for tree in trees], [tree.errors() for tree in trees], notes)
