@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PICTURE ?= demo
 
-.PHONY: demo test long quick lint bench clean
+.PHONY: demo test long lines quick lint bench clean
 
 demo: $(VENV)/demo.done
 	$(BIN)/limelight explain $(PICTURE) -o limelight-out
@@ -16,6 +16,10 @@ test: $(VENV)/dev.done
 # What runs before a release; a third of it at each commit, see .ci/run.
 long: $(VENV)/dev.done
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m long $(OPTIONS)
+
+# Before a release too: how many lines the ordinary tests run.
+lines:
+	$(MAKE) test OPTIONS="--cov=src/limelight --cov-report=term:skip-covered --cov-fail-under=95"
 
 # While working: the tests marked quick, which run most lines of the rooms where numbers are made.
 quick: $(VENV)/dev.done

@@ -17,6 +17,7 @@ import limelight as ll
 from limelight.checks.base import Measured
 from limelight.checks.case import Case
 from limelight.checks.maps import pearson
+from limelight.evaluation import budget
 from limelight.evaluation.budget import quick_checks
 from limelight.evaluation.controls import CONTROLS, RandomMap
 from limelight.methods import Estimate
@@ -388,9 +389,12 @@ def test_negative_labels_of_segments_are_named() -> None:
     assert "IROF.segments: label -1" in found.reason
 
 
-def test_passes_that_maps_share_count_once_in_the_quick_budget() -> None:
+def test_passes_that_maps_share_count_once_in_the_quick_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     net, x = conv_net(), pictures(1)
     panel = ll.explain(net, x, ["gradient", "input-x-gradient", "grad-cam", "layer-cam"], target=0)
+    monkeypatch.setattr(budget, "LEAST", 0)
     found = quick_checks(net, panel)
     spent = sum(each.forward_rows + each.backward_rows for findings in found.values() for each in findings)
-    assert 0 < spent <= panel.forward_rows + panel.backward_rows
+    assert spent <= panel.forward_rows + panel.backward_rows == 2
+    left_out = [each.reason for findings in found.values() for each in findings if "left out" in each.reason]
+    assert all("of 2 remain" in reason for reason in left_out) and left_out
