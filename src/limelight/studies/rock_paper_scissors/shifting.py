@@ -246,7 +246,7 @@ def _observed(lines: Sequence[Shifted], level: float, seed: int) -> list[Observa
         (_below(INPUT_X_GRADIENT, alike), of_all),
         (_below(BLACK, paths), of_paths),
         (_below(WHITE, {name: -each for name, each in paths.items()}), of_paths),
-        (lambda rows: float(drifts[rows].nanmean()) - DRIFT, f"{on_hand}; a drift is more than {DRIFT:.0%}"),
+        (lambda rows: drifts[rows].nanmean(-1) - DRIFT, f"{on_hand}; a drift is more than {DRIFT:.0%}"),
     )
     return [
         Observation(claim, level, n, *_with_interval(margin, n, seed), figures)
@@ -254,23 +254,21 @@ def _observed(lines: Sequence[Shifted], level: float, seed: int) -> list[Observa
     ]
 
 
-def _below(name: str, of: Mapping[str, Tensor]) -> Callable[[Tensor], float]:
-    """Return the margin by which the mean of one lies below the least of the others, over chosen pictures."""
+def _below(name: str, of: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return the margin by which the mean of one lies below the least of the others, over chosen pictures `(..., n)`."""
 
-    def margin(rows: Tensor) -> float:
-        means = {each: float(values[rows].nanmean()) for each, values in of.items()}
-        return min(value for each, value in means.items() if each != name) - means[name]
+    def margin(rows: Tensor) -> Tensor:
+        means = {each: values[rows].nanmean(-1) for each, values in of.items()}
+        return torch.stack([value for each, value in means.items() if each != name]).amin(0) - means[name]
 
     return margin
 
 
-def _with_interval(margin: Callable[[Tensor], float], n: int, seed: int) -> tuple[float, float, float]:
+def _with_interval(margin: Callable[[Tensor], Tensor], n: int, seed: int) -> tuple[float, float, float]:
     """Return a margin over n pictures and its interval: pictures are drawn anew, the same ones for every method."""
-    own = margin(torch.arange(n))
+    own = float(margin(torch.arange(n)))
     if n < 2:
         return own, math.nan, math.nan
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(n, (RESAMPLES, n), generator=generator)
-    found = torch.tensor([margin(rows) for rows in drawn], dtype=torch.float64)
+    found = margin(torch.randint(n, (RESAMPLES, n), generator=torch.Generator().manual_seed(seed)))
     low, high = found.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return own, low, high
