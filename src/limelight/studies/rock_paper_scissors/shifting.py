@@ -255,7 +255,7 @@ def _observed(lines: Sequence[Shifted], level: float, seed: int) -> list[Observa
 
 
 def _below(name: str, of: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return the margin by which the mean of one lies below the least of the others, over chosen pictures `(..., n)`."""
+    """Return the margin by which the mean of one lies below the least of the others, over pictures `(..., n)`."""
 
     def margin(rows: Tensor) -> Tensor:
         means = {each: values[rows].nanmean(-1) for each, values in of.items()}
