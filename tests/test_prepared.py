@@ -226,11 +226,11 @@ def test_three_thousand_calls_leak_nothing() -> None:
     call(200)
     gc.collect()
     before = len(gc.get_objects())
-    tables = len(kept._snapshots), len(kept._loaded), len(model_copy._proofs), len(borrowing._locks)
+    tables = len(kept._snapshots), len(kept._loaded), len(model_copy._knowledge), len(borrowing._locks)
     call(3000)
     gc.collect()
     assert len(gc.get_objects()) - before < 300
-    assert tables == (len(kept._snapshots), len(kept._loaded), len(model_copy._proofs), len(borrowing._locks))
+    assert tables == (len(kept._snapshots), len(kept._loaded), len(model_copy._knowledge), len(borrowing._locks))
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
 
 

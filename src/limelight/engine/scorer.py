@@ -36,7 +36,7 @@ class Scorer:
         layers = () if self.layer is None else (self.layer,)
         outputs, scores, found = self.runner.scored(rows, owner, self.target, layers)
         if self.layer is not None:
-            self._at = rows_first({self.layer: found[self.layer]}, len(rows))[self.layer]
+            self._at = rows_first({self.layer: found[self.layer]}, self.runner.run_on(len(rows)))[self.layer]
         make_exact(scores)
         self.outputs = detached(outputs)
         if len(rows) < len(self.examples):

@@ -131,6 +131,7 @@ def _propagate(
     elif propagation.answer == "relevance":
         values = multiplier * (wrt.detach() if start_at is None else wrt.detach() - start_at)
         values = values + _at_input(wrt, run)
+    values, multiplier = values[: len(x)], multiplier[: len(x)]  # a program of a fixed number of rows ran more
     run.forget()
     if reference_score is not None and run.normalised:
         # The contributions sum to the score's difference; a shared reference was scored for the first row only.
