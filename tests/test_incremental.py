@@ -226,7 +226,15 @@ def test_a_model_whose_path_depends_on_its_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "resnet50", "vgg16", "densenet121", "mobilenet_v3_large", "efficientnet-lite0"]
+    "name",
+    [
+        "resnet18",
+        "resnet50",
+        pytest.param("vgg16", marks=pytest.mark.long),
+        "densenet121",
+        "mobilenet_v3_large",
+        "efficientnet-lite0",
+    ],
 )
 def test_occlusion_equals_whole_rows_on_networks(name: str) -> None:
     """In float64: the maps are differences of scores, and in float32 a score's own rounding can be 1e-5 of those."""

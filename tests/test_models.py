@@ -107,6 +107,7 @@ def test_lite0_equals_timm(lite0: ImageModel) -> None:
         assert torch.allclose(lite0.network(pixels), theirs(pixels), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason=f"no pictures at {SAMPLE}; LIMELIGHT_SHARED says where shared/ is")
 def test_lite0_gets_178_of_200_right(lite0: ImageModel) -> None:
     paths = sorted(SAMPLE.glob("*.jpg"))

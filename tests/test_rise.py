@@ -81,6 +81,7 @@ def coverage(method: ll.RISE, runs: int, reference_masks: int) -> float:
     return float(torch.stack(inside).mean())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("centred", [True, False])
 def test_error_bars_are_honest(centred: bool) -> None:
     assert 0.90 <= coverage(ll.RISE(300, cells=3, centred=centred), runs=60, reference_masks=20_000) <= 0.99
@@ -121,6 +122,7 @@ def test_detector_boxes() -> None:
         assert inside.min() > 0.3 and outside.abs().max() < 0.25 and float(a.score) == 1
 
 
+@pytest.mark.long
 def test_mask_memory_is_bounded_whatever_their_number() -> None:
     """2,000 masks of 224 x 224 would be 800 MB in float64; the model costs next to nothing. In a process of its own."""
     script = """

@@ -65,6 +65,7 @@ def test_randomisation_flags_guided_backprop_on_the_scenes(
     assert (found.mean <= 0.5) is passed and (found.mean <= found.check.most) is passed, found.value  # type: ignore[attr-defined]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("method", "passed"), [("gradient", True), ("grad-cam", True), ("guided-backprop", False)])
 def test_outcomes_on_efficientnet(lite: tuple[nn.Module, torch.Tensor], method: str, passed: bool) -> None:
     model, x = lite
@@ -73,6 +74,7 @@ def test_outcomes_on_efficientnet(lite: tuple[nn.Module, torch.Tensor], method: 
     assert randomised.passed is passed, randomised
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("baseline", "passed"), [(ll.Minimum(), True), (ll.Black(), False)])
 def test_input_shift_of_paths_on_efficientnet(
     lite: tuple[nn.Module, torch.Tensor], baseline: ll.Baseline, passed: bool
@@ -117,6 +119,7 @@ def test_a_constant_map_wins_its_share_and_no_more(cnn: nn.Module, shown: Scenes
     assert table["constant-map"]["pointing-game"].mean < 0.25 < table["gradient"]["pointing-game"].mean
 
 
+@pytest.mark.long
 def test_every_method_is_ranked_on_the_scenes() -> None:
     table = rank_on_scenes("cnn", 2, rows=64)
     assert table.refused == {}

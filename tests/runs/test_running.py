@@ -56,7 +56,14 @@ def _single(images: Path, example: int, method: str, **asked: Any) -> ll.Attribu
     return ll.explain(model, model.preprocess(path), method, **asked)
 
 
-@pytest.mark.parametrize(("workers", "shard_size"), [(1, 1), (1, 100), (2, 5), (5, 1), (5, 5)])
+@pytest.mark.parametrize(
+    ("workers", "shard_size"),
+    [
+        (1, 100),
+        (2, 5),
+        *(pytest.param(*each, marks=pytest.mark.long) for each in ((1, 1), (5, 1), (5, 5))),
+    ],
+)
 def test_results_are_those_of_explain(workers: int, shard_size: int, images: Path, tmp_path: Path) -> None:
     """SmoothGrad too: its noise depends on the example and the seed, not on the shard."""
     method = "smooth-grad(samples=4)"

@@ -182,6 +182,7 @@ class TestTraining:
         y = torch.tensor([0, 1, 2] * 2)
         return Part(x[:4], y[:4], (Path("a"),) * 4), Part(x[4:], y[4:], (Path("b"),) * 2)
 
+    @pytest.mark.long
     def test_stopped_and_resumed_is_undisturbed(self, few: tuple[Part, Part], tmp_path: Path) -> None:
         before = torch.random.get_rng_state()
         straight = train("small", *few, tmp_path / "a", epochs=3, seed=4)
@@ -395,6 +396,7 @@ class TestEmbedded:
         assert result.exit_code == 0, result.stderr
         assert json.loads(result.stdout)["pictures"][0]["top"][0]["label"] in CLASSES
 
+    @pytest.mark.long
     @needs_data
     def test_its_accuracy_on_photographs_never_seen(self) -> None:
         model = ll.load_model("rock-paper-scissors")
