@@ -89,11 +89,11 @@ def test_input_shift_of_paths_on_efficientnet(
 @pytest.mark.long
 def test_the_gradient_is_more_fragile_than_integrated_gradients(cnn: nn.Module) -> None:
     """A mean over 48 scenes. Of 16 the two were equal on one machine (0.171875 each), of 4 the other way round once:
-    the order of so few depends on the machine that trained the network."""
+    the order of so few depends on the machine that trained the network. With 8 nodes the two are equal (0.111)."""
     attack = ll.Fragility(iterations=24, looks=4)
     x, y = scenes(48, seed=7).x, scenes(48, seed=7).y
     gradient = ll.check(cnn, x, "gradient", attack, target=y)[0]
-    path = ll.check(cnn, x, "integrated-gradients(Midpoint(8))", attack, target=y)[0]
+    path = ll.check(cnn, x, "integrated-gradients(Midpoint(24))", attack, target=y)[0]
     assert gradient.mean < path.mean
     for each in (gradient, path):
         assert each.mean < float(each.detail["random signs"].mean())
