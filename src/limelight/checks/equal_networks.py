@@ -90,15 +90,21 @@ def _less_stabilised(case: Case) -> Case | None:
     return None if method == case.method else replace(case, method=method)
 
 
-def _agree(case: Case, other: nn.Module) -> Tensor:
-    """Whether both networks give each example `(n,)` the same score, and random points around it."""
+def scores_around(case: Case, other: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return the scores `(1 + NEAR, n)` by the model and by another: of the examples, then of points around them."""
     x = case.x
     near = [x + 0.1 * (2 * case.rng.uniform(f"near {k}", x.shape[1:], x) - 1) for k in range(NEAR)]
     ours = case.score.stream_values(iter([x, *near]))
     with Runner(other, x, case.score.rows_per_pass, None, given=case.question.given) as runner:
         theirs = Score(runner, case.target, case.score.examples).stream_values(iter([x, *near]))
     case.score.runner.forward_rows += runner.forward_rows
-    tolerance = 1e-7 if x.dtype == torch.float64 else 1e-3
+    return ours, theirs
+
+
+def _agree(case: Case, other: nn.Module) -> Tensor:
+    """Whether both networks give each example `(n,)` the same score, and random points around it."""
+    ours, theirs = scores_around(case, other)
+    tolerance = 1e-7 if case.x.dtype == torch.float64 else 1e-3
     scale = ours.abs().amax(0).clamp(min=1e-3)
     return ((ours - theirs).abs().amax(0) <= tolerance * scale) & torch.isfinite(theirs).all(0)
 

@@ -9,14 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ..base.named import require
-from ..engine.runner import Runner
-from ..engine.score import Score
 from ..model_edits.output_shift import output_shifted
 from ..question.targets import ClassTarget, Confidence, LogProbability
 from .base import HardCheck, Measured, NotApplicable, relative_difference
 from .case import Case
+from .equal_networks import scores_around
 
-NEAR = 3  # random points around each example at which the score's change is compared with that at the example
 SATURATED = 1e-4  # in float32 a probability this close to 1 has a slope of which rounding is a thousandth or more
 
 
@@ -73,17 +71,12 @@ class LogitShift(HardCheck):
 
     def _grows_alike(self, case: Case, module: nn.Module) -> Tensor:
         """Whether the score of each example `(n,)` changes by the same number there and at random points around it."""
-        x = case.x
-        near = [x + 0.1 * (2 * case.rng.uniform(f"near {k}", x.shape[1:], x) - 1) for k in range(NEAR)]
-        ours = case.score.stream_values(iter([x, *near]))
-        with Runner(module, x, case.score.rows_per_pass, None, given=case.question.given) as runner:
-            theirs = Score(runner, case.target, case.score.examples).stream_values(iter([x, *near]))
-        case.score.runner.forward_rows += runner.forward_rows
+        ours, theirs = scores_around(case, module)
         change, outputs = (theirs - ours).double(), case.attribution.outputs
         scale = ours.abs().amax(0).double() + abs(self.shift)
         if outputs is not None:
             scale = scale + outputs.abs().flatten(1).amax(1)
-        return (change - change[:1]).abs().amax(0) <= 64 * torch.finfo(x.dtype).eps * scale
+        return (change - change[:1]).abs().amax(0) <= 64 * torch.finfo(case.x.dtype).eps * scale
 
 
 def _saturates(case: Case) -> Tensor:

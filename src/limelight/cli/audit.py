@@ -61,13 +61,7 @@ def audit_command(
     methods = read_methods(method or METHODS)
     checks = read_checks(check or CHECKS)
     common.require_one_baseline()
-    settings: dict[str, Any] = {
-        "baseline": common.baselines[0],
-        "seed": common.seed,
-        "rows_per_pass": common.rows_per_pass,
-        "arithmetic": common.arithmetic,
-        "outputs": common.outputs,
-    }
+    settings: dict[str, Any] = {**common.without_model}
     with boundary(common.debug), contextlib.redirect_stdout(sys.stderr):
         by_label = common.target in (None, LABEL)
         if not by_label or (common.layer, common.draws_of) != (None, None):

@@ -129,15 +129,23 @@ class QuestionOptions(ModelOptions):
         if len(self.baselines) > 1:
             raise usage("--baseline", f"{self.baseline!r} names {len(self.baselines)}; give one")
 
-    def read(self, model: AnyImageModel) -> Options:
-        """Return the options of `explain()`, with the first baseline. Raises usage errors that name the option."""
-        found: Options = {
-            "target": fitted_target(self.target, model),
+    @property
+    def without_model(self) -> Options:
+        """The options of `explain()` that are read without the model, with the first baseline."""
+        return {
             "baseline": self.baselines[0],
-            "layer": None if self.layer is None else read_layer(self.layer, model),
             "seed": self.seed,
             "rows_per_pass": self.rows_per_pass,
             "arithmetic": self.arithmetic,
+            "outputs": self.outputs,
+        }
+
+    def read(self, model: AnyImageModel) -> Options:
+        """Return the options of `explain()`, with the first baseline. Raises usage errors that name the option."""
+        found: Options = {
+            **self.without_model,
+            "target": fitted_target(self.target, model),
+            "layer": None if self.layer is None else read_layer(self.layer, model),
             "outputs": self.outputs or model.outputs,
         }
         if self.draws_of is not None:

@@ -71,13 +71,7 @@ def run_command(
         raise usage("--method", "give at least one, such as integrated-gradients")
     methods, checks = read_methods(method), read_checks(check or ())
     common.require_one_baseline()
-    options: CheckOptions = {
-        "baseline": common.baselines[0],
-        "seed": common.seed,
-        "rows_per_pass": common.rows_per_pass,
-        "arithmetic": common.arithmetic,
-        "outputs": common.outputs,
-    }
+    options: CheckOptions = {**common.without_model, "mask": None}
     with boundary(common.debug), contextlib.redirect_stdout(sys.stderr):
         by_label = common.target in (None, LABEL)
         if not by_label or (common.layer, common.draws_of, mask) != (None, None, None):

@@ -6,7 +6,7 @@ import html
 import json
 import math
 import textwrap
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
@@ -160,7 +160,7 @@ class TrustCard:
         return {
             "method": self.attribution.name,
             "settings": repr(self.attribution.method),
-            "verdict": {"word": self.verdict.word, "sentence": self.verdict.sentence},
+            "verdict": asdict(self.verdict),
             "headline": self.headline,
             "failed": list(self.failed),
             "findings": [

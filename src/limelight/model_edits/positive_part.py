@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from ..engine.as_written import eagerly
 from ..engine.carried import arguments
 from ..engine.programs import rows_taken
+from ..rules.audit import tensors
 from ..rules.names import DROPOUTS, MAX_POOLS, METADATA, canonical, words
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -102,11 +103,11 @@ class _Calls(TorchFunctionMode):
         name, _ = canonical(func)
         if name in METADATA:
             return result
-        operands = list(_tensors((*args, *kwargs.values())))
+        operands = tensors((*args, *kwargs.values()))
         first = args[0] if args else kwargs.get("input")
         rectified = name in RECTIFIERS or _lower_limit(name, args, kwargs) == 0
         positive = rectified or (name in KEEPING and self._all_positive(first))
-        results = list(_tensors((result,)))
+        results = tensors((result,))
         self.kept |= {id(each): each for each in (*operands, *results)}
         for each in operands:
             own = self.readers.setdefault(id(each), [])
@@ -116,7 +117,7 @@ class _Calls(TorchFunctionMode):
         return result
 
     def _all_positive(self, value: Any) -> bool:
-        held = list(_tensors((value,)))
+        held = tensors((value,))
         return bool(held) and all(id(each) in self.positive for each in held)
 
     def only_rectified(self, tensor: int) -> bool:
@@ -135,14 +136,6 @@ def _lower_limit(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
         return None
     found = args[1] if len(args) > 1 else kwargs.get(LIMITED[name])
     return found if isinstance(found, int | float) else None
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    for each in values:
-        if isinstance(each, Tensor):
-            yield each
-        elif isinstance(each, tuple | list):
-            yield from _tensors(each)
 
 
 @dataclass(frozen=True)
@@ -173,7 +166,7 @@ def between_rectifiers(module: nn.Module, x: Tensor, read: Collection[str] = ())
         handles.append(layer.register_forward_hook(after))
 
     def look(layer: nn.Module, given: Any, output: Any) -> None:
-        looked_at.update(map(id, _tensors((output,))))
+        looked_at.update(map(id, tensors((output,))))
 
     for name, child in module.named_modules():
         if _is_plain(child):

@@ -16,6 +16,7 @@ from ..base.errors import NoGradient
 from ..base.types import Model
 from ..engine.model_copy import editable_copy
 from ..engine.score import Score
+from ..rules.audit import tensors
 from .rewrite import run_with_hook
 
 Init = Literal["moments", "permute", "identity"]
@@ -46,18 +47,10 @@ class _Reads(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         given = dict(kwargs or {})
-        for each in _tensors((*args, *given.values())):
+        for each in tensors((*args, *given.values())):
             if id(each) in self.watched:
                 self.last[id(each)] = self.tick()
         return func(*args, **given)
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    for each in values:
-        if isinstance(each, Tensor):
-            yield each
-        elif isinstance(each, list | tuple):
-            yield from _tensors(each)
 
 
 def _layers(module: nn.Module, x: Tensor) -> list[str]:
