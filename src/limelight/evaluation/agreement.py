@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,17 +118,15 @@ def agreement_of(panel: Panel, findings: Mapping[str, Any], view: View | None = 
         raise KeyError(f"findings: {', '.join(unknown)} is not in the panel, which has {', '.join(panel)}")
     leading = panel[0].score.shape
     seen = [each.viewed(view).flatten(0, len(leading) - 1).double().cpu() for each in panel.values()]
-    space = _most_common([each.shape[1:] for each in seen])
-    fits = [each.shape[1:] == space for each in seen]
-    known = torch.full((len(seen[0]), *space), torch.nan, dtype=torch.float64)
-    maps = [each if fit else known for each, fit in zip(seen, fits, strict=True)]
+    maps, fits = of_one_shape(seen)
+    space = maps[0].shape[1:]
     left_out = [
         {
             name: why
             for name, seen_as, fit in zip(panel, seen, fits, strict=True)
             if (why := _reason(seen_as[i], fit, space) or _failure(findings.get(name, ()), i))
         }
-        for i in range(len(known))
+        for i in range(len(maps[0]))
     ]
     tops = torch.stack([_top(each) for each in maps])
     counted = torch.tensor([[name not in out for out in left_out] for name in panel])
@@ -145,15 +143,20 @@ def agreement_of(panel: Panel, findings: Mapping[str, Any], view: View | None = 
     )
 
 
+def of_one_shape(seen: Sequence[Tensor]) -> tuple[list[Tensor], list[bool]]:
+    """Return maps `(n, *space)` in the shape that most of them have, NaN for those of another, and which have it."""
+    shapes = [each.shape[1:] for each in seen]
+    space = max(shapes, key=shapes.count)
+    fits = [shape == space for shape in shapes]
+    unknown = torch.full((len(seen[0]), *space), torch.nan, dtype=seen[0].dtype)
+    return [each if fit else unknown for each, fit in zip(seen, fits, strict=True)], fits
+
+
 def _top(maps: Tensor) -> Tensor:
     """Mark the positions in the top share of each map `(n, *space)`: by rank, ties averaged, where it is positive."""
     flat = maps.flatten(1)
     marked = (ranks(flat) > (1 - SHARE) * flat.shape[1]) & (flat > 0)
     return marked.reshape(maps.shape)
-
-
-def _most_common(shapes: list[torch.Size]) -> torch.Size:
-    return max(shapes, key=shapes.count)
 
 
 def _reason(seen: Tensor, fits: bool, space: torch.Size) -> str:

@@ -62,6 +62,13 @@ _TEMPLATE = (
 {% if failing %}<h2>Maps that fail a hard test</h2>
 <p>A hard test has a right answer: these maps lack a property that their method promises.</p>
 {{ shares(failing, "test") }}{% endif %}
+{% if correlations %}<h2>Where the maps agree</h2>
+<p>Mean rank correlation of every two methods' maps at the scale they are drawn at, over the examples that both
+explained. 1: the same order of pixels; 0: unrelated. The column <code>agreement</code> of the index has each map's mean
+over the others that failed no hard test; the examples at either end are below.</p>
+<div class="wide"><table><tr><th></th>{% for name in methods %}<th class="n">{{ name }}</th>{% endfor %}</tr>
+{% for line in correlations %}<tr><td>{{ methods[loop.index0] }}</td>{% for mean, count in line %}
+<td class="n">{{ "%.2f" % mean if count else "" }}</td>{% endfor %}</tr>{% endfor %}</table></div>{% endif %}
 {% for method, clusters in clusters %}<h2>Clusters of maps: {{ method }}</h2>
 <p>Similar maps of one class, the most coherent cluster first. Objects move from picture to picture, so maps that always
 highlight the same place may show a shortcut: a tag, a watermark, a border.</p>
@@ -115,6 +122,8 @@ def write_report(run: Run, path: Path | None = None) -> Path:
         most_means=_MEANS,
         accuracy=summary.accuracy if summary.accuracy[0].total else (),
         failing=summary.failing,
+        methods=run.methods,
+        correlations=summary.correlations,
         clusters=[
             (method, [_cluster(run, method, each) for each in clusters[:_CLUSTERS]])
             for method, clusters in summary.clusters.items()

@@ -30,13 +30,17 @@ _NUMBER = r"\bexample (\d+): "  # the start of a text about one example of a bat
 
 @dataclass
 class Row:
-    """One example and method: a line of the index, and its map, which the shard keeps."""
+    """One example and method: a line of the index, and its map, which the shard keeps.
+
+    `seen` is the map at the scale it is drawn at, until it is compared with the others of its example.
+    """
 
     id: int
     method: str
     entry: Entry
     facts: dict[str, Any] = field(default_factory=dict)
     map: Tensor | None = None
+    seen: Tensor | None = None
     seconds: float = 0.0
     error: str = ""
 
@@ -129,11 +133,15 @@ def shard_bytes(rows: Sequence[Row], methods: Sequence[str]) -> bytes:
     return save({name: torch.stack(found) for name, found in maps.items() if found})
 
 
-def index_bytes(rows: Sequence[Row], shard: int, checks: Sequence[str]) -> bytes:
-    """Return the index as a Parquet file, without times and machines, which differ between equal runs."""
+def index_bytes(rows: Sequence[Row], shard: int, checks: Sequence[str], figures: Sequence[str]) -> bytes:
+    """Return the index as a Parquet file, without times and machines, which differ between equal runs.
+
+    `figures`: further columns of numbers.
+    """
     columns: dict[str, Kind] = {"id": "int64", "method": "string", "path": "string", "label": "string", **_FACTS}
     for check in checks:
         columns |= {check: "float64", f"{check} passed": "bool_"}
+    columns |= dict.fromkeys(figures, "float64")
     columns |= {"shard": "int64", "offset": "int64", "checksum": "string", "content": "string", "error": "string"}
     offsets: defaultdict[str, Iterator[int]] = defaultdict(count)
     sink = io.BytesIO()

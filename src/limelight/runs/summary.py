@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .agreeing import AGREEMENT, mean_correlations
 from .clusters import MOST, Cluster, clusters_of, features_of
 from .stored import Run
 
@@ -96,7 +97,10 @@ def _centred(heatmap: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Summary:
-    """All figures and maps of the report."""
+    """All figures and maps of the report.
+
+    `correlations`: for every two methods the mean rank correlation of their maps, and over how many examples.
+    """
 
     run: Run
     accuracy: tuple[Share, ...]
@@ -105,6 +109,7 @@ class Summary:
     failing: tuple[Share, ...]
     maps: Mapping[tuple[str, str], GroupMaps]
     clusters: Mapping[str, tuple[Cluster, ...]]
+    correlations: Sequence[Sequence[tuple[float, int]]]
 
     @staticmethod
     def of(run: Run, most: int = 4) -> Summary:
@@ -121,6 +126,7 @@ class Summary:
             tuple(failing_maps(rows, run)),
             maps,
             {method: _clusters(maps, method) for method in run.methods if maps},
+            mean_correlations(rows, run.methods) if AGREEMENT in rows else (),
         )
 
 
@@ -165,7 +171,7 @@ def _spreads(rows: Rows, column: str, groups: NDArray[Any], methods: Sequence[st
 
 def _extremes(rows: Rows, run: Run, most: int) -> Iterator[Extremes]:
     for method in run.methods:
-        for column in (*COLUMNS, *run.checks):
+        for column in (*COLUMNS, *run.checks, *([AGREEMENT] if AGREEMENT in rows else [])):
             ids, values = _figures(rows, column, rows["method"] == method)
             order = np.argsort(values, kind="stable")
             if len(order):

@@ -21,6 +21,7 @@ from ..evaluation.findings import Finding
 from ..methods import Method
 from ..models.pictures import open_image
 from ..question.question import Question, question_of
+from .agreeing import add_agreement, agreement_columns
 from .job import LABEL, Job, differences, model_identity
 from .ledger import MANIFEST, Done, Lease, Ledger
 from .manifest import Entry, Manifest
@@ -108,7 +109,8 @@ class Worker:
         order = {name: i for i, name in enumerate(self.job.method_names)}
         rows = sorted(shard.rows, key=lambda row: (row.id, order[row.method]))
         failures = {row.id: f"{row.entry.path}: {row.error}" for row in reversed(rows) if row.error}
-        contents = {self.ledger.index_path(task.shard): index_bytes(rows, task.shard, self.job.check_names)}
+        index = index_bytes(rows, task.shard, self.job.check_names, agreement_columns(self.job.method_names))
+        contents = {self.ledger.index_path(task.shard): index}
         if self.job.store != "scores":
             contents = {self.ledger.shard_path(task.shard): shard_bytes(rows, tuple(order)), **contents}
         return self.ledger.finish(
@@ -132,10 +134,11 @@ class Worker:
         items = [item for each in examples if (item := self._read(shard, *each, split))]
         if not split:
             self._explain(shard, items, methods)
-            return
-        for item in items:
-            shard.lease.at(2 * item.id + 1)
-            self._explain(shard, [item], methods)
+        else:
+            for item in items:
+                shard.lease.at(2 * item.id + 1)
+                self._explain(shard, [item], methods)
+        add_agreement(shard.rows)
 
     def _read(self, shard: _Shard, example: int, entry: Entry, split: bool) -> _Item | None:
         """Read an example, or record why it fails: unreadable, without a target, or lethal for workers by itself."""
@@ -206,7 +209,8 @@ class Worker:
                 for i, item in enumerate(items):
                     values, scale = stored(a, i, self.job.store)
                     facts = facts_of(a, i, self.model, item.label, findings, item.notes) | {"scale": scale}
-                    rows.append(Row(item.id, name, item.entry, facts, values, seconds / len(items)))
+                    seen = a.viewed()[i].detach().cpu() if len(self.job.methods) > 1 else None
+                    rows.append(Row(item.id, name, item.entry, facts, values, seen, seconds / len(items)))
         shard.rows += rows
         shard.model_rows += spent
 
