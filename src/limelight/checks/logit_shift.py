@@ -47,7 +47,7 @@ class LogitShift(HardCheck):
 
     def run(self, case: Case) -> Measured:
         self._require_class_scores(case)
-        with output_shifted(case.model, self.shift) as module:
+        with case.edited(("output shifted", self.shift), lambda: output_shifted(case.model, self.shift)) as module:
             constant = self._grows_alike(case, module)
             values = relative_difference(case.attribution.values, case.explain(model=module).values)
         found = self.judged(values, case.x)
