@@ -151,8 +151,8 @@ class Dummy(HardCheck):
 
     A unit counts as ignored when the score has a slope of exactly 0 there and `draws` random values in its place,
     within the example's range, all leave the score as it is up to rounding. A black box has no slope; its score has to
-    stay exactly. For a probability the slope of the logit is taken, which does not vanish where the probability
-    saturates. `features` units are tried. [sundararajan2017]
+    stay exactly, and where it rounds its outputs nothing can be told. For a probability the slope of the logit is
+    taken, which does not vanish where the probability saturates. `features` units are tried. [sundararajan2017]
     """
 
     features: int = 16
@@ -170,6 +170,10 @@ class Dummy(HardCheck):
         return self.tolerance
 
     def run(self, case: Case) -> Measured:
+        if case.decimals is not None:
+            raise NotApplicable(
+                f"the model's outputs are rounded to {case.decimals} decimals: a score that stays may have changed"
+            )
         x = case.x
         low, high = x.flatten(1).amin(1), x.flatten(1).amax(1)
         width = (high - low).clamp(min=1e-3).view(-1, *[1] * (x.ndim - 1))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..answer import answer
+from ..base.arithmetic import decimals_of, rounding_of
 from ..base.attribution import Attribution
 from ..base.errors import NotApplicable
 from ..base.types import Model
@@ -131,6 +132,22 @@ class Case:
             return self.score, (*notes, f"a {reading.kinds[0]} has no probability: the score itself was taken")
         target = Probability(self.target.index, kinds=alike(reading.kinds) or reading.kinds)
         return replace(self.score, target=target, inputs=None, at_inputs=None), notes
+
+    @property
+    def decimals(self) -> int | None:
+        """The decimals that a black box rounds its outputs to; None where they do not look rounded, and of a module."""
+        outputs = self.attribution.outputs
+        if outputs is None or self.score.runner.differentiable:
+            return None
+        return decimals_of(outputs)
+
+    def rounding(self, *scores: Tensor) -> Tensor:
+        """Return how far `(n,)` a difference of two of these scores `(n,)` may be off by rounding.
+
+        That is arithmetic's, or that of the outputs of a black box, half a step each.
+        """
+        arithmetic = rounding_of(self.score.runner.precision, *scores)
+        return arithmetic if self.decimals is None else arithmetic.clamp(min=10.0**-self.decimals)
 
     def _reading(self, outputs: Tensor) -> Reading:
         """Return what the outputs at x are: as the map says, for a map from elsewhere as they read now."""

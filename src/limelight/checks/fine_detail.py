@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..base.arithmetic import rounding_of
 from ..base.named import require
 from .base import Measured, NotApplicable
 from .case import Case, On
@@ -59,8 +58,8 @@ class FineDetail(Faithfulness):
         values = (of_bright - of_gaps) / moved
         detail = {"bright": of_bright, "gaps": of_gaps, "pixels": paired}
         found = Measured(values, detail=detail, notes=notes)
-        rounding = rounding_of(case.x.dtype, *scores)
-        found = found.unknown_where(moved <= rounding, "neither the bright pixels nor the gaps move the score")
+        still = moved <= 2 * case.rounding(*scores)  # of two differences
+        found = found.unknown_where(still, "neither the bright pixels nor the gaps move the score")
         found = found.unknown_where(paired == 0, "no dark pixel lies beside a bright one")
         units = units_of(case.attribution.values)
         return found.unknown_where(units.amax(1) == units.amin(1), "the map is one value everywhere: nothing is bright")

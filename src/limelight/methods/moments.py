@@ -102,6 +102,7 @@ class MixedMoments:
 
     def __init__(self, mean: float, positions: int, device: torch.device) -> None:
         self._mean, self._shift, self.count = mean, torch.zeros(()), 0
+        self.largest = 0.0  # of the absolute scores
         self._sums = torch.zeros(5, 3, positions, dtype=torch.float64, device=device)
         self._second, self._in_second = torch.zeros_like(self._sums[:3, :2]), 0  # those of every second mask
 
@@ -111,6 +112,7 @@ class MixedMoments:
             self._shift = scores[0].double()
         apart = slice(1 - self.count % 2, None, 2)
         self.count += len(masks)
+        self.largest = max(self.largest, float(scores.abs().amax()))
         g = scores.double() - self._shift
         powers = torch.stack([torch.ones_like(g), g, g**2])
         a = masks.double() - self._mean
