@@ -13,7 +13,7 @@ from torch import Tensor
 from ..base.arithmetic import rounding_of, sum_rounding
 from ..base.named import require
 from ..question.targets import CentredLogit, ClassTarget, Logit, LogProbability, Probability, Target
-from .base import HardCheck, Measured, NotApplicable, relative_difference
+from .base import HardCheck, Measured, NotApplicable, Tolerated, relative_difference
 from .case import Case
 from .imputers import Filled
 from .maps import over_units, space_of, units_of
@@ -21,7 +21,7 @@ from .shared import Asked
 
 
 @dataclass(frozen=True)
-class Completeness(HardCheck):
+class Completeness(Tolerated):
     r"""$|\sum_i A_i - (f(x) - f(b))| \,/\, |f(x) - f(b)|$ of methods that promise the sum. [sundararajan2017]
 
     A gap within the rounding of $f$ and of $\sum_i |A_i|$ (`detail["rounding"]`) counts as 0, and a change of the score
@@ -35,9 +35,6 @@ class Completeness(HardCheck):
 
     def __post_init__(self) -> None:
         require(self.tolerance > 0, self, "tolerance", "a positive share of f(x) - f(baseline)")
-
-    def limit(self, x: Tensor) -> float:
-        return self.tolerance
 
     def run(self, case: Case) -> Measured:
         a = case.attribution
@@ -146,7 +143,7 @@ class Sensitivity(HardCheck):
 
 
 @dataclass(frozen=True)
-class Dummy(HardCheck):
+class Dummy(Tolerated):
     r"""Features that the score ignores get nothing: max |A| over them, of the map's maximum.
 
     A unit counts as ignored when the score has a slope of exactly 0 there and `draws` random values in its place,
@@ -165,9 +162,6 @@ class Dummy(HardCheck):
     def __post_init__(self) -> None:
         require(self.features >= 1, self, "features", "1 or more")
         require(self.draws >= 1, self, "draws", "1 or more")
-
-    def limit(self, x: Tensor) -> float:
-        return self.tolerance
 
     def run(self, case: Case) -> Measured:
         if case.decimals is not None:

@@ -17,7 +17,7 @@ from ..model_edits.input_shift import compensated
 from ..model_edits.rewrite import rewritten
 from ..question.per_example import rebuilt
 from ..rules import composite
-from .base import HardCheck, Measured, NotApplicable, relative_difference
+from .base import Measured, NotApplicable, Tolerated, relative_difference
 from .case import Case
 from .shared import Asked
 
@@ -26,7 +26,7 @@ NEAR = 3  # random points around each example at which two networks are compared
 
 
 @dataclass(frozen=True, eq=False)
-class ImplementationInvariance(HardCheck):
+class ImplementationInvariance(Tolerated):
     r"""$\max|A_1 - A_2| / \max|A_1|$ between the model and an equal one written differently. [sundararajan2017]
 
     `other` is that network; None rewrites the model's own layers on a copy. A linear layer or convolution between two
@@ -47,9 +47,6 @@ class ImplementationInvariance(HardCheck):
 
     def __post_init__(self) -> None:
         require(self.tolerance > 0, self, "tolerance", "a positive share of the map's maximum")
-
-    def limit(self, x: Tensor) -> float:
-        return self.tolerance
 
     def maps(self) -> float:
         return 1.0
@@ -119,7 +116,7 @@ def _agree(case: Case, other: nn.Module) -> Tensor:
 
 
 @dataclass(frozen=True)
-class InputShift(HardCheck):
+class InputShift(Tolerated):
     r"""Kindermans' test: shift every input by `shift` and let the first layer's bias take it back.
 
     Both models give the same outputs (asserted), so the same map is due: $\max|A_1 - A_2| / \max|A_1|$. Methods that
@@ -139,9 +136,6 @@ class InputShift(HardCheck):
     def __post_init__(self) -> None:
         require(self.shift != 0, self, "shift", "a number other than 0")
         require(self.tolerance > 0, self, "tolerance", "a positive share of the map's maximum")
-
-    def limit(self, x: Tensor) -> float:
-        return self.tolerance
 
     def maps(self) -> float:
         return 1.0
