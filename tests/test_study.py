@@ -31,14 +31,15 @@ def test_a_study_holds_the_maps_that_explain_gives() -> None:
     torch.testing.assert_close(table.diagonal(dim1=1, dim2=2), torch.ones(2, 4, dtype=torch.float64))
     own_table = rank_correlation(study["black"].heatmap(), study["blur"].heatmap())
     torch.testing.assert_close(table[:, 0, 3], own_table)
-    torch.testing.assert_close(study.agreement, table.flatten(1).min(1).values)
+    torch.testing.assert_close(study.lowest_correlation, table.flatten(1).min(1).values)
+    assert torch.equal(study.agreement, study.lowest_correlation)  # its name until 0.2
 
 
 def test_opposite_baselines_turn_a_linear_map_around() -> None:
     # (x - 0) w and (x - 1) w for x = 1/4 w-independent: 1/4 w and -3/4 w, so the ranks are reversed.
     net, x = linear_net(), torch.full((1, 3, 8, 8), 0.25, dtype=torch.float64)
     study = ll.compare_baselines(net, x, IG, {"dark": 0.0, "light": ll.White()}, target=0)
-    assert list(study) == ["dark", "light"] and float(study.agreement) == pytest.approx(-1)
+    assert list(study) == ["dark", "light"] and float(study.lowest_correlation) == pytest.approx(-1)
 
 
 def test_baselines_of_one_kind_are_told_apart_and_data_may_be_given() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -40,7 +42,7 @@ def test_average_drop_of_a_sum() -> None:
 
 
 def test_what_has_no_figure_says_why() -> None:
-    for check in (ll.AverageDrop(), ll.IncreaseInConfidence(), ll.ADCC()):
+    for check in (ll.AverageDrop(), ll.IncreaseInConfidence(), ll.ADCC()):  # ARCC needs pictures
         flat = one(check, ll.evaluation.controls.ConstantMap())
         assert math.isnan(float(flat.value)) and "constant" in flat.reason
     for check in (ll.AverageDrop(), ll.ADCC()):
@@ -67,6 +69,33 @@ def test_adcc_of_a_sum() -> None:
     assert found.detail["coherency"].tolist() == pytest.approx([coherency])
     assert found.detail["complexity"].tolist() == pytest.approx([complexity])
     assert float(found.value) == pytest.approx(3 / (1 / (1 - drop) + 1 / coherency + 1 / (1 - complexity)))
+
+
+def test_arcc_is_the_harmonic_mean_of_road_coherency_and_simplicity() -> None:
+    net, x = conv_net(), pictures(2)
+    shares = (0.2, 0.4, 0.6, 0.8)
+    arcc, adcc, road = ll.check(net, x, "grad-cam", [ll.ARCC(), ll.ADCC(), ll.ROAD(shares)], target=1)
+    assert torch.equal(arcc.detail["road"], road.value) and road.forward_rows == 0
+    for name in ("coherency", "complexity"):
+        torch.testing.assert_close(arcc.detail[name], adcc.detail[name])
+    parts = (road.value.clamp(0, 1), adcc.detail["coherency"], 1 - adcc.detail["complexity"])
+    torch.testing.assert_close(arcc.value, 3 / sum(1 / each for each in parts))
+
+
+def test_arcc_gives_nothing_to_an_order_that_is_no_better_than_its_negative() -> None:
+    """Of a linear score hiding the lowest first costs less: r > 0 for x w, and r = 0 for -x w, however stable it is."""
+
+    class Turned(ll.InputXGradient):
+        def run(self, *given: Any) -> Any:
+            found = super().run(*given)
+            return replace(found, values=-found.values)
+
+    net = nn.Sequential(nn.Flatten(), nn.Linear(48, 2, bias=False)).double()
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    right, wrong = (ll.check(net, x, each, ll.ARCC(), target=0)[0] for each in ("input-x-gradient", Turned()))
+    assert (right.value > 0).all() and right.value.max() <= 1 and wrong.value.tolist() == [0, 0]
+    with pytest.raises(ValueError, match=r"ARCC.shares=\(2,\)"):
+        ll.ARCC(shares=(2,))
 
 
 def test_probabilities_are_taken_of_logits() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import limelight as ll
+from limelight.checks import Blurred, Imputer, MeanColour, NoisyLinear
 from limelight.question.output_targets import Function
+from limelight.question.random_streams import Streams
 from limelight.question.registries import TARGETS
 
 D = torch.float64
@@ -125,6 +128,62 @@ def test_the_size_of_the_scores_does_not_matter(check: ll.Check, scale: float) -
 def test_a_constant_in_the_score_changes_nothing_of_the_order(check: ll.Check, offset: float) -> None:
     values, target = exact(check), lambda z: z[:, 0] + offset
     assert (figures(Linear(), check, target, values) > figures(Linear(), check, target, -values)).all()
+
+
+# What is no comparison of the order or the size of a map's values with what hiding costs, and so need not rank the two.
+OTHERS: dict[type[ll.Check], str] = {
+    ll.AverageDrop: "blends each pixel by its share of the map's range, which one large value decides",
+    ll.IncreaseInConfidence: "counts where the score rises, which both may do",
+    ll.ADCC: "is of AverageDrop",
+    ll.ARCC: "explains again; tested with a method in test_kept",
+    ll.FineDetail: "compares bright pixels with dark ones beside them, by their own sizes",
+}
+
+
+def test_every_check_of_faithfulness_is_tested() -> None:
+    listed = {type(each) for each in FAITHFULNESS}
+    faithful = {kind for kind in ll.CHECKS if kind.kind == "faithfulness"}
+    assert listed | OTHERS.keys() == faithful and not listed & OTHERS.keys()
+
+
+FILLS: tuple[Imputer, ...] = (MeanColour(), Blurred(3, 1.0), NoisyLinear())
+
+
+def filled_by(check: ll.Check, fill: Imputer) -> ll.Check | None:
+    """The check with another fill; None for one that has its own."""
+    if isinstance(check, ll.SRG):
+        return replace(check, imputers=(fill,))
+    return replace(check, fill=fill) if "fill" in vars(check) and check != GAUSSIAN else None
+
+
+FILLED = [(filled, fill) for fill in FILLS for each in FAITHFULNESS if (filled := filled_by(each, fill)) is not None]
+
+
+def beats_its_negative(check: ll.Check, fill: Imputer, name: str) -> None:
+    """Hiding pixel p of a sum costs w_p (x_p - b_p), which is the map; of pictures that are not 0 in the mean.
+
+    Linear imputation has no b of its own: near the mean of a picture of noise.
+    """
+    form, target = TARGET_CASES[name]
+    x = pictures() + torch.tensor([0.5, -0.3, 2.0], dtype=D).view(1, 3, 1, 1)  # w of a constant is 0
+    b = fill.hiding(x, Streams.of(x, 0))(torch.ones_like(x, dtype=torch.bool), 0)
+    better = [
+        ll.check(Linear(form), x, sign * weights() * (x - b), check, target=target)[0].value for sign in (1.0, -1.0)
+    ]
+    sign = 1 if check.better == "higher" else -1
+    assert (sign * better[0] > sign * better[1]).all(), (name, better)
+
+
+@pytest.mark.parametrize(("check", "fill"), FILLED, ids=repr)
+def test_it_does_so_with_other_fills(check: ll.Check, fill: Imputer) -> None:
+    beats_its_negative(check, fill, "margin")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", TARGET_CASES)
+@pytest.mark.parametrize(("check", "fill"), FILLED, ids=repr)
+def test_it_does_so_for_every_target(check: ll.Check, fill: Imputer, name: str) -> None:
+    beats_its_negative(check, fill, name)
 
 
 def test_irof_is_the_papers_where_a_probability_falls_and_bounded_elsewhere() -> None:

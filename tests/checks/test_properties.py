@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import limelight as ll
+from limelight.base.arithmetic import rounding_of
 from limelight.checks import NotApplicable, parse_check
 from limelight.checks.case import Case
 from limelight.evaluation.check import as_checks
@@ -63,6 +64,24 @@ def test_values_do_not_depend_on_the_batch_or_the_passes(check: ll.Check, method
         assert part.reasons == tuple(whole.reasons[i] for i in index)
         if whole.each is not None:
             assert part.each is not None and part.each.tolist() == whole.each[index].tolist()
+
+
+@every_check
+def test_values_do_not_depend_on_how_rows_are_computed(check: ll.Check) -> None:
+    """Of a finished map, whose order is the same, on packed and on plain rows, in float32."""
+    net, x = conv_net().float(), pictures(2).float()
+    a = ll.explain(net, x, "gradient", target=[0, 1])
+    assert ll.explain(net, x, "gradient", target=[0, 1], arithmetic="packed").arithmetic == "packed"
+    options: dict[str, Any] = {"target": [0, 1], "mask": masks(2)}
+    plain = ll.check(net, x, a.values, check, arithmetic="plain", **options)[0]
+    packed = ll.check(net, x, a.values, check, arithmetic="packed", **options)[0]
+    rounding = 1e-5
+    if isinstance(check, ll.FineDetail):  # a share of differences of scores, which may be as small as these
+        moved = plain.detail["bright"].abs() + plain.detail["gaps"].abs()
+        rounding += float((2 * rounding_of(torch.float32, a.score) / moved).max())
+    torch.testing.assert_close(packed.value, plain.value, atol=rounding, rtol=1e-3, equal_nan=True)
+    assert packed.reasons == plain.reasons and packed.shared_rows == plain.shared_rows == 0
+    assert (packed.forward_rows, packed.backward_rows) == (plain.forward_rows, plain.backward_rows)
 
 
 @every_check

@@ -51,6 +51,30 @@ def test_the_caution_names_the_sum_where_the_change_is_rounding() -> None:
     assert all("which is 0 up to rounding: they sum to 1.5" in note and "inf" not in note for note in notes)
 
 
+class Flat(nn.Module):
+    """A score of 9 that differs between rows by no more than a few roundings."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 9.0 + 2e-6 * torch.sin(100 * x.flatten(1).sum(1, keepdim=True))
+
+
+@pytest.mark.parametrize(
+    ("method", "most", "at_first"),
+    [
+        ("rise(masks=2048, cells=4, tolerance=0.05)", 2048, 128),
+        ("permutation-shap(permutations=64, players=grid(4), tolerance=0.05)", 64 * 15, 8 * 15),
+        ("kernel-shap(samples=2048, players=grid(4), tolerance=0.05)", 2048, 256),
+    ],
+)
+def test_sampling_ends_where_only_rounding_is_left(method: str, most: int, at_first: int) -> None:
+    """No number of samples brings the error of a constant below a share of itself."""
+    x = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    a = ll.explain(Flat(), x, method, target=0)
+    assert a.stderr is not None and 0 < float(a.stderr.max()) <= float(rounding_of(torch.float32, a.score))
+    assert not [note for note in a.notes if note.kind == "not-converged"]
+    assert a.forward_rows <= at_first + 8 < most
+
+
 def test_rounding_is_that_of_the_largest_number() -> None:
     eps = torch.finfo(torch.float32).eps
     at_x, at_b = torch.tensor([4.0, -1.0]), torch.tensor([-8.0, 0.5])

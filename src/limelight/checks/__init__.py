@@ -35,6 +35,7 @@ from .imputers import (
 )
 from .kept_by_map import (
     ADCC as ADCC,
+    ARCC as ARCC,
     AverageDrop as AverageDrop,
     IncreaseInConfidence as IncreaseInConfidence,
 )
@@ -67,7 +68,7 @@ CHECKS: Registry[Check] = Registry(
         *(InputShift, BiasShift),
         *(Randomisation, Determinism, Fragility, MaxSensitivity, AvgSensitivity),
         *(Deletion, Insertion, SRG, PixelFlipping, ROAD, Infidelity, SensitivityN, FaithfulnessCorrelation, IROF),
-        *(AverageDrop, IncreaseInConfidence, ADCC),
+        *(AverageDrop, IncreaseInConfidence, ADCC, ARCC),
         FineDetail,
         *(PointingGame, RelevanceMass, RelevanceRank, IoU, MaskROC, GridPointing),
         *(Gini, Entropy),

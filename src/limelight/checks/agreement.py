@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -13,8 +14,10 @@ from ..base.named import require
 from ..methods import Method
 from .base import Better, Measured
 from .case import Case
-from .maps import over_units, pearson, space_of, units_of
-from .removal import Faithfulness, Filling, as_imputer
+from .imputers import Filled
+from .maps import pearson, space_of, units_of
+from .removal import Faithfulness, Filling, hiding
+from .shared import Asked
 
 STILL = "neither side varies over the subsets: a correlation is undefined"
 
@@ -54,17 +57,19 @@ class Infidelity(Faithfulness):
         values = case.attribution.values.double()
         slopes = self.perturbation == "gaussian" if self.slopes is None else self.slopes
         predicted: list[Tensor] = []
-        other = as_imputer(self.fill).prepare(x, case.rng.fork("imputer"))(torch.ones_like(x, dtype=torch.bool), 0)
+        other = hiding(case, self.fill)(torch.ones_like(x, dtype=torch.bool), 0)
+        patches = Filled(x, other)
         range_of = (x.flatten(1).amax(1) - x.flatten(1).amin(1)).view(-1, *[1] * (x.ndim - 1))
 
-        def rows() -> Iterator[Tensor]:
+        def inputs() -> Iterator[Asked]:
             for sample in range(self.samples):
                 if self.perturbation == "gaussian":
-                    hidden = torch.ones_like(x, dtype=torch.bool)
                     change = self.noise * range_of * case.rng.normal(f"change {sample}", x.shape[1:], x)
+                    asked = Asked.drawn(("gaussian", self.noise, sample), x, partial(torch.sub, x, change))
                 else:
                     hidden = self._patch(case, sample)
                     change = torch.where(hidden, x - other, torch.zeros_like(x))
+                    asked = patches.asked(hidden.flatten(1), sample)
                 if slopes:
                     weight = change
                 elif self.perturbation == "patches":
@@ -75,9 +80,9 @@ class Infidelity(Faithfulness):
                     weight.expand_as(values) if weight.shape[1] <= values.shape[1] else weight.mean(1, keepdim=True)
                 )
                 predicted.append((weight.double() * values).flatten(1).sum(1))
-                yield x - change
+                yield asked
 
-        scores = case.score.stream_values(rows()).double()
+        scores = case.scores(inputs()).double()
         fallen = case.attribution.score.double() - scores
         prediction = torch.stack(predicted)
         factor = torch.ones_like(prediction[0])
@@ -161,15 +166,15 @@ class SensitivityN(Faithfulness):
 def _subset_correlation(check: FaithfulnessCorrelation | SensitivityN, case: Case, size: int, label: str) -> Tensor:
     """Compute Pearson's correlation `(n,)` over random subsets of `size` units that are hidden."""
     units = units_of(case.attribution.values).double()
-    hide = as_imputer(check.fill).prepare(case.x, case.rng.fork("imputer"))
+    hide = hiding(case, check.fill)
     sums: list[Tensor] = []
 
-    def rows() -> Iterator[Tensor]:
+    def inputs() -> Iterator[Asked]:
         for sample in range(check.samples):
             chosen = case.rng.permutation(f"{label} {sample}", units.shape[1])[:, :size].to(units.device)
             hidden = torch.zeros_like(units, dtype=torch.bool).scatter_(1, chosen, True)
             sums.append((units * hidden).sum(1))
-            yield hide(over_units(hidden, case.x), sample)
+            yield hide.asked(hidden, sample)
 
-    fallen = case.attribution.score.double() - case.score.stream_values(rows()).double()
+    fallen = case.attribution.score.double() - case.scores(inputs()).double()
     return pearson(torch.stack(sums), fallen, dim=0)

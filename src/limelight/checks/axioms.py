@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import torch
@@ -12,13 +13,15 @@ from torch import Tensor
 from ..base.arithmetic import rounding_of, sum_rounding
 from ..base.named import require
 from ..question.targets import CentredLogit, ClassTarget, Logit, LogProbability, Probability, Target
-from .base import HardCheck, Measured, NotApplicable, relative_difference
+from .base import HardCheck, Measured, NotApplicable, Tolerated, relative_difference
 from .case import Case
+from .imputers import Filled
 from .maps import over_units, space_of, units_of
+from .shared import Asked
 
 
 @dataclass(frozen=True)
-class Completeness(HardCheck):
+class Completeness(Tolerated):
     r"""$|\sum_i A_i - (f(x) - f(b))| \,/\, |f(x) - f(b)|$ of methods that promise the sum. [sundararajan2017]
 
     A gap within the rounding of $f$ and of $\sum_i |A_i|$ (`detail["rounding"]`) counts as 0, and a change of the score
@@ -32,9 +35,6 @@ class Completeness(HardCheck):
 
     def __post_init__(self) -> None:
         require(self.tolerance > 0, self, "tolerance", "a positive share of f(x) - f(baseline)")
-
-    def limit(self, x: Tensor) -> float:
-        return self.tolerance
 
     def run(self, case: Case) -> Measured:
         a = case.attribution
@@ -120,10 +120,13 @@ class Sensitivity(HardCheck):
         return float(self.features)
 
     def run(self, case: Case) -> Measured:
-        reference = case.reference()
+        reference = case.reference().expand_as(case.x)
         units = _tried(case, self.features)
-        alone = [torch.where(_only(case, unit), case.x, reference) for unit in units.T]
-        scores = case.score.stream_values(iter([reference, *alone])).double()
+        only = [_only(case, unit) for unit in units.T]
+        alone = [torch.where(over_units(chosen, case.x), case.x, reference) for chosen in only]
+        hide = Filled(case.x, reference)
+        others = [torch.ones_like(only[0]), *(~chosen for chosen in only)]
+        scores = case.scores(hide.asked(hidden, 0) for hidden in others).double()
         moved = (scores[1:] - scores[0]).abs() > self.least * (1e-3 + scores[0].abs())
         missed = torch.zeros(len(case), device=case.x.device, dtype=torch.float64)
         for k, rows in enumerate(alone):
@@ -140,13 +143,13 @@ class Sensitivity(HardCheck):
 
 
 @dataclass(frozen=True)
-class Dummy(HardCheck):
+class Dummy(Tolerated):
     r"""Features that the score ignores get nothing: max |A| over them, of the map's maximum.
 
     A unit counts as ignored when the score has a slope of exactly 0 there and `draws` random values in its place,
     within the example's range, all leave the score as it is up to rounding. A black box has no slope; its score has to
-    stay exactly. For a probability the slope of the logit is taken, which does not vanish where the probability
-    saturates. `features` units are tried. [sundararajan2017]
+    stay exactly, and where it rounds its outputs nothing can be told. For a probability the slope of the logit is
+    taken, which does not vanish where the probability saturates. `features` units are tried. [sundararajan2017]
     """
 
     features: int = 16
@@ -160,10 +163,11 @@ class Dummy(HardCheck):
         require(self.features >= 1, self, "features", "1 or more")
         require(self.draws >= 1, self, "draws", "1 or more")
 
-    def limit(self, x: Tensor) -> float:
-        return self.tolerance
-
     def run(self, case: Case) -> Measured:
+        if case.decimals is not None:
+            raise NotApplicable(
+                f"the model's outputs are rounded to {case.decimals} decimals: a score that stays may have changed"
+            )
         x = case.x
         low, high = x.flatten(1).amin(1), x.flatten(1).amax(1)
         width = (high - low).clamp(min=1e-3).view(-1, *[1] * (x.ndim - 1))
@@ -174,11 +178,15 @@ class Dummy(HardCheck):
         rounding = _rounding(case)
 
         def stays(k: int, draws: range) -> Tensor:
-            mask = _only(case, units[:, k])
-            rows = (
-                torch.where(mask, low + width * case.rng.uniform(f"dummy {k} {d}", x.shape[1:], x), x) for d in draws
-            )
-            return ((case.score.stream_values(rows) - at_x).abs() <= rounding).all(0)
+            mask = over_units(_only(case, units[:, k]), x)
+
+            def drawn(label: str) -> Tensor:
+                return torch.where(mask, low + width * case.rng.uniform(label, x.shape[1:], x), x)
+
+            unit = units[:, k].tolist()
+            labels = [f"dummy {k} {draw}" for draw in draws]
+            asked = (Asked([(label, each) for each in unit], partial(drawn, label)) for label in labels)
+            return ((case.scores(asked) - at_x).abs() <= rounding).all(0)
 
         # Two draws first; the rest only where they left the score of some example as it is.
         for draws in (range(min(2, self.draws)), range(2, self.draws)):
@@ -200,10 +208,9 @@ def _tried(case: Case, features: int) -> Tensor:
 
 
 def _only(case: Case, unit: Tensor) -> Tensor:
-    """Return a mask that is True at one unit of each example, in a shape that broadcasts to x."""
-    count = space_of(case.x).numel()
-    chosen = torch.zeros(len(case), count, dtype=torch.bool, device=case.x.device)
-    return over_units(chosen.scatter_(1, unit[:, None], True), case.x)
+    """Return a mask `(n, units)` that is True at one unit of each example."""
+    chosen = torch.zeros(len(case), space_of(case.x).numel(), dtype=torch.bool, device=case.x.device)
+    return chosen.scatter_(1, unit[:, None], True)
 
 
 def _flat(case: Case) -> Tensor:
@@ -214,8 +221,12 @@ def _flat(case: Case) -> Tensor:
     if isinstance(target, Probability | LogProbability):
         several = outputs is None or outputs.shape[-1] > 1
         target = CentredLogit(target.index) if several else Logit(target.index)
-    slope = replace(case.score, target=target, inputs=None, at_inputs=None).gradient(case.x)
-    return units_of(slope.abs()) == 0
+    score = replace(case.score, target=target, inputs=None, at_inputs=None)
+
+    def flat() -> Tensor:
+        return units_of(score.gradient(case.x).abs()) == 0
+
+    return case.once(("flat", target), flat)
 
 
 def _rounding(case: Case) -> Tensor:

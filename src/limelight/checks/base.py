@@ -100,6 +100,19 @@ class HardCheck(Check):
         return Measured(values, values <= self.limit(x), detail, notes=notes)
 
 
+@dataclass(frozen=True)
+class Tolerated(HardCheck):
+    """Base of the hard checks whose limit is a field of theirs."""
+
+    @property
+    @abstractmethod
+    def tolerance(self) -> float:
+        """The largest value that passes."""
+
+    def limit(self, x: Tensor) -> float:
+        return self.tolerance
+
+
 def relative_difference(a: Tensor, b: Tensor) -> Tensor:
     """Compute max |a - b| / max |a| for each example `(n,)`; 0 where both are zero, NaN where a value is NaN."""
     a, b = a.double().flatten(1), b.double().flatten(1)

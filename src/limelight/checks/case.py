@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..answer import answer
+from ..base.arithmetic import decimals_of, rounding_of
 from ..base.attribution import Attribution
 from ..base.errors import NotApplicable
 from ..base.types import Model
@@ -26,8 +27,10 @@ from ..question.readings import Reading, alike, read_outputs
 from ..question.registries import as_baseline, as_target
 from ..question.targets import Logit, Probability, Target
 from ..rules.patterns import fingerprint
+from .shared import Asked, Shared
 
 On = Literal["probability", "score"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +39,8 @@ class Case:
 
     `method` is None where a finished map was given. The question's target has its classes filled in, so that a check
     explains the same class whatever it does to the input or to the model. `score` runs the model on rows, and its
-    runner counts all rows that the case has cost. `mask` is `(n, 1, H, W)`, booleans.
+    runner counts all rows that the case has cost. `mask` is `(n, 1, H, W)`, booleans. `shared` is what the checks of
+    the call share.
     """
 
     question: Question
@@ -45,6 +49,7 @@ class Case:
     mask: Tensor | None
     score: Score
     rng: Streams
+    shared: Shared = field(default_factory=Shared)
 
     @property
     def x(self) -> Tensor:
@@ -61,6 +66,30 @@ class Case:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def scores(self, asked: Iterable[Asked], score: Score | None = None) -> Tensor:
+        """Return the scores `(k, n)` of a stream of k changed inputs, each run once for all checks of the call.
+
+        `score`: the one of `confidence`, where it is not the case's own.
+        """
+        own = self.score if score is None else score
+        return self.shared.scores(own, (own.target, self.question.arithmetic), self.rng.keys, asked)
+
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """Return what `compute()` finds about these inputs and their target, once for all checks of the call.
+
+        `key`: what it depends on besides, of which the map is no part.
+        """
+        runner = self.score.runner
+        own = key, self.target, self.question.arithmetic, *self.rng.keys
+        return self.shared.once(own, compute, lambda: runner.forward_rows + runner.backward_rows)
+
+    def edited(self, key: Hashable, make: Callable[[], AbstractContextManager[T]]) -> AbstractContextManager[T]:
+        """Open the changed copy of the model that `make()` opens, which other maps of the call may share.
+
+        `key`: what it depends on besides the model and these inputs.
+        """
+        return self.shared.copy((key, *self.rng.keys), make)
 
     def explain(
         self,
@@ -104,6 +133,22 @@ class Case:
         target = Probability(self.target.index, kinds=alike(reading.kinds) or reading.kinds)
         return replace(self.score, target=target, inputs=None, at_inputs=None), notes
 
+    @property
+    def decimals(self) -> int | None:
+        """The decimals that a black box rounds its outputs to; None where they do not look rounded, and of a module."""
+        outputs = self.attribution.outputs
+        if outputs is None or self.score.runner.differentiable:
+            return None
+        return decimals_of(outputs)
+
+    def rounding(self, *scores: Tensor) -> Tensor:
+        """Return how far `(n,)` a difference of two of these scores `(n,)` may be off by rounding.
+
+        That is arithmetic's, or that of the outputs of a black box, half a step each.
+        """
+        arithmetic = rounding_of(self.score.runner.precision, *scores)
+        return arithmetic if self.decimals is None else arithmetic.clamp(min=10.0**-self.decimals)
+
     def _reading(self, outputs: Tensor) -> Reading:
         """Return what the outputs at x are: as the map says, for a map from elsewhere as they read now."""
         kinds, declared = self.attribution.output_kinds, self.question.outputs
@@ -138,6 +183,7 @@ class Case:
             mask=part(self.mask),
             score=Score(self.score.runner, question.target, examples, inputs=inputs, at_inputs=attribution.score),
             rng=self.rng.select(index),
+            shared=Shared(),
         )
 
 
@@ -176,17 +222,25 @@ def question_about(attribution: Attribution, question: Question) -> Question:
 
 @contextmanager
 def open_case(
-    question: Question, attribution: Attribution, method: Method | None, mask: Tensor | None = None
+    question: Question,
+    attribution: Attribution,
+    method: Method | None,
+    mask: Tensor | None = None,
+    shared: Shared | None = None,
 ) -> Iterator[Case]:
-    """Yield the case of a map, with the model ready to run rows. Raises what `question_about` raises."""
+    """Yield the case of a map, with the model ready to run rows. Raises what `question_about` raises.
+
+    `shared`: what it shares with the cases of other maps of the same model; None shares between its own checks alone.
+    """
     own = question_about(attribution, question)
     x = own.inputs
     rows = own.rows_per_pass or MOST_ROWS.get(x.device.type)
     with torch.inference_mode(False), ExitStack() as stack:
+        shared = stack.enter_context(Shared()) if shared is None else shared
         runner = stack.enter_context(Runner(own.model, x, rows, own.progress, declared=own.outputs, given=own.given))
         if own.arithmetic == "packed":
             stack.enter_context(runner.packing.wanted(True))
         if own.arithmetic is None:
             stack.enter_context(runner.compiling.wanted())
         score = Score(runner, own.target, torch.arange(len(x), device=x.device), inputs=x, at_inputs=attribution.score)
-        yield Case(own, method, attribution, mask, score, Streams.of(x, own.seed))
+        yield Case(own, method, attribution, mask, score, Streams.of(x, own.seed), shared)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -16,15 +17,16 @@ from ..model_edits.input_shift import compensated
 from ..model_edits.rewrite import rewritten
 from ..question.per_example import rebuilt
 from ..rules import composite
-from .base import HardCheck, Measured, NotApplicable, relative_difference
+from .base import Measured, NotApplicable, Tolerated, relative_difference
 from .case import Case
+from .shared import Asked
 
 SMALL = 1e-10  # the stabiliser where a difference may come from that of the rules, 1e-6
 NEAR = 3  # random points around each example at which two networks are compared besides the example
 
 
 @dataclass(frozen=True, eq=False)
-class ImplementationInvariance(HardCheck):
+class ImplementationInvariance(Tolerated):
     r"""$\max|A_1 - A_2| / \max|A_1|$ between the model and an equal one written differently. [sundararajan2017]
 
     `other` is that network; None rewrites the model's own layers on a copy. A linear layer or convolution between two
@@ -46,16 +48,14 @@ class ImplementationInvariance(HardCheck):
     def __post_init__(self) -> None:
         require(self.tolerance > 0, self, "tolerance", "a positive share of the map's maximum")
 
-    def limit(self, x: Tensor) -> float:
-        return self.tolerance
-
     def maps(self) -> float:
         return 1.0
 
     def run(self, case: Case) -> Measured:
         if self.other is not None:
             return self._compare(case, self.other, ("a network that was given",))
-        with rewritten(case.model, case.x, (case.attribution.layer or "").split(", ")) as (module, done):
+        read = tuple((case.attribution.layer or "").split(", "))
+        with case.edited(("rewritten", read), lambda: rewritten(case.model, case.x, read)) as (module, done):
             if not done:
                 raise NotApplicable(
                     "no layer of the model could be rewritten (nn.Linear, nn.ReLU, convolutions between rectifiers); "
@@ -93,12 +93,18 @@ def _less_stabilised(case: Case) -> Case | None:
 def scores_around(case: Case, other: nn.Module) -> tuple[Tensor, Tensor]:
     """Return the scores `(1 + NEAR, n)` by the model and by another: of the examples, then of points around them."""
     x = case.x
-    near = [x + 0.1 * (2 * case.rng.uniform(f"near {k}", x.shape[1:], x) - 1) for k in range(NEAR)]
-    ours = case.score.stream_values(iter([x, *near]))
-    with Runner(other, x, case.score.rows_per_pass, None, given=case.question.given) as runner:
-        theirs = Score(runner, case.target, case.score.examples).stream_values(iter([x, *near]))
-    case.score.runner.forward_rows += runner.forward_rows
-    return ours, theirs
+
+    def near(k: int) -> Tensor:
+        return x + 0.1 * (2 * case.rng.uniform(f"near {k}", x.shape[1:], x) - 1)
+
+    def of_other() -> Tensor:
+        with Runner(other, x, case.score.rows_per_pass, None, given=case.question.given) as runner:
+            found = Score(runner, case.target, case.score.examples).stream_values(iter([x, *map(near, range(NEAR))]))
+        case.score.runner.forward_rows += runner.forward_rows
+        return found
+
+    ours = case.scores([Asked.itself(x), *(Asked.drawn(("near", k), x, partial(near, k)) for k in range(NEAR))])
+    return ours, case.once(("scores around", other), of_other)
 
 
 def _agree(case: Case, other: nn.Module) -> Tensor:
@@ -110,7 +116,7 @@ def _agree(case: Case, other: nn.Module) -> Tensor:
 
 
 @dataclass(frozen=True)
-class InputShift(HardCheck):
+class InputShift(Tolerated):
     r"""Kindermans' test: shift every input by `shift` and let the first layer's bias take it back.
 
     Both models give the same outputs (asserted), so the same map is due: $\max|A_1 - A_2| / \max|A_1|$. Methods that
@@ -131,14 +137,12 @@ class InputShift(HardCheck):
         require(self.shift != 0, self, "shift", "a number other than 0")
         require(self.tolerance > 0, self, "tolerance", "a positive share of the map's maximum")
 
-    def limit(self, x: Tensor) -> float:
-        return self.tolerance
-
     def maps(self) -> float:
         return 1.0
 
     def run(self, case: Case) -> Measured:
-        with compensated(case.model, case.x, self.shift) as (module, note):
+        edited = case.edited(("shifted", self.shift), lambda: compensated(case.model, case.x, self.shift))
+        with edited as (module, note):
             found = case.explain(model=module, x=case.x + self.shift)
         change = (found.score - case.attribution.score).abs().double()
         scale = case.attribution.score.abs().double().clamp(min=1e-3)

@@ -13,8 +13,9 @@ from ..base.named import require
 from .base import Measured, NotApplicable
 from .case import Case, On
 from .imputers import MeanColour
-from .maps import order_of, over_units, places_of, space_of, units_of
-from .removal import Faithfulness, Filling, as_imputer
+from .maps import order_of, places_of, space_of, units_of
+from .removal import Faithfulness, Filling, hiding
+from .shared import Asked
 
 
 @dataclass(frozen=True)
@@ -49,16 +50,16 @@ class FineDetail(Faithfulness):
             raise NotApplicable("pixels have others between them in pictures (batch, channels, H, W)")
         score, notes = case.confidence(self.on)
         bright, gaps, paired = self._sets(case)
-        hide = as_imputer(self.fill).prepare(case.x, case.rng.fork("imputer"))
-        rows = (case.x, *(hide(over_units(hidden, case.x), step) for step, hidden in enumerate((bright, gaps))))
-        scores = score.stream_values(iter(rows)).double()
+        hide = hiding(case, self.fill)
+        asked = (Asked.itself(case.x), *(hide.asked(hidden, step) for step, hidden in enumerate((bright, gaps))))
+        scores = case.scores(asked, score).double()
         of_bright, of_gaps = scores[0] - scores[1], scores[0] - scores[2]
         moved = of_bright.abs() + of_gaps.abs()
         values = (of_bright - of_gaps) / moved
         detail = {"bright": of_bright, "gaps": of_gaps, "pixels": paired}
         found = Measured(values, detail=detail, notes=notes)
-        rounding = 64 * torch.finfo(case.x.dtype).eps * scores.abs().amax(0)
-        found = found.unknown_where(moved <= rounding, "neither the bright pixels nor the gaps move the score")
+        still = moved <= 2 * case.rounding(*scores)  # of two differences
+        found = found.unknown_where(still, "neither the bright pixels nor the gaps move the score")
         found = found.unknown_where(paired == 0, "no dark pixel lies beside a bright one")
         units = units_of(case.attribution.values)
         return found.unknown_where(units.amax(1) == units.amin(1), "the map is one value everywhere: nothing is bright")

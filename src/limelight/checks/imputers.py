@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -15,16 +16,97 @@ from ..question.baselines import Baseline
 from ..question.random_streams import Streams
 from ..question.registries import as_baseline
 from .harmonic import harmonic
+from .maps import over_units
+from .shared import ITSELF, Asked, contents
 
-Hide = Callable[[Tensor, int], Tensor]
-"""`hide(hidden, step)`: the batch with the units where `hidden` `(n, 1, *space)` is True replaced."""
+
+@dataclass(frozen=True, eq=False)
+class Hide(ABC):
+    """The inputs x `(n, *features)` with units hidden, `hide(hidden, step)`.
+
+    `hidden` `(n, 1, *space)`, or a shape that broadcasts to x, is True at the units to replace; `step` numbers the
+    draw where the filling is random.
+    """
+
+    x: Tensor
+
+    @abstractmethod
+    def __call__(self, hidden: Tensor, step: int) -> Tensor: ...
+
+    @abstractmethod
+    def fillings(self, step: int) -> Sequence[Hashable]:
+        """Return a key for each example: with equal ones the same hidden units are filled alike."""
+
+    def asked(self, hidden: Tensor, step: int) -> Asked:
+        """Return the inputs with the units where `hidden` `(n, units)` is True replaced."""
+        some = hidden.any(1).tolist()
+        keys = zip(contents(hidden), self.fillings(step), some, strict=True)
+        return Asked(
+            [(which, filling) if any_ else ITSELF for which, filling, any_ in keys],
+            lambda: self(over_units(hidden, self.x), step) if any(some) else self.x,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Filled(Hide):
+    """Hidden units come from `other`, of the shape of x."""
+
+    other: Tensor
+
+    def __call__(self, hidden: Tensor, step: int) -> Tensor:
+        return torch.where(hidden, self.other, self.x)
+
+    @cached_property
+    def _contents(self) -> Sequence[Hashable]:
+        return contents(self.other.expand_as(self.x))
+
+    def fillings(self, step: int) -> Sequence[Hashable]:
+        return self._contents
+
+
+@dataclass(frozen=True, eq=False)
+class _Made(Hide):
+    """What the function that an imputer of one's own has prepared makes of the hidden units; it is shared with none."""
+
+    make: Callable[[Tensor, int], Tensor]
+
+    def __call__(self, hidden: Tensor, step: int) -> Tensor:
+        return self.make(hidden, step)
+
+    def fillings(self, step: int) -> Sequence[Hashable]:
+        return [(self, step)] * len(self.x)
+
+
+@dataclass(frozen=True, eq=False)
+class _Solved(Hide):
+    """Hidden pixels solve the linear system of `NoisyLinear`, plus noise of `noise`."""
+
+    noise: float
+    rng: Streams
+
+    def __call__(self, hidden: Tensor, step: int) -> Tensor:
+        solved = harmonic(self.x, hidden)
+        if self.noise:
+            solved = solved + self.noise * self.rng.normal(f"noise {step}", self.x.shape[1:], self.x)
+        return torch.where(hidden, solved, self.x)
+
+    def fillings(self, step: int) -> Sequence[Hashable]:
+        return [("linear", self.noise, step if self.noise else 0)] * len(self.x)
 
 
 class Imputer(Named, ABC):
-    """Base of the fills for hidden pixels. `prepare` computes once what does not depend on which pixels are hidden."""
+    """Base of the fills for hidden pixels. `prepare` computes once what does not depend on which pixels are hidden.
+
+    It returns a `Hide`, or any function `hide(hidden, step)`.
+    """
 
     @abstractmethod
-    def prepare(self, x: Tensor, rng: Streams) -> Hide: ...
+    def prepare(self, x: Tensor, rng: Streams) -> Callable[[Tensor, int], Tensor]: ...
+
+    def hiding(self, x: Tensor, rng: Streams) -> Hide:
+        """Return what `prepare` does, as a `Hide`."""
+        made = self.prepare(x, rng)
+        return made if isinstance(made, Hide) else _Made(x, made)
 
 
 @dataclass(frozen=True)
@@ -35,7 +117,7 @@ class Fill(Imputer):
 
     def prepare(self, x: Tensor, rng: Streams) -> Hide:
         other = as_baseline(self.value).references(x, rng.fork("fill"))[0]
-        return lambda hidden, step: torch.where(hidden, other, x)
+        return Filled(x, other)
 
 
 @dataclass(frozen=True)
@@ -45,7 +127,7 @@ class MeanColour(Imputer):
     def prepare(self, x: Tensor, rng: Streams) -> Hide:
         space = tuple(range(2, x.ndim)) if x.ndim > 2 else (1,)
         other = x.mean(space, keepdim=True).expand_as(x)
-        return lambda hidden, step: torch.where(hidden, other, x)
+        return Filled(x, other)
 
 
 @dataclass(frozen=True)
@@ -57,7 +139,7 @@ class Blurred(Imputer):
 
     def prepare(self, x: Tensor, rng: Streams) -> Hide:
         other = blurred(x, self.kernel, self.sigma)
-        return lambda hidden, step: torch.where(hidden, other, x)
+        return Filled(x, other)
 
 
 @dataclass(frozen=True)
@@ -68,7 +150,7 @@ class UniformNoise(Imputer):
         shape = (-1, *[1] * (x.ndim - 1))
         low, high = x.flatten(1).amin(1).view(shape), x.flatten(1).amax(1).view(shape)
         other = low + (high - low) * rng.uniform("hidden", x.shape[1:], x)
-        return lambda hidden, step: torch.where(hidden, other, x)
+        return Filled(x, other)
 
 
 @dataclass(frozen=True)
@@ -84,14 +166,7 @@ class NoisyLinear(Imputer):
     def prepare(self, x: Tensor, rng: Streams) -> Hide:
         if x.ndim != 4:
             raise ValueError(f"inputs: linear imputation needs pictures (batch, channels, H, W), not {tuple(x.shape)}")
-
-        def hide(hidden: Tensor, step: int) -> Tensor:
-            solved = harmonic(x, hidden)
-            if self.noise:
-                solved = solved + self.noise * rng.normal(f"noise {step}", x.shape[1:], x)
-            return torch.where(hidden, solved, x)
-
-        return hide
+        return _Solved(x, self.noise, rng)
 
 
 IMPUTERS: Registry[Imputer] = Registry(

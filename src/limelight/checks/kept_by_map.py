@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -12,7 +12,8 @@ from ..base.named import require
 from .base import Better, Measured
 from .case import Case, On
 from .maps import CONSTANT, over_units, pearson, units_of
-from .removal import Faithfulness, Filling, as_imputer
+from .removal import ROAD, Faithfulness, Filling, hiding, require_shares
+from .shared import Asked, contents
 
 NOT_POSITIVE = "the score is not positive: a share of it means nothing"
 
@@ -24,13 +25,13 @@ def shares(values: Tensor) -> Tensor:
     return (units - low) / (high - low)
 
 
-def kept(case: Case, fill: Filling) -> Tensor:
+def kept(case: Case, fill: Filling) -> Asked:
     """Blend each input with its filling, so that a unit of share 1 stays as it is and one of share 0 is filled."""
     x = case.x
-    hide = as_imputer(fill).prepare(x, case.rng.fork("imputer"))
-    filling = hide(torch.ones_like(x, dtype=torch.bool), 0)
+    filling = hiding(case, fill)(torch.ones_like(x, dtype=torch.bool), 0)
     share = over_units(shares(case.attribution.values).nan_to_num(1.0), x).to(x)
-    return torch.lerp(filling, x, share)
+    keys = zip(("kept",) * len(x), contents(filling), contents(share), strict=True)
+    return Asked(tuple(keys), lambda: torch.lerp(filling, x, share))
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class _Kept(Faithfulness):
     def scores(self, case: Case) -> tuple[Tensor, Tensor, tuple[str, ...]]:
         """Return the scores `(n,)` of the inputs and of what their maps keep, and notes."""
         score, notes = case.confidence(self.on)
-        before, after = score.stream_values(iter([case.x, kept(case, self.fill)])).double()
+        before, after = case.scores((Asked.itself(case.x), kept(case, self.fill)), score).double()
         return before, after, notes
 
 
@@ -109,13 +110,48 @@ class ADCC(_Kept):
     def run(self, case: Case) -> Measured:
         before, after, notes = self.scores(case)
         drop = (before - after).clamp(min=0) / before
-        again = case.explain(x=kept(case, self.fill))
-        own = shares(case.attribution.values)
-        coherency = (1 + pearson(own, shares(again.values))) / 2
-        complexity = own.mean(1)
-        parts = torch.stack([1 - drop, coherency, 1 - complexity])
-        values = 3 / (1 / parts).sum(0)  # 0 where a part is 0
-        detail = {"average drop": drop, "coherency": coherency, "complexity": complexity}
-        measured = _drop(Measured(values, detail=detail, notes=notes), before, case)
-        flat = measured.values.isnan() & torch.tensor([not each for each in measured.reasons], device=values.device)
-        return measured.unknown_where(flat, f"of what the map keeps, {CONSTANT}")
+        found = _with_coherency(self, case, 1 - drop)
+        found = replace(found, detail={"average drop": drop, **found.detail}, notes=notes)
+        return _drop(found, before, case)
+
+
+@dataclass(frozen=True)
+class ARCC(_Kept):
+    r"""The harmonic mean of what ROAD finds, of coherency and of simplicity, in [0, 1]; higher is better.
+
+    $$3 \left(\frac{1}{r} + \frac{1}{c} + \frac{1}{1 - s}\right)^{-1}$$
+
+    $r$ is `ROAD`, the confidence with the least relevant removed minus with the most relevant removed, the mean over
+    `shares` clipped to [0, 1]; the coherency $c$ and the complexity $s$ are those of `ADCC`. `detail` has the three. A
+    map that ranks pixels no better than its negative has 0, however small and stable it is. Costs another map. A
+    constant map, before or after, has no figure. [domeniconi2026]
+
+        limelight.check(net, x, "grad-cam", limelight.ARCC(shares=(0.2, 0.4)), target=0)[0].detail
+    """
+
+    shares: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
+    meaning: ClassVar[str] = "whether a small, stable part of the picture carries the answer, its pixels in that order"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_shares(self)
+
+    def maps(self) -> float:
+        return 1.0
+
+    def run(self, case: Case) -> Measured:
+        road = ROAD(self.shares, on=self.on).run(case)
+        found = _with_coherency(self, case, road.values.clamp(0, 1))
+        found = replace(found, detail={"road": road.values, **found.detail}, notes=road.notes)
+        return found.unknown_where(shares(case.attribution.values).isnan().any(1), CONSTANT)
+
+
+def _with_coherency(check: ADCC | ARCC, case: Case, faithful: Tensor) -> Measured:
+    """Return the harmonic mean of a figure `(n,)` with coherency and simplicity; 0 where one of the three is 0."""
+    again = case.explain(x=kept(case, check.fill).make())
+    own = shares(case.attribution.values)
+    coherency = (1 + pearson(own, shares(again.values))) / 2
+    complexity = own.mean(1)
+    parts = torch.stack([faithful, coherency, 1 - complexity])
+    found = Measured(3 / (1 / parts).sum(0), detail={"coherency": coherency, "complexity": complexity})
+    return found.unknown_where(found.values.isnan(), f"of what the map keeps, {CONSTANT}")

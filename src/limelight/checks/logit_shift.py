@@ -8,10 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..base.arithmetic import rounding_of
 from ..base.named import require
 from ..model_edits.output_shift import output_shifted
 from ..question.targets import ClassTarget, Confidence, LogProbability
-from .base import HardCheck, Measured, NotApplicable, relative_difference
+from .base import Measured, NotApplicable, Tolerated, relative_difference
 from .case import Case
 from .equal_networks import scores_around
 
@@ -19,7 +20,7 @@ SATURATED = 1e-4  # in float32 a probability this close to 1 has a slope of whic
 
 
 @dataclass(frozen=True)
-class LogitShift(HardCheck):
+class LogitShift(Tolerated):
     r"""$\max|A_1 - A_2| / \max|A_1|$ between the model and one with `shift` added to all class scores.
 
     Softmax, margins and centred logits do not change by it, and a logit grows by c at every input, which changes no
@@ -39,15 +40,12 @@ class LogitShift(HardCheck):
         require(self.shift != 0, self, "shift", "a number other than 0")
         require(self.tolerance > 0, self, "tolerance", "a positive share of the map's maximum")
 
-    def limit(self, x: Tensor) -> float:
-        return self.tolerance
-
     def maps(self) -> float:
         return 1.0
 
     def run(self, case: Case) -> Measured:
         self._require_class_scores(case)
-        with output_shifted(case.model, self.shift) as module:
+        with case.edited(("output shifted", self.shift), lambda: output_shifted(case.model, self.shift)) as module:
             constant = self._grows_alike(case, module)
             values = relative_difference(case.attribution.values, case.explain(model=module).values)
         found = self.judged(values, case.x)
@@ -76,7 +74,7 @@ class LogitShift(HardCheck):
         scale = ours.abs().amax(0).double() + abs(self.shift)
         if outputs is not None:
             scale = scale + outputs.abs().flatten(1).amax(1)
-        return (change - change[:1]).abs().amax(0) <= 64 * torch.finfo(case.x.dtype).eps * scale
+        return (change - change[:1]).abs().amax(0) <= rounding_of(case.x.dtype, scale)
 
 
 def _saturates(case: Case) -> Tensor:

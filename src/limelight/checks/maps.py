@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..base.arithmetic import rounding_of
 from ..question.random_streams import Streams
 
 CONSTANT = "a map is constant: it has no order to compare"
@@ -72,7 +73,7 @@ def pearson(a: Tensor, b: Tensor, dim: int = -1) -> Tensor:
 
 
 def _centred(z: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    rounding = 64 * torch.finfo(z.dtype).eps * z.abs().amax(dim)
+    rounding = rounding_of(z.dtype, z.abs().amax(dim))
     centred = z - z.mean(dim, keepdim=True)
     return centred, centred.abs().amax(dim) > rounding
 

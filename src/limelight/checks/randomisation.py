@@ -17,7 +17,7 @@ from ..base.named import require
 from ..base.similarity import rank_correlation
 from ..engine.runner import Runner
 from ..engine.score import Score
-from ..model_edits.randomise import Init, Replaced, layers_read, put_back, redraw, redrawable
+from ..model_edits.randomise import Drawn, Init, Replaced, layers_read, put_back, redraw, redrawable
 from ..question.targets import Logit
 from .base import HardCheck, Measured
 from .case import Case
@@ -70,8 +70,10 @@ class Randomisation(HardCheck):
         return float(self.stages * self.draws)
 
     def run(self, case: Case) -> Measured:
-        with redrawable(case.model, case.x) as (module, layers):
-            read = _read(case, module, layers)
+        with case.edited("redrawable", lambda: redrawable(case.model, case.x)) as (module, layers):
+            read = case.once("layers read", lambda: _read(case, module, layers))
+            # Networks of random layers are the same for all maps: what is drawn is kept where there are several.
+            drawn: Drawn | None = case.once("drawn", dict) if case.shared.several else None
             groups: dict[tuple[bool, ...], list[int]] = {}
             for i, column in enumerate(read.T.tolist()):
                 groups.setdefault(tuple(column), []).append(i)
@@ -80,18 +82,18 @@ class Randomisation(HardCheck):
                 whole = len(index) == len(case)
                 own = [layer for layer, is_read in zip(layers, column, strict=True) if is_read]
                 others = [layer for layer, is_read in zip(layers, column, strict=True) if not is_read]
-                part = self._measured(case if whole else case.select(index), module, own)
+                part = self._measured(case if whole else case.select(index), module, own, drawn)
                 left = (f"left out, as the score does not depend on them: {', '.join(others)}",) if others else ()
                 place = "" if whole else f"examples {', '.join(map(str, index))}: "
                 parts.append((index, replace(part, notes=tuple(place + note for note in (*part.notes, *left)))))
         return _joined(parts)
 
-    def _measured(self, case: Case, module: nn.Module, layers: list[str]) -> Measured:
+    def _measured(self, case: Case, module: nn.Module, layers: list[str], drawn: Drawn | None) -> Measured:
         """Run the test on examples whose scores read these layers, top first."""
         if not layers:
             return Measured(torch.full((len(case),), torch.nan, dtype=torch.float64), reasons=(NOTHING,) * len(case))
         own = case.attribution
-        draws = [self._stages(case, module, layers, case.question.seed + draw) for draw in range(self.draws)]
+        draws = [self._stages(case, module, layers, case.question.seed + draw, drawn) for draw in range(self.draws)]
         names = draws[0][1]
         maps = [found for found, _ in draws]
         figures: dict[str, Tensor] = {}
@@ -105,25 +107,26 @@ class Randomisation(HardCheck):
         return self.judged(top, case.x, figures, notes).unknown_where(top.isnan(), CONSTANT)
 
     def _stages(
-        self, case: Case, module: nn.Module, layers: list[str], seed: int
+        self, case: Case, module: nn.Module, layers: list[str], seed: int, drawn: Drawn | None
     ) -> tuple[list[Attribution], list[str]]:
         """Explain with layers of the copy replaced at each depth; the maps and the names of the depths."""
         found: list[Attribution] = []
         names: list[str] = []
         done, cascade = 0, self.order == "cascade"
         replaced: list[Replaced] = []
-        for depth in sorted({round(k * (len(layers) - 1) / max(self.stages - 1, 1)) for k in range(self.stages)}):
-            last = layers[depth]
-            replaced += [
-                redraw(module, each, self.init, seed) for each in (layers[done : depth + 1] if cascade else [last])
-            ]
-            names.append(f"down to {last or 'the root'}" if cascade and depth else last)
-            found.append(case.explain(model=module, target=None if self.keep_class else Logit()))
-            done = depth + 1
-            while replaced and not cascade:
+        try:
+            for depth in sorted({round(k * (len(layers) - 1) / max(self.stages - 1, 1)) for k in range(self.stages)}):
+                last = layers[depth]
+                for each in layers[done : depth + 1] if cascade else [last]:
+                    replaced.append(redraw(module, each, self.init, seed, drawn))
+                names.append(f"down to {last or 'the root'}" if cascade and depth else last)
+                found.append(case.explain(model=module, target=None if self.keep_class else Logit()))
+                done = depth + 1
+                while replaced and not cascade:
+                    put_back(module, replaced.pop())
+        finally:  # the copy may be that of other maps too
+            while replaced:  # the last first: a tied weight was replaced more than once
                 put_back(module, replaced.pop())
-        while replaced:  # the last first: a tied weight was replaced more than once
-            put_back(module, replaced.pop())
         return found, names
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -18,8 +18,9 @@ from ..question.baselines import Baseline
 from ..question.players import Players
 from .base import Better, Check, Kind, Measured, NotApplicable
 from .case import Case, On
-from .imputers import Blurred, Fill, Imputer, MeanColour, NoisyLinear, UniformNoise
-from .maps import grid_labels, means_by_label, order_of, over_units, places_of, space_of, units_of
+from .imputers import Blurred, Fill, Hide, Imputer, MeanColour, NoisyLinear, UniformNoise
+from .maps import grid_labels, means_by_label, order_of, places_of, space_of, units_of
+from .shared import Asked
 
 Filling = float | Tensor | Baseline | Imputer
 
@@ -29,18 +30,22 @@ def as_imputer(filling: Filling) -> Imputer:
     return filling if isinstance(filling, Imputer) else Fill(filling)
 
 
+def hiding(case: Case, filling: Filling) -> Hide:
+    """Return the inputs of a case with hidden units filled."""
+    return as_imputer(filling).hiding(case.x, case.rng.fork("imputer"))
+
+
 def removal_curve(
     case: Case, score: Score, places: Tensor, counts: Sequence[int], imputer: Imputer, keep: bool = False
 ) -> Tensor:
     """Compute scores `(len(counts), n)` with the first `k` units of each order hidden, or with `keep` all but them."""
-    hide = imputer.prepare(case.x, case.rng.fork("imputer"))
+    hide, last = hiding(case, imputer), int(places.max()) + 1
 
-    def rows() -> Iterator[Tensor]:
-        for step, k in enumerate(counts):
-            hidden = places >= k if keep else places < k
-            yield hide(over_units(hidden, case.x), step) if bool(hidden.any()) else case.x
+    def inputs() -> Iterator[Asked]:
+        for k in counts:  # random fillings are numbered by what is hidden, so that curves may ask for the same inputs
+            yield hide.asked(places >= k, last - k) if keep else hide.asked(places < k, k)
 
-    return score.stream_values(rows())
+    return case.scores(inputs(), score)
 
 
 def step_counts(units: int, row: int, steps: int | None) -> list[int]:
@@ -66,6 +71,12 @@ class Faithfulness(Check):
 
 def _require_on(check: Deletion | Insertion | SRG | PixelFlipping | ROAD | IROF) -> None:
     require(check.on in ("probability", "score"), check, "on", "'probability' or 'score'")
+
+
+def require_shares(check: Any) -> None:
+    """Raise ValueError unless the check's `shares` of the pixels are between 0 and 1."""
+    good = len(check.shares) > 0 and all(0 < share < 1 for share in check.shares)
+    require(good, check, "shares", "shares between 0 and 1")
 
 
 def _places(case: Case, sign: float = 1.0) -> Tensor:
@@ -230,8 +241,7 @@ class ROAD(Faithfulness):
             }
             object.__setattr__(self, "better", means[self.order][0])
             object.__setattr__(self, "meaning", means[self.order][1])
-        good = len(self.shares) > 0 and all(0 < share < 1 for share in self.shares)
-        require(good, self, "shares", "shares between 0 and 1")
+        require_shares(self)
 
     def run(self, case: Case) -> Measured:
         if case.x.ndim != 4:

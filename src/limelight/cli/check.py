@@ -11,10 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
+from ..checks.shared import Shared
 from ..evaluation.card import TrustCard, card_about
 from ..evaluation.check import CARD, as_mask
 from ..methods import GradCAM, Gradient, IntegratedGradients, Method
-from ..question.question import question_of
+from ..question.question import Options, question_of
 from ..show import picture_of, save_png, write_html
 from ..show.explained import Explained, Request, explain_picture, fitting
 from .options import read_checks, read_mask, read_methods, usage
@@ -54,9 +55,12 @@ def check_command(
         with progress_on(item.name, None, common.progress) as report:
             done = explain_picture(item.name, item.open(), request, report)
             panel = done.explanations[0].panel
-            with question_of(loaded, panel[0].inputs, {**request.options, "progress": report}) as question:
+            options: Options = {**request.options, "progress": report}
+            with question_of(loaded, panel[0].inputs, options) as question, Shared(several=len(panel) > 1) as shared:
                 true_region = as_mask(region, question.inputs)
-                cards = [card_about(question, each, each.method, checks, true_region) for each in panel.values()]
+                cards = [
+                    card_about(question, each, each.method, checks, true_region, shared) for each in panel.values()
+                ]
         return done, cards, [] if out is None else _write_cards(cards, stem, out)
 
     with boundary(common.debug):

@@ -167,15 +167,21 @@ def row_gradients(
     return grads
 
 
-def full_passes(points: Iterable[Tensor], budget: Callable[[], int]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield the rows of a lazy stream of batches in passes of `budget()`, with each row's batch and place there."""
+def full_passes(
+    points: Iterable[Tensor | tuple[Tensor, Tensor]], budget: Callable[[], int]
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield the rows of a lazy stream of batches in passes of `budget()`, with each row's batch and example.
+
+    A batch has a row for each example, or goes with the numbers `(rows,)` of those that its rows belong to.
+    """
     held: list[tuple[Tensor, Tensor, Tensor]] = []
     count = 0
-    for step, batch in enumerate(points):
+    for step, each in enumerate(points):
+        batch, examples = each if isinstance(each, tuple) else (each, torch.arange(len(each), device=each.device))
         start, n = 0, len(batch)
         while start < n:
             take = min(n - start, budget() - count)
-            position = torch.arange(start, start + take, device=batch.device)
+            position = examples[start : start + take]
             held.append((batch[start : start + take], torch.full_like(position, step), position))
             start, count = start + take, count + take
             if count >= budget():

@@ -346,14 +346,14 @@ class Runner:
 
     def stream(
         self,
-        points: Iterable[Tensor],
+        points: Iterable[Tensor | tuple[Tensor, Tensor]],
         examples: Tensor,
         target: Target,
         gradient: bool,
         inside: LayerInput | None = None,
         once: Callable[[Tensor, Tensor, Target], Outcome] | None = None,
     ) -> Iterator[Rows]:
-        """Evaluate a lazy stream of batches `(n, *features)`, all rows packed into full passes.
+        """Evaluate a lazy stream of batches, see `full_passes`, all rows packed into full passes.
 
         `once` computes a pass in place of the method of that name.
         """

@@ -10,6 +10,7 @@ from ..base.types import Model
 from ..checks import BiasShift, Completeness, Determinism, Randomisation
 from ..checks.base import Check
 from ..checks.case import open_case
+from ..checks.shared import Shared
 from ..question.question import Options, Question, question_of
 from .check import measure, unmeasured
 from .findings import Finding, Findings
@@ -65,15 +66,17 @@ def quick_findings(
     ]
     found: dict[tuple[str, int], Finding] = {}
     spent = 0
-    for cost, name, i in sorted(prices, key=lambda each: (each[2], each[0])):
-        attribution = panel[name]
-        if spent + cost > budget:
-            reason = f"left out: about {cost} more rows, and {budget - spent} of {budget} remain"
-            found[name, i] = Finding.of(wanted[i], attribution.name, unmeasured(len(attribution.inputs), reason), 0, 0)
-            continue
-        with open_case(question, attribution, attribution.method) as case:
-            found[name, i] = measure(wanted[i], case)
-        spent += max(cost, found[name, i].forward_rows + found[name, i].backward_rows)
+    with Shared(several=len(panel) > 1) as shared:
+        for cost, name, i in sorted(prices, key=lambda each: (each[2], each[0])):
+            attribution = panel[name]
+            if spent + cost > budget:
+                reason = f"left out: about {cost} more rows, and {budget - spent} of {budget} remain"
+                left_out = unmeasured(len(attribution.inputs), reason)
+                found[name, i] = Finding.of(wanted[i], attribution.name, left_out, 0, 0)
+                continue
+            with open_case(question, attribution, attribution.method, shared=shared) as case:
+                found[name, i] = measure(wanted[i], case)
+            spent += max(cost, found[name, i].forward_rows + found[name, i].backward_rows)
     return {name: Findings(found[name, i] for i in range(len(wanted))) for name in panel}
 
 

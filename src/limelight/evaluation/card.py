@@ -7,6 +7,7 @@ import json
 import math
 import textwrap
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
@@ -17,6 +18,7 @@ from ..base.files import finite, write_whole
 from ..base.types import Model
 from ..checks.base import Check
 from ..checks.case import open_case, question_about
+from ..checks.shared import Shared
 from ..question.baselines import Constant
 from ..question.question import CheckOptions, Options, Question, question_of
 from .check import CARD, REFUSALS, ChecksLike, Subject, as_checks, as_mask, examination, examined, measure
@@ -175,6 +177,7 @@ class TrustCard:
             "rows": {
                 "forward": sum(each.forward_rows for each in self.findings),
                 "backward": sum(each.backward_rows for each in self.findings),
+                "shared": sum(each.shared_rows for each in self.findings),
             },
         }
 
@@ -307,21 +310,27 @@ def card_of(
 
 
 def card_about(
-    question: Question, attribution: Attribution, method: Any, checks: tuple[Check, ...], mask: Tensor | None = None
+    question: Question,
+    attribution: Attribution,
+    method: Any,
+    checks: tuple[Check, ...],
+    mask: Tensor | None = None,
+    shared: Shared | None = None,
 ) -> TrustCard:
-    """Make the trust card of a map of a question; `mask` as booleans."""
-    own = question_about(attribution, question)
-    with open_case(own, attribution, method, mask) as case:
+    """Make the trust card of a map of a question; `mask` as booleans, `shared` of the cards of several maps."""
+    own, shared = question_about(attribution, question), Shared() if shared is None else shared
+    with open_case(own, attribution, method, mask, shared) as case:
         findings = tuple(measure(each, case) for each in checks)
     compared = [each for each in checks if each.kind in ("faithfulness", "localisation")]
     controls: dict[str, dict[str, Finding]] = {}
     plain = replace(own, baseline=Constant(0.0), layer=None)
     for control in CONTROLS if compared else ():
+        key = control, plain.target, plain.arithmetic, *plain.streams().keys
         try:
-            other, _ = examined(plain, control)
+            other, _ = shared.once(key, partial(examined, plain, control))
         except REFUSALS:  # edges need pictures; the card then shows the other two controls
             continue
-        with open_case(plain, other, control, mask) as case:
+        with open_case(plain, other, control, mask, shared) as case:
             controls[other.name] = {column_of(each, checks): measure(each, case) for each in compared}
     return TrustCard(attribution, findings, controls, _cautions(attribution, findings))
 

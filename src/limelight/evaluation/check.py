@@ -199,10 +199,15 @@ def measure(check: Check, case: Case) -> Finding:
     """Run one check on one case. A check that fails for the batch is run again for each example alone."""
     runner = case.score.runner
     forward, backward = runner.forward_rows, runner.backward_rows
+    case.shared.counting()
     measured = _measured(check, case)
+    if check.kind == "faithfulness" and case.decimals is not None:
+        half = 0.5 * 10.0**-case.decimals
+        note = f"the model's outputs are rounded to {case.decimals} decimals: its scores are known to {half:g} only"
+        measured = replace(measured, notes=(*measured.notes, note))
     rows = (runner.forward_rows - forward, runner.backward_rows - backward)
     limit = check.limit(case.x) if isinstance(check, HardCheck) else None
-    return Finding.of(check, case.attribution.name, measured, *rows, limit)
+    return Finding.of(check, case.attribution.name, measured, *rows, limit, case.shared.spared)
 
 
 def _measured(check: Check, case: Case) -> Measured:

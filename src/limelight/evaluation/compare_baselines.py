@@ -131,9 +131,14 @@ class BaselineStudy(MapSeries):
     """Maps of one method for several baselines; `study["blur"]` is the Attribution with that baseline."""
 
     @property
-    def agreement(self) -> Tensor:  # type: ignore[override]  # one number an example, of maps by one method
+    def lowest_correlation(self) -> Tensor:
         """The lowest rank correlation between two of the maps `(batch,)`, NaN where a map is constant."""
         return self.correlations.flatten(1).amin(1)
+
+    @property
+    def agreement(self) -> Tensor:  # type: ignore[override]  # where other panels have a method
+        """`lowest_correlation`, by its name until 0.2; `Panel.agreement(study)` is what other panels have."""
+        return self.lowest_correlation
 
     def heading(self) -> str:
         return f"{self[0].name} by baseline"

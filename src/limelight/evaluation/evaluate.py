@@ -16,6 +16,7 @@ from ..base.files import finite
 from ..base.types import Model
 from ..checks.base import Check
 from ..checks.case import open_case
+from ..checks.shared import Shared
 from ..explain import MethodLike
 from ..question.question import CheckOptions
 from .check import REFUSALS, ChecksLike, as_checks, examination, examined, measure
@@ -140,8 +141,9 @@ def evaluate(
     """Run checks on several methods and on three controls: a random map, a constant one, the picture's Sobel edges.
 
     Intervals are percentiles of a bootstrap over the examples with 2,000 samples drawn by the seed. A method that
-    cannot explain this model, or a control that does not fit the inputs, is listed in `refused` with the reason. The
-    options are those of `check`.
+    cannot explain this model, or a control that does not fit the inputs, is listed in `refused` with the reason. A
+    picture that several checks or maps ask for is scored once, and the networks that checks compare with are made once:
+    `shared_rows` of a finding are the rows that this saved it. The options are those of `check`.
     """
     wanted = as_checks(checks)
     single = isinstance(methods, str | type) or not isinstance(methods, Iterable)
@@ -151,7 +153,7 @@ def evaluate(
     findings: dict[str, dict[str, Finding]] = {}
     refused: dict[str, str] = {}
     controls: list[str] = []
-    with examination(model, inputs, options) as (question, mask):
+    with examination(model, inputs, options) as (question, mask), Shared(several=True) as shared:
         for position, method in enumerate([*everything, *CONTROLS]):
             control = position >= len(everything)
             try:
@@ -164,7 +166,7 @@ def evaluate(
             plain = attribution.name not in findings
             name = _another(attribution.name if plain else repr(attribution.method), findings)
             controls += [name] if control else []
-            with open_case(question, attribution, again, mask) as case:
+            with open_case(question, attribution, again, mask, shared) as case:
                 findings[name] = {column_of(each, wanted): measure(each, case) for each in wanted}
     edges = findings.get(EDGES, {})
     cells = {

@@ -21,7 +21,8 @@ class Finding:
     `value` `(n,)`: one figure per example, NaN with the reason in `reasons`. `passed`: whether all examples with a
     figure passed, None where no right answer is known or no example has a figure. `each` `(n,)`: whether each example
     passed, False for one without a figure. `limit`: the largest value that passes, None where no right answer is known.
-    `detail`: further figures by name. `forward_rows`, `backward_rows`: the cost of the check.
+    `detail`: further figures by name. `forward_rows`, `backward_rows`: the cost of the check. `shared_rows`: the rows,
+    forward and backward, that it needed too and that other checks of the call had run: alone it would have cost them.
     """
 
     check: Check
@@ -35,6 +36,7 @@ class Finding:
     forward_rows: int = 0
     backward_rows: int = 0
     limit: float | None = None
+    shared_rows: int = 0
 
     @staticmethod
     def of(
@@ -44,6 +46,7 @@ class Finding:
         forward_rows: int,
         backward_rows: int,
         limit: float | None = None,
+        shared_rows: int = 0,
     ) -> Finding:
         value = measured.values.detach().double().cpu()
         known = ~value.isnan()
@@ -57,7 +60,7 @@ class Finding:
             raise AssertionError(f"{check!r}: NaN without a reason for example {unexplained}")
         detail = {name: each_one.detach().cpu() for name, each_one in measured.detail.items()}
         rows = forward_rows, backward_rows
-        return Finding(check, method, value, passed, each, detail, reasons, measured.notes, *rows, limit)
+        return Finding(check, method, value, passed, each, detail, reasons, measured.notes, *rows, limit, shared_rows)
 
     @property
     def name(self) -> str:
@@ -106,6 +109,7 @@ class Finding:
             "detail": {name: finite(value.double().tolist()) for name, value in self.detail.items()},
             "forward_rows": self.forward_rows,
             "backward_rows": self.backward_rows,
+            "shared_rows": self.shared_rows,
         }
 
     def _passed_each(self, each: Tensor) -> list[bool | None]:

@@ -169,7 +169,7 @@ class DeepShap(Backward):
         return None if self.multiply else NOT_MULTIPLIED
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        moments, notes, at_baseline = Moments(x), dict[str, None](), []
+        moments, notes, at_baseline = Moments(x, in_halves=False), dict[str, None](), []
         example = torch.arange(len(x), device=x.device)
         for references in baseline.split(max(1, score.rows_per_pass // len(x))):
             found = self.propagated(

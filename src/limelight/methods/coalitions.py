@@ -18,7 +18,7 @@ from ..engine.score import Score, result_dtype
 from ..question.players import Players, default_players
 from ..question.random_streams import Streams
 from .base import Estimate, Method, Needs, interrupted
-from .stopping import Goal, Halves
+from .stopping import Goal, Halves, above_rounding
 
 _MOST_CELLS = 2**26  # of one table of coalitions: 64 MiB of booleans
 
@@ -143,6 +143,11 @@ class Game:
         stderr = None if errors is None else self.division.spread(self._padded(errors)).to(*kind)
         values_, notes_ = self.division.spread(raw).to(*kind), tuple(notes)
         return Estimate(values_, stderr, raw.to(*kind), notes_, halves=self._placed(halves))
+
+    def relative_error(self, example: int, values: Tensor, errors: Tensor) -> float:
+        """Return the `relative_error` of an example's values, 0 where the errors are the rounding of its scores."""
+        error = relative_error(values, errors)
+        return above_rounding(error, errors, self._score.runner.precision, self.largest(example))
 
     def met(self, goal: Goal, example: int, error: float, halves: Halves | None) -> tuple[bool, str]:
         """Return what `Goal.met` does for an example, of the values `(counts[example],)` from both halves."""

@@ -16,7 +16,7 @@ from ..base.notes import Note
 from ..engine.score import Score
 from ..question.random_streams import Streams
 from .base import Estimate, convergence
-from .coalitions import Game, GameMethod, check_table, every_coalition, relative_error
+from .coalitions import Game, GameMethod, check_table, every_coalition
 from .kriging import Kriged, shapley_by_kriging
 from .shapley import shapley_values
 from .stopping import Goal, Halves
@@ -83,7 +83,7 @@ class KernelShap(GameMethod):
             for i, each in enumerate(game.worth(asked)):
                 if found[i] is None:
                     fit = twice[i].fit(taken[i]) if i in twice else self._solve(game, i, asked[i][: len(each)], each)
-                    error, last = relative_error(fit.values, fit.errors), taken[i] >= len(designs[i])
+                    error, last = game.relative_error(i, fit.values, fit.errors), taken[i] >= len(designs[i])
                     end = last or game.interrupted
                     if i not in twice and (end or self.steadiness is not None):
                         halves[i] = self._halves(game, i, asked[i][: len(each)], each)

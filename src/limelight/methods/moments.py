@@ -15,9 +15,13 @@ STILL = 1e-12
 
 
 class Moments:
-    """Welford's mean and sum of squared deviations for each example of a batch; numerically stable."""
+    """Welford's mean and sum of squared deviations for each example of a batch; numerically stable.
 
-    def __init__(self, like: Tensor) -> None:
+    `in_halves=False` sums no second half, for methods that say nothing of two runs.
+    """
+
+    def __init__(self, like: Tensor, in_halves: bool = True) -> None:
+        self.in_halves = in_halves
         self.dtype = result_dtype(like)
         self.count = torch.zeros(len(like), dtype=sum_dtype(like), device=like.device)
         self.in_second = torch.zeros_like(self.count)
@@ -35,11 +39,13 @@ class Moments:
         values = values.to(self.count.dtype)
         if self._mean is None or self._squares is None:
             self._mean = values.new_zeros((len(self.count), *values.shape[1:]))
-            self._squares, self._second = torch.zeros_like(self._mean), torch.zeros_like(self._mean)
+            self._squares = torch.zeros_like(self._mean)
+            self._second = torch.zeros_like(self._mean) if self.in_halves else self._second
         self.count[examples] += 1
-        apart = self.count[examples] % 2 == 0 if second is None else second
-        self.in_second[examples[apart]] += 1
-        self._second[examples[apart]] += values[apart]
+        if self.in_halves:
+            apart = self.count[examples] % 2 == 0 if second is None else second
+            self.in_second[examples[apart]] += 1
+            self._second[examples[apart]] += values[apart]
         before = values - self._mean[examples]
         self._mean[examples] += before / column(self.count[examples], values)
         after = values - self._mean[examples]
@@ -102,6 +108,7 @@ class MixedMoments:
 
     def __init__(self, mean: float, positions: int, device: torch.device) -> None:
         self._mean, self._shift, self.count = mean, torch.zeros(()), 0
+        self.largest = 0.0  # of the absolute scores
         self._sums = torch.zeros(5, 3, positions, dtype=torch.float64, device=device)
         self._second, self._in_second = torch.zeros_like(self._sums[:3, :2]), 0  # those of every second mask
 
@@ -111,6 +118,7 @@ class MixedMoments:
             self._shift = scores[0].double()
         apart = slice(1 - self.count % 2, None, 2)
         self.count += len(masks)
+        self.largest = max(self.largest, float(scores.abs().amax()))
         g = scores.double() - self._shift
         powers = torch.stack([torch.ones_like(g), g, g**2])
         a = masks.double() - self._mean

@@ -28,7 +28,7 @@ from ..engine.score import Score, result_dtype
 from ..question.random_streams import Streams
 from .base import Estimate, Method, Needs, convergence, interrupted
 from .moments import STILL, MixedMoments
-from .stopping import Goal, Halves
+from .stopping import Goal, Halves, above_rounding
 from .two_precision import Sampler, TwoPrecision
 
 CELLS, CELLS_OF_SERIES = 7, 16
@@ -118,7 +118,10 @@ class RISE(Method):
                 break
             for i in list(active):
                 values, stderr = self._map(moments[i])
-                done, detail = goal.met(relative_size(stderr, values), self._halves([moments[i]], shape))
+                error = above_rounding(
+                    relative_size(stderr, values), stderr, score.runner.precision, moments[i].largest
+                )
+                done, detail = goal.met(error, self._halves([moments[i]], shape))
                 notes[i] = convergence(done, f"after {stop} masks", detail, i)
                 if done:
                     active.remove(i)

@@ -16,7 +16,7 @@ from ..engine.score import Score
 from ..question.players import Players
 from ..question.random_streams import Streams
 from .base import Estimate, convergence
-from .coalitions import Game, GameMethod, check_table, every_coalition, every_one_pays, relative_error
+from .coalitions import Game, GameMethod, check_table, every_coalition, every_one_pays
 from .stopping import Goal, Halves
 from .two_precision import Sampler, TwoPrecision
 
@@ -131,7 +131,7 @@ class _Orders(GameMethod):
             if not goal.is_set or game.interrupted:
                 break
             for i in list(active):
-                error = 0.0 if i in exact else relative_error(*_summary(found[i]))
+                error = 0.0 if i in exact else game.relative_error(i, *_summary(found[i]))
                 done, detail = game.met(goal, i, error, (exact[i],) * 2 if i in exact else _halves(found[i]))
                 if done or stop == self.permutations:
                     notes.append(convergence(done, f"after {stop} permutations", detail, i))

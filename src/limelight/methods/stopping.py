@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from ..base.arithmetic import rounding_of
 from ..base.steadiness import steadiness_of, two_runs
 from ..base.view import View
 
@@ -49,6 +51,16 @@ class Goal:
         while start < stop:
             yield start, stop
             start, stop = stop, min(most, 2 * stop)
+
+
+def above_rounding(error: float, errors: Tensor, dtype: torch.dtype, largest: float) -> float:
+    """Return a relative standard `error`; 0 where the standard errors are no more than scores are rounded by.
+
+    `largest` is the largest absolute score, computed in `dtype`. What a constant score leaves is rounding: no number of
+    samples would bring it below a share of itself.
+    """
+    rounding = rounding_of(dtype, torch.tensor([largest], dtype=torch.float64))
+    return 0.0 if bool((errors.double().abs().cpu() <= rounding).all()) else error
 
 
 def of_example(halves: Halves | None, i: int) -> Halves | None:

@@ -21,6 +21,7 @@ from .rewrite import run_with_hook
 
 Init = Literal["moments", "permute", "identity"]
 Replaced = Mapping[str, Mapping[str, nn.Parameter]]  # what a redraw replaced, by layer and name
+Drawn = dict[tuple[nn.Parameter, str], nn.Parameter]  # what was drawn in place of a parameter, by how it was drawn
 
 
 @contextmanager
@@ -86,18 +87,22 @@ def _varies(parameter: Tensor) -> bool:
     return parameter.is_floating_point() and bool((parameter != parameter.flatten()[:1]).any())
 
 
-def redraw(module: nn.Module, layer: str, init: Init, seed: int) -> Replaced:
+def redraw(module: nn.Module, layer: str, init: Init, seed: int, drawn: Drawn | None = None) -> Replaced:
     """Replace the own parameters of one layer of the copy; those of its children stay.
 
     "moments" draws each tensor from a normal distribution of its own mean and standard deviation, so that activations
     keep their scale; "permute" shuffles its entries; "identity" inserts an equal copy, as a control. A parameter that
-    other layers hold too is replaced in all of them, so that tied weights stay tied. Returns what was replaced,
-    for `put_back`.
+    other layers hold too is replaced in all of them, so that tied weights stay tied. `drawn` keeps what is drawn, for
+    further maps of the same copy. Returns what was replaced, for `put_back`.
     """
+    known = {} if drawn is None else drawn
     replaced: dict[str, dict[str, nn.Parameter]] = {}
     for name, parameter in list(module.get_submodule(layer).named_parameters(recurse=False)):
-        drawn = _drawn(parameter.detach(), init, f"{seed} {layer} {name}")
-        fresh = nn.Parameter(drawn, requires_grad=False)
+        label = f"{seed} {layer} {name}"
+        if (parameter, f"{init} {label}") not in known:
+            fresh = nn.Parameter(_drawn(parameter.detach(), init, label), requires_grad=False)
+            known[parameter, f"{init} {label}"] = fresh
+        fresh = known[parameter, f"{init} {label}"]
         for holder, child in module.named_modules():
             for key in [key for key, each in child._parameters.items() if each is parameter]:
                 replaced.setdefault(holder, {})[key] = parameter

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..answer import answer
 from ..base.attribution import Attribution
 from ..checks.case import open_case
+from ..checks.shared import Shared
 from ..engine.memory import is_out_of_memory
 from ..evaluation.check import as_mask, measure
 from ..evaluation.findings import Finding
@@ -200,11 +201,11 @@ class Worker:
         """Add the rows of all items and methods, or none. Raises as `explain` does."""
         pixels = torch.cat([item.pixels for item in items])
         options = self.job.options([item.label for item in items], self.rows)
-        with question_of(self.model, pixels, options) as question:
+        with question_of(self.model, pixels, options) as question, Shared(several=len(methods) > 1) as shared:
             panel = answer(question, [method for _, method in methods])
             rows, spent = [], panel.forward_rows + panel.backward_rows
             for (name, method), a in zip(methods, panel.values(), strict=True):
-                findings, seconds = self._findings(question, method, a)
+                findings, seconds = self._findings(question, method, a, shared)
                 spent += sum(each.forward_rows + each.backward_rows for each in findings.values())
                 for i, item in enumerate(items):
                     values, scale = stored(a, i, self.job.store)
@@ -214,11 +215,13 @@ class Worker:
         shard.rows += rows
         shard.model_rows += spent
 
-    def _findings(self, question: Question, method: Method, a: Attribution) -> tuple[dict[str, Finding], float]:
+    def _findings(
+        self, question: Question, method: Method, a: Attribution, shared: Shared
+    ) -> tuple[dict[str, Finding], float]:
         """Return the checks' findings by name, and the seconds that the maps and the checks took."""
         if not self.job.checks:
             return {}, a.seconds
         start = time.perf_counter()
-        with open_case(question, a, method, as_mask(self.job.mask, a.inputs)) as case:
+        with open_case(question, a, method, as_mask(self.job.mask, a.inputs), shared) as case:
             found = [measure(check, case) for check in self.job.checks]
         return dict(zip(self.job.check_names, found, strict=True)), a.seconds + time.perf_counter() - start
