@@ -14,7 +14,7 @@ import limelight as ll
 from limelight.base.errors import NoGradient
 from limelight.rules.patterns import fingerprint
 
-from .awkward import AWKWARD, Around, Checkpointed, Returning, Tagged, exported, quietly
+from .awkward import AWKWARD, WITH_PLAIN, Around, Checkpointed, Returning, Tagged, exported, quietly
 from .networks import CASES, conv_net, patterns_for, pictures
 
 D = torch.float64
@@ -116,9 +116,6 @@ def compare(name: str, methods: tuple[ll.Method, ...], every_pass: bool) -> None
                     raise found
             else:
                 torch.testing.assert_close(found, wanted, atol=tolerance, rtol=tolerance, msg=f"{method} {rows} {most}")
-
-
-WITH_PLAIN = [name for name, make in AWKWARD.items() if make().plain is not None]
 
 
 @pytest.mark.parametrize("name", except_uncopied(WITH_PLAIN))
