@@ -39,6 +39,7 @@ class Awkward:
 
 
 AWKWARD: dict[str, Callable[[], Awkward]] = {}
+WITH_PLAIN: list[str] = []  # the names of those that have a `plain`, which is known before they are made
 
 
 def awkward(name: str, plain: bool = True, inputs: Callable[[], Tensor] = lambda: pictures(2)) -> Callable[..., Any]:
@@ -46,6 +47,8 @@ def awkward(name: str, plain: bool = True, inputs: Callable[[], Tensor] = lambda
 
     def enter(make: Callable[[], Any]) -> Callable[[], Any]:
         AWKWARD[name] = lambda: Awkward(make(), inputs(), conv_net() if plain else None)
+        if plain:
+            WITH_PLAIN.append(name)
         return make
 
     return enter
@@ -152,6 +155,7 @@ def reweighting(name: str, change: Callable[[nn.Module], Any]) -> None:
         return Awkward(net, x, PlainWeights(net, x))
 
     AWKWARD[name] = make
+    WITH_PLAIN.append(name)
 
 
 reweighting("pruned weights", lambda module: prune.l1_unstructured(module, "weight", 0.4))
@@ -861,6 +865,7 @@ def squeezed() -> Awkward:
 
 
 AWKWARD["returns a squeezed number"] = squeezed
+WITH_PLAIN.append("returns a squeezed number")
 
 
 @awkward("a function")

@@ -170,6 +170,7 @@ EXTRA: tuple[ll.Method, ...] = (
     ll.SmoothGrad(ll.KernelShap(14, players=ll.Grid(2)), samples=2),
 )
 CASES: tuple[ll.Method, ...] = (*(method(**SHORT.get(method, {})) for method in ll.METHODS), *EXTRA)  # type: ignore[arg-type]
+EACH = CASES[: len(ll.METHODS)]  # a case of each method, where its other settings would prove no more
 
 
 def refusing(net: nn.Module) -> nn.Module:

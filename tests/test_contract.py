@@ -97,7 +97,9 @@ def test_the_gradient_is_the_slope_of_the_score() -> None:
 
 
 @every_case
-@pytest.mark.parametrize("net", [Stem, Functional], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "net", [Stem, pytest.param(Functional, marks=pytest.mark.long)], ids=lambda kind: kind.__name__
+)
 def test_one_picture_alone_has_the_map_that_it_has_in_a_batch(method: ll.Method, net: type[Stem]) -> None:
     model = net()
 

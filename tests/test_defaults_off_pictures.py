@@ -120,9 +120,9 @@ def test_rise_does_not_depend_on_the_order_of_columns() -> None:
     x, weights = torch.ones(1, 6, dtype=D), torch.tensor([3.0, 0.0, -2.0, 0.0, 0.5, 0.0], dtype=D)
     for order in (torch.arange(6), torch.tensor([4, 2, 0, 5, 3, 1])):
         model = ll.Differentiable(lambda rows, own=weights[order]: rows @ own[:, None])
-        a = ll.explain(model, x[:, order], ll.RISE(20_000), target=0, rows_per_pass=1000)
-        assert bool(((a.values[0] - weights[order]).abs() < 5 * a.stderr[0]).all())
-        assert float(a.stderr.max()) < 0.05
+        a = ll.explain(model, x[:, order], ll.RISE(5_000), target=0, rows_per_pass=1000)
+        assert bool(((a.values[0] - weights[order]).abs() < 4 * a.stderr[0]).all())
+        assert float(a.stderr.max()) < 0.1
 
 
 def test_cells_of_a_series_and_of_a_table() -> None:

@@ -198,7 +198,13 @@ def output_of(net: nn.Module, layer: str, x: Tensor) -> Tensor:
     return found[0]
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+# Networks whose like is among the others, or the zoo's (tests/zoo): in the long run.
+ALIKE = ("crossvit", "volo", "cait", "siglip", "levit", "deit, distilled", "beit", "gpt2, classes")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name in ALIKE else ()) for name in EXPECTED]
+)
 def test_the_layer_and_a_planted_patch(name: str) -> None:
     """What is changed in one place changes the map most there, at the grid that the layer is said to have."""
     make, features, layer, grid = EXPECTED[name]
@@ -333,7 +339,10 @@ def test_programs_have_the_maps_of_the_module_that_they_were_made_of() -> None:
     models = pytest.importorskip("torchvision.models", reason="torchvision is not installed")
     torch.manual_seed(0)
     x = torch.rand(1, 3, 64, 64)
-    for net in (models.resnet18(num_classes=4).eval(), models.vit_b_16(image_size=64, num_classes=4).eval()):
+    for net in (
+        models.resnet18(num_classes=4).eval(),
+        models.VisionTransformer(64, 16, 3, 2, 24, 48, num_classes=4).eval(),
+    ):
         head = net.fc if hasattr(net, "fc") else net.heads.head
         nn.init.normal_(head.weight, std=0.1)
         wanted = ll.explain(net, x, "grad-cam", target=1)

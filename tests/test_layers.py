@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -94,7 +94,17 @@ CNNS: dict[str, tuple[Callable[[], nn.Module], str, int]] = {
 }
 
 
-@pytest.mark.parametrize("name", CNNS)
+# Their weights take seconds to draw.
+LARGE = ("resnet50", "vgg11", "vgg16_bn", "densenet121", "googlenet", "convnext_tiny", "vit_b_16")
+
+
+def some_and_all(names: Iterable[str]) -> pytest.MarkDecorator:
+    """Try the small networks, and in the long run the large ones too."""
+    cases = [pytest.param(name, marks=pytest.mark.long if name in LARGE else ()) for name in names]
+    return pytest.mark.parametrize("name", cases)
+
+
+@some_and_all(CNNS)
 def test_networks_that_shrink_the_picture_32_times(name: str) -> None:
     make, layer, channels = CNNS[name]
     torch.manual_seed(0)
@@ -118,7 +128,7 @@ TOKENS: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", TOKENS)
+@some_and_all(TOKENS)
 def test_transformers(name: str) -> None:
     make, layer, reading = TOKENS[name]
     torch.manual_seed(0)

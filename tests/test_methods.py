@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,18 @@ from .memory import peaks
 from .networks import CASES, conv_net, patterns_for, pictures, refusing
 
 every_case = pytest.mark.parametrize("method", CASES, ids=repr)
+# For what costs many maps: some methods of all kinds, and the others in the long run.
+some_cases = pytest.mark.parametrize(
+    "method",
+    [pytest.param(each, marks=() if i % 6 == 0 else pytest.mark.long) for i, each in enumerate(CASES)],
+    ids=repr,
+)
+
+
+@functools.cache
+def usual(method: ll.Method) -> ll.Attribution:
+    """The map of two pictures that several tests compare theirs with."""
+    return ll.explain(conv_net(), pictures(2), method)
 
 
 def snapshot(model: nn.Module) -> dict[str, Any]:
@@ -45,8 +58,7 @@ def same(a: ll.Attribution, b: ll.Attribution, rows: slice | list[int] = slice(N
 
 @every_case
 def test_shapes_and_evidence(method: ll.Method) -> None:
-    x = pictures(2)
-    a = ll.explain(conv_net(), x, method)
+    x, a = pictures(2), usual(method)
     assert a.values.shape in (x.shape, (2, 1, 8, 8)) and a.values.dtype == x.dtype and not a.values.requires_grad
     assert a.heatmap().shape == (2, 8, 8) and a.heatmap("max").min() >= 0
     assert a.score.shape == a.baseline_score.shape == a.delta.shape == (2,)
@@ -58,14 +70,15 @@ def test_shapes_and_evidence(method: ll.Method) -> None:
 
 
 @every_case
-@pytest.mark.parametrize("rows_per_pass", [1, 3, 7])
-def test_chunk_invariance(method: ll.Method, rows_per_pass: int) -> None:
+def test_chunk_invariance(method: ll.Method) -> None:
+    """Rows by themselves, and seven, so that passes end within an example of the three."""
     net, x = conv_net(), pictures()
     baseline = ll.Samples(pictures(5, seed=3), n=2)
-    same(
-        ll.explain(net, x, method, target=[0, 1, 2], baseline=baseline, rows_per_pass=rows_per_pass),
-        ll.explain(net, x, method, target=[0, 1, 2], baseline=baseline, rows_per_pass=1000),
+    whole, *parts = (
+        ll.explain(net, x, method, target=[0, 1, 2], baseline=baseline, rows_per_pass=rows) for rows in (1000, 1, 7)
     )
+    for each in parts:
+        same(each, whole)
 
 
 @every_case
@@ -73,8 +86,7 @@ def test_batch_and_order_independence(method: ll.Method) -> None:
     net, x = conv_net(), pictures()
     baseline = ll.Noise(seed=4)
     whole = ll.explain(net, x, method, target=[0, 1, 2], baseline=baseline)
-    for i in range(3):
-        same(ll.explain(net, x[i : i + 1], method, target=i, baseline=baseline), whole, [i])
+    same(ll.explain(net, x[1:2], method, target=1, baseline=baseline), whole, [1])
     same(ll.explain(net, x[[2, 0]], method, target=[2, 0], baseline=baseline), whole, [2, 0])
 
 
@@ -169,17 +181,18 @@ class Failing(nn.Module):
 
 
 @every_case
-@pytest.mark.parametrize("error", [RuntimeError("injected"), KeyboardInterrupt()], ids=repr)
-def test_state_is_untouched_after_an_exception_at_any_call(method: ll.Method, error: BaseException) -> None:
+@pytest.mark.parametrize("first", [0, pytest.param(1, marks=pytest.mark.long)])
+def test_state_is_untouched_after_an_exception_at_any_call(method: ll.Method, first: int) -> None:
+    """An error and an interruption in turn, beginning with either."""
     net = conv_net().train()
     net.head.weight.grad = torch.ones_like(net.head.weight)
     net.stem[0].bias.requires_grad_(False)
     net.register_forward_hook(lambda *_: None)
     clean = Counting(net)
     ll.explain(clean, pictures(2), patterns_for(clean, method), target=0, rows_per_pass=3)
-    for at in sorted({1, 2, 3, clean.passes // 2, clean.passes} - {0}):
-        if at > clean.passes:
-            continue
+    calls = sorted({1, 2, 3, clean.passes // 2, clean.passes} & {*range(1, clean.passes + 1)})
+    for i, at in enumerate(calls):
+        error = (RuntimeError("injected"), KeyboardInterrupt())[(first + i) % 2]
         model = Failing(net, at, error)
         before, known = snapshot(model), patterns_for(model, method)
         with pytest.raises(type(error)):
@@ -201,7 +214,7 @@ def test_state_is_untouched_after_success(method: ll.Method) -> None:
     assert str(snapshot(net)) == str(before) and torch.equal(x, x_before) and not x.requires_grad
     assert fired  # the user's own hooks run, as in any call of the model
     assert "model was in training mode: explained in eval mode" in a.notes
-    same(a, ll.explain(conv_net(), x, method))
+    same(a, usual(method))
 
 
 @every_case
@@ -211,10 +224,10 @@ def test_a_model_that_refuses_to_be_copied_is_restored(method: ll.Method) -> Non
     a = ll.explain(net, pictures(2), method)
     assert str(snapshot(net)) == str(before)
     assert any("could not be copied" in note for note in a.notes)
-    same(a, ll.explain(conv_net(), pictures(2), method))
+    same(a, usual(method))
 
 
-@every_case
+@some_cases
 def test_eight_threads_on_one_model(method: ll.Method) -> None:
     net, x = conv_net().train(), pictures(8)
     expected = ll.explain(net, x, method, target=1)

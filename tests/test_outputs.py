@@ -163,8 +163,9 @@ def test_a_neighbour_does_not_change_how_an_example_is_read() -> None:
         z = logits(torch.from_numpy(rows))
         return torch.where(torch.from_numpy(rows).sum((1, 2, 3))[:, None] > 20, z, z.softmax(1)).numpy()
 
-    alone = [ll.explain(ll.BlackBox(answer), X[i : i + 1], "kernel-shap", target=ll.Probability(1)) for i in range(3)]
-    batch = ll.explain(ll.BlackBox(answer), X, "kernel-shap", target=ll.Probability(1))
+    method, target = "kernel-shap(60, players=grid(4))", ll.Probability(1)
+    alone = [ll.explain(ll.BlackBox(answer), X[i : i + 1], method, target=target) for i in range(3)]
+    batch = ll.explain(ll.BlackBox(answer), X, method, target=target)
     assert set(batch.output_kinds) == {"logits", "probabilities"}
     for i, each in enumerate(alone):
         assert batch.output_kinds[i] == each.output_kinds[0] and torch.allclose(batch.values[i], each.values[0])

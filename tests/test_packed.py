@@ -245,7 +245,12 @@ ARCHITECTURES = {
 }
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+SMALL_ONES = ("resnet18", "mobilenet_v3_small", "regnet_y_400mf")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in SMALL_ONES else pytest.mark.long) for name in ARCHITECTURES]
+)
 def test_packed_rows_of_real_architectures_equal_plain_ones(name: str) -> None:
     models = pytest.importorskip("torchvision.models")
     size, folded = ARCHITECTURES[name]

@@ -261,7 +261,9 @@ def last(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1)
 
 
-@pytest.mark.parametrize("method", [*JOINT, "occlusion(4, 4)", "rise(32)", "grad-cam", "kernel-shap", "lrp(epsilon)"])
+@pytest.mark.parametrize(
+    "method", [*JOINT, "occlusion(4, 4)", "rise(32)", "grad-cam", "kernel-shap(60, players=grid(4))", "lrp(epsilon)"]
+)
 def test_axes_say_where_the_channels_are(method: str) -> None:
     """M7: the map of a network that takes channels last is that of the network behind it."""
     net = conv_net()

@@ -16,7 +16,11 @@ from ..networks import conv_net, pictures
 
 pytestmark = pytest.mark.long
 
-quantus = pytest.importorskip("quantus", reason="quantus, the oracle, is not installed")
+
+@pytest.fixture(scope="module")
+def quantus() -> Any:
+    """The oracle, whose import takes seconds; the ordinary tests collect this file without."""
+    return pytest.importorskip("quantus", reason="quantus, the oracle, is not installed")
 
 
 class Grey(nn.Module):
@@ -51,7 +55,7 @@ def theirs(metric: Any, model: nn.Module, x: Tensor, y: Tensor, a: Tensor, **opt
 QUIET = {"disable_warnings": True, "display_progressbar": False, "normalise": False, "abs": False}
 
 
-def test_pixel_flipping_curves_agree() -> None:
+def test_pixel_flipping_curves_agree(quantus: Any) -> None:
     model, x = Grey().eval(), grey()
     y = model(x).argmax(1)
     a = ll.explain(model, x, "gradient", target=y)
@@ -63,7 +67,7 @@ def test_pixel_flipping_curves_agree() -> None:
     np.testing.assert_allclose(found.detail["curve"][:, 1:].numpy(), expected, atol=1e-5)
 
 
-def test_linear_imputation_agrees_with_the_sparse_solution() -> None:
+def test_linear_imputation_agrees_with_the_sparse_solution(quantus: Any) -> None:
     from quantus.functions.perturb_func import noisy_linear_imputation
 
     x = grey(1).double()
@@ -73,7 +77,7 @@ def test_linear_imputation_agrees_with_the_sparse_solution() -> None:
         np.testing.assert_allclose(harmonic(x, hidden)[0].numpy(), expected, atol=2e-4)
 
 
-def test_road_is_theirs_for_the_first_batch_only() -> None:
+def test_road_is_theirs_for_the_first_batch_only(quantus: Any) -> None:
     """Theirs averages the first batch alone, whatever the others say, and cannot take three channels."""
     model, x = Grey().eval(), grey(4)
     y = model(x).argmax(1)
@@ -125,7 +129,7 @@ def _rivals(model: nn.Module, x: Tensor, a: Tensor, shares: tuple[float, ...]) -
     return torch.stack(best).detach()
 
 
-def test_localisation_agrees() -> None:
+def test_localisation_agrees(quantus: Any) -> None:
     model, x = Grey().eval(), grey()
     y = model(x).argmax(1)
     a = ll.explain(model, x, "gradient", target=y)
@@ -143,7 +147,7 @@ def test_localisation_agrees() -> None:
     np.testing.assert_allclose(positive.numpy(), mass, atol=1e-6)
 
 
-def test_their_pointing_game_is_won_by_a_plateau() -> None:
+def test_their_pointing_game_is_won_by_a_plateau(quantus: Any) -> None:
     model, x = Grey().eval(), grey(1)
     mask = torch.zeros(1, 1, 12, 12)
     mask[..., :6, :] = 1
@@ -154,7 +158,7 @@ def test_their_pointing_game_is_won_by_a_plateau() -> None:
     assert float(ll.check(model, x, plateau, ll.PointingGame(0), mask=mask)[0].value) == pytest.approx(72 / 143)
 
 
-def test_sparseness_agrees_with_the_gini_index() -> None:
+def test_sparseness_agrees_with_the_gini_index(quantus: Any) -> None:
     model, x = Grey().eval(), grey()
     y = model(x).argmax(1)
     a = ll.explain(model, x, "gradient", target=y)
@@ -162,7 +166,7 @@ def test_sparseness_agrees_with_the_gini_index() -> None:
     np.testing.assert_allclose(ll.check(model, x, a, ll.Gini())[0].value.numpy(), expected, atol=1e-5)
 
 
-def test_their_completeness_wants_equality() -> None:
+def test_their_completeness_wants_equality(quantus: Any) -> None:
     model, x = Grey().eval(), grey(1)
     y = model(x).argmax(1)
     a = ll.explain(model, x, "integrated-gradients(Midpoint(64))", target=y)
@@ -188,7 +192,7 @@ def test_infidelity_agrees_with_captum() -> None:
     assert found == pytest.approx(expected, rel=0.25)  # two sets of draws of a heavy-tailed square
 
 
-def test_max_sensitivity_agrees_with_captum_and_quantus() -> None:
+def test_max_sensitivity_agrees_with_captum_and_quantus(quantus: Any) -> None:
     metrics = pytest.importorskip("captum.metrics", reason="captum, the oracle, is not installed")
     from captum.attr import Saliency
 

@@ -46,9 +46,11 @@ class LongNames(Small):
 
 
 def choose(page: Any, wanted: tuple[str, ...]) -> None:
-    for box in page.locator(".method .tick input").all():
-        if box.is_checked() != (box.get_attribute("name") in wanted):
-            box.click()
+    # In one call, in a drawer too: asking fifty boxes one by one takes a second.
+    changed = "boxes.filter((each) => each.checked !== wanted.includes(each.name))"
+    page.locator(".method .tick input").evaluate_all(
+        f"(boxes, wanted) => {changed}.forEach((each) => each.click())", list(wanted)
+    )
 
 
 def bring(page: Any, folder: Path, *seeds: int) -> None:

@@ -64,17 +64,19 @@ def test_gradient_is_the_slope_alone_and_in_a_batch(case: CASE) -> None:
     both = ll.explain(net, x, "gradient", target=target).values
     alone = ll.explain(net, x[:1], "gradient", target=target).values
     assert difference(alone, both[:1]) < EXACT
-    # Several steps, since a longer one crosses kinks and a shorter one rounds.
+    # One of several steps, since a longer one crosses kinks and a shorter one rounds; that of the middle often does.
     direction = torch.randn(x[:1].shape, generator=torch.Generator().manual_seed(2), dtype=x.dtype)
     direction *= float(alone.norm() / direction.norm()) / float(alone.norm()) * 0.1
     direction += 0.1 * alone / alone.norm()  # so that the slope is not small by chance
     slope = float((alone * direction).sum())
-    with torch.no_grad():
-        found = [
-            float(net(x[:1] + step * direction)[0, target] - net(x[:1] - step * direction)[0, target]) / (2 * step)
-            for step in (10.0**-power for power in range(1, 11))
-        ]
-    assert min(abs(each - slope) for each in found) < (1e-3 if ZOO[name].coarse else 1e-5) * abs(slope)
+    near = (1e-3 if ZOO[name].coarse else 1e-5) * abs(slope)
+
+    def measured(step: float) -> float:
+        with torch.no_grad():
+            up, down = (net(x[:1] + side * step * direction)[0, target] for side in (1, -1))
+        return float(up - down) / (2 * step)
+
+    assert any(abs(measured(10.0**-power) - slope) < near for power in (4, 5, 3, 6, 2, 7, 1, 8, 9, 10))
     assert same_state(before, state_of(net))
 
 

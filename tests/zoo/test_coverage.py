@@ -25,7 +25,7 @@ def test_every_method_has_one_column() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", sorted(ZOO, key=lambda name: crc32(name.encode()))[:12])
+@pytest.mark.parametrize("name", sorted(ZOO, key=lambda name: crc32(name.encode()))[:6])
 def test_rows_are_what_was_recorded(name: str) -> None:
     """Their signs, and not the numbers in their reasons."""
     pytest.importorskip("timm", reason="timm is not installed")
