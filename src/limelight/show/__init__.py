@@ -26,3 +26,4 @@ from .payload import (
     section_payload as section_payload,
     viewer_payload as viewer_payload,
 )
+from .subject import drawing_of as drawing_of
