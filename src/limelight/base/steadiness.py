@@ -91,7 +91,7 @@ def noise_words(values: Tensor, stderr: Tensor) -> list[str]:
     size = float(values.double().abs().sum())
     noise = math.sqrt(2 / math.pi) * float(stderr.double().sum())
     share = noise / size if size else math.nan
-    return [f"noise alone would draw {min(share, 1):.0%} of this magnitude"] if share >= _MUCH_NOISE else []
+    return [f"noise alone would draw {min(share, 1):.0%} of the magnitude"] if share >= _MUCH_NOISE else []
 
 
 def two_runs(value: float, low: float, high: float) -> str:

@@ -32,6 +32,8 @@ def tiles_of(attribution: Attribution, example: Place = 0, view: View | str | No
         tiles.append(
             replace(
                 tile_of(attribution.name, attribution.caption(place, read), values, read, bool(attribution.cautions)),
+                sampled=attribution.stderr is not None or attribution.steadiness is not None,
+                total=float(values.double().sum()) if attribution.complete else None,
                 title=attribution.name if alone else f"{attribution.name}: {describe_target(attribution, place)}",
             )
         )

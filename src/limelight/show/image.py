@@ -46,7 +46,9 @@ class Tile:
 
     `signed`: a colour scale around zero; None if any value is negative. `warning`: marks a map with cautions.
     `sections`: its trust card. `view`: the view that made the heatmap; None for one that is drawn as it is given.
-    `values` `(channels, *space)`: the map before the view, from which the viewer makes others.
+    `values` `(channels, *space)`: the map before the view, from which the viewer makes others. `total`: their sum, to
+    which every signed view adds up, where the method promises one. `sampled`: lines tell
+    of its noise.
     """
 
     title: str
@@ -57,6 +59,8 @@ class Tile:
     sections: tuple[Section, ...] = ()
     view: View | None = None
     values: Tensor | None = None
+    total: float | None = None
+    sampled: bool = False
 
     @property
     def scale(self) -> Scale:
@@ -72,7 +76,7 @@ class Tile:
         channels, *space = self.values.shape if self.values.ndim > 1 else (1, *self.values.shape)
         percentile = self.view.percentile
         end = "colours end at " + ("the largest value" if percentile == 100 else f"percentile {percentile:g}")
-        total = f"total {float(self.values.double().sum()):.3g}" if self.view.is_linear else ""
+        total = f"total {self.total:.3g}" if self.view.is_linear and self.total is not None else ""
         read = self.view.words(tuple(space), 1 if len(space) == 1 else channels)
         return "; ".join(filter(None, (read, end, total)))
 

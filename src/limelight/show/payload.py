@@ -110,6 +110,7 @@ def map_payload(picture: Image.Image, tile: Tile) -> dict[str, Any]:
         "lines": list(tile.lines),
         "remarks": list(remarks(tile.heatmap, tile.scale)),
         "warning": tile.warning,
+        "sampled": tile.sampled,
         "signed": tile.scale.signed,
         **_values(picture, tile),
         "limits": [
@@ -138,8 +139,7 @@ def _values(picture: Image.Image, tile: Tile) -> dict[str, Any]:
         values, size = half(given.abs().sum(0).reshape(-1, space[-1]))
         found["magnitude"] = {"values": values, "scale": size}
     view = {"reduce": tile.view.reduce, "smooth": tile.view.smooth, "blocks": tile.view.blocks}
-    total = float(given.sum())
-    total = total if math.isfinite(total) else 0.0
+    total = tile.total if tile.total is not None and math.isfinite(tile.total) else None
     return {**found, "space": [] if columns else list(space), "channels": channels, "view": view, "total": total}
 
 

@@ -37,6 +37,7 @@ export function mapCell(map, source, { point, tables, label }) {
   const ticks = element("div", { className: "ticks" });
   const clipped = element("p", { className: "clip" });
   const how = element("p", { className: "how" });
+  const otherwise = element("p", { hidden: true }, "figures on two runs and noise are of the method's own view");
   const mark = map.warning ? "⚠ " : "";
   const links = element(
     "p",
@@ -57,6 +58,7 @@ export function mapCell(map, source, { point, tables, label }) {
     clipped,
     element("h3", {}, mark, map.title),
     how,
+    otherwise,
     ...[...map.remarks, ...map.lines].map((line) => element("p", {}, line)),
     map.sections.length ? cardOf(map.sections) : null,
     links,
@@ -127,7 +129,8 @@ export function mapCell(map, source, { point, tables, label }) {
     const empty = !(limit > 0);
     bar.hidden = ticks.hidden = empty;
     clipped.hidden = empty && own;
-    how.textContent = map.view ? [wordsOf(map, view), endWords(look.percentile), view.reduce === "signed" ? `total ${threeDigits(map.total)}` : ""].filter(Boolean).join("; ") : "";
+    otherwise.hidden = own || !map.sampled;
+    how.textContent = map.view ? [wordsOf(map, view), endWords(look.percentile), view.reduce === "signed" && map.total !== null ? `total ${threeDigits(map.total)}` : ""].filter(Boolean).join("; ") : "";
     const part = ["positive", "negative"].includes(view.reduce) ? `${view.reduce} ` : "";
     clipped.textContent = `no ${part}value other than zero`;
     if (empty) return;
