@@ -24,6 +24,11 @@ SECTIONS: tuple[tuple[str, str, Any], ...] = (
         "What slides over the input, besides a box of `window=32` positions a side. `window=` of `Occlusion`",
         ll.WINDOWS,
     ),
+    (
+        "Views",
+        "How maps are read and drawn ([looking](viewer.md)). `view=`; the reading may stand first: `signed(smooth=0.02)`",
+        ll.VIEWS,
+    ),
     ("Imputers", "What replaces removed pixels in a check. `imputers=` and `fill=` of some checks", IMPUTERS),
 )
 

@@ -204,6 +204,19 @@ def test_top_explains_several_classes(here: Path) -> None:
     assert {f"cat-{each}.png" for each in classes} <= _files(here / "limelight-out")
 
 
+def test_a_view_reaches_the_files(here: Path) -> None:
+    model = FAST[:2]
+    for command, *options in (
+        ["explain", *FAST],
+        ["sweep", *model, "-m", "smooth-grad", "-f", "samples=2,4"],
+        ["check", *model, "-m", "gradient", "-c", "gini"],
+    ):
+        found = _run(command, "cat.png", *options, "-o", command, "--view", "signed(blocks=8)")
+        assert found.exit_code == 0, found.output
+        (page,) = (here / command).glob("*.html")
+        assert "in blocks of 8 x 8 pixels" in page.read_text("utf-8"), command
+
+
 def test_baseline_layer_and_target_reach_the_library(here: Path) -> None:
     options = ["--baseline", "white", "--layer", "network.0", "--target", "3", "-m", "grad-cam", "--json"]
     document = _document(_run("explain", "cat.png", *FAST, *options))
@@ -221,6 +234,8 @@ def test_baseline_layer_and_target_reach_the_library(here: Path) -> None:
         (["-m", "smooth-grad(samples=3)"], ["samples", "even"]),
         (["-m", "gradient,,occlusion"], ["--method"]),
         (["--baseline", "blak"], ["--baseline", "black"]),
+        (["--view", "signd"], ["--view", "signed"]),
+        (["--view", "signed(bloks=8)"], ["--view", "blocks"]),
         (["--baseline", "nan"], ["--baseline", "finite"]),
         (["--target", "tigger cat"], ["--target", "1 tiger cat"]),
         (["--target", "cat"], ["fits 3 classes", "1 tiger cat", "2 tabby, tabby cat", "3 Persian cat"]),

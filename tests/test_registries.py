@@ -47,7 +47,7 @@ def all_of(*registries: Any) -> list[type[Any]]:
 
 
 def test_names_are_unique_over_all_registries() -> None:
-    kinds = all_of(ll.METHODS, ll.CHECKS, ll.TARGETS, ll.BASELINES, ll.PLAYERS, ll.QUADRATURES, IMPUTERS)
+    kinds = all_of(ll.METHODS, ll.CHECKS, ll.TARGETS, ll.BASELINES, ll.PLAYERS, ll.QUADRATURES, ll.VIEWS, IMPUTERS)
     names = [kind.kebab().replace("-", "") for kind in kinds]
     assert len(set(names)) == len(names)
 

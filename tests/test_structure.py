@@ -50,6 +50,7 @@ FORWARDS = {
     # Save and show of what lies below the drawing.
     ("base.attribution", "show.html"),
     ("base.attribution", "show.image"),
+    ("base.attribution", "show.drawn"),
     ("evaluation.card", "show.image"),
     # A panel's agreement needs findings.
     ("base.attribution", "evaluation.agreement"),

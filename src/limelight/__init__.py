@@ -16,7 +16,7 @@ from .base.named import Named as Named
 from .base.notes import Note as Note
 from .base.several import SeveralAttributions as SeveralAttributions
 from .base.version import __version__ as __version__
-from .base.view import View as View
+from .base.view import VIEWS as VIEWS, View as View
 from .checks import CHECKS as CHECKS, Check as Check
 from .engine.prepared import Prepared as Prepared, prepare as prepare
 from .engine.score import Score as Score

@@ -265,6 +265,7 @@ class Answers:
             seconds=seconds,
             arithmetic=arithmetic,
             cached_rows=cached,
+            names=self.question.names,
         )
 
     @property

@@ -42,7 +42,7 @@ def explain(model: Model, inputs: Any, method: MethodLike | Sequence[MethodLike]
             reads them. A model with preprocessing also takes pictures: paths, PIL pictures, arrays.
         method: a method, its text such as `"smooth-grad(samples=8)"`, or a sequence of them, which share passes.
         options: `target`, `baseline`, `layer`, `seed`, `draws_of`, `rows_per_pass`,
-            `arithmetic`, `progress`, `outputs`, `given`, `axes`; see `Options`.
+            `arithmetic`, `progress`, `outputs`, `given`, `axes`, `names`; see `Options`.
 
     Returns an `Attribution`, for inputs of several parts `SeveralAttributions`, for a sequence of methods a `Panel`, or
     for both a dictionary by method. With several classes for each example, each map,

@@ -66,6 +66,8 @@ def rows_of(model: Model, inputs: Any, options: Options) -> Rows:
     if along:
         notes = (Note("fact", f"whole numbers and booleans go along with their example: {', '.join(along)}"),)
     own = _with_parts(options, parts)
+    if options.get("names") is not None and len(parts.held) > 1:
+        raise ValueError(f"names: they are of one tensor, and the inputs have {', '.join(parts.held)}")
     if len(parts.held) == 1:
         (own["baseline"],) = parts.baselines(options.get("baseline", 0.0)).values()
         return Rows(parts.values[parts.held[0]], own, parts, notes)

@@ -118,6 +118,8 @@ def test_run_reads_as_a_data_set(done: ll.Run) -> None:
     assert done[0].first.heatmap().shape == (16, 16)
     assert len(list(done)) == 12
     assert done.show(3).width > 0
+    assert done.view_of(NAMES[0]).reduce == "magnitude" and done.view_of(NAMES[1]) == ll.View()
+    assert done.show(3, view="signed(blocks=4)").tobytes() != done.show(3).tobytes()
     assert done.table(["id", "seconds"]).column_names == ["id", "seconds"]
     assert repr(done).endswith("12 of 12 examples, 1 failed, finished)")
     with pytest.raises(IndexError, match="example 12: the run has 12"):

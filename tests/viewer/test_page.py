@@ -79,7 +79,7 @@ def own(target: int | None = None, seed: int = 0, shift: float = 0.0, **options:
 
 
 def own_limit(*args: Any, **options: Any) -> float:
-    return ll.show.scale_of(own(*args, **options).heatmap()[0]).limit
+    return ll.show.scale_of(own(*args, **options).viewed()[0]).limit
 
 
 def again(page: Any, change: Callable[[], Any]) -> None:
@@ -105,7 +105,7 @@ def test_bring_look_change_take(page: Any, tmp_path: Path) -> None:
     page.mouse.move(box["x"] + 10.5 * box["width"] / 32, box["y"] + 20.5 * box["height"] / 32)
     text = page.inner_text("figure[data-method=gradient] .readout")
     assert text.startswith("x 10, y 20: ")
-    assert float(text.split(": ")[1]) == pytest.approx(float(own().heatmap()[0, 20, 10]), rel=6e-3)
+    assert float(text.split(": ")[1]) == pytest.approx(float(own().viewed()[0, 20, 10]), rel=6e-3)
 
     # brighter: the same class, its own map, both answers
     def shift() -> None:
@@ -173,7 +173,7 @@ def test_settings_baseline_and_layer_reach_the_library(page: Any, tmp_path: Path
         (lambda: write("target", "margin(3, other=1)"), {"baseline": "blur(2)", "target": "margin(3, other=1)"}),
     ):
         again(page, change)
-        expected = ll.show.scale_of(ll.explain(model, x, method, **options).heatmap()[0]).limit
+        expected = ll.show.scale_of(ll.explain(model, x, method, **options).viewed()[0]).limit
         assert limit(page, "integrated-gradients") == pytest.approx(expected, rel=1e-4)
     assert "margin(3, other=1)" in page.inner_text("section")
     layer = page.locator("select[name=layer] option").nth(1).get_attribute("value")

@@ -197,23 +197,6 @@ def test_the_canvas_has_pythons_colours(tmp_path: Path, open_page: Open) -> None
     assert abs(pixels(page, "signed")[..., 0] - (80 + 0.65 * grey)).max() <= 1.5
 
 
-def test_signs(tmp_path: Path, open_page: Open) -> None:
-    url, made = report(tmp_path)
-    page = open_page(url).page
-    drawn(page, 5)
-    limit = made[0].scale.limit
-    for sign, part in (
-        ("positive", made[0].heatmap.clamp(min=0)),
-        ("negative", (-made[0].heatmap).clamp(min=0)),
-        ("absolute", made[0].heatmap.abs()),
-    ):
-        page.select_option("select[name=sign]", sign)
-        page.wait_for_timeout(50)
-        assert ticks(page, "signed") == ["0", f"{limit:.3g}"]
-        clipped = float((part.double() > limit).double().mean())
-        assert page.inner_text("figure[data-method=signed] .clip") == f"{clipped:.1%} clipped"
-
-
 def test_hover_and_keyboard_read_the_value_under_them_in_every_map(tmp_path: Path, open_page: Open) -> None:
     url, made = report(tmp_path)
     page = open_page(url).page
@@ -248,7 +231,8 @@ def test_every_control_is_reached_by_tab(tmp_path: Path, open_page: Open) -> Non
         reached.add(page.evaluate("document.activeElement.name || document.activeElement.tagName"))
     assert {
         "opacity",
-        "sign",
+        "reading",
+        "scale",
         "percentile",
         "share",
         "diverging",
@@ -387,10 +371,10 @@ def test_the_pixel_under_the_pointer_is_marked_in_the_picture_and_every_map(tmp_
 def test_one_sign_of_a_map_that_has_none_of_it_says_so(tmp_path: Path, open_page: Open) -> None:
     page = open_page(report(tmp_path)[0]).page
     drawn(page, 5)
-    page.select_option("select[name=sign]", "negative")
+    page.select_option("select[name=reading]", "negative")
     page.wait_for_timeout(50)
     assert page.inner_text("figure[data-method=unsigned] .clip") == "no negative value other than zero"
-    page.select_option("select[name=sign]", "own")
+    page.select_option("select[name=reading]", "own")
     page.select_option("select[name=share]", "all")
     page.wait_for_timeout(50)
     assert page.inner_text("figure[data-method=zero] .clip") == "no value other than zero"

@@ -61,7 +61,7 @@ class TestAnswers:
         expected = ll.explain(small_model(), x, ll.Gradient(), target=2)
         torch.testing.assert_close(load(body)["values"], expected.values, rtol=1e-5, atol=1e-8)
         limit = dict((p, v) for p, v, _ in shown["limits"])[99.5]
-        assert limit == pytest.approx(ll.show.scale_of(expected.heatmap()[0]).limit, rel=1e-5)
+        assert limit == pytest.approx(ll.show.scale_of(expected.viewed()[0]).limit, rel=1e-5)
 
     def test_every_method_is_on_the_page_with_its_fields(self) -> None:
         forms = method_forms()
@@ -98,6 +98,16 @@ class TestAnswers:
         )
         assert read_method("brand-new", {"width": "5"}) == BrandNew(5)
 
+    def test_a_view_is_what_the_map_begins_with(self, server: Server) -> None:
+        question = {"pictures": [server.upload(png())], "methods": GRADIENT, "tests": False}
+        own, blocks = (
+            next(data["map"] for name, data in server.explain(**question, view=view) if name == "map")
+            for view in ("", "signed(blocks=4, percentile=90)")
+        )
+        assert own["view"] == {"reduce": "magnitude", "smooth": 0.015, "blocks": 1}
+        assert blocks["view"] == {"reduce": "signed", "smooth": 0.0, "blocks": 4}
+        assert own["values"] == blocks["values"] and own["limits"] != blocks["limits"]
+
     def test_brightness_keeps_the_class_and_shows_both_answers(self, server: Server) -> None:
         picture = server.upload(png())
         plain = server.explain(pictures=[picture], methods=GRADIENT, tests=False)
@@ -107,7 +117,7 @@ class TestAnswers:
         model, index = small_model(), first["top"][0]["class"]
         x = model.preprocess(ll.open_image(png()))
         shown = next(data["map"] for name, data in bright if name == "map")
-        expected = ll.explain(model, x + 0.3, "gradient", target=index).heatmap()[0]
+        expected = ll.explain(model, x + 0.3, "gradient", target=index).viewed()[0]
         assert dict((p, v) for p, v, _ in shown["limits"])[100] == pytest.approx(float(expected.abs().max()), rel=1e-5)
 
     def test_a_method_that_fails_says_why_and_the_others_go_on(self, server: Server) -> None:
@@ -151,7 +161,7 @@ class TestAnswers:
             found = list(people.map(limit, seeds))
         for seed, each in zip(seeds, found, strict=True):
             x = model.preprocess(ll.open_image(png(seed)))
-            own = ll.explain(model, x, ll.SmoothGrad(samples=8), target=seed % CLASSES).heatmap()[0]
+            own = ll.explain(model, x, ll.SmoothGrad(samples=8), target=seed % CLASSES).viewed()[0]
             assert each == pytest.approx(ll.show.scale_of(own).limit, rel=1e-4)
         assert len({round(each, 12) for each in found}) == len(found)
 
@@ -426,6 +436,8 @@ class TestWork:
             {"baseline": "noise(samples=5000)"},
             {"baseline": "blur(500)"},
             {"target": "mrgin(1)"},
+            {"view": "signd"},
+            {"view": "signed(bands=[4])"},
             {"arithmetic": "fast"},
             {"layer": "no.such.layer"},
             {"model": "torchvision:resnet18"},

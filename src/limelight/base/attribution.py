@@ -15,9 +15,9 @@ from .named import Named, text_of
 from .notes import Note, Place as Example
 from .records import file_stem, read, write
 from .similarity import relative_size
-from .steadiness import two_runs
+from .steadiness import noise_words, two_runs
 from .types import Outputs, RowArithmetic
-from .view import SINGLE_PIXELS, View
+from .view import SINGLE_PIXELS, View, default_view, view_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,7 +51,8 @@ class Attribution:
     at the scale of `view`, estimated from two halves of the samples, and the ends of its 95% interval; else None.
     `arithmetic`: how the method's own rows were computed, see `Options`; those that prove packed rows are not counted.
     `cached_rows`: rows that the cache of a `BlackBox` answered, which are no forward rows. `raw_stderr`: the standard
-    error of `raw` where that holds more than the map, such as a matrix of interactions, or None.
+    error of `raw` where that holds more than the map, such as a matrix of interactions, or None. `names`: of the
+    columns or channels of the inputs, for drawings; empty without.
     """
 
     values: Tensor
@@ -78,6 +79,7 @@ class Attribution:
     cached_rows: int = 0
     steadiness: Tensor | None = None
     raw_stderr: Tensor | None = None
+    names: tuple[str, ...] = ()
 
     @property
     def delta(self) -> Tensor:
@@ -111,13 +113,14 @@ class Attribution:
 
     @property
     def view(self) -> View:
-        """How the method's maps are read at the scale they are drawn at, for figures such as `steadiness`."""
-        return getattr(self.method, "view", SINGLE_PIXELS)
+        """How the maps are drawn by default, and read for figures such as `steadiness`."""
+        axes = self.values.ndim - self.score.ndim - 1
+        return default_view(getattr(self.method, "view", SINGLE_PIXELS), axes)
 
-    def viewed(self, view: View | None = None) -> Tensor:
+    def viewed(self, view: View | str | None = None) -> Tensor:
         """Return the maps at the scale of a view, by default the method's: `(batch, H, W)` for pictures."""
         leading = self.score.shape
-        seen = (self.view if view is None else view).of(self.values.flatten(0, len(leading) - 1))
+        seen = view_of(view, self.view).of(self.values.flatten(0, len(leading) - 1))
         return seen.reshape(*leading, *seen.shape[1:])
 
     @property
@@ -125,8 +128,8 @@ class Attribution:
         """The notes that limit the trust in the map."""
         return tuple(note for note in self.notes if note.is_caution)
 
-    def caption(self, example: Example = 0) -> tuple[str, ...]:
-        """Return short lines of text for the map of one example."""
+    def caption(self, example: Example = 0, view: View | str | None = None) -> tuple[str, ...]:
+        """Return short lines of text for the map of one example as a view draws it."""
         example = self._place(example)
         lines = [f"score {float(self.score[example]):.4g}"]
         delta = float(self.delta[example])
@@ -138,9 +141,9 @@ class Attribution:
             lines.append("delta: no sum promised")
         if self.stderr is not None:
             share = relative_size(self.stderr[example], self.values[example])
-            lines.append(f"standard error {'unknown' if math.isnan(share) else f'{share:.0%} of the map'}")
-        if self.steadiness is not None:
-            lines.append(two_runs(*self.steadiness[example].tolist()))
+            error = "unknown" if math.isnan(share) else f"{share:.0%} of the map, at single values"
+            lines.append(f"standard error {error}")
+        lines += self._steadiness_words(example, view_of(view, self.view))
         rows = f"{self.forward_rows} forward + {self.backward_rows} backward rows"
         rows += f", {self.cached_rows} from the cache" if self.cached_rows else ""
         lines.append(rows if self.arithmetic == "plain" else f"{rows}, {self.arithmetic}")
@@ -148,36 +151,37 @@ class Attribution:
             lines.append(f"layer {self.layer}")
         return tuple(lines)
 
-    def tiles(self, example: Example = 0) -> list[Tile]:
+    def _steadiness_words(self, example: Example, view: View) -> list[str]:
+        """Say how alike two runs would be as drawn, and how much of a magnitude is noise."""
+        found = []
+        if self.steadiness is not None:
+            value, low, high = self.steadiness[example].tolist()
+            as_drawn = view.scale == self.view.scale
+            found.append(two_runs(value, low, high) + ("" if as_drawn else f" as {self.view.as_text()}"))
+        if self.stderr is not None and not view.is_linear:
+            found += noise_words(self.values[example], self.stderr[example])
+        return found
+
+    def tiles(self, example: Example = 0, view: View | str | None = None) -> list[Tile]:
         """Return the maps of one example with their captions, one for each of its targets."""
-        from ..show.image import Tile
+        from ..show.drawn import tiles_of
 
-        places = [example]
-        if self.score.ndim == 2 and isinstance(example, int):
-            places = [(example, k) for k in range(self.score.shape[1])]
-        one = len(places) == 1
-        return [
-            Tile(
-                self.name if one else f"{self.name}: {describe_target(self, place)}",
-                self.caption(place),
-                self._picture_map(place),
-                warning=bool(self.cautions),
-            )
-            for place in places
-        ]
+        return tiles_of(self, example, view)
 
-    def show(self, example: Example = 0) -> Image:
-        """Draw the map of one example over its picture, or the maps of its targets, as a PIL image."""
-        from ..show.image import draw_panel
+    def show(self, example: Example = 0, view: View | str | None = None) -> Image:
+        """Draw the map of one example over its inputs, or the maps of its targets, as a PIL image.
 
-        return draw_panel(self._picture(example), self.tiles(example), self._heading(example))
+        Pictures, volumes (three planes), series (lines) and columns (bars) are drawn. `view`: how the map is read and
+        drawn, such as `"signed(smooth=0.02)"`; None is the method's own, see `View`.
+        """
+        return self._panel().show(example, view=view)
 
-    def save(self, path: str | Path) -> Path:
-        """Write a `.png` or `.html` to view, or a `.safetensors` (with a `.json` beside it) to load again."""
+    def save(self, path: str | Path, view: View | str | None = None) -> Path:
+        """Write a `.png` or `.html` to look at, or a `.safetensors` (with a `.json` beside it) to load again."""
         path = Path(path)
         if path.suffix == ".safetensors":
             return write(path, self.fields())
-        return self._panel()._save_pictures(path)
+        return self._panel()._save_pictures(path, view)
 
     def fields(self) -> dict[str, Any]:
         """Return every field by name."""
@@ -216,16 +220,10 @@ class Attribution:
         """Return the index of an example in the scores; a number alone means its first target."""
         return (example, 0) if self.score.ndim == 2 and isinstance(example, int) else example
 
-    def _picture(self, example: Example) -> Image:
-        from ..show.image import picture_of_bands
+    def _picture(self, example: Example, view: View | str | None = None) -> Image:
+        from ..show.drawn import picture_of_example
 
-        picture = self.inputs[example if isinstance(example, int) else example[0]]
-        if picture.ndim != 3:
-            raise ValueError(f"show: inputs have shape {tuple(picture.shape)}, not a picture's (channels, H, W)")
-        return picture_of_bands(picture)
-
-    def _picture_map(self, example: Example) -> Tensor:
-        return self.heatmap()[self._place(example)].detach().float().cpu()
+        return picture_of_example(self, example, view)
 
     def _heading(self, example: Example) -> str:
         return f"target {describe_target(self, example)}"
@@ -280,28 +278,29 @@ class Panel(Mapping[str, Attribution]):
 
         return agreement_of(self, findings or {}, view)
 
-    def tiles(self, example: Example = 0) -> list[Tile]:
+    def tiles(self, example: Example = 0, view: View | str | None = None) -> list[Tile]:
         """Return the maps of one example with their captions, each under its name in the panel."""
         return [
             replace(tile, title=tile.title.replace(each.name, name, 1))
             for name, each in self.items()
-            for tile in each.tiles(example)
+            for tile in each.tiles(example, view)
         ]
 
-    def show(self, example: Example = 0, heading: str | None = None) -> Image:
-        """Draw all maps of one example side by side, as a PIL image."""
+    def show(self, example: Example = 0, heading: str | None = None, view: View | str | None = None) -> Image:
+        """Draw all maps of one example side by side, as a PIL image; `view` as in `Attribution.show`."""
         from ..show.image import draw_panel
 
-        return draw_panel(self[0]._picture(example), self.tiles(example), heading or self._heading(example))
+        picture = self[0]._picture(example, view)
+        return draw_panel(picture, self.tiles(example, view), heading or self._heading(example))
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, view: View | str | None = None) -> Path:
         """Write a `.png` or `.html` with all maps, or for `.safetensors` a folder with one file per method.
 
         The files have the maps' names, shortened to valid file names and numbered where two are equal.
         """
         path = Path(path)
         if path.suffix != ".safetensors":
-            return self._save_pictures(path)
+            return self._save_pictures(path, view)
         folder = path.with_suffix("")
         folder.mkdir(parents=True, exist_ok=True)
         stems = [file_stem(name) for name in self]
@@ -309,24 +308,24 @@ class Panel(Mapping[str, Attribution]):
             attribution.save(folder / f"{stem if stems.count(stem) == 1 else f'{place} {stem}'}.safetensors")
         return folder
 
-    def _save_pictures(self, path: Path) -> Path:
+    def _save_pictures(self, path: Path, view: View | str | None = None) -> Path:
         from ..show.html import write_html
         from ..show.image import save_png
 
         match path.suffix:
             case ".png":
-                save_png(self.show(), path)
+                save_png(self.show(view=view), path)
             case ".html":
-                write_html(path, self[0]._picture(0), self.tiles(), self._heading(), "", self._facts())
+                picture = self[0]._picture(0, view)
+                write_html(path, picture, self.tiles(view=view), self._heading(), "", self._facts())
             case suffix:
                 raise ValueError(f"path: {str(path)!r} ends in {suffix!r}; use .png, .html or .safetensors")
         return path
 
     def _repr_html_(self) -> str:
         from ..show.html import html_fragment
-        from ..show.image import is_picture
 
-        if not is_picture(self[0].inputs[0]):
+        if not 2 <= self[0].inputs.ndim <= 5:
             return f"<pre>{'<br>'.join(map(repr, self.values())).replace('<', '&lt;')}</pre>"
         return html_fragment(self[0]._picture(0), self.tiles(), self._heading(), "", self._facts())
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .view import View
+from .view import View, default_view
 
 _TILES = (64, 16)  # about so many parts into which a map is cut for the jackknife: errors may reach across small ones
+_MUCH_NOISE = 0.25  # of a magnitude, from which on a caption says so
 _FEWEST = 4  # tiles that determine an interval
 _CLOSE = 1 - 1e-12  # correlations are moved this far from 1 for Fisher's transform
 _WITHIN = 1.96 * math.sqrt(2)  # standard errors: of the estimate, and of the correlation of the runs themselves
@@ -38,9 +39,11 @@ class Steadiness:
 def steadiness_of(first: Tensor, second: Tensor, view: View) -> Steadiness:
     """Estimate the steadiness of maps from those of two independent halves of their samples `(n, channels, *space)`.
 
-    Each example is read by itself, so that no figure depends on its batch.
+    Series and columns are read as they are drawn by default, with their sign. Each example is read by itself, so that
+    no figure depends on its batch.
     """
-    found = [_of_one(view.of(a[None].double()), view.of(b[None].double())) for a, b in zip(first, second, strict=True)]
+    drawn = default_view(view, first.ndim - 2).drawn
+    found = [_of_one(drawn(a[None].double()), drawn(b[None].double())) for a, b in zip(first, second, strict=True)]
     return Steadiness(*(torch.cat(each) for each in zip(*found, strict=True)))
 
 
@@ -81,6 +84,14 @@ def _tiled(values: Tensor, count: int) -> Tensor:
         shape[axis] = min(each, size)
         values = values.new_zeros(shape).index_add_(axis, tile, values)
     return values.flatten(2)
+
+
+def noise_words(values: Tensor, stderr: Tensor) -> list[str]:
+    r"""Say which share of a magnitude noise alone would draw, $\sqrt{2/\pi} \sum_i s_i / \sum_i |A_i|$, from 25% on."""
+    size = float(values.double().abs().sum())
+    noise = math.sqrt(2 / math.pi) * float(stderr.double().sum())
+    share = noise / size if size else math.nan
+    return [f"noise alone would draw {min(share, 1):.0%} of the magnitude"] if share >= _MUCH_NOISE else []
 
 
 def two_runs(value: float, low: float, high: float) -> str:

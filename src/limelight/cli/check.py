@@ -11,16 +11,17 @@ from typing import Annotated, Any
 
 import typer
 
+from ..base.view import View
 from ..checks.shared import Shared
 from ..evaluation.card import TrustCard, card_about
 from ..evaluation.check import CARD, as_mask
 from ..methods import GradCAM, Gradient, IntegratedGradients, Method
 from ..question.question import Options, question_of
-from ..show import picture_of, save_png, write_html
+from ..show import drawing_of, save_png, write_html
 from ..show.explained import Explained, Request, explain_picture, fitting
-from .options import read_checks, read_mask, read_methods, usage
+from .options import read_checks, read_mask, read_methods, read_view, usage
 from .pictures import DEMO, Item, find_pictures, for_each_picture
-from .question_options import Checks, Images, Mask, QuestionOptions, methods_option, takes_question_options
+from .question_options import Checks, Images, Mask, QuestionOptions, ViewText, methods_option, takes_question_options
 from .terminal import boundary, exit_code, print_lines, progress_on, say
 
 CHECK_METHODS: tuple[Method, ...] = (Gradient(), IntegratedGradients(), GradCAM())
@@ -36,6 +37,7 @@ def check_command(
         Path | None,
         typer.Option("--out", "-o", file_okay=False, metavar="DIR", help="A folder to write the cards to as well."),
     ] = None,
+    view: ViewText = None,
     *,
     common: QuestionOptions,
 ) -> None:
@@ -44,6 +46,7 @@ def check_command(
         raise usage("IMAGE", f"give a picture or a folder of pictures, or '{DEMO}' for a cat")
     chosen = read_methods(method) if method else None
     checks = read_checks(check) if check else CARD
+    drawn = read_view(view)
     with boundary(common.debug), contextlib.redirect_stdout(sys.stderr):
         common.require_one_baseline()
         loaded = common.load()
@@ -61,7 +64,7 @@ def check_command(
                 cards = [
                     card_about(question, each, each.method, checks, true_region, shared) for each in panel.values()
                 ]
-        return done, cards, [] if out is None else _write_cards(cards, stem, out)
+        return done, cards, [] if out is None else _write_cards(cards, stem, out, drawn)
 
     with boundary(common.debug):
         items = find_pictures(image, common.white)
@@ -71,7 +74,7 @@ def check_command(
     raise typer.Exit(exit_code(failed, len(items)))
 
 
-def _write_cards(cards: Sequence[TrustCard], stem: str, folder: Path) -> list[Path]:
+def _write_cards(cards: Sequence[TrustCard], stem: str, folder: Path, view: View | None) -> list[Path]:
     """Write `STEM-METHOD.png` and `.json` for each card and `STEM.html` for all into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -80,13 +83,20 @@ def _write_cards(cards: Sequence[TrustCard], stem: str, folder: Path) -> list[Pa
         path = folder / f"{stem}-{name}{f'-{place}' if names.count(name) > 1 else ''}.json"
         image = path.with_suffix(".png")
         written += [card.save(path), image]
-        save_png(card.show(), image)
+        save_png(card.show(view=view), image)
     written.append(folder / f"{stem}.html")
     first = cards[0].attribution
     # A picture has one class here, so a map is one tile.
-    tiles = [replace(each.attribution.tiles()[0], sections=each.sections()) for each in cards]
+    tiles = [replace(each.attribution.tiles(view=view)[0], sections=each.sections()) for each in cards]
     facts = [("baseline", repr(first.baseline)), ("seed", str(first.seed))]
-    write_html(written[-1], picture_of(first.inputs[0]), tiles, f"Trust cards: {stem}", "", facts)
+    write_html(
+        written[-1],
+        drawing_of(first.inputs[0], bands=view.bands if view else None, clip=True),
+        tiles,
+        f"Trust cards: {stem}",
+        "",
+        facts,
+    )
     return written
 
 

@@ -30,7 +30,7 @@ from .audit import audit_command
 from .check import check_command
 from .index import INDEX, index_in
 from .model_options import ModelOptions, takes_model_options
-from .options import read_methods, usage
+from .options import read_methods, read_view, usage
 from .pictures import DEMO, Item, find_pictures, for_each_picture
 from .printing import explained_document, plain_table, print_explained
 from .question_options import (
@@ -40,6 +40,7 @@ from .question_options import (
     Out,
     QuestionOptions,
     ShowProgress,
+    ViewText,
     White,
     methods_option,
     takes_question_options,
@@ -108,6 +109,7 @@ def explain_command(
         ),
     ] = None,
     out: Out = DEFAULT_OUT,
+    view: ViewText = None,
     demo: Annotated[bool, typer.Option("--demo", help="Explain the demonstration picture, a cat.")] = False,
     *,
     common: QuestionOptions,
@@ -119,11 +121,12 @@ def explain_command(
     if common.target is not None and top > 1:
         raise usage("--top", "explains the model's top classes, and --target one class; give one of the two options")
     chosen = read_methods(method) if method else None
+    drawn = read_view(view)
     with boundary(common.debug), contextlib.redirect_stdout(sys.stderr):  # a user's model may print
         more = common.baselines[1:]
         loaded = common.load()
         methods = chosen or fitting(loaded, DEFAULT_METHODS, say)
-        request = Request(loaded, methods, common.read(loaded), top, more, check_rows)
+        request = Request(loaded, methods, common.read(loaded), top, more, check_rows, drawn)
     with boundary(common.debug):
         code = _explain_all(find_pictures(arguments, common.white), request, out, common)
     raise typer.Exit(code)

@@ -11,6 +11,7 @@ import typer
 from torch import Tensor, nn
 
 from ..base.named import Named, Registry, split_texts
+from ..base.view import VIEWS, View
 from ..checks import CHECKS, Check
 from ..engine.layers import layer_names, modules_of
 from ..methods import METHODS, Method
@@ -39,6 +40,11 @@ def read_methods(texts: Iterable[str]) -> tuple[Method, ...]:
 def read_checks(texts: Iterable[str]) -> tuple[Check, ...]:
     """Read `["deletion(steps=8),srg", "gini"]` as three checks."""
     return _read_all("--check", CHECKS, texts)
+
+
+def read_view(text: str | None) -> View | None:
+    """Read `"signed(smooth=0.02)"`; None is the view of each method."""
+    return None if text is None else _read("--view", lambda: VIEWS.read(text))
 
 
 def read_baselines(text: str) -> tuple[Baseline, ...]:
@@ -78,4 +84,4 @@ def _read(option: str, reader: Callable[[], T]) -> T:
     try:
         return reader()
     except (ValueError, TypeError) as error:
-        raise usage(option, re.sub(r"^(method|checks|baseline|target|layer|fields): ", "", str(error))) from error
+        raise usage(option, re.sub(r"^(method|checks|baseline|target|layer|fields|view): ", "", str(error))) from error

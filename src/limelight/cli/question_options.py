@@ -47,6 +47,15 @@ Mask = Annotated[
 Out = Annotated[
     Path, typer.Option("--out", "-o", file_okay=False, metavar="DIR", help="The folder for the output files.")
 ]
+ViewText = Annotated[
+    str | None,
+    typer.Option(
+        "--view",
+        metavar="VIEW",
+        help="How maps are read and drawn, such as 'signed(smooth=0.02)', magnitude or 'signed(blocks=8)'. "
+        "Default: by the method.",
+    ),
+]
 OutputsOption = Annotated[
     Outputs | None,
     typer.Option(

@@ -20,9 +20,9 @@ from ..runs import Run, Status, open_run, read_status, run, write_report
 from ..runs.job import LABEL, Store
 from ..runs.running import Engine
 from .model_options import import_from_here
-from .options import read_checks, read_mask, read_methods, usage
+from .options import read_checks, read_mask, read_methods, read_view, usage
 from .printing import plain_table
-from .question_options import Checks, Debug, Mask, QuestionOptions, methods_option, takes_question_options
+from .question_options import Checks, Debug, Mask, QuestionOptions, ViewText, methods_option, takes_question_options
 from .terminal import FAILED, boundary, console, exit_code, print_lines, progress_bar, say, visible, write_json
 
 _LINES_EVERY = 10.0  # seconds between progress lines in a file: a run may take days
@@ -167,12 +167,14 @@ def report_command(
         Path | None,
         typer.Option("--out", "-o", dir_okay=False, metavar="FILE", help="The page. Default: DIR/report.html."),
     ] = None,
+    view: ViewText = None,
     debug: Debug = False,
 ) -> None:
     """Write one page about a run: accuracy, checks, the best and worst examples, mean maps, and clusters of maps."""
+    drawn = read_view(view)
     with boundary(debug):
         try:
-            written = write_report(open_run(output), out)
+            written = write_report(open_run(output), out, drawn)
         except LookupError as error:
             raise ValueError(str(error)) from error  # the run has no finished example yet
     print_lines(written)

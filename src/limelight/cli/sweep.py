@@ -15,13 +15,14 @@ import typer
 from ..base.attribution import describe_rows
 from ..base.named import read_value, split_texts
 from ..base.version import __version__
+from ..base.view import View
 from ..evaluation.sweep import LAYER, Sweep, sweep, with_fields
 from ..models.catalogue import AnyImageModel
 from ..show.explained import explained_class, share_of_change
-from .options import read_layer, read_methods, usage
+from .options import read_layer, read_methods, read_view, usage
 from .pictures import DEMO, find_pictures
 from .printing import number, plain_table
-from .question_options import Out, QuestionOptions, takes_question_options
+from .question_options import Out, QuestionOptions, ViewText, takes_question_options
 from .terminal import boundary, console, print_lines, progress_on, visible, write_json
 from .writing import DEFAULT_OUT, publish, staging
 
@@ -43,6 +44,7 @@ def sweep_command(
         str, typer.Option("--method", "-m", metavar="NAME", help="The method, such as 'smooth-grad(samples=8)'.")
     ],
     out: Out = DEFAULT_OUT,
+    view: ViewText = None,
     *,
     common: QuestionOptions,
 ) -> None:
@@ -50,6 +52,7 @@ def sweep_command(
     methods = read_methods([method])
     if len(methods) != 1:
         raise usage("--method", f"{len(methods)} methods; a sweep takes one")
+    drawn = read_view(view)
     fields = _read_fields(field)
     if LAYER in fields and common.layer is not None:
         raise usage("--layer", "is set by --field layer=... too; give one of them")
@@ -70,7 +73,7 @@ def sweep_command(
         pixels, _, _ = loaded.prepare(item.open())
         with progress_on(item.name, None, common.progress) as report:
             found = sweep(loaded, pixels, methods[0], **options, **fields, progress=report)
-        files = _write(found, f"{item.stem(set())}-{methods[0].kebab()}-by-{'-'.join(found.fields)}", out)
+        files = _write(found, f"{item.stem(set())}-{methods[0].kebab()}-by-{'-'.join(found.fields)}", out, drawn)
     if common.as_json:
         write_json(_document(found, loaded, item.name, files))
     else:
@@ -91,11 +94,11 @@ def _read_fields(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     return fields
 
 
-def _write(found: Sweep, stem: str, out: Path) -> list[Path]:
+def _write(found: Sweep, stem: str, out: Path, view: View | None) -> list[Path]:
     """Write STEM.png, STEM.html and a folder STEM of maps; on failure nothing is left."""
     with staging(out) as folder:
         for suffix in (".png", ".html", ".safetensors"):
-            found.save(folder / f"{stem}{suffix}")
+            found.save(folder / f"{stem}{suffix}", view)
         return publish(folder, out)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..show import Row, draw_panel, picture_of, save_png, write_report
+from ..show import Row, draw_panel, drawing_of, save_png, write_report
 from ..show.explained import Explained, Explanation, classes_shown
 
 DEFAULT_OUT = Path("limelight-out")
@@ -36,7 +36,9 @@ def write_all(done: Explained, stem: str, model: str, folder: Path, out: Path) -
     The page has all classes of a picture; its path is among the first explanation's.
     """
     # One image object for all classes, so that the page holds it once.
-    seen = picture_of(done.explanations[0].panel[0].inputs[0])
+    first = done.explanations[0]
+    bands = first.view.bands if first.view else None
+    seen = drawing_of(first.panel[0].inputs[0], bands=bands, clip=True)
     for place, explanation in enumerate(done.explanations):
         within = folder / str(place)
         within.mkdir()
@@ -54,7 +56,10 @@ def _write_maps(
     top = classes_shown(done.ranking)
     classes = f"Top classes of {model}: {top}. " if top else ""
     footer = f"{classes}Here {done.what_was_seen()}. Model rows in total: {_rows(explanation)}."
-    save_png(draw_panel(seen, panel.tiles(), _heading(done, explanation), footer), folder / f"{name}.png")
+    save_png(
+        draw_panel(seen, panel.tiles(view=explanation.view), _heading(done, explanation), footer),
+        folder / f"{name}.png",
+    )
     panel.save(folder / f"{name}.safetensors")
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..base.attribution import Attribution
 from ..base.files import finite, write_whole
 from ..base.types import Model
+from ..base.view import View
 from ..checks.base import Check
 from ..checks.case import open_case, question_about
 from ..checks.shared import Shared
@@ -239,12 +240,12 @@ class TrustCard:
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(self.to_text())}</pre>"
 
-    def show(self, example: int = 0) -> Image:
-        """Draw the picture, the map and the card as one PIL image."""
+    def show(self, example: int = 0, view: View | str | None = None) -> Image:
+        """Draw the picture, the map and the card as one PIL image; `view` as in `Attribution.show`."""
         from ..show.image import draw_card
 
         heading = f"Trust card: {self.attribution.name}"
-        return draw_card(self.attribution.show(example), heading, self.headline, self.sections())
+        return draw_card(self.attribution.show(example, view), heading, self.headline, self.sections())
 
     def save(self, path: str | Path) -> Path:
         """Write by suffix: `.txt`, `.json`, or `.png` for the figure. A failure leaves an earlier file as it was."""

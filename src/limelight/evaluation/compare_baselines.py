@@ -18,6 +18,7 @@ from ..base.notes import Place as Example
 from ..base.records import file_stem
 from ..base.similarity import rank_correlations
 from ..base.types import Model
+from ..base.view import View
 from ..explain import MethodLike, as_methods
 from ..question.baselines import Baseline, Black, Blur, Noise, White
 from ..question.question import Options, question_of
@@ -75,21 +76,22 @@ class MapSeries(Panel):
     def rows(self) -> list[list[int]]:
         """Return the positions of the maps in each row of a picture."""
 
-    def tiles(self, example: Example = 0) -> list[Tile]:
+    def tiles(self, example: Example = 0, view: View | str | None = None) -> list[Tile]:
         """Return the maps of one example under their labels, each with its remarks and caption."""
         assert isinstance(example, int)
         return [
-            replace(each.tiles(example)[0], title=label, lines=(*self.remarks(k, example), *each.caption(example)))
+            replace(tile, title=label, lines=(*self.remarks(k, example), *tile.lines))
             for k, (label, each) in enumerate(self.items())
+            for tile in each.tiles(example, view)[:1]
         ]
 
-    def show(self, example: Example = 0, heading: str | None = None) -> Image:
+    def show(self, example: Example = 0, heading: str | None = None, view: View | str | None = None) -> Image:
         """Draw all maps of one example in a labelled grid, as a PIL image."""
         from ..show import draw_grid
 
-        tiles = self.tiles(example)
+        tiles = self.tiles(example, view)
         rows = [[tiles[position] for position in row] for row in self.rows()]
-        return draw_grid(self[0]._picture(example), rows, heading or self._heading(example))
+        return draw_grid(self[0]._picture(example, view), rows, heading or self._heading(example))
 
     def summary(self) -> dict[str, Any]:
         """Return labels, completeness and correlations as plain numbers and lists."""
@@ -103,12 +105,12 @@ class MapSeries(Panel):
             "cautions": list(self.cautions),
         }
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, view: View | str | None = None) -> Path:
         """Write a `.png` or `.html` to look at; as `.safetensors`, a folder of that name with a file for each map and
         `summary.json`."""
         path = Path(path)
         if path.suffix != ".safetensors":
-            return self._save_pictures(path)
+            return self._save_pictures(path, view)
         path = path.with_suffix("")
         path.mkdir(parents=True, exist_ok=True)
         for position, (label, each) in enumerate(self.items()):

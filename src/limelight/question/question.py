@@ -56,6 +56,7 @@ class Options(TypedDict, total=False):
         model and the rows of methods that take many, and samples in two precisions where a tolerance is set: by the
         method's settings and the processor's features alone.
     progress: True counts model rows on standard error; a callable receives the rows of each finished pass.
+    names: of the columns `(batch, features)`, or of the channels or bands, for drawings; None numbers them.
     """
 
     target: Any
@@ -69,6 +70,7 @@ class Options(TypedDict, total=False):
     rows_per_pass: int | None
     arithmetic: Arithmetic | None
     progress: bool | Progress | None
+    names: Sequence[str] | None
 
 
 class CheckOptions(Options, total=False):
@@ -96,6 +98,7 @@ class Question:
     progress: Progress | None = None
     outputs: Outputs | None = None
     given: Given = field(default_factory=Given)
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -188,6 +191,7 @@ def question_of(model: Model, inputs: Tensor, options: Options) -> Iterator[Ques
             raise ValueError("axes: explain and check take it; for others give inputs with channels second")
         given["outputs"] = given.get("outputs") or declared_outputs(model)
         x = _checked(inputs)
+        given["names"] = _names(given.get("names"), x)
         given["given"] = Given.of(given.get("given"), len(x))
         if given.get("draws_of") is not None:
             given["draws_of"] = _as_many(given["draws_of"], x)
@@ -223,6 +227,18 @@ def _labels(model: Model) -> Sequence[str]:
     """Return the labels of the model's classes, or nothing."""
     labels = getattr(model, "labels", ())
     return labels if isinstance(labels, list | tuple) and set(map(type, labels)) <= {str} else ()
+
+
+def _names(names: Sequence[str] | None, x: Tensor) -> tuple[str, ...]:
+    """Return the names of the features or channels of inputs. Raises ValueError or TypeError unless each has one."""
+    if names is None:
+        return ()
+    if isinstance(names, str) or not all(isinstance(each, str) for each in names):
+        raise TypeError(f"names: {names!r}; use a list of texts")
+    if len(names) != x.shape[1]:
+        things = "columns" if x.ndim == 2 else "channels"
+        raise ValueError(f"names: {len(names)} names; inputs of shape {tuple(x.shape)} have {x.shape[1]} {things}")
+    return tuple(names)
 
 
 def _checked(inputs: Tensor) -> Tensor:

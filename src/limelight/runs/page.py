@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..base.files import write_whole
-from ..show import overlay, picture_of, scale_of
+from ..base.view import View, view_of
+from ..show import overlay, picture_of, scale_of, tile_of
 from ..show.image import fit, png_source
 from .clusters import Cluster
 from .stored import Run
@@ -106,13 +107,16 @@ class Figure(NamedTuple):
     words: str
 
 
-def write_report(run: Run, path: Path | None = None) -> Path:
+def write_report(run: Run, path: Path | None = None, view: View | str | None = None) -> Path:
     """Write the report of a run to `path`, by default `report.html` in the run's folder; return the path.
+
+    `view`: how the examples' maps are drawn; None is the view of each method.
 
     Raises LookupError where nothing is done yet, ImportError where the extra `run` is missing.
     """
     jinja2 = need("jinja2", "run", "a report")
     summary, status = Summary.of(run, _EXAMPLES), run.status
+    views = {method: view_of(view, run.view_of(method)) for method in run.methods}
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(_TEMPLATE)
     text = page.render(
         title=f"{run.settings['model']} on {run.settings['images']}",
@@ -125,7 +129,7 @@ def write_report(run: Run, path: Path | None = None) -> Path:
         methods=run.methods,
         correlations=summary.correlations,
         clusters=[
-            (method, [_cluster(run, method, each) for each in clusters[:_CLUSTERS]])
+            (method, [_cluster(run, method, each, views[method]) for each in clusters[:_CLUSTERS]])
             for method, clusters in summary.clusters.items()
         ],
         means=list(_means(summary)),
@@ -134,13 +138,13 @@ def write_report(run: Run, path: Path | None = None) -> Path:
             (
                 f"{each.column}, {each.method}",
                 *(
-                    [example_figure(run, i, each.method, f"{x:.4g}") for i, x in end]
+                    [example_figure(run, i, each.method, f"{x:.4g}", views[each.method]) for i, x in end]
                     for end in (each.smallest, each.largest)
                 ),
             )
             for each in summary.extremes
         ],
-        settings=list(run.settings.items()),
+        settings=[*run.settings.items(), *((f"{name} drawn as", each.as_text()) for name, each in views.items())],
     )
     path = path or run.out / PAGE
     write_whole(path, text.encode("utf-8", errors="replace"))
@@ -154,10 +158,11 @@ def _boxes(spreads: Sequence[Spread]) -> list[tuple[Spread, list[float]]]:
     return [(each, [round(180 * (q - low) / width, 1) for q in each.quantiles]) for each in spreads]
 
 
-def _cluster(run: Run, method: str, cluster: Cluster) -> tuple[str, list[Figure]]:
+def _cluster(run: Run, method: str, cluster: Cluster, view: View) -> tuple[str, list[Figure]]:
     """Name a cluster, and draw its medoid and the first others."""
     others = [each for each in cluster.ids if each != cluster.medoid][: _EXAMPLES - 1]
-    figures = [example_figure(run, cluster.medoid, method, "medoid"), *(example_figure(run, i, method) for i in others)]
+    words = {cluster.medoid: "medoid"}
+    figures = [example_figure(run, i, method, words.get(i, ""), view) for i in (cluster.medoid, *others)]
     return f"{cluster.group}: {len(cluster.ids)} maps, mean correlation {cluster.coherence:.2f}", figures
 
 
@@ -169,18 +174,19 @@ def _means(summary: Summary) -> Iterator[Figure]:
                 yield Figure(source_of(map_alone(heatmap)), f"{group}, {method}, {word} of {count}")
 
 
-def example_figure(run: Run, example: int, method: str, words: str = "") -> Figure:
-    """Draw an example's map over its picture; without the map or the picture where it is missing."""
+def example_figure(run: Run, example: int, method: str, words: str = "", view: View | str | None = None) -> Figure:
+    """Draw an example's map over its picture by its view; without the map or the picture where it is missing."""
     found = run[example]
     caption = f"{found.entry.path} {words}".strip()
     try:
-        picture: Image.Image | None = picture_of(run.picture(example))
+        picture: Image.Image | None = picture_of(run.picture(example), clip=True)
     except (OSError, ValueError):
         picture, caption = None, f"{caption} (the picture is no longer there)"
     if run.settings["store"] == "scores":
         return Figure(source_of(picture or Image.new("RGB", (1, 1))), caption)
-    heatmap = found[method].heatmap()
-    drawn = map_alone(heatmap) if picture is None else overlay(picture, heatmap, scale_of(heatmap))
+    tile = tile_of(method, (), found[method].channels, view_of(view, run.view_of(method)))
+    ground = Image.new("RGB", (tile.heatmap.shape[1], tile.heatmap.shape[0]), "white") if picture is None else picture
+    drawn = overlay(ground, tile.heatmap, tile.scale, 1.0 if picture is None else 0.6)
     return Figure(source_of(drawn), caption)
 
 

@@ -12,6 +12,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from ..base.view import SINGLE_PIXELS, View, view_of
+from ..methods import METHODS
 from ..models.pictures import Preprocessing, open_image, prepare
 from .job import as_folder
 from .ledger import MANIFEST, Counts, Ledger
@@ -58,6 +60,16 @@ class StoredMap:
         """One value per pixel `(H, W)`: channels summed with their sign."""
         values = self.values
         return values.sum(0) if values.ndim == 3 else values
+
+    @property
+    def channels(self) -> Tensor:
+        """The map `(channels, H, W)`; of a run that stores heatmaps, their one sum over channels."""
+        return self.values.float().reshape(-1, *self.values.shape[-2:])
+
+    @property
+    def reduced(self) -> tuple[str, ...]:
+        """What a caption says of a map of which the run stores the sum over channels alone."""
+        return () if self.row["scale"] is None else ("of the channels' sum, which the run stores",)
 
 
 class Example:
@@ -169,15 +181,30 @@ class Run:
         opened = open_image(entry.read(), name=entry.path, white=self.settings.get("white"))
         return prepare(opened, Preprocessing(**self.settings["preprocessing"]))[0][0]
 
-    def show(self, example: int) -> Image:
-        """Draw the example's maps over its picture, as a PIL image. Raises as `picture` and `StoredMap.values` do."""
-        from ..show import Tile, draw_panel, picture_of
+    def view_of(self, method: str) -> View:
+        """Return the view of a method of the run: how its maps are drawn by default.
+
+        Single pixels for a method that is not registered here.
+        """
+        text = self.settings["method"][self.methods.index(method)]
+        known = METHODS.kind_of(text.partition("(")[0]) is not None
+        return METHODS.read(text).view if known else SINGLE_PIXELS
+
+    def show(self, example: int, view: View | str | None = None) -> Image:
+        """Draw the example's maps over its picture, as a PIL image; `view` as in `Attribution.show`.
+
+        Raises as `picture` and `StoredMap.values` do.
+        """
+        from ..show import draw_panel, picture_of, tile_of
 
         found = self[example]
-        tiles = [Tile(name, _caption(each.row), each.heatmap().float()) for name, each in found.maps.items()]
+        tiles = [
+            tile_of(name, (*_caption(each.row), *each.reduced), each.channels, view_of(view, self.view_of(name)))
+            for name, each in found.maps.items()
+        ]
         row = found.first.row
         heading = f"{row['path']}: target {row['target']}, says {row['predicted']}"
-        return draw_panel(picture_of(self.picture(example)), tiles, heading)
+        return draw_panel(picture_of(self.picture(example), clip=True), tiles, heading)
 
     def __repr__(self) -> str:
         return f"Run({str(self.out)!r}, {', '.join(self.methods)}: {self.status.line()})"

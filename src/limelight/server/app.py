@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from ..base.attribution import Attribution
 from ..base.records import as_bytes
 from ..base.version import __version__
+from ..base.view import VIEWS
 from ..engine.input_pass import layers_of
 from ..engine.layers import layer_names, modules_of
 from ..models.catalogue import AnyImageModel, ModelError, demo_image
@@ -36,7 +37,7 @@ from ..models.pictures import ImageError, Picture, open_image
 from ..question.question import ARITHMETICS
 from ..question.registries import BASELINES, TARGETS
 from ..question.targets import Logit, Target
-from ..show import picture_of, picture_payload, viewer_payload
+from ..show import drawing_of, picture_payload, viewer_payload
 from ..show.assets import asset
 from ..show.explained import part_seen
 from .forms import (
@@ -47,6 +48,7 @@ from .forms import (
     read_baseline,
     read_method,
     read_target,
+    read_view,
     typed_forms,
 )
 from .guard import Guard, read_body
@@ -54,7 +56,7 @@ from .jobs import Full, Job, Queue
 from .work import PageRequest, Store, answer
 
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP")
-_SCRIPTS = ("numbers", "colours", "elements", "cell", "viewer", "page", "form", "stream")
+_SCRIPTS = ("numbers", "colours", "elements", "view", "layouts", "cell", "viewer", "page", "form", "stream")
 _FILES = {f"{name}.js": "text/javascript" for name in _SCRIPTS} | dict.fromkeys(("viewer.css", "page.css"), "text/css")
 _JSON_BYTES = 65536
 BASELINE = "black"  # of a request that names none
@@ -94,6 +96,7 @@ class PageQuestion(BaseModel):
     shift: Annotated[float, Field(ge=-1, le=1, strict=False)] = 0.0
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     arithmetic: Annotated[str, Field(max_length=40)] = ""  # empty: the library decides
+    view: Annotated[str, Field(max_length=300)] = ""  # empty: the view of each method
     tests: bool = True
 
 
@@ -122,6 +125,7 @@ class Service:
             "targets": typed_forms(TARGETS),
             "baselines": typed_forms(BASELINES),
             "baseline": BASELINE,
+            "views": [{"text": name, "usage": name} for name in VIEWS.names],
             "arithmetics": list(ARITHMETICS),
             "limits": asdict(self.limits),
             "viewer": viewer_payload([], "", "", []),
@@ -132,7 +136,7 @@ class Service:
         pixels, geometry, _ = self.model.prepare(picture)
         return {
             "id": self.pictures.put(pixels),
-            "picture": picture_payload(picture_of(pixels[0])),
+            "picture": picture_payload(drawing_of(pixels[0], clip=True)),
             "notes": [part_seen(geometry), *picture.notes],
         }
 
@@ -177,6 +181,7 @@ class Service:
             {"baseline": baseline, "layer": layer, "seed": asked.seed, "arithmetic": read_arithmetic(asked.arithmetic)},
             asked.shift,
             asked.tests,
+            read_view(asked.view, self.model.preprocessing.channels),
         )
         rows = question.rows(self.model.preprocessing.shape)
         if rows > self.limits.rows:

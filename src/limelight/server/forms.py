@@ -22,6 +22,7 @@ import torch
 
 from ..base.named import Registry, read_value
 from ..base.types import Arithmetic
+from ..base.view import VIEWS, View
 from ..methods import METHODS, Method
 from ..question import registries
 from ..question.baselines import Baseline, Constant
@@ -130,6 +131,17 @@ def read_baseline(text: str) -> Baseline:
         raise Refused(f"baseline: {text!r} makes {baseline.samples} references; use up to {MOST_REFERENCES}")  # type: ignore[attr-defined]
     _check(baseline)
     return baseline
+
+
+def read_view(text: str, channels: int) -> View | None:
+    """Read a view of pictures of so many channels; None for no text. Raises Refused."""
+    if not text:
+        return None
+    view = _read(VIEWS.read, text)
+    for band in view.bands or ():
+        if not isinstance(band, int) or band > channels:
+            raise Refused(f"view: {text!r} shows band {band!r}; use numbers from 1 to {channels}")
+    return view
 
 
 def read_target(text: str, labels: Sequence[str]) -> Target:

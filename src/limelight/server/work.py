@@ -17,13 +17,14 @@ from torch import Tensor
 from ..answer import answer as explain_question
 from ..base.attribution import Attribution, target_text
 from ..base.errors import EXPECTED, reason
+from ..base.view import View
 from ..engine.input_pass import outputs_at
 from ..evaluation.budget import price, quick_findings
 from ..methods import Method
 from ..models.catalogue import AnyImageModel
 from ..question.question import Options, question_of
 from ..question.targets import Logit, Target
-from ..show import map_payload, picture_of, picture_payload, section_payload
+from ..show import drawing_of, map_payload, picture_payload, section_payload
 from ..show.explained import Ranked, card_sections, ranked
 from .jobs import Job, Stopped
 
@@ -64,7 +65,7 @@ class PageRequest:
     """A request of the page: `pixels` `(1, 3, H, W)` in [0, 1] for each picture, each method, and each target.
 
     `targets` empty is each picture's first class; `shift` is added to every pixel; `tests` also runs the quick tests
-    of each map; `options` are those of `explain`.
+    of each map; `view` is how maps are drawn, None by their methods; `options` are those of `explain`.
     """
 
     pixels: tuple[Tensor, ...]
@@ -73,6 +74,7 @@ class PageRequest:
     options: Options
     shift: float
     tests: bool
+    view: View | None = None
 
     @property
     def questions(self) -> int:
@@ -100,7 +102,8 @@ def answer(model: AnyImageModel, asked: PageRequest, maps: Store[Attribution], j
             raise Stopped(f"{model.name} returns no row of classes for each picture, and the page explains classes")
         pixels = plain + asked.shift
         now = _predict(model, pixels) if asked.shift else ranking
-        picture = picture_of(pixels.clamp(0, 1)[0])
+        bands = asked.view.bands if asked.view else None
+        picture = drawing_of(pixels[0], bands=bands, clip=True)
         job.send(
             "prediction",
             picture=place,
@@ -132,7 +135,7 @@ def _map(
     try:
         with question_of(model, plain + asked.shift, options) as question:
             found = explain_question(question, [method])[0]
-            (tile,) = found.tiles()
+            (tile,) = found.tiles(view=asked.view)
     except EXPECTED as error:
         yield "failed", {"method": method.kebab(), "message": reason(error)}
         return

@@ -1,6 +1,7 @@
 """Drawing of maps: colour scales, pictures and pages, from tensors, PIL images and strings."""
 
 from .colour import Scale as Scale, colourise as colourise, scale_of as scale_of
+from .drawn import drawn_map as drawn_map, tile_of as tile_of, tiles_of as tiles_of
 from .figure import draw_figure as draw_figure
 from .html import (
     html_fragment as html_fragment,
@@ -26,3 +27,4 @@ from .payload import (
     section_payload as section_payload,
     viewer_payload as viewer_payload,
 )
+from .subject import drawing_of as drawing_of

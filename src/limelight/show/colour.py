@@ -32,13 +32,20 @@ class Scale:
 
     `limit`: v, where the colours end, in the map's units; NaN for a map without finite values. `signed`: colours run
     from -v to v, else from 0 to v by magnitude. `clipped`: the share of finite pixels beyond v, in [0, 1]. `empty`: no
-    finite value differs from zero.
+    finite value differs from zero. `colours`: the name of the table where it is not the default.
     """
 
     limit: float
     signed: bool
     clipped: float
     empty: bool
+    colours: str | None = None
+
+    @property
+    def table(self) -> str:
+        """The anchors of the colours: of `colours` if that table fits the scale, else of the default."""
+        tables = DIVERGING if self.signed else MAGNITUDE
+        return tables.get(self.colours or "", next(iter(tables.values())))
 
     @property
     def ticks(self) -> tuple[str, ...]:
@@ -51,7 +58,9 @@ class Scale:
         return f"{_percent(self.clipped)} clipped"
 
 
-def scale_of(heatmap: Tensor, signed: bool | None = None, percentile: float = 99.5) -> Scale:
+def scale_of(
+    heatmap: Tensor, signed: bool | None = None, percentile: float = 99.5, colours: str | None = None
+) -> Scale:
     """Return the scale of a heatmap `(H, W)`: v is the `percentile` of $|A|$ over finite pixels, or their maximum if
     that percentile is zero. `signed` None: signed if any value is negative.
 
@@ -64,10 +73,10 @@ def scale_of(heatmap: Tensor, signed: bool | None = None, percentile: float = 99
     if signed is None:
         signed = bool((values < 0).any())
     if values.size == 0:
-        return Scale(limit=float("nan"), signed=signed, clipped=0.0, empty=True)
+        return Scale(limit=float("nan"), signed=signed, clipped=0.0, empty=True, colours=colours)
     size = np.abs(values)
     limit = float(np.percentile(size, percentile)) or float(size.max())
-    return Scale(limit, signed, clipped=float((size > limit).mean()), empty=limit == 0)
+    return Scale(limit, signed, clipped=float((size > limit).mean()), empty=limit == 0, colours=colours)
 
 
 def colourise(heatmap: Tensor, scale: Scale) -> NDArray[np.uint8]:
@@ -75,7 +84,7 @@ def colourise(heatmap: Tensor, scale: Scale) -> NDArray[np.uint8]:
     values = values_of(heatmap)
     ratio = strength(values, scale)
     position = (1 + np.sign(values) * ratio) / 2 if scale.signed else ratio
-    anchors = _table(next(iter((DIVERGING if scale.signed else MAGNITUDE).values())))
+    anchors = _table(scale.table)
     steps = np.linspace(0, 1, len(anchors))
     colours = np.stack([np.interp(position, steps, channel) for channel in anchors.T], axis=-1)
     return np.where(np.isnan(values)[..., None], _UNDEFINED, colours.round()).astype(np.uint8)

@@ -14,6 +14,7 @@ from ..answer import answer
 from ..base.attribution import Attribution, Panel, target_text
 from ..base.similarity import relative_size
 from ..base.types import Progress
+from ..base.view import View
 from ..evaluation.agreement import Agreement
 from ..evaluation.budget import quick_findings
 from ..evaluation.card import Section, TrustCard
@@ -65,6 +66,8 @@ class Request:
     more_baselines: tuple[Baseline, ...] = ()
     check_rows: int | None = 0
     """Most model rows for the quick tests of a class's maps; None is as many as the maps took, 0 runs no test."""
+    view: View | None = None
+    """How the maps are read and drawn; None is the view of each method."""
 
     def rows(self) -> int | None:
         """Estimate the model rows of one picture; None if a method stops by a tolerance."""
@@ -109,12 +112,13 @@ class Explanation:
     seconds: float
     tests: Mapping[str, Findings] = field(default_factory=dict)
     studies: Mapping[str, BaselineStudy] = field(default_factory=dict)
+    view: View | None = None
 
     def tiles(self) -> list[Tile]:
         """Each map with its caption and the card of its tests."""
         return [
             replace(tile, sections=card_sections(attribution, self.tests.get(name, Findings())))
-            for tile, (name, attribution) in zip(self.panel.tiles(), self.panel.items(), strict=True)
+            for tile, (name, attribution) in zip(self.panel.tiles(view=self.view), self.panel.items(), strict=True)
         ]
 
     def agreement(self) -> Agreement | None:
@@ -177,7 +181,7 @@ def _explain_class(question: Question, request: Request) -> Explanation:
     seconds = time.perf_counter() - start
     silent = replace(question, progress=None)
     tests = {} if request.check_rows == 0 else quick_findings(silent, panel, request.check_rows)
-    return Explanation(explained_class(request.model, panel[0]), panel, seconds, tests, studies)
+    return Explanation(explained_class(request.model, panel[0]), panel, seconds, tests, studies, request.view)
 
 
 def _panel(question: Question, request: Request) -> tuple[Panel, dict[str, BaselineStudy]]:

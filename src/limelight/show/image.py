@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import os
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,8 +15,16 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..base.files import write_whole
+from ..base.view import View
 from ..evaluation.card import Section
-from .colour import Scale, colourise, remarks, scale_of, strength, values_of
+from .colour import Scale, colourise, remarks, scale_of, values_of
+from .layouts import LAYOUT, Layout, drawable, painted
+from .subject import (
+    is_picture as is_picture,
+    picture_of as picture_of,
+    picture_of_bands as picture_of_bands,
+    size_of as size_of,
+)
 
 # Sizes in pixels.
 CELL = 300
@@ -32,18 +39,16 @@ _MARKS = {"pass": _GOOD, "above": _GOOD, "FAIL": _BAD, "NOT ABOVE": _AMBER}
 _CARD_COLUMNS = (0, 110, 340, 520)  # mark, name, figure, words
 _CARD_WIDTH = 1100
 
-# Pillow's own font has ASCII and few other characters.
-_PLAIN = str.maketrans({"−": "-", "–": "-", "—": "-", "×": "x", "→": "->", "Δ": "delta", "’": "'"})
-_BEYOND_ASCII = frozenset("±…·°")
-_BANDS = "bands"  # in `info` of a picture that shows a part of its bands
-
 
 @dataclass(frozen=True)
 class Tile:
-    """A map to draw: `title`, caption `lines`, `heatmap` `(H, W)`.
+    """A map to draw: `title`, caption `lines`, `heatmap` `(H, W)` as it is drawn.
 
     `signed`: a colour scale around zero; None if any value is negative. `warning`: marks a map with cautions.
-    `sections`: its trust card.
+    `sections`: its trust card. `view`: the view that made the heatmap; None for one that is drawn as it is given.
+    `values` `(channels, *space)`: the map before the view, from which the viewer makes others. `total`: their sum, to
+    which every signed view adds up, where the method promises one. `sampled`: lines tell
+    of its noise.
     """
 
     title: str
@@ -52,76 +57,58 @@ class Tile:
     signed: bool | None = None
     warning: bool = False
     sections: tuple[Section, ...] = ()
+    view: View | None = None
+    values: Tensor | None = None
+    total: float | None = None
+    sampled: bool = False
 
     @property
     def scale(self) -> Scale:
-        return scale_of(self.heatmap, self.signed)
+        if self.view is None:
+            return scale_of(self.heatmap, self.signed)
+        return scale_of(self.heatmap, self.signed, self.view.percentile, self.view.colours)
+
+    @property
+    def how(self) -> str:
+        """Name the view: how the map is read, smoothed and clipped, and for signed values their total."""
+        if self.view is None or self.values is None:
+            return ""
+        channels, *space = self.values.shape if self.values.ndim > 1 else (1, *self.values.shape)
+        percentile = self.view.percentile
+        end = "colours end at " + ("the largest value" if percentile == 100 else f"percentile {percentile:g}")
+        total = f"total {self.total:.3g}" if self.view.is_linear and self.total is not None else ""
+        read = self.view.words(tuple(space), 1 if len(space) == 1 else channels)
+        return "; ".join(filter(None, (read, end, total)))
 
     @property
     def caption(self) -> tuple[str, ...]:
-        """The remarks of `colour.remarks`, then the lines."""
-        return (*remarks(self.heatmap, self.scale), *self.lines)
-
-
-def is_picture(inputs: Tensor) -> bool:
-    """Return whether `picture_of` can draw the inputs: `(1 or 3, H, W)`, not empty."""
-    return inputs.ndim == 3 and inputs.shape[0] in (1, 3) and inputs.numel() > 0
-
-
-def picture_of(inputs: Tensor) -> Image.Image:
-    """Draw inputs `(1 or 3, H, W)` in RGB: values within [0, 1] as they are, others scaled to fill [0, 1]."""
-    if not is_picture(inputs):
-        raise ValueError(f"inputs: have shape {tuple(inputs.shape)}; a picture is (1 or 3, H, W)")
-    values = inputs.detach().cpu().double()
-    finite = values[values.isfinite()]
-    low, high = (finite.min(), finite.max()) if finite.numel() else torch.tensor([0.0, 1.0], dtype=torch.float64)
-    values = values.nan_to_num(float(low), float(high), float(low))
-    if low < 0 or high > 1:
-        values = ((values - low) / (high - low).clamp(min=torch.finfo(values.dtype).tiny)).clamp(0, 1)
-    pixels = (255 * values).round().byte().expand(3, -1, -1).permute(1, 2, 0)
-    return Image.fromarray(pixels.contiguous().numpy())
-
-
-def picture_of_bands(inputs: Tensor) -> Image.Image:
-    """Draw inputs `(n, H, W)` as `picture_of` does: of more than three bands the first three, of two the first.
-
-    `size_of` says which.
-    """
-    bands = inputs.shape[0]
-    if inputs.ndim != 3 or bands in (1, 3):
-        return picture_of(inputs)
-    picture = picture_of(inputs[: 3 if bands > 3 else 1])
-    picture.info[_BANDS] = f"bands 1, 2 and 3 of {bands}" if bands > 3 else f"band 1 of {bands}"
-    return picture
-
-
-def size_of(picture: Image.Image, times: str = "x") -> str:
-    """Describe a picture: its pixels, and which of its bands are shown where not all are."""
-    bands = picture.info.get(_BANDS)
-    return f"{picture.width} {times} {picture.height} pixels" + (f", {bands}" if bands else "")
+        """The remarks of `colour.remarks`, the view, then the lines."""
+        how = (self.how,) if self.how else ()
+        return (*remarks(self.heatmap, self.scale), *how, *self.lines)
 
 
 def overlay(picture: Image.Image, heatmap: Tensor, scale: Scale, opacity: float = 0.6) -> Image.Image:
     r"""Draw the heatmap `(H, W)` in colour over the greyed picture of the same size.
 
-    The opacity of a pixel is `opacity` $\cdot \min(|A| / v, 1)$; undefined pixels (NaN) are an even grey.
+    Volumes, series and columns draw it by their layout. The opacity of a pixel is `opacity` $\cdot \min(|A| / v, 1)$;
+    undefined pixels (NaN) are an even grey.
     """
-    values = values_of(heatmap)
     require_size_of(picture, heatmap)
-    grey = np.asarray(picture.convert("L"), dtype=np.float64)[..., None]
-    # Diverging scales end in dark colours, which need a light background; inferno ends in a bright one.
-    grey = 80 + 0.65 * grey if scale.signed else 0.8 * grey
-    alpha = opacity * np.where(np.isnan(values), 1, strength(values, scale))[..., None]
-    return Image.fromarray((grey + alpha * (colourise(heatmap, scale) - grey)).round().astype(np.uint8))
+    layout: Layout | None = picture.info.get(LAYOUT)
+    if layout is not None:
+        return layout.drawn(picture, values_of(heatmap), scale, opacity)
+    return painted(picture, values_of(heatmap), scale, opacity)
 
 
 def require_size_of(picture: Image.Image, heatmap: Tensor, title: str = "") -> None:
     """Raise ValueError for a heatmap `(H, W)` that isn't as large as its picture."""
     height, width = heatmap.shape
-    if (width, height) != picture.size:
+    layout: Layout | None = picture.info.get(LAYOUT)
+    wanted = (picture.height, picture.width) if layout is None else layout.shape
+    if (height, width) not in (wanted, (layout.fewest_rows if layout else wanted[0], wanted[1])):
         raise ValueError(
             f"heatmap: {f'{title!r} ' * bool(title)}is {height}x{width} (height x width), its picture "
-            f"{picture.height}x{picture.width}; resize one to the other"
+            f"{wanted[0]}x{wanted[1]}; resize one to the other"
         )
 
 
@@ -212,12 +199,13 @@ def draw_card(panel: Image.Image, heading: str, headline: str, sections: Sequenc
 
 
 def _picture_cell(picture: Image.Image) -> Image.Image:
-    return _cell(fit(picture.convert("RGB"), CELL), "picture", (size_of(picture),))
+    title = "input" if LAYOUT in picture.info else "picture"
+    return _cell(fit(picture.convert("RGB"), CELL), title, (size_of(picture),))
 
 
 def _laid_out(rows: Sequence[Sequence[Image.Image]], columns: int, heading: str, footer: str) -> Image.Image:
-    cells = rows[0]
-    width = columns * (cells[0].width + _GAP) + _GAP
+    cell_width = max(cell.width for row in rows for cell in row)
+    width = columns * (cell_width + _GAP) + _GAP
     above = _wrapped(heading, _HEADING, width - 2 * _GAP)
     below = _wrapped(footer, _TEXT, width - 2 * _GAP)
     top = _GAP + (_height(above, _HEADING) + _GAP // 2 if above else 0)
@@ -229,7 +217,7 @@ def _laid_out(rows: Sequence[Sequence[Image.Image]], columns: int, heading: str,
     _write(draw, (_GAP, _GAP - 4), above, _HEADING)
     for row, height in zip(rows, heights, strict=True):
         for column, cell in enumerate(row):
-            panel.paste(cell, (_GAP + column * (cell.width + _GAP), top))
+            panel.paste(cell, (_GAP + column * (cell_width + _GAP), top))
         top += height
     _write(draw, (_GAP, top), below, _TEXT, _FAINT)
     return panel
@@ -241,6 +229,8 @@ def fit(picture: Image.Image, side: int) -> Image.Image:
     Small pictures are enlarged by a whole factor, so that each pixel is a square. Large ones are averaged without
     ringing, which would add colours.
     """
+    if LAYOUT in picture.info:
+        return picture  # drawn in the size in which its words can be read
     ratio = side / max(picture.size)
     if ratio >= 2:
         return picture.resize((picture.width * int(ratio), picture.height * int(ratio)), Image.Resampling.NEAREST)
@@ -321,7 +311,7 @@ def _wrapped(text: str, size: int, width: float) -> list[str]:
     font = ImageFont.load_default(size)
     lines: list[str] = []
     line = ""
-    for word in _drawable(text).split():
+    for word in drawable(text).split():
         longer = f"{line} {word}" if line else word
         if font.getlength(longer) <= width:
             line = longer
@@ -338,10 +328,3 @@ def _wrapped(text: str, size: int, width: float) -> list[str]:
                 line = line[cut:]
             line += letter
     return [*lines, line] if line else lines
-
-
-def _drawable(text: str) -> str:
-    """Replace letters that the font lacks: accents are dropped, other letters become question marks."""
-    letters = unicodedata.normalize("NFKD", text.translate(_PLAIN))
-    bare = (letter for letter in letters if not unicodedata.combining(letter))
-    return "".join(each if each.isspace() or " " <= each <= "~" or each in _BEYOND_ASCII else "?" for each in bare)

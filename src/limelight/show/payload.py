@@ -10,15 +10,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from ..evaluation.card import Section
 from .colour import DIVERGING, MAGNITUDE, remarks, scale_of, values_of
 from .image import Tile, png_source, require_size_of, size_of
+from .layouts import LAYOUT, Layout, Planes
+from .subject import SLICES
 
 PERCENTILES = (90, 95, 98, 99, 99.5, 99.9, 100)
-"""The percentiles of the viewer's slider, at which the colours may end."""
+"""The percentiles of the viewer's slider, at which the colours may end; the tiles' own come to them."""
+MOST_VOXELS = 4_000_000
+"""Of a volume whose slices the viewer can leaf through; of a larger one it has the three planes."""
 
 Facts = Sequence[tuple[str, str]]
 """Pairs of name and value below the maps of a page."""
@@ -40,11 +45,13 @@ def viewer_payload(rows: Sequence[Row], heading: str, footer: str, facts: Facts)
     """
     pictures = {id(row.picture): row.picture for row in rows}
     places = {key: place for place, key in enumerate(pictures)}
+    own = {tile.view.percentile for row in rows for tile in row.tiles if tile.view is not None}
     return {
         "heading": heading,
         "footer": footer,
         "facts": [list(fact) for fact in facts],
-        "percentiles": list(PERCENTILES),
+        "percentiles": sorted(own | set(PERCENTILES)),
+        "look": _look([tile for row in rows for tile in row.tiles]),
         "tables": {"diverging": DIVERGING, "magnitude": MAGNITUDE},
         "pictures": [picture_payload(picture) for picture in pictures.values()],
         "rows": [
@@ -58,32 +65,95 @@ def viewer_payload(rows: Sequence[Row], heading: str, footer: str, facts: Facts)
     }
 
 
+def _look(tiles: Sequence[Tile]) -> dict[str, Any]:
+    """Return the settings that the viewer begins with: those of the tiles' first view."""
+    view = next((tile.view for tile in tiles if tile.view is not None), None)
+    if view is None:
+        return {}
+    groups = (("diverging", DIVERGING), ("magnitude", MAGNITUDE))
+    colours = {name: view.colours for name, tables in groups if view.colours in tables}
+    return {"percentile": view.percentile, **colours}
+
+
 def picture_payload(picture: Image.Image) -> dict[str, Any]:
-    """Return a picture as a data URI of a PNG, with its size in pixels and in words."""
+    """Return a picture as a data URI of a PNG, with its size in pixels and in words.
+
+    That of a volume has its slices beside it, one below the other; those of series and columns have their layout.
+    """
     source = png_source(picture.convert("RGB"))
-    return {"src": source, "width": picture.width, "height": picture.height, "size": size_of(picture, "×")}
+    found = {"src": source, "width": picture.width, "height": picture.height, "size": size_of(picture, "×")}
+    layout = layout_of(picture)
+    if layout is not None:
+        found["layout"] = layout.payload()
+    if isinstance(layout, Planes):
+        found["slices"] = png_source(picture.info[SLICES].convert("L"))
+    return found
+
+
+def layout_of(picture: Image.Image) -> Layout | None:
+    """Return the layout that the viewer draws by; None for a volume that is too large for it."""
+    layout: Layout | None = picture.info.get(LAYOUT)
+    return None if isinstance(layout, Planes) and math.prod(layout.size) > MOST_VOXELS else layout
 
 
 def map_payload(picture: Image.Image, tile: Tile) -> dict[str, Any]:
-    """Return a map as float16 times `scale`, with its (percentile, v, clipped share) at PERCENTILES."""
+    """Return a map as float16 times `scale`, with its (percentile, v, clipped share) at PERCENTILES.
+
+    The values are sums over channels at single pixels, `magnitude` those of |A|; the viewer makes the view of them.
+    """
     require_size_of(picture, tile.heatmap, tile.title)
-    scale = tile.scale
-    values, size = half(tile.heatmap)
-    limits = [scale_of(tile.heatmap, tile.signed, percentile) for percentile in PERCENTILES]
+    view = tile.view
+    percentiles = [*PERCENTILES, *([] if view is None or view.percentile in PERCENTILES else [view.percentile])]
+    limits = [scale_of(tile.heatmap, tile.signed, percentile) for percentile in percentiles]
     return {
         "title": tile.title,
         "lines": list(tile.lines),
-        "remarks": list(remarks(tile.heatmap, scale)),
+        "remarks": list(remarks(tile.heatmap, tile.scale)),
         "warning": tile.warning,
-        "signed": scale.signed,
-        "shape": list(tile.heatmap.shape),
-        "values": values,
-        "scale": size,
+        "sampled": tile.sampled,
+        "signed": tile.scale.signed,
+        **_values(picture, tile),
         "limits": [
             [percentile, each.limit if math.isfinite(each.limit) else None, each.clipped]
-            for percentile, each in zip(PERCENTILES, limits, strict=True)
+            for percentile, each in zip(percentiles, limits, strict=True)
         ],
         "sections": [section_payload(section) for section in tile.sections],
+    }
+
+
+def _values(picture: Image.Image, tile: Tile) -> dict[str, Any]:
+    """Return the values of a map before its view, and the view; of a tile without one the map as it is drawn."""
+    layout = picture.info.get(LAYOUT)
+    if isinstance(layout, Planes) and layout_of(picture) is None:
+        planes = np.where((index := layout.voxels()) < 0, 0, values_of(tile.heatmap).ravel()[index])
+        return _plain(torch.from_numpy(planes))
+    if tile.view is None or tile.values is None:
+        return _plain(tile.heatmap)
+    given = tile.values.double()
+    channels, *space = given.shape if given.ndim > 1 else (1, *given.shape)
+    columns, series = given.ndim == 1, given.ndim == 2
+    signed = given if series else given[:, None] if columns else given.sum(0).reshape(-1, space[-1])
+    values, size = half(signed)
+    found: dict[str, Any] = {"shape": list(signed.shape), "values": values, "scale": size, "magnitude": None}
+    if channels > 1 and not series and not columns:
+        values, size = half(given.abs().sum(0).reshape(-1, space[-1]))
+        found["magnitude"] = {"values": values, "scale": size}
+    view = {"reduce": tile.view.reduce, "smooth": tile.view.smooth, "blocks": tile.view.blocks}
+    total = tile.total if tile.total is not None and math.isfinite(tile.total) else None
+    return {**found, "space": [] if columns else list(space), "channels": channels, "view": view, "total": total}
+
+
+def _plain(heatmap: Tensor) -> dict[str, Any]:
+    values, size = half(heatmap)
+    shape = list(heatmap.shape)
+    return {
+        "shape": shape,
+        "values": values,
+        "scale": size,
+        "magnitude": None,
+        "space": shape,
+        "channels": 1,
+        "view": None,
     }
 
 

@@ -1,8 +1,10 @@
 // One map over its picture: canvas, colour bar, caption, value under the pointer, trust card, downloads.
 // `point` tells all maps of the row where the reader looks, `label` is the row's.
-import { anchorsOf, colourAt, greyOf, paint, SIGNS } from "./colours.js";
+import { anchorsOf, colourAt, paint } from "./colours.js";
 import { button, element, framed } from "./elements.js";
-import { decodeHalf, download, fileName, percent, safetensors, threeDigits } from "./numbers.js";
+import { barsOf, layoutOf, whenMoved } from "./layouts.js";
+import { download, fileName, percent, safetensors, threeDigits } from "./numbers.js";
+import { endWords, isOwn, limitOf, sumsOf, viewed, viewOf, wordsOf } from "./view.js";
 
 const MARKS = { pass: "good", above: "good", FAIL: "bad", "NOT ABOVE": "bad" };
 
@@ -22,35 +24,41 @@ export function cardOf(sections) {
 }
 
 export function mapCell(map, source, { point, tables, label }) {
-  const [height, width] = map.shape;
-  const values = decodeHalf(map.values, map.scale);
+  const sums = sumsOf(map);
+  const bars = source.layout?.kind === "columns" ? barsOf(source) : null;
+  const layout = bars ? { width: 1, height: 1 } : layoutOf(source, map.shape);
+  const { width, height } = layout;
   // An application, so that a screen reader hands the arrow keys on.
   const canvas = element("canvas", { width, height, tabIndex: 0, role: "application", "aria-roledescription": "map", "aria-label": `map of ${map.title}; arrow keys read its values` });
-  const framedCanvas = framed(canvas, width, height);
+  const framedCanvas = bars ? { frame: bars.shown, point() {} } : framed(canvas, width, height);
   const readout = element("output", { className: "readout", "aria-live": "off" });
   const name = fileName(label ? `${label} - ${map.title}` : map.title);
   const bar = element("canvas", { className: "bar", width: 256, height: 1, "aria-hidden": "true" });
   const ticks = element("div", { className: "ticks" });
   const clipped = element("p", { className: "clip" });
+  const how = element("p", { className: "how" });
+  const otherwise = element("p", { hidden: true }, "figures on two runs and noise are of the method's own view");
   const mark = map.warning ? "⚠ " : "";
   const links = element(
     "p",
     { className: "links" },
-    button("PNG", () => canvas.toBlob((blob) => download(blob, `${name}.png`))),
-    " ",
+    ...(bars ? [] : [button("PNG", () => canvas.toBlob((blob) => download(blob, `${name}.png`))), " "]),
     map.url
       ? element("a", { href: map.url, download: `${name}.safetensors` }, "safetensors")
-      : button("safetensors", () => download(safetensors("heatmap", map.shape, values, { method: map.title }), `${name}.safetensors`)),
+      : button("safetensors", () => download(safetensors("heatmap", map.shape, sums.signed, { method: map.title }), `${name}.safetensors`)),
   );
   const figure = element(
     "figure",
     { className: map.warning ? "warning" : "", dataset: { method: map.title } },
     framedCanvas.frame,
+    layout.sliders?.() ?? null,
     readout,
     bar,
     ticks,
     clipped,
     element("h3", {}, mark, map.title),
+    how,
+    otherwise,
     ...[...map.remarks, ...map.lines].map((line) => element("p", {}, line)),
     map.sections.length ? cardOf(map.sections) : null,
     links,
@@ -78,57 +86,80 @@ export function mapCell(map, source, { point, tables, label }) {
     point([Math.min(Math.max(x + far * step[0], 0), width - 1), Math.min(Math.max(y + far * step[1], 0), height - 1)]);
   });
 
-  let grey = null;
-  const picture = new Image();
-  picture.src = source.src;
-  const ready = picture.decode().then(() => {
-    const context = element("canvas", { width, height }).getContext("2d", { willReadFrequently: true });
-    context.drawImage(picture, 0, 0, width, height);
-    grey = greyOf(context, width, height);
-  });
-
-  const limitAt = (percentile) => map.limits.find(([each]) => each === percentile)?.[1] ?? NaN;
-
-  function render(look, limit) {
-    const sign = look.sign === "own" ? (map.signed ? "signed" : "absolute") : look.sign;
-    const anchors = anchorsOf(sign === "signed" ? tables.diverging[look.diverging] : tables.magnitude[look.magnitude]);
-    const context = canvas.getContext("2d");
-    const image = context.createImageData(width, height);
-    paint(image.data, grey, values, { limit, sign, anchors, opacity: look.opacity });
-    context.putImageData(image, 0, 0);
-    figure.dataset.drawn = "true";
-    figure.dataset.limit = String(limit);
-    drawBar(look, limit, sign, anchors);
+  // The map as the reader's view has it: made once for each view.
+  let seen = { values: null };
+  function read(look) {
+    const view = viewOf(map, look);
+    if (seen.values && ["reduce", "smooth", "blocks"].every((part) => seen.view[part] === view[part])) return seen;
+    const values = viewed(sums, map.space, view);
+    const own = isOwn(map, view);
+    seen = { view, values, own, diverging: own ? map.signed : values.some((value) => value < 0) };
+    return seen;
   }
 
-  function drawBar(look, limit, sign, anchors) {
+  function limitAt(look) {
+    const { values, own } = read(look);
+    const exact = own && map.limits.find(([each]) => each === look.percentile);
+    return exact ? (exact[1] ?? NaN) : limitOf(values, look.percentile);
+  }
+
+  let latest = null;
+  async function draw(look, limit) {
+    const { values, diverging } = read(look);
+    const anchors = anchorsOf(diverging ? tables.diverging[look.diverging] : tables.magnitude[look.magnitude]);
+    latest = () => draw(look, limit);
+    if (bars) {
+      bars.draw(values, limit, anchorsOf(tables.diverging[look.diverging]));
+    } else {
+      const grey = await layout.grey();
+      const context = canvas.getContext("2d");
+      const image = context.createImageData(width, height);
+      paint(image.data, grey, layout.spread(values), { limit, diverging, anchors, opacity: look.opacity });
+      if (layout.beside) for (let i = 0; i < grey.length; i += 1) if (layout.index(i % width, Math.floor(i / width)) < 0) image.data.fill(255, 4 * i, 4 * i + 4);
+      context.putImageData(image, 0, 0);
+    }
+    figure.dataset.drawn = "true";
+    figure.dataset.limit = String(limit);
+    drawBar(look, limit, anchors);
+  }
+  whenMoved(source, () => latest?.());
+
+  function drawBar(look, limit, anchors) {
+    const { view, values, own, diverging } = read(look);
     const empty = !(limit > 0);
-    bar.hidden = ticks.hidden = clipped.hidden = empty;
+    bar.hidden = ticks.hidden = empty;
+    clipped.hidden = empty && own;
+    otherwise.hidden = own || !map.sampled;
+    how.textContent = map.view ? [wordsOf(map, view), endWords(look.percentile), view.reduce === "signed" && map.total !== null ? `total ${threeDigits(map.total)}` : ""].filter(Boolean).join("; ") : "";
+    const part = ["positive", "negative"].includes(view.reduce) ? `${view.reduce} ` : "";
+    clipped.textContent = `no ${part}value other than zero`;
     if (empty) return;
     const context = bar.getContext("2d");
     const strip = context.createImageData(256, 1);
     for (let i = 0; i < 256; i += 1) strip.data.set([...colourAt(anchors, i / 255, [0, 0, 0]).map(Math.round), 255], 4 * i);
     context.putImageData(strip, 0, 0);
     const end = threeDigits(limit);
-    const texts = sign === "signed" ? [`-${end}`, "0", end] : ["0", end];
-    ticks.replaceChildren(...texts.map((text) => element("span", {}, text)));
-    // Python counted exactly where the scale is the map's own; elsewhere it is counted here.
-    const own = map.limits.find(([each]) => each === look.percentile);
-    const exact = own && own[1] === limit && (sign === "signed" || sign === "absolute");
+    ticks.replaceChildren(...(diverging ? [`-${end}`, "0", end] : ["0", end]).map((text) => element("span", {}, text)));
+    // Python counted exactly where the view and the scale are the map's own; elsewhere it is counted here.
+    const exact = own && map.limits.find(([each]) => each === look.percentile);
     const finite = values.filter(Number.isFinite);
-    const shown = finite.map(SIGNS[sign]);
-    const share = exact ? own[2] : shown.filter((value) => Math.abs(value) > limit).length / finite.length;
-    clipped.textContent = shown.some((value) => value !== 0) ? `${percent(share)} clipped` : `no ${sign === "signed" || sign === "absolute" ? "" : `${sign} `}value other than zero`;
+    const share = exact && exact[1] === limit ? exact[2] : finite.filter((value) => Math.abs(value) > limit).length / finite.length;
+    if (finite.some((value) => value !== 0)) clipped.textContent = `${percent(share)} clipped`;
   }
+
+  const valueAt = ([x, y]) => {
+    const at = layout.index(x, y, seen.values);
+    return at < 0 ? "" : `${layout.where(x, y, seen.values)}: ${threeDigits(seen.values[at])}`;
+  };
 
   return {
     figure,
     limitAt,
-    draw: (look, limit) => ready.then(() => render(look, limit)),
+    draw,
     point(place) {
       at = place;
       framedCanvas.point(place);
-      readout.textContent = place ? `x ${place[0]}, y ${place[1]}: ${threeDigits(values[place[1] * width + place[0]])}` : "";
+      readout.textContent = place && seen.values && !bars ? valueAt(place) : "";
     },
     setCard(sections) {
       figure.querySelector(".card")?.remove();

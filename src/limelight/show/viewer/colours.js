@@ -16,20 +16,10 @@ export function colourAt(anchors, position, out) {
   return out;
 }
 
-// What of a value is shown: all of it, or one sign, or its size.
-export const SIGNS = {
-  signed: (value) => value,
-  positive: (value) => Math.max(value, 0),
-  negative: (value) => Math.max(-value, 0),
-  absolute: (value) => Math.abs(value),
-};
-
 // Values in colour over the greyed picture, each pixel as opaque as it is strong: opacity * min(|A| / v, 1).
 // `grey` and `values` have a number per pixel, `pixels` four bytes.
 export function paint(pixels, grey, values, look) {
-  const { limit, sign, anchors, opacity } = look;
-  const diverging = sign === "signed";
-  const read = SIGNS[sign];
+  const { limit, diverging, anchors, opacity } = look;
   const colour = [0, 0, 0];
   for (let i = 0; i < values.length; i += 1) {
     // The diverging tables' strong ends are dark and want a pale ground; the others are bright and want a dim one.
@@ -38,9 +28,8 @@ export function paint(pixels, grey, values, look) {
     if (Number.isNaN(values[i])) {
       colour.fill(UNDEFINED);
     } else {
-      const shown = read(values[i]);
-      const ratio = limit > 0 ? Math.min(Math.abs(shown) / limit, 1) : 0;
-      colourAt(anchors, diverging ? (1 + Math.sign(shown) * ratio) / 2 : ratio, colour);
+      const ratio = limit > 0 ? Math.min(Math.abs(values[i]) / limit, 1) : 0;
+      colourAt(anchors, diverging ? (1 + Math.sign(values[i]) * ratio) / 2 : ratio, colour);
       alpha *= ratio;
     }
     for (let k = 0; k < 3; k += 1) pixels[4 * i + k] = Math.round(ground + alpha * (colour[k] - ground));

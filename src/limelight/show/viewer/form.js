@@ -71,11 +71,13 @@ export function buildForm(server, changed, say) {
 
   const target = typed("target other than a class", "target", server.targets, "such as margin(281, other=285)", changed);
   const baseline = typed("baseline: the value of absent pixels, a name or a number", "baseline", server.baselines, server.baseline, changed);
+  const view = typed("view: how maps are read and drawn", "view", server.views, "such as signed(smooth=0.02)", changed);
   const layers = [["", server.layer ? `automatic (${server.layer})` : "automatic"], ...server.layers.map((each) => [each.name, `${each.name}  ${each.grid}`])];
   const tests = element("input", { type: "checkbox", name: "tests", checked: true });
   find("question").append(
     ...target.shown,
     ...baseline.shown,
+    ...view.shown,
     choice("layer, for methods that use one", "layer", layers, "", (value) => {
       state.layer = value;
       changed();
@@ -97,7 +99,7 @@ export function buildForm(server, changed, say) {
   );
 
   return {
-    asked: () => ({ methods: methods.filter((each) => each.chosen()).map((each) => each.asked()), classes: state.classes, target: target.read(), baseline: baseline.read() || server.baseline, layer: state.layer, arithmetic: state.arithmetic, shift: state.shift, tests: tests.checked }),
+    asked: () => ({ methods: methods.filter((each) => each.chosen()).map((each) => each.asked()), classes: state.classes, target: target.read(), baseline: baseline.read() || server.baseline, view: view.read(), layer: state.layer, arithmetic: state.arithmetic, shift: state.shift, tests: tests.checked }),
     // What the model says of a picture, brightened and plain; the class picker offers the first picture's.
     predicted({ picture, top, plain: before }, about) {
       if (picture === 0) {

@@ -1,15 +1,17 @@
 // The viewer of reports, notebooks and the live page: a grid of maps, rows (pictures or classes) by columns (methods).
 import { choice, element, framed, slider } from "./elements.js";
 import { mapCell } from "./cell.js";
+import { pictureShown } from "./layouts.js";
+import { READINGS, SCALES } from "./view.js";
 
-const STARTING = { opacity: 0.85, sign: "own", percentile: 99.5, diverging: "red-blue", magnitude: "inferno", share: "map", row: "all" };
+const STARTING = { opacity: 0.85, reading: "own", scale: "own", percentile: 99.5, diverging: "red-blue", magnitude: "inferno", share: "map", row: "all" };
 
 export class Viewer {
   // `payload` as limelight.show.payload makes it; rows and maps may be added later.
   constructor(root, payload) {
     this.root = root;
     this.payload = payload;
-    this.look = { ...STARTING };
+    this.look = { ...STARTING, ...payload.look };
     this.rows = [];
     this.controls = element("form", { className: "controls", "aria-label": "how the maps are shown" });
     this.controls.addEventListener("submit", (event) => event.preventDefault());
@@ -37,7 +39,8 @@ export class Viewer {
     const place = (value) => Math.max(percentiles.indexOf(value), 0);
     this.controls.replaceChildren(
       slider("opacity", "opacity", { min: 0, max: 1, step: 0.05, value: this.look.opacity, say: (v) => v.toFixed(2) }, set("opacity")),
-      choice("sign", "sign", [["own", "the sign of each map"], ["signed", "signed"], ["positive", "positive only"], ["negative", "negative only"], ["absolute", "absolute"]], this.look.sign, set("sign")),
+      choice("values", "reading", READINGS, this.look.reading, set("reading")),
+      choice("drawn at", "scale", SCALES, this.look.scale, set("scale")),
       slider("colours end at percentile", "percentile", { min: 0, max: percentiles.length - 1, step: 1, value: place(this.look.percentile), say: (v) => String(percentiles[v]) }, (v) => set("percentile")(percentiles[v])),
       choice("scale shared", "share", [["map", "no: one for each map"], ["row", "within each row"], ["all", "by all maps"]], this.look.share, set("share")),
       choice("colours, signed", "diverging", names("diverging"), this.look.diverging, set("diverging")),
@@ -71,8 +74,7 @@ export class Viewer {
   addRow({ label, picture, maps }) {
     const source = this.payload.pictures[picture];
     const cells = element("div", { className: "panel" });
-    const shown = element("img", { src: source.src, alt: "the picture the model saw", width: source.width, height: source.height });
-    const { frame, point } = framed(shown, source.width, source.height);
+    const { frame, point } = framed(pictureShown(source), source.width, source.height);
     cells.append(element("figure", {}, frame, element("h3", {}, "picture"), element("p", {}, source.size)));
     const section = element("section", {}, element("h3", { className: "row", hidden: !label }, label), cells);
     const row = { label, source, section, cells, point, maps: [], byColumn: [] };
@@ -98,7 +100,7 @@ export class Viewer {
 
   // The end of a map's colours: its own, or the largest of those it shares the scale with.
   limit(cell, row) {
-    const own = (each) => each.limitAt(this.look.percentile);
+    const own = (each) => each.limitAt(this.look);
     const among = { map: [cell], row: row.maps, all: this.rows.flatMap((each) => each.maps) }[this.look.share];
     return Math.max(...among.map(own).filter(Number.isFinite), 0);
   }
