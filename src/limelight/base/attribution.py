@@ -128,20 +128,18 @@ class Attribution:
     def caption(self, example: Example = 0) -> tuple[str, ...]:
         """Return short lines of text for the map of one example."""
         example = self._place(example)
-        lines = [f"score {float(self.score[example]):.4g}"]
+        lines = [] if self.score.ndim == 1 else [f"score {float(self.score[example]):.4g}"]  # else in the heading
         delta = float(self.delta[example])
         if self.complete:
             change = float(self.score[example] - self.baseline_score[example])
             of_change = f" ({abs(delta / change):.1%} of the change)" if change else ""
             lines.append(f"delta {delta:.2g}{of_change}")
-        else:
-            lines.append("delta: no sum promised")
         if self.stderr is not None:
             share = relative_size(self.stderr[example], self.values[example])
             lines.append(f"standard error {'unknown' if math.isnan(share) else f'{share:.0%} of the map'}")
         if self.steadiness is not None:
             lines.append(two_runs(*self.steadiness[example].tolist()))
-        rows = f"{self.forward_rows} forward + {self.backward_rows} backward rows"
+        rows = f"{self.forward_rows} forward + {self.backward_rows} backward model evaluations"
         rows += f", {self.cached_rows} from the cache" if self.cached_rows else ""
         lines.append(rows if self.arithmetic == "plain" else f"{rows}, {self.arithmetic}")
         if self.layer:
@@ -162,9 +160,16 @@ class Attribution:
                 self.caption(place),
                 self._picture_map(place),
                 warning=bool(self.cautions),
+                settings=self._settings(),
             )
             for place in places
         ]
+
+    def _settings(self) -> tuple[tuple[str, str], ...]:
+        """Return the method's settings as text, by name."""
+        if not is_dataclass(self.method):
+            return ()
+        return tuple((each.name, repr(getattr(self.method, each.name))) for each in fields(self.method) if each.repr)
 
     def show(self, example: Example = 0) -> Image:
         """Draw the map of one example over its picture, or the maps of its targets, as a PIL image."""
@@ -228,7 +233,8 @@ class Attribution:
         return self.heatmap()[self._place(example)].detach().float().cpu()
 
     def _heading(self, example: Example) -> str:
-        return f"target {describe_target(self, example)}"
+        heading = f"target {describe_target(self, example)}"
+        return heading if self.score.ndim > 1 else f"{heading}, score {float(self.score[self._place(example)]):.4g}"
 
 
 class Panel(Mapping[str, Attribution]):
@@ -310,38 +316,37 @@ class Panel(Mapping[str, Attribution]):
         return folder
 
     def _save_pictures(self, path: Path) -> Path:
-        from ..show.html import write_html
+        from ..show.html import write_panel
         from ..show.image import save_png
 
         match path.suffix:
             case ".png":
                 save_png(self.show(), path)
             case ".html":
-                write_html(path, self[0]._picture(0), self.tiles(), self._heading(), "", self._facts())
+                write_panel(path, self)
             case suffix:
                 raise ValueError(f"path: {str(path)!r} ends in {suffix!r}; use .png, .html or .safetensors")
         return path
 
     def _repr_html_(self) -> str:
-        from ..show.html import html_fragment
+        from ..show.html import panel_fragment
         from ..show.image import is_picture
 
         if not is_picture(self[0].inputs[0]):
             return f"<pre>{'<br>'.join(map(repr, self.values())).replace('<', '&lt;')}</pre>"
-        return html_fragment(self[0]._picture(0), self.tiles(), self._heading(), "", self._facts())
+        return panel_fragment(self)
 
     def _heading(self, example: Example = 0) -> str:
         return self[0]._heading(example)
 
+    def _title(self) -> str:
+        """Return the heading of a page, whose summary names target and score."""
+        return ""
+
     def _facts(self) -> list[tuple[str, str]]:
-        first = self[0]
-        facts = [
-            ("baseline", repr(first.baseline)),
-            ("seed", str(first.seed)),
-            ("versions", ", ".join(f"{name} {version}" for name, version in first.versions.items())),
-        ]
-        agreed = [("agreement", Panel.agreement(self).sentence())] if len(self) > 1 else []
-        return facts + agreed + [(name, note) for name, each in self.items() for note in each.notes]
+        from ..show.html import facts_of
+
+        return facts_of(self)
 
 
 def target_text(target: Any) -> str:

@@ -12,7 +12,7 @@ from ..checks.base import Check
 from ..checks.case import open_case
 from ..question.question import Options, Question, question_of
 from .check import measure, unmeasured
-from .findings import Finding, Findings
+from .findings import LEFT_OUT, Finding, Findings
 
 QUICK: tuple[Check, ...] = (
     Completeness(),
@@ -68,7 +68,7 @@ def quick_findings(
     for cost, name, i in sorted(prices, key=lambda each: (each[2], each[0])):
         attribution = panel[name]
         if spent + cost > budget:
-            reason = f"left out: about {cost} more rows, and {budget - spent} of {budget} remain"
+            reason = f"{LEFT_OUT}about {cost} more model evaluations, and {budget - spent} of {budget} remain"
             found[name, i] = Finding.of(wanted[i], attribution.name, unmeasured(len(attribution.inputs), reason), 0, 0)
             continue
         with open_case(question, attribution, attribution.method) as case:

@@ -43,7 +43,7 @@ class Tile:
     """A map to draw: `title`, caption `lines`, `heatmap` `(H, W)`.
 
     `signed`: a colour scale around zero; None if any value is negative. `warning`: marks a map with cautions.
-    `sections`: its trust card.
+    `verdict` and `sections`: its trust card in one line and whole. `settings`: of its method, by name.
     """
 
     title: str
@@ -52,6 +52,8 @@ class Tile:
     signed: bool | None = None
     warning: bool = False
     sections: tuple[Section, ...] = ()
+    verdict: str = ""
+    settings: tuple[tuple[str, str], ...] = ()
 
     @property
     def scale(self) -> Scale:
