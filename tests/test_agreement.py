@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import limelight as ll
 from limelight.base.view import View
 from limelight.checks.base import Measured
+from limelight.evaluation.agreement import agreement_of
 from limelight.evaluation.findings import Finding
 
 D = torch.float64
@@ -136,6 +137,20 @@ def test_the_sentence_names_the_two_that_differ_most() -> None:
 def test_the_report_says_how_far_the_maps_agree(tmp_path: Path) -> None:
     panel = panel_of(hill(2, 2), hill(2, 3))
     page = panel.save(tmp_path / "maps.html").read_text()
-    assert "<dt>agreement</dt>" in page and panel.agreement().sentence() in page
+    assert panel.agreement().in_words() in page and "outlined: where the maps agree" in page
     alone = panel_of(hill(2, 2)).save(tmp_path / "one.html").read_text()
-    assert "<dt>agreement</dt>" not in alone
+    assert "rank correlation" not in alone.split("<script")[0]
+
+
+def test_agreement_in_words_and_by_chance() -> None:
+    """Of k unrelated maps more than half have their top tenth in sum C(k, j) .1^j .9^(k-j) of the positions."""
+    alike = panel_of(hill(2, 2), hill(2, 3)).agreement()
+    assert alike.word() == "agree" and alike.chance() == pytest.approx(0.01)
+    apart = panel_of(hill(2, 2), -hill(2, 2), hill(7, 7)).agreement()
+    assert apart.word() == "disagree" and apart.chance() == pytest.approx(3 * 0.01 * 0.9 + 0.001)
+    assert apart.in_words().startswith(f"The 3 maps disagree: their rank correlation is {apart.mean():.2f} in the mean")
+    alone = panel_of(hill(2, 2)).agreement()
+    assert alone.word() == "cannot be compared" and "none is agreed on" in alone.in_words()
+    noise = torch.rand(5, 1, 60, 60, generator=torch.Generator().manual_seed(0), dtype=D)
+    five = agreement_of(panel_of(*noise[:, None], names=tuple("abcde")), {}, View())
+    assert float(five.region.double().mean()) == pytest.approx(five.chance(), rel=0.35)  # 31 of 3600, give or take 5

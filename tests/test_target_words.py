@@ -15,7 +15,10 @@ import limelight as ll
 from limelight.cli.options import fitted_target
 from limelight.models.catalogue import ImageModel
 from limelight.models.pictures import Preprocessing
+from limelight.question.output_targets import Function
 from limelight.question.registries import as_target, read_target
+from limelight.question.target_words import in_words
+from limelight.question.targets import Target
 from limelight.server.forms import Refused, read_target as read_target_of_page
 
 from .networks import conv_net, pictures
@@ -244,3 +247,38 @@ def test_the_page_reads_no_files() -> None:
         with pytest.raises(Refused, match="a page reads no files of its server"):
             read_target_of_page(text, LABELS)
     assert isinstance(read_target_of_page("region([[1, 0], [0, 1]], 2)", LABELS), ll.Region)
+
+
+NAMES = ("tench", "tabby", "class 2")
+
+
+WORDS: list[tuple[Target, str]] = [
+    (ll.Logit(1), "tabby (1)"),
+    (ll.Logit(2), "class 2"),
+    (ll.Logit(7), "class 7"),
+    (ll.Logit((0, 1)), "tench (0), tabby (1)"),
+    (ll.Logit(), "the model's first class"),
+    (ll.Probability(1), "the probability of tabby (1)"),
+    (ll.LogProbability(1), "the log-probability of tabby (1)"),
+    (ll.Margin(1), "tabby (1) rather than the next class"),
+    (ll.Margin(1, other=0), "tabby (1) rather than tench (0)"),
+    (ll.CentredLogit(1), "tabby (1) above the mean of all classes"),
+    (ll.Region(torch.ones(30, 30), 2), "class 2 in a region of 900 pixels"),
+    (ll.Region(torch.eye(3), 1, "mean"), "the mean of tabby (1) in a region of 3 pixels"),
+    (ll.Region(torch.tensor([[[1.0, 0], [0, 0]], [[1, 1], [0, 1]]]), 0), "tench (0) in a region of 1 to 3 pixels"),
+    (ll.Box(1, 2, 30, 40, label=1), "tabby (1) in the box from (1, 2) to (30, 40)"),
+    (ll.Detection(), "any object anywhere in the picture"),
+    (ll.Similarity(torch.ones(5)), "similarity to a reference of 5 numbers"),
+    (ll.Neuron("a.b", channel=3), "the mean of channel 3 of layer a.b"),
+    (ll.Neuron("a.b", (1, 2, 3)), "unit 1, 2, 3 of layer a.b"),
+    (Function(len), "the function len"),
+]
+
+
+@pytest.mark.parametrize(("target", "words"), WORDS)
+def test_a_target_in_words(target: Target, words: str) -> None:
+    assert in_words(target, NAMES) == words
+
+
+def test_every_target_has_words_of_its_own() -> None:
+    assert {type(target) for target, _ in WORDS} == set(ll.TARGETS)

@@ -11,7 +11,7 @@ import pytest
 from limelight.models.catalogue import ImageModel
 
 from .conftest import WORK, Server, Watched, png, small_model, until
-from .test_page import bring, choose, done
+from .test_page import begin, bring, choose, done
 
 Open = Callable[..., Watched]
 TURNED = "\u202egnp.exe"
@@ -21,7 +21,7 @@ TURNED = "\u202egnp.exe"
 def watched(server: Server, open_page: Open) -> Any:
     """The page with one cheap method ticked; what Chromium itself logs of an answer's status is no complaint."""
     watched = open_page(server.url)
-    watched.page.wait_for_selector(".method")
+    begin(watched.page)
     choose(watched.page, ("gradient",))
     yield watched
     watched.complaints[:] = [each for each in watched.complaints if "Failed to load resource" not in each]
@@ -62,7 +62,7 @@ def test_no_method_and_settings_that_are_no_numbers(watched: Watched, tmp_path: 
     choose(page, ("smooth-grad",))
     samples = page.locator(".method:has(input[name=smooth-grad]) input[name=samples]")
     samples.fill("2.5")
-    page.click("details > summary >> nth=0")  # closed: it opens again to show what is wrong
+    page.click("#methods > summary")  # closed: it opens again to show what is wrong
     rows = WORK.rows
     page.click("#explain")
     assert samples.evaluate("(input) => document.activeElement === input && input.checkVisibility()")
@@ -105,16 +105,16 @@ def test_the_class_search(watched: Watched, tmp_path: Path, words: str, answer: 
     page.fill("input[name=class]", words)
     page.keyboard.press("Tab")
     if answer:
-        assert answer in status(page) and page.locator(".top [aria-pressed=true]").count() == 0
+        assert answer in status(page) and page.locator(".offered [aria-pressed=true]").count() == 0
     else:
-        assert words.removeprefix("number ") in page.inner_text(".top [aria-pressed=true]")
+        assert words.removeprefix("number ") in page.inner_text(".offered [aria-pressed=true]")
 
 
 def test_a_server_that_goes_away(serve: Callable[..., Server], open_page: Open, tmp_path: Path) -> None:
     server = serve()
     watched = open_page(server.url)
     page = watched.page
-    page.wait_for_selector(".method")
+    begin(page)
     page.route("**/api/explain", lambda route: route.abort())
     choose(page, ("gradient",))
     bring(page, tmp_path, 0)
@@ -135,12 +135,12 @@ def test_a_busy_server_is_asked_again(serve: Callable[..., Server], open_page: O
     server = serve(workers=1, waiting=0)
     pages = [open_page(server.url) for _ in range(2)]
     for watched in pages:
-        watched.page.wait_for_selector(".method")
+        begin(watched.page)
         choose(watched.page, ("smooth-grad",))
     first, second = (each.page for each in pages)
     WORK.pause = 0.03
     bring(first, tmp_path, 0)
-    until(first, lambda: "model rows" in status(first))
+    until(first, lambda: "model evaluations" in status(first))
     bring(second, tmp_path, 1)
     until(second, lambda: "the server is busy" in status(second))
     WORK.pause = 0.0
@@ -156,7 +156,7 @@ def test_words_that_turn_directions_stay_in_their_place(
     model: ImageModel = small_model()
     model.labels = tuple(f"{TURNED} {k}" for k in range(len(model.labels)))
     page = open_page(serve(model).url).page
-    page.wait_for_selector(".method")
+    begin(page)
     choose(page, ("gradient",))
     page.set_input_files("#files", write(tmp_path, f"{TURNED}.png", png(0)))
     done(page, 1)

@@ -22,6 +22,7 @@ import limelight as ll
 from limelight.evaluation.card import Entry, Section
 from limelight.show import (
     Row,
+    Summary,
     Tile,
     draw_figure,
     overlay,
@@ -55,7 +56,7 @@ def tiles(side: int) -> tuple[Tile, ...]:
         ),
     )
     return (
-        Tile("signed", ("score 3",), noise(side, 0, 0.00345), sections=card),
+        Tile("signed", ("score 3",), noise(side, 0, 0.00345), sections=card, verdict="does not hold up: 1 of 2 tests"),
         Tile("large", (), noise(side, 1, 123456.0), warning=True),
         Tile("unsigned", (), noise(side, 2).abs()),
         Tile("zero", (), torch.zeros(side, side)),
@@ -66,12 +67,19 @@ def tiles(side: int) -> tuple[Tile, ...]:
 def report(folder: Path, side: int = 48) -> tuple[str, tuple[Tile, ...]]:
     path = folder / "report.html"
     made = tiles(side)
-    write_html(path, picture(side), made, "heading", "footer", [("seed", "0")])
+    facts = [("seed", "0"), ("large", ll.Note("caution", "is in doubt"))]
+    write_html(path, picture(side), made, "heading", "footer", facts)
     return as_url(path), made
 
 
 def drawn(page: Any, count: int) -> None:
+    """Wait for the maps and open every fold, which hides what is in it from clicks and keys."""
     until(page, lambda: page.locator("figure[data-drawn]").count() == count)
+    unfold(page)
+
+
+def unfold(page: Any) -> None:
+    page.evaluate("document.querySelectorAll('details').forEach((each) => (each.open = true))")
 
 
 def settle(page: Any) -> None:
@@ -179,6 +187,10 @@ def test_a_shared_scale_is_the_largest_of_those_that_share_it(tmp_path: Path, op
     assert [each.is_visible() for each in page.locator("section").all()] == [False, True]
 
 
+def pixels_of(page: Any, canvases: str, at: int = 0) -> str:
+    return str(page.locator(canvases).nth(at).evaluate("(canvas) => canvas.toDataURL()"))
+
+
 def pixels(page: Any, title: str) -> np.ndarray:
     data = page.locator(f"figure[data-method={title}] canvas").first.evaluate("(canvas) => canvas.toDataURL()")
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data.split(",")[1]))).convert("RGB")).astype(int)
@@ -284,8 +296,8 @@ def test_the_card_stands_beside_its_map(tmp_path: Path, open_page: Open) -> None
     page = open_page(report(tmp_path)[0]).page
     drawn(page, 5)
     card = page.locator("figure[data-method=signed] .card")
-    assert card.locator("summary").inner_text() == "Trust card: 1 failed"
-    assert card.locator(".bad").inner_text() == "FAIL" and "0.258" in card.inner_text()
+    assert card.locator("summary").inner_text() == "does not hold up: 1 of 2 tests"
+    assert card.locator("td .bad").inner_text() == "FAIL" and "0.258" in card.inner_text()
     assert page.locator("figure[data-method=large] .card").count() == 0
 
 
@@ -452,3 +464,112 @@ def test_the_figure_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"limelight\[plot\]"):
         draw_figure(picture(48), ())
+
+
+def summed_up(tmp_path: Path, count: int = 6) -> tuple[Path, tuple[Tile, ...]]:
+    """A report of one row whose maps disagree: the first screen names the two that differ most."""
+    region = torch.zeros(48, 48, dtype=torch.bool)
+    region[10:20, 30:40] = True
+    made = tuple(Tile(f"map-{k}", (), noise(48, k), verdict="holds up: 1 of 1 tests") for k in range(count))
+    summary = Summary(
+        "The model says tabby (281), 39.5%",
+        "The maps explain its score, 9.247.",
+        (("tabby (281)", 0.395), ("lynx (287)", 0.2)),
+        "The maps disagree.",
+        region,
+        ("map-0", "map-2", -0.25),
+        (("hold up", ("map-0", "map-1")), ("do not hold up", ("map-2",))),
+    )
+    path = tmp_path / "summary.html"
+    facts = [
+        ("seed", "0"),
+        ("map-1", ll.Note("fact", "says nothing bad")),
+        ("map-2", ll.Note("caution", "is in doubt")),
+    ]
+    write_report(path, [Row("", picture(48), made, summary)], "cat.jpg", "", facts)
+    return path, made
+
+
+def test_the_first_screen_says_what_there_is_to_know(tmp_path: Path, open_page: Open) -> None:
+    page = open_page(as_url(summed_up(tmp_path)[0]), width=1440, height=900).page
+    until(page, lambda: page.locator("figure[data-drawn]").count() == 6)
+    said = page.inner_text(".said")
+    for words in (
+        "tabby (281), 39.5%",
+        "9.247",
+        "The maps disagree.",
+        "2 of 3 maps hold up: map-0, map-1",
+        "1 of 3 maps do not",
+    ):
+        assert words in said
+    assert page.inner_text(".cautions") == "map-2 is in doubt"
+    assert not page.get_by_text("says nothing bad").is_visible(), "behind a fold"
+    page.click(".facts summary")
+    assert page.get_by_text("says nothing bad").is_visible()
+    # the outline is the region's: its box, to a pixel of the picture
+    box = page.locator(".outline path").first.evaluate(
+        "(path) => { const b = path.getBBox(); return [b.x, b.y, b.width, b.height]; }"
+    )
+    assert box == [30, 10, 10, 10]
+    settle(page)
+    for at, title in enumerate(("map-0", "map-2")):
+        copy = page.locator(".twins canvas").nth(at)
+        assert copy.get_attribute("aria-label") == f"map of {title}"
+        until(
+            page,
+            lambda at=at, title=title: (
+                pixels_of(page, ".twins canvas", at) == pixels_of(page, f"figure[data-method={title}] canvas")
+            ),
+        )
+    assert "rank correlation -0.25" in page.inner_text(".twins")
+    for each in (".said", ".twins", ".lead figure"):
+        found = page.locator(each).bounding_box()
+        assert found["y"] + found["height"] < 900
+
+
+@pytest.mark.parametrize("count", [4, 5, 6, 7, 9, 11])
+def test_no_map_stands_alone_and_cards_are_closed(tmp_path: Path, open_page: Open, count: int) -> None:
+    page = open_page(as_url(summed_up(tmp_path, count)[0]), width=1440, height=900).page
+    until(page, lambda: page.locator("figure[data-drawn]").count() == count)
+    settle(page)
+    boxes = [each.bounding_box() for each in page.locator(".panel > figure").all()]
+    rows = [[each for each in boxes if each["y"] == y] for y in sorted({each["y"] for each in boxes})]
+    assert len(rows[-1]) > 1 and {len(row) for row in rows[:-1]} <= {len(rows[0])}
+    assert len(rows[0]) - len(rows[-1]) <= 1, "the last row is full, or lacks one"
+    right = max(each["x"] + each["width"] for each in boxes)
+    assert 1440 - right < 50 and min(each["x"] for each in boxes) < 50, "the rows are as wide as the page"
+
+
+def test_a_card_opens_into_a_table(tmp_path: Path, open_page: Open) -> None:
+    path = tmp_path / "card.html"
+    entries = (
+        Entry("pass", "randomisation", "-0.28", "the map changes", "at most 0.7"),
+        Entry("-", "completeness", "-", "no sum is promised"),
+        Entry("-", "bias-shift", "-", "left out: about 300 more model evaluations", left_out=True),
+        Entry("-", "", "", "sampling noise is 40%"),
+    )
+    tile = Tile("one", (), noise(32, 0), sections=(Section("Hard tests", entries),), verdict="in doubt: 1 of 1 tests")
+    write_html(path, picture(32), [tile], "", "", [])
+    page = open_page(as_url(path), width=390).page
+    until(page, lambda: page.locator("figure[data-drawn]").count() == 1)
+    card = page.locator(".card")
+    assert card.inner_text() == "in doubt: 1 of 1 tests", "closed"
+    card.locator("summary").click()
+    assert [each.inner_text() for each in card.locator("tbody tr").first.locator("th, td").all()] == [
+        "randomisation",
+        "-0.28",
+        "at most 0.7",
+    ]
+    assert card.locator(".words").inner_text() == "pass the map changes"
+    assert card.locator("li").inner_text() == "sampling noise is 40%"
+    muted = card.locator(".muted").all_inner_texts()
+    assert muted == ["completeness: no sum is promised", "left out to save model evaluations: bias-shift"]
+    assert card.locator("button").count() == 0, "a report runs no tests"
+
+
+def test_a_still_report_has_no_line_of_letters(tmp_path: Path, open_page: Open) -> None:
+    """Without script, on a phone: every line of words has room for some."""
+    page = open_page(as_url(summed_up(tmp_path)[0]), width=390, java_script_enabled=False).page
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.locator(".said").bounding_box()["width"] > 250
+    assert "2 of 3 maps hold up" in page.inner_text(".said")

@@ -131,20 +131,18 @@ class Attribution:
     def caption(self, example: Example = 0, view: View | str | None = None) -> tuple[str, ...]:
         """Return short lines of text for the map of one example as a view draws it."""
         example = self._place(example)
-        lines = [f"score {float(self.score[example]):.4g}"]
+        lines = [] if self.score.ndim == 1 else [f"score {float(self.score[example]):.4g}"]  # else in the heading
         delta = float(self.delta[example])
         if self.complete:
             change = float(self.score[example] - self.baseline_score[example])
             of_change = f" ({abs(delta / change):.1%} of the change)" if change else ""
             lines.append(f"delta {delta:.2g}{of_change}")
-        else:
-            lines.append("delta: no sum promised")
         if self.stderr is not None:
             share = relative_size(self.stderr[example], self.values[example])
             error = "unknown" if math.isnan(share) else f"{share:.0%} of the map, at single values"
             lines.append(f"standard error {error}")
         lines += self._steadiness_words(example, view_of(view, self.view))
-        rows = f"{self.forward_rows} forward + {self.backward_rows} backward rows"
+        rows = f"{self.forward_rows} forward + {self.backward_rows} backward model evaluations"
         rows += f", {self.cached_rows} from the cache" if self.cached_rows else ""
         lines.append(rows if self.arithmetic == "plain" else f"{rows}, {self.arithmetic}")
         if self.layer:
@@ -226,7 +224,8 @@ class Attribution:
         return picture_of_example(self, example, view)
 
     def _heading(self, example: Example) -> str:
-        return f"target {describe_target(self, example)}"
+        heading = f"target {describe_target(self, example)}"
+        return heading if self.score.ndim > 1 else f"{heading}, score {float(self.score[self._place(example)]):.4g}"
 
 
 class Panel(Mapping[str, Attribution]):
@@ -309,38 +308,36 @@ class Panel(Mapping[str, Attribution]):
         return folder
 
     def _save_pictures(self, path: Path, view: View | str | None = None) -> Path:
-        from ..show.html import write_html
+        from ..show.html import write_panel
         from ..show.image import save_png
 
         match path.suffix:
             case ".png":
                 save_png(self.show(view=view), path)
             case ".html":
-                picture = self[0]._picture(0, view)
-                write_html(path, picture, self.tiles(view=view), self._heading(), "", self._facts())
+                write_panel(path, self, view)
             case suffix:
                 raise ValueError(f"path: {str(path)!r} ends in {suffix!r}; use .png, .html or .safetensors")
         return path
 
     def _repr_html_(self) -> str:
-        from ..show.html import html_fragment
+        from ..show.html import panel_fragment
 
         if not 2 <= self[0].inputs.ndim <= 5:
             return f"<pre>{'<br>'.join(map(repr, self.values())).replace('<', '&lt;')}</pre>"
-        return html_fragment(self[0]._picture(0), self.tiles(), self._heading(), "", self._facts())
+        return panel_fragment(self)
 
     def _heading(self, example: Example = 0) -> str:
         return self[0]._heading(example)
 
+    def _title(self) -> str:
+        """Return the heading of a page, whose summary names target and score."""
+        return ""
+
     def _facts(self) -> list[tuple[str, str]]:
-        first = self[0]
-        facts = [
-            ("baseline", repr(first.baseline)),
-            ("seed", str(first.seed)),
-            ("versions", ", ".join(f"{name} {version}" for name, version in first.versions.items())),
-        ]
-        agreed = [("agreement", Panel.agreement(self).sentence())] if len(self) > 1 else []
-        return facts + agreed + [(name, note) for name, each in self.items() for note in each.notes]
+        from ..show.html import facts_of
+
+        return facts_of(self)
 
 
 def target_text(target: Any) -> str:

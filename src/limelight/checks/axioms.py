@@ -30,6 +30,7 @@ class Completeness(Tolerated):
 
     tolerance: float = 0.01
     meaning: ClassVar[str] = "share of the score that the map fails to account for"
+    brief: ClassVar[tuple[str, str]] = ("adds up to {:.1%}", "misses {:.1%} of its sum")
     passes: ClassVar[str] = "the values add up to the score"
     fails: ClassVar[str] = "the values do not add up to the score that they should"
 
@@ -64,6 +65,7 @@ class Determinism(HardCheck):
     rows_per_pass: int = 3
     company: bool = True
     meaning: ClassVar[str] = "how much the map changes when nothing but the batch does"
+    brief: ClassVar[tuple[str, str]] = ("the same in any batch", "depends on its batch")
     passes: ClassVar[str] = "the same map comes out alone and in any batch"
     fails: ClassVar[str] = "the map depends on the batch that it was made in"
 
@@ -107,6 +109,7 @@ class Sensitivity(HardCheck):
     features: int = 4
     least: float = 1e-5
     meaning: ClassVar[str] = "share of features that changed the answer alone and got no relevance"
+    brief: ClassVar[tuple[str, str]] = ("marks what changes the answer", "misses what changes the answer")
     passes: ClassVar[str] = "each feature tried that changed the answer by itself got relevance"
     fails: ClassVar[str] = "features that changed the answer by themselves got no relevance"
 
@@ -156,6 +159,7 @@ class Dummy(Tolerated):
     draws: int = 16
     tolerance: float = 1e-6
     meaning: ClassVar[str] = "relevance given to features that the model ignores"
+    brief: ClassVar[tuple[str, str]] = ("nothing for ignored features", "relevance for ignored features")
     passes: ClassVar[str] = "features that the model ignores got nothing"
     fails: ClassVar[str] = "features that the model ignores got relevance"
 
@@ -249,6 +253,7 @@ class Linearity(HardCheck):
     beta: float = -0.5
     tolerance: float | None = None
     meaning: ClassVar[str] = "whether the map of a mixture of scores is the mixture of their maps"
+    brief: ClassVar[tuple[str, str]] = ("linear in the score", "not linear in the score")
     passes: ClassVar[str] = "the map of a mixture of scores is the mixture of their maps"
     fails: ClassVar[str] = "the map of a mixture of scores is not the mixture of their maps"
 

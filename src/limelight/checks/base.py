@@ -81,11 +81,12 @@ class Check(Named, ABC):
 class HardCheck(Check):
     """Base of the checks with a right answer: the value is an error, the lower the better, and at most `limit` passes.
 
-    `passes` and `fails`: what either means, as a plain sentence.
+    `passes` and `fails`: what either means, as a plain sentence; `brief`: both in a few words, {} being the value.
     """
 
     kind: ClassVar[Kind] = "hard"
     better: ClassVar[Better | None] = "lower"
+    brief: ClassVar[tuple[str, str]]
     passes: ClassVar[str]
     fails: ClassVar[str]
 

@@ -42,6 +42,7 @@ class ImplementationInvariance(Tolerated):
     other: nn.Module | None = None
     tolerance: float = 1e-3
     meaning: ClassVar[str] = "how much the map changes when the same network is written differently"
+    brief: ClassVar[tuple[str, str]] = ("the same for equal networks", "differs between equal networks")
     passes: ClassVar[str] = "an equal network that is written differently gets the same map"
     fails: ClassVar[str] = "an equal network that is written differently gets another map"
 
@@ -128,6 +129,7 @@ class InputShift(Tolerated):
     shift: float = 0.5
     tolerance: float = 0.05
     meaning: ClassVar[str] = "how much the map changes under a shift that changes nothing in the model's answer"
+    brief: ClassVar[tuple[str, str]] = ("free of where zero lies", "depends on where zero lies")
     passes: ClassVar[str] = "the map does not depend on where zero lies"
     fails: ClassVar[str] = (
         "the map depends on where zero lies: choose a baseline with a meaning, or one that moves along"

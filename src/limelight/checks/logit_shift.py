@@ -33,6 +33,7 @@ class LogitShift(Tolerated):
     shift: float = 1.0
     tolerance: float = 1e-3
     meaning: ClassVar[str] = "how much the map changes when all class scores grow by the same constant"
+    brief: ClassVar[tuple[str, str]] = ("unmoved by a constant on all scores", "moved by a constant on all scores")
     passes: ClassVar[str] = "a constant added to all class scores changes nothing in the map"
     fails: ClassVar[str] = "a constant added to all class scores moves the map, although no probability changes"
 

@@ -51,6 +51,7 @@ class Randomisation(HardCheck):
     keep_class: bool = True
     own_rows: ClassVar[int] = 3  # to find the layers' order, and which of them the score reads
     meaning: ClassVar[str] = "how alike the map stays when the model's last layer is replaced by random numbers"
+    brief: ClassVar[tuple[str, str]] = ("follows the weights", "hardly follows the weights")
     passes: ClassVar[str] = "the map changes when the classifier is replaced by random numbers"
     fails: ClassVar[str] = (
         "the map hardly changes when the classifier is replaced by "

@@ -87,7 +87,9 @@ def _write_cards(cards: Sequence[TrustCard], stem: str, folder: Path, view: View
     written.append(folder / f"{stem}.html")
     first = cards[0].attribution
     # A picture has one class here, so a map is one tile.
-    tiles = [replace(each.attribution.tiles(view=view)[0], sections=each.sections()) for each in cards]
+    tiles = [
+        replace(each.attribution.tiles(view=view)[0], sections=each.sections(), verdict=each.line) for each in cards
+    ]
     facts = [("baseline", repr(first.baseline)), ("seed", str(first.seed))]
     write_html(
         written[-1],

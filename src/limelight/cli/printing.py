@@ -49,7 +49,7 @@ def print_explained(done: Explained, files: Sequence[Sequence[Path]]) -> None:
         tests = _quick_table(explanation.tests)
         if tests:
             out.print(tests)
-            if any(each.reason.startswith("left out") for found in explanation.tests.values() for each in found):
+            if any(each.left_out for found in explanation.tests.values() for each in found):
                 print_lines("tests that exceed --check-rows are left out; 'limelight check' runs every test")
             print_lines("")
         if agreement := explanation.agreement():
@@ -117,7 +117,7 @@ def _quick_table(tests: Mapping[str, Findings]) -> Table | None:
 
 def _tested(finding: Finding) -> str:
     if math.isnan(finding.mean):
-        return "left out" if finding.reason.startswith("left out") else "-"
+        return "left out" if finding.left_out else "-"
     return f"{finding.mean:.3g}" + ("" if finding.passed is None else f" {finding.verdict}")
 
 

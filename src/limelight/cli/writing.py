@@ -55,7 +55,7 @@ def _write_maps(
     panel = explanation.panel
     top = classes_shown(done.ranking)
     classes = f"Top classes of {model}: {top}. " if top else ""
-    footer = f"{classes}Here {done.what_was_seen()}. Model rows in total: {_rows(explanation)}."
+    footer = f"{classes}Here {done.what_was_seen()}. Model evaluations: {_rows(explanation)}."
     save_png(
         draw_panel(seen, panel.tiles(view=explanation.view), _heading(done, explanation), footer),
         folder / f"{name}.png",
@@ -68,30 +68,29 @@ def _write_page(path: Path, seen: Image.Image, done: Explained, model: str) -> N
     several = len(done.explanations) > 1
     panels = [each.panel for each in done.explanations]
     first = panels[0][0]
-    top = classes_shown(done.ranking)
     facts = [
         ("model", model),
-        *([("top 5", top)] if top else []),
         ("picture", done.what_was_seen()),
         *(("picture", note) for note in done.picture.notes),
-        *((f"rows for {each.target.named}" if several else "rows in all", _rows(each)) for each in done.explanations),
         *(
-            (f"agreement for {each.target.named}" if several else "agreement", agreed.sentence())
+            (f"model evaluations for {each.target.named}" if several else "model evaluations", _rows(each))
             for each in done.explanations
-            if (agreed := each.agreement())
         ),
         ("baseline", ", ".join(dict.fromkeys(repr(each.baseline) for panel in panels for each in panel.values()))),
         ("seed", str(first.seed)),
         *dict.fromkeys(note for each in done.explanations for note in each.notes()),
         ("versions", ", ".join(f"{library} {version}" for library, version in first.versions.items())),
     ]
-    rows = [Row(each.target.described() if several else "", seen, tuple(each.tiles())) for each in done.explanations]
-    heading = f"{Path(done.name).name}: {len(rows)} classes" if several else _heading(done, done.explanations[0])
-    write_report(path, rows, heading, "", facts)
+    rows = [
+        Row(each.target.described() if several else "", seen, tuple(each.tiles()), done.summary(each))
+        for each in done.explanations
+    ]
+    write_report(path, rows, Path(done.name).name, "", facts)
 
 
 def _heading(done: Explained, explanation: Explanation) -> str:
-    return f"{Path(done.name).name}: {explanation.target.described()}"
+    target = explanation.target
+    return f"{Path(done.name).name}: {target.described()}, score {target.output:.4g}"
 
 
 def _rows(explanation: Explanation) -> str:

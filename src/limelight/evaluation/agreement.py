@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ from .findings import Finding
 
 SHARE = 0.1
 """The share of a map's positions that are its top."""
+AGREE, IN_PART = 0.7, 0.4
+"""Mean rank correlations from which maps are said to agree, and to agree in part; below they disagree."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +58,42 @@ class Agreement:
         mean, pair = self.mean(example), self.furthest(example)
         text = f"{len(kept)} maps agree with a rank correlation of {mean:.2f} in the mean"
         if pair is not None and len(kept) > 2:
-            text += f", least {pair[0]} and {pair[1]} with {float(self.correlations[at][self._pair(pair)]):.2f}"
+            text += f", least {pair[0]} and {pair[1]} with {self.correlation(pair, example):.2f}"
         share = float(self.region[at].double().mean())
         return f"{text}; most of them have their top tenth in {share:.1%} of the positions{ending}"
+
+    def in_words(self, example: Place = 0) -> str:
+        """Say the same to somebody who looks at the picture, on which the region is outlined."""
+        at = self._at(example)
+        left_out = self.left_out[self._place(at)]
+        kept = [name for name in self.names if name not in left_out]
+        parts = [f"{name} is left out: {why}." for name, why in left_out.items()]
+        if len(kept) < 2:
+            return " ".join([f"{len(kept)} of {len(self.names)} maps can be compared, so none is agreed on.", *parts])
+        mean, share = self.mean(example), float(self.region[at].double().mean())
+        opening = f"The {len(kept)} maps {self.word(example)}: their rank correlation is {mean:.2f} in the mean."
+        chance = f"about {self.chance(example):.1%} would be by chance"
+        most = "both" if len(kept) == 2 else "more than half of them"
+        if share:
+            region = f"In the outlined {share:.1%} of the picture {most} have their top tenth; {chance}."
+        else:
+            region = f"Nowhere do {most} have their top tenth; {chance}."
+        return " ".join((opening, region, *parts))
+
+    def word(self, example: Place = 0) -> Literal["agree", "agree in part", "disagree", "cannot be compared"]:
+        """Judge the mean correlation: see AGREE and IN_PART."""
+        mean = self.mean(example)
+        if math.isnan(mean):
+            return "cannot be compared"
+        return "agree" if mean >= AGREE else "agree in part" if mean >= IN_PART else "disagree"
+
+    def chance(self, example: Place = 0) -> float:
+        r"""Return the share of positions that the region would have if the $k$ maps had nothing to do with each other.
+
+        $\sum_{j > k/2} \binom{k}{j} s^j (1 - s)^{k-j}$ with $s$ a tenth: less for maps with few positive values.
+        """
+        k = len(self.names) - len(self.left_out[self._place(self._at(example))])
+        return sum(math.comb(k, j) * SHARE**j * (1 - SHARE) ** (k - j) for j in range(k // 2 + 1, k + 1))
 
     def mean(self, example: Place = 0) -> float:
         """Return the mean correlation of the pairs that are part of the consensus; NaN without a pair."""
@@ -70,6 +105,14 @@ class Agreement:
         pairs = self._pairs(example)
         return min(pairs, key=lambda each: each[1])[0] if pairs else None
 
+    def correlation(self, pair: tuple[str, str], example: Place = 0) -> float:
+        """Return the rank correlation of two maps by their names; NaN if one cannot be ranked."""
+        return float(self.correlations[self._at(example)][self._pair(pair)])
+
+    def region_of(self, example: Place = 0) -> Tensor:
+        """Return the consensus `(*space)` of one example."""
+        return self.region[self._at(example)]
+
     def to_dict(self, example: Place = 0) -> dict[str, Any]:
         """Return plain numbers, lists and text for one example; NaN as None."""
         at = self._at(example)
@@ -78,16 +121,17 @@ class Agreement:
             "views": list(self.views),
             "rank_correlations": finite(self.correlations[at].tolist()),
             "mean": finite(self.mean(example)),
+            "word": self.word(example),
             "region_share": float(self.region[at].double().mean()),
             "left_out": dict(self.left_out[self._place(at)]),
             "sentence": self.sentence(example),
         }
 
     def _pairs(self, example: Place) -> list[tuple[tuple[str, str], float]]:
-        at = self._at(example)
-        kept = [name for name in self.names if name not in self.left_out[self._place(at)]]
+        left_out = self.left_out[self._place(self._at(example))]
+        kept = [name for name in self.names if name not in left_out]
         pairs = [(a, b) for i, a in enumerate(kept) for b in kept[i + 1 :]]
-        return [(pair, float(self.correlations[at][self._pair(pair)])) for pair in pairs]
+        return [(pair, self.correlation(pair, example)) for pair in pairs]
 
     def _pair(self, pair: tuple[str, str]) -> tuple[int, int]:
         return self.names.index(pair[0]), self.names.index(pair[1])

@@ -13,7 +13,7 @@ from ..checks.case import open_case
 from ..checks.shared import Shared
 from ..question.question import Options, Question, question_of
 from .check import measure, unmeasured
-from .findings import Finding, Findings
+from .findings import LEFT_OUT, Finding, Findings
 
 QUICK: tuple[Check, ...] = (
     Completeness(),
@@ -70,7 +70,7 @@ def quick_findings(
         for cost, name, i in sorted(prices, key=lambda each: (each[2], each[0])):
             attribution = panel[name]
             if spent + cost > budget:
-                reason = f"left out: about {cost} more rows, and {budget - spent} of {budget} remain"
+                reason = f"{LEFT_OUT}about {cost} more model evaluations, and {budget - spent} of {budget} remain"
                 left_out = unmeasured(len(attribution.inputs), reason)
                 found[name, i] = Finding.of(wanted[i], attribution.name, left_out, 0, 0)
                 continue

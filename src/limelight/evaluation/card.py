@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _WIDTH = 100
+_ALONE = "for which no right answer is known"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Entry:
     """One line of a card. `mark` "pass", "FAIL", "above" and "NOT ABOVE" are shown in colours of their own.
 
     `limit`: what the figure is held against: the largest that passes, or the best control's; "" where there is none.
+    `left_out`: there is no figure for want of budget, and running the test would give one.
     """
 
     mark: str
@@ -45,6 +47,7 @@ class Entry:
     figure: str
     words: str
     limit: str = ""
+    left_out: bool = False
 
     @property
     def cells(self) -> tuple[str, str, str, str]:
@@ -158,12 +161,30 @@ class TrustCard:
         better = f", and by {len(compared) - len(worse)} of {len(compared)} figures it beats every control"
         return Verdict("holds up", tests + better * bool(compared))
 
+    @property
+    def line(self) -> str:
+        """The verdict's word, how many hard tests passed, and what each says in a few words, failed ones first.
+
+        `"holds up: 2 of 2 tests; adds up to 0.6%, follows the weights"`, of several examples by their mean figure.
+        """
+        judged = sorted((each for each in self.hard if each.passed is not None), key=lambda each: bool(each.passed))
+        word = self.verdict.word
+        if not judged:
+            return word
+        passed = sum(each.passed is True for each in judged)
+        parts = [each.check.brief[not each.passed].format(each.mean) for each in judged]  # type: ignore[attr-defined]
+        steadiness = self.attribution.steadiness
+        if steadiness is not None and not math.isnan(known := float(steadiness[..., 0].nanmean())):
+            parts.append(f"two runs agree {known:.2f}")
+        return f"{word}: {passed} of {len(judged)} tests; {', '.join(parts)}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, lists and text."""
         return {
             "method": self.attribution.name,
             "settings": repr(self.attribution.method),
             "verdict": asdict(self.verdict),
+            "line": self.line,
             "headline": self.headline,
             "failed": list(self.failed),
             "findings": [
@@ -188,13 +209,15 @@ class TrustCard:
     def sections(self) -> tuple[Section, ...]:
         """Return the parts of the card: hard tests, evidence with the controls, cautions."""
         hard = tuple(
-            Entry(e.verdict, e.name, _figure(e), self._settings(e) + e.sentence, _at_most(e)) for e in self.hard
+            Entry(e.verdict, e.name, _figure(e), self._settings(e) + e.sentence, _at_most(e), e.left_out)
+            for e in self.hard
         )
         evidence = tuple(self._evidence(each) for each in self.evidence)
         cautions = tuple(Entry("-", "", "", each) for each in self.cautions)
+        beside = "compared with maps that do not depend on the model" if self.controls else _ALONE
         parts = (
             Section("Hard tests, where the right answer is known", hard),
-            Section("Evidence, compared with maps that do not depend on the model", evidence),
+            Section(f"Evidence, {beside}", evidence),
             Section("Before you believe it", cautions),
         )
         return tuple(part for part in parts if part.entries)
@@ -211,7 +234,7 @@ class TrustCard:
         mark = "-" if not beaten else "NOT ABOVE" if lost else "above"
         name, best = self._best_control(finding)
         limit = "" if math.isnan(best) else f"{name} {shown(best)}"
-        return Entry(mark, finding.name, _figure(finding), self._settings(finding) + words, limit)
+        return Entry(mark, finding.name, _figure(finding), self._settings(finding) + words, limit, finding.left_out)
 
     def _best_control(self, finding: Finding) -> tuple[str, float]:
         """Return the control that did best by the figure, and its figure; "" and NaN without any."""

@@ -121,6 +121,9 @@ class MapSeries(Panel):
     def _heading(self, example: Example = 0) -> str:
         return f"{self.heading()}; {super()._heading(example)}"
 
+    def _title(self) -> str:
+        return self.heading()
+
     def _facts(self) -> list[tuple[str, str]]:
         kept = [each for each in dict.fromkeys(super()._facts()) if each[0] not in ("baseline", "seed")]
         return [*(("caution", each) for each in self.cautions), *kept]

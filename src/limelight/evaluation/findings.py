@@ -13,6 +13,9 @@ from torch import Tensor
 from ..base.files import finite
 from ..checks.base import Check, HardCheck, Measured
 
+LEFT_OUT = "left out: "
+"""How the reason begins why a check that exceeds the budget has no figure."""
+
 
 @dataclass(frozen=True, eq=False)
 class Finding:
@@ -75,6 +78,11 @@ class Finding:
     def reason(self) -> str:
         """Why examples have no figure, each reason once; empty where all have one."""
         return "; ".join(dict.fromkeys(each for each in self.reasons if each))
+
+    @property
+    def left_out(self) -> bool:
+        """Whether the check was not run for want of budget."""
+        return math.isnan(self.mean) and self.reason.startswith(LEFT_OUT)
 
     @property
     def verdict(self) -> str:

@@ -4,6 +4,7 @@ GET  /                              the page, its modules under /viewer/
 GET  /api/form                      the form: methods with their fields, layers, targets, baselines, labels
 POST /api/pictures                  a PNG, JPEG or WEBP as the body: its id and what the model sees of it
 POST /api/demo                      the same for the demonstration picture
+POST /api/tests                     the tests of a map that were left out: server-sent events
 POST /api/explain                   a question as JSON: server-sent events; hanging up stops the work
 GET  /api/maps/ID.safetensors       a map with its provenance
 """
@@ -13,10 +14,10 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 import uvicorn
@@ -26,19 +27,19 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from ..base.attribution import Attribution
 from ..base.records import as_bytes
 from ..base.version import __version__
 from ..base.view import VIEWS
 from ..engine.input_pass import layers_of
 from ..engine.layers import layer_names, modules_of
+from ..methods.families import FAMILIES
 from ..models.catalogue import AnyImageModel, ModelError, demo_image
 from ..models.pictures import ImageError, Picture, open_image
 from ..question.question import ARITHMETICS
 from ..question.registries import BASELINES, TARGETS
 from ..question.targets import Logit, Target
 from ..show import drawing_of, picture_payload, viewer_payload
-from ..show.assets import asset
+from ..show.assets import MODULES, asset
 from ..show.explained import part_seen
 from .forms import (
     Refused,
@@ -53,11 +54,14 @@ from .forms import (
 )
 from .guard import Guard, read_body
 from .jobs import Full, Job, Queue
-from .work import PageRequest, Store, answer
+from .presets import presets_for
+from .work import Kept, PageRequest, Store, answer, test_again
+
+Asked = TypeVar("Asked", bound=BaseModel)
 
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP")
-_SCRIPTS = ("numbers", "colours", "elements", "view", "layouts", "cell", "viewer", "page", "form", "stream")
-_FILES = {f"{name}.js": "text/javascript" for name in _SCRIPTS} | dict.fromkeys(("viewer.css", "page.css"), "text/css")
+_SCRIPTS = (*MODULES, "page.js", "form.js", "fields.js", "stream.js")
+_FILES = dict.fromkeys(_SCRIPTS, "text/javascript") | dict.fromkeys(("viewer.css", "page.css"), "text/css")
 _JSON_BYTES = 65536
 BASELINE = "black"  # of a request that names none
 
@@ -100,6 +104,14 @@ class PageQuestion(BaseModel):
     tests: bool = True
 
 
+class PageTests(BaseModel):
+    """The names of a map to test again, and of the maps of its row."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    map: Annotated[str, Field(max_length=40)]
+    row: Annotated[list[Annotated[str, Field(max_length=40)]], Field(max_length=16)]
+
+
 class Service:
     """The model, the pictures and maps in memory, and the queue."""
 
@@ -107,9 +119,10 @@ class Service:
         self.model = model
         self.limits = limits
         self.pictures: Store[Tensor] = Store(limits.pictures)
-        self.maps: Store[Attribution] = Store(limits.maps)
+        self.maps: Store[Kept] = Store(limits.maps)
         self.queue = Queue(limits.workers, limits.waiting, limits.rows, limits.seconds)
         self.layers, self.layer = _layers(model)
+        self.demo = _has_demo()
         self._uploading = 0
 
     def form(self) -> dict[str, Any]:
@@ -118,8 +131,13 @@ class Service:
             "version": __version__,
             "model": self.model.name,
             "labels": list(self.model.labels),
-            "methods": method_forms(),
-            "chosen": chosen_methods(),
+            "methods": method_forms(self.model.preprocessing.shape),
+            "families": list(FAMILIES),
+            "presets": [
+                {"name": each.name, "sentence": each.sentence, "methods": chosen_methods(each.methods)}
+                for each in presets_for(self.model)
+            ],
+            "demo": self.demo,
             "layers": self.layers,
             "layer": self.layer,
             "targets": typed_forms(TARGETS),
@@ -155,6 +173,14 @@ class Service:
         finally:
             self._uploading -= 1
 
+    def stream(self, work: Callable[[Job], None]) -> Response:
+        """Queue work, and answer with its events. Raises HTTPException 429 if the queue is full."""
+        try:
+            job, before = self.queue.start(work)
+        except Full as error:
+            raise _busy() from error
+        return StreamingResponse(_events(job, before), media_type="text/event-stream")
+
     def question(self, asked: PageQuestion) -> PageRequest:
         """Read the request. Raises Refused, or HTTPException 404 for a picture that isn't there."""
         pixels = []
@@ -186,7 +212,7 @@ class Service:
         rows = question.rows(self.model.preprocessing.shape)
         if rows > self.limits.rows:
             raise Refused(
-                f"{rows:,} model rows; one request may use {self.limits.rows:,}: fewer samples, steps or maps"
+                f"{rows:,} model evaluations; one request may use {self.limits.rows:,}: fewer samples, steps or maps"
             )
         if question.maps > self.limits.maps:  # the first would be gone before the last is made
             raise Refused(
@@ -243,27 +269,26 @@ def create_app(model: AnyImageModel, limits: Limits = Limits()) -> FastAPI:
 
     @app.post("/api/explain")
     async def explain(request: Request) -> Response:
-        _require_type(request, "application/json")
+        asked = await _asked(request, PageQuestion)
         try:
-            asked = PageQuestion.model_validate_json(await read_body(request, _JSON_BYTES))
             question = service.question(asked)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise HTTPException(422, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
         except Refused as error:
             raise HTTPException(422, str(error)) from error
-        try:
-            job, before = service.queue.start(lambda job: answer(model, question, service.maps, job))
-        except Full as error:
-            raise _busy() from error
-        return StreamingResponse(_events(job, before), media_type="text/event-stream")
+        return service.stream(lambda job: answer(model, question, service.maps, job))
+
+    @app.post("/api/tests")
+    async def test(request: Request) -> Response:
+        asked = await _asked(request, PageTests)
+        if service.maps.get(asked.map) is None:
+            raise HTTPException(404, "the map is no longer here; explain again")
+        return service.stream(lambda job: test_again(model, asked.map, asked.row, service.maps, limits.rows, job))
 
     @app.get("/api/maps/{name}")
     async def download(name: str) -> Response:
         found = service.maps.get(name.removesuffix(".safetensors"))
         if found is None:
             raise HTTPException(404, "the map is no longer here; explain again")
-        body = await to_thread.run_sync(as_bytes, found.fields())
+        body = await to_thread.run_sync(as_bytes, found.attribution.fields())
         return Response(body, media_type="application/octet-stream", headers={"content-disposition": "attachment"})
 
     return app
@@ -308,6 +333,24 @@ def _event(name: Literal["queued", "stopped"] | str, data: Mapping[str, Any]) ->
 def _json(document: Mapping[str, Any]) -> Response:
     """Write JSON in ASCII, since a label may hold lone surrogates, which UTF-8 lacks."""
     return Response(json.dumps(document, allow_nan=False), media_type="application/json")
+
+
+async def _asked(request: Request, kind: type[Asked]) -> Asked:
+    """Read a JSON body. Raises HTTPException that names the entry which is wrong."""
+    _require_type(request, "application/json")
+    try:
+        return kind.model_validate_json(await read_body(request, _JSON_BYTES))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise HTTPException(422, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def _has_demo() -> bool:
+    try:
+        demo_image()
+    except ModelError:
+        return False
+    return True
 
 
 def _require_type(request: Request, *types: str) -> None:

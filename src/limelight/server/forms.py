@@ -20,20 +20,21 @@ from typing import Any, Literal, TypeVar, cast
 
 import torch
 
-from ..base.named import Registry, read_value
+from ..base.named import Named, Registry, read_value
 from ..base.types import Arithmetic
 from ..base.view import VIEWS, View
-from ..methods import METHODS, Method
+from ..methods import METHODS, QUADRATURES, Method
+from ..methods.families import family_of
 from ..question import registries
 from ..question.baselines import Baseline, Constant
 from ..question.output_targets import Function
-from ..question.players import Features, Pixels
+from ..question.players import Features, Pixels, Segments
 from ..question.question import require_arithmetic
-from ..question.registries import BASELINES, as_baseline
+from ..question.registries import BASELINES, PLAYERS, as_baseline
 from ..question.targets import Target
 from ..question.tensor_files import without_files
-from ..rules import Patterns
-from ..show.explained import DEFAULT_METHODS
+from ..rules import COMPOSITES, Patterns
+from ..rules.engine import Propagation
 
 LARGEST_NUMBER = 5000
 BOUNDS: Mapping[str, tuple[float, float]] = {
@@ -53,7 +54,11 @@ MOST_REFERENCES = 16  # of a baseline, which are all held at once
 MOST_VALUES = 8  # of a field with several
 LONGEST_TEXT = 300  # characters of one field
 DEEPEST = 4  # methods inside methods
+_REGISTRIES: tuple[Registry[Any], ...] = (METHODS, QUADRATURES, PLAYERS)
+_NOT_OFFERED = (Features, Pixels, Segments)  # too many players for a page, or a file's
 
+
+PHOTOGRAPH = torch.Size((3, 224, 224))
 
 T = TypeVar("T")
 
@@ -63,20 +68,38 @@ class Refused(ValueError):
 
 
 @cache
-def method_forms() -> list[dict[str, Any]]:
-    """Return the name, summary, needs and fields of each method."""
+def method_forms(features: torch.Size = PHOTOGRAPH) -> list[dict[str, Any]]:
+    """Return the name, family, summary, needs, cost and fields of each method, for inputs of the shape `features`.
+
+    `rows`: the model evaluations of one map, at least so many unless `exact`.
+    """
     return [
         {
             "name": kind.kebab(),
+            "family": family_of(kind),
             "summary": _summary(kind),
             "needs": [each for each in ("gradients", "layer", "baseline") if getattr(kind().needs, each)],
-            "fields": [
-                {"name": each.name, "default": _text(getattr(kind(), each.name)), **_kind(hint)}
-                for each, hint in _offered(kind)
-            ],
+            "rows": kind().rows_at_least(features),
+            "exact": kind().rows(features) is not None and not kind.rows_at_most,
+            "fields": _fields(kind),
         }
         for kind in METHODS
     ]
+
+
+def _fields(kind: type[Named], depth: int = 0) -> list[dict[str, Any]]:
+    """Describe the settings of a class that can be made by its name alone."""
+    default = kind()
+    return [
+        {"name": each.name, "default": _text(getattr(default, each.name)), **_kind(hint, each.name, depth)}
+        | ({"chosen": _chosen(getattr(default, each.name))} if _registry_of(hint) else {})
+        for each, hint in _offered(kind)
+    ]
+
+
+def _chosen(value: Any) -> str:
+    """Return the class of a value that a named field begins with; "" for None."""
+    return "" if value is None else type(value).__name__
 
 
 def typed_forms(registry: Registry[Any]) -> list[dict[str, str]]:
@@ -88,15 +111,15 @@ def typed_forms(registry: Registry[Any]) -> list[dict[str, str]]:
     ]
 
 
-def chosen_methods() -> dict[str, dict[str, str]]:
-    """Return the methods that are selected at first, with the fields that differ from their defaults."""
+def chosen_methods(methods: Sequence[Method]) -> dict[str, dict[str, str]]:
+    """Return the fields of each method that differ from their defaults, by the method's name."""
     return {
         method.kebab(): {
             each.name: _text(getattr(method, each.name))
             for each, _ in _offered(type(method))
             if getattr(method, each.name) != getattr(type(method)(), each.name)
         }
-        for method in DEFAULT_METHODS
+        for method in methods
     }
 
 
@@ -173,9 +196,9 @@ def _summary(kind: type[Method]) -> str:
     return re.split(r"\$|\[\w+\d{4}", paragraph)[0].replace("`", "").rstrip(" ,:;.=")
 
 
-def _offered(kind: type[Method]) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
+def _offered(kind: type[Named]) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
     """Yield the fields that a page may set, with their types: no files, and no rules written in Python."""
-    for each in dataclasses.fields(kind):
+    for each in dataclasses.fields(kind):  # type: ignore[arg-type]  # every Named that is registered is a dataclass
         if each.default == ():
             continue
         owner = next(base for base in kind.__mro__ if each.name in vars(base).get("__annotations__", {}))
@@ -190,16 +213,40 @@ def _members(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
 
-def _kind(hint: Any) -> dict[str, Any]:
-    """Return the kind of the page's input: a box to tick, a number, a choice, or a line of text."""
+def _kind(hint: Any, name: str = "", depth: int = 0) -> dict[str, Any]:
+    """Return the kind of the page's input.
+
+    A box to tick, a number, a choice, a layer, a value of a registry with fields of its own ("named"), or numbers.
+    """
     members = _members(hint)
+    if name == "layer":
+        return {"kind": "layer"}
+    if Propagation in members:
+        return {"kind": "choice", "options": list(COMPOSITES)}
+    if (registry := _registry_of(hint)) is not None:
+        base = next(each for each in members if _is_based(each, registry.base))
+        options = [kind for kind in registry if issubclass(kind, base) and kind not in _NOT_OFFERED]
+        named = [{"name": each.__name__, "label": each.kebab()} for each in options]
+        if depth == 0 and registry is not METHODS:  # whose fields the form has already
+            named = [{**each, "fields": _fields(kind, 1)} for each, kind in zip(named, options, strict=True)]
+        return {"kind": "named", "options": named, "optional": type(None) in members}
     if members == (bool,):
         return {"kind": "switch"}
     if typing.get_origin(hint) is Literal:
         return {"kind": "choice", "options": list(typing.get_args(hint))}
     if set(members) <= {int, float, type(None)}:
         return {"kind": "number", "whole": float not in members, "optional": type(None) in members}
-    return {"kind": "text"}
+    return {"kind": "numbers"}
+
+
+def _registry_of(hint: Any) -> Registry[Any] | None:
+    """Return the registry that a field's values come from; None for numbers, text and tensors."""
+    members = _members(hint)
+    return next((each for each in _REGISTRIES if any(_is_based(one, each.base) for one in members)), None)
+
+
+def _is_based(hint: Any, base: type) -> bool:
+    return isinstance(hint, type) and issubclass(hint, base)
 
 
 def _text(value: Any) -> str:

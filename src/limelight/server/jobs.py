@@ -52,7 +52,7 @@ class Job:
         self.rows += rows
         self.check()
         if self.rows > self._most_rows:
-            raise Stopped(f"stopped after {self.rows} model rows, of which one request may use {self._most_rows}")
+            raise Stopped(f"stopped after {self.rows} model evaluations; one request may use {self._most_rows}")
         now = time.monotonic()
         if now - self._progress_sent > PROGRESS_EVERY:
             self._progress_sent = now

@@ -6,7 +6,7 @@ import math
 import secrets
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any, Generic, TypeVar
 
@@ -15,17 +15,21 @@ from PIL import Image
 from torch import Tensor
 
 from ..answer import answer as explain_question
-from ..base.attribution import Attribution, target_text
+from ..base.attribution import Attribution, Panel
 from ..base.errors import EXPECTED, reason
+from ..base.notes import about_example
 from ..base.view import View
 from ..engine.input_pass import outputs_at
 from ..evaluation.budget import price, quick_findings
+from ..evaluation.findings import Findings
 from ..methods import Method
 from ..models.catalogue import AnyImageModel
 from ..question.question import Options, question_of
+from ..question.target_words import in_words
 from ..question.targets import Logit, Target
-from ..show import drawing_of, map_payload, picture_payload, section_payload
-from ..show.explained import Ranked, card_sections, ranked
+from ..show import card_payload, drawing_of, map_payload, picture_payload, summary_of
+from ..show.explained import Ranked, card_of, ranked
+from ..show.summary import answer_in_words
 from .jobs import Job, Stopped
 
 T = TypeVar("T")
@@ -42,10 +46,12 @@ class Store(Generic[T]):
         self._things: OrderedDict[str, T] = OrderedDict()
         self._lock = Lock()
 
-    def put(self, thing: T) -> str:
-        key = secrets.token_urlsafe(16)
+    def put(self, thing: T, key: str | None = None) -> str:
+        """Keep a thing under a new name, or in place of the one of a name, and return the name."""
+        key = key or secrets.token_urlsafe(16)
         with self._lock:
             self._things[key] = thing
+            self._things.move_to_end(key)
             while len(self._things) > self._most:
                 self._things.popitem(last=False)
         return key
@@ -58,6 +64,14 @@ class Store(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._things)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A map that the server keeps, and what its tests found."""
+
+    attribution: Attribution
+    findings: Findings = field(default_factory=Findings)
 
 
 @dataclass(frozen=True)
@@ -90,8 +104,8 @@ class PageRequest:
         return self.questions * sum(method.rows_at_least(shape) for method in self.methods)
 
 
-def answer(model: AnyImageModel, asked: PageRequest, maps: Store[Attribution], job: Job) -> None:
-    """Send `prediction`, then `map`, `card` or `failed` for every picture, class and method.
+def answer(model: AnyImageModel, asked: PageRequest, maps: Store[Kept], job: Job) -> None:
+    """Send `prediction`, then `map`, `card` or `failed` for every picture, class and method, and each row's `summary`.
 
     The rows of the grid are pictures, and within them classes."""
     row = 0
@@ -112,12 +126,37 @@ def answer(model: AnyImageModel, asked: PageRequest, maps: Store[Attribution], j
             plain=[_class(each) for each in ranking[:5]] if asked.shift else None,
         )
         for target in asked.targets or tuple(Logit(each.index) for each in ranking[:1]):
-            label = _described(target, now)
+            explained = _as_ranked(target, model.labels, now)
+            keys: list[str] = []
             for column, method in enumerate(asked.methods):
-                job.send("begun", picture=place, row=row, column=column, target=label, method=method.kebab())
+                about = {"row": row, "column": column}
+                label = explained.described()
+                job.send("begun", picture=place, target=label, method=method.kebab(), **about)
                 for event, data in _map(model, asked, plain, target, method, picture, maps, job):
-                    job.send(event, row=row, column=column, **data)
+                    job.send(event, **about, **data)
+                    keys += [data["map"]["id"]] if event == "map" else []
+            kept = [found for key in keys if (found := maps.get(key)) is not None]
+            if kept:
+                score = float(kept[0].attribution.score[0])
+                classes = [(each.named, each.probability) for each in now]
+                said = answer_in_words(explained.named, score, classes)
+                job.send("summary", row=row, summary=_summary(kept, said, classes))
             row += 1
+
+
+def test_again(model: AnyImageModel, key: str, row: Sequence[str], maps: Store[Kept], most_rows: int, job: Job) -> None:
+    """Run all quick tests of a kept map, and send its `card` and the `summary` of its row as they are then.
+
+    `row`: the names of the row's maps, in order; those that are no longer kept are left out.
+    """
+    kept = maps.get(key)
+    if kept is None:
+        raise Stopped("the map is no longer here; explain again")
+    kept = replace(kept, findings=_tests(model, kept.attribution, most_rows, job))
+    maps.put(kept, key)
+    job.send("card", **_card(kept))
+    others = [found for each in row if (found := maps.get(each)) is not None]
+    job.send("summary", summary=_summary(others, ("", ""), ()))
 
 
 def _map(
@@ -127,7 +166,7 @@ def _map(
     target: Target,
     method: Method,
     picture: Image.Image,
-    maps: Store[Attribution],
+    maps: Store[Kept],
     job: Job,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield one map and its card, or the reason why there is none."""
@@ -139,20 +178,48 @@ def _map(
     except EXPECTED as error:
         yield "failed", {"method": method.kebab(), "message": reason(error)}
         return
-    tile = replace(tile, lines=(*tile.lines, *found.cautions))
-    yield "map", {"map": map_payload(picture, tile) | {"url": f"/api/maps/{maps.put(found)}.safetensors"}}
+    tile = replace(tile, lines=(*tile.lines, *about_example(found.cautions, 0)))
+    key = maps.put(Kept(found))
+    yield "map", {"map": map_payload(picture, tile) | {"id": key, "url": f"/api/maps/{key}.safetensors"}}
+    kept = Kept(found)
     if asked.tests:
-        with question_of(model, found.inputs, {"progress": job.progress}) as question:
-            budget = max(price(found), TEST_ROWS)
-            tests = quick_findings(question, {tile.title: found}, budget)[tile.title]
-        yield "card", {"sections": [section_payload(section) for section in card_sections(found, tests)]}
+        kept = Kept(found, _tests(model, found, max(price(found), TEST_ROWS), job))
+        maps.put(kept, key)
+    yield "card", _card(kept)
 
 
-def _described(target: Target, ranking: Sequence[Ranked]) -> str:
-    """Describe a class as the model ranks it, or another target by name."""
-    if type(target) is not Logit or not isinstance(target.index, int):
-        return target_text(target)
-    return next((each.described() for each in ranking if each.index == target.index), f"class {target.index}")
+def _tests(model: AnyImageModel, found: Attribution, budget: int, job: Job) -> Findings:
+    with question_of(model, found.inputs, {"progress": job.progress}) as question:
+        return quick_findings(question, {found.name: found}, budget)[found.name]
+
+
+def _card(kept: Kept) -> dict[str, Any]:
+    """Return a map's card, and whether there are tests that were not run."""
+    if not kept.findings:
+        return {"card": card_payload("", ()), "more": True}
+    card = card_of(kept.attribution, kept.findings)
+    more = any(each.left_out for each in kept.findings)
+    return {"card": card_payload(card.line, card.sections()), "more": more}
+
+
+def _summary(kept: Sequence[Kept], answer: tuple[str, str], classes: Sequence[tuple[str, float]]) -> dict[str, Any]:
+    """Return what stands above a row of maps."""
+    panel = Panel([each.attribution for each in kept], 0, 0)
+    tests = {name: each.findings for name, each in zip(panel, kept, strict=True)}
+    verdicts = {
+        name: card_of(each.attribution, each.findings).verdict.word for name, each in zip(panel, kept, strict=True)
+    }
+    agreement = Panel.agreement(panel, tests) if len(panel) > 1 else None
+    return summary_of(answer, classes, agreement, verdicts if any(tests.values()) else {}).payload()
+
+
+def _as_ranked(target: Target, labels: Sequence[str], ranking: Sequence[Ranked]) -> Ranked:
+    """Return a class as the model ranks it, or another target in words."""
+    if type(target) is Logit and isinstance(target.index, int):
+        found = next((each for each in ranking if each.index == target.index), None)
+        if found is not None:
+            return found
+    return Ranked(None, in_words(target, labels), math.nan, math.nan)
 
 
 def _predict(model: AnyImageModel, pixels: Tensor) -> Sequence[Ranked]:

@@ -22,9 +22,10 @@ from .image import (
 )
 from .payload import (
     Row as Row,
+    card_payload as card_payload,
     map_payload as map_payload,
     picture_payload as picture_payload,
-    section_payload as section_payload,
     viewer_payload as viewer_payload,
 )
 from .subject import drawing_of as drawing_of
+from .summary import Summary as Summary, summary_of as summary_of

@@ -9,7 +9,18 @@ from functools import cache
 from html import escape
 from importlib.resources import files
 
-MODULES = ("numbers.js", "colours.js", "elements.js", "view.js", "layouts.js", "cell.js", "viewer.js")
+MODULES = (
+    "numbers.js",
+    "colours.js",
+    "elements.js",
+    "view.js",
+    "layouts.js",
+    "card.js",
+    "cell.js",
+    "lead.js",
+    "large.js",
+    "viewer.js",
+)
 """The viewer's modules; each follows the modules that it imports."""
 
 # Control characters, and characters that change the direction of text. The viewer's elements.js has the same list.

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from ..answer import answer
-from ..base.attribution import Attribution, Panel, target_text
+from ..base.attribution import Attribution, Panel
+from ..base.notes import about_example
 from ..base.similarity import relative_size
 from ..base.types import Progress
 from ..base.view import View
 from ..evaluation.agreement import Agreement
 from ..evaluation.budget import quick_findings
-from ..evaluation.card import Section, TrustCard
+from ..evaluation.card import TrustCard
 from ..evaluation.compare_baselines import BaselineStudy, labelled_baselines
 from ..evaluation.findings import Findings
 from ..methods import RISE, GradCAM, Gradient, IntegratedGradients, Method, Occlusion, SmoothGrad
@@ -27,8 +28,10 @@ from ..question.baselines import Baseline
 from ..question.output_targets import Similarity
 from ..question.question import Options, Question, question_of
 from ..question.readings import confidences
+from ..question.target_words import in_words
 from ..question.targets import Logit
 from . import Tile
+from .summary import Summary, answer_in_words, summary_of
 
 # The raw gradient, two methods with less noise, and two coarse maps for comparison.
 DEFAULT_METHODS: tuple[Method, ...] = (Gradient(), SmoothGrad(), IntegratedGradients(), GradCAM(), Occlusion())
@@ -117,7 +120,7 @@ class Explanation:
     def tiles(self) -> list[Tile]:
         """Each map with its caption and the card of its tests."""
         return [
-            replace(tile, sections=card_sections(attribution, self.tests.get(name, Findings())))
+            tested(tile, attribution, self.tests.get(name, Findings()))
             for tile, (name, attribution) in zip(self.panel.tiles(view=self.view), self.panel.items(), strict=True)
         ]
 
@@ -125,15 +128,22 @@ class Explanation:
         """Return how far the maps agree, without those that failed a test; None for a single map."""
         return Panel.agreement(self.panel, self.tests) if len(self.panel) > 1 else None
 
+    def verdicts(self) -> dict[str, str]:
+        """Return the word of each map's verdict."""
+        return {
+            name: card_of(attribution, self.tests.get(name, Findings())).verdict.word
+            for name, attribution in self.panel.items()
+        }
+
     def cautions(self) -> set[str]:
-        """Return the notes that limit the trust in a map."""
-        return {note for attribution in self.panel.values() for note in attribution.cautions}
+        """Return the notes that limit the trust in a map, as `notes` has them."""
+        return {note for attribution in self.panel.values() for note in about_example(attribution.cautions, 0)}
 
     def notes(self) -> list[tuple[str, str]]:
         """Return each note once, as (methods, note)."""
         about: dict[str, list[str]] = {}
         for name, attribution in self.panel.items():
-            for note in attribution.notes:
+            for note in about_example(attribution.notes, 0):
                 about.setdefault(note, []).append(name)
         return [(", ".join(names) if len(names) < len(self.panel) else "all", note) for note, names in about.items()]
 
@@ -147,6 +157,12 @@ class Explained:
     geometry: Geometry
     ranking: tuple[Ranked, ...]
     explanations: tuple[Explanation, ...]
+
+    def summary(self, explanation: Explanation) -> Summary:
+        """Return the first screen of one class."""
+        classes = [(each.named, each.probability) for each in self.ranking]
+        said = answer_in_words(explanation.target.named, explanation.target.output, classes)
+        return summary_of(said, classes, explanation.agreement(), explanation.verdicts() if explanation.tests else {})
 
     def what_was_seen(self) -> str:
         """Return a phrase about the crop that the model received."""
@@ -206,18 +222,24 @@ def _panel(question: Question, request: Request) -> tuple[Panel, dict[str, Basel
     return Panel(list(maps.values()), forward, backward, list(maps)), studies
 
 
-def card_sections(attribution: Attribution, findings: Findings) -> tuple[Section, ...]:
-    """Return a map's test results as sections of a trust card; none if nothing was tested."""
+def tested(tile: Tile, attribution: Attribution, findings: Findings) -> Tile:
+    """Return a map's tile with the trust card of its tests; unchanged if nothing was tested."""
     if not findings:
-        return ()
-    return TrustCard(attribution, tuple(findings), {}, attribution.cautions).sections()
+        return tile
+    card = card_of(attribution, findings)
+    return replace(tile, sections=card.sections(), verdict=card.line)
+
+
+def card_of(attribution: Attribution, findings: Findings) -> TrustCard:
+    """Return the trust card of quick tests, which are compared with no control."""
+    return TrustCard(attribution, tuple(findings), {}, attribution.cautions)
 
 
 def explained_class(model: AnyImageModel, attribution: Attribution) -> Ranked:
     """Return the class or target that the first map explains."""
     score, target = float(attribution.score[0]), attribution.target
     if not isinstance(target, Tensor):
-        return Ranked(None, target_text(target), score, math.nan)
+        return Ranked(None, in_words(target, model.labels), score, math.nan)
     index = int(target[0])
     same = (each for each in ranked(model, attribution.outputs, attribution.output_kinds) if each.index == index)
     return next(same, Ranked(index, model.label(index), score, math.nan))

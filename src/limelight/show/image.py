@@ -49,6 +49,7 @@ class Tile:
     `values` `(channels, *space)`: the map before the view, from which the viewer makes others. `total`: their sum, to
     which every signed view adds up, where the method promises one. `sampled`: lines tell
     of its noise.
+    `verdict` and `sections`: its trust card in one line and whole. `settings`: of its method, by name.
     """
 
     title: str
@@ -61,6 +62,8 @@ class Tile:
     values: Tensor | None = None
     total: float | None = None
     sampled: bool = False
+    verdict: str = ""
+    settings: tuple[tuple[str, str], ...] = ()
 
     @property
     def scale(self) -> Scale:

@@ -6,7 +6,7 @@ import base64
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..base.notes import Note
 from ..evaluation.card import Section
 from .colour import DIVERGING, MAGNITUDE, remarks, scale_of, values_of
 from .image import Tile, png_source, require_size_of, size_of
 from .layouts import LAYOUT, Layout, Planes
 from .subject import SLICES
+from .summary import Summary
 
 PERCENTILES = (90, 95, 98, 99, 99.5, 99.9, 100)
 """The percentiles of the viewer's slider, at which the colours may end; the tiles' own come to them."""
@@ -31,11 +33,15 @@ Facts = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the viewer: a picture and its maps, for one class or one of several pictures; `label` may be empty."""
+    """A row of the viewer: a picture and its maps, for one class or one of several pictures; `label` may be empty.
+
+    `summary`: what stands above the maps, if anything.
+    """
 
     label: str
     picture: Image.Image
     tiles: tuple[Tile, ...]
+    summary: Summary | None = None
 
 
 def viewer_payload(rows: Sequence[Row], heading: str, footer: str, facts: Facts) -> dict[str, Any]:
@@ -49,14 +55,16 @@ def viewer_payload(rows: Sequence[Row], heading: str, footer: str, facts: Facts)
     return {
         "heading": heading,
         "footer": footer,
-        "facts": [list(fact) for fact in facts],
         "percentiles": sorted(own | set(PERCENTILES)),
         "look": _look([tile for row in rows for tile in row.tiles]),
+        "facts": [list(fact) for fact in facts if not _is_caution(fact)],
+        "cautions": [list(fact) for fact in facts if _is_caution(fact)],
         "tables": {"diverging": DIVERGING, "magnitude": MAGNITUDE},
         "pictures": [picture_payload(picture) for picture in pictures.values()],
         "rows": [
             {
                 "label": row.label,
+                "summary": None if row.summary is None else row.summary.payload(),
                 "picture": places[id(row.picture)],
                 "maps": [map_payload(row.picture, tile) for tile in row.tiles],
             }
@@ -73,6 +81,15 @@ def _look(tiles: Sequence[Tile]) -> dict[str, Any]:
     groups = (("diverging", DIVERGING), ("magnitude", MAGNITUDE))
     colours = {name: view.colours for name, tables in groups if view.colours in tables}
     return {"percentile": view.percentile, **colours}
+
+
+def cautions_among(facts: Facts) -> Facts:
+    """Return those facts whose value is a note that cautions; a reader sees them without asking."""
+    return [fact for fact in facts if _is_caution(fact)]
+
+
+def _is_caution(fact: tuple[str, str]) -> bool:
+    return isinstance(fact[1], Note) and fact[1].is_caution
 
 
 def picture_payload(picture: Image.Image) -> dict[str, Any]:
@@ -117,7 +134,8 @@ def map_payload(picture: Image.Image, tile: Tile) -> dict[str, Any]:
             [percentile, each.limit if math.isfinite(each.limit) else None, each.clipped]
             for percentile, each in zip(percentiles, limits, strict=True)
         ],
-        "sections": [section_payload(section) for section in tile.sections],
+        "settings": [list(each) for each in tile.settings],
+        "card": card_payload(tile.verdict, tile.sections),
     }
 
 
@@ -157,9 +175,10 @@ def _plain(heatmap: Tensor) -> dict[str, Any]:
     }
 
 
-def section_payload(section: Section) -> dict[str, Any]:
-    """Return a section of a trust card, each entry as [mark, name, figure, words]."""
-    return {"title": section.title, "entries": [list(entry.cells) for entry in section.entries]}
+def card_payload(verdict: str, sections: Sequence[Section]) -> dict[str, Any]:
+    """Return a trust card: its line, its sections' entries, each [mark, name, figure, words, limit, left out]."""
+    parts = [{"title": each.title, "entries": [list(astuple(entry)) for entry in each.entries]} for each in sections]
+    return {"verdict": verdict, "sections": parts}
 
 
 def half(heatmap: Tensor) -> tuple[str, float]:

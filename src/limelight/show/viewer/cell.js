@@ -1,27 +1,11 @@
 // One map over its picture: canvas, colour bar, caption, value under the pointer, trust card, downloads.
 // `point` tells all maps of the row where the reader looks, `label` is the row's.
+import { cardOf } from "./card.js";
 import { anchorsOf, colourAt, paint } from "./colours.js";
 import { button, element, framed } from "./elements.js";
 import { barsOf, layoutOf, whenMoved } from "./layouts.js";
 import { download, fileName, percent, safetensors, threeDigits } from "./numbers.js";
 import { endWords, isOwn, limitOf, sumsOf, viewed, viewOf, wordsOf } from "./view.js";
-
-const MARKS = { pass: "good", above: "good", FAIL: "bad", "NOT ABOVE": "bad" };
-
-// A section of a trust card, a line an entry.
-export function cardOf(sections) {
-  const lines = sections.flatMap(({ title, entries }) => [
-    element("h4", {}, title),
-    ...entries.map(([mark, name, figure, words]) =>
-      name
-        ? element("p", { className: "entry" }, element("b", { className: MARKS[mark] ?? "plain" }, mark), ` ${name} `, element("span", { className: "figure" }, figure), element("small", {}, words))
-        : element("p", { className: "entry" }, words),
-    ),
-  ]);
-  const failed = sections.flatMap(({ entries }) => entries).filter(([mark]) => mark === "FAIL").length;
-  const title = failed ? `Trust card: ${failed} failed` : "Trust card";
-  return element("details", { className: "card", open: true }, element("summary", {}, title), ...lines);
-}
 
 export function mapCell(map, source, { point, tables, label }) {
   const sums = sumsOf(map);
@@ -60,7 +44,7 @@ export function mapCell(map, source, { point, tables, label }) {
     how,
     otherwise,
     ...[...map.remarks, ...map.lines].map((line) => element("p", {}, line)),
-    map.sections.length ? cardOf(map.sections) : null,
+    cardOf(map.card),
     links,
   );
 
@@ -154,6 +138,7 @@ export function mapCell(map, source, { point, tables, label }) {
 
   return {
     figure,
+    canvas: bars ? null : canvas, // for copies of what it shows
     limitAt,
     draw,
     point(place) {
@@ -161,9 +146,10 @@ export function mapCell(map, source, { point, tables, label }) {
       framedCanvas.point(place);
       readout.textContent = place && seen.values && !bars ? valueAt(place) : "";
     },
-    setCard(sections) {
+    setCard(card, more) {
       figure.querySelector(".card")?.remove();
-      if (sections.length) links.before(cardOf(sections));
+      const made = cardOf(card, more);
+      if (made) links.before(made);
     },
   };
 }

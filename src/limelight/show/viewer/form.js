@@ -1,21 +1,9 @@
 // The question's form, built from what the server says can be asked.
 import { button, choice, element, slider } from "./elements.js";
+import { fieldOf } from "./fields.js";
 
 const MOST_CLASSES = 8;
 const MOST_NAMED = 6;
-
-function field({ name, kind, options, optional, whole, default: value }) {
-  let input;
-  if (kind === "switch") input = element("input", { type: "checkbox", checked: value === "True" });
-  else if (kind === "choice") input = element("select", {}, ...options.map((each) => element("option", {}, each)));
-  else if (kind === "number") input = element("input", { type: "number", step: whole ? "1" : "any", placeholder: optional ? "none" : value });
-  else input = element("input", { type: "text", maxLength: 300, spellcheck: false, placeholder: value });
-  if (kind !== "switch") input.value = value === "None" ? "" : value;
-  input.name = name;
-  const read = () => (kind === "switch" ? (input.checked ? "True" : "False") : input.value.trim() || (optional || value === "None" ? "None" : value));
-  const write = (text) => (kind === "switch" ? (input.checked = text === "True") : (input.value = text));
-  return { name, read, write, shown: element("label", {}, element("span", {}, name), input) };
-}
 
 // A line of text that the server reads, with the names that it may begin with.
 function typed(label, name, offered, placeholder, changed) {
@@ -26,16 +14,76 @@ function typed(label, name, offered, placeholder, changed) {
   return { read: () => input.value.trim(), shown: [element("label", {}, element("span", {}, label), input), list] };
 }
 
-function method(form, settings) {
-  const fields = form.fields.map(field);
-  for (const each of fields) if (settings && each.name in settings) each.write(settings[each.name]);
-  const tick = element("input", { type: "checkbox", name: form.name, checked: settings !== undefined });
+function method(form, server) {
+  const fields = form.fields.map((each) => fieldOf(each, server));
+  const tick = element("input", { type: "checkbox", name: form.name });
   // Disabled while hidden: what stands in it then is not asked, and need not be valid.
-  const box = element("fieldset", { className: "fields", "aria-label": form.name, hidden: !tick.checked, disabled: !tick.checked }, element("small", {}, form.summary), ...fields.map((each) => each.shown));
-  tick.addEventListener("change", () => (box.hidden = box.disabled = !tick.checked));
-  const shown = element("div", { className: "method" }, element("label", { className: "tick", title: form.summary }, tick, ` ${form.name}`), box);
+  const box = element("fieldset", { className: "fields", "aria-label": `settings of ${form.name}` }, ...fields.map((each) => each.shown));
+  const fold = () => (box.hidden = box.disabled = !tick.checked || !fields.length);
+  tick.addEventListener("change", fold);
+  const cost = `${form.exact ? "" : "≥ "}${Math.max(form.rows, 1).toLocaleString("en")}`;
+  const shown = element(
+    "div",
+    { className: "method" },
+    element("label", { className: "tick" }, tick, element("span", {}, form.name), element("span", { className: "cost", title: "model evaluations for one map" }, cost)),
+    element("small", {}, form.summary),
+    box,
+  );
   const asked = () => ({ name: form.name, fields: Object.fromEntries(fields.map((each) => [each.name, each.read()])) });
-  return { chosen: () => tick.checked, asked, shown };
+  // Tick or untick; `settings` are the fields that differ from their defaults.
+  const set = (settings) => {
+    tick.checked = settings !== undefined;
+    fields.forEach((each, at) => settings && each.write(settings[each.name] ?? form.fields[at].default));
+    fold();
+  };
+  const words = `${form.name} ${form.family} ${form.summary}`.toLowerCase();
+  set(undefined);
+  return { name: form.name, family: form.family, words, tick, chosen: () => tick.checked, asked, set, shown };
+}
+
+// The methods by family, a search in them, and presets of them. `changed` is called when a preset is taken.
+function methodList(server, changed) {
+  const methods = server.methods.map((each) => method(each, server));
+  const groups = server.families
+    .map((family) => [family, methods.filter((each) => each.family === family)])
+    .filter(([, members]) => members.length)
+    .map(([family, members]) => ({ members, shown: element("section", { className: "family" }, element("h4", {}, family), ...members.map((each) => each.shown)) }));
+  const search = element("input", { type: "search", name: "find", placeholder: "such as shap, or noise", autocomplete: "off" });
+  const none = element("p", { hidden: true, role: "status" }, "no method fits");
+  search.addEventListener("input", () => {
+    const sought = search.value.trim().toLowerCase().split(/\s+/);
+    methods.forEach((each) => (each.shown.hidden = !sought.every((word) => each.words.includes(word))));
+    groups.forEach(({ members, shown }) => (shown.hidden = members.every((each) => each.shown.hidden)));
+    none.hidden = methods.some((each) => !each.shown.hidden);
+  });
+  const chosen = element("summary", {});
+  const tell = () => {
+    const names = methods.filter((each) => each.chosen()).map((each) => each.name);
+    chosen.textContent = names.length ? `${names.length} methods: ${names.join(", ")}` : "Choose methods";
+  };
+  const radios = server.presets.map((preset, at) => {
+    const radio = element("input", { type: "radio", name: "preset", value: String(at) });
+    radio.addEventListener("change", () => take(preset));
+    return { radio, shown: element("label", { className: "preset" }, radio, element("span", {}, element("b", {}, preset.name), element("small", {}, preset.sentence))) };
+  });
+  const fill = (preset) => {
+    methods.forEach((each) => each.set(preset.methods[each.name]));
+    tell();
+  };
+  const take = (preset) => {
+    fill(preset);
+    changed();
+  };
+  methods.forEach((each) =>
+    each.tick.addEventListener("change", () => {
+      radios.forEach(({ radio }) => (radio.checked = false)); // no longer that preset
+      tell();
+    }),
+  );
+  radios[0].radio.checked = true;
+  fill(server.presets[0]);
+  const list = element("details", { id: "methods" }, chosen, element("label", {}, element("span", {}, "find a method"), search), ...groups.map((each) => each.shown), none, element("p", {}, element("small", {}, "Numbers are model evaluations for one map.")));
+  return { methods, shown: [...radios.map((each) => each.shown), list], open: () => (list.open = true) };
 }
 
 // The classes that words mean: a number, else whole labels, else labels with these words in them, else with these
@@ -62,31 +110,36 @@ export function classesOf(words, labels) {
 // Fills the form; `changed` is called where the maps should be made again at once, `say` tells what could not be done.
 export function buildForm(server, changed, say) {
   const find = (id) => document.getElementById(id);
-  const methods = server.methods.map((each) => method(each, server.chosen[each.name]));
-  find("methods").replaceChildren(...methods.map((each) => each.shown));
+  const list = methodList(server, changed);
+  find("presets").append(...list.shown);
 
-  const state = { classes: [], layer: "", arithmetic: "", shift: 0, tests: true };
-  const classes = classPicker(server.labels, state, changed, say);
+  const state = { classes: [], layer: "", arithmetic: "", shift: 0 };
+  const target = typed("explain another target", "target", server.targets, "such as margin(281, other=285)", () => {
+    classes.show();
+    changed();
+  });
+  const classes = classPicker(server.labels, state, () => target.read() !== "", changed, say);
   find("classes").append(...classes.shown);
 
-  const target = typed("target other than a class", "target", server.targets, "such as margin(281, other=285)", changed);
-  const baseline = typed("baseline: the value of absent pixels, a name or a number", "baseline", server.baselines, server.baseline, changed);
   const view = typed("view: how maps are read and drawn", "view", server.views, "such as signed(smooth=0.02)", changed);
+  const baseline = typed("baseline: the value of absent pixels", "baseline", server.baselines, server.baseline, changed);
   const layers = [["", server.layer ? `automatic (${server.layer})` : "automatic"], ...server.layers.map((each) => [each.name, `${each.name}  ${each.grid}`])];
-  const tests = element("input", { type: "checkbox", name: "tests", checked: true });
   find("question").append(
-    ...target.shown,
     ...baseline.shown,
     ...view.shown,
     choice("layer, for methods that use one", "layer", layers, "", (value) => {
       state.layer = value;
       changed();
     }),
-    choice("arithmetic of the model's rows", "arithmetic", [["", "automatic"], ...server.arithmetics.map((each) => [each, each])], "", (value) => {
+  );
+  const tests = element("input", { type: "checkbox", name: "tests", checked: true });
+  find("more").append(
+    ...target.shown,
+    choice("arithmetic of the model", "arithmetic", [["", "automatic"], ...server.arithmetics.map((each) => [each, each])], "", (value) => {
       state.arithmetic = value;
       changed();
     }),
-    element("label", { className: "tick" }, tests, " test each map"),
+    element("label", { className: "tick" }, tests, element("span", {}, "test each map")),
   );
 
   const said = element("output", { id: "prediction" });
@@ -99,12 +152,13 @@ export function buildForm(server, changed, say) {
   );
 
   return {
-    asked: () => ({ methods: methods.filter((each) => each.chosen()).map((each) => each.asked()), classes: state.classes, target: target.read(), baseline: baseline.read() || server.baseline, view: view.read(), layer: state.layer, arithmetic: state.arithmetic, shift: state.shift, tests: tests.checked }),
+    asked: () => ({ methods: list.methods.filter((each) => each.chosen()).map((each) => each.asked()), classes: state.classes, target: target.read(), baseline: baseline.read() || server.baseline, view: view.read(), layer: state.layer, arithmetic: state.arithmetic, shift: state.shift, tests: tests.checked }),
+    openMethods: list.open,
     // What the model says of a picture, brightened and plain; the class picker offers the first picture's.
     predicted({ picture, top, plain: before }, about) {
       if (picture === 0) {
         said.replaceChildren();
-        classes.offer(top);
+        classes.offer(top, before ?? top);
       }
       const words = (each) => named(each.label, each.probability);
       said.append(element("p", {}, about(before ? `the model now says ${words(top[0])}; without the change ${words(before[0])}` : `the model says ${words(top[0])}`)));
@@ -117,12 +171,14 @@ function named(label, probability) {
 }
 
 // Buttons for the classes the model thinks of first and those that were searched for; pressed ones are explained.
-function classPicker(labels, state, changed, say) {
-  const top = element("div", { className: "top", role: "group", "aria-label": "classes to explain" });
+function classPicker(labels, state, another, changed, say) {
+  const top = element("div", { className: "offered", role: "group", "aria-label": "classes to explain" });
   const search = element("input", { type: "search", name: "class", placeholder: "a label or a number" });
   search.setAttribute("list", "labels");
   const list = element("datalist", { id: "labels" }, ...labels.map((label, at) => element("option", { value: `${at} ${label}` })));
   let seen = [];
+  let own = null; // the model's first class, explained while no class is chosen
+  const explained = () => (state.classes.length || another() || own === null ? state.classes : [own]);
   const toggle = (index) => {
     const others = state.classes.filter((each) => each !== index);
     if (others.length === state.classes.length && others.length >= MOST_CLASSES) return say(`at most ${MOST_CLASSES} classes at once`, true);
@@ -133,7 +189,8 @@ function classPicker(labels, state, changed, say) {
   const show = () => {
     const more = state.classes.filter((index) => !seen.some((each) => each.class === index)).map((index) => ({ class: index, label: `${labels[index] ?? "class"} (${index})`, probability: null }));
     const focused = [...top.children].indexOf(document.activeElement);
-    top.replaceChildren(...[...seen, ...more].map((each) => button(named(each.label, each.probability), () => toggle(each.class), { "aria-pressed": String(state.classes.includes(each.class)) })));
+    const pressed = explained();
+    top.replaceChildren(...[...seen, ...more].map((each) => button(named(each.label, each.probability), () => toggle(each.class), { "aria-pressed": String(pressed.includes(each.class)) })));
     if (focused >= 0) top.children[Math.min(focused, top.children.length - 1)]?.focus(); // new buttons, same place
   };
   search.addEventListener("change", () => {
@@ -149,10 +206,10 @@ function classPicker(labels, state, changed, say) {
       say(`no class fits “${search.value}”; ${labels.length ? `numbers run to ${labels.length - 1}` : "the model has no labels, so give a number"}`, true);
     }
   });
-  const offer = (found) => {
+  const offer = (found, plain) => {
     seen = found;
+    own = plain[0]?.class ?? null;
     show();
   };
-  const what = element("span", {}, "search all classes (with none selected: the model's first class)");
-  return { shown: [top, element("label", {}, what, search), list], offer };
+  return { shown: [top, element("label", {}, element("span", {}, "another class"), search), list], offer, show };
 }

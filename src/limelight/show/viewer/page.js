@@ -24,8 +24,10 @@ const server = await ask("/api/form", {}).then((response) => response.json()).ca
 });
 const form = buildForm(server, soon, say);
 const viewer = new Viewer(find("viewer"), server.viewer);
+find("run").append(viewer.drawing);
 find("model").textContent = plain(`${server.model} · limelight ${server.version}`);
-find("demo").disabled = false;
+find("demo").disabled = !server.demo;
+find("demo").hidden = !server.demo;
 
 function showPictures() {
   find("pictures").replaceChildren(
@@ -35,7 +37,7 @@ function showPictures() {
         showPictures();
         find("files").focus();
       }, { "aria-label": `remove ${each.name}` });
-      return element("li", {}, element("img", { src: each.picture.src, alt: "" }), ` ${each.name} `, remove, ...each.notes.map((note) => element("small", {}, note)));
+      return element("li", {}, element("img", { src: each.picture.src, alt: "" }), element("span", {}, each.name), remove, ...each.notes.map((note) => element("small", {}, note)));
     }),
   );
   find("explain").disabled = !pictures.length;
@@ -82,7 +84,8 @@ function soon() {
 async function explain() {
   clearTimeout(timer);
   if (!find("ask").checkValidity()) {
-    find("methods").parentElement.open = true;
+    drawer(true);
+    form.openMethods();
     find("ask").reportValidity(); // the browser says what is wrong, where it is
     return;
   }
@@ -91,6 +94,7 @@ async function explain() {
     say("select a method", true);
     return;
   }
+  drawer(false);
   running?.abort();
   const mine = (running = new AbortController());
   find("cancel").disabled = false;
@@ -133,22 +137,25 @@ async function show(question, answers, mine) {
     begun(data) {
       now = `${data.method}, map ${made + failed + 1} of ${total}`;
       say(now);
-      rows[data.row] ??= viewer.addRow({ label: about(data, data.target), picture: shown, maps: [] });
+      rows[data.row] ??= viewer.addRow({ label: about(data, data.target), picture: shown, maps: [], expected: question.methods.length });
     },
-    progress: ({ rows: spent }) => say(`${now}: ${spent} model rows`),
+    progress: ({ rows: spent }) => say(`${now}: ${spent} model evaluations`),
     map({ row, column, map }) {
-      rows[row].byColumn[column] = viewer.addMap(rows[row], map);
+      rows[row].byColumn[column] = Object.assign(viewer.addMap(rows[row], map), { id: map.id });
       made += 1;
       next();
     },
-    card: ({ row, column, sections }) => rows[row].byColumn[column].setCard(sections),
+    card: ({ row, column, card, more }) => setCard(rows[row], rows[row].byColumn[column], card, more),
+    summary({ row, summary }) {
+      viewer.setSummary(rows[row], summary);
+    },
     failed({ row, method, message }) {
       rows[row].cells.append(element("figure", { className: "warning", dataset: { failed: method } }, element("h3", {}, `⚠ ${method}`), element("p", {}, message)));
       failed += 1;
       next();
     },
     stopped: ({ message }) => say(message, true),
-    done: ({ rows: spent }) => say(`done: ${made} maps${failed ? `, ${failed} failed` : ""}, ${spent} model rows`, failed > 0),
+    done: ({ rows: spent }) => say(`done: ${made} maps${failed ? `, ${failed} failed` : ""}, ${spent} model evaluations`, failed > 0),
   };
   for await (const [event, data] of answers) {
     if (running !== mine) return;
@@ -156,8 +163,52 @@ async function show(question, answers, mine) {
   }
 }
 
+// A map's card; where tests were left out, with a button that runs them and then sums up the row again.
+function setCard(row, cell, card, more) {
+  const test = async () => {
+    const question = { map: cell.id, row: row.byColumn.filter(Boolean).map((each) => each.id) };
+    say(`testing ${cell.figure.dataset.method}`);
+    try {
+      const options = { method: "POST", body: JSON.stringify(question), headers: { "content-type": "application/json" } };
+      for await (const [event, data] of events(await ask("/api/tests", options, say))) {
+        if (event === "progress") say(`testing ${cell.figure.dataset.method}: ${data.rows} model evaluations`);
+        if (event === "stopped") say(data.message, true);
+        if (event === "done") say(`done: tested ${cell.figure.dataset.method}, ${data.rows} model evaluations`);
+        if (event === "card") {
+          setCard(row, cell, data.card, data.more);
+          cell.figure.querySelector(".card").open = true;
+        }
+        if (event === "summary") {
+          viewer.setSummary(row, { ...row.summary, agreed: data.summary.agreed, region: data.summary.region, furthest: data.summary.furthest, held: data.summary.held });
+        }
+      }
+    } catch (error) {
+      say(error.message, true);
+    }
+  };
+  cell.setCard(card, more ? test : null);
+}
+
+// The rail where it is a drawer.
+function drawer(open) {
+  find("ask").classList.toggle("open", open);
+  find("settings").setAttribute("aria-expanded", String(open));
+  find("settings").textContent = open ? "Close" : "Settings";
+}
+
+find("settings").addEventListener("click", () => {
+  drawer(!find("ask").classList.contains("open"));
+  if (find("ask").classList.contains("open")) find("files").focus();
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" || !find("ask").classList.contains("open")) return;
+  drawer(false);
+  find("settings").focus();
+});
+
 find("files").addEventListener("change", (event) => event.target.files.length && bringFiles(event.target.files));
-find("demo").addEventListener("click", () => bring([["cat", "/api/demo", {}]]));
+const bringDemo = () => bring([["demonstration", "/api/demo", {}]]);
+find("demo").addEventListener("click", bringDemo);
 find("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   if (pictures.length) explain();
@@ -177,3 +228,4 @@ document.addEventListener("drop", (event) => {
   find("drop").classList.remove("over");
   if (event.dataTransfer.files.length) bringFiles(event.dataTransfer.files);
 });
+if (server.demo && !pictures.length && !bringing) await bringDemo(); // something to look at, until a picture takes its place

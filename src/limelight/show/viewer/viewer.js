@@ -1,10 +1,24 @@
 // The viewer of reports, notebooks and the live page: a grid of maps, rows (pictures or classes) by columns (methods).
-import { choice, element, framed, slider } from "./elements.js";
+import { button, choice, element, slider } from "./elements.js";
 import { mapCell } from "./cell.js";
-import { pictureShown } from "./layouts.js";
+import { pictureCell, saidOf, twinsOf } from "./lead.js";
+import { openLarge } from "./large.js";
 import { READINGS, SCALES } from "./view.js";
 
-const STARTING = { opacity: 0.85, reading: "own", scale: "own", percentile: 99.5, diverging: "red-blue", magnitude: "inferno", share: "map", row: "all" };
+const STARTING = { opacity: 0.85, reading: "own", scale: "own", percentile: 99.5, diverging: "red-blue", magnitude: "inferno", share: "map", row: "all", layout: "rows" };
+const NARROWEST = 230; // pixels of a map in a row that wraps
+
+// Columns for `count` maps where at most `most` fit: rows as full as can be, and no map alone in its row.
+export function columnsFor(count, most) {
+  let best = 1;
+  let least = Infinity;
+  for (let columns = Math.min(most, count); columns >= 2; columns -= 1) {
+    const last = count % columns;
+    const empty = last ? columns - last + (last === 1 ? columns : 0) : 0;
+    if (empty < least) [best, least] = [columns, empty];
+  }
+  return best;
+}
 
 export class Viewer {
   // `payload` as limelight.show.payload makes it; rows and maps may be added later.
@@ -13,20 +27,22 @@ export class Viewer {
     this.payload = payload;
     this.look = { ...STARTING, ...payload.look };
     this.rows = [];
-    this.controls = element("form", { className: "controls", "aria-label": "how the maps are shown" });
+    this.controls = element("form", { "aria-label": "how the maps are shown" });
     this.controls.addEventListener("submit", (event) => event.preventDefault());
+    this.drawing = element("details", { className: "controls" }, element("summary", {}, "How the maps are drawn"), this.controls);
     this.grid = element("div", { className: "grid" });
-    const { heading, footer, facts } = payload;
+    const { heading, footer, facts, cautions } = payload;
     root.replaceChildren(
       ...[...root.children].filter((child) => ["STYLE", "SCRIPT"].includes(child.tagName)),
-      element("h2", { hidden: !heading }, heading),
-      this.controls,
+      element("div", { className: "top" }, element("h2", { hidden: !heading }, heading), this.drawing),
+      element("ul", { className: "cautions", "aria-label": "cautions", hidden: !cautions.length }, ...cautions.map(([name, value]) => element("li", {}, element("b", {}, name), ` ${value}`))),
       this.grid,
-      element("dl", { hidden: !facts.length }, ...facts.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])),
+      element("details", { className: "facts", hidden: !facts.length }, element("summary", {}, "How the maps were made"), element("dl", {}, ...facts.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]))),
       element("footer", { hidden: !footer }, footer),
     );
     this.buildControls();
     payload.rows.forEach((row) => this.addRow(row));
+    new ResizeObserver(() => requestAnimationFrame(() => this.fit())).observe(this.grid);
   }
 
   buildControls() {
@@ -48,7 +64,12 @@ export class Viewer {
     );
     if (this.rows.length > 1) {
       const options = [["all", "all"], ...this.rows.map((row, at) => [String(at), row.label])];
-      this.controls.append(choice("rows", "row", options, this.look.row, set("row")));
+      const layouts = [["rows", "a line each"], ["side", "side by side"]];
+      const lay = (value) => {
+        this.look.layout = value;
+        this.arrange();
+      };
+      this.controls.append(choice("rows", "row", options, this.look.row, set("row")), choice("layout", "layout", layouts, this.look.layout, lay));
     }
   }
 
@@ -71,29 +92,69 @@ export class Viewer {
     return this.payload.pictures.push(picture) - 1;
   }
 
-  addRow({ label, picture, maps }) {
+  // `expected`: how many maps will come, so that their places stay as they are.
+  addRow({ label, picture, maps, summary = null, expected = 0 }) {
     const source = this.payload.pictures[picture];
     const cells = element("div", { className: "panel" });
-    const { frame, point } = framed(pictureShown(source), source.width, source.height);
-    cells.append(element("figure", {}, frame, element("h3", {}, "picture"), element("p", {}, source.size)));
-    const section = element("section", {}, element("h3", { className: "row", hidden: !label }, label), cells);
-    const row = { label, source, section, cells, point, maps: [], byColumn: [] };
+    const lead = element("div", { className: "lead" });
+    const { figure, point, outline } = pictureCell(source, null);
+    const title = element("h3", { className: "row", hidden: !label }, label);
+    const section = element("section", {}, lead, title, cells);
+    const row = { label, source, section, lead, title, cells, figure, point, outline, expected, summary: null, maps: [], byColumn: [], twins: null };
     this.rows.push(row);
     this.grid.append(section);
-    this.grid.classList.toggle("aligned", this.rows.length > 1);
     this.buildControls();
     maps.forEach((map) => this.addMap(row, map));
+    if (summary) this.setSummary(row, summary);
+    this.arrange();
     return row;
+  }
+
+  // What stands above a row's maps, once they are all there.
+  setSummary(row, summary) {
+    row.summary = summary;
+    row.outline(summary.region);
+    row.twins = summary.furthest && twinsOf(summary.furthest, row.maps);
+    row.lead.replaceChildren(...[row.figure.parentElement === row.lead ? row.figure : null, saidOf(summary), row.twins?.shown].filter(Boolean));
+    this.arrange();
+    this.redraw();
+  }
+
+  // A row alone has its picture beside the words; of several, each begins with its picture.
+  arrange() {
+    const alone = this.rows.length === 1;
+    this.grid.classList.toggle("aligned", !alone && this.look.layout === "rows");
+    this.grid.classList.toggle("side", !alone && this.look.layout === "side");
+    this.rows.forEach((row) => {
+      const home = alone ? row.lead : row.cells;
+      row.title.hidden = !row.label || Boolean(alone && row.summary); // whose first words are the same
+      if (row.figure.parentElement !== home) home.prepend(row.figure);
+    });
+    this.fit();
+  }
+
+  // Columns by the room that there is.
+  fit() {
+    const room = Math.max(Math.floor((this.grid.clientWidth + 20) / (NARROWEST + 20)), 1);
+    const lines = Math.max(...this.rows.map((row) => row.cells.children.length), 1);
+    this.rows.forEach((row) => row.cells.style.setProperty("--columns", columnsFor(Math.max(row.cells.children.length, row.expected), room)));
+    this.grid.style.setProperty("--lines", lines);
   }
 
   addMap(row, map) {
     const cell = mapCell(map, row.source, {
-      point: (at) => [row, ...row.maps].forEach((each) => each.point(at)),
+      point: (at) => {
+        [row, ...row.maps].forEach((each) => each.point(at));
+        row.maps.forEach((each) => each.figure.dispatchEvent(new Event("pointed")));
+      },
       tables: this.payload.tables,
       label: row.label,
     });
+    const enlarge = button("Enlarge", () => openLarge(this.root, cell, map, row), { className: "enlarge", "aria-label": `enlarge the map of ${map.title}` });
+    cell.figure.querySelector(".links").prepend(enlarge, " ");
     row.maps.push(cell);
     row.cells.append(cell.figure);
+    this.fit();
     this.redraw();
     return cell;
   }
@@ -113,7 +174,9 @@ export class Viewer {
       this.waiting = false;
       this.rows.forEach((row, at) => {
         row.section.hidden = this.look.row !== "all" && Number(this.look.row) !== at;
-        if (!row.section.hidden) row.maps.forEach((cell) => cell.draw(this.look, this.limit(cell, row)));
+        if (row.section.hidden) return;
+        const drawn = row.maps.map((cell) => cell.draw(this.look, this.limit(cell, row)).then(() => cell.figure.dispatchEvent(new Event("drawn"))));
+        Promise.all(drawn).then(() => row.twins?.draw());
       });
     });
   }
