@@ -112,9 +112,7 @@ def test_heatmaps() -> None:
     torch.testing.assert_close(a.heatmap("norm"), a.values.norm(dim=1))
     row = ll.explain(torch.nn.Linear(3, 2).double(), torch.rand(2, 3).double(), "gradient")
     assert row.heatmap().shape == (2, 3)
-    assert "<pre>" in row._repr_html_()
-    with pytest.raises(ValueError, match=r"not a picture's"):
-        row.show()
+    assert "<figure" in row._repr_html_() and row.show().width > 0
 
 
 def test_panel_is_a_mapping_that_tells_equal_names_apart(tmp_path: Path) -> None:
@@ -208,8 +206,8 @@ def test_an_unknown_standard_error_is_called_so_and_is_a_caution() -> None:
     assert any("stderr is NaN" in note for note in a.cautions) and a.tiles()[0].warning
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 5, 5), (2, 2, 5, 5), (2, 3, 4, 5, 5), (2, 7)])
-def test_inputs_that_are_no_pictures_are_text_in_a_notebook(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("shape", [(2, 4, 2, 3, 5, 5), (2, 1, 1, 1, 1, 1)])
+def test_inputs_that_cannot_be_drawn_are_text_in_a_notebook(shape: tuple[int, ...]) -> None:
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(2))
     net(torch.rand(shape))
     panel = ll.explain(net, torch.rand(shape), [ll.Gradient()], target=0)

@@ -216,10 +216,12 @@ class TestCaptions:
 
     def test_steadiness_names_the_view_that_it_is_of(self) -> None:
         a = explained((3, 20, 20))[1]
-        own, other = (" ".join(a.caption(0, view)) for view in (None, "signed"))
-        assert "two runs would correlate" in own and "as magnitude" not in own
-        assert "as magnitude(smooth=0.015)" in other
-        assert "as magnitude" not in " ".join(a.caption(0, "magnitude(smooth=0.015, percentile=90)"))
+        own, other = (" ; ".join(a.caption(0, view)) for view in (None, "signed"))
+        assert "two runs would correlate" in own and "read as" not in own
+        assert "read as magnitude(smooth=0.015)" in other and "of the map ;" in other and "at single pixels" in own
+        share = (1 - float(a.steadiness[0, 0])) ** 0.5
+        assert f", standard error {share:.0%} of the spread" in own
+        assert "read as" not in " ".join(a.caption(0, "magnitude(smooth=0.015, percentile=90)"))
 
     def test_a_magnitude_of_noise_says_so(self) -> None:
         values, stderr = torch.randn(3, 64, 64), torch.ones(3, 64, 64)

@@ -293,7 +293,7 @@ class TestPage:
         assert [Image.open(io.BytesIO(base64.b64decode(source))).format for source in sources] == ["PNG"] * 2
         for words in (*tile.scale.ticks, tile.scale.clip_note, "score 3", "281 tabby", "footer", "seed"):
             assert words in page
-        assert "prefers-color-scheme: dark" in page
+        assert "color-scheme: light dark" in page and "light-dark(" in page
 
 
 class TestFiles:

@@ -15,7 +15,7 @@ from .named import Named, text_of
 from .notes import Note, Place as Example
 from .records import file_stem, read, write
 from .similarity import relative_size
-from .steadiness import noise_words, two_runs
+from .steadiness import error_as_drawn, noise_words, two_runs
 from .types import Outputs, RowArithmetic
 from .view import SINGLE_PIXELS, View, default_view, view_of
 
@@ -130,7 +130,7 @@ class Attribution:
 
     def caption(self, example: Example = 0, view: View | str | None = None) -> tuple[str, ...]:
         """Return short lines of text for the map of one example as a view draws it."""
-        example = self._place(example)
+        example, drawn = self._place(example), view_of(view, self.view)
         lines = [] if self.score.ndim == 1 else [f"score {float(self.score[example]):.4g}"]  # else in the heading
         delta = float(self.delta[example])
         if self.complete:
@@ -139,9 +139,9 @@ class Attribution:
             lines.append(f"delta {delta:.2g}{of_change}")
         if self.stderr is not None:
             share = relative_size(self.stderr[example], self.values[example])
-            error = "unknown" if math.isnan(share) else f"{share:.0%} of the map, at single values"
-            lines.append(f"standard error {error}")
-        lines += self._steadiness_words(example, view_of(view, self.view))
+            where = "" if drawn.scale == SINGLE_PIXELS else ", at single pixels"
+            lines.append(f"standard error {'unknown' if math.isnan(share) else f'{share:.0%} of the map{where}'}")
+        lines += self._steadiness_words(example, drawn)
         rows = f"{self.forward_rows} forward + {self.backward_rows} backward model evaluations"
         rows += f", {self.cached_rows} from the cache" if self.cached_rows else ""
         lines.append(rows if self.arithmetic == "plain" else f"{rows}, {self.arithmetic}")
@@ -155,7 +155,8 @@ class Attribution:
         if self.steadiness is not None:
             value, low, high = self.steadiness[example].tolist()
             as_drawn = view.scale == self.view.scale
-            found.append(two_runs(value, low, high) + ("" if as_drawn else f" as {self.view.as_text()}"))
+            words = f"{two_runs(value, low, high)}{error_as_drawn(value)}"
+            found.append(words + ("" if as_drawn else f", read as {self.view.as_text()}"))
         if self.stderr is not None and not view.is_linear:
             found += noise_words(self.values[example], self.stderr[example])
         return found

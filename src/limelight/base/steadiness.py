@@ -94,6 +94,15 @@ def noise_words(values: Tensor, stderr: Tensor) -> list[str]:
     return [f"noise alone would draw {min(share, 1):.0%} of the magnitude"] if share >= _MUCH_NOISE else []
 
 
+def error_as_drawn(value: float) -> str:
+    r"""Say how large the standard error is beside the spread of what is drawn, from the correlation of two runs.
+
+    Of independent runs $D = s + e$ of equal noise $\rho = \mathrm{Var}(s) / \mathrm{Var}(D)$, so the share is
+    $\sqrt{1 - \rho}$; "" where the correlation is unknown or none.
+    """
+    return f", standard error {math.sqrt(1 - value):.0%} of the spread" if 0 < value <= 1 else ""
+
+
 def two_runs(value: float, low: float, high: float) -> str:
     """Say how steady a map is: `two runs would correlate 0.96 (0.94 to 0.97)`."""
     if math.isnan(value):

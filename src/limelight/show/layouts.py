@@ -25,6 +25,7 @@ MOST_BARS = 40
 _TEXT = 13
 _ROW = 22  # pixels from bar to bar
 _NAMES, _BARS, _NUMBERS = 170, 190, 76  # widths of the parts of a row
+BARS_WIDTH = _NAMES + _BARS + _NUMBERS
 
 # Pillow's own font has ASCII and few other characters.
 _PLAIN = str.maketrans({"−": "-", "–": "-", "—": "-", "×": "x", "→": "->", "Δ": "delta", "’": "'"})
@@ -189,7 +190,7 @@ class Bars(Layout):
     def drawn(self, picture: Image.Image, values: Floats, scale: Scale, opacity: float) -> Image.Image:
         order, flat = self.order(values), values.ravel()
         left_out = len(flat) - len(order)
-        image = Image.new("RGB", (_NAMES + _BARS + _NUMBERS, _ROW * (len(order) + bool(left_out)) + 4), "white")
+        image = Image.new("RGB", (BARS_WIDTH, _ROW * (len(order) + bool(left_out)) + 4), "white")
         draw, font = ImageDraw.Draw(image), ImageFont.load_default(_TEXT)
         lowest, highest = (
             (min(flat[order].min(), 0) < 0, flat[order].max() > 0) if np.isfinite(flat[order]).all() else (True, True)

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..base.notes import Note
+from ..base.view import View
 from ..evaluation.card import Section
 from .colour import DIVERGING, MAGNITUDE, remarks, scale_of, values_of
 from .image import Tile, png_source, require_size_of, size_of
@@ -74,12 +75,10 @@ def viewer_payload(rows: Sequence[Row], heading: str, footer: str, facts: Facts)
 
 
 def _look(tiles: Sequence[Tile]) -> dict[str, Any]:
-    """Return the settings that the viewer begins with: those of the tiles' first view."""
-    view = next((tile.view for tile in tiles if tile.view is not None), None)
-    if view is None:
-        return {}
+    """Return what the viewer's controls show at first: the settings of the tiles' first view."""
+    view = next((tile.view for tile in tiles if tile.view is not None), View())
     groups = (("diverging", DIVERGING), ("magnitude", MAGNITUDE))
-    colours = {name: view.colours for name, tables in groups if view.colours in tables}
+    colours = {name: view.colours if view.colours in tables else next(iter(tables)) for name, tables in groups}
     return {"percentile": view.percentile, **colours}
 
 
@@ -128,6 +127,8 @@ def map_payload(picture: Image.Image, tile: Tile) -> dict[str, Any]:
         "remarks": list(remarks(tile.heatmap, tile.scale)),
         "warning": tile.warning,
         "sampled": tile.sampled,
+        "percentile": View().percentile if view is None else view.percentile,
+        "colours": None if view is None else view.colours,
         "signed": tile.scale.signed,
         **_values(picture, tile),
         "limits": [

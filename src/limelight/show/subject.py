@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .layouts import FAINT, INK, LAYOUT, LINE, Bars, Planes, line_layout, shortened, with_layout
+from .layouts import BARS_WIDTH, FAINT, INK, LAYOUT, LINE, Bars, Planes, line_layout, shortened, with_layout
 
 _ABOUT = "limelight-about"  # in `info`: what of the inputs the picture shows, and how
 _WIDEST = 1.25  # between the ends of most values: what a display's range of 1 holds, with some noise
@@ -177,7 +177,7 @@ def _columns(inputs: Tensor, names: Sequence[str], sort: bool) -> Image.Image:
     called = list(names) or [f"column {place + 1}" for place in range(len(values))]
     layout = Bars(tuple(called), tuple(values), sort)
     shown = list(zip(called, values, strict=True))[:40]
-    image = Image.new("RGB", (250, _ROW * (len(shown) + (len(values) > len(shown))) + 4), "white")
+    image = Image.new("RGB", (BARS_WIDTH, _ROW * (len(shown) + (len(values) > len(shown))) + 4), "white")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(_TEXT)
     for place, (name, value) in enumerate(shown):
         middle = _ROW * (place + 0.5) + 2

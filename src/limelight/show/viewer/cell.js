@@ -13,7 +13,7 @@ export function mapCell(map, source, { point, tables, label }) {
   const layout = bars ? { width: 1, height: 1 } : layoutOf(source, map.shape);
   const { width, height } = layout;
   // An application, so that a screen reader hands the arrow keys on.
-  const canvas = element("canvas", { width, height, tabIndex: 0, role: "application", "aria-roledescription": "map", "aria-label": `map of ${map.title}; arrow keys read its values` });
+  const canvas = element("canvas", { width, height, className: source.layout ? "wide" : "", tabIndex: 0, role: "application", "aria-roledescription": "map", "aria-label": `map of ${map.title}; arrow keys read its values` });
   const framedCanvas = bars ? { frame: bars.shown, point() {} } : framed(canvas, width, height);
   const readout = element("output", { className: "readout", "aria-live": "off" });
   const name = fileName(label ? `${label} - ${map.title}` : map.title);
@@ -81,19 +81,23 @@ export function mapCell(map, source, { point, tables, label }) {
     return seen;
   }
 
+  const percentileOf = (look) => look.percentile ?? map.percentile;
+  const anchorsFor = (look, group) => anchorsOf(tables[group][look[group] ?? map.colours] ?? Object.values(tables[group])[0]);
+
   function limitAt(look) {
     const { values, own } = read(look);
-    const exact = own && map.limits.find(([each]) => each === look.percentile);
-    return exact ? (exact[1] ?? NaN) : limitOf(values, look.percentile);
+    const percentile = percentileOf(look);
+    const exact = own && map.limits.find(([each]) => each === percentile);
+    return exact ? (exact[1] ?? NaN) : limitOf(values, percentile);
   }
 
   let latest = null;
   async function draw(look, limit) {
     const { values, diverging } = read(look);
-    const anchors = anchorsOf(diverging ? tables.diverging[look.diverging] : tables.magnitude[look.magnitude]);
+    const anchors = anchorsFor(look, diverging ? "diverging" : "magnitude");
     latest = () => draw(look, limit);
     if (bars) {
-      bars.draw(values, limit, anchorsOf(tables.diverging[look.diverging]));
+      bars.draw(values, limit, anchorsFor(look, "diverging"));
     } else {
       const grey = await layout.grey();
       const context = canvas.getContext("2d");
@@ -114,7 +118,7 @@ export function mapCell(map, source, { point, tables, label }) {
     bar.hidden = ticks.hidden = empty;
     clipped.hidden = empty && own;
     otherwise.hidden = own || !map.sampled;
-    how.textContent = map.view ? [wordsOf(map, view), endWords(look.percentile), view.reduce === "signed" && map.total !== null ? `total ${threeDigits(map.total)}` : ""].filter(Boolean).join("; ") : "";
+    how.textContent = map.view ? [wordsOf(map, view), endWords(percentileOf(look)), view.reduce === "signed" && map.total !== null ? `total ${threeDigits(map.total)}` : ""].filter(Boolean).join("; ") : "";
     const part = ["positive", "negative"].includes(view.reduce) ? `${view.reduce} ` : "";
     clipped.textContent = `no ${part}value other than zero`;
     if (empty) return;
@@ -125,7 +129,7 @@ export function mapCell(map, source, { point, tables, label }) {
     const end = threeDigits(limit);
     ticks.replaceChildren(...(diverging ? [`-${end}`, "0", end] : ["0", end]).map((text) => element("span", {}, text)));
     // Python counted exactly where the view and the scale are the map's own; elsewhere it is counted here.
-    const exact = own && map.limits.find(([each]) => each === look.percentile);
+    const exact = own && map.limits.find(([each]) => each === percentileOf(look));
     const finite = values.filter(Number.isFinite);
     const share = exact && exact[1] === limit ? exact[2] : finite.filter((value) => Math.abs(value) > limit).length / finite.length;
     if (finite.some((value) => value !== 0)) clipped.textContent = `${percent(share)} clipped`;

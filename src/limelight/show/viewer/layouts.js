@@ -132,8 +132,10 @@ function slidersOf(source, state) {
 // The picture of a row; that of a volume follows the sliders.
 export function pictureShown(source) {
   const { src, width, height } = source;
-  if (source.layout?.kind !== "volume") return element("img", { src, alt: "the input of the model", width, height });
-  const canvas = element("canvas", { width, height, role: "img", "aria-label": "planes of the volume" });
+  const kind = source.layout?.kind;
+  if (kind === "columns") return inputsOf(source.layout);
+  if (kind !== "volume") return element("img", { src, alt: "the input of the model", width, height, className: kind === "series" ? "wide" : "" });
+  const canvas = element("canvas", { width, height, className: "wide", role: "img", "aria-label": "planes of the volume" });
   const layout = volume(source);
   const draw = async () => {
     const grey = await layout.grey();
@@ -145,6 +147,13 @@ export function pictureShown(source) {
   draw();
   whenMoved(source, draw);
   return canvas;
+}
+
+// The columns' values, as many as bars are drawn.
+function inputsOf({ names, inputs, most }) {
+  const items = inputs.slice(0, most).map((value, i) => element("li", {}, element("span", { className: "name" }, names[i]), element("span", { className: "value" }, value)));
+  const rest = inputs.length - items.length;
+  return element("ol", { className: "bars inputs" }, ...items, ...(rest > 0 ? [element("li", { className: "rest" }, `and ${rest} more`)] : []));
 }
 
 // Bars of columns, as a list that can be read: name, bar, value; `draw` fills it.

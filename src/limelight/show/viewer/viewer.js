@@ -5,7 +5,8 @@ import { pictureCell, saidOf, twinsOf } from "./lead.js";
 import { openLarge } from "./large.js";
 import { READINGS, SCALES } from "./view.js";
 
-const STARTING = { opacity: 0.85, reading: "own", scale: "own", percentile: 99.5, diverging: "red-blue", magnitude: "inferno", share: "map", row: "all", layout: "rows" };
+// Null: each map's own.
+const STARTING = { opacity: 0.85, reading: "own", scale: "own", percentile: null, diverging: null, magnitude: null, share: "map", row: "all", layout: "rows" };
 const NARROWEST = 230; // pixels of a map in a row that wraps
 
 // Columns for `count` maps where at most `most` fit: rows as full as can be, and no map alone in its row.
@@ -25,7 +26,7 @@ export class Viewer {
   constructor(root, payload) {
     this.root = root;
     this.payload = payload;
-    this.look = { ...STARTING, ...payload.look };
+    this.look = { ...STARTING };
     this.rows = [];
     this.controls = element("form", { "aria-label": "how the maps are shown" });
     this.controls.addEventListener("submit", (event) => event.preventDefault());
@@ -57,10 +58,10 @@ export class Viewer {
       slider("opacity", "opacity", { min: 0, max: 1, step: 0.05, value: this.look.opacity, say: (v) => v.toFixed(2) }, set("opacity")),
       choice("values", "reading", READINGS, this.look.reading, set("reading")),
       choice("drawn at", "scale", SCALES, this.look.scale, set("scale")),
-      slider("colours end at percentile", "percentile", { min: 0, max: percentiles.length - 1, step: 1, value: place(this.look.percentile), say: (v) => String(percentiles[v]) }, (v) => set("percentile")(percentiles[v])),
+      slider("colours end at percentile", "percentile", { min: 0, max: percentiles.length - 1, step: 1, value: place(this.look.percentile ?? this.payload.look.percentile), say: (v) => String(percentiles[v]) }, (v) => set("percentile")(percentiles[v])),
       choice("scale shared", "share", [["map", "no: one for each map"], ["row", "within each row"], ["all", "by all maps"]], this.look.share, set("share")),
-      choice("colours, signed", "diverging", names("diverging"), this.look.diverging, set("diverging")),
-      choice("colours, magnitude", "magnitude", names("magnitude"), this.look.magnitude, set("magnitude")),
+      choice("colours, signed", "diverging", names("diverging"), this.look.diverging ?? this.payload.look.diverging, set("diverging")),
+      choice("colours, magnitude", "magnitude", names("magnitude"), this.look.magnitude ?? this.payload.look.magnitude, set("magnitude")),
     );
     if (this.rows.length > 1) {
       const options = [["all", "all"], ...this.rows.map((row, at) => [String(at), row.label])];
