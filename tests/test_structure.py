@@ -51,6 +51,7 @@ FORWARDS = {
     ("base.attribution", "show.html"),
     ("base.attribution", "show.image"),
     ("evaluation.card", "show.image"),
+    ("evaluation.findings", "show.exhibits"),
     # A panel's agreement needs findings.
     ("base.attribution", "evaluation.agreement"),
     ("evaluation.compare_baselines", "show"),

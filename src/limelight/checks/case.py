@@ -36,7 +36,8 @@ class Case:
 
     `method` is None where a finished map was given. The question's target has its classes filled in, so that a check
     explains the same class whatever it does to the input or to the model. `score` runs the model on rows, and its
-    runner counts all rows that the case has cost. `mask` is `(n, 1, H, W)`, booleans.
+    runner counts all rows that the case has cost. `mask` is `(n, 1, H, W)`, booleans. `keeps_exhibits`:
+    whether checks keep what can be looked at.
     """
 
     question: Question
@@ -45,6 +46,7 @@ class Case:
     mask: Tensor | None
     score: Score
     rng: Streams
+    keeps_exhibits: bool = False
 
     @property
     def x(self) -> Tensor:

@@ -312,7 +312,7 @@ def card_about(
     """Make the trust card of a map of a question; `mask` as booleans."""
     own = question_about(attribution, question)
     with open_case(own, attribution, method, mask) as case:
-        findings = tuple(measure(each, case) for each in checks)
+        findings = tuple(measure(each, case, exhibits=True) for each in checks)
     compared = [each for each in checks if each.kind in ("faithfulness", "localisation")]
     controls: dict[str, dict[str, Finding]] = {}
     plain = replace(own, baseline=Constant(0.0), layer=None)

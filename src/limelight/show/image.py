@@ -15,9 +15,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..base.display import on_display
 from ..base.files import write_whole
 from ..evaluation.card import Section
-from .colour import Scale, colourise, remarks, scale_of, strength, values_of
+from .colour import Scale, colourise, percent, remarks, scale_of, strength, values_of
 
 # Sizes in pixels.
 CELL = 300
@@ -35,7 +36,7 @@ _CARD_WIDTH = 1100
 # Pillow's own font has ASCII and few other characters.
 _PLAIN = str.maketrans({"−": "-", "–": "-", "—": "-", "×": "x", "→": "->", "Δ": "delta", "’": "'"})
 _BEYOND_ASCII = frozenset("±…·°")
-_BANDS = "bands"  # in `info` of a picture that shows a part of its bands
+_BANDS, _CLIPPED = "bands", "clipped"  # in `info` of a picture that shows a part of its bands, or of its range
 
 
 @dataclass(frozen=True)
@@ -68,18 +69,18 @@ def is_picture(inputs: Tensor) -> bool:
     return inputs.ndim == 3 and inputs.shape[0] in (1, 3) and inputs.numel() > 0
 
 
-def picture_of(inputs: Tensor) -> Image.Image:
-    """Draw inputs `(1 or 3, H, W)` in RGB: values within [0, 1] as they are, others scaled to fill [0, 1]."""
+def picture_of(inputs: Tensor, like: Tensor | None = None) -> Image.Image:
+    """Draw inputs `(1 or 3, H, W)` in RGB as a display does, with black and white those of `like`: see `on_display`.
+
+    `size_of` says which share was clipped.
+    """
     if not is_picture(inputs):
         raise ValueError(f"inputs: have shape {tuple(inputs.shape)}; a picture is (1 or 3, H, W)")
-    values = inputs.detach().cpu().double()
-    finite = values[values.isfinite()]
-    low, high = (finite.min(), finite.max()) if finite.numel() else torch.tensor([0.0, 1.0], dtype=torch.float64)
-    values = values.nan_to_num(float(low), float(high), float(low))
-    if low < 0 or high > 1:
-        values = ((values - low) / (high - low).clamp(min=torch.finfo(values.dtype).tiny)).clamp(0, 1)
-    pixels = (255 * values).round().byte().expand(3, -1, -1).permute(1, 2, 0)
-    return Image.fromarray(pixels.contiguous().numpy())
+    pixels, clipped = on_display(inputs[None], None if like is None else like[None])
+    picture = Image.fromarray(pixels[0].expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy())
+    if share := float(clipped[0]):
+        picture.info[_CLIPPED] = f"{percent(share)} clipped"
+    return picture
 
 
 def picture_of_bands(inputs: Tensor) -> Image.Image:
@@ -96,9 +97,9 @@ def picture_of_bands(inputs: Tensor) -> Image.Image:
 
 
 def size_of(picture: Image.Image, times: str = "x") -> str:
-    """Describe a picture: its pixels, and which of its bands are shown where not all are."""
-    bands = picture.info.get(_BANDS)
-    return f"{picture.width} {times} {picture.height} pixels" + (f", {bands}" if bands else "")
+    """Describe a picture: its pixels, and where not all is shown, which of its bands and what was clipped."""
+    more = (picture.info[name] for name in (_BANDS, _CLIPPED) if name in picture.info)
+    return ", ".join((f"{picture.width} {times} {picture.height} pixels", *more))
 
 
 def overlay(picture: Image.Image, heatmap: Tensor, scale: Scale, opacity: float = 0.6) -> Image.Image:
@@ -154,7 +155,7 @@ def draw_tile(picture: Image.Image, tile: Tile) -> Image.Image:
     shown = fit(overlay(picture, tile.heatmap, scale, TILE_OPACITY), CELL)
     if scale.empty:
         _stamp(shown, remarks(tile.heatmap, scale)[0])
-    return _cell(shown, tile.title, tile.caption, colour_bar(scale, shown.height), tile.warning)
+    return captioned(shown, tile.title, tile.caption, colour_bar(scale, shown.height), tile.warning)
 
 
 def draw_panel(
@@ -163,19 +164,19 @@ def draw_panel(
     """Draw the picture, then each tile, in rows of `columns` cells on white; None: up to 4, with the fewest gaps."""
     if columns is not None and columns < 1:
         raise ValueError(f"columns: {columns!r}; a panel needs at least 1")
-    cells = [_picture_cell(picture), *(draw_tile(picture, tile) for tile in tiles)]
+    cells = [picture_cell(picture), *(draw_tile(picture, tile) for tile in tiles)]
     if columns is None:
         columns = len(cells) if len(cells) <= 4 else min((4, 3), key=lambda count: -len(cells) % count)
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
-    return _laid_out(rows, columns, heading, footer)
+    return laid_out(rows, columns, heading, footer)
 
 
 def draw_grid(picture: Image.Image, rows: Sequence[Sequence[Tile]], heading: str, footer: str = "") -> Image.Image:
     """Draw tiles in the given rows, with the picture before the first row and an empty cell before the others."""
-    first = _picture_cell(picture)
+    first = picture_cell(picture)
     blank = Image.new("RGB", (first.width, 1), "white")
     cells = [[first if not k else blank, *(draw_tile(picture, tile) for tile in row)] for k, row in enumerate(rows)]
-    return _laid_out(cells, max(map(len, cells)), heading, footer)
+    return laid_out(cells, max(map(len, cells)), heading, footer)
 
 
 def draw_card(panel: Image.Image, heading: str, headline: str, sections: Sequence[Section]) -> Image.Image:
@@ -211,11 +212,11 @@ def draw_card(panel: Image.Image, heading: str, headline: str, sections: Sequenc
     return card
 
 
-def _picture_cell(picture: Image.Image) -> Image.Image:
-    return _cell(fit(picture.convert("RGB"), CELL), "picture", (size_of(picture),))
+def picture_cell(picture: Image.Image) -> Image.Image:
+    return captioned(fit(picture.convert("RGB"), CELL), "picture", (size_of(picture),))
 
 
-def _laid_out(rows: Sequence[Sequence[Image.Image]], columns: int, heading: str, footer: str) -> Image.Image:
+def laid_out(rows: Sequence[Sequence[Image.Image]], columns: int, heading: str, footer: str) -> Image.Image:
     cells = rows[0]
     width = columns * (cells[0].width + _GAP) + _GAP
     above = _wrapped(heading, _HEADING, width - 2 * _GAP)
@@ -264,7 +265,7 @@ def png_bytes(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _cell(
+def captioned(
     shown: Image.Image, title: str, lines: Iterable[str], bar: Image.Image | None = None, warning: bool = False
 ) -> Image.Image:
     width = max(shown.width, 200) + _BAR_ROOM
