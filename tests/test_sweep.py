@@ -175,16 +175,16 @@ def test_the_command_refuses_what_it_cannot_sweep(here: Path) -> None:
 
 
 def test_explain_compares_several_baselines(here: Path) -> None:
-    methods = "gradient,integrated-gradients(Midpoint(4))"
-    done = run("explain", "-m", methods, "--baseline", "black,white,0.5", "--check-rows", "0")
+    methods = "gradient,integrated-gradients(Midpoint(4))", "--top", "1"
+    done = run("explain", "-m", *methods, "--baseline", "black,white,0.5", "--check-rows", "0")
     assert done.exit_code == 0, done.output
     assert "integrated-gradients: rank correlation" in done.stdout and "integrated-gradients, white" in done.stdout
     assert (here / "out" / "demo" / "integrated-gradients, constant.safetensors").exists()
-    again = run("explain", "-m", methods, "--baseline", "black,white", "--check-rows", "0", "--json")
+    again = run("explain", "-m", *methods, "--baseline", "black,white", "--check-rows", "0", "--json")
     (explanation,) = json.loads(again.stdout)["pictures"][0]["explanations"]
     assert explanation["baseline_studies"]["integrated-gradients"]["labels"] == ["black", "white"]
     names = ["gradient", "integrated-gradients, black", "integrated-gradients, white"]
     assert [each["method"] for each in explanation["maps"]] == names
     rows = sum(each["forward_rows"] for each in explanation["maps"])
     assert explanation["forward_rows"] < rows  # shared passes are counted once
-    assert run("explain", "-m", methods, "--baseline", "black,grey").exit_code == 2
+    assert run("explain", "-m", *methods, "--baseline", "black,grey").exit_code == 2

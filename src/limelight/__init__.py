@@ -40,7 +40,8 @@ from .rules import Patterns as Patterns, UncoveredOperator as UncoveredOperator
 _LATE = {
     "evaluation": (
         *("Agreement", "BaselineStudy", "ConstantMap", "Evaluation", "Finding", "Findings", "RandomMap", "SobelEdges"),
-        *("Sweep", "TrustCard", "check", "compare_baselines", "evaluate", "sweep", "trust_card"),
+        *("ShiftStudy", "Sweep", "TrustCard", "check", "compare_baselines", "compare_shifts", "evaluate", "sweep"),
+        "trust_card",
     ),
     "models.catalogue": ("ImageBlackBox", "ImageModel", "demo_image", "load_model"),
     "models.pictures": ("ImageError", "Picture", "open_image"),
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from .evaluation.card import TrustCard as TrustCard, trust_card as trust_card
     from .evaluation.check import check as check
     from .evaluation.compare_baselines import BaselineStudy as BaselineStudy, compare_baselines as compare_baselines
+    from .evaluation.compare_shifts import ShiftStudy as ShiftStudy, compare_shifts as compare_shifts
     from .evaluation.controls import ConstantMap as ConstantMap, RandomMap as RandomMap, SobelEdges as SobelEdges
     from .evaluation.evaluate import Evaluation as Evaluation, evaluate as evaluate
     from .evaluation.findings import Finding as Finding, Findings as Findings

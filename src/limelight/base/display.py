@@ -27,7 +27,7 @@ def on_display(inputs: Tensor, like: Tensor | None = None) -> tuple[Tensor, Tens
 
 
 def chosen_bands(inputs: Tensor) -> Tensor:
-    """Return the channels of `(n, channels, *space)` that are shown: all of 1 or 3, else the first 3, of two the first."""
+    """Return the channels of `(n, channels, *space)` that are shown: one or three, of two the first."""
     channels = inputs.shape[1]
     return inputs if channels in (1, 3) else inputs[:, : 3 if channels > 3 else 1]
 

@@ -40,7 +40,7 @@ def check_command(
 ) -> None:
     """Test maps and print a trust card for each: hard tests, evidence beside controls, cautions."""
     if not image:
-        raise usage("IMAGE", f"give a picture or a folder of pictures, or '{DEMO}' for a cat")
+        raise usage("IMAGE", f"give a picture or a folder of pictures, or '{DEMO}' for one to try")
     chosen = read_methods(method) if method else None
     checks = read_checks(check) if check else CARD
     with boundary(common.debug), contextlib.redirect_stdout(sys.stderr):

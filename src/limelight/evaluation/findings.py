@@ -95,7 +95,7 @@ class Finding:
         return self.check.meaning
 
     def exhibits_of(self, example: int = 0) -> Exhibits:
-        """Return what can be shown of one example. Raises IndexError for a wrong place, ValueError where there is nothing."""
+        """Return what can be shown of one example. Raises IndexError for a wrong place, ValueError for nothing."""
         if not 0 <= example < len(self.value):
             raise IndexError(f"example: {example} of {len(self.value)}; the first is 0")
         found = tuple(each for each in self.exhibits if example in each.examples)

@@ -13,11 +13,25 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..base.display import chosen_bands
 from ..base.files import write_whole
 from ..checks.exhibits import Curve, Exhibit
+from ..evaluation.compare_shifts import ShiftStudy
 from ..evaluation.findings import Finding, shown
 from .colour import Scale, percent, scale_of, values_of
-from .image import CELL, TILE_OPACITY, captioned, colour_bar, fit, laid_out, overlay, png_bytes
+from .image import (
+    CELL,
+    TILE_OPACITY,
+    captioned,
+    colour_bar,
+    draw_tile,
+    fit,
+    laid_out,
+    overlay,
+    picture_of,
+    png_bytes,
+)
+from .payload import Row
 
 ACROSS = 7  # cells of a row
 _DOTS = 150  # per inch of a page
@@ -37,6 +51,18 @@ def draw_findings(findings: Sequence[Finding], example: int = 0) -> Image.Image:
         page.paste(block, (0, top))
         top += block.height
     return page
+
+
+def draw_rows(rows: Sequence[Row], heading: str, footer: str = "") -> Image.Image:
+    """Draw a row for each class or picture: the picture under the row's label, then its maps."""
+    cells = [
+        [
+            captioned(fit(row.picture.convert("RGB"), CELL), row.label, ()),
+            *(draw_tile(row.picture, t) for t in row.tiles),
+        ]
+        for row in rows
+    ]
+    return laid_out(cells, max(map(len, cells)), heading, footer)
 
 
 def save_image(image: Image.Image, path: str | os.PathLike[str]) -> Path:
@@ -159,3 +185,33 @@ def curve_cell(curves: Sequence[tuple[Curve, int]]) -> Image.Image:
         if len(curves) > 1:
             draw.text((large * (CELL - right), large * (top + 16 * number)), each.label, colour, font, anchor="ra")
     return captioned(plot.resize((CELL, CELL), Image.Resampling.LANCZOS), "answer by share hidden", ())
+
+
+def draw_shifts(studies: Sequence[ShiftStudy], example: int, heading: str) -> Image.Image:
+    """Draw the shifted inputs of one example with what the model says, and a row of maps on one scale for each study.
+
+    Raises ValueError for inputs that are no pictures.
+    """
+    first = studies[0]
+    inputs = [each.inputs[example] for each in first.values()]
+    if inputs[0].ndim != 3:
+        raise ValueError(f"show: inputs have shape {tuple(inputs[0].shape)}, not a picture's (channels, H, W)")
+    like = chosen_bands(inputs[0][None])[0]
+    seen = [picture_of(chosen_bands(each[None])[0], like) for each in inputs]
+    clipped = [f"{percent(share)} clipped" if share else "" for share in first.clipped[example].tolist()]
+    cells = [
+        captioned(fit(picture, CELL), f"picture {label}", tuple(filter(None, (first.said(k, example), clipped[k]))))
+        for k, (label, picture) in enumerate(zip(first, seen, strict=True))
+    ]
+    rows = [cells]
+    for study in studies:
+        maps = [each.viewed()[example].detach().float().cpu() for each in study.values()]
+        words = study[0].view.words(tuple(maps[0].shape))
+        drawn = zip(study, seen, maps, one_scale(maps), strict=True)
+        rows.append(
+            [
+                map_cell(f"{study[0].name}, {label}", picture, found, scale, study.remarks(k, example) or (words,))
+                for k, (label, picture, found, scale) in enumerate(drawn)
+            ]
+        )
+    return laid_out(rows, len(cells), heading, "The model's input is not clipped; the pictures are, as on a display.")
