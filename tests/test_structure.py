@@ -56,6 +56,7 @@ FORWARDS = {
     ("base.attribution", "evaluation.agreement"),
     ("evaluation.compare_baselines", "show"),
     ("evaluation.compare_shifts", "show.exhibits"),
+    ("evaluation.sweep", "show.exhibits"),
     ("evaluation.compare_shifts", "show.image"),
     # The type of a field.
     ("base.attribution", "question.targets"),

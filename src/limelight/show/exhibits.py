@@ -13,11 +13,13 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..base.attribution import describe_target
 from ..base.display import chosen_bands
 from ..base.files import write_whole
 from ..checks.exhibits import Curve, Exhibit
 from ..evaluation.compare_shifts import ShiftStudy
 from ..evaluation.findings import Finding, shown
+from ..evaluation.sweep import LAYER, Sweep
 from .colour import Scale, percent, scale_of, values_of
 from .image import (
     CELL,
@@ -30,6 +32,7 @@ from .image import (
     overlay,
     picture_of,
     png_bytes,
+    size_of,
 )
 from .payload import Row
 
@@ -215,3 +218,21 @@ def draw_shifts(studies: Sequence[ShiftStudy], example: int, heading: str) -> Im
             ]
         )
     return laid_out(rows, len(cells), heading, "The model's input is not clipped; the pictures are, as on a display.")
+
+
+def draw_sweep(sweep: Sweep, examples: Sequence[int], heading: str) -> Image.Image:
+    """Draw a block of rows for each example: its picture, and its maps on one scale, but for maps of several layers."""
+    rows = []
+    for example in examples:
+        tiles = sweep.tiles(example)
+        seen = picture_of(chosen_bands(sweep[0].inputs[example][None])[0])
+        maps = [each.viewed()[example].detach().float().cpu() for each in sweep.values()]
+        signed = any(bool((each < 0).any()) for each in maps)
+        scales = [scale_of(each, signed) for each in maps] if LAYER in sweep.fields else one_scale(maps)
+        drawn = zip(tiles, maps, scales, strict=True)
+        cells = [map_cell(tile.title, seen, found, scale, tile.caption) for tile, found, scale in drawn]
+        label = "picture" if len(examples) == 1 else f"picture {example + 1}"
+        first = captioned(fit(seen, CELL), label, (size_of(seen), f"target {describe_target(sweep[0], example)}"))
+        blank = Image.new("RGB", (first.width, 1), "white")
+        rows += [[blank if k else first, *(cells[i] for i in row)] for k, row in enumerate(sweep.rows())]
+    return laid_out(rows, max(map(len, rows)), heading, "")
