@@ -57,6 +57,7 @@ FORWARDS = {
     ("evaluation.compare_baselines", "show"),
     ("evaluation.compare_shifts", "show.exhibits"),
     ("evaluation.sweep", "show.exhibits"),
+    ("evaluation.window_scores", "show.exhibits"),
     ("evaluation.compare_shifts", "show.image"),
     # The type of a field.
     ("base.attribution", "question.targets"),

@@ -41,7 +41,7 @@ _LATE = {
     "evaluation": (
         *("Agreement", "BaselineStudy", "ConstantMap", "Evaluation", "Finding", "Findings", "RandomMap", "SobelEdges"),
         *("ShiftStudy", "Sweep", "TrustCard", "check", "compare_baselines", "compare_shifts", "evaluate", "sweep"),
-        "trust_card",
+        *("WindowScores", "trust_card", "window_scores"),
     ),
     "models.catalogue": ("ImageBlackBox", "ImageModel", "demo_image", "load_model"),
     "models.pictures": ("ImageError", "Picture", "open_image"),
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from .evaluation.evaluate import Evaluation as Evaluation, evaluate as evaluate
     from .evaluation.findings import Finding as Finding, Findings as Findings
     from .evaluation.sweep import Sweep as Sweep, sweep as sweep
+    from .evaluation.window_scores import WindowScores as WindowScores, window_scores as window_scores
     from .methods import *
     from .models.catalogue import (
         ImageBlackBox as ImageBlackBox,

@@ -10,3 +10,4 @@ from .controls import CONTROLS as CONTROLS, ConstantMap as ConstantMap, RandomMa
 from .evaluate import Cell as Cell, Evaluation as Evaluation, evaluate as evaluate
 from .findings import Finding as Finding, Findings as Findings
 from .sweep import Sweep as Sweep, sweep as sweep
+from .window_scores import WindowScores as WindowScores, window_scores as window_scores

@@ -20,7 +20,8 @@ from ..checks.exhibits import Curve, Exhibit
 from ..evaluation.compare_shifts import ShiftStudy
 from ..evaluation.findings import Finding, shown
 from ..evaluation.sweep import LAYER, Sweep
-from .colour import Scale, percent, scale_of, values_of
+from ..evaluation.window_scores import WindowScores
+from .colour import Scale, colourise, percent, scale_of, values_of
 from .image import (
     CELL,
     TILE_OPACITY,
@@ -236,3 +237,39 @@ def draw_sweep(sweep: Sweep, examples: Sequence[int], heading: str) -> Image.Ima
         blank = Image.new("RGB", (first.width, 1), "white")
         rows += [[blank if k else first, *(cells[i] for i in row)] for k, row in enumerate(sweep.rows())]
     return laid_out(rows, max(map(len, rows)), heading, "")
+
+
+_LARGEST_WRITTEN = 14  # windows a row, up to which each cell has its number
+
+
+def draw_window_scores(found: WindowScores, example: int) -> Image.Image:
+    """Draw the picture, the occlusion map and the grid of scores, each cell a window."""
+    grid, a = found.scores[example].detach().double().cpu(), found.attribution
+    if grid.ndim != 2:
+        raise ValueError(f"show: windows at {tuple(grid.shape)} places; rows and columns of windows can be drawn")
+    seen = picture_of(chosen_bands(a.inputs[example][None])[0])
+    heatmap = a.viewed()[example].detach().float().cpu()
+    scale = replace(scale_of(grid.nan_to_num(0.0)), clipped=0.0)
+    scale = replace(scale, limit=max(scale.limit, float(grid.nan_to_num(0.0).abs().max())))
+    cells = Image.fromarray(colourise(grid, scale))
+    side = max(1, CELL // max(grid.shape))
+    drawn = cells.resize((side * grid.shape[1], side * grid.shape[0]), Image.Resampling.NEAREST)
+    if max(grid.shape) <= _LARGEST_WRITTEN:
+        _write_numbers(drawn, grid, side)
+    hidden = f"f(x) {float(found.unhidden[example]):.3g}"
+    row = [
+        captioned(fit(seen, CELL), "picture", (size_of(seen), hidden)),
+        map_cell(a.name, seen, heatmap, scale_of(heatmap), ()),
+        captioned(drawn, "score with each window hidden", (hidden,), colour_bar(scale, drawn.height)),
+    ]
+    return laid_out([row], len(row), f"target {describe_target(a, example)}", "")
+
+
+def _write_numbers(image: Image.Image, grid: Tensor, side: int) -> None:
+    """Write each number into its cell, dark on bright cells and bright on dark ones."""
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(max(6, side // 4))
+    bright = np.asarray(image.convert("L"))
+    for row, column in np.ndindex(*grid.shape):
+        middle = int((row + 0.5) * side), int((column + 0.5) * side)
+        ink = "black" if bright[middle] > 128 else "white"
+        draw.text((middle[1], middle[0]), f"{float(grid[row, column]):.2g}", fill=ink, font=font, anchor="mm")
