@@ -547,3 +547,13 @@ def test_targets_in_words_on_the_command_line(here: Path) -> None:
     ):
         result = _run("explain", "cat.png", *FAST, "--target", text)
         assert result.exit_code == 2 and said in result.stderr
+
+
+def test_check_writes_the_pictures_behind_each_check(here: Path) -> None:
+    options = ["--model", "own_models_for_cli:tiny", "-m", "gradient,occlusion", "-o", "cards"]
+    done = _run("check", "cat.png", "-c", "bias-shift,input-shift,gini", *options)
+    assert done.exit_code == 0, done.output
+    assert {"cat-bias-shift.png", "cat-input-shift.png", "cat.html"} <= _files(here / "cards")
+    assert "cat-gini.png" not in _files(here / "cards")
+    page = (here / "cards" / "cat.html").read_text()
+    assert page.count('["bias-shift","data:image/jpeg;base64,') == 2  # one for each method

@@ -54,6 +54,7 @@ FORWARDS = {
     ("evaluation.findings", "show.exhibits"),
     # A panel's agreement needs findings.
     ("base.attribution", "evaluation.agreement"),
+    ("evaluation.along_path", "show.lines"),
     ("evaluation.compare_baselines", "show"),
     ("evaluation.compare_shifts", "show.exhibits"),
     ("evaluation.sweep", "show.exhibits"),

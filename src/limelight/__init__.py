@@ -39,6 +39,7 @@ from .rules import Patterns as Patterns, UncoveredOperator as UncoveredOperator
 # Tests, pictures, models and data sets load when first used: a program that explains its own tensors needs none.
 _LATE = {
     "evaluation": (
+        *("AlongPath", "along_path"),
         *("Agreement", "BaselineStudy", "ConstantMap", "Evaluation", "Finding", "Findings", "RandomMap", "SobelEdges"),
         *("ShiftStudy", "Sweep", "TrustCard", "check", "compare_baselines", "compare_shifts", "evaluate", "sweep"),
         *("WindowScores", "trust_card", "window_scores"),
@@ -52,6 +53,7 @@ _PACKAGES = ("checks", "lab", "rules", "runs")
 if TYPE_CHECKING:
     from .checks import *
     from .evaluation.agreement import Agreement as Agreement
+    from .evaluation.along_path import AlongPath as AlongPath, along_path as along_path
     from .evaluation.card import TrustCard as TrustCard, trust_card as trust_card
     from .evaluation.check import check as check
     from .evaluation.compare_baselines import BaselineStudy as BaselineStudy, compare_baselines as compare_baselines

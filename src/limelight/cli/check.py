@@ -13,9 +13,11 @@ import typer
 
 from ..evaluation.card import TrustCard, card_about
 from ..evaluation.check import CARD, as_mask
+from ..evaluation.findings import Findings
 from ..methods import GradCAM, Gradient, IntegratedGradients, Method
 from ..question.question import question_of
 from ..show import picture_of, save_png, write_html
+from ..show.exhibits import pictures_behind
 from ..show.explained import Explained, Request, explain_picture, fitting
 from .options import read_checks, read_mask, read_methods, usage
 from .pictures import DEMO, Item, find_pictures, for_each_picture
@@ -68,7 +70,8 @@ def check_command(
 
 
 def _write_cards(cards: Sequence[TrustCard], stem: str, folder: Path) -> list[Path]:
-    """Write `STEM-METHOD.png` and `.json` for each card and `STEM.html` for all into `folder`."""
+    """Write into `folder`: `STEM-METHOD.png` and `.json` for each card, `STEM-CHECK.png` with the pictures behind each
+    check, all methods below each other, and `STEM.html` for all."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     names = [each.attribution.name for each in cards]
@@ -77,10 +80,17 @@ def _write_cards(cards: Sequence[TrustCard], stem: str, folder: Path) -> list[Pa
         image = path.with_suffix(".png")
         written += [card.save(path), image]
         save_png(card.show(), image)
+    for name in dict.fromkeys(each.name for card in cards for each in card.findings):
+        some = Findings(each for card in cards for each in card.findings if each.name == name and each.exhibits)
+        if some:  # a row for each method
+            written.append(some.save(folder / f"{stem}-{name}.png"))
     written.append(folder / f"{stem}.html")
     first = cards[0].attribution
     # A picture has one class here, so a map is one tile.
-    tiles = [replace(each.attribution.tiles()[0], sections=each.sections()) for each in cards]
+    tiles = [
+        replace(each.attribution.tiles()[0], sections=(*each.sections(), *pictures_behind(Findings(each.findings))))
+        for each in cards
+    ]
     facts = [("baseline", repr(first.baseline)), ("seed", str(first.seed))]
     write_html(written[-1], picture_of(first.inputs[0]), tiles, f"Trust cards: {stem}", "", facts)
     return written

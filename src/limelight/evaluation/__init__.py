@@ -1,6 +1,7 @@
 """Tests of maps: run checks, compare methods with controls, compare baselines and settings."""
 
 from .agreement import Agreement as Agreement
+from .along_path import AlongPath as AlongPath, along_path as along_path
 from .budget import QUICK as QUICK, quick_checks as quick_checks
 from .card import TrustCard as TrustCard, card_of as card_of, trust_card as trust_card
 from .check import CARD as CARD, check as check

@@ -62,10 +62,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Section:
-    """A titled part of a card."""
+    """A titled part of a card. `pictures`: pairs of words and a data URI, for pages alone."""
 
     title: str
     entries: tuple[Entry, ...]
+    pictures: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

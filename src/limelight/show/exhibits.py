@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,8 +18,9 @@ from ..base.attribution import describe_target
 from ..base.display import chosen_bands
 from ..base.files import write_whole
 from ..checks.exhibits import Curve, Exhibit
+from ..evaluation.card import Section
 from ..evaluation.compare_shifts import ShiftStudy
-from ..evaluation.findings import Finding, shown
+from ..evaluation.findings import Finding, Findings, shown
 from ..evaluation.sweep import LAYER, Sweep
 from ..evaluation.window_scores import WindowScores
 from .colour import Scale, colourise, percent, scale_of, values_of
@@ -38,6 +40,7 @@ from .image import (
 from .payload import Row
 
 ACROSS = 7  # cells of a row
+_WIDE = 800  # pixels of a picture inside a page
 _DOTS = 150  # per inch of a page
 _COLOURS = ((178, 24, 43), (33, 102, 172), (77, 146, 33), (118, 42, 131))  # of the curves, in turn
 _INK, _FAINT = (28, 28, 32), (200, 202, 206)
@@ -82,6 +85,23 @@ def save_image(image: Image.Image, path: str | os.PathLike[str]) -> Path:
         case suffix:
             raise ValueError(f"path: {str(path)!r} ends in {suffix!r}; use .png or .pdf")
     return path
+
+
+def pictures_behind(findings: Findings, example: int = 0) -> tuple[Section, ...]:
+    """Return a section of a card with the pictures behind the findings on an example, as JPEGs; none without any."""
+    some = [each for each in findings if any(example in part.examples for part in each.exhibits)]
+    if not some:
+        return ()
+    pictures = [(each.name, _small(draw_findings([each], example))) for each in some]
+    return (Section("The pictures behind the tests", (), tuple(pictures)),)
+
+
+def _small(image: Image.Image) -> str:
+    width = min(image.width, _WIDE)
+    content = BytesIO()
+    small = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
+    small.save(content, format="JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode("ascii")
 
 
 def one_scale(maps: Sequence[Tensor]) -> list[Scale]:

@@ -28,6 +28,7 @@ from ..question.question import Options, Question, question_of
 from ..question.readings import confidences
 from ..question.targets import Logit
 from . import Tile
+from .exhibits import pictures_behind
 
 # The raw gradient, two methods with less noise, and two coarse maps for comparison.
 DEFAULT_METHODS: tuple[Method, ...] = (Gradient(), SmoothGrad(), IntegratedGradients(), GradCAM(), Occlusion())
@@ -206,7 +207,7 @@ def card_sections(attribution: Attribution, findings: Findings) -> tuple[Section
     """Return a map's test results as sections of a trust card; none if nothing was tested."""
     if not findings:
         return ()
-    return TrustCard(attribution, tuple(findings), {}, attribution.cautions).sections()
+    return (*TrustCard(attribution, tuple(findings), {}, attribution.cautions).sections(), *pictures_behind(findings))
 
 
 def explained_class(model: AnyImageModel, attribution: Attribution) -> Ranked:

@@ -88,8 +88,9 @@ def map_payload(picture: Image.Image, tile: Tile) -> dict[str, Any]:
 
 
 def section_payload(section: Section) -> dict[str, Any]:
-    """Return a section of a trust card, each entry as [mark, name, figure, words]."""
-    return {"title": section.title, "entries": [list(entry.cells) for entry in section.entries]}
+    """Return a section of a trust card, each entry as [mark, name, figure, words], each picture as [words, source]."""
+    entries = [list(entry.cells) for entry in section.entries]
+    return {"title": section.title, "entries": entries, "pictures": list(map(list, section.pictures))}
 
 
 def half(heatmap: Tensor) -> tuple[str, float]:

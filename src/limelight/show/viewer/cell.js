@@ -8,12 +8,15 @@ const MARKS = { pass: "good", above: "good", FAIL: "bad", "NOT ABOVE": "bad" };
 
 // A section of a trust card, a line an entry.
 export function cardOf(sections) {
-  const lines = sections.flatMap(({ title, entries }) => [
+  const lines = sections.flatMap(({ title, entries, pictures }) => [
     element("h4", {}, title),
     ...entries.map(([mark, name, figure, words]) =>
       name
         ? element("p", { className: "entry" }, element("b", { className: MARKS[mark] ?? "plain" }, mark), ` ${name} `, element("span", { className: "figure" }, figure), element("small", {}, words))
         : element("p", { className: "entry" }, words),
+    ),
+    ...pictures.map(([name, src]) =>
+      element("details", { className: "behind" }, element("summary", {}, name), element("img", { src, alt: `the pictures behind ${name}` })),
     ),
   ]);
   const failed = sections.flatMap(({ entries }) => entries).filter(([mark]) => mark === "FAIL").length;
