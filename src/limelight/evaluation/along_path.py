@@ -101,7 +101,9 @@ def along_path(
             (each,) = answer(several, [Gradient()]).values()
             found.append(each.values.detach().cpu().reshape(len(some), *x.shape))
     gradients = torch.cat(found).double().transpose(0, 1)
-    at = gradients[(..., *pixel)]
+    at = gradients
+    for place in reversed(pixel):
+        at = at[..., place]
     return AlongPath(times, at if at.ndim == 3 else at[..., None], _autocorrelation(gradients), pixel, own.target)
 
 

@@ -40,7 +40,7 @@ from .image import (
 from .payload import Row
 
 ACROSS = 7  # cells of a row
-_WIDE = 800  # pixels of a picture inside a page
+_WIDE = 640  # pixels of a picture inside a page
 _DOTS = 150  # per inch of a page
 _COLOURS = ((178, 24, 43), (33, 102, 172), (77, 146, 33), (118, 42, 131))  # of the curves, in turn
 _INK, _FAINT = (28, 28, 32), (200, 202, 206)
@@ -100,7 +100,7 @@ def _small(image: Image.Image) -> str:
     width = min(image.width, _WIDE)
     content = BytesIO()
     small = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
-    small.save(content, format="JPEG", quality=80)
+    small.save(content, format="JPEG", quality=75)
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode("ascii")
 
 
