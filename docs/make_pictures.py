@@ -1,4 +1,7 @@
-"""The README's screenshots, made from the demonstration picture: `python docs/make_pictures.py` (needs chromium)."""
+"""The README's pictures, made from the demonstration picture: `python docs/make_pictures.py` (needs chromium).
+
+All are JPEGs in full colour: a palette of 256 colours would cut the colour bars into steps.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 IMAGES = Path(__file__).parent / "images"
@@ -30,9 +34,11 @@ def main() -> None:
 
 
 def report(page: Any) -> None:
-    """The report of the demo."""
+    """The panel and the report of the demo."""
     with tempfile.TemporaryDirectory() as folder:
         limelight("explain", "demo", "-o", folder, "--no-progress")
+        with Image.open(Path(folder) / "demo.png") as panel:
+            panel.convert("RGB").save(IMAGES / "demo.jpg", quality=90, subsampling=0)
         page.goto((Path(folder) / "demo.html").as_uri())
         page.wait_for_selector("figure[data-method=occlusion][data-drawn]")
         shoot(page, "report", REPORT)

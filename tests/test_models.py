@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file, save_model
 from torch import nn
 
@@ -371,6 +372,10 @@ def test_demo_image() -> None:
     pytest.importorskip("skimage")
     assert demo_image().image.size == (451, 300) and demo_image().name == "chelsea"
     assert demo_image("astronaut").image.size == (512, 512)
+    both = demo_image("cat and coffee").image
+    assert both.size == (448, 448)
+    cat = demo_image().image.resize((448, 298), Image.Resampling.LANCZOS)
+    assert both.crop((0, 0, 448, 224)).tobytes() == cat.crop((0, 40, 448, 264)).tobytes()
     with pytest.raises(ValueError, match="zebra"):
         demo_image("zebra")
 

@@ -201,3 +201,60 @@ def test_cut_windows_are_captums() -> None:
         torch.testing.assert_close(
             a.values[:, 0].float(), theirs[:, 0], atol=1e-7, rtol=1e-5
         )  # Captum answers in float32
+
+
+@pytest.mark.parametrize("channels", ["together", "each"])
+@pytest.mark.parametrize("window", [3, (2, 4), ll.Circle(3)])
+def test_raw_is_what_each_window_costs_on_the_grid_of_their_places(window: object, channels: str) -> None:
+    net, x = conv_net(), pictures(2)
+    a = ll.explain(net, x, ll.Occlusion(window=window, stride=2, channels=channels), target=1, baseline=0.25)
+    assert a.raw is not None
+    mask = (
+        window.mask(2) if isinstance(window, ll.Circle) else torch.ones(window if isinstance(window, tuple) else (3, 3))
+    )
+    height, width = mask.shape
+    tops, lefts = ([*range(0, 8 - side, 2), 8 - side] for side in (height, width))
+    wanted = torch.zeros(2, 3 if channels == "each" else 1, len(tops), len(lefts), dtype=D)
+    for c in range(wanted.shape[1]):
+        for i, top in enumerate(tops):
+            for j, left in enumerate(lefts):
+                hidden = x.clone()
+                chosen = slice(c, c + 1) if channels == "each" else slice(None)
+                box = hidden[:, chosen, top : top + height, left : left + width]
+                box[:] = torch.where(mask.bool(), 0.25, box)
+                wanted[:, c, i, j] = (net(x) - net(hidden))[:, 1].detach()
+    torch.testing.assert_close(a.raw, wanted if channels == "each" else wanted[:, 0])
+
+
+def test_the_probability_with_each_window_hidden_as_values_and_as_a_picture() -> None:
+    net, x = conv_net(), pictures(2)
+    a = ll.explain(net, x, ll.Occlusion(4, 4), target=ll.Probability(1), baseline=0.0)
+    found = ll.window_scores(a)
+    assert found.scores.shape == (2, 2, 2)
+    hidden = x.clone()
+    hidden[:, :, 4:, :4] = 0
+    torch.testing.assert_close(found.scores[:, 1, 0], net(hidden).softmax(1)[:, 1].detach())
+    torch.testing.assert_close(found.unhidden, net(x).softmax(1)[:, 1].detach())
+    assert found.show(1).width > 900
+    with pytest.raises(ValueError, match="a map by gradient; window_scores takes one by occlusion"):
+        ll.window_scores(ll.explain(net, x, "gradient", target=0))
+
+
+def test_windows_may_be_filled_by_another_baseline_than_the_questions() -> None:
+    net, x = conv_net(), pictures(1)
+    blurred = ll.explain(net, x, "occlusion(window=circle(3), stride=2)", target=1, baseline=ll.Blur(2))
+    filled = ll.explain(net, x, "occlusion(window=circle(3), stride=2, fill=blur(2))", target=1, baseline=0.5)
+    assert torch.equal(blurred.values, filled.values)
+    assert any("filled from Blur" in note for note in filled.notes)
+    assert ll.METHODS.read(filled.method.as_text()) == filled.method
+    with pytest.raises(ValueError, match=r"Occlusion.fill=Noise.*gives 3 references; give it as baseline"):
+        ll.explain(net, x, ll.Occlusion(3, fill=ll.Noise(samples=3)), target=1)
+
+
+def test_a_mask_that_hides_nothing_at_a_border_leaves_a_hole() -> None:
+    net, x = conv_net(), pictures(1)
+    mask = torch.zeros(4, 4)
+    mask[0, 0] = 1
+    a = ll.explain(net, x, ll.Occlusion(mask, stride=3, border="centre"), target=1)
+    assert a.raw is not None and a.raw.isnan().any() and not a.raw.isnan().all()
+    assert a.forward_rows >= int((~a.raw.isnan()).sum())

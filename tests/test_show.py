@@ -145,6 +145,24 @@ class TestPicture:
         inputs = torch.tensor([-2.0, 0.0, 2.0]).reshape(1, 1, 3)
         assert np.asarray(picture_of(inputs))[0, :, 0].tolist() == [0, 128, 255]
 
+    def test_a_brighter_picture_is_drawn_brighter_and_the_clipped_share_is_said(self) -> None:
+        x = torch.linspace(0, 1, 100).reshape(1, 10, 10)
+        shown = [picture_of(x + shift) for shift in (0.0, 0.4, 0.8)]
+        grey = [np.asarray(each)[..., 0].mean() for each in shown]
+        wanted = [255 * float((x + shift).clamp(max=1).mean()) for shift in (0.0, 0.4, 0.8)]
+        assert np.abs(np.array(grey) - wanted).max() < 0.5 and grey[0] < grey[1] < grey[2]
+        # 0, 0.0101, ..., 1: 40 of 100 are above 0.6, 80 above 0.2.
+        assert [size_of(each) for each in shown[1:]] == [f"10 x 10 pixels, {n}.0% clipped" for n in (40, 80)]
+        assert size_of(shown[0]) == "10 x 10 pixels"
+
+    @pytest.mark.parametrize("shift", [-3.0, -0.5, 0.5, 3.0])
+    def test_black_and_white_may_be_those_of_another_picture(self, shift: float) -> None:
+        x = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0))  # of a model that takes normalised pixels
+        low, high = x.min(), x.max()
+        wanted = 255 * ((x + shift - low) / (high - low)).clamp(0, 1).permute(1, 2, 0).numpy()
+        assert np.abs(np.asarray(picture_of(x + shift, like=x)) - wanted).max() < 0.51
+        assert np.array_equal(np.asarray(picture_of(x, like=x)), np.asarray(picture_of(x)))
+
     @pytest.mark.parametrize("value", [0.0, 5.0, -5.0, torch.nan, torch.inf])
     def test_constant_and_undefined_pictures(self, value: float) -> None:
         assert picture_of(torch.full((1, 4, 6), value)).size == (6, 4)

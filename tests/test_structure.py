@@ -52,9 +52,15 @@ FORWARDS = {
     ("base.attribution", "show.image"),
     ("base.attribution", "show.drawn"),
     ("evaluation.card", "show.image"),
+    ("evaluation.findings", "show.exhibits"),
     # A panel's agreement needs findings.
     ("base.attribution", "evaluation.agreement"),
+    ("evaluation.along_path", "show.lines"),
     ("evaluation.compare_baselines", "show"),
+    ("evaluation.compare_shifts", "show.exhibits"),
+    ("evaluation.sweep", "show.exhibits"),
+    ("evaluation.window_scores", "show.exhibits"),
+    ("evaluation.compare_shifts", "show.image"),
     # The type of a field.
     ("base.attribution", "question.targets"),
 }

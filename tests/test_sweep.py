@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from typer.testing import CliRunner, Result
 
 import limelight as ll
 from limelight.base.similarity import rank_correlation
 from limelight.cli.main import app
+from limelight.show.exhibits import one_scale
 
 from .networks import conv_net, pictures
 from .test_methods import Counting
@@ -106,6 +108,19 @@ def test_a_sweep_is_shown_and_saved(tmp_path: Path) -> None:
     assert (folder / "0 samples=2, noise=0.1.safetensors").exists()
 
 
+def test_several_pictures_are_drawn_as_a_grid_with_one_scale_each() -> None:
+    net, x = conv_net(), pictures(3)
+    x[2] *= 0.01
+    found = ll.sweep(net, x, "smooth-grad", noise=[0.1, 0.2], target=0)
+    one, all_ = found.show(1), found.show()
+    assert all_.height > 2 * one.height and all_.width == one.width
+    for example in range(3):
+        maps = [each.viewed()[example] for each in found.values()]
+        together = torch.cat([each.flatten() for each in maps]).abs().double()
+        (limit,) = {scale.limit for scale in one_scale(maps)}
+        assert limit == pytest.approx(float(together.quantile(0.995)))
+
+
 def test_bad_sweeps_are_refused() -> None:
     net, x = conv_net(), pictures(1)
     with pytest.raises(ValueError, match=r"smooth-grad has no 'noises'; use .*noise"):
@@ -148,6 +163,19 @@ def test_the_command_prints_a_table_and_writes_a_grid(here: Path) -> None:
     assert len(list((here / "out" / stem).glob("*.safetensors"))) == 4
 
 
+def test_the_command_sweeps_over_several_pictures(here: Path) -> None:
+    for k in range(2):
+        Image.new("RGB", (32, 32), (90 * k, 40, 200)).save(here / f"{k}.png")
+    options = ("--model", "own_model_to_sweep:tiny", "--no-progress", "-o", "out", "-m", "smooth-grad(samples=2)")
+    done = CliRunner().invoke(app, ["sweep", "0.png", "1.png", "-f", "noise=0.1,0.2", *options])
+    assert done.exit_code == 0, done.output
+    assert "0.png: smooth-grad by noise, class" in done.stdout and "1.png: " in done.stdout
+    assert (here / "out" / "2-pictures-smooth-grad-by-noise.png").exists()
+    document = json.loads(CliRunner().invoke(app, ["sweep", "[01].png", "-f", "noise=0.1", *options, "--json"]).stdout)
+    assert [each["picture"] for each in document["pictures"]] == ["0.png", "1.png"]
+    assert "picture" not in document
+
+
 def test_the_command_sweeps_over_layers_and_parts_as_json(here: Path) -> None:
     done = run("sweep", "-m", "grad-cam", "-f", "layer=network.0,network.2", "--json")
     document = json.loads(done.stdout)
@@ -175,16 +203,16 @@ def test_the_command_refuses_what_it_cannot_sweep(here: Path) -> None:
 
 
 def test_explain_compares_several_baselines(here: Path) -> None:
-    methods = "gradient,integrated-gradients(Midpoint(4))"
-    done = run("explain", "-m", methods, "--baseline", "black,white,0.5", "--check-rows", "0")
+    methods = "gradient,integrated-gradients(Midpoint(4))", "--top", "1"
+    done = run("explain", "-m", *methods, "--baseline", "black,white,0.5", "--check-rows", "0")
     assert done.exit_code == 0, done.output
     assert "integrated-gradients: rank correlation" in done.stdout and "integrated-gradients, white" in done.stdout
     assert (here / "out" / "demo" / "integrated-gradients, constant.safetensors").exists()
-    again = run("explain", "-m", methods, "--baseline", "black,white", "--check-rows", "0", "--json")
+    again = run("explain", "-m", *methods, "--baseline", "black,white", "--check-rows", "0", "--json")
     (explanation,) = json.loads(again.stdout)["pictures"][0]["explanations"]
     assert explanation["baseline_studies"]["integrated-gradients"]["labels"] == ["black", "white"]
     names = ["gradient", "integrated-gradients, black", "integrated-gradients, white"]
     assert [each["method"] for each in explanation["maps"]] == names
     rows = sum(each["forward_rows"] for each in explanation["maps"])
     assert explanation["forward_rows"] < rows  # shared passes are counted once
-    assert run("explain", "-m", methods, "--baseline", "black,grey").exit_code == 2
+    assert run("explain", "-m", *methods, "--baseline", "black,grey").exit_code == 2

@@ -39,8 +39,10 @@ from .rules import Patterns as Patterns, UncoveredOperator as UncoveredOperator
 # Tests, pictures, models and data sets load when first used: a program that explains its own tensors needs none.
 _LATE = {
     "evaluation": (
+        *("AlongPath", "along_path"),
         *("Agreement", "BaselineStudy", "ConstantMap", "Evaluation", "Finding", "Findings", "RandomMap", "SobelEdges"),
-        *("Sweep", "TrustCard", "check", "compare_baselines", "evaluate", "sweep", "trust_card"),
+        *("ShiftStudy", "Sweep", "TrustCard", "check", "compare_baselines", "compare_shifts", "evaluate", "sweep"),
+        *("WindowScores", "trust_card", "window_scores"),
     ),
     "models.catalogue": ("ImageBlackBox", "ImageModel", "demo_image", "load_model"),
     "models.pictures": ("ImageError", "Picture", "open_image"),
@@ -51,13 +53,16 @@ _PACKAGES = ("checks", "lab", "rules", "runs")
 if TYPE_CHECKING:
     from .checks import *
     from .evaluation.agreement import Agreement as Agreement
+    from .evaluation.along_path import AlongPath as AlongPath, along_path as along_path
     from .evaluation.card import TrustCard as TrustCard, trust_card as trust_card
     from .evaluation.check import check as check
     from .evaluation.compare_baselines import BaselineStudy as BaselineStudy, compare_baselines as compare_baselines
+    from .evaluation.compare_shifts import ShiftStudy as ShiftStudy, compare_shifts as compare_shifts
     from .evaluation.controls import ConstantMap as ConstantMap, RandomMap as RandomMap, SobelEdges as SobelEdges
     from .evaluation.evaluate import Evaluation as Evaluation, evaluate as evaluate
     from .evaluation.findings import Finding as Finding, Findings as Findings
     from .evaluation.sweep import Sweep as Sweep, sweep as sweep
+    from .evaluation.window_scores import WindowScores as WindowScores, window_scores as window_scores
     from .methods import *
     from .models.catalogue import (
         ImageBlackBox as ImageBlackBox,

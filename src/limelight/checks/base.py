@@ -14,6 +14,7 @@ from ..base.errors import NotApplicable as NotApplicable
 from ..base.named import Named
 from ..question.per_example import for_examples, has_each
 from .case import Case
+from .exhibits import Exhibits
 
 Kind = Literal["hard", "robustness", "faithfulness", "localisation", "complexity"]
 Better = Literal["higher", "lower"]
@@ -24,7 +25,7 @@ class Measured:
     """The result of a check: `values` `(n,)`, NaN with a reason in `reasons` (one text per example, empty elsewhere).
 
     `passed` `(n,)` is set where a right answer is known. `detail` holds further figures by name, `(n, ...)` each;
-    `notes` are about the whole batch.
+    `notes` are about the whole batch. `exhibits` are what can be looked at, of the first examples.
     """
 
     values: Tensor
@@ -32,6 +33,7 @@ class Measured:
     detail: Mapping[str, Tensor] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    exhibits: Exhibits = ()
 
     def unknown_where(self, bad: Tensor, reason: str) -> Measured:
         """Return the result with NaN and `reason` for the examples where `bad` `(n,)` is True."""

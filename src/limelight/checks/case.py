@@ -40,7 +40,7 @@ class Case:
     `method` is None where a finished map was given. The question's target has its classes filled in, so that a check
     explains the same class whatever it does to the input or to the model. `score` runs the model on rows, and its
     runner counts all rows that the case has cost. `mask` is `(n, 1, H, W)`, booleans. `shared` is what the checks of
-    the call share.
+    the call share, `keeps_exhibits` whether they keep what can be looked at.
     """
 
     question: Question
@@ -50,6 +50,7 @@ class Case:
     score: Score
     rng: Streams
     shared: Shared = field(default_factory=Shared)
+    keeps_exhibits: bool = False
 
     @property
     def x(self) -> Tensor:

@@ -19,6 +19,7 @@ from ..question.per_example import rebuilt
 from ..rules import composite
 from .base import Measured, NotApplicable, Tolerated, relative_difference
 from .case import Case
+from .exhibits import exhibit, exhibited
 from .shared import Asked
 
 SMALL = 1e-10  # the stabiliser where a difference may come from that of the rules, 1e-6
@@ -67,13 +68,15 @@ class ImplementationInvariance(Tolerated):
     def _compare(self, case: Case, other: nn.Module, done: tuple[str, ...]) -> Measured:
         if case.target.layer is not None:
             raise NotApplicable("the target reads a layer, which a rewritten network need not have")
-        values = relative_difference(case.attribution.values, case.explain(model=other).values)
+        again = case.explain(model=other)
+        values = relative_difference(case.attribution.values, again.values)
         notes = tuple(f"rewritten: {each}" for each in done)
         if bool((values > self.tolerance).any()) and (steady := _less_stabilised(case)) is not None:
             # What a stabiliser takes where a layer's terms nearly cancel is no matter of how the network is written.
             values = relative_difference(steady.explain().values, steady.explain(model=other).values)
             notes += (f"compared with epsilon={SMALL:g} in the rules of both, so that stabilisers alone fail no map",)
-        found = self.judged(values, case.x, notes=notes)
+        shown = exhibited(case, lambda: [exhibit("the network written differently", case.x, case.x, again)])
+        found = replace(self.judged(values, case.x, notes=notes), exhibits=shown)
         return found.unknown_where(~_agree(case, other), "the two networks differ in score here, so their maps may too")
 
 
@@ -149,6 +152,10 @@ class InputShift(Tolerated):
         change = (found.score - case.attribution.score).abs().double()
         scale = case.attribution.score.abs().double().clamp(min=1e-3)
         values = relative_difference(case.attribution.values, found.values)
-        return self.judged(values, case.x, {"score change": change}, (note, *found.cautions)).unknown_where(
+        scores = [(f"score {score:.4g}",) for score in found.score.tolist()]
+        label = f"input {self.shift:+g}, which the first layer takes back"
+        shown = exhibited(case, lambda: [exhibit(label, case.x + self.shift, case.x, found, scores)])
+        measured = self.judged(values, case.x, {"score change": change}, (note, *found.cautions))
+        return replace(measured, exhibits=shown).unknown_where(
             change > 1e-3 * scale, "the compensated model's score differs, so the comparison would mean nothing"
         )

@@ -19,6 +19,7 @@ from ..methods import DeepLift, InputXGradient, IntegratedGradients, Method
 from ..model_edits.smooth_relu import Softened
 from .base import Better, Check, Kind, Measured, NotApplicable
 from .case import Case
+from .exhibits import Curve, Exhibit, exhibit, exhibited
 from .maps import space_of, top_overlap, units_of
 from .stability import other_class
 
@@ -78,6 +79,7 @@ class Fragility(Check):
         chosen = torch.zeros_like(own).scatter_(1, own.topk(k, dim=1).indices, 1.0)
         worst = torch.full((len(case),), 2.0, dtype=torch.float64)
         detail = {name: torch.full_like(worst, torch.nan) for name in ("spearman", "centre shift")}
+        seen, maps = case.x.cpu().clone(), case.attribution.viewed().cpu().clone()
         substitute, points, note = _substitute(case.method)
         step = 5 * self.eps / self.iterations if self.step is None else self.step
         looks = min(self.looks, self.iterations)
@@ -97,16 +99,17 @@ class Fragility(Check):
                 case.score.runner.backward_rows += 2 * points * len(attacked)  # the map, and its derivative
                 if iteration in at:
                     before = worst.clone()
-                    self._look(case, attacked, moved, own, k, worst, detail)
+                    self._look(case, attacked, moved, own, k, worst, detail, (seen, maps))
                     attacked = [i for i in attacked if 0 < worst[i] < before[i]]
                 if not attacked:
                     break
-        control = []
+        control: list[Tensor] = []
         for draw in range(3):
             signs = (case.rng.uniform(f"signs {draw}", case.x.shape[1:], case.x) - 0.5).sign()
             control.append(top_overlap(own, units_of(case.explain(x=case.x + self.eps * signs).values.abs()), k))
         detail["random signs"] = torch.stack(control).mean(0)
-        found = Measured(worst, detail=detail, notes=(note,))
+        shown = exhibited(case, lambda: self._exhibits(case, seen, maps, worst, detail["spearman"]))
+        found = Measured(worst, detail=detail, notes=(note,), exhibits=shown)
         return found.unknown_where(worst > 1, "the attack never kept the label")
 
     def _slope(
@@ -143,6 +146,7 @@ class Fragility(Check):
         k: int,
         worst: Tensor,
         detail: dict[str, Tensor],
+        kept: tuple[Tensor, Tensor],
     ) -> None:
         """Enter the figures of the attacked examples that keep their label and overlap less than at earlier looks."""
         part = case.select(attacked)
@@ -158,6 +162,19 @@ class Fragility(Check):
         worst[where] = overlap[better]
         detail["spearman"][where] = rank_correlation(before, units).cpu()[better]
         detail["centre shift"][where] = shift.double().cpu()[better]
+        for one, other in zip(kept, (moved[attacked], found.viewed()), strict=True):
+            one[where] = other.cpu()[better]
+
+    def _exhibits(self, case: Case, seen: Tensor, maps: Tensor, worst: Tensor, alike: Tensor) -> list[Exhibit | Curve]:
+        """Return the attacked pictures with their maps."""
+        pairs = zip(worst.tolist(), alike.tolist(), strict=True)
+        lines = [
+            (f"{overlap:.0%} of the top pixels stay", f"rank correlation of the magnitudes {rho:.2f}")
+            if overlap <= 1
+            else ("never with the same label",)
+            for overlap, rho in pairs
+        ]
+        return [exhibit(f"attacked, each value within {self.eps:.3g}", seen, case.x, maps, lines)]
 
 
 def _share(units: Tensor) -> Tensor:

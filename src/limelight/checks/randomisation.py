@@ -21,6 +21,7 @@ from ..model_edits.randomise import Drawn, Init, Replaced, layers_read, put_back
 from ..question.targets import Logit
 from .base import HardCheck, Measured
 from .case import Case
+from .exhibits import Curve, Exhibit, exhibit, exhibited
 from .maps import CONSTANT, hog, pearson, ssim, units_of
 
 NOTHING = "the score depends on no layer whose parameters could be replaced"
@@ -105,7 +106,17 @@ class Randomisation(HardCheck):
         figures["entropy rise"] = _entropy(maps[0][-1]) / _entropy(own).clamp(min=1e-12) - 1
         top = figures["spearman signed"][:, 0]
         notes = (f"layers replaced, in turn: {', '.join(names)}",)
-        return self.judged(top, case.x, figures, notes).unknown_where(top.isnan(), CONSTANT)
+        measured = self.judged(top, case.x, figures, notes)
+        shown = exhibited(case, lambda: self._exhibits(case, names, maps[0], figures["spearman signed"]))
+        return replace(measured, exhibits=shown).unknown_where(top.isnan(), CONSTANT)
+
+    def _exhibits(
+        self, case: Case, names: Sequence[str], maps: Sequence[Attribution], alike: Tensor
+    ) -> list[Exhibit | Curve]:
+        """Return the first draw's map at each depth; `alike` `(n, depths)` is the mean over draws."""
+        lines = [[(f"rank correlation {each:.2f}",) for each in depth] for depth in alike.T.tolist()]
+        places = zip(names, maps, lines, strict=True)
+        return [exhibit(f"random {name}", case.x, case.x, found, each, own_scale=True) for name, found, each in places]
 
     def _stages(
         self, case: Case, module: nn.Module, layers: list[str], seed: int, drawn: Drawn | None
@@ -175,6 +186,7 @@ def _joined(parts: Sequence[tuple[list[int], Measured]]) -> Measured:
         {name: torch.cat(_as_wide([part.detail.get(name, part.values) for part in measured]))[order] for name in names},
         tuple(reasons[i] for i in order.tolist()),
         tuple(note for part in measured for note in part.notes),
+        tuple(each.at(index) for index, part in parts for each in part.exhibits),
     )
 
 

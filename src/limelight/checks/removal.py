@@ -18,10 +18,12 @@ from ..question.baselines import Baseline
 from ..question.players import Players
 from .base import Better, Check, Kind, Measured, NotApplicable
 from .case import Case, On
+from .exhibits import Curve, Exhibit, exhibited, removal_of
 from .imputers import Blurred, Fill, Hide, Imputer, MeanColour, NoisyLinear, UniformNoise
 from .maps import grid_labels, means_by_label, order_of, places_of, space_of, units_of
 from .shared import Asked
 
+_ORDERS = {"morf": "most relevant first", "lerf": "least relevant first"}
 Filling = float | Tensor | Baseline | Imputer
 
 
@@ -135,7 +137,8 @@ def _area_under_curve(check: Deletion | Insertion, case: Case, imputer: Imputer,
     places, space = _places(case), space_of(case.x)
     counts = step_counts(places.shape[1], space[-1] if len(space) > 1 else 1, check.steps)
     curve = removal_curve(case, score, places, counts, imputer, keep)
-    return Measured(area(curve), detail={"curve": curve.T}, notes=notes)
+    shown = exhibited(case, lambda: removal_of(case, curve, places, counts, imputer, keep))
+    return Measured(area(curve), detail={"curve": curve.T}, notes=notes, exhibits=shown)
 
 
 @dataclass(frozen=True)
@@ -166,12 +169,22 @@ class SRG(Faithfulness):
             notes = (*notes, "inputs are no pictures: only imputers that need none were used")
         first, last = _places(case), _places(case, -1.0)
         counts = step_counts(first.shape[1], 1, self.steps)
-        gains, detail = [], {}
+        gains, detail, curves = [], {}, []
         for imputer in imputers:
             morf, lerf = (removal_curve(case, score, places, counts, imputer) for places in (first, last))
+            curves.append((morf, lerf))
             gains.append(area(lerf) - area(morf))
             detail[type(imputer).__name__] = gains[-1]
-        return Measured(torch.stack(gains).mean(0), detail=detail, notes=notes)
+
+        def both() -> list[Exhibit | Curve]:
+            made = [
+                removal_of(case, curve, places, counts, imputers[0], label=order, most=4)
+                for curve, places, order in zip(curves[0], (first, last), _ORDERS.values(), strict=True)
+            ]
+            return [each for order in made for each in order]
+
+        values = torch.stack(gains).mean(0)
+        return Measured(values, detail=detail, notes=notes, exhibits=exhibited(case, both))
 
 
 @dataclass(frozen=True)
@@ -207,7 +220,8 @@ class PixelFlipping(Faithfulness):
         fallen = (curve[0] - curve).cumsum(0)
         upto = torch.arange(1, last + 2, device=curve.device, dtype=curve.dtype)[:, None]
         aopc = fallen / upto
-        return Measured(aopc[-1], detail={"curve": curve.T, "aopc": aopc.T}, notes=notes)
+        shown = exhibited(case, lambda: removal_of(case, curve, places, range(last + 1), imputer))
+        return Measured(aopc[-1], detail={"curve": curve.T, "aopc": aopc.T}, notes=notes, exhibits=shown)
 
 
 def _places_of_labels(case: Case, labels: Tensor) -> tuple[Tensor, int]:
@@ -248,14 +262,22 @@ class ROAD(Faithfulness):
             raise NotApplicable("noisy linear imputation needs pictures (batch, channels, H, W)")
         score, notes = case.confidence(self.on)
         detail: dict[str, Tensor] = {}
+        orders: list[tuple[str, Tensor]] = []
         for name, sign in (("morf", 1.0), ("lerf", -1.0)):
             if self.order in ("both", name):
                 places = _places(case, sign)
                 counts = [int(share * places.shape[1]) for share in self.shares]
                 detail[name] = removal_curve(case, score, places, counts, NoisyLinear(self.noise)).T
+                orders.append((name, places))
         means = {name: curve.double().mean(1) for name, curve in detail.items()}
         values = means["lerf"] - means["morf"] if self.order == "both" else means[self.order]
-        return Measured(values, detail=detail, notes=notes)
+
+        def shown() -> list[Exhibit | Curve]:
+            imputer = NoisyLinear(self.noise)
+            made = [removal_of(case, detail[n].T, p, counts, imputer, label=_ORDERS[n], most=3) for n, p in orders]
+            return [each for order in made for each in order]
+
+        return Measured(values, detail=detail, notes=notes, exhibits=exhibited(case, shown))
 
 
 @dataclass(frozen=True)
@@ -296,7 +318,9 @@ class IROF(Faithfulness):
         counted = torch.arange(regions, device=curve.device)[:, None] < own
         size = curve[0].abs().maximum(curve.amax(0) - curve.amin(0))
         values = (counted * (curve[0] - curve[1:]) / size).sum(0) / own
-        found = Measured(values, detail={"curve": curve.T}, notes=notes)
+        imputer = as_imputer(self.fill)
+        shown = exhibited(case, lambda: removal_of(case, curve, places, range(regions + 1), imputer))
+        found = Measured(values, detail={"curve": curve.T}, notes=notes, exhibits=shown)
         return found.unknown_where(size == 0, "the score of the example is 0, whatever goes")
 
     def _labels(self, x: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +16,7 @@ from ..base.similarity import rank_correlation
 from ..question.targets import ClassTarget
 from .base import Better, Check, Kind, Measured
 from .case import Case
+from .exhibits import Exhibit, exhibit, exhibited
 from .maps import CONSTANT, ssim, units_of
 
 FLAT = "the map is zero everywhere, a share of it means nothing"
@@ -139,13 +140,14 @@ class BiasShift(Check):
 
     def run(self, case: Case) -> Measured:
         own = case.attribution
-        alike, structure, scores, flips = [], [], [], []
+        alike, structure, scores, flips, maps = [], [], [], [], []
         for level in self.levels:
             found = case.explain(x=case.x + level)
             alike.append(rank_correlation(units_of(own.values), units_of(found.values)))
             if case.x.ndim == 4:
                 structure.append(ssim(own.heatmap(), found.heatmap()))
             scores.append(found.score.double())
+            maps.append(found.viewed() if case.keeps_exhibits else None)
             if (changed := other_class(case, found)) is not None:
                 flips.append(changed.double())
         by_level = torch.stack(alike, 1)
@@ -153,4 +155,27 @@ class BiasShift(Check):
         detail |= {"ssim": torch.stack(structure, 1)} if structure else {}
         detail |= {"flips": torch.stack(flips, 1)} if flips else {}
         lowest = by_level.amin(1)  # NaN where one is
-        return Measured(lowest, detail=detail).unknown_where(lowest.isnan(), CONSTANT)
+        shown = exhibited(case, lambda: self._exhibits(case, maps, detail))
+        return Measured(lowest, detail=detail, exhibits=shown).unknown_where(lowest.isnan(), CONSTANT)
+
+    def _exhibits(self, case: Case, maps: Sequence[Tensor | None], detail: Mapping[str, Tensor]) -> list[Exhibit]:
+        """Return the brighter pictures with their maps."""
+        found = []
+        for k, (level, each) in enumerate(zip(self.levels, maps, strict=True)):
+            lines = [
+                (f"score {float(detail['score'][i, k]):.4g}", likeness(detail, i, k), *flip_of(detail, i, k))
+                for i in range(len(case))
+            ]
+            found.append(exhibit(f"{level:+g} to every channel", case.x + level, case.x, each, lines))
+        return found
+
+
+def likeness(detail: Mapping[str, Tensor], example: int, k: int) -> str:
+    """Say how alike the k-th map of an example is to the unchanged one."""
+    words = f"rank correlation {float(detail['spearman'][example, k]):.2f}"
+    return words + (f", SSIM {float(detail['ssim'][example, k]):.2f}" if "ssim" in detail else "")
+
+
+def flip_of(detail: Mapping[str, Tensor], example: int, k: int) -> tuple[str, ...]:
+    """Say where the model's first class is another than of the unchanged input."""
+    return ("the model's first class changes",) if "flips" in detail and bool(detail["flips"][example, k]) else ()

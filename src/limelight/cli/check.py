@@ -15,9 +15,11 @@ from ..base.view import View
 from ..checks.shared import Shared
 from ..evaluation.card import TrustCard, card_about
 from ..evaluation.check import CARD, as_mask
+from ..evaluation.findings import Findings
 from ..methods import GradCAM, Gradient, IntegratedGradients, Method
 from ..question.question import Options, question_of
 from ..show import drawing_of, save_png, write_html
+from ..show.exhibits import pictures_behind
 from ..show.explained import Explained, Request, explain_picture, fitting
 from .options import read_checks, read_mask, read_methods, read_view, usage
 from .pictures import DEMO, Item, find_pictures, for_each_picture
@@ -43,7 +45,7 @@ def check_command(
 ) -> None:
     """Test maps and print a trust card for each: hard tests, evidence beside controls, cautions."""
     if not image:
-        raise usage("IMAGE", f"give a picture or a folder of pictures, or '{DEMO}' for a cat")
+        raise usage("IMAGE", f"give a picture or a folder of pictures, or '{DEMO}' for one to try")
     chosen = read_methods(method) if method else None
     checks = read_checks(check) if check else CARD
     drawn = read_view(view)
@@ -75,7 +77,8 @@ def check_command(
 
 
 def _write_cards(cards: Sequence[TrustCard], stem: str, folder: Path, view: View | None) -> list[Path]:
-    """Write `STEM-METHOD.png` and `.json` for each card and `STEM.html` for all into `folder`."""
+    """Write into `folder`: `STEM-METHOD.png` and `.json` for each card, `STEM-CHECK.png` with the pictures behind each
+    check, all methods below each other, and `STEM.html` for all."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     names = [each.attribution.name for each in cards]
@@ -84,11 +87,20 @@ def _write_cards(cards: Sequence[TrustCard], stem: str, folder: Path, view: View
         image = path.with_suffix(".png")
         written += [card.save(path), image]
         save_png(card.show(view=view), image)
+    for name in dict.fromkeys(each.name for card in cards for each in card.findings):
+        some = Findings(each for card in cards for each in card.findings if each.name == name and each.exhibits)
+        if some:  # a row for each method
+            written.append(some.save(folder / f"{stem}-{name}.png"))
     written.append(folder / f"{stem}.html")
     first = cards[0].attribution
     # A picture has one class here, so a map is one tile.
     tiles = [
-        replace(each.attribution.tiles(view=view)[0], sections=each.sections(), verdict=each.line) for each in cards
+        replace(
+            each.attribution.tiles(view=view)[0],
+            sections=(*each.sections(), *pictures_behind(Findings(each.findings))),
+            verdict=each.line,
+        )
+        for each in cards
     ]
     facts = [("baseline", repr(first.baseline)), ("seed", str(first.seed))]
     write_html(

@@ -47,6 +47,7 @@ from .question_options import (
 )
 from .run import report_command, run_command
 from .serve import serve_command
+from .shifts import explain_shifted, read_shift_option
 from .study import studies
 from .sweep import sweep_command
 from .terminal import boundary, console, exit_code, print_lines, progress_on, say, visible, write_json
@@ -100,48 +101,71 @@ def explain_command(
     image: Images = None,
     method: Annotated[list[str] | None, methods_option(DEFAULT_METHODS)] = None,
     top: Annotated[
-        int, typer.Option(min=1, max=100, help="The number of classes to explain, from the model's top class down.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            max=100,
+            help="The number of classes to explain, from the model's top class down. Default: 1, and of the "
+            "demonstration picture, which shows two, both.",
+        ),
+    ] = None,
     check_rows: Annotated[
         int | None,
         typer.Option(
             min=0, help="Most model rows for the quick tests, 0 for none. Default: as many as the maps took, or 1500."
         ),
     ] = None,
+    shift: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VALUES",
+            help="Constants to add to every channel, such as '0,0.1,0.4': the same class is explained at each, and the "
+            "maps are compared in one figure.",
+        ),
+    ] = None,
     out: Out = DEFAULT_OUT,
     view: ViewText = None,
-    demo: Annotated[bool, typer.Option("--demo", help="Explain the demonstration picture, a cat.")] = False,
+    demo: Annotated[bool, typer.Option("--demo", help="Explain the demonstration picture.")] = False,
     *,
     common: QuestionOptions,
 ) -> None:
     """Explain pictures: print a table, and write for each a panel (PNG, HTML) and its maps (safetensors, JSON)."""
     arguments = [*(image or []), *([DEMO] if demo else [])]
     if not arguments:
-        raise usage("IMAGE", f"give a picture or a folder of pictures, or '{DEMO}' for a cat")
-    if common.target is not None and top > 1:
+        raise usage("IMAGE", f"give a picture or a folder of pictures, or '{DEMO}' for one to try")
+    if common.target is not None and (top or 1) > 1:
         raise usage("--top", "explains the model's top classes, and --target one class; give one of the two options")
+    shifts = None if shift is None else read_shift_option(shift)
+    if shifts is not None and (top or 1) > 1:
+        raise usage("--shift", "explains one class at every shift, and --top several; give one of the two options")
     chosen = read_methods(method) if method else None
     drawn = read_view(view)
     with boundary(common.debug), contextlib.redirect_stdout(sys.stderr):  # a user's model may print
+        if shifts is not None:
+            common.require_one_baseline()
         more = common.baselines[1:]
         loaded = common.load()
         methods = chosen or fitting(loaded, DEFAULT_METHODS, say)
-        request = Request(loaded, methods, common.read(loaded), top, more, check_rows, drawn)
+        request = Request(loaded, methods, common.read(loaded), top or 1, more, check_rows, drawn)
+    of_demo = replace(request, top=2) if top is None and common.target is None else request
     with boundary(common.debug):
-        code = _explain_all(find_pictures(arguments, common.white), request, out, common)
+        if shifts is not None:
+            raise typer.Exit(explain_shifted(find_pictures(arguments, common.white), request, shifts, out, common))
+        code = _explain_all(find_pictures(arguments, common.white), request, of_demo, out, common)
     raise typer.Exit(code)
 
 
-def _explain_all(items: list[Item], request: Request, out: Path, common: QuestionOptions) -> int:
-    """Explain every picture, write an index of several, and return the exit code."""
+def _explain_all(items: list[Item], request: Request, of_demo: Request, out: Path, common: QuestionOptions) -> int:
+    """Explain every picture, the demonstration picture by `of_demo`, write an index of several, and return the exit
+    code."""
     several = len(items) > 1
     with index_in(out, several) as index:
 
         def work(item: Item, stem: str) -> tuple[Explained, list[list[Path]]]:
             with staging(out) as folder:
-                picture = item.open()
-                with progress_on(item.name, request.rows(), common.progress) as report:
-                    done = explain_picture(item.name, picture, request, report)
+                picture, own = item.open(), of_demo if item.is_demo else request
+                with progress_on(item.name, own.rows(), common.progress) as report:
+                    done = explain_picture(item.name, picture, own, report)
                 files = write_all(done, stem, request.model.name, folder, out)
             index.add(done, stem)
             return done, files

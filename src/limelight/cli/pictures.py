@@ -18,7 +18,7 @@ from typing import Any
 from ..base.errors import EXPECTED, reason
 from ..base.files import finite
 from ..base.version import __version__
-from ..models.catalogue import demo_image
+from ..models.catalogue import TWO_CLASSES, demo_image
 from ..models.pictures import SUFFIXES, ImageError, Picture, is_url, open_image
 from .terminal import say
 
@@ -45,7 +45,13 @@ class Item:
     def open(self) -> Picture:
         if self.error:
             raise ImageError(self.error)
-        return demo_image() if self.source is None else open_image(self.source, name=self.name, white=self.white)
+        if self.source is None:
+            return demo_image(TWO_CLASSES)
+        return open_image(self.source, name=self.name, white=self.white)
+
+    @property
+    def is_demo(self) -> bool:
+        return self.source is None and not self.error
 
     def stem(self, taken: set[str]) -> str:
         """Return a name for this picture's files that is safe in shells and file systems, and add it to `taken`.

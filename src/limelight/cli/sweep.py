@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
+from torch import Tensor
 
 from ..base.attribution import describe_rows
 from ..base.named import read_value, split_texts
@@ -18,7 +21,7 @@ from ..base.version import __version__
 from ..base.view import View
 from ..evaluation.sweep import LAYER, Sweep, sweep, with_fields
 from ..models.catalogue import AnyImageModel
-from ..show.explained import explained_class, share_of_change
+from ..show.explained import Ranked, explained_class
 from .options import read_layer, read_methods, read_view, usage
 from .pictures import DEMO, find_pictures
 from .printing import number, plain_table
@@ -29,7 +32,9 @@ from .writing import DEFAULT_OUT, publish, staging
 
 @takes_question_options
 def sweep_command(
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help=f"A picture, or the word '{DEMO}'.")],
+    image: Annotated[
+        list[str], typer.Argument(metavar="IMAGE", help=f"Pictures, folders or patterns, or the word '{DEMO}'.")
+    ],
     field: Annotated[
         list[str],
         typer.Option(
@@ -48,7 +53,7 @@ def sweep_command(
     *,
     common: QuestionOptions,
 ) -> None:
-    """Explain a picture with each value of a setting, compare neighbouring values, and write a grid of maps."""
+    """Explain pictures with each value of a setting, compare neighbouring values, and write a grid of maps."""
     methods = read_methods([method])
     if len(methods) != 1:
         raise usage("--method", f"{len(methods)} methods; a sweep takes one")
@@ -65,19 +70,22 @@ def sweep_command(
     with boundary(common.debug), contextlib.redirect_stdout(sys.stderr):
         common.require_one_baseline()
         loaded = common.load()
-        item = find_pictures([image], common.white)[0]
+        items = find_pictures(image, common.white)
         layers = [read_layer(name, loaded) for name in fields.pop(LAYER, ())]
         options = common.read(loaded)
         if layers:
             options["layer"] = layers
-        pixels, _, _ = loaded.prepare(item.open())
-        with progress_on(item.name, None, common.progress) as report:
+        pixels = torch.cat([loaded.prepare(item.open())[0] for item in items])
+        several = f"{len(items)} pictures"
+        with progress_on(items[0].name if len(items) == 1 else several, None, common.progress) as report:
             found = sweep(loaded, pixels, methods[0], **options, **fields, progress=report)
-        files = _write(found, f"{item.stem(set())}-{methods[0].kebab()}-by-{'-'.join(found.fields)}", out, drawn)
+        stem = items[0].stem(set()) if len(items) == 1 else several.replace(" ", "-")
+        files = _write(found, f"{stem}-{methods[0].kebab()}-by-{'-'.join(found.fields)}", out, drawn)
+    names = [item.name for item in items]
     if common.as_json:
-        write_json(_document(found, loaded, item.name, files))
+        write_json(_document(found, loaded, names, files))
     else:
-        _print(found, loaded, item.name, files)
+        _print(found, loaded, names, files)
 
 
 def _read_fields(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
@@ -102,38 +110,61 @@ def _write(found: Sweep, stem: str, out: Path, view: View | None) -> list[Path]:
         return publish(folder, out)
 
 
-def _print(found: Sweep, model: AnyImageModel, picture: str, files: Sequence[Path]) -> None:
-    print_lines(f"{picture}: {found.heading()}, {explained_class(model, found[0]).named}", style="bold")
-    print_lines("")
+def _print(found: Sweep, model: AnyImageModel, pictures: Sequence[str], files: Sequence[Path]) -> None:
     numbers = ("f(x)", "delta", "of f(x)-f(b)", "rows fwd+bwd", "seconds")
-    table = plain_table("value", *numbers, "rank correlation with", numbers=numbers)
-    for position, (label, each) in enumerate(found.items()):
-        likeness = "; ".join(line.removeprefix("rank correlation with ") for line in found.remarks(position, 0))
-        table.add_row(
-            visible(label),
-            f"{float(each.score[0]):.4g}",
-            number(float(each.delta[0]), ".2g"),
-            number(share_of_change(each), ".1%"),
-            describe_rows(each),
-            f"{each.seconds:.1f}",
-            visible(likeness),
-        )
-    console().print(table)
-    print_lines("", *(path for path in files if path.suffix in (".png", ".html")), f"{files[-1].parent}{os.sep}")
+    for example, picture in enumerate(pictures):
+        print_lines(f"{picture}: {found.heading()}, {_class_of(model, found, example)[1]}", style="bold")
+        print_lines("")
+        table = plain_table("value", *numbers, "rank correlation with", numbers=numbers)
+        for position, (label, each) in enumerate(found.items()):
+            likeness = "; ".join(
+                line.removeprefix("rank correlation with ") for line in found.remarks(position, example)
+            )
+            change = float(each.score[example] - each.baseline_score[example])
+            table.add_row(
+                visible(label),
+                f"{float(each.score[example]):.4g}",
+                number(float(each.delta[example]), ".2g"),
+                number(abs(float(each.delta[example]) / change) if change else math.nan, ".1%"),
+                describe_rows(each) if example == 0 else "",
+                f"{each.seconds:.1f}" if example == 0 else "",
+                visible(likeness),
+            )
+        console().print(table)
+        print_lines("")
+    if len(pictures) > 1:
+        print_lines("rows and seconds, above at the first picture, are of all pictures together", "")
+    print_lines(*(path for path in files if path.suffix in (".png", ".html")), f"{files[-1].parent}{os.sep}")
 
 
-def _document(found: Sweep, model: AnyImageModel, picture: str, files: Sequence[Path]) -> dict[str, Any]:
+def _class_of(model: AnyImageModel, found: Sweep, example: int) -> tuple[int | None, str]:
+    """Return the class that an example's maps explain, None for another target, and its name."""
+    target = found[0].target
+    if not isinstance(target, Tensor):
+        return None, explained_class(model, found[0]).named
+    index = int(target[example])
+    return index, Ranked(index, model.label(index), math.nan, math.nan).named
+
+
+def _document(found: Sweep, model: AnyImageModel, pictures: Sequence[str], files: Sequence[Path]) -> dict[str, Any]:
+    each = [
+        {
+            "picture": picture,
+            "target": _class_of(model, found, example)[0],
+            "neighbours": {name: likeness[example].tolist() for name, likeness in found.neighbours.items()},
+        }
+        for example, picture in enumerate(pictures)
+    ]
     return {
         "limelight": __version__,
         "model": model.name,
-        "picture": picture,
         "method": repr(found.method),
         "fields": {
             name: [value if isinstance(value, int | float | str) else repr(value) for value in values]
             for name, values in found.fields.items()
         },
-        "target": explained_class(model, found[0]).index,
         **found.summary(),
-        "neighbours": {name: each[0].tolist() for name, each in found.neighbours.items()},
+        **(each[0] if len(each) == 1 else {}),
+        "pictures": each,
         "files": [str(path) for path in files],
     }

@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..show import Row, draw_panel, drawing_of, save_png, write_report
+from ..show.exhibits import draw_rows
 from ..show.explained import Explained, Explanation, classes_shown
 
 DEFAULT_OUT = Path("limelight-out")
@@ -33,7 +34,8 @@ def staging(out: Path) -> Iterator[Path]:
 def write_all(done: Explained, stem: str, model: str, folder: Path, out: Path) -> list[list[Path]]:
     """Write the files of each explanation to `folder`, move them to `out`, and return their paths there.
 
-    The page has all classes of a picture; its path is among the first explanation's.
+    The page has all classes of a picture, and so has a panel of several classes; both are among the first
+    explanation's.
     """
     # One image object for all classes, so that the page holds it once.
     first = done.explanations[0]
@@ -45,6 +47,10 @@ def write_all(done: Explained, stem: str, model: str, folder: Path, out: Path) -
         name = stem if len(done.explanations) == 1 else f"{stem}-{explanation.target.index}"
         _write_maps(within, name, seen, done, explanation, model)
     _write_page(folder / "0" / f"{stem}.html", seen, done, model)
+    if len(done.explanations) > 1:
+        rows = [Row(each.target.described(), seen, tuple(each.panel.tiles())) for each in done.explanations]
+        footer = f"Top classes of {model}: {classes_shown(done.ranking)}. Here {done.what_was_seen()}."
+        save_png(draw_rows(rows, _of_classes(done), footer), folder / "0" / f"{stem}.png")
     return [publish(folder / str(place), out) for place in range(len(done.explanations))]
 
 
@@ -85,7 +91,11 @@ def _write_page(path: Path, seen: Image.Image, done: Explained, model: str) -> N
         Row(each.target.described() if several else "", seen, tuple(each.tiles()), done.summary(each))
         for each in done.explanations
     ]
-    write_report(path, rows, Path(done.name).name, "", facts)
+    write_report(path, rows, _of_classes(done) if several else Path(done.name).name, "", facts)
+
+
+def _of_classes(done: Explained) -> str:
+    return f"{Path(done.name).name}: {len(done.explanations)} classes"
 
 
 def _heading(done: Explained, explanation: Explanation) -> str:

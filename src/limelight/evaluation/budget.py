@@ -75,7 +75,7 @@ def quick_findings(
                 found[name, i] = Finding.of(wanted[i], attribution.name, left_out, 0, 0)
                 continue
             with open_case(question, attribution, attribution.method, shared=shared) as case:
-                found[name, i] = measure(wanted[i], case)
+                found[name, i] = measure(wanted[i], case, exhibits=True)
             spent += max(cost, found[name, i].forward_rows + found[name, i].backward_rows)
     return {name: Findings(found[name, i] for i in range(len(wanted))) for name in panel}
 

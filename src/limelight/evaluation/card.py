@@ -68,10 +68,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Section:
-    """A titled part of a card."""
+    """A titled part of a card. `pictures`: pairs of words and a data URI, for pages alone."""
 
     title: str
     entries: tuple[Entry, ...]
+    pictures: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -344,7 +345,7 @@ def card_about(
     """Make the trust card of a map of a question; `mask` as booleans, `shared` of the cards of several maps."""
     own, shared = question_about(attribution, question), Shared() if shared is None else shared
     with open_case(own, attribution, method, mask, shared) as case:
-        findings = tuple(measure(each, case) for each in checks)
+        findings = tuple(measure(each, case, exhibits=True) for each in checks)
     compared = [each for each in checks if each.kind in ("faithfulness", "localisation")]
     controls: dict[str, dict[str, Finding]] = {}
     plain = replace(own, baseline=Constant(0.0), layer=None)

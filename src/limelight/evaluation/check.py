@@ -35,6 +35,7 @@ from ..checks import (
 )
 from ..checks.base import Check, HardCheck, Measured
 from ..checks.case import Case, open_case
+from ..checks.exhibits import MOST_EXAMPLES
 from ..checks.maps import space_of
 from ..engine.memory import is_out_of_memory
 from ..explain import MethodLike, as_methods
@@ -94,7 +95,7 @@ def check(
     with examination(model, inputs, options) as (question, mask):
         attribution, again = examined(question, method, options)
         with open_case(question, attribution, again, mask) as case:
-            return Findings(measure(each, case) for each in wanted)
+            return Findings(measure(each, case, exhibits=True) for each in wanted)
 
 
 @contextmanager
@@ -195,12 +196,15 @@ def as_mask(mask: Tensor | None, inputs: Tensor) -> Tensor | None:
     return found.to(inputs.device) > 0
 
 
-def measure(check: Check, case: Case) -> Finding:
-    """Run one check on one case. A check that fails for the batch is run again for each example alone."""
+def measure(check: Check, case: Case, exhibits: bool = False) -> Finding:
+    """Run one check on one case. A check that fails for the batch is run again for each example alone.
+
+    `exhibits`: keep what `Finding.show` draws.
+    """
     runner = case.score.runner
     forward, backward = runner.forward_rows, runner.backward_rows
     case.shared.counting()
-    measured = _measured(check, case)
+    measured = _measured(check, replace(case, keeps_exhibits=exhibits))
     if check.kind == "faithfulness" and case.decimals is not None:
         half = 0.5 * 10.0**-case.decimals
         note = f"the model's outputs are rounded to {case.decimals} decimals: its scores are known to {half:g} only"
@@ -247,4 +251,5 @@ def _joined(parts: Sequence[Measured]) -> Measured:
         {name: torch.cat([each.detail[name] for each in parts]) for name in sorted(shared)},
         tuple(reason for each in parts for reason in (each.reasons or ("",))),
         tuple(dict.fromkeys(note for each in parts for note in each.notes)),
+        tuple(shown.at([i]) for i, each in enumerate(parts[:MOST_EXAMPLES]) for shown in each.exhibits),
     )

@@ -6,12 +6,17 @@ import html
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from ..base.files import finite
 from ..checks.base import Check, HardCheck, Measured
+from ..checks.exhibits import Exhibits
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 LEFT_OUT = "left out: "
 """How the reason begins why a check that exceeds the budget has no figure."""
@@ -26,6 +31,7 @@ class Finding:
     passed, False for one without a figure. `limit`: the largest value that passes, None where no right answer is known.
     `detail`: further figures by name. `forward_rows`, `backward_rows`: the cost of the check. `shared_rows`: the rows,
     forward and backward, that it needed too and that other checks of the call had run: alone it would have cost them.
+    `exhibits`: what `show` draws, of the first 8 examples: 8-bit pictures and maps as drawn, in no saved file.
     """
 
     check: Check
@@ -40,6 +46,7 @@ class Finding:
     backward_rows: int = 0
     limit: float | None = None
     shared_rows: int = 0
+    exhibits: Exhibits = ()
 
     @staticmethod
     def of(
@@ -63,7 +70,8 @@ class Finding:
             raise AssertionError(f"{check!r}: NaN without a reason for example {unexplained}")
         detail = {name: each_one.detach().cpu() for name, each_one in measured.detail.items()}
         rows = forward_rows, backward_rows
-        return Finding(check, method, value, passed, each, detail, reasons, measured.notes, *rows, limit, shared_rows)
+        about = measured.notes, *rows, limit, shared_rows, measured.exhibits
+        return Finding(check, method, value, passed, each, detail, reasons, *about)
 
     @property
     def name(self) -> str:
@@ -96,6 +104,49 @@ class Finding:
         if isinstance(self.check, HardCheck) and self.passed is not None:
             return self.check.passes if self.passed else self.check.fails
         return self.check.meaning
+
+    def exhibits_of(self, example: int = 0) -> Exhibits:
+        """Return what can be shown of one example. Raises IndexError for a wrong place, ValueError for nothing."""
+        if not 0 <= example < len(self.value):
+            raise IndexError(f"example: {example} of {len(self.value)}; the first is 0")
+        found = tuple(each for each in self.exhibits if example in each.examples)
+        if not found:
+            raise ValueError(f"show: there is no picture of {self.name} for example {example}: {self._unseen(example)}")
+        return found
+
+    def _unseen(self, example: int) -> str:
+        """Say why nothing can be shown of an example."""
+        kept = {place for each in self.exhibits for place in each.examples}
+        if kept:
+            return (
+                f"{len(kept)} of the {len(self.value)} examples are kept, {min(kept)} to {max(kept)}; "
+                "check fewer at once"
+            )
+        if self.reasons and self.reasons[example]:
+            return self.reasons[example]
+        return (
+            "check() and trust_card() keep pictures, of inputs (batch, channels, H, W), for checks that compare maps "
+            "or hide pixels, such as fragility, randomisation, input-shift, bias-shift and deletion"
+        )
+
+    def show(self, example: int = 0) -> Image:
+        """Draw the pictures behind the figure of one example, all maps on one scale, as a PIL image.
+
+        The attacked picture, the map of the network with layers replaced, the shifted input, the pictures of a removal
+        curve and the curve. Pictures are clipped as a display does; the model's inputs were not. Raises ValueError
+        where the check keeps none.
+
+            limelight.check(net, x, "gradient", "randomisation")[0].show()
+        """
+        from ..show.exhibits import draw_findings
+
+        return draw_findings([self], example)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the picture of `show` for the first example, as `.png` or `.pdf`."""
+        from ..show.exhibits import save_image
+
+        return save_image(self.show(), path)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, lists and text; NaN and the infinities as None."""
@@ -139,6 +190,25 @@ class Findings(list[Finding]):
             if name in (each.name, type(each.check).__name__):
                 return each
         raise KeyError(f"{name!r} was not checked; there are {', '.join(each.name for each in self)}")
+
+    @property
+    def shown(self) -> Findings:
+        """The findings that have something to show."""
+        return Findings(each for each in self if each.exhibits)
+
+    def show(self, example: int = 0) -> Image:
+        """Draw the pictures behind all figures that have some, one below the other; see `Finding.show`."""
+        from ..show.exhibits import draw_findings
+
+        if not self.shown:
+            raise ValueError(f"show: none of {', '.join(each.name for each in self) or 'no finding'} has pictures")
+        return draw_findings(self.shown, example)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the picture of `show` for the first example, as `.png` or `.pdf`."""
+        from ..show.exhibits import save_image
+
+        return save_image(self.show(), path)
 
     def to_dict(self) -> dict[str, Any]:
         return {"findings": [each.to_dict() for each in self]}

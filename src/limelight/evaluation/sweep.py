@@ -6,7 +6,7 @@ import difflib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,14 @@ from ..base.attribution import Attribution, distinct
 from ..base.named import Named
 from ..base.similarity import rank_correlation
 from ..base.types import Model
+from ..base.view import View
 from ..explain import MethodLike, as_methods
 from ..methods import Method
 from ..question.question import Options, question_of
 from .compare_baselines import MapSeries, require_list
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 LAYER = "layer"
 
@@ -66,6 +70,17 @@ class Sweep(MapSeries):
                 found.append(f"rank correlation with {name}={value}: {float(correlation[(example, *before)]):.2f}")
         return tuple(found)
 
+    def show(self, example: Any = None, heading: str | None = None, view: View | str | None = None) -> Image:
+        """Draw the maps of one example, or of all, as a grid: for each picture the rows of `rows`.
+
+        The maps of a picture are on one scale, but for those of several layers, whose values have no common unit.
+        """
+        from ..show.exhibits import draw_sweep
+
+        examples = range(len(self[0].inputs)) if example is None else [example]
+        named = self.heading() if example is None and len(examples) > 1 else self._heading(examples[0])
+        return draw_sweep(self, examples, heading or named, view)
+
     def rows(self) -> list[list[int]]:
         """Return a row for each value of the first of two fields, or rows of four for a single field."""
         width = self.shape[-1] if len(self.shape) > 1 else 4
@@ -80,7 +95,8 @@ def sweep(model: Model, inputs: Tensor, method: MethodLike, **options: Any) -> S
             list of values. Two fields make a grid. A field of a part of the method is written with two underscores:
             `quadrature__n=[8, 16, 32]`, `inner__samples=[4, 8]`.
 
-    Methods that differ in their fields share passes, and random numbers are the same for all. Raises ValueError for an
+    Several inputs are swept over at once, each for its own class, and drawn as a grid, a row or more for each. Methods
+    that differ in their fields share passes, and random numbers are the same for all. Raises ValueError for an
     unknown field, no field, or more than two, and TypeError for values that are no list.
     """
     (wanted,) = as_methods(method)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from ..base.named import is_whole, require
+from ..base.named import LATER, is_whole, require
 from ..base.notes import Note
 from ..engine.incremental import Box
 from ..engine.score import Score, result_dtype, sum_dtype
+from ..question.baselines import Baseline
 from ..question.players import Players, Segments
 from ..question.random_streams import Streams
+from ..question.registries import as_baseline
 from .base import Estimate, Method, Needs
 from .coalitions import GameMethod
 from .moments import column
-from .windows import Border, Place, Slices, Window, WindowMask, default_sizes, require_window, slid, spatial
+from .windows import Border, Place, Slices, Window, WindowMask, default_sizes, hides, require_window, slid, spatial
 
 Size = int | tuple[int, ...]
 
@@ -37,7 +39,12 @@ class Occlusion(Method):
     Without `window`, it follows from the input: 32 x 32 on pictures, and a seventh of each side where the shorter one
     is below 64; a seventh of each axis of a volume; a sixteenth of a series `(channels, length)`; one token; one
     column of a table. Without `stride`, that is half the window. `window` may also be a `Circle(16)`, or a mask
-    `(height, width)` that is not 0 where the window hides.
+    `(height, width)` that is not 0 where the window hides. `fill` is a baseline such as `Blur(5)` for the windows
+    alone, None takes the question's; in text `"occlusion(window=circle(16), fill=blur(5))"`.
+
+    `raw` `(n, *places)` is $d_w$ on the grid of the windows' places, `(n, channels, *places)` for `channels="each"`,
+    NaN where a mask hides nothing. The score with a window hidden is f(x) minus it, for the target `probability` the
+    class's probability: see `limelight.window_scores`.
 
     `border` is what is done along an axis of n positions where (n - window) / stride is no whole number, so that the
     windows 0, stride, 2 stride, ... do not end at the border. "move" moves the last window back to end there: all
@@ -60,6 +67,7 @@ class Occlusion(Method):
     channels: Literal["together", "each"] = "together"
     incremental: bool = True
     border: Border = "move"
+    fill: Baseline | None = field(default=None, kw_only=True, metadata=LATER)
 
     no_sum: ClassVar[str | None] = "windows overlap, so the losses they cause add up to no total"
     needs: ClassVar[Needs] = Needs(gradients=False, value=True, baseline=True)
@@ -74,6 +82,8 @@ class Occlusion(Method):
         require(self.reduce in ("mean", "sum"), self, "reduce", "'mean' or 'sum'")
         require(self.channels in ("together", "each"), self, "channels", "'together' or 'each'")
         require(self.border in get_args(Border), self, "border", "'move', 'cut' or 'centre'")
+        if self.fill is not None:
+            object.__setattr__(self, "fill", as_baseline(self.fill))
 
     def of_tokens(self) -> Method:
         return self if self.window is not None else replace(self, window=1)
@@ -84,6 +94,8 @@ class Occlusion(Method):
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         features = x.shape[1:]
         windows = list(self._windows(features))
+        if self.fill is not None:
+            baseline = self._filling(x, rng)
         scores, how = self._scores(score, x, baseline, windows)
         lost = (score.values(x) - scores).to(sum_dtype(x))
         together = len(features) > 1 and self.channels == "together"
@@ -95,7 +107,31 @@ class Occlusion(Method):
             cover[box] += hidden
         # A stride above the window leaves positions uncovered: their value is unknown and stays 0.
         values = total / cover.clamp(min=1) if self.reduce == "mean" else total
-        return Estimate(values.to(result_dtype(x)), notes=(*self._notes(features, cover), *how))
+        raw = self._on_grid(features, lost).to(result_dtype(x))
+        return Estimate(values.to(result_dtype(x)), raw=raw, notes=(*self._notes(features, cover), *how))
+
+    def _filling(self, x: Tensor, rng: Streams) -> Tensor:
+        assert self.fill is not None
+        found = self.fill.references(x, rng.fork("baseline"))
+        if len(found) > 1:
+            raise ValueError(
+                f"Occlusion.fill={self.fill!r}: gives {len(found)} references; give it as baseline, over "
+                "which maps are averaged"
+            )
+        return found[0]
+
+    def _on_grid(self, features: torch.Size, lost: Tensor) -> Tensor:
+        """Place what each window costs `(windows, n)` on the grid of their places, NaN where one hides nothing."""
+        space = spatial(features)
+        hiding = hides(space, *self._sizes(features), self.border, self._mask(space))
+        if len(features) > 1 and self.channels == "each":
+            hiding = hiding.expand(features[0], *hiding.shape)
+        grid = lost.new_full((lost.shape[1], *hiding.shape), torch.nan)
+        grid[:, hiding.to(lost.device)] = lost.T
+        return grid
+
+    def _mask(self, space: torch.Size) -> Tensor | None:
+        return self.window.mask(len(space)) if isinstance(self.window, Window) else None
 
     def _scores(
         self, score: Score, x: Tensor, baseline: Tensor, windows: Sequence[Place]
@@ -120,8 +156,7 @@ class Occlusion(Method):
     def _windows(self, features: torch.Size) -> Iterator[Place]:
         """Yield the windows as boxes of an example `(*features)`, each with its shape."""
         space = spatial(features)
-        mask = self.window.mask(len(space)) if isinstance(self.window, Window) else None
-        found = list(slid(space, *self._sizes(features), self.border, mask))
+        found = list(slid(space, *self._sizes(features), self.border, self._mask(space)))
         leads: list[Slices] = [(slice(None),)] if len(features) > 1 else [()]
         if len(features) > 1 and self.channels == "each":
             leads = [(slice(c, c + 1),) for c in range(features[0])]
@@ -150,7 +185,7 @@ class Occlusion(Method):
     def _notes(self, features: torch.Size, cover: Tensor) -> tuple[str, ...]:
         space = spatial(features)
         sizes, strides = self._sizes(features)
-        notes: list[str] = []
+        notes: list[str] = [] if self.fill is None else [f"windows filled from {self.fill!r}"]
         if any(w > s for w, s in zip(sizes, space, strict=True)):
             text = f"window {self.window} is larger than the input {tuple(space)} and was cut to it; use a smaller one"
             notes.append(text)

@@ -108,7 +108,30 @@ def spatial(features: torch.Size) -> torch.Size:
 def slid(
     space: Sequence[int], sizes: Sequence[int], strides: Sequence[int], border: Border, mask: Tensor | None
 ) -> Iterator[Place]:
-    """Yield the places of a window of these sizes, row by row; one larger than the input is cut to its middle."""
+    """Yield the places of a window of these sizes, row by row; one larger than the input is cut to its middle.
+
+    Places at which a mask hides nothing are left out; `hides` says which.
+    """
+    for place in _places(space, sizes, strides, border, mask):
+        if place.mask is None or bool(place.mask.any()):
+            yield place
+
+
+def hides(
+    space: Sequence[int], sizes: Sequence[int], strides: Sequence[int], border: Border, mask: Tensor | None
+) -> Tensor:
+    """Return over the grid of the places of a window `(*places)` whether it hides anything there."""
+    counts = [
+        len(_along(whole, min(size, whole), stride, border))
+        for whole, size, stride in zip(space, sizes, strides, strict=True)
+    ]
+    places = _places(space, sizes, strides, border, mask)
+    return torch.tensor([each.mask is None or bool(each.mask.any()) for each in places]).reshape(counts)
+
+
+def _places(
+    space: Sequence[int], sizes: Sequence[int], strides: Sequence[int], border: Border, mask: Tensor | None
+) -> Iterator[Place]:
     cut = [max(size - whole, 0) // 2 for size, whole in zip(sizes, space, strict=True)]
     axes = [
         _along(whole, min(size, whole), stride, border)
@@ -119,8 +142,6 @@ def slid(
         if mask is not None:
             own = (slice(part.start + off, part.stop + off) for (_, part), off in zip(place, cut, strict=True))
             inside = mask[tuple(own)]
-            if not bool(inside.any()):
-                continue
         yield Place(box, inside)
 
 

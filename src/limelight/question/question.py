@@ -195,7 +195,7 @@ def question_of(model: Model, inputs: Tensor, options: Options) -> Iterator[Ques
         given["given"] = Given.of(given.get("given"), len(x))
         if given.get("draws_of") is not None:
             given["draws_of"] = _as_many(given["draws_of"], x)
-        target = as_target(given.pop("target", None), len(x), _labels(model)).fitted(x.shape[1:], model)
+        target = as_target(given.pop("target", None), len(x), labels_of(model)).fitted(x.shape[1:], model)
         if isinstance(model, PreparedModel):
             given["layer"] = model.layer(given.get("layer"))
             model = model.snapshot
@@ -223,7 +223,7 @@ def require_options(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
             raise TypeError(f"{name}: there is no such option; use {', '.join(near)}")
 
 
-def _labels(model: Model) -> Sequence[str]:
+def labels_of(model: Model) -> Sequence[str]:
     """Return the labels of the model's classes, or nothing."""
     labels = getattr(model, "labels", ())
     return labels if isinstance(labels, list | tuple) and set(map(type, labels)) <= {str} else ()

@@ -33,7 +33,7 @@ from ..base.view import VIEWS
 from ..engine.input_pass import layers_of
 from ..engine.layers import layer_names, modules_of
 from ..methods.families import FAMILIES
-from ..models.catalogue import AnyImageModel, ModelError, demo_image
+from ..models.catalogue import TWO_CLASSES, AnyImageModel, ModelError, demo_image
 from ..models.pictures import ImageError, Picture, open_image
 from ..question.question import ARITHMETICS
 from ..question.registries import BASELINES, TARGETS
@@ -263,7 +263,7 @@ def create_app(model: AnyImageModel, limits: Limits = Limits()) -> FastAPI:
     async def add_demo() -> Response:
         async with service.uploading():
             try:
-                return _json(await to_thread.run_sync(lambda: service.keep(demo_image())))
+                return _json(await to_thread.run_sync(lambda: service.keep(demo_image(TWO_CLASSES))))
             except ModelError as error:
                 raise HTTPException(404, str(error)) from error
 

@@ -55,7 +55,7 @@ class Scale:
 
     @property
     def clip_note(self) -> str:
-        return f"{_percent(self.clipped)} clipped"
+        return f"{percent(self.clipped)} clipped"
 
 
 def scale_of(
@@ -105,7 +105,7 @@ def remarks(heatmap: Tensor, scale: Scale) -> tuple[str, ...]:
     if scale.empty:
         found.append("no finite value" if np.isnan(scale.limit) else "all zero: nothing to show")
     if undefined:
-        found.append(f"{_percent(undefined)} undefined (NaN)")
+        found.append(f"{percent(undefined)} undefined (NaN)")
     if infinite:
         found.append(f"{infinite} infinite values" if infinite > 1 else "1 infinite value")
     return tuple(found)
@@ -118,7 +118,8 @@ def values_of(heatmap: Tensor) -> Floats:
     return values
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """Write a share in [0, 1] as a percentage."""
     return "<0.1%" if 0 < share < 0.0005 else f"{share:.1%}"
 
 

@@ -31,6 +31,7 @@ from ..question.readings import confidences
 from ..question.target_words import in_words
 from ..question.targets import Logit
 from . import Tile
+from .exhibits import pictures_behind
 from .summary import Summary, answer_in_words, summary_of
 
 # The raw gradient, two methods with less noise, and two coarse maps for comparison.
@@ -227,7 +228,7 @@ def tested(tile: Tile, attribution: Attribution, findings: Findings) -> Tile:
     if not findings:
         return tile
     card = card_of(attribution, findings)
-    return replace(tile, sections=card.sections(), verdict=card.line)
+    return replace(tile, sections=(*card.sections(), *pictures_behind(findings)), verdict=card.line)
 
 
 def card_of(attribution: Attribution, findings: Findings) -> TrustCard:

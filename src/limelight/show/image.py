@@ -144,7 +144,7 @@ def draw_tile(picture: Image.Image, tile: Tile) -> Image.Image:
     shown = fit(overlay(picture, tile.heatmap, scale, TILE_OPACITY), CELL)
     if scale.empty:
         _stamp(shown, remarks(tile.heatmap, scale)[0])
-    return _cell(shown, tile.title, tile.caption, colour_bar(scale, shown.height), tile.warning)
+    return captioned(shown, tile.title, tile.caption, colour_bar(scale, shown.height), tile.warning)
 
 
 def draw_panel(
@@ -153,19 +153,19 @@ def draw_panel(
     """Draw the picture, then each tile, in rows of `columns` cells on white; None: up to 4, with the fewest gaps."""
     if columns is not None and columns < 1:
         raise ValueError(f"columns: {columns!r}; a panel needs at least 1")
-    cells = [_picture_cell(picture), *(draw_tile(picture, tile) for tile in tiles)]
+    cells = [picture_cell(picture), *(draw_tile(picture, tile) for tile in tiles)]
     if columns is None:
         columns = len(cells) if len(cells) <= 4 else min((4, 3), key=lambda count: -len(cells) % count)
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
-    return _laid_out(rows, columns, heading, footer)
+    return laid_out(rows, columns, heading, footer)
 
 
 def draw_grid(picture: Image.Image, rows: Sequence[Sequence[Tile]], heading: str, footer: str = "") -> Image.Image:
     """Draw tiles in the given rows, with the picture before the first row and an empty cell before the others."""
-    first = _picture_cell(picture)
+    first = picture_cell(picture)
     blank = Image.new("RGB", (first.width, 1), "white")
     cells = [[first if not k else blank, *(draw_tile(picture, tile) for tile in row)] for k, row in enumerate(rows)]
-    return _laid_out(cells, max(map(len, cells)), heading, footer)
+    return laid_out(cells, max(map(len, cells)), heading, footer)
 
 
 def draw_card(panel: Image.Image, heading: str, headline: str, sections: Sequence[Section]) -> Image.Image:
@@ -201,12 +201,12 @@ def draw_card(panel: Image.Image, heading: str, headline: str, sections: Sequenc
     return card
 
 
-def _picture_cell(picture: Image.Image) -> Image.Image:
+def picture_cell(picture: Image.Image) -> Image.Image:
     title = "input" if LAYOUT in picture.info else "picture"
-    return _cell(fit(picture.convert("RGB"), CELL), title, (size_of(picture),))
+    return captioned(fit(picture.convert("RGB"), CELL), title, (size_of(picture),))
 
 
-def _laid_out(rows: Sequence[Sequence[Image.Image]], columns: int, heading: str, footer: str) -> Image.Image:
+def laid_out(rows: Sequence[Sequence[Image.Image]], columns: int, heading: str, footer: str) -> Image.Image:
     cell_width = max(cell.width for row in rows for cell in row)
     width = columns * (cell_width + _GAP) + _GAP
     above = _wrapped(heading, _HEADING, width - 2 * _GAP)
@@ -257,7 +257,7 @@ def png_bytes(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _cell(
+def captioned(
     shown: Image.Image, title: str, lines: Iterable[str], bar: Image.Image | None = None, warning: bool = False
 ) -> Image.Image:
     width = max(shown.width, 200) + _BAR_ROOM

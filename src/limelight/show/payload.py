@@ -177,8 +177,18 @@ def _plain(heatmap: Tensor) -> dict[str, Any]:
 
 
 def card_payload(verdict: str, sections: Sequence[Section]) -> dict[str, Any]:
-    """Return a trust card: its line, its sections' entries, each [mark, name, figure, words, limit, left out]."""
-    parts = [{"title": each.title, "entries": [list(astuple(entry)) for entry in each.entries]} for each in sections]
+    """Return a trust card: its line and its sections.
+
+    Each entry is [mark, name, figure, words, limit, left out], each picture behind a test [name, source].
+    """
+    parts = [
+        {
+            "title": each.title,
+            "entries": [list(astuple(entry)) for entry in each.entries],
+            "pictures": list(map(list, each.pictures)),
+        }
+        for each in sections
+    ]
     return {"verdict": verdict, "sections": parts}
 
 

@@ -9,11 +9,11 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..base.display import display_range, on_display
+from .colour import percent
 from .layouts import BARS_WIDTH, FAINT, INK, LAYOUT, LINE, Bars, Planes, line_layout, shortened, with_layout
 
 _ABOUT = "limelight-about"  # in `info`: what of the inputs the picture shows, and how
-_WIDEST = 1.25  # between the ends of most values: what a display's range of 1 holds, with some noise
-_MOST_CLIPPED = 0.25
 _ROW, _TEXT = 22, 13
 
 
@@ -22,18 +22,20 @@ def is_picture(inputs: Tensor) -> bool:
     return inputs.ndim == 3 and inputs.shape[0] in (1, 3) and inputs.numel() > 0
 
 
-def picture_of(inputs: Tensor, clip: bool | None = None) -> Image.Image:
-    """Draw inputs `(1 or 3, H, W)` in RGB: values within [0, 1] as they are, those beyond clipped as by a display.
+def picture_of(inputs: Tensor, clip: bool | None = None, like: Tensor | None = None) -> Image.Image:
+    """Draw inputs `(1 or 3, H, W)` in RGB as a display does, with black and white those of `like`: see `on_display`.
 
-    `size_of` says how much was clipped. `clip` None: inputs that are no brightness of a display are scaled to fill
-    [0, 1] instead, which `size_of` says: where more than a quarter of the values lie beyond [0, 1], and 96 of 100 span
-    more than 1.25, as after a normalisation. A constant added to a picture never makes it so.
+    `size_of` says which share of the pixels was clipped, and what is black and white where that is not 0 and 1.
     """
     if not is_picture(inputs):
         raise ValueError(f"inputs: have shape {tuple(inputs.shape)}; a picture is (1 or 3, H, W)")
-    values, about = _unit_range(inputs, clip)
-    pixels = (255 * values).round().byte().expand(3, -1, -1).permute(1, 2, 0)
-    return _noted(Image.fromarray(pixels.contiguous().numpy()), about)
+    as_in = inputs if like is None else like
+    pixels, clipped = on_display(inputs[None], as_in[None], clip)
+    picture = Image.fromarray(pixels[0].expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy())
+    low, high = (float(each) for each in display_range(as_in[None], clip))
+    if (low, high) != (0.0, 1.0):
+        _noted(picture, f"{low:.3g} to {high:.3g} scaled to black to white")
+    return _noted(picture, f"{percent(float(clipped[0]))} clipped" if clipped[0] else "")
 
 
 def picture_of_bands(
@@ -60,23 +62,6 @@ def _band(band: int | str, count: int, names: Sequence[str]) -> int:
     if isinstance(band, int) and 1 <= band <= count:
         return band - 1
     raise ValueError(f"bands: {band!r}; the inputs have {', '.join(names) or f'bands 1 to {count}'}")
-
-
-def _unit_range(inputs: Tensor, clip: bool | None) -> tuple[Tensor, str]:
-    """Return values in [0, 1], and in words what was done to them."""
-    values = inputs.detach().cpu().double()
-    finite = values[values.isfinite()].numpy()
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    values = values.nan_to_num(low, high, low)
-    if low >= 0 and high <= 1:
-        return values, ""
-    beyond = float(((finite < 0) | (finite > 1)).mean())
-    if clip is None:
-        ends = np.percentile(finite, [2, 98])
-        clip = beyond <= _MOST_CLIPPED or float(ends[1] - ends[0]) <= _WIDEST
-    if clip:
-        return values.clamp(0, 1), f"{'<0.1%' if beyond < 0.0005 else f'{beyond:.1%}'} clipped"
-    return (values - low) / (high - low), f"{low:.3g} to {high:.3g} scaled to black to white"
 
 
 def size_of(picture: Image.Image, times: str = "x") -> str:

@@ -21,6 +21,7 @@ export function cardOf({ verdict, sections }, more = null) {
     element("summary", {}, ...(verdict ? verdictOf(verdict) : ["not tested"])),
     ...sections.flatMap(tableOf),
     ...entries.filter(isSilent).map(([, name, , words]) => element("p", { className: "muted" }, `${name}: ${words}`)),
+    ...sections.flatMap(({ pictures }) => pictures).map(([name, src]) => element("details", { className: "behind" }, element("summary", {}, name), element("img", { src, alt: `the pictures behind ${name}` }))),
     leftOut.length ? element("p", { className: "muted" }, `left out to save model evaluations: ${leftOut.map(([, name]) => name).join(", ")}`) : null,
     more && (leftOut.length || !entries.length) ? element("p", {}, button(leftOut.length ? "Run the tests left out" : "Test this map", more)) : null,
   );
