@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -171,6 +172,17 @@ EXTRA: tuple[ll.Method, ...] = (
 )
 CASES: tuple[ll.Method, ...] = (*(method(**SHORT.get(method, {})) for method in ll.METHODS), *EXTRA)  # type: ignore[arg-type]
 EACH = CASES[: len(ll.METHODS)]  # a case of each method, where its other settings would prove no more
+
+
+def some_and_all(some: tuple[ll.Method, ...], methods: tuple[ll.Method, ...] = CASES) -> pytest.MarkDecorator:
+    """Try some methods, and in the long run all of them."""
+    cases = [pytest.param(each, marks=() if each in some else pytest.mark.long) for each in methods]
+    return pytest.mark.parametrize("method", cases, ids=repr)
+
+
+OFTEN = (*EACH, *EXTRA[::3])
+every_case = some_and_all(OFTEN)
+few_cases = some_and_all(CASES[::6])  # for what costs many maps
 
 
 def refusing(net: nn.Module) -> nn.Module:

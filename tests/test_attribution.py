@@ -14,10 +14,10 @@ import limelight as ll
 from limelight.base.records import write
 from limelight.show.image import png_bytes
 
-from .networks import CASES, conv_net, pictures
+from .networks import conv_net, every_case, pictures
 
 
-@pytest.mark.parametrize("method", CASES, ids=repr)
+@every_case
 def test_save_and_load_give_back_everything(method: ll.Method, tmp_path: Path) -> None:
     baseline, margin = ll.Samples(pictures(4, seed=2), n=2), ll.Margin((0, 3), other=1)
     explained = [0, 3] if "FinerCAM" in repr(method) else margin  # which compares logits alone

@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 import limelight as ll
 
-from .networks import CASES, conv_net, patterns_for, pictures
-
-every_case = pytest.mark.parametrize("method", CASES, ids=repr)
+from .networks import conv_net, every_case, patterns_for, pictures
 
 
 class Stem(nn.Module):

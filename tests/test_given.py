@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import limelight as ll
 from limelight.methods.backward import PatternMethod
 
-from .networks import CASES, conv_net, pictures
+from .networks import CASES, OFTEN, conv_net, pictures, some_and_all
 
 D = torch.float64
 
@@ -47,10 +47,10 @@ def alone(net: Scaled, i: int, given: dict[str, Any]) -> Any:
 
 
 # CAM's model is pooling and one linear layer, which the sign here is not; patterns are of another network.
-RUN = [each for each in CASES if not isinstance(each, PatternMethod | ll.CAM)]
+RUN = tuple(each for each in CASES if not isinstance(each, PatternMethod | ll.CAM))
 
 
-@pytest.mark.parametrize("method", RUN, ids=repr)
+@some_and_all(OFTEN, RUN)
 def test_every_method_runs_each_example_with_its_own(method: ll.Method) -> None:
     net, x = Scaled(), pictures(3)
     given = {

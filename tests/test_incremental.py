@@ -229,9 +229,7 @@ def test_a_model_whose_path_depends_on_its_rows() -> None:
     "name",
     [
         "resnet18",
-        "resnet50",
-        pytest.param("vgg16", marks=pytest.mark.long),
-        "densenet121",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("resnet50", "vgg16", "densenet121")),
         "mobilenet_v3_large",
         "efficientnet-lite0",
     ],

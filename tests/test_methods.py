@@ -15,15 +15,7 @@ import limelight as ll
 from limelight.question.random_streams import Streams
 
 from .memory import peaks
-from .networks import CASES, conv_net, patterns_for, pictures, refusing
-
-every_case = pytest.mark.parametrize("method", CASES, ids=repr)
-# For what costs many maps: some methods of all kinds, and the others in the long run.
-some_cases = pytest.mark.parametrize(
-    "method",
-    [pytest.param(each, marks=() if i % 6 == 0 else pytest.mark.long) for i, each in enumerate(CASES)],
-    ids=repr,
-)
+from .networks import conv_net, every_case, few_cases, patterns_for, pictures, refusing
 
 
 @functools.cache
@@ -227,7 +219,7 @@ def test_a_model_that_refuses_to_be_copied_is_restored(method: ll.Method) -> Non
     same(a, usual(method))
 
 
-@some_cases
+@few_cases
 def test_eight_threads_on_one_model(method: ll.Method) -> None:
     net, x = conv_net().train(), pictures(8)
     expected = ll.explain(net, x, method, target=1)

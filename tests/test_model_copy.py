@@ -17,16 +17,15 @@ from torch import Tensor, nn
 
 import limelight as ll
 
-from .networks import CASES, conv_net, pictures, refusing
+from .networks import CASES, EACH, conv_net, every_case, pictures, refusing
 from .test_methods import same, snapshot
 
-every_case = pytest.mark.parametrize("method", CASES, ids=repr)
 SAMPLE = CASES[::8]
 
 
 def every_and_some(name: str, first: Any, *others: Any) -> pytest.MarkDecorator:
-    """Try the first value with every method, the others with some of them, and with all in the long run."""
-    cases = [pytest.param(first, method) for method in CASES]
+    """Try the first value with every method, the others with some of them, and with all settings in the long run."""
+    cases = [pytest.param(first, method, marks=() if method in EACH else pytest.mark.long) for method in CASES]
     for other in others:
         cases += [pytest.param(other, method, marks=() if method in SAMPLE else pytest.mark.long) for method in CASES]
     return pytest.mark.parametrize((name, "method"), cases, ids=_label)

@@ -14,11 +14,9 @@ from torch import Tensor, nn
 
 import limelight as ll
 
-from .networks import CASES, conv_net, pictures, refusing
+from .networks import conv_net, every_case, few_cases, pictures, refusing
 from .test_methods import Counting, same, snapshot
 from .test_model_copy import Global, ItsOwnCopy, Registered
-
-every_case = pytest.mark.parametrize("method", CASES, ids=repr)
 
 
 @every_case
@@ -85,7 +83,7 @@ def test_checks_and_a_panel_take_a_prepared_model() -> None:
         torch.testing.assert_close(mine.value, theirs.value, equal_nan=True)
 
 
-@every_case
+@few_cases
 def test_eight_threads_share_a_prepared_model(method: ll.Method) -> None:
     prepared, x = ll.prepare(conv_net().train()), pictures(8)
     expected = ll.explain(prepared, x, method, target=1)

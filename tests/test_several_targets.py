@@ -10,13 +10,13 @@ from torch import nn
 
 import limelight as ll
 
-from .networks import CASES, Named, conv_net, pictures
+from .networks import Named, conv_net, every_case, pictures
 from .test_methods import Counting
 
 TABLE = [[0, 3], [1, 1], [2, 4]]
 
 
-@pytest.mark.parametrize("method", CASES, ids=repr)
+@every_case
 def test_each_target_has_the_map_that_it_has_alone(method: ll.Method) -> None:
     net, x = conv_net(), pictures()
     baseline = ll.Samples(pictures(5, seed=3), n=2)

@@ -11,7 +11,7 @@ from torch import nn
 import limelight as ll
 from limelight.checks.conservation import divided_by
 
-from ..networks import CASES, conv_net, pictures
+from ..networks import conv_net, every_case, pictures
 
 
 def biased(bias: float) -> nn.Module:
@@ -48,7 +48,7 @@ def test_a_score_of_0_has_no_share() -> None:
     assert found.value.isnan().tolist() == [True, False] and "score is 0" in found.reasons[0]
 
 
-@pytest.mark.parametrize("method", CASES, ids=repr)
+@every_case
 def test_every_method_with_a_balance_has_the_figure(method: ll.Method) -> None:
     net, x = conv_net(), pictures(2)
     a = ll.explain(net, x, method, target=0)

@@ -17,7 +17,7 @@ from limelight.checks.case import Case
 from limelight.evaluation.check import as_checks
 from limelight.evaluation.controls import CONTROLS
 
-from ..networks import CASES, conv_net, pictures, refusing, smooth_net
+from ..networks import conv_net, every_case, pictures, refusing, smooth_net
 from ..test_methods import snapshot
 
 SHORT: dict[type[ll.Check], dict[str, Any]] = {
@@ -129,7 +129,7 @@ def test_vectors_are_checked_too(check: ll.Check) -> None:
         assert math.isnan(value) == bool(reason), (check, reason)
 
 
-@pytest.mark.parametrize("method", CASES, ids=repr)
+@every_case
 def test_every_method_can_be_checked(method: ll.Method) -> None:
     """The quick ones on each method as it is tested elsewhere; a failure to explain is the method's own to give."""
     checks = [ll.Completeness(), ll.Determinism(), ll.Randomisation(stages=1, draws=1), ll.InputShift()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from limelight.evaluation.check import measure
 from limelight.model_edits import randomise
 from limelight.question.question import question_of
 from limelight.question.random_streams import Streams
+from limelight.question.targets import Target
 
 from ..networks import conv_net, pictures
 from ..test_methods import Counting
@@ -242,6 +243,20 @@ def test_an_imputer_of_ones_own_shares_with_none() -> None:
     first, again = ll.check(conv_net(), pictures(2), "gradient", [check, other], target=0)
     assert rows_of(first) == 10 and rows_of(again) == 8 and again.shared_rows == 2  # x alone
     assert torch.equal(first.value, again.value)
+
+
+def test_a_target_that_cannot_be_hashed_shares_with_none() -> None:
+    @dataclass(frozen=True)
+    class Weighed(Target):
+        weights: list[float]
+
+        def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
+            found: Tensor = outputs @ outputs.new_tensor(self.weights)
+            return found
+
+    target = Weighed([1.0, 0.0, -1.0, 0.0, 2.0])
+    first, again = ll.check(conv_net(), pictures(2), "gradient", [ll.Deletion(steps=4)] * 2, target=target)
+    assert rows_of(first) == rows_of(again) == 10 and torch.equal(first.value, again.value)
 
 
 def test_contents_are_equal_for_equal_values_alone() -> None:

@@ -35,7 +35,12 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 NORMALISED = ("convnext_tiny", "vit_b_16", "swin_t", "vit_tiny")
 
 
-@pytest.mark.parametrize("name", MODELS)
+OFTEN = ("resnet18", "mobilenet_v3_large", "swin_t", "vit_tiny")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in OFTEN else pytest.mark.long) for name in MODELS]
+)
 def test_complete_on_unmodified_models(name: str) -> None:
     torch.manual_seed(0)
     score = logit(MODELS[name](), 3)

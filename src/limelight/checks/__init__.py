@@ -28,6 +28,7 @@ from .fragility import Fragility as Fragility
 from .imputers import (
     Blurred as Blurred,
     Fill as Fill,
+    Hide as Hide,
     Imputer as Imputer,
     MeanColour as MeanColour,
     NoisyLinear as NoisyLinear,
@@ -58,6 +59,7 @@ from .removal import (
     Insertion as Insertion,
     PixelFlipping as PixelFlipping,
 )
+from .shared import Asked as Asked
 from .stability import AvgSensitivity as AvgSensitivity, BiasShift as BiasShift, MaxSensitivity as MaxSensitivity
 
 CHECKS: Registry[Check] = Registry(

@@ -27,7 +27,7 @@ from ..question.readings import Reading, alike, read_outputs
 from ..question.registries import as_baseline, as_target
 from ..question.targets import Logit, Probability, Target
 from ..rules.patterns import fingerprint
-from .shared import Asked, Shared
+from .shared import Asked, Shared, key_of
 
 On = Literal["probability", "score"]
 T = TypeVar("T")
@@ -74,7 +74,7 @@ class Case:
         `score`: the one of `confidence`, where it is not the case's own.
         """
         own = self.score if score is None else score
-        return self.shared.scores(own, (own.target, self.question.arithmetic), self.rng.keys, asked)
+        return self.shared.scores(own, (key_of(own.target), self.question.arithmetic), self.rng.keys, asked)
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
         """Return what `compute()` finds about these inputs and their target, once for all checks of the call.
@@ -82,7 +82,7 @@ class Case:
         `key`: what it depends on besides, of which the map is no part.
         """
         runner = self.score.runner
-        own = key, self.target, self.question.arithmetic, *self.rng.keys
+        own = key, key_of(self.target), self.question.arithmetic, *self.rng.keys
         return self.shared.once(own, compute, lambda: runner.forward_rows + runner.backward_rows)
 
     def edited(self, key: Hashable, make: Callable[[], AbstractContextManager[T]]) -> AbstractContextManager[T]:

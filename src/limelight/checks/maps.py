@@ -116,7 +116,7 @@ def hog(maps: Tensor, cell: int = 8, orientations: int = 9) -> Tensor:
     length = (dx.square() + dy.square()).sqrt()
     angle = torch.atan2(dy, dx) % torch.pi
     bins = (angle / torch.pi * orientations).long().clamp(max=orientations - 1)
-    weighted = F.one_hot(bins, orientations).movedim(-1, 1) * length[:, None]
+    weighted = length.new_zeros((len(z), orientations, *z.shape[1:])).scatter_(1, bins[:, None], length[:, None])
     side = min(cell, *maps.shape[1:])
     cells = F.avg_pool2d(weighted, side)
     norm = cells.square().sum(1, keepdim=True).sqrt()

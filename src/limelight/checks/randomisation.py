@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..base.arithmetic import rounding_of
 from ..base.attribution import Attribution
 from ..base.named import require
-from ..base.similarity import rank_correlation
+from ..base.similarity import centred_ranks, correlation_of_ranks
 from ..engine.runner import Runner
 from ..engine.score import Score
 from ..model_edits.randomise import Drawn, Init, Replaced, layers_read, put_back, redraw, redrawable
@@ -99,9 +99,10 @@ class Randomisation(HardCheck):
         names = draws[0][1]
         maps = [found for found, _ in draws]
         figures: dict[str, Tensor] = {}
-        for name, compare in _COMPARISONS.items():
+        for name, (read, compare) in _COMPARISONS.items():
             if case.x.ndim == 4 or name.startswith("spearman"):
-                each = torch.stack([torch.stack([compare(own, m) for m in found], 1) for found in maps])
+                mine = read(own)
+                each = torch.stack([torch.stack([compare(mine, read(m)) for m in found], 1) for found in maps])
                 figures[name] = each.nanmean(0)
         figures["entropy rise"] = _entropy(maps[0][-1]) / _entropy(own).clamp(min=1e-12) - 1
         top = figures["spearman signed"][:, 0]
@@ -211,9 +212,10 @@ def _entropy(a: Attribution) -> Tensor:
     return found
 
 
-_COMPARISONS: dict[str, Callable[[Attribution, Attribution], Tensor]] = {
-    "spearman": lambda a, b: rank_correlation(units_of(a.values.abs()), units_of(b.values.abs())),
-    "spearman signed": lambda a, b: rank_correlation(units_of(a.values), units_of(b.values)),
-    "ssim": lambda a, b: ssim(a.heatmap("abs"), b.heatmap("abs")),
-    "hog": lambda a, b: pearson(hog(a.heatmap("abs")), hog(b.heatmap("abs"))),
+# What is read of each map, the user's once for all, and how two of these are compared.
+_COMPARISONS: dict[str, tuple[Callable[[Attribution], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+    "spearman": (lambda a: centred_ranks(units_of(a.values.abs())), correlation_of_ranks),
+    "spearman signed": (lambda a: centred_ranks(units_of(a.values)), correlation_of_ranks),
+    "ssim": (lambda a: a.heatmap("abs"), ssim),
+    "hog": (lambda a: hog(a.heatmap("abs")), pearson),
 }

@@ -46,6 +46,15 @@ class Asked:
         return Asked((label,) * len(x), make)
 
 
+def key_of(value: object) -> Hashable:
+    """Return the value as a key; one that cannot be hashed, such as a target with a list, has another at each call."""
+    try:
+        hash(value)
+    except TypeError:
+        return object()
+    return value
+
+
 def contents(values: Tensor) -> tuple[bytes, ...]:
     """Return a digest of the bytes of each example of `values` `(n, ...)`; of booleans, of their bits."""
     rows = values.detach().flatten(1).cpu().contiguous()

@@ -19,7 +19,7 @@ from ..base.types import Model
 from ..base.view import View
 from ..checks.base import Check
 from ..checks.case import open_case, question_about
-from ..checks.shared import Shared
+from ..checks.shared import Shared, key_of
 from ..question.baselines import Constant
 from ..question.question import CheckOptions, Options, Question, question_of
 from .check import CARD, REFUSALS, ChecksLike, Subject, as_checks, as_mask, examination, examined, measure
@@ -350,7 +350,7 @@ def card_about(
     controls: dict[str, dict[str, Finding]] = {}
     plain = replace(own, baseline=Constant(0.0), layer=None)
     for control in CONTROLS if compared else ():
-        key = control, plain.target, plain.arithmetic, *plain.streams().keys
+        key = control, key_of(plain.target), plain.arithmetic, *plain.streams().keys
         try:
             other, _ = shared.once(key, partial(examined, plain, control))
         except REFUSALS:  # edges need pictures; the card then shows the other two controls
