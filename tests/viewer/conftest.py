@@ -29,7 +29,7 @@ CLASSES = 6
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-UNNAMED = """[...document.querySelectorAll('input, select, button, progress, canvas:not(.bar)')]
+UNNAMED = """[...document.querySelectorAll('input, select, button, progress, canvas:not(.bar, [aria-hidden])')]
     .filter((each) => !each.labels?.length && !each.ariaLabel && !each.textContent.trim())
     .map((each) => each.outerHTML)"""
 """Controls that a screen reader could only call by their kind."""
