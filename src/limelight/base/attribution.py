@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from .named import Named, text_of
+from .named import Named, settings_of, text_of
 from .notes import Note, Place as Example
 from .records import file_stem, read, write
 from .similarity import relative_size
@@ -160,16 +160,10 @@ class Attribution:
                 self.caption(place),
                 self._picture_map(place),
                 warning=bool(self.cautions),
-                settings=self._settings(),
+                settings=settings_of(self.method),
             )
             for place in places
         ]
-
-    def _settings(self) -> tuple[tuple[str, str], ...]:
-        """Return the method's settings as text, by name."""
-        if not is_dataclass(self.method):
-            return ()
-        return tuple((each.name, repr(getattr(self.method, each.name))) for each in fields(self.method) if each.repr)
 
     def show(self, example: Example = 0) -> Image:
         """Draw the map of one example over its picture, or the maps of its targets, as a PIL image."""
