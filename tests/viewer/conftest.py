@@ -29,7 +29,7 @@ CLASSES = 6
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-UNNAMED = """[...document.querySelectorAll('input, select, button, progress, canvas:not(.bar)')]
+UNNAMED = """[...document.querySelectorAll('input, select, button, progress, canvas:not(.bar, [aria-hidden])')]
     .filter((each) => !each.labels?.length && !each.ariaLabel && !each.textContent.trim())
     .map((each) => each.outerHTML)"""
 """Controls that a screen reader could only call by their kind."""
@@ -105,10 +105,10 @@ class Server:
         assert status == 200, body
         return str(json.loads(body)["id"])
 
-    def explain(self, **question: Any) -> list[tuple[str, dict[str, Any]]]:
+    def explain(self, _path: str = "/api/explain", **question: Any) -> list[tuple[str, dict[str, Any]]]:
         """Every event of a question's answer; one that is refused has the single event `refused`."""
         text = json.dumps(question)
-        status, _, body = self.ask("POST", "/api/explain", text, {"content-type": "application/json"}, 120)
+        status, _, body = self.ask("POST", _path, text, {"content-type": "application/json"}, 120)
         if status != 200:
             return [("refused", {"status": status, **json.loads(body)})]
         parts = [each.split("\n") for each in body.decode().split("\n\n") if each.startswith("event")]

@@ -25,6 +25,7 @@ import limelight as ll
 from .conftest import CLASSES, HOSTILE, SIDE, WORK, Server, png, small_model
 
 pytest.importorskip("fastapi", reason="the page's extra 'app' is not installed")
+from limelight.evaluation import quick_checks
 from limelight.server.forms import Refused, method_forms, read_method
 
 JSON = {"content-type": "application/json"}
@@ -51,7 +52,7 @@ class TestAnswers:
         picture = server.upload(png())
         events = server.explain(pictures=[picture], methods=[*GRADIENT, {"name": "grad-cam"}], classes=[2])
         each = ["begun", "map", "card"]
-        assert names(events) == ["queued", "prediction", *each, *each, "done"]
+        assert names(events) == ["queued", "prediction", *each, *each, "summary", "done"]
         shown = next(data["map"] for name, data in events if name == "map")
         status, headers, body = server.ask("GET", shown["url"])
         assert status == 200 and headers["content-disposition"] == "attachment"
@@ -62,6 +63,31 @@ class TestAnswers:
         torch.testing.assert_close(load(body)["values"], expected.values, rtol=1e-5, atol=1e-8)
         limit = dict((p, v) for p, v, _ in shown["limits"])[99.5]
         assert limit == pytest.approx(ll.show.scale_of(expected.viewed()[0]).limit, rel=1e-5)
+
+    def test_the_tests_of_a_map_on_demand(self, server: Server) -> None:
+        """They are those of the library on the same map, and the row is summed up with them."""
+        picture = server.upload(png())
+        methods = [{"name": "integrated-gradients"}, {"name": "grad-cam"}]
+        events = server.explain(pictures=[picture], methods=methods, classes=[2], tests=False)
+        cards = [data for name, data in events if name == "card"]
+        assert [(each["more"], each["card"]["sections"]) for each in cards] == [(True, []), (True, [])]
+        (first,) = (data["summary"] for name, data in events if name == "summary")
+        assert first["held"] == [] and "class number 2 (2)" in first["said"] + first["explained"]
+        ids = [data["map"]["id"] for name, data in events if name == "map"]
+        again = server.explain(_path="/api/tests", map=ids[0], row=ids)
+        (card,) = (data for name, data in again if name == "card")
+        x = small_model().preprocess(ll.open_image(png()))
+        panel = ll.explain(small_model(), x, [ll.IntegratedGradients(), ll.GradCAM()], target=2)
+        expected = quick_checks(small_model(), panel, budget=4000)["integrated-gradients"]
+        entries = [entry for section in card["card"]["sections"] for entry in section["entries"] if entry[1]]
+        assert {entry[1] for entry in entries} == {each.name for each in expected} and not card["more"]
+        assert {entry[1]: entry[0] for entry in entries if entry[0] != "-"} == {
+            each.name: each.verdict for each in expected if each.passed is not None
+        }
+        (summary,) = (data["summary"] for name, data in again if name == "summary")
+        assert sum(len(titles) for _, titles in summary["held"]) == 2
+        assert server.explain(_path="/api/tests", map="gone", row=[])[0][1]["status"] == 404
+        assert server.explain(_path="/api/tests", map=ids[0], row=["x"] * 17)[0][1]["status"] == 422
 
     def test_every_method_is_on_the_page_with_its_fields(self) -> None:
         forms = method_forms()
@@ -123,7 +149,7 @@ class TestAnswers:
     def test_a_method_that_fails_says_why_and_the_others_go_on(self, server: Server) -> None:
         methods = [{"name": "pattern-net"}, *GRADIENT]
         events = server.explain(pictures=[server.upload(png())], methods=methods, tests=False)
-        assert names(events) == ["queued", "prediction", "begun", "failed", "begun", "map", "done"]
+        assert names(events) == ["queued", "prediction", "begun", "failed", "begun", "map", "card", "summary", "done"]
         assert "patterns" in next(data["message"] for name, data in events if name == "failed")
 
     def test_pictures_are_turned_upright(self, server: Server) -> None:
@@ -457,7 +483,7 @@ class TestWork:
             events = server.explain(pictures=[picture], methods=GRADIENT, **question)
             assert names(events)[-1] == "done" and "map" in names(events), question
         begun = next(data for event, data in events if event == "begun")
-        assert begun["target"] == "margin(1, other=0)"
+        assert begun["target"] == f"class number 1 (1) rather than {HOSTILE} (0)"
 
     def test_work_of_unknown_size_stops_at_the_limit(self, serve: Callable[..., Server]) -> None:
         server = serve(rows=33)  # the first 32 nodes fit, but f(x) and f(baseline) come on top

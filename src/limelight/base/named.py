@@ -140,6 +140,13 @@ class Registry(tuple[type[T], ...]):
         return isinstance(value, self.base)
 
 
+def settings_of(thing: Any) -> tuple[tuple[str, str], ...]:
+    """Return the settings of a dataclass as pairs of name and text; none for other values."""
+    if not dataclasses.is_dataclass(thing):
+        return ()
+    return tuple((each.name, repr(getattr(thing, each.name))) for each in dataclasses.fields(thing) if each.repr)
+
+
 def registered(name: str) -> type[Named] | None:
     """Return the registered class of a Python name; None if there is none."""
     return next((kind for kind in _every_kind() if kind.__name__ == name), None)

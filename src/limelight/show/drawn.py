@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 
 from PIL import Image
 from torch import Tensor
 
 from ..base.attribution import Attribution, describe_target
+from ..base.named import settings_of
 from ..base.notes import Place
 from ..base.view import View, view_of
 from .image import Tile
@@ -34,19 +35,11 @@ def tiles_of(attribution: Attribution, example: Place = 0, view: View | str | No
                 tile_of(attribution.name, attribution.caption(place, read), values, read, bool(attribution.cautions)),
                 sampled=attribution.stderr is not None or attribution.steadiness is not None,
                 total=float(values.double().sum()) if attribution.complete else None,
-                settings=_settings(attribution),
+                settings=settings_of(attribution.method),
                 title=attribution.name if alone else f"{attribution.name}: {describe_target(attribution, place)}",
             )
         )
     return tiles
-
-
-def _settings(attribution: Attribution) -> tuple[tuple[str, str], ...]:
-    """Return the method's settings as text, by name."""
-    method = attribution.method
-    if not is_dataclass(method):
-        return ()
-    return tuple((each.name, repr(getattr(method, each.name))) for each in fields(method) if each.repr)
 
 
 def tile_of(title: str, lines: Sequence[str], values: Tensor, view: View, warning: bool = False) -> Tile:
