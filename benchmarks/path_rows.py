@@ -1,18 +1,21 @@
 """Measure what the default Integrated Gradients costs and misses on photographs.
 
-    python -m benchmarks.path_rows FOLDER --photographs 50 --reference 1024
+    python -m benchmarks.path_rows FOLDER --photographs 200 --out DIR
+    python -m benchmarks.path_rows FOLDER --photographs 12 --out DIR --reference 1024
 
-Prints for each photograph of the folder, explained by the default model, the backward rows, by how much the map's sum
-misses f(x) - f(baseline), and what the map's note estimates. With `--reference` also the L1 error of the map, and of
-one by as many equal nodes, against a map by so many equal nodes, which costs as many rows more.
+Explains each photograph of the folder by the default model and prints how many are within the tolerance, the backward
+rows, and what the maps' notes estimate. With `--reference` also the L1 error of the map, and of one by as many equal
+nodes, against a map by so many equal nodes, which costs as many rows more. Results are appended to a file in DIR, a
+line a photograph; a run that was stopped goes on from there.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -20,62 +23,67 @@ from torch import Tensor
 
 import limelight as ll
 
+from .photographs import measured, photographs
+
 MISS = 0.01  # of f(x) - f(baseline): the default's tolerance
 BUDGET = 160  # backward rows in the mean
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One photograph: backward rows, shares of f(x) - f(baseline) missed, and the relative L1 errors of two maps."""
+def measure(model: ll.ImageModel | ll.ImageBlackBox, reference: int, picture: Path) -> dict[str, Any]:
+    """Measure one photograph: backward rows, shares of f(x) - f(baseline) missed, and relative L1 errors of two maps.
 
-    rows: int
-    missed: float
-    estimate: float
-    error: float
-    equal_nodes: float
-
-
-def measured(model: ll.ImageModel | ll.ImageBlackBox, picture: Path, reference: int) -> Measured:
+    `missed` is the sum of the map as it is returned, `estimate` the difference of every second node's map in the note.
+    """
     with Image.open(picture) as opened:
         x = model.preprocess(opened.convert("RGB"))
     found = ll.explain(model, x, ll.IntegratedGradients())
-    missed = float((found.delta / (found.score - found.baseline_score)).abs())
+    change = float(found.score - found.baseline_score)
     said = re.search(r"differs by ([\d.]+)%", " ".join(found.notes))
-    estimate = float(said[1]) / 100 if said else float("nan")
-    error = equal = float("nan")
+    line = {
+        "rows": found.backward_rows,
+        "change": change,
+        "missed": abs(float(found.delta) / change),
+        "estimate": float(said[1]) / 100 if said else None,
+        "cautions": list(found.cautions),
+    }
     if reference:
         truth = ll.explain(model, x, ll.IntegratedGradients(reference)).values
-        error = _error(found.values, truth)
-        equal = _error(ll.explain(model, x, ll.IntegratedGradients(found.backward_rows)).values, truth)
-    return Measured(found.backward_rows, missed, estimate, error, equal)
+        line["error"] = _error(found.values, truth)
+        line["equal nodes"] = _error(ll.explain(model, x, ll.IntegratedGradients(found.backward_rows)).values, truth)
+    return line
 
 
 def _error(values: Tensor, truth: Tensor) -> float:
     return float((values - truth).abs().sum() / truth.abs().sum())
 
 
+def summary(lines: list[dict[str, Any]]) -> str:
+    """Say how many are within the tolerance, and what they cost."""
+    rows = torch.tensor([float(line["rows"]) for line in lines])
+    missed = torch.tensor([line["missed"] for line in lines])
+    half = torch.tensor([line["estimate"] for line in lines if line["estimate"] is not None])
+    return (
+        f"{int((missed <= MISS).sum())} of {len(lines)} within {MISS:.0%}, {missed.max():.2%} missed at most; "
+        f"backward rows {rows.mean():.0f} in the mean (budget {BUDGET}), {rows.median():.0f} in the median, "
+        f"{rows.max():.0f} at most; every second node alone differs by {half.median():.1%} in the median, "
+        f"{half.max():.1%} at most"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--photographs", type=int, default=50)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--reference", type=int, default=0)
     asked = parser.parse_args()
-    files = sorted(each for each in asked.folder.rglob("*") if each.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    model = ll.load_model()
-    every = []
-    print("| photograph | backward rows | sum missed | half the nodes differ by | error | as many equal nodes |")
-    print("|---|---|---|---|---|---|")
-    for picture in files[:: max(1, len(files) // asked.photographs)][: asked.photographs]:
-        one = measured(model, picture, asked.reference)
-        every.append(one)
-        shares = " | ".join(f"{each:.2%}" for each in (one.missed, one.estimate, one.error, one.equal_nodes))
-        print(f"| {picture.stem} | {one.rows} | {shares} |", flush=True)
-    rows = torch.tensor([float(each.rows) for each in every])
-    good = sum(each.missed <= MISS for each in every)
-    print(
-        f"\n{good} of {len(every)} within {MISS:.0%}; backward rows {rows.mean():.0f} in the mean (budget {BUDGET}), "
-    )
-    print(f"{rows.median():.0f} in the median, {rows.max():.0f} at most")
+    files = photographs(asked.folder, asked.photographs)
+    out = asked.out / (f"path-rows-{asked.reference}.jsonl" if asked.reference else "path-rows.jsonl")
+    lines = measured(files, out, partial(measure, ll.load_model(), asked.reference))
+    for line in lines:
+        if line["missed"] > MISS:
+            print(f"{line['photograph']}: {line['rows']} rows, {line['missed']:.2%} missed; {line['cautions']}")
+    print(summary(lines))
 
 
 if __name__ == "__main__":

@@ -260,29 +260,6 @@ def test_dilation_is_a_disk() -> None:
         assert torch.equal(_dilated(corner, radius)[0], y**2 + x**2 <= radius**2), radius
 
 
-# Expected gradients -----------------------------------------------------------------------------------
-
-
-def test_expected_gradients_are_stratified() -> None:
-    # With one reference the integral over t of a cubic's gradient, 3 t^2: independent draws of 64 have a standard error
-    # of sqrt(4/5 / 64) = .11, one draw in each of 64 parts at most (width 1/64) x slope / sqrt(12 x 64) < .005.
-    f = ll.Differentiable(lambda x: (x**3).sum(1, keepdim=True))
-    found = [ll.explain(f, row(1.0), ll.ExpectedGradients(64), seed=seed) for seed in range(20)]
-    errors = torch.stack([a.values for a in found]).flatten() - 1
-    assert errors.abs().max() < 0.01
-    assert all(float(a.stderr) == pytest.approx(0.11, abs=0.02) for a in found if a.stderr is not None)
-
-
-def test_expected_gradients_standard_error_covers_the_spread_over_seeds() -> None:
-    net, x = conv_net(), pictures(1)
-    data = ll.Samples(pictures(8, seed=9), n=8)
-    found = [ll.explain(net, x, ll.ExpectedGradients(16), target=0, baseline=data, seed=s) for s in range(24)]
-    observed = torch.stack([a.values for a in found]).std(0)
-    told = torch.stack([a.stderr for a in found if a.stderr is not None]).mean(0)
-    assert float((observed / told).median()) < 1  # independent draws' error is a bound for stratified ones
-    assert float((observed / told).median()) > 0.1  # and not an empty one
-
-
 # AtLayer ----------------------------------------------------------------------------------------------
 
 

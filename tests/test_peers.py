@@ -268,6 +268,45 @@ def test_every_method_has_a_benchmark_or_a_reason_for_none(monkeypatch: pytest.M
     assert unaccounted() == []
 
 
+def test_the_misses_of_captums_steps_are_captums(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    from benchmarks.captum_steps import RULES, misses
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5)).double()
+        x = torch.rand(1, 3, 8, 8, dtype=torch.float64)
+    black = torch.zeros_like(x)
+    change = float((net(x) - net(black))[0, 2])
+    found = misses(net, x, black, 2)
+    for rule, steps in RULES:
+        peer = attr.IntegratedGradients(net).attribute(x, black, target=2, n_steps=steps, method=rule)
+        expected = abs(float(peer.sum()) / change - 1)
+        assert found[f"{rule} {steps}"] == pytest.approx(expected, abs=1e-6)  # its nodes are in float32
+
+
+def test_a_run_over_photographs_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    from benchmarks.photographs import measured, photographs
+
+    for number in range(10):
+        (tmp_path / f"{number}.jpg").touch()
+    files, seen = photographs(tmp_path, 5), []
+
+    def measure(picture: Path) -> dict[str, Any]:
+        seen.append(picture.stem)
+        return {"size": int(picture.stem)}
+
+    assert sorted(each.stem for each in files) == ["0", "2", "4", "6", "8"] and photographs(tmp_path, 5) == files
+    out = tmp_path / "out" / "lines.jsonl"
+    measured(files[:2], out, measure)
+    lines = measured(files, out, measure)
+    assert seen == [each.stem for each in files] == [line["photograph"] for line in lines]
+    assert [line["size"] for line in lines] == [int(each.stem) for each in files]
+    with pytest.raises(ValueError, match="no file that ends in"):
+        photographs(tmp_path / "out", 3)
+
+
 GRAD_CAMS = ("GradCAM", "HiResCAM", "LayerCAM", "XGradCAM", "EigenCAM", "EigenGradCAM")
 
 

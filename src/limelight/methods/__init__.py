@@ -32,6 +32,7 @@ from .cam_forward import (
     EigenGradCAM as EigenGradCAM,
     ScoreCAM as ScoreCAM,
 )
+from .expected_gradients import ExpectedGradients as ExpectedGradients
 from .finer_cam import FinerCAM as FinerCAM
 from .full_gradient import FullGrad as FullGrad
 from .gradient import (
@@ -49,7 +50,6 @@ from .occlusion import FeatureAblation as FeatureAblation, Occlusion as Occlusio
 from .partition import PartitionShap as PartitionShap
 from .path import (
     BlurIntegratedGradients as BlurIntegratedGradients,
-    ExpectedGradients as ExpectedGradients,
     IntegratedGradients as IntegratedGradients,
 )
 from .perturbation import (

@@ -15,7 +15,6 @@ from ..engine.score import Score, result_dtype, sum_dtype
 from ..question.baselines import gaussian_blur
 from ..question.random_streams import Streams
 from .base import FINE, NOT_MULTIPLIED, Estimate, Method, Needs
-from .moments import Moments, column, spread_over
 from .quadrature import Midpoint, OverNodes, Quadrature
 from .refine import MOST_NODES, START, TOLERANCE, Line, Nodes, Path, Stop, refined
 
@@ -136,65 +135,6 @@ def gradients_by_step(score: Score, points: Iterable[Tensor]) -> Iterator[tuple[
         for step in dict.fromkeys(rows.step.tolist()):
             mine = rows.step == step
             yield step, rows.position[mine], rows.scores[mine], rows.gradient[mine]
-
-
-@dataclass(frozen=True)
-class ExpectedGradients(Method):
-    r"""Integrated Gradients averaged over the baseline's references, both sampled together.
-
-    $$A_i = \mathbb{E}_{b,\,t}\left[(x_i - b_i)\,\partial_i f(b + t\,(x - b))\right], \quad t \sim U(0, 1)$$
-
-    Complete in expectation: the values sum to $f(x) - \mathbb{E} f(b)$. t is stratified: one draw in each of `samples`
-    equal parts of [0, 1]; references are used equally often, in a random order. `stderr` is that of independent draws,
-    an upper bound for stratified ones, and `steadiness` a lower bound. `noise` > 0 also perturbs the input by a
-    Gaussian of that share of its range: this is GradientSHAP, which promises no sum. `multiply=False` leaves out the
-    factor x - b: the map is the expected gradient, in units of the score per unit of the input. [erion2021]
-    [lundberg2017]
-    """
-
-    samples: int = 64
-    noise: float = 0.0
-    multiply: bool = field(default=True, kw_only=True, metadata=LATER)
-
-    view = FINE
-    needs: ClassVar[Needs] = Needs(baseline=True, references=True)
-
-    def __post_init__(self) -> None:
-        require_whole(self, "samples", 2)
-        require_number(self, "noise", lambda noise: noise >= 0, "0 or a positive share of the input's range")
-
-    @property
-    def no_sum(self) -> str | None:  # type: ignore[override]
-        if not self.multiply:
-            return NOT_MULTIPLIED
-        return "noise moves the input, so the sum is not f(x) - f(baseline)" if self.noise else None
-
-    def rows(self, features: torch.Size) -> int | None:
-        return self.samples
-
-    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        references, n = baseline, len(x)
-        part = rng.permutation("part of t", self.samples)
-        order = rng.permutation("reference", self.samples) % len(references)
-        times = (part.to(x) + rng.uniform("t", (self.samples,), x)) / self.samples
-        example = torch.arange(n, device=x.device)
-        sigma = self.noise * spread_over(x)
-
-        def pair(sample: int, rows: Tensor) -> tuple[Tensor, Tensor]:
-            """Return the difference x - b and the point on the path, for the given rows of one sample."""
-            own = x[rows]
-            if self.noise:
-                own = own + sigma[rows] * rng.select(rows.tolist()).normal(f"noise {sample}", x.shape[1:], x)
-            reference = references[order[rows.cpu(), sample].to(x.device), rows]
-            return own - reference, torch.lerp(reference, own, column(times[rows, sample], x))
-
-        moments = Moments(x)
-        points = (pair(sample, example)[1] for sample in range(self.samples))
-        for sample, rows, _, gradient in gradients_by_step(score, points):
-            # Every second part of [0, 1] is a half's, so that each half is stratified as the whole.
-            second = part[rows.cpu(), sample].to(x.device) % 2 == 1
-            moments.add(rows, pair(sample, rows)[0] * gradient if self.multiply else gradient, second)
-        return Estimate(moments.mean(), moments.standard_error(), halves=moments.halves())
 
 
 @dataclass(frozen=True)
