@@ -75,7 +75,9 @@ class Agreement:
         chance = f"about {self.chance(example):.1%} would be by chance"
         most = "both" if len(kept) == 2 else "more than half of them"
         if share:
-            region = f"In the outlined {share:.1%} of the picture {most} have their top tenth; {chance}."
+            is_outlined = self.region[at].ndim == 2  # others have no picture to outline it on
+            where = f"the outlined {share:.1%} of the picture" if is_outlined else f"{share:.1%} of the positions"
+            region = f"In {where} {most} have their top tenth; {chance}."
         else:
             region = f"Nowhere do {most} have their top tenth; {chance}."
         return " ".join((opening, region, *parts))

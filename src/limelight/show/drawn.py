@@ -44,9 +44,12 @@ def tiles_of(attribution: Attribution, example: Place = 0, view: View | str | No
 
 def tile_of(title: str, lines: Sequence[str], values: Tensor, view: View, warning: bool = False) -> Tile:
     """Return the tile of a map `(channels, *space)`, or of columns `(features)`, as the view draws it."""
-    if values.ndim == 1:
+    bars = values.ndim == 1
+    if bars:
         view = replace(view, percentile=100.0)  # no bar is cut
-    return Tile(title, tuple(lines), drawn_map(values, view), warning=warning, view=view, values=values)
+    # Bars have the colour of their sign, whatever signs there are.
+    signed = True if bars else None
+    return Tile(title, tuple(lines), drawn_map(values, view), signed, warning, view=view, values=values)
 
 
 def drawn_map(values: Tensor, view: View) -> Tensor:

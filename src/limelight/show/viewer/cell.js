@@ -77,7 +77,7 @@ export function mapCell(map, source, { point, tables, label }) {
     if (seen.values && ["reduce", "smooth", "blocks"].every((part) => seen.view[part] === view[part])) return seen;
     const values = viewed(sums, map.space, view);
     const own = isOwn(map, view);
-    seen = { view, values, own, diverging: own ? map.signed : values.some((value) => value < 0) };
+    seen = { view, values, own, diverging: own ? map.signed : Boolean(bars) || values.some((value) => value < 0) };
     return seen;
   }
 
