@@ -34,6 +34,7 @@ def page_of(folder: Path, open_page: Open, picture: Image.Image, *tiles: Tile, *
     write_html(path, picture, tiles, "", "", [])
     page = open_page(as_url(path), **options).page
     until(page, lambda: page.locator("figure[data-drawn]").count() == len(tiles))
+    page.evaluate("document.querySelectorAll('details.controls').forEach((each) => { each.open = true; })")
     return page
 
 
