@@ -217,8 +217,8 @@ def picture_cell(picture: Image.Image) -> Image.Image:
 
 
 def laid_out(rows: Sequence[Sequence[Image.Image]], columns: int, heading: str, footer: str) -> Image.Image:
-    cells = rows[0]
-    width = columns * (cells[0].width + _GAP) + _GAP
+    wide = max(cell.width for row in rows for cell in row)
+    width = columns * (wide + _GAP) + _GAP
     above = _wrapped(heading, _HEADING, width - 2 * _GAP)
     below = _wrapped(footer, _TEXT, width - 2 * _GAP)
     top = _GAP + (_height(above, _HEADING) + _GAP // 2 if above else 0)
@@ -230,7 +230,7 @@ def laid_out(rows: Sequence[Sequence[Image.Image]], columns: int, heading: str, 
     _write(draw, (_GAP, _GAP - 4), above, _HEADING)
     for row, height in zip(rows, heights, strict=True):
         for column, cell in enumerate(row):
-            panel.paste(cell, (_GAP + column * (cell.width + _GAP), top))
+            panel.paste(cell, (_GAP + column * (wide + _GAP), top))
         top += height
     _write(draw, (_GAP, top), below, _TEXT, _FAINT)
     return panel
