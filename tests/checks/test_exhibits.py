@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import limelight as ll
@@ -15,6 +16,7 @@ from limelight.base.display import on_display
 from limelight.checks import CHECKS
 from limelight.checks.exhibits import MOST_EXAMPLES, Curve, Exhibit
 from limelight.show.exhibits import draw_findings, one_scale
+from limelight.show.image import laid_out
 
 
 def small_network(seed: int = 0) -> nn.Module:
@@ -163,6 +165,12 @@ def test_several_methods_are_drawn_below_each_other_and_saved(tmp_path: Path) ->
         findings[0].save(tmp_path / "a.svg")
     with pytest.raises(ValueError, match="none of gini has pictures"):
         ll.check(model, x, "gradient", "gini").show()
+
+
+def test_cells_of_different_widths_are_drawn_whole() -> None:
+    cells = [Image.new("RGB", (width, 40), "red") for width in (40, 90)]
+    drawn = np.asarray(laid_out([cells, cells[::-1]], 2, "", ""))
+    assert int(((drawn == (255, 0, 0)).all(2)).sum()) == 2 * 40 * (40 + 90)
 
 
 def test_a_display_clips_and_keeps_what_is_black_and_white() -> None:
