@@ -175,6 +175,8 @@ def test_cells_of_different_widths_are_drawn_whole() -> None:
 
 def test_a_display_clips_and_keeps_what_is_black_and_white() -> None:
     x = torch.tensor([[[0.0, 0.5, 1.5]]])
-    shown, clipped = on_display(x)
+    shown, clipped = on_display(x, clip=True)
     assert shown.tolist() == [[[0, 128, 255]]] and clipped.tolist() == pytest.approx([1 / 3])
     assert on_display(x - 0.5, like=x.clamp(max=1))[0].tolist() == [[[0, 0, 255]]]
+    # More than a quarter beyond [0, 1], over more than a display holds: no brightness, so its own ends.
+    assert on_display(x)[0].tolist() == [[[0, 85, 255]]]
