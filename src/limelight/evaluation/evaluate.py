@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..base.attribution import distinct
 from ..base.files import finite
 from ..base.types import Model
 from ..checks.base import Check
@@ -190,9 +191,12 @@ def _another(name: str, taken: Mapping[str, Any]) -> str:
 
 
 def column_of(check: Check, checks: Sequence[Check]) -> str:
-    """Return the check's name, or its whole repr where several of `checks` have that name."""
+    """Return the check's name, or its whole repr where several of `checks` have that name, numbered if equal."""
     same = [each for each in checks if each.kebab() == check.kebab()]
-    return check.kebab() if len(same) == 1 else repr(check)
+    if len(same) == 1:
+        return check.kebab()
+    names = distinct(map(repr, same))  # a repr has the size of a large tensor, not its numbers
+    return next((name for name, each in zip(names, same, strict=True) if each is check), repr(check))
 
 
 def _cell(finding: Finding, edges: Finding | None, seed: int) -> Cell:
