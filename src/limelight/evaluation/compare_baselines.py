@@ -22,6 +22,7 @@ from ..explain import MethodLike, as_methods
 from ..question.baselines import Baseline, Black, Blur, Noise, White
 from ..question.question import Options, question_of
 from ..question.registries import as_baseline
+from .tables import Table
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,7 +33,7 @@ BaselineLike = float | Tensor | Baseline | type[Baseline] | str
 DEFAULT_BASELINES: tuple[Baseline, ...] = (Black(), White(), Noise(), Blur())
 
 
-class MapSeries(Panel):
+class MapSeries(Table, Panel):
     """Labelled maps of one question, in order, compared by Spearman's rank correlation."""
 
     def __init__(self, maps: Mapping[str, Attribution]) -> None:
@@ -74,6 +75,38 @@ class MapSeries(Panel):
     @abstractmethod
     def rows(self) -> list[list[int]]:
         """Return the positions of the maps in each row of a picture."""
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return a row for each map and example: its label, score, completeness, cost and rank correlations."""
+        return [
+            {
+                "map": label,
+                **self._settings_of(position),
+                "example": example,
+                "score": float(each.score[example]),
+                "baseline_score": float(each.baseline_score[example]),
+                "delta": float(each.delta[example]),
+                **self._correlations_of(position, example),
+                "forward_rows": each.forward_rows,
+                "backward_rows": each.backward_rows,
+            }
+            for position, (label, each) in enumerate(self.items())
+            for example in range(len(each.score))
+        ]
+
+    def _to_read(self) -> list[dict[str, Any]]:
+        return self.records()
+
+    def _repr_html_(self) -> str:
+        return Panel._repr_html_(self)  # the maps, and not the table
+
+    def _settings_of(self, position: int) -> dict[str, Any]:
+        """Return what a map was made with, by name, where the series varies more than its label says."""
+        return {}
+
+    @abstractmethod
+    def _correlations_of(self, position: int, example: int) -> dict[str, float]:
+        """Return a map's rank correlations with others, by what they are called in a table."""
 
     def tiles(self, example: Example = 0) -> list[Tile]:
         """Return the maps of one example under their labels, each with its remarks and caption."""
@@ -142,6 +175,10 @@ class BaselineStudy(MapSeries):
         row = self.correlations[example, position].tolist()
         others = [f"{label} {row[k]:.2f}" for k, label in enumerate(self) if k != position]
         return (f"rank correlation with {', '.join(others)}",) if others else ()
+
+    def _correlations_of(self, position: int, example: int) -> dict[str, float]:
+        row = self.correlations[example, position].tolist()
+        return {f"rank correlation with {label}": row[k] for k, label in enumerate(self)}
 
     def rows(self) -> list[list[int]]:
         return [list(range(len(self)))[start : start + 3] for start in range(0, len(self), 3)]
