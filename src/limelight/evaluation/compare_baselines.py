@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ..answer import answer
-from ..base.attribution import Attribution, Panel, distinct
+from ..base.attribution import Attribution, Panel
 from ..base.files import json_bytes, write_whole
+from ..base.labels import distinct
 from ..base.notes import Place as Example
 from ..base.records import file_stem
 from ..base.similarity import rank_correlations
@@ -137,11 +138,11 @@ class MapSeries(Table, Panel):
         }
 
     def save(self, path: str | Path) -> Path:
-        """Write a `.png` or `.html` to look at; as `.safetensors`, a folder of that name with a file for each map and
-        `summary.json`."""
+        """Write files as `Panel.save` does; as `.safetensors`, a folder of that name with a file for each map and
+        `summary.json`. A `.npz` holds the maps by their labels, and is read as a `Panel`."""
         path = Path(path)
         if path.suffix != ".safetensors":
-            return self._save_pictures(path)
+            return super().save(path)
         path = path.with_suffix("")
         path.mkdir(parents=True, exist_ok=True)
         for position, (label, each) in enumerate(self.items()):

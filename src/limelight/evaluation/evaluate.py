@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..base.attribution import distinct
 from ..base.files import finite
+from ..base.labels import distinct
 from ..base.types import Model
 from ..checks.base import Check
 from ..checks.case import open_case

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..answer import answer
-from ..base.attribution import Attribution, distinct
+from ..base.attribution import Attribution
+from ..base.labels import distinct
 from ..base.named import Named
 from ..base.similarity import rank_correlation
 from ..base.types import Model

@@ -35,7 +35,7 @@ class Table:
         return markdown(self._to_read())
 
     def to_latex(self) -> str:
-        r"""Return a LaTeX `tabular` with the rules of the package `booktabs` (`\usepackage{booktabs}`), text escaped."""
+        r"""Return a LaTeX `tabular` with booktabs' rules (`\usepackage{booktabs}`), its text escaped."""
         return latex(
             [{latex_text(key): latex_text(shown(each)) for key, each in row.items()} for row in self._to_read()]
         )

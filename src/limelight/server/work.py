@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from ..answer import answer as explain_question
-from ..base.attribution import Attribution, target_text
+from ..base.attribution import Attribution
 from ..base.errors import EXPECTED, reason
+from ..base.labels import target_text
 from ..engine.input_pass import outputs_at
 from ..evaluation.budget import price, quick_findings
 from ..methods import Method

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..answer import answer
-from ..base.attribution import Attribution, Panel, target_text
+from ..base.attribution import Attribution, Panel
+from ..base.labels import target_text
 from ..base.similarity import relative_size
 from ..base.types import Progress
 from ..evaluation.agreement import Agreement
