@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_o
 from torch import Tensor
 
 from .nearest import nearest_names, plain
+from .plain_text import plain_sentence
 from .requirements import (
     MOST_NUMBERS,
     brief,
@@ -86,6 +87,11 @@ class Named:
         """The name with every setting and its default as typed: `"margin(index=None, other=None)"`."""
         settings = [_usage(each) for each in _settings(cls)]
         return cls.kebab() + (f"({', '.join(settings)})" if settings else "")
+
+    @classmethod
+    def plain_summary(cls) -> str:
+        """The first sentence of the documentation as plain text, without formulas of more than a symbol and keys."""
+        return plain_sentence(inspect.getdoc(cls) or "")
 
     @classmethod
     def has_defaults(cls) -> bool:
