@@ -45,7 +45,8 @@ class GroupedCommand(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments, then the options in their groups."""
-        arguments, own = [], []
+        arguments: list[tuple[str, str]] = []
+        own: list[tuple[str, str]] = []
         grouped: dict[str, list[tuple[str, str]]] = {title: [] for title, _ in _GROUPS}
         for each in self.get_params(ctx):
             record = each.get_help_record(ctx)

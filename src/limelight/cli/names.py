@@ -78,7 +78,7 @@ def _list(registry: Registry[Any], plural: str, name: str | None, as_json: bool)
     has_kinds = registry is CHECKS
     table = plain_table(plural.removesuffix("s"), *["kind"] * has_kinds, "what it does")
     for kind in registry:
-        table.add_row(kind.kebab(), *[getattr(kind, "kind", "")] * has_kinds, kind.plain_summary())
+        table.add_row(kind.kebab(), *[getattr(kind, "kind", "")] * has_kinds, _sentence(kind))
     console().print(table)
     print_lines("", f"'limelight {plural} NAME' shows the settings, the formula and the paper.")
 
@@ -101,7 +101,7 @@ def _show(registry: Registry[Any], name: str, as_json: bool) -> None:
         facts += [("family", document["family"]), ("evaluations", evaluations)]
         facts += [("needs", ", ".join(document["needs"]) or "-"), ("adds up to", _sum(document))]
     if issubclass(kind, Check):
-        facts += [("kind", kind.kind), ("better", kind.better or "-"), ("meaning", kind.meaning)]
+        facts += [("kind", kind.kind), ("better", kind.better or "-"), ("meaning", document["summary"])]
     for title, text in facts:
         print_lines(f"{title:12} {text}")
     print_lines("", *(inspect.getdoc(kind) or "").splitlines())
@@ -110,7 +110,7 @@ def _show(registry: Registry[Any], name: str, as_json: bool) -> None:
 def _document(kind: type[Named]) -> dict[str, Any]:
     """Return what is known about a class, as plain values."""
     settings = [each for each in dataclasses.fields(kind) if each.init and each.repr]  # type: ignore[arg-type]
-    found: dict[str, Any] = {"name": kind.kebab(), "class": kind.__name__, "summary": kind.plain_summary()}
+    found: dict[str, Any] = {"name": kind.kebab(), "class": kind.__name__, "summary": _sentence(kind)}
     if not issubclass(kind, Method):
         return found | {"usage": kind.usage(), "settings": [each.name for each in settings]}
     method = kind()
@@ -124,6 +124,13 @@ def _document(kind: type[Named]) -> dict[str, Any]:
         "evaluations_exact": method.rows(PHOTOGRAPH) is not None and not method.rows_at_most,
         "evaluations_at_most": method.rows_at_most and method.rows(PHOTOGRAPH) is not None,
     }
+
+
+def _sentence(kind: type[Named]) -> str:
+    """Return what a class is in a sentence: of a check what its figure means."""
+    if issubclass(kind, Check) and kind.meaning:
+        return f"{kind.meaning[0].upper()}{kind.meaning[1:]}."
+    return kind.plain_summary()
 
 
 def _cost(document: dict[str, Any]) -> str:

@@ -88,8 +88,9 @@ class Watch:
         """Explain and check the pictures with the model's present weights."""
         options: dict[str, Any] = {"target": self.target, **self.options}
         subject = _snapshot(model)
-        found = explain(subject, self.pictures, self.methods, **options)
-        panel = found if isinstance(found, Panel) else Panel([found], found.forward_rows, found.backward_rows)
+        single = isinstance(self.methods, str | type) or not isinstance(self.methods, Sequence)
+        methods: list[Any] = [self.methods] if single else [*self.methods]  # type: ignore[misc]
+        panel = explain(subject, self.pictures, methods, **options)
         wanted = not isinstance(self.checks, Sequence) or len(self.checks) > 0
         tested = {
             name: check(subject, self.pictures, each.method, self.checks, **options)

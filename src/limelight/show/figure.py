@@ -29,7 +29,7 @@ _SMALL, _LEADING = 0.83, 1.3  # of captions: their size as a share of titles, an
 _POINTS, _CENTIMETRES = 72.0, 2.54  # an inch
 _STEPS = 256  # of the colour bar
 # Text stays text, which can be searched and edited; nothing in a file changes from run to run.
-_VECTORS: dict[str, Any] = {"svg.fonttype": "none", "pdf.fonttype": 42, "ps.fonttype": 42, "svg.hashsalt": "limelight"}
+_VECTORS: Any = {"svg.fonttype": "none", "pdf.fonttype": 42, "ps.fonttype": 42, "svg.hashsalt": "limelight"}
 _UNDATED = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 
 
@@ -179,7 +179,7 @@ def _laid_out(
         top -= over + high + under + gap
     if heading_lines:
         text = "\n".join(heading_lines)
-        style = {"va": "top", "fontsize": 1.2 * kind.size, "parse_math": False}
+        style: dict[str, Any] = {"va": "top", "fontsize": 1.2 * kind.size, "parse_math": False}
         figure.text(gap / width, 1 - 0.5 * gap / height, text, **style)
     return figure
 
@@ -206,7 +206,8 @@ def _drawn_into(
             text = "\n".join(_wrapped_lines(_caption(tile), kind.small, side))
             pad = kind.bar_room * _POINTS
             each.set_xlabel(text, loc="left", labelpad=pad, fontsize=kind.small, parse_math=False)
-    figure: Figure = axes[0].get_figure()
+    own: Any = axes[0].get_figure()
+    figure: Figure = own
     return figure
 
 
@@ -243,7 +244,7 @@ def _draw_map(axes: Axes, picture: Image.Image, tile: Tile, wide: float, high: f
 
 
 def _write_caption(axes: Axes, lines: Sequence[str], high: float, kind: _Type) -> None:
-    style = {"va": "top", "fontsize": kind.small, "linespacing": _LEADING, "parse_math": False}
+    style: dict[str, Any] = {"va": "top", "fontsize": kind.small, "linespacing": _LEADING, "parse_math": False}
     axes.text(0, -kind.bar_room / high, "\n".join(lines), transform=axes.transAxes, **style)
 
 
@@ -265,8 +266,8 @@ def _draw_bar(bar: Axes, scale: Scale, kind: _Type, width: float) -> None:
     bar.tick_params(length=0.3 * kind.small, pad=0.2 * kind.small, width=0.5)
     for spine in bar.spines.values():
         spine.set_linewidth(0.5)
-    for label, side in zip((bar.get_xticklabels()[0], bar.get_xticklabels()[-1]), ("left", "right"), strict=True):
-        label.set_horizontalalignment(side)
+    bar.get_xticklabels()[0].set_horizontalalignment("left")
+    bar.get_xticklabels()[-1].set_horizontalalignment("right")
 
 
 def _wrapped_lines(lines: Iterable[str], size: float, width: float) -> list[str]:
