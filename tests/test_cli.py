@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import inspect
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,15 +18,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer import BadParameter
 from typer.testing import CliRunner, Result
 
+import limelight as ll
 from limelight import METHODS, Attribution, __version__
 from limelight.base.named import split_texts
+from limelight.cli.help import EXAMPLES, WIDEST
 from limelight.cli.main import app
 from limelight.cli.options import read_target
 from limelight.cli.terminal import visible
+from limelight.methods.families import FAMILIES, family_of
 from limelight.show.explained import DEFAULT_METHODS
 
 # A model of one's own, in the folder where the user stands. It prints, as models do.
@@ -422,6 +429,67 @@ def test_methods_come_from_the_registry(here: Path) -> None:
         assert list(each["fields"]) == [field.name for field in dataclasses.fields(kind)]
     needs = {each["name"]: each["needs"] for each in listed}
     assert needs["grad-cam"] == ["gradients", "layer"] and needs["occlusion"] == ["baseline"]
+
+
+@pytest.mark.parametrize(
+    ("command", "registry"),
+    [("methods", ll.METHODS), ("checks", ll.CHECKS), ("targets", ll.TARGETS), ("baselines", ll.BASELINES)],
+)
+def test_every_name_is_listed_in_plain_words_and_shown_whole(here: Path, command: str, registry: Any) -> None:
+    listed = _document(_run(command, "--json"))[command]
+    assert [each["name"] for each in listed] == list(registry.names)
+    printed = _run(command).stdout
+    for kind, each in zip(registry, listed, strict=True):
+        assert each["name"] in printed
+        assert each["summary"].endswith(".") and len(each["summary"]) > 10
+        assert not re.search(r"[$\\`]|\[[a-z]+\d{4}", each["summary"]), each["summary"]
+        shown = _run(command, kind.__name__)  # as the class is written, too
+        assert shown.exit_code == 0 and shown.stdout.startswith(kind.usage())
+        for line in (inspect.getdoc(kind) or "").splitlines():
+            assert line.rstrip() in shown.stdout
+    wrong = _run(command, registry.names[0][:-1] + "x")
+    assert wrong.exit_code == 2 and f"did you mean {registry.names[0]}" in " ".join(wrong.stderr.split())
+
+
+def test_methods_stand_in_their_families_with_what_they_cost(here: Path) -> None:
+    printed = _run("methods").stdout
+    places = [printed.index(family.upper()) for family in FAMILIES if family.upper() in printed]
+    assert places == sorted(places) and len(places) == len({family_of(kind) for kind in METHODS})
+    by_name = {each["name"]: each for each in _document(_run("methods", "--json"))["methods"]}
+    x = torch.rand(1, 3, 224, 224)
+    net = torch.nn.Sequential(torch.nn.AvgPool2d(56), torch.nn.Flatten(), torch.nn.Linear(48, 3))
+    for name in ("gradient", "smooth-grad", "expected-gradients"):
+        found = ll.explain(net, x, name, target=0)
+        assert by_name[name]["evaluations_exact"] and by_name[name]["evaluations"] == found.backward_rows
+        assert by_name[name]["complete"] == found.complete
+    assert by_name["occlusion"]["evaluations"] == 13**2  # windows of 32 pixels every 16, in 224
+
+
+@pytest.mark.parametrize("name", ["explain", "check", "run"])
+def test_help_has_groups_and_examples(here: Path, name: str) -> None:
+    body, examples = _run(name, "--help").stdout.split("Examples:\n")
+    assert examples.splitlines() == [f"  {each}" for each in EXAMPLES[name]]
+    places = [body.index(f"\n{title}:\n") for title in ("Question", "Model", "Running")]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(("width", "widest"), [(100, 100), (300, WIDEST)])
+def test_help_is_as_wide_as_the_terminal(here: Path, width: int, widest: int) -> None:
+    command = [sys.executable, "-m", "limelight", "explain", "--help"]
+    text = subprocess.run(command, env={**os.environ, "COLUMNS": str(width)}, capture_output=True, text=True).stdout
+    longest = max(len(line) for line in text.partition("Examples:")[0].splitlines())
+    assert widest - 12 < longest <= widest
+
+
+def test_examples_of_the_help_are_commands() -> None:
+    """Each names a command that exists, and only options that it has."""
+    for name, examples in EXAMPLES.items():
+        text = _run(name, "--help").stdout
+        for each in examples:
+            program, command, *rest = shlex.split(each)
+            assert (program, command) == ("limelight", name)
+            assert all(re.search(rf"(?<!\S){re.escape(word)}\b", text) for word in rest if re.match(r"--?[a-z]", word))
+    assert set(EXAMPLES) >= {each.name for each in app.registered_commands} - {"patterns"}
 
 
 def test_models_are_listed_and_searched(here: Path) -> None:

@@ -21,7 +21,16 @@ PAGES = [
     PAGE,
     *(
         PAGE.with_name(name)
-        for name in ("checks.md", "paths.md", "viewer.md", "runs.md", "audit.md", "model.md", "black-boxes.md")
+        for name in (
+            "checks.md",
+            "paths.md",
+            "viewer.md",
+            "runs.md",
+            "audit.md",
+            "model.md",
+            "black-boxes.md",
+            "training.md",
+        )
     ),
 ]
 

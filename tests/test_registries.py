@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import re
 import typing
 from dataclasses import replace
 from pathlib import Path
@@ -141,14 +142,55 @@ def test_the_same_texts_in_python() -> None:
         ),
         (ll.METHODS.read, "deep-lift(rule=rescal)", "DeepLift.rule='rescal': use 'rescale', 'reveal-cancel'"),
         (ll.METHODS.read, "smooth-grad(inner=gradien)", "'gradien' is unknown; did you mean gradient"),
-        (ll.METHODS.read, "grad-cam(relu=fals)", "'fals' is unknown"),
+        (ll.METHODS.read, "grad-cam(relu=fals)", "'fals' is unknown; did you mean false?"),
+        (
+            ll.METHODS.read,
+            "smooth-grad(inner=blurr)",
+            "'blurr' is unknown; known: gradient, ",
+        ),  # a method, and no baseline
+        (ll.METHODS.read, "occlusion(window=circl(3))", "'circl' is unknown; did you mean circle?"),
+        (ll.METHODS.read, "rise(players=blak)", "there is no setting 'players'"),  # before its value is read
+        (ll.METHODS.read, "ig", "'ig' is unknown; did you mean integrated-gradients?"),
+        (ll.METHODS.read, "saliency", "'saliency' is unknown; did you mean gradient?"),
+        (ll.METHODS.read, "gradcam++", "'gradcam++' is unknown; did you mean grad-cam-plus-plus?"),
+        (ll.METHODS.read, "integrated", "did you mean integrated-gradients, blur-integrated-gradients, guided"),
+        (ll.METHODS.read, "foo", "'foo' is unknown; known: gradient, "),  # nothing is near
         (ll.METHODS.read, "smooth-grad(" * 300, "cannot read"),
         (ll.BASELINES.read, "blur(3", "write for example 'blur"),
     ],
 )
 def test_misspelt_texts(read: Any, text: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said.replace("(", r"\(")):
+    with pytest.raises(ValueError, match=re.escape(said)):
         read(text)
+
+
+SHORT_ALREADY = {ll.WindowMask, ll.rules.Patterns}  # their own repr holds no numbers
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for each in _REGISTRIES for kind in each if kind not in SHORT_ALREADY], ids=lambda kind: kind.kebab()
+)
+def test_a_large_tensor_is_printed_as_its_size(kind: type[Named]) -> None:
+    """In whatever setting it stands, also inside of a tuple; a small one in numbers."""
+    thing = object.__new__(kind)
+    names = [each.name for each in dataclasses.fields(kind) if each.repr]  # type: ignore[arg-type]
+    for name in names:
+        object.__setattr__(thing, name, (torch.rand(3, 30, 30), torch.ones(2)))
+    expected = "(Tensor(3 x 30 x 30), tensor([1., 1.]))"
+    assert repr(thing).count(expected) == len(names)
+
+
+def test_what_others_call_a_method_names_one_of_ours() -> None:
+    for family in _REGISTRIES:
+        assert set(family.elsewhere.values()) <= set(family.names)
+        assert not set(family.elsewhere) & set(family.names)
+
+
+def test_checks_that_differ_in_a_large_tensor_have_columns_of_their_own() -> None:
+    net, x = conv_net(), pictures(1)
+    checks = [ll.Deletion(fill=torch.full(x.shape[1:], fill), steps=2) for fill in (0.0, 0.5)]
+    found = ll.evaluate(net, x, "gradient", checks, target=1)
+    assert len(found.checks) == 2
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -28,6 +28,7 @@ ORDER = (
     "lab",
     "cli",
     "server",
+    "loggers",
     "studies",
     "runs",
     "show",
@@ -48,6 +49,7 @@ ORDER = (
 # Imports that point up or close a circle, made when a function runs or for types alone: (module, what it imports).
 FORWARDS = {
     # Save and show of what lies below the drawing.
+    ("base.attribution", "show.figure"),
     ("base.attribution", "show.html"),
     ("base.attribution", "show.image"),
     ("base.attribution", "show.drawn"),

@@ -80,6 +80,8 @@ def test_texts_and_the_targets_that_they_are(text: str, expected: ll.Target) -> 
         ("Crane", "'Crane' fits 2 classes; use a number: 4 crane, 5 CRANE"),
         ("tab", "no class is called 'tab'; nearest: 1 tabby, tabby cat"),  # not a whole word
         ("tigre cat", "no class is called 'tigre cat'; nearest: 2 tiger cat"),
+        ("prob", "no class is called 'prob'; a target is called probability, log-probability"),
+        ("margni", "nearest: 7 margin call; a target is called margin"),
         ("10", "10 is not a class of the model; use 0 to 9, or a label"),
         ("-1", "-1 is not a class of the model"),
         ("", "an empty label"),

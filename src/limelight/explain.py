@@ -9,7 +9,8 @@ from typing import Any, Unpack, overload
 from torch import Tensor
 
 from .answer import answer
-from .base.attribution import Attribution, Panel, names_of
+from .base.attribution import Attribution, Panel
+from .base.labels import names_of
 from .base.several import SeveralAttributions
 from .base.types import Model
 from .inputs import Rows, rows_of

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from .named import Named, text_of
+from .labels import names_of, target_text
 from .notes import Note, Place as Example
+from .panel_file import read_panel, write_panel
 from .records import file_stem, read, write
 from .similarity import relative_size
 from .steadiness import error_as_drawn, noise_words, two_runs
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from ..show.image import Tile
 
 Reduce = Literal["sum", "abs", "max", "norm"]
-_LONGEST_TARGET = 160  # characters
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,11 +176,12 @@ class Attribution:
         return self._panel().show(example, view=view)
 
     def save(self, path: str | Path, view: View | str | None = None) -> Path:
-        """Write a `.png` or `.html` to look at, or a `.safetensors` (with a `.json` beside it) to load again."""
+        """Write a `.png`, `.html`, `.pdf` or `.svg` to look at, or to load again a `.safetensors` (with a `.json`
+        beside it) or a `.npz`, see `Panel.save`."""
         path = Path(path)
         if path.suffix == ".safetensors":
             return write(path, self.fields())
-        return self._panel()._save_pictures(path, view)
+        return self._panel().save(path, view)
 
     def fields(self) -> dict[str, Any]:
         """Return every field by name."""
@@ -188,11 +189,16 @@ class Attribution:
 
     @staticmethod
     def load(path: str | Path) -> Attribution:
-        """Read a `.safetensors` file of `save`, without running code from it.
+        """Read a `.safetensors` or `.npz` file of `save`, without running code from it.
 
         A target or baseline that can't be stored, such as a callable, is read as text. Raises ValueError for other
         files.
         """
+        if Path(path).suffix == ".npz":
+            panel = Panel.load(path)
+            if len(panel) != 1:
+                raise ValueError(f"path: {str(path)!r} holds {len(panel)} maps; use Panel.load")
+            return panel[0]
         record = read(Path(path))
         try:
             return Attribution(**record)
@@ -294,11 +300,16 @@ class Panel(Mapping[str, Attribution]):
         return draw_panel(picture, self.tiles(example, view), heading or self._heading(example))
 
     def save(self, path: str | Path, view: View | str | None = None) -> Path:
-        """Write a `.png` or `.html` with all maps, or for `.safetensors` a folder with one file per method.
+        """Write a `.png`, `.html`, `.pdf` or `.svg` with all maps; a `.npz` of all maps, which `load` reads; or for
+        `.safetensors` a folder with one file per method.
 
-        The files have the maps' names, shortened to valid file names and numbered where two are equal.
+        The files have the maps' names, shortened to valid file names and numbered where two are equal. A `.npz` is read
+        without limelight too: `numpy.load(path)["gradient/values"]`; its text `limelight` holds all else as JSON.
         """
         path = Path(path)
+        if path.suffix == ".npz":
+            rows = {name: vars(self)[name] for name in ("forward_rows", "backward_rows", "cached_rows")}
+            return write_panel(path, {name: each.fields() for name, each in self.items()}, rows)
         if path.suffix != ".safetensors":
             return self._save_pictures(path, view)
         folder = path.with_suffix("")
@@ -308,17 +319,31 @@ class Panel(Mapping[str, Attribution]):
             attribution.save(folder / f"{stem if stems.count(stem) == 1 else f'{place} {stem}'}.safetensors")
         return folder
 
+    @staticmethod
+    def load(path: str | Path) -> Panel:
+        """Read a `.npz` file of `save`, without running code from it: the maps by name and in order, with their notes.
+
+        What can't be stored is read as text, see `Attribution.load`. Raises ValueError for other files.
+        """
+        maps, rows = read_panel(Path(path))
+        return Panel([Attribution(**each) for each in maps.values()], names=list(maps), **rows)
+
     def _save_pictures(self, path: Path, view: View | str | None = None) -> Path:
-        from ..show.html import write_panel
+        from ..show.figure import draw_figure, save_figure
+        from ..show.html import write_panel as write_page
         from ..show.image import save_png
 
         match path.suffix:
             case ".png":
                 save_png(self.show(view=view), path)
             case ".html":
-                write_panel(path, self, view)
+                write_page(path, self, view)
+            case ".pdf" | ".svg":
+                save_figure(draw_figure(self, heading=self._heading(), view=view), path)
             case suffix:
-                raise ValueError(f"path: {str(path)!r} ends in {suffix!r}; use .png, .html or .safetensors")
+                raise ValueError(
+                    f"path: {str(path)!r} ends in {suffix!r}; use .png, .html, .pdf, .svg, .npz or .safetensors"
+                )
         return path
 
     def _repr_html_(self) -> str:
@@ -341,22 +366,6 @@ class Panel(Mapping[str, Attribution]):
         return facts_of(self)
 
 
-def target_text(target: Any) -> str:
-    """Return a target as text, from which it can be read if possible; of many numbers only how many they are."""
-    try:
-        text = text_of(target)
-    except ValueError:
-        text = repr(target)
-    if len(text) <= _LONGEST_TARGET or not isinstance(target, Named) or not is_dataclass(target):
-        return text
-    held = {each.name: getattr(target, each.name) for each in fields(target) if each.init}
-    return f"{target.kebab()}({', '.join(f'{name}={_brief(value)}' for name, value in held.items())})"
-
-
-def _brief(value: Any) -> str:
-    return f"{' x '.join(map(str, value.shape))} numbers" if isinstance(value, Tensor) else repr(value)
-
-
 def describe_target(attribution: Attribution, example: Example | None = None) -> str:
     target = attribution.target
     if not isinstance(target, Tensor):
@@ -373,22 +382,6 @@ def describe_rows(attribution: Attribution) -> str:
     rows = f"{attribution.forward_rows}+{attribution.backward_rows}"
     rows += f"+{attribution.cached_rows} cached" if attribution.cached_rows else ""
     return rows if attribution.arithmetic == "plain" else f"{rows} {attribution.arithmetic}"
-
-
-def names_of(attributions: Sequence[Attribution]) -> list[str]:
-    """Return kebab-case names; methods of the same name get their repr, equal reprs a number."""
-    plain = [each.name for each in attributions]
-    return distinct(
-        name if plain.count(name) == 1 else repr(each.method) for each, name in zip(attributions, plain, strict=True)
-    )
-
-
-def distinct(labels: Iterable[str]) -> list[str]:
-    """Add a number to labels that occurred before."""
-    found: list[str] = []
-    for label in labels:
-        found.append(label if label not in found else f"{label} #{len(found)}")
-    return found
 
 
 def _short(values: Tensor) -> str:

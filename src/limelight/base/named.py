@@ -12,16 +12,29 @@ import difflib
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import numpy as np
 from torch import Tensor
 
+from .nearest import nearest_names, plain
+from .plain_text import plain_sentence
+from .requirements import (
+    MOST_NUMBERS,
+    brief,
+    is_finite as is_finite,
+    is_whole as is_whole,
+    require as require,
+    require_number as require_number,
+    require_steadiness as require_steadiness,
+    require_tolerance as require_tolerance,
+    require_whole as require_whole,
+    shown,
+)
+
 _CONSTANTS = {"true": True, "false": False, "none": None}  # also as other languages write them
-MOST_NUMBERS = 64  # in a tensor that is written as text
 LATER = {"later": True}
 """Metadata of a setting that was added to a class later. At its default it is left out of what a run keeps of its
 settings, so that a run that was begun before can be gone on with."""
@@ -48,6 +61,17 @@ class Named:
     when_none: ClassVar[Mapping[str, Any]] = {}
     """Values with settings of their own that None stands for, by setting, so that a sweep can vary these."""
 
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        if "__repr__" not in vars(cls):  # a dataclass leaves it then
+            cls.__repr__ = Named.__repr__  # type: ignore[method-assign]
+
+    def __repr__(self) -> str:
+        """Return the dataclass's repr, in which a tensor of more than 64 numbers is its size."""
+        fields: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
+        held = [each.name for each in fields if each.repr]
+        return f"{type(self).__qualname__}({', '.join(f'{name}={brief(getattr(self, name))}' for name in held)})"
+
     @property
     def without_effect(self) -> Mapping[str, Any]:
         """Settings that have no effect beside the others, as a run that was begun before wrote them."""
@@ -63,6 +87,11 @@ class Named:
         """The name with every setting and its default as typed: `"margin(index=None, other=None)"`."""
         settings = [_usage(each) for each in _settings(cls)]
         return cls.kebab() + (f"({', '.join(settings)})" if settings else "")
+
+    @classmethod
+    def plain_summary(cls) -> str:
+        """The first sentence of the documentation as plain text, without formulas of more than a symbol and keys."""
+        return plain_sentence(inspect.getdoc(cls) or "")
 
     @classmethod
     def has_defaults(cls) -> bool:
@@ -84,16 +113,25 @@ _REGISTRIES: list[Registry[Any]] = []
 class Registry(tuple[type[T], ...]):
     """The classes of one family, in order. Every class listed is read, saved, tested and offered to users.
 
-    `argument` begins every error, `base` is the family's base class, and `example` a readable text.
+    `argument` begins every error, `base` is the family's base class, and `example` a readable text. `elsewhere`: what
+    others call a member, such as `{"saliency": "gradient"}`, for the error that such a name gets.
     """
 
     argument: str
     base: Any
     example: str
+    elsewhere: Mapping[str, str]
 
-    def __new__(cls, argument: str, base: Any, kinds: Iterable[type[T]], example: str) -> Self:
+    def __new__(
+        cls,
+        argument: str,
+        base: Any,
+        kinds: Iterable[type[T]],
+        example: str,
+        elsewhere: Mapping[str, str] = MappingProxyType({}),
+    ) -> Self:
         registry = super().__new__(cls, kinds)
-        registry.argument, registry.base, registry.example = argument, base, example
+        registry.argument, registry.base, registry.example, registry.elsewhere = argument, base, example, elsewhere
         _REGISTRIES.append(registry)
         return registry
 
@@ -105,9 +143,13 @@ class Registry(tuple[type[T], ...]):
         """The names as typed."""
         return tuple(kind.kebab() for kind in self)
 
+    def nearest(self, name: str) -> tuple[str, ...]:
+        """Return the names that an unknown one may stand for, at most three; see `nearest_names`."""
+        return nearest_names(name, self.names, self.elsewhere)
+
     def kind_of(self, name: str) -> type[T] | None:
         """Return the class of a name in kebab-case or as the class is written; None if there is none."""
-        return next((kind for kind in self if _plain(kind.kebab()) == _plain(name)), None)
+        return next((kind for kind in self if plain(kind.kebab()) == plain(name)), None)
 
     def read(self, text: str) -> T:
         """Read a member of the family from text, without evaluating it as code.
@@ -199,51 +241,7 @@ def text_of(value: Any) -> str:
                 if not _is_default(setting, each):
                     settings.append(f"{each.name}=" * (place > 0 or bool(each.kw_only)) + text_of(setting))
             return value.kebab() + (f"({', '.join(settings)})" if settings else "")
-    raise ValueError(f"{type(value).__name__}: {_shown(value)} cannot be written as text; give it in Python")
-
-
-def require(condition: bool, thing: object, field: str, wanted: str) -> None:
-    """Raise ValueError with the setting, its value and the wanted values unless `condition` holds."""
-    if not condition:
-        raise ValueError(f"{type(thing).__name__}.{field}={_shown(getattr(thing, field))}: use {wanted}")
-
-
-def _shown(value: object) -> str:
-    """Write a value for an error; a tensor as its shape and dtype."""
-    return f"a tensor {tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else repr(value)
-
-
-def is_whole(value: Any, least: int) -> bool:
-    """Return whether a setting is a whole number of `least` or more."""
-    return isinstance(value, int | np.integer) and bool(value >= least)
-
-
-def is_finite(value: Any) -> bool:
-    """Return whether a setting is a finite number."""
-    return isinstance(value, int | float | np.integer | np.floating) and math.isfinite(value)
-
-
-def require_whole(thing: object, field: str, least: int) -> None:
-    """Raise ValueError unless the setting is a whole number of `least` or more."""
-    require(is_whole(getattr(thing, field), least), thing, field, f"a whole number of {least} or more")
-
-
-def require_number(thing: object, field: str, fits: Callable[[float], bool], wanted: str) -> None:
-    """Raise ValueError unless the setting is a finite number for which `fits` is true."""
-    value = getattr(thing, field)
-    require(is_finite(value) and fits(value), thing, field, wanted)
-
-
-def require_tolerance(thing: object) -> None:
-    """Raise ValueError unless the setting `tolerance` is a positive number or None."""
-    if vars(thing)["tolerance"] is not None:
-        require_number(thing, "tolerance", lambda value: value > 0, "a positive number or None")
-
-
-def require_steadiness(thing: object) -> None:
-    """Raise ValueError unless the setting `steadiness` is a correlation between 0 and 1, or None."""
-    if vars(thing)["steadiness"] is not None:
-        require_number(thing, "steadiness", lambda value: 0 < value < 1, "a correlation below 1, such as 0.95, or None")
+    raise ValueError(f"{type(value).__name__}: {shown(value)} cannot be written as text; give it in Python")
 
 
 def _settings(kind: type[Named]) -> list[dataclasses.Field[Any]]:
@@ -268,16 +266,12 @@ def _is_default(setting: Any, field: dataclasses.Field[Any]) -> bool:
     return type(setting) is type(default) and not isinstance(setting, Tensor) and bool(setting == default)
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[-_\s]", "", name).lower()
-
-
 def _every_kind() -> Iterator[type[Named]]:
     return (kind for registry in _REGISTRIES for kind in registry)
 
 
 def _kind_of(name: str) -> type[Named] | None:
-    return next((kind for kind in _every_kind() if _plain(kind.kebab()) == _plain(name)), None)
+    return next((kind for kind in _every_kind() if plain(kind.kebab()) == plain(name)), None)
 
 
 def _takes_text(hint: Any, text: str) -> bool:
@@ -302,22 +296,26 @@ class _Reader:
             return self._built(ast.parse(written, mode="eval").body, first=True)
         except (SyntaxError, RecursionError, MemoryError) as error:
             deep = " (it is nested too deeply)" if not isinstance(error, SyntaxError) else ""
+            near = self.registry.nearest(self.text) if self.registry and "(" not in self.text else ()
+            if self.registry and near:
+                raise self._refusal(_unknown(self.text, near, self.registry.names)) from error
             raise self._refusal(f"cannot read {self.text!r}{deep}; {self._example()}") from error
 
-    def _built(self, node: ast.expr, first: bool = False) -> Any:
+    def _built(self, node: ast.expr, first: bool = False, hint: Any = None) -> Any:
         match node:
             case ast.Name(id=name) if not first and name.lower() in _CONSTANTS:
                 return _CONSTANTS[name.lower()]
             case ast.Name(id=name):
-                return self._made(self._kind(name, first), [], {})
+                return self._made(self._kind(name, first, hint), [], {})
             case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
-                kind = self._kind(name, first)
+                kind = self._kind(name, first, hint)
                 places = [each.name for each in _settings(kind) if not each.kw_only]
+                self._require_settings(kind, [each.arg for each in keywords if each.arg])
                 values = [self._setting(each, kind, *places[i : i + 1]) for i, each in enumerate(args)]
                 settings = {each.arg: self._setting(each.value, kind, each.arg) for each in keywords if each.arg}
                 return self._made(kind, values, settings)
             case ast.Tuple(elts=elements) | ast.List(elts=elements):
-                return tuple(self._built(each) for each in elements)
+                return tuple(self._built(each, hint=hint) for each in elements)
         try:
             return ast.literal_eval(node)
         except ValueError as error:
@@ -325,18 +323,31 @@ class _Reader:
 
     def _setting(self, node: ast.expr, kind: type[Named], field: str | None = None) -> Any:
         """Read a setting; one that takes text may stand without quotes, as `lrp(composite=epsilon-plus)`."""
+        hint = get_type_hints(kind).get(field or "")
         if isinstance(node, ast.Name) and node.id.lower() not in _CONSTANTS:
             written = re.search(r"(?<!\w)" + node.id.replace("_", "[-_]") + r"(?!\w)", self.text)
-            if written is not None and _takes_text(get_type_hints(kind).get(field or ""), written[0]):
+            if written is not None and _takes_text(hint, written[0]):
                 return written[0]
-        return self._built(node)
+        return self._built(node, hint=hint)
 
-    def _kind(self, name: str, first: bool) -> type[Named]:
+    def _kind(self, name: str, first: bool, hint: Any) -> type[Named]:
         found = _kind_of(name)
-        if found is None:
-            known = self.registry.names if self.registry and first else tuple(kind.kebab() for kind in _every_kind())
-            raise self._refusal(_unknown(name, known) + ("" if first else "; a text goes in quotes"))
-        return found
+        if found is not None:
+            return found
+        if first and self.registry:
+            raise self._refusal(_unknown(name, self.registry.nearest(name), self.registry.names))
+        words = _words_for(hint)
+        known = words or tuple(kind.kebab() for kind in _every_kind())
+        raise self._refusal(
+            _unknown(name, nearest_names(name, known), known) + ("" if words else "; a text goes in quotes")
+        )
+
+    def _require_settings(self, kind: type[Named], names: Sequence[str]) -> None:
+        """Refuse settings that do not exist before their values are read."""
+        known = [each.name for each in _settings(kind)]
+        for name in names:
+            if name not in known:
+                self._made(kind, [], {name: None})
 
     def _made(self, kind: type[Named], values: list[Any], settings: dict[str, Any]) -> Named:
         try:
@@ -353,7 +364,20 @@ class _Reader:
         return f"write for example {self.registry.example if self.registry else 'blur(5)'!r}"
 
 
-def _unknown(name: str, known: Sequence[str]) -> str:
+def _unknown(name: str, near: Sequence[str], known: Sequence[str]) -> str:
     typed = name.strip().replace("_", "-")
-    near = difflib.get_close_matches(typed.lower(), known, n=3, cutoff=0.4)
     return f"{typed!r} is unknown; " + (f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known)}")
+
+
+def _words_for(hint: Any) -> tuple[str, ...]:
+    """Return the words that a setting of this type takes: true and false, choices, the names of a family."""
+    if hint is bool:
+        return ("true", "false")
+    if get_origin(hint) is Literal:
+        return tuple(map(str, get_args(hint)))
+    if get_args(hint):
+        return tuple(dict.fromkeys(word for each in get_args(hint) for word in _words_for(each)))
+    if isinstance(hint, type) and issubclass(hint, Named):
+        families = (each for each in _REGISTRIES if issubclass(each.base, hint) or issubclass(hint, each.base))
+        return tuple(name for each in families for name in each.names)
+    return ()

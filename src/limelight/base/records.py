@@ -44,7 +44,7 @@ def as_bytes(fields: Mapping[str, Any]) -> bytes:
 def _encoded(fields: Mapping[str, Any]) -> tuple[bytes, str]:
     """Return the bytes of the file, and the record inside it."""
     tensors: dict[str, Tensor] = {}
-    encoded = {name: _encode(value, name, tensors) for name, value in fields.items()}
+    encoded = {name: encode(value, name, tensors) for name, value in fields.items()}
     record = json.dumps({"format": FORMAT, **encoded}, indent=1)
     return save(tensors, metadata={RECORD: record}), record
 
@@ -64,7 +64,7 @@ def read(path: Path) -> dict[str, Any]:
         written = record.pop("format", 1)
         if written not in (1, FORMAT):
             raise ValueError(f"it has format {written!r}, and this version of limelight reads up to {FORMAT}")
-        fields = {name: _decode(value, tensors) for name, value in record.items()}
+        fields = {name: decode(value, tensors) for name, value in record.items()}
         return fields if written == FORMAT else _from_format1(fields)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
@@ -73,7 +73,7 @@ def read(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _encode(value: Any, key: str, tensors: dict[str, Tensor]) -> Any:
+def encode(value: Any, key: str, tensors: dict[str, Tensor]) -> Any:
     """Return JSON for a value: plain values, tensors by key, registered classes by name, all others as text."""
     found: dict[str, Tensor] = {}
     try:
@@ -111,21 +111,21 @@ def _encoded_value(value: Any, key: str, tensors: dict[str, Tensor]) -> Any:
     raise _NoRecord
 
 
-def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     match value:
         case {"$note": [kind, text, example]}:
             return Note(kind, text, tuple(example) if isinstance(example, list) else example)
         case {"$tensor": key}:
             return tensors[key]
         case {"$tuple": values}:
-            return tuple(_decode(each, tensors) for each in values)
+            return tuple(decode(each, tensors) for each in values)
         case {"$map": entries}:
-            return {name: _decode(each, tensors) for name, each in entries.items()}
+            return {name: decode(each, tensors) for name, each in entries.items()}
         case {"$class": name, "fields": fields}:
             kind = registered(RENAMED.get(name, name))
             if kind is None:
                 raise ValueError(f"it has a {name!r}, which this version of limelight does not know")
-            return kind(**{field: _decode(each, tensors) for field, each in fields.items()})
+            return kind(**{field: decode(each, tensors) for field, each in fields.items()})
         case {"$repr": text}:
             return text
         case dict():

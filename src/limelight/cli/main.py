@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import inspect
 import io
 import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
@@ -22,14 +21,15 @@ from torch import Tensor, nn
 
 from ..base.version import __version__
 from ..engine.input_pass import layers_of
-from ..methods import METHODS, Method
 from ..methods.backward import estimate_patterns
 from ..models.catalogue import available_models
 from ..show.explained import DEFAULT_METHODS, Explained, Request, explain_picture, fitting
 from .audit import audit_command
 from .check import check_command
+from .help import WIDEST, add_command
 from .index import INDEX, index_in
 from .model_options import ModelOptions, takes_model_options
+from .names import baselines_command, checks_command, methods_command, targets_command
 from .options import read_methods, read_view, usage
 from .pictures import DEMO, Item, find_pictures, for_each_picture
 from .printing import explained_document, plain_table, print_explained
@@ -57,7 +57,12 @@ _PATTERN_BATCH = 8  # pictures that pass through the model together
 
 # Plain messages: rich's frames break long errors into pieces that can't be searched for or pasted.
 app = typer.Typer(
-    name="limelight", rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False, no_args_is_help=True
+    name="limelight",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    no_args_is_help=True,
+    context_settings={"max_content_width": WIDEST},
 )
 
 
@@ -95,7 +100,7 @@ def limelight(
     """Explain which pixels determine a network's output, and test whether the map can be trusted."""
 
 
-@app.command("explain")
+@add_command(app, "explain")
 @takes_question_options
 def explain_command(
     image: Images = None,
@@ -188,16 +193,23 @@ def _explain_all(items: list[Item], request: Request, of_demo: Request, out: Pat
     return exit_code(failed, len(items))
 
 
-app.command("check")(check_command)
-app.command("sweep")(sweep_command)
-app.command("run")(run_command)
-app.command("report")(report_command)
-app.command("audit")(audit_command)
-app.command("serve")(serve_command)
+for _name, _command in (
+    ("check", check_command),
+    ("sweep", sweep_command),
+    ("run", run_command),
+    ("report", report_command),
+    ("audit", audit_command),
+    ("serve", serve_command),
+    ("methods", methods_command),
+    ("checks", checks_command),
+    ("targets", targets_command),
+    ("baselines", baselines_command),
+):
+    add_command(app, _name)(_command)
 app.add_typer(studies, name="study")
 
 
-@app.command("patterns")
+@add_command(app, "patterns")
 @takes_model_options
 def patterns_command(
     image: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Pictures or folders of pictures.")],
@@ -229,33 +241,7 @@ def patterns_command(
     console().print(f"{out}: patterns of {len(found.tensors)} operators from {len(items)} pictures", soft_wrap=True)
 
 
-@app.command("methods")
-def methods_command(as_json: Json = False) -> None:
-    """List the methods, their settings and what they need."""
-    documents = [_method_document(kind) for kind in METHODS]
-    if as_json:
-        write_json({"methods": documents})
-        return
-    table = plain_table("method", "what it does", "settings and their defaults", "needs")
-    for each in documents:
-        settings = "\n".join(f"{name}={value}" for name, value in each["fields"].items())
-        table.add_row(each["name"], each["summary"], settings, ", ".join(each["needs"]) or "-")
-    console().print(table)
-
-
-def _method_document(kind: type[Method]) -> dict[str, Any]:
-    method = kind()
-    return {
-        "name": kind.kebab(),
-        "class": kind.__name__,
-        "summary": (inspect.getdoc(kind) or "").partition("\n")[0],
-        "fields": {each.name: repr(getattr(method, each.name)) for each in dataclasses.fields(method)},
-        "needs": [need for need in ("gradients", "layer", "baseline") if getattr(method.needs, need)],
-        "complete": method.no_sum is None,
-    }
-
-
-@app.command("models")
+@add_command(app, "models")
 @takes_model_options
 def models_command(
     name: Annotated[

@@ -25,7 +25,8 @@ from ..question.question import CheckOptions, Options, Question, question_of
 from .check import CARD, REFUSALS, ChecksLike, Subject, as_checks, as_mask, examination, examined, measure
 from .controls import CONTROLS
 from .evaluate import column_of, interval
-from .findings import Finding, shown
+from .findings import Finding
+from .tables import shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ..answer import answer
-from ..base.attribution import Attribution, Panel, distinct
+from ..base.attribution import Attribution, Panel
 from ..base.files import json_bytes, write_whole
+from ..base.labels import distinct
 from ..base.notes import Place as Example
 from ..base.records import file_stem
 from ..base.similarity import rank_correlations
@@ -23,6 +24,7 @@ from ..explain import MethodLike, as_methods
 from ..question.baselines import Baseline, Black, Blur, Noise, White
 from ..question.question import Options, question_of
 from ..question.registries import as_baseline
+from .tables import Table
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,7 +35,7 @@ BaselineLike = float | Tensor | Baseline | type[Baseline] | str
 DEFAULT_BASELINES: tuple[Baseline, ...] = (Black(), White(), Noise(), Blur())
 
 
-class MapSeries(Panel):
+class MapSeries(Table, Panel):
     """Labelled maps of one question, in order, compared by Spearman's rank correlation."""
 
     def __init__(self, maps: Mapping[str, Attribution]) -> None:
@@ -76,6 +78,38 @@ class MapSeries(Panel):
     def rows(self) -> list[list[int]]:
         """Return the positions of the maps in each row of a picture."""
 
+    def records(self) -> list[dict[str, Any]]:
+        """Return a row for each map and example: its label, score, completeness, cost and rank correlations."""
+        return [
+            {
+                "map": label,
+                **self._settings_of(position),
+                "example": example,
+                "score": float(each.score[example]),
+                "baseline_score": float(each.baseline_score[example]),
+                "delta": float(each.delta[example]),
+                **self._correlations_of(position, example),
+                "forward_rows": each.forward_rows,
+                "backward_rows": each.backward_rows,
+            }
+            for position, (label, each) in enumerate(self.items())
+            for example in range(len(each.score))
+        ]
+
+    def _to_read(self) -> list[dict[str, Any]]:
+        return self.records()
+
+    def _repr_html_(self) -> str:
+        return Panel._repr_html_(self)  # the maps, and not the table
+
+    def _settings_of(self, position: int) -> dict[str, Any]:
+        """Return what a map was made with, by name, where the series varies more than its label says."""
+        return {}
+
+    @abstractmethod
+    def _correlations_of(self, position: int, example: int) -> dict[str, float]:
+        """Return a map's rank correlations with others, by what they are called in a table."""
+
     def tiles(self, example: Example = 0, view: View | str | None = None) -> list[Tile]:
         """Return the maps of one example under their labels, each with its remarks and caption."""
         assert isinstance(example, int)
@@ -106,11 +140,11 @@ class MapSeries(Panel):
         }
 
     def save(self, path: str | Path, view: View | str | None = None) -> Path:
-        """Write a `.png` or `.html` to look at; as `.safetensors`, a folder of that name with a file for each map and
-        `summary.json`."""
+        """Write files as `Panel.save` does; as `.safetensors`, a folder of that name with a file for each map and
+        `summary.json`. A `.npz` holds the maps by their labels, and is read as a `Panel`."""
         path = Path(path)
         if path.suffix != ".safetensors":
-            return self._save_pictures(path, view)
+            return super().save(path, view)
         path = path.with_suffix("")
         path.mkdir(parents=True, exist_ok=True)
         for position, (label, each) in enumerate(self.items()):
@@ -152,6 +186,10 @@ class BaselineStudy(MapSeries):
         row = self.correlations[example, position].tolist()
         others = [f"{label} {row[k]:.2f}" for k, label in enumerate(self) if k != position]
         return (f"rank correlation with {', '.join(others)}",) if others else ()
+
+    def _correlations_of(self, position: int, example: int) -> dict[str, float]:
+        row = self.correlations[example, position].tolist()
+        return {f"rank correlation with {label}": row[k] for k, label in enumerate(self)}
 
     def rows(self) -> list[list[int]]:
         return [list(range(len(self)))[start : start + 3] for start in range(0, len(self), 3)]

@@ -84,6 +84,10 @@ class ShiftStudy(MapSeries):
         also = "" if math.isnan(structure) else f", SSIM {structure:.2f}"
         return (f"rank correlation with +0: {float(self.alike[example, position]):.2f}{also}",)
 
+    def _correlations_of(self, position: int, example: int) -> dict[str, float]:
+        found = {"rank correlation with +0": self.alike, "SSIM with +0": self.structure}
+        return {name: float(each[example, position]) for name, each in found.items()}
+
     def rows(self) -> list[list[int]]:
         return [list(range(len(self)))]
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..base.files import finite
+from ..base.labels import distinct
 from ..base.types import Model
 from ..checks.base import Check
 from ..checks.case import open_case
@@ -21,7 +22,8 @@ from ..explain import MethodLike
 from ..question.question import CheckOptions
 from .check import REFUSALS, ChecksLike, as_checks, examination, examined, measure
 from .controls import CONTROLS, SobelEdges
-from .findings import Finding, data_frame, html_table, markdown
+from .findings import Finding
+from .tables import Table, latex, latex_text
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -53,13 +55,23 @@ class Cell:
             return f"{text} {self.finding.verdict}"
         return text + (" not above edges" if self.beats_edges is False else "")
 
+    def to_latex(self) -> str:
+        """Return the cell in LaTeX: see `Evaluation.to_latex`."""
+        if math.isnan(self.mean):
+            return "--"
+        mean = latex_text(f"{self.mean:.3g}")
+        bold = rf"\mathbf{{{mean}}}" if self.beats_edges else mean
+        ends = "" if math.isnan(self.low) else rf"_{{-{self.mean - self.low:.2g}}}^{{+{self.high - self.mean:.2g}}}"
+        verdict = f" {self.finding.verdict}" if self.finding.check.kind == "hard" else ""
+        return f"${bold}{ends}$" + latex_text(verdict)
+
     def numbers(self) -> dict[str, Any]:
         """Return the figures by name, without the finding."""
         names = ("mean", "low", "high", "n", "beats_edges")
         return {name: getattr(self, name) for name in names}
 
 
-class Evaluation(Mapping[str, Mapping[str, Cell]]):
+class Evaluation(Table, Mapping[str, Mapping[str, Cell]]):
     """Methods x checks. `evaluation[method][check]` is a Cell; the controls come last.
 
     There is no overall ranking, because measures of faithfulness disagree with each other.
@@ -110,22 +122,43 @@ class Evaluation(Mapping[str, Mapping[str, Cell]]):
             },
         }
 
+    def _to_read(self) -> list[dict[str, Any]]:
+        return self.rows()
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return a row per method and check, in numbers."""
+        return [
+            {"method": name, "check": check}
+            | cell.numbers()
+            | {"passed": cell.finding.passed, "better": cell.finding.check.better, "control": name in self.controls}
+            for name, cells in self._cells.items()
+            for check, cell in cells.items()
+        ]
+
     def to_markdown(self) -> str:
+        """Return a Markdown table, and what was not evaluated."""
         refused = [f"- {name}: {reason}" for name, reason in self.refused.items()]
-        return markdown(self.rows()) + ("\nNot evaluated:\n" + "\n".join(refused) + "\n" if refused else "")
+        return super().to_markdown() + ("\nNot evaluated:\n" + "\n".join(refused) + "\n" if refused else "")
 
-    def to_pandas(self) -> Any:
-        """Return a DataFrame with a row per method and check, in numbers."""
-        return data_frame(
-            [
-                {"method": name, "check": check} | cell.numbers() | {"control": name in self.controls}
-                for name, cells in self._cells.items()
-                for check, cell in cells.items()
-            ]
-        )
+    def to_latex(self) -> str:
+        r"""Return a LaTeX `tabular` with the rules of the package `booktabs` (`\usepackage{booktabs}`), text escaped.
 
-    def _repr_html_(self) -> str:
-        return html_table(self.rows())
+        A cell is the mean with the distances to the ends of its 95% interval above and below, such as
+        `$0.21_{-0.03}^{+0.04}$`; bold where the method is better than the Sobel edges over the whole interval of the
+        paired difference, `beats_edges`. An arrow in the head of a column points to the better side. Controls come
+        last, below a rule. What was not evaluated follows as comments.
+        """
+        arrows = {"higher": r" $\uparrow$", "lower": r" $\downarrow$", None: ""}
+        first = next(iter(self._cells.values()), {})
+        heads = {check: latex_text(check) + arrows[cell.finding.check.better] for check, cell in first.items()}
+        rows = [
+            {"method": latex_text(name)} | {heads[check]: cell.to_latex() for check, cell in cells.items()}
+            for name, cells in self._cells.items()
+        ]
+        notes = [f"not evaluated: {latex_text(f'{name}: {reason}')}" for name, reason in self.refused.items()]
+        if any(cell.beats_edges for cells in self._cells.values() for cell in cells.values()):
+            notes = [f"bold: better than {EDGES} over the whole 95\\% interval of the paired difference", *notes]
+        return latex(rows, notes, [len(self) - len(self.controls)] if self.controls else ())
 
     def __repr__(self) -> str:
         return f"Evaluation({len(self)} methods, controls included, x {', '.join(self.checks)})"
@@ -192,9 +225,12 @@ def _another(name: str, taken: Mapping[str, Any]) -> str:
 
 
 def column_of(check: Check, checks: Sequence[Check]) -> str:
-    """Return the check's name, or its whole repr where several of `checks` have that name."""
+    """Return the check's name, or its whole repr where several of `checks` have that name, numbered if equal."""
     same = [each for each in checks if each.kebab() == check.kebab()]
-    return check.kebab() if len(same) == 1 else repr(check)
+    if len(same) == 1:
+        return check.kebab()
+    names = distinct(map(repr, same))  # a repr has the size of a large tensor, not its numbers
+    return next((name for name, each in zip(names, same, strict=True) if each is check), repr(check))
 
 
 def _cell(finding: Finding, edges: Finding | None, seed: int) -> Cell:

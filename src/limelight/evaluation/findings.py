@@ -1,8 +1,7 @@
-"""Findings, and their forms: plain values, Markdown, a data frame, HTML."""
+"""Findings, and their forms as plain values and tables."""
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from torch import Tensor
 from ..base.files import finite
 from ..checks.base import Check, HardCheck, Measured
 from ..checks.exhibits import Exhibits
+from .tables import Table
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -181,7 +181,7 @@ class Finding:
         return f"Finding({self.check!r}, {self.method}: {figure}, {self.verdict})"
 
 
-class Findings(list[Finding]):
+class Findings(Table, list[Finding]):
     """The findings of one `check()`, in the order of its checks; a list with table forms."""
 
     def by_name(self, name: str) -> Finding:
@@ -227,47 +227,24 @@ class Findings(list[Finding]):
             for each in self
         ]
 
-    def to_markdown(self) -> str:
-        return markdown(self.rows())
+    def _to_read(self) -> list[dict[str, Any]]:
+        return self.rows()
 
-    def to_pandas(self) -> Any:
-        return data_frame(self.rows())
-
-    def _repr_html_(self) -> str:
-        return html_table(self.rows())
-
-
-def shown(value: Any) -> str:
-    if isinstance(value, float):
-        return "-" if math.isnan(value) else f"{value:.3g}"
-    return str(value)
-
-
-def markdown(rows: list[dict[str, Any]]) -> str:
-    """Write a Markdown table; empty for no rows."""
-    if not rows:
-        return ""
-    names = list(rows[0])
-    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    for row in rows:
-        lines.append("| " + " | ".join(shown(row[name]).replace("|", "\\|") for name in names) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def html_table(rows: list[dict[str, Any]]) -> str:
-    if not rows:
-        return "<p>nothing was checked</p>"
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in rows[0])
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(shown(value))}</td>" for value in row.values()) + "</tr>" for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def data_frame(rows: list[dict[str, Any]]) -> Any:
-    """Return a pandas DataFrame. Raises ImportError that names the package to install."""
-    try:
-        import pandas  # type: ignore[import-untyped,unused-ignore]
-    except ImportError as error:
-        raise ImportError("to_pandas needs pandas: pip install pandas; to_dict and to_markdown need nothing") from error
-    return pandas.DataFrame(rows)
+    def records(self) -> list[dict[str, Any]]:
+        """Return a row for each finding in numbers: the mean over the examples that have a figure, and the cost."""
+        return [
+            {
+                "method": each.method,
+                "check": each.name,
+                "settings": repr(each.check),
+                "value": each.mean,
+                "passed": each.passed,
+                "limit": each.limit,
+                "better": each.check.better,
+                "n": int((~each.value.isnan()).sum()),
+                "forward_rows": each.forward_rows,
+                "backward_rows": each.backward_rows,
+                "sentence": each.sentence,
+            }
+            for each in self
+        ]

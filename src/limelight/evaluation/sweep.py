@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..answer import answer
-from ..base.attribution import Attribution, distinct
+from ..base.attribution import Attribution
+from ..base.labels import distinct
 from ..base.named import Named
 from ..base.similarity import rank_correlation
 from ..base.types import Model
@@ -60,14 +62,12 @@ class Sweep(MapSeries):
         return f"{self.method.kebab()} by {' and '.join(self.fields)}"
 
     def remarks(self, position: int, example: int) -> tuple[str, ...]:
-        place = torch.arange(len(self)).reshape(self.shape)
-        at = (place == position).nonzero()[0].tolist()
-        found = []
-        for axis, (name, correlation) in enumerate(self.neighbours.items()):
-            if at[axis] > 0:
-                before = [index - (k == axis) for k, index in enumerate(at)]
-                value = _text(self.fields[name][before[axis]])
-                found.append(f"rank correlation with {name}={value}: {float(correlation[(example, *before)]):.2f}")
+        at = self._at(position)
+        found = [
+            f"rank correlation with {name}={_text(self.fields[name][at[axis] - 1])}: {figure:.2f}"
+            for axis, (name, figure) in enumerate(self._before(position, example).items())
+            if at[axis] > 0
+        ]
         return tuple(found)
 
     def show(self, example: Any = None, heading: str | None = None, view: View | str | None = None) -> Image:
@@ -80,6 +80,29 @@ class Sweep(MapSeries):
         examples = range(len(self[0].inputs)) if example is None else [example]
         named = self.heading() if example is None and len(examples) > 1 else self._heading(examples[0])
         return draw_sweep(self, examples, heading or named, view)
+
+    def _settings_of(self, position: int) -> dict[str, Any]:
+        values = zip(self.fields.items(), self._at(position), strict=True)
+        return {name: _plain(each[index]) for (name, each), index in values}
+
+    def _correlations_of(self, position: int, example: int) -> dict[str, float]:
+        before = self._before(position, example)
+        return {f"rank correlation with the {name} before": figure for name, figure in before.items()}
+
+    def _at(self, position: int) -> list[int]:
+        """Return the place of a map in the grid."""
+        found: list[int] = (torch.arange(len(self)).reshape(self.shape) == position).nonzero()[0].tolist()
+        return found
+
+    def _before(self, position: int, example: int) -> dict[str, float]:
+        """Return by field a map's rank correlation with the one before along that field; NaN for the first."""
+        at = self._at(position)
+        return {
+            name: float(figures[(example, *(index - (k == axis) for k, index in enumerate(at)))])
+            if at[axis]
+            else math.nan
+            for axis, (name, figures) in enumerate(self.neighbours.items())
+        }
 
     def rows(self) -> list[list[int]]:
         """Return a row for each value of the first of two fields, or rows of four for a single field."""
@@ -162,6 +185,11 @@ def _labels(swept: Mapping[str, tuple[Any, ...]]) -> list[str]:
         ", ".join(f"{name}={_text(value)}" for name, value in zip(swept, values, strict=True))
         for values in itertools.product(*swept.values())
     )
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as a table holds it: a number, text, True, False or None."""
+    return value if value is None or isinstance(value, bool | int | float | str) else _text(value)
 
 
 def _text(value: Any) -> str:

@@ -90,6 +90,19 @@ METHODS: Registry[Method] = Registry(
         *(ShapleyInteractions, Lime),
     ),
     "smooth-grad(samples=8)",
+    {
+        "saliency": "gradient",
+        "vanilla-gradient": "gradient",
+        "gradient-shap": "expected-gradients",
+        "blur-ig": "blur-integrated-gradients",
+        "guided-ig": "guided-integrated-gradients",
+        "shap": "kernel-shap",
+        "shapley": "exact-shapley",
+        "deconvolution": "deconv-net",
+        "grad-cam++": "grad-cam-plus-plus",
+        "sliding-window": "occlusion",
+        "layer-wise-relevance-propagation": "lrp",
+    },
 )
 
 QUADRATURES: Registry[Quadrature] = Registry(

@@ -33,7 +33,7 @@ class Step:
 
 @dataclass(frozen=True)
 class GuidedIntegratedGradients(Method):
-    r"""Integrate the gradient along a path on which the features with the smallest $|\partial_i f|$ move first.
+    r"""Integrate the gradient along a path on which the features of the smallest slope $|\partial_i f|$ move first.
 
     $$A_i = \int \partial_i f(\gamma)\,\mathrm{d}\gamma_i$$
 

@@ -105,7 +105,7 @@ def class_of(text: str, labels: Sequence[str]) -> int:
 
     A text fits the labels that it equals, or that have it between their commas (`"tabby, tabby cat"`); if there are
     none, without regard to case; if there are none, those in which it stands as whole words. Raises ValueError with
-    all labels that it fits if these are several, and with the nearest if there is none.
+    all labels that it fits if these are several, and with the nearest labels and targets if there is none.
     """
     words = text.strip()
     if re.fullmatch(r"[-+]?\d+", words):
@@ -115,8 +115,9 @@ def class_of(text: str, labels: Sequence[str]) -> int:
             raise ValueError(f"target: {index} is not a class of the model; use {most}, or a label")
         return index
     if not labels:
+        such = ", ".join(TARGETS.nearest(words)) or "'margin(281)'"
         raise ValueError(
-            f"target: {text!r}: this model has no labels; use the number of a class, or a target such as 'margin(281)'"
+            f"target: {text!r}: this model has no labels; use the number of a class, or a target such as {such}"
         )
     if not words:
         raise ValueError("target: an empty label; use the number of a class or its label")
@@ -132,6 +133,8 @@ def class_of(text: str, labels: Sequence[str]) -> int:
     near = [folded.index(each) for each in difflib.get_close_matches(words.casefold(), folded, n=_NEAREST, cutoff=0.5)]
     nearest = list(dict.fromkeys([*parts, *near]))[:_NEAREST]
     hint = f"; nearest: {_numbered(nearest, labels)}" if nearest else ""
+    targets = ", ".join(TARGETS.nearest(words))
+    hint += f"; a target is called {targets}" if targets else ""
     raise ValueError(f"target: no class is called {text!r}{hint}")
 
 

@@ -336,7 +336,10 @@ class Confidence(ClassTarget):
 
 @dataclass(frozen=True)
 class Probability(Confidence):
-    r"""$f = \mathrm{softmax}(z)_c$ of logits, for a single one $\sigma(z)$; of probabilities and sigmoids $f = z_c$."""
+    r"""The probability of class $c$, $f = \mathrm{softmax}(z)_c$ of logits and $\sigma(z)$ of a single one.
+
+    Of outputs that are probabilities or sigmoids already, $f = z_c$.
+    """
 
     def _of(self, outputs: Tensor, kind: Outputs) -> Tensor:
         if kind != "logits":

@@ -21,8 +21,9 @@ from ..base.view import View
 from ..checks.exhibits import Curve, Exhibit
 from ..evaluation.card import Section
 from ..evaluation.compare_shifts import ShiftStudy
-from ..evaluation.findings import Finding, Findings, shown
+from ..evaluation.findings import Finding, Findings
 from ..evaluation.sweep import LAYER, Sweep
+from ..evaluation.tables import shown
 from ..evaluation.window_scores import WindowScores
 from .colour import Scale, colourise, percent, scale_of, values_of
 from .image import (

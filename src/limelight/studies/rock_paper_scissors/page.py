@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...base.files import json_bytes, write_whole
-from ...evaluation.findings import html_table, markdown
+from ...evaluation.tables import html_table, markdown
 from ...models.rock_paper_scissors import CLASSES
 from ...show import Row, Tile, draw_grid, picture_of, save_png, write_report
 from .shifting import CLAIMS, STUDIED, TOP_SHARE, Shifted
