@@ -117,12 +117,23 @@ def tagged(tmp_path_factory: pytest.TempPathFactory) -> ll.Audit:
     return ll.audit(images, corner(), "integrated-gradients", output=folder / "out", **FAST)
 
 
+def test_covering_the_corner_is_counted(tagged: ll.Audit) -> None:
+    """The model reads the corner in b alone: all its predictions change, none elsewhere or in a."""
+    cover = tagged.found[0].cover
+    assert cover is not None and cover.place.words == "bottom right"
+    assert (cover.changed.count, cover.changed.total) == (16, 16) and cover.others.total == 16
+    assert cover.elsewhere < 0.2 and cover.others.count <= 3 and cover.p <= 0.01 and len(cover.ids) == 16
+    assert cover.sentence in tagged.found[0].sentence
+    rows = parquet.read_table(tagged.run.out / "audit.parquet").to_pylist()
+    assert {row["id"] for row in rows if row["changed"]} == set(cover.ids)
+
+
 def test_the_corner_is_found_and_described(tagged: ll.Audit) -> None:
     assert tagged.outcome == "found" and [each.label for each in tagged.found] == ["b"]
     first = tagged.found[0]
     assert first.place.words == "bottom right" and first.p == 1 / 100 and first.compactness > 0.99
     assert first.compared == 16 and "16 of 16 maps of 'b'" in first.sentence
-    assert "'b' (bottom right)" in tagged.sentence
+    assert "'b' (bottom right)" in tagged.sentence and first.words == "bottom right"
     assert any("copies of others, byte for byte, and do not count: 1" in each for each in tagged.notes)
     assert any("could not be explained: 1," in each and "broken.png" in each for each in tagged.notes)
     assert [(each.name, each.count, each.total) for each in tagged.accuracy] == [
@@ -162,16 +173,19 @@ def test_the_page_is_whole_and_escaped(tagged: ll.Audit) -> None:
 
 
 def test_the_same_audit_again_explains_nothing_and_says_the_same(tagged: ll.Audit) -> None:
-    rows = []
+    rows, places = [], []
     again = ll.audit(
         tagged.run.settings["images"],
         corner(),
         "integrated-gradients",
         output=tagged.run.out,
         progress=rows.append,
+        on_place=places.append,
         **FAST,
     )
-    assert again.to_dict() == tagged.to_dict() and not rows
+    covered = sum(each.cover.changed.total + each.cover.others.total for each in again.verdicts if each.cover)
+    assert again.to_dict() == tagged.to_dict() and sum(rows) == 15 * covered and covered >= 32
+    assert len(places) == 1 and places[0].startswith("covering place 1 of 1: b, integrated-gradients")
 
 
 @pytest.mark.parametrize(
@@ -219,7 +233,6 @@ def test_maps_that_are_nan_are_failed_examples(tmp_path: Path) -> None:
     [
         ({"alpha": 0}, "alpha: 0; use a rate between 0 and 1"),
         ({"alpha": float("nan")}, "alpha: nan"),
-        ({"tolerance": -0.1}, "tolerance: -0.1"),
         ({"shuffles": 18}, r"shuffles: 18; with 1 methods p cannot reach alpha=0.05; use 19 or more"),
         ({"store": "scores"}, "store: 'scores' keeps no maps"),
     ],

@@ -47,7 +47,7 @@ def test_compactness_is_that_of_the_best_group_of_all() -> None:
 
 @pytest.mark.parametrize(("classes", "each"), [(2, 16), (5, 12)])
 def test_false_alarms_come_at_the_stated_rate(classes: int, each: int) -> None:
-    """Labels that say nothing of the maps: p is uniform, so 20% of data sets alarm at a level of 20% without tolerance.
+    """Labels that say nothing of the maps: p is uniform, so 20% of data sets alarm at a level of 20%.
 
     Within three standard errors of 200 data sets.
     """
@@ -56,23 +56,12 @@ def test_false_alarms_come_at_the_stated_rate(classes: int, each: int) -> None:
     for seed in range(seeds):
         random = np.random.default_rng([seed, classes])
         groups = surprising_groups(
-            maps(random, classes * each), labels(classes, each), alpha=1e-9, tolerance=0, seed=seed, shuffles=49
+            maps(random, classes * each), labels(classes, each), alpha=1e-9, seed=seed, shuffles=49
         )
         p.append(groups[0].p)
     for level in (0.1, 0.2, 0.5):
         error = np.sqrt(level * (1 - level) / seeds)
         assert abs(np.mean(np.array(p) <= level) - level) <= 3 * error, level
-
-
-def test_the_tolerance_only_lowers_the_rate() -> None:
-    """The same data with a tolerance: no p is smaller."""
-    for seed in range(20):
-        features, names = maps(np.random.default_rng(seed), 48), labels(4, 12)
-        strict, lenient = (
-            min(each.p for each in surprising_groups(features, names, 1e-9, tolerance, shuffles=SHUFFLES))
-            for tolerance in (0, 0.1)
-        )
-        assert lenient >= strict
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])
@@ -86,8 +75,8 @@ def test_what_stays_in_its_place_is_found_and_nothing_else(share: float) -> None
     first, *others = surprising_groups(features, names, shuffles=SHUFFLES)
     assert first.name == "class 1" and first.p == 1 / (SHUFFLES + 1)
     assert set(planted) <= set(first.members) and first.compactness > first.expected + 0.3
-    # The others of the group are objects that happen to be at the tag's place.
-    assert all(abs(features[i].argmax() - 3) <= 1 for i in first.members)
+    # The nearest to the medoid bear the tag; the group may be as large as the class.
+    assert set(first.members[: len(planted)]) == set(planted)
     assert all(each.p > 0.05 for each in others)
 
 

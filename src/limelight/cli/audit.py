@@ -1,4 +1,4 @@
-"""The command `limelight audit`: does a model look at one place, whatever the pictures of a class show?"""
+"""The command `limelight audit`: does a model need one place, whatever the pictures of a class show?"""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from typing import Annotated, Any
 
 import typer
 
-from ..runs import Audit, audit
+from ..runs import Audit, Verdict, audit
 from ..runs.auditing import CHECKS, METHODS
 from ..runs.bundle import BUNDLE
 from ..runs.job import LABEL
 from ..runs.ledger import file_sha256
-from ..runs.surprise import TOLERANCE
 from ..runs.verdicts import ALPHA
 from .model_options import import_from_here
 from .options import read_checks, read_methods
 from .printing import number, plain_table
 from .question_options import Checks, QuestionOptions, methods_option, takes_question_options
 from .run import show_progress
-from .terminal import FINISHED_WITH_FAILURES, boundary, console, print_lines, visible, write_json
+from .terminal import FINISHED_WITH_FAILURES, boundary, console, print_lines, say, visible, write_json
 
 FOUND, NO_VERDICT = 4, 5
 _MOST = 20  # verdicts in the table
@@ -42,9 +41,6 @@ def audit_command(
     method: Annotated[list[str] | None, methods_option()] = None,
     check: Checks = None,
     alpha: Annotated[float, typer.Option(help="The rate of false alarms of the whole audit.")] = ALPHA,
-    tolerance: Annotated[
-        float, typer.Option(help="The correlation by which a class may be more compact than shuffled ones.")
-    ] = TOLERANCE,
     workers: Annotated[
         int | None,
         typer.Option(min=0, help="The number of workers; 0 uses this process. Default: one per core, one on a GPU."),
@@ -53,7 +49,7 @@ def audit_command(
     *,
     common: QuestionOptions,
 ) -> None:
-    """Find shortcuts: classes whose maps stay in one place, with a stated rate of false alarms.
+    """Find shortcuts: classes whose maps stay in one place that the model needs, with a stated rate of false alarms.
 
     The same command continues a stopped audit. Exit codes: 0 nothing found, 4 found, 5 no class could be judged, 3
     nothing found and some pictures failed.
@@ -78,7 +74,6 @@ def audit_command(
                 checks,
                 output=output,
                 alpha=alpha,
-                tolerance=tolerance,
                 weights=common.weights,
                 device=common.device,
                 declared=common.declared,
@@ -86,6 +81,7 @@ def audit_command(
                 limit=limit,
                 white=common.white,
                 on_status=listener,
+                on_place=say if common.progress else None,
                 **settings,
             )
     if common.as_json:
@@ -108,19 +104,31 @@ def _print(done: Audit) -> None:
     for share in done.accuracy[:1]:
         print_lines(f"accuracy: {share.share:.1%} of {share.total} pictures")
     print_lines(*(f"{share.name}: {share.count} of {share.total} maps fail" for share in done.failing), "")
-    numbers = ("p", "correlation", "shuffled", "maps")
-    table = plain_table("class", "method", "verdict", *numbers, "place", numbers=numbers)
+    numbers = ("p maps", "correlation", "shuffled", "maps")
+    counted = ("p cover", "changed", "elsewhere", "others")
+    table = plain_table("class", "method", "verdict", *numbers, "place", *counted, numbers=(*numbers, *counted))
     for each in done.verdicts[:_MOST]:
         table.add_row(
             visible(each.label),
             visible(each.method),
-            "FOUND" if each.found else "not found",
+            each.outcome,
             number(each.p, ".3g"),
             number(each.compactness, ".2f"),
             number(each.expected, ".2f"),
             f"{len(each.ids)}/{each.compared}",
-            each.place.words,
+            each.words,
+            *_counted(each),
         )
     if done.verdicts:
         console().print(table)
     print_lines("", *(each.sentence for each in done.found), done.run.out / "audit.html")
+
+
+def _counted(verdict: Verdict) -> tuple[str, ...]:
+    cover = verdict.cover
+    if cover is None:
+        return ("", "", "", "")
+    return (
+        number(cover.p, ".3g"),
+        *(f"{each:.0%}" for each in (cover.changed.share, cover.elsewhere, cover.others.share)),
+    )

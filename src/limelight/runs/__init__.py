@@ -4,6 +4,7 @@ from .auditing import audit as audit
 from .bundle import write_audit as write_audit
 from .clusters import Cluster as Cluster
 from .coordinate import RunStopped as RunStopped
+from .covering import Cover as Cover
 from .ledger import Counts as Counts
 from .page import write_report as write_report
 from .running import run as run

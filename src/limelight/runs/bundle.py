@@ -28,6 +28,7 @@ _COLUMNS: dict[str, Kind] = {
     "found": "bool_",
     "p": "float64",
     "place in group": "int64",
+    "changed": "bool_",
 }
 
 
@@ -58,7 +59,7 @@ def _bundle(audit: Audit) -> dict[str, Any]:
     return {
         "versions": versions(),
         "settings": dict(audit.run.settings),
-        "audit": {name: getattr(audit, name) for name in ("alpha", "tolerance", "seed", "shuffles")},
+        "audit": {name: getattr(audit, name) for name in ("alpha", "seed", "shuffles")},
         "files": {
             str(each.relative_to(out)): {"bytes": each.stat().st_size, "sha256": file_sha256(each)}
             for each in files
@@ -71,7 +72,8 @@ def _table_bytes(audit: Audit) -> bytes:
     """Return a Parquet table with a row for each map.
 
     `found`, `p`: the verdict on its class, null where there is none. `place in group`: 0 for the medoid of the most
-    compact group, 1, 2, ... for the others by their likeness to it, null outside the group.
+    compact group, 1, 2, ... for the others by their likeness to it, null outside the group. `changed`: true where the
+    prediction changes when the place of the class is covered, else null.
     """
     rows = rows_of(audit.run)
     verdicts = {(each.method, each.label): each for each in audit.verdicts}
@@ -81,6 +83,8 @@ def _table_bytes(audit: Audit) -> bytes:
         line = {name: rows[name][row] for name in ("id", "method", "path", "label", "predicted", "correct")}
         verdict = verdicts.get((line["method"], line["label"]))
         figures = {} if verdict is None else {"found": verdict.found, "p": verdict.p}
+        if verdict is not None and verdict.cover is not None and line["id"] in verdict.cover.ids:
+            figures["changed"] = True
         lines.append(line | figures | {"place in group": places.get((line["method"], line["id"]))})
     sink = io.BytesIO()
     arrow("parquet").write_table(table_of(lines, _COLUMNS), sink, compression="zstd")

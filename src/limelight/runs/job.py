@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -108,25 +109,7 @@ class Job:
 
     def load(self) -> AnyImageModel:
         """Load the model in eval mode on the device. Raises ValueError where torch cannot use the device."""
-        device = as_device(self.device)
-        if isinstance(self.model, str):
-            return load_model(self.model, weights=self.weights, device=device, **self.declared)
-        return self.model.eval().to(device)
-
-    @contextmanager
-    def keeping_model(self) -> Iterator[None]:
-        """Restore the modes and the device of a model that was passed as a module."""
-        if isinstance(self.model, str):
-            yield
-            return
-        modes = [(module, module.training) for module in self.model.modules()]
-        device = next(self.model.network.parameters(), self.model.mean).device
-        try:
-            yield
-        finally:
-            self.model.to(device)
-            for module, training in modes:
-                module.training = training
+        return loaded(self.model, self.weights, self.device, self.declared)
 
     def rows(self, model: AnyImageModel) -> int | None:
         """Return the rows of a pass: `rows_per_pass`, else on the CPU as many as have MOST_ROWS x 224 x 224 pixels.
@@ -171,6 +154,32 @@ class Job:
         }
         plain: dict[str, Any] = json.loads(json.dumps(found))  # tuples become lists, as when it is read again
         return plain
+
+
+def loaded(
+    model: str | ImageModel, weights: str | os.PathLike[str] | None, device: str, declared: Declaration | None
+) -> AnyImageModel:
+    """Load the model in eval mode on the device. Raises ValueError where torch cannot use the device."""
+    place = as_device(device)
+    if isinstance(model, str):
+        return load_model(model, weights=weights, device=place, **(declared or {}))
+    return model.eval().to(place)
+
+
+@contextmanager
+def keeping(model: str | ImageModel) -> Iterator[None]:
+    """Restore the modes and the device of a model that was passed as a module."""
+    if isinstance(model, str):
+        yield
+        return
+    modes = [(module, module.training) for module in model.modules()]
+    device = next(model.network.parameters(), model.mean).device
+    try:
+        yield
+    finally:
+        model.to(device)
+        for module, training in modes:
+            module.training = training
 
 
 def _names(several: Sequence[Method | Check]) -> tuple[str, ...]:

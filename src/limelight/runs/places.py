@@ -29,16 +29,26 @@ def place_of(features: Tensor) -> Place:
     Features have mean 0, so that is half of the relevance above the average.
     """
     mean = features.mean(0).clamp(min=0)
+    cells = part_of(mean, 0.5)
+    return Place(_words(cells, mean[cells]), len(cells) / SIDE**2) if len(cells) else Place("no part", 0.0)
+
+
+def part_of(mean: Tensor, share: float) -> Tensor:
+    """Return the numbers of the fewest cells that hold a share of `mean` `(SIDE * SIDE,)`, at least 0 everywhere."""
     if not bool(mean.any()):
-        return Place("no part", 0.0)
+        return torch.empty(0, dtype=torch.long)
     values, order = mean.sort(descending=True)
-    count = int((values.cumsum(0) < values.sum() / 2).sum()) + 1
-    cells = order[:count]
+    return order[: int((values.cumsum(0) < share * values.sum()).sum()) + 1]
+
+
+def words_of(mean: Tensor, cells: Tensor) -> str:
+    """Say where the cells `(SIDE, SIDE)` lie, by the weights in `mean` `(SIDE, SIDE)`."""
+    chosen = cells.flatten().nonzero()[:, 0]
+    return _words(chosen, mean.flatten()[chosen]) if len(chosen) else "no part"
+
+
+def _words(cells: Tensor, weights: Tensor) -> str:
     rows, columns = cells // SIDE, cells % SIDE
-    return Place(_words(rows, columns, values[:count]), count / SIDE**2)
-
-
-def _words(rows: Tensor, columns: Tensor, weights: Tensor) -> str:
     low, high = _RING, SIDE - _RING
     sides = (rows < low, rows >= high, columns < low, columns >= high)
     outside = torch.stack(sides).any(0)

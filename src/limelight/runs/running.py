@@ -24,7 +24,7 @@ from ..question.registries import as_baseline, as_target
 from ..question.targets import Logit, Target
 from .coordinate import Coordinator
 from .crew import Crew, Inline, Local
-from .job import LABEL, Job, Store, as_folder, differences
+from .job import LABEL, Job, Store, as_folder, differences, keeping
 from .ledger import DONE, INDEX, LOCK, MANIFEST, SHARDS, STATUS, Counts, Ledger, Plan, file_sha256, starting
 from .manifest import write_manifest
 from .opening import is_remote
@@ -100,7 +100,7 @@ def run(
     listener = given.pop("progress", None)
     job = Job(
         images=_absolute(os.fspath(images)),
-        model=_as_model(model),
+        model=as_run_model(model),
         weights=None if weights is None else str(Path(weights).absolute()),
         methods=tuple(as_methods(methods)),
         checks=as_checks(checks) if checks else (),
@@ -121,7 +121,7 @@ def run(
         raise ValueError(f"engine: {engine!r}; use {' or '.join(map(repr, ENGINES))}")
     if workers is not None and workers < 0:
         raise ValueError(f"workers: {workers}; use 1 or more, 0 for this process, or None for a worker a core")
-    with job.keeping_model(), reporting(listener) as progress:
+    with keeping(job.model), reporting(listener) as progress:
         ledger = begin(job, out)
         found = ledger.survey()
         meter = Meter(out, found.counts, _listener(progress, on_status))
@@ -219,7 +219,8 @@ def _crew(engine: Engine, workers: int | None, job: Job, out: Path) -> tuple[Cre
     return Local(job, out), workers or max(1, cores // job.threads)
 
 
-def _as_model(model: str | nn.Module | Prepared) -> str | ImageModel:
+def as_run_model(model: str | nn.Module | Prepared) -> str | ImageModel:
+    """Return the model as each worker gets it. Raises TypeError for what is neither a name nor a module."""
     if isinstance(model, Prepared):
         model = model.snapshot
     if isinstance(model, str):  # workers may have another working directory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -53,6 +54,16 @@ class Share:
     @property
     def share(self) -> float:
         return self.count / self.total if self.total else float("nan")
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The interval of 95 % of the share. [wilson1927]"""
+        if not self.total:
+            return 0.0, 1.0
+        square, n = 1.96**2, self.total
+        middle = (self.share + square / (2 * n)) / (1 + square / n)
+        reach = math.sqrt(square * (self.share * (1 - self.share) / n + square / (4 * n * n))) / (1 + square / n)
+        return max(0.0, middle - reach), min(1.0, middle + reach)
 
 
 @dataclass

@@ -5,11 +5,12 @@ $T(m) = \max_i \frac{1}{m-1}\sum_{j \in N_{m-1}(i)} r_{ij}$: the mean correlatio
 similar maps of its class, for the best such medoid $i$. Maps are compared place by place: moving objects correlate
 little, what stays in its place correlates much.
 
-The null: the labels are shuffled over the same maps. Nothing is trained or explained again. $T(m)$ minus a tolerance is
-standardised by the mean and the deviation of the shuffles, for each class and size; the largest value over sizes and
-classes is compared with that of each shuffle. [westfall1993] So p is corrected for all sizes and classes. Where labels
-say nothing of the maps, the rate of false alarms is at most the level, exactly. In real data classes differ somewhat
-in where their objects lie; the tolerance is how much more compact a class may be for that.
+The null: the labels are shuffled over the same maps. Nothing is trained or explained again. $T(m)$ is standardised by
+the mean and the deviation of the shuffles, for each class and size; the largest value over sizes and classes is
+compared with that of each shuffle. [westfall1993] So p is corrected for all sizes and classes. Where labels say nothing
+of the maps, the rate of false alarms is at most the level, exactly. In real data they say something: classes differ in
+the form of their maps and in where their objects lie. So a group found here is suspicious, and no more: `covering.py`
+asks the model.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ Array = NDArray[np.float64]
 Similar = NDArray[np.float32]
 Classes = NDArray[np.int64]
 SHUFFLES = 999
-TOLERANCE = 0.075  # of a correlation; measured on data sets without a shortcut, see docs/audit.md
 FEWEST = 10  # maps of a class that is judged, and of all others
 _SMALLEST = 5  # maps of a group: fewer are alike by chance
 _SMALLEST_SHARE = 0.1  # of the class
@@ -51,7 +51,6 @@ def surprising_groups(
     features: Array,
     labels: Sequence[str],
     alpha: float = 0.05,
-    tolerance: float = TOLERANCE,
     seed: int = 0,
     shuffles: int = SHUFFLES,
 ) -> list[Group]:
@@ -65,7 +64,7 @@ def surprising_groups(
     similar, names = (features @ features.T).astype(np.float32), np.asarray(labels, dtype=np.str_)
     left, found, rest, reached = np.arange(len(names)), list[Group](), list[Group](), 0.0
     while True:
-        groups = _judged(similar[np.ix_(left, left)], names[left], tolerance, np.random.default_rng(seed), shuffles)
+        groups = _judged(similar[np.ix_(left, left)], names[left], np.random.default_rng(seed), shuffles)
         groups = [
             replace(each, members=tuple(left[list(each.members)].tolist()), p=max(each.p, reached)) for each in groups
         ]
@@ -86,9 +85,7 @@ def judged_classes(labels: Sequence[str]) -> list[str]:
     return [str(name) for name in names[enough]]
 
 
-def _judged(
-    similar: Similar, labels: NDArray[np.str_], tolerance: float, random: np.random.Generator, shuffles: int
-) -> list[Group]:
+def _judged(similar: Similar, labels: NDArray[np.str_], random: np.random.Generator, shuffles: int) -> list[Group]:
     """Judge all classes at once."""
     names, classes = np.unique(labels, return_inverse=True)
     judged = np.flatnonzero(np.isin(names, judged_classes(labels.tolist()))).tolist()
@@ -103,7 +100,7 @@ def _judged(
     mean, deviation = values.mean(0), values.std(0)
     deviation = np.where(deviation > 0, deviation, np.inf)  # equal in every shuffle: no surprise
     largest = ((values[1:] - mean) / deviation).max(1)
-    surprise = (values[0] - tolerance - mean) / deviation
+    surprise = (values[0] - mean) / deviation
     groups, start = [], 0
     for k, each in zip(judged, observed, strict=True):
         size = int(surprise[start : start + len(each)].argmax())

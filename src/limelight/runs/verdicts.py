@@ -1,10 +1,9 @@
-"""The verdicts of an audit: do the maps of a class stay in one place, whatever the pictures show?"""
+"""The verdicts of an audit: do the maps of a class stay in one place, and does the model need what is there?"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,14 +11,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..base.types import Progress
 from ..base.version import __version__, versions
+from ..models.catalogue import AnyImageModel
 from .clusters import features_of
+from .covering import FEWEST as FEWEST_RIGHT, Cover, Maps, Pictures, recounted
 from .places import Place, place_of
+from .recount import Recount
 from .stored import Run
 from .summary import Rows, Share, accuracies, failing_maps, rows_of
-from .surprise import FEWEST, SHUFFLES, TOLERANCE, Group, judged_classes, surprising_groups
+from .surprise import FEWEST, SHUFFLES, Group, judged_classes, surprising_groups
 
 ALPHA = 0.05
+_MOST_COVERED = 24  # places, of the most surprising groups; each counts in the correction of p
 _MOST = 2000  # maps that are compared: time and memory grow with the square of this number
 
 
@@ -27,11 +31,12 @@ _MOST = 2000  # maps that are compared: time and memory grow with the square of 
 class Verdict:
     """The verdict on the most compact group of maps of one class, by one method.
 
-    `found`: whether it is more compact than chance and the tolerance allow. `p`: the chance of a group as surprising
-    somewhere in the audit, if labels said nothing of the maps; corrected for all sizes, classes and methods.
-    `compactness`, `expected`: the mean correlation with the medoid, here and in shuffled classes. `ids`: the group's
-    examples, the medoid first; `compared`: the maps of the class that were compared. `place`: where they have their
-    relevance.
+    `found`: whether the maps are more alike than chance allows, and covering their place changes predictions more than
+    chance allows. `p`: the chance of a group as surprising somewhere in the audit, if labels said nothing of the maps;
+    corrected for all sizes, classes and methods. `compactness`, `expected`: the mean correlation with the medoid, here
+    and in shuffled classes. `ids`: the group's examples, the medoid first; `compared`: the maps of the class that were
+    compared. `place`: where they have their relevance. `suspicious`: whether p is at most the level; `cover`: what
+    covering the place changes, None unless the maps are suspicious and the model gets enough pictures right.
     """
 
     method: str
@@ -43,23 +48,38 @@ class Verdict:
     ids: tuple[int, ...]
     compared: int
     place: Place
+    suspicious: bool
+    cover: Cover | None = None
 
     @property
     def medoid(self) -> int:
         return self.ids[0]
 
     @property
+    def words(self) -> str:
+        """The place in words: the one that was covered, else that of the group."""
+        return self.cover.place.words if self.cover else self.place.words
+
+    @property
+    def outcome(self) -> str:
+        """Return "FOUND", "not found", or "not counted" where the maps are suspicious and nothing was covered."""
+        return "FOUND" if self.found else "not counted" if self.suspicious and not self.cover else "not found"
+
+    @property
     def sentence(self) -> str:
         """Say what was found, and what to look at."""
         figures = f"correlation {self.compactness:.2f}, {self.expected:.2f} in shuffled classes, p = {self.p:.3g}"
-        if not self.found:
+        if not self.suspicious:
             return f"no group of maps of {self.label!r} is surprisingly alike ({figures})"
         where = "spread over the picture" if self.place.words == "whole picture" else f"at the {self.place.words}"
+        alike = f"{len(self.ids)} of {self.compared} maps of {self.label!r} are alike {where} ({figures})"
+        if self.cover is None:
+            return f"{alike}; nothing was covered, see the notes"
+        if not self.found:
+            return f"{alike}, but the model does not need that place more than chance allows: {self.cover.sentence}"
         return (
-            f"{len(self.ids)} of {self.compared} maps of {self.label!r} are alike: their relevance lies {where}, half "
-            f"of it on {self.place.area:.0%} of the picture ({figures}). Look there, at the medoid first: if it is not "
-            "the object, it may be a tag, a border or a watermark. Cover or remove it, and count how often the model "
-            "is still right"
+            f"{alike}, and {self.cover.sentence}. Look there, at the medoid first: if it is not the object, it may be "
+            "a tag, a border or a watermark"
         )
 
 
@@ -74,7 +94,6 @@ class Audit:
 
     run: Run
     alpha: float
-    tolerance: float
     seed: int
     shuffles: int
     accuracy: tuple[Share, ...]
@@ -96,16 +115,16 @@ class Audit:
     def sentence(self) -> str:
         """Sum up the audit in one sentence."""
         if self.found:
-            names = dict.fromkeys(f"{each.label!r} ({each.place.words})" for each in self.found)
+            names = dict.fromkeys(f"{each.label!r} ({each.words})" for each in self.found)
             return (
-                f"FOUND: maps that stay in one place, in {', '.join(names)}; false-alarm rate {self.alpha:.0%} where "
-                "labels say nothing of the maps"
+                f"FOUND: the model needs one place of the picture, in {', '.join(names)}; false-alarm rate at most "
+                f"{self.alpha:.0%} where labels say nothing of maps and changes"
             )
         if self.verdicts:
             classes = len({each.label for each in self.verdicts})
             return (
-                f"CLEAR: in none of {classes} classes maps are surprisingly alike; rare or moving shortcuts, and those "
-                "of colour, may be missed"
+                f"CLEAR: in none of {classes} classes the model was seen to need one place of the picture; rare or "
+                "moving shortcuts, and those of colour, may be missed"
             )
         return f"NO VERDICT: {'; '.join(self.notes)}"
 
@@ -116,20 +135,29 @@ class Audit:
             "outcome": self.outcome,
             "sentence": self.sentence,
             "alpha": self.alpha,
-            "tolerance": self.tolerance,
             "seed": self.seed,
             "shuffles": self.shuffles,
             "accuracy": [asdict(each) for each in self.accuracy],
             "failing maps": [asdict(each) for each in self.failing],
-            "verdicts": [asdict(each) | {"sentence": each.sentence} for each in self.verdicts],
+            "verdicts": [asdict(each) | {"sentence": each.sentence, **_sentence(each.cover)} for each in self.verdicts],
             "notes": list(self.notes),
             "examples": asdict(self.run.counts),
             "versions": versions(),
         }
 
 
-def audit_of(done: Run, alpha: float = ALPHA, tolerance: float = TOLERANCE, shuffles: int = SHUFFLES) -> Audit:
-    """Judge the maps of a finished run, without explaining anything. Raises as `audit` does."""
+def audit_of(
+    done: Run,
+    model: AnyImageModel,
+    alpha: float = ALPHA,
+    shuffles: int = SHUFFLES,
+    progress: Progress | None = None,
+    on_place: Callable[[str], None] | None = None,
+) -> Audit:
+    """Judge the maps of a finished run of this model, without explaining anything.
+
+    `progress`, `on_place`: as for `audit`. Raises as `audit` does.
+    """
     rows = rows_of(done)
     if not len(rows["id"]):
         raise ValueError(f"images: no picture could be explained: {'; '.join(done.status.failures[-1:])}")
@@ -139,7 +167,7 @@ def audit_of(done: Run, alpha: float = ALPHA, tolerance: float = TOLERANCE, shuf
             "use a folder of class folders, or a table with a column 'label'"
         )
     seed = int(done.settings["seed"])
-    verdicts, notes = list[Verdict](), dict[str, None]()
+    notes, compared = dict[str, None](), dict[str, Maps]()
     for method in done.methods:
         here = np.flatnonzero((rows["method"] == method) & (rows["label"] != ""))
         if not len(here):
@@ -148,36 +176,89 @@ def audit_of(done: Run, alpha: float = ALPHA, tolerance: float = TOLERANCE, shuf
         kept, features, remarks = _compared(done, rows, here, seed)
         labels = [str(rows["label"][i]) for i in kept]
         notes |= dict.fromkeys(f"{method}: {each}" for each in (*remarks, *_not_judged(labels, rows["label"][here])))
-        groups = surprising_groups(features.numpy(), labels, alpha / len(done.methods), tolerance, seed, shuffles)
-        counts = Counter(labels)
-        for group in groups:
-            ids = tuple(int(rows["id"][kept[i]]) for i in group.members)
-            verdicts.append(_verdict(method, group, ids, counts[group.name], features, alpha, len(done.methods)))
+        right = np.asarray([each is True for each in rows["correct"][kept]], dtype=bool)
+        compared[method] = Maps(features, np.asarray(labels, np.str_), rows["id"][kept].astype(np.int64), right)
+    found, remarks = judged(compared, Recount(done, model, progress), alpha, seed, shuffles, on_place)
     failed = done.counts.failed
-    remarks = (
-        [f"pictures that could not be explained: {failed}, such as {'; '.join(done.status.failures[-1:])}"]
-        if failed
-        else []
-    )
+    if failed:
+        failures = "; ".join(done.status.failures[-1:])
+        remarks = [f"pictures that could not be explained: {failed}, such as {failures}", *remarks]
     return Audit(
         done,
         alpha,
-        tolerance,
         seed,
         shuffles,
         tuple(each for each in accuracies(rows, rows["label"]) if each.total),
         tuple(failing_maps(rows, done)),
-        tuple(sorted(verdicts, key=lambda each: (each.p, each.expected - each.compactness))),
+        tuple(found),
         (*remarks, *notes),
     )
 
 
-def _verdict(
-    method: str, group: Group, ids: tuple[int, ...], compared: int, features: Tensor, alpha: float, methods: int
-) -> Verdict:
+def judged(
+    compared: Mapping[str, Maps],
+    pictures: Pictures,
+    alpha: float = ALPHA,
+    seed: int = 0,
+    shuffles: int = SHUFFLES,
+    on_place: Callable[[str], None] | None = None,
+) -> tuple[list[Verdict], list[str]]:
+    """Judge the maps of each method, then the places of those that are suspicious; return verdicts and remarks."""
+    verdicts = [
+        _verdict(method, group, maps, alpha, len(compared))
+        for method, maps in compared.items()
+        for group in surprising_groups(
+            maps.features.numpy(), maps.labels.tolist(), alpha / len(compared), seed, shuffles
+        )
+    ]
+    verdicts.sort(key=lambda each: (each.p, each.expected - each.compactness))
+    verdicts, remarks = _counted(verdicts, compared, pictures, alpha, seed, on_place)
+    return sorted(verdicts, key=lambda each: (not each.found, each.cover.p if each.cover else 1.0)), remarks
+
+
+def _verdict(method: str, group: Group, maps: Maps, alpha: float, methods: int) -> Verdict:
     p = min(1.0, group.p * methods)
-    place = place_of(features[list(group.members)])
-    return Verdict(method, group.name, p <= alpha, p, group.compactness, group.expected, ids, compared, place)
+    members = list(group.members)
+    ids, count = tuple(maps.ids[members].tolist()), int((maps.labels == group.name).sum())
+    place = place_of(maps.features[members])
+    return Verdict(method, group.name, False, p, group.compactness, group.expected, ids, count, place, p <= alpha)
+
+
+def _counted(
+    verdicts: Sequence[Verdict],
+    compared: Mapping[str, Maps],
+    pictures: Pictures,
+    alpha: float,
+    seed: int,
+    on_place: Callable[[str], None] | None,
+) -> tuple[list[Verdict], list[str]]:
+    """Cover the places of suspicious maps, the most surprising first, and say which were not covered."""
+    tested = [each for each in verdicts if each.suspicious][:_MOST_COVERED]
+    few, found = dict[str, None](), list[Verdict]()
+    left = sum(each.suspicious for each in verdicts) - len(tested)
+    for each in verdicts:
+        if each not in tested:
+            found.append(each)
+            continue
+        if on_place:
+            on_place(f"covering place {tested.index(each) + 1} of {len(tested)}: {each.label}, {each.method}")
+        cover = recounted(compared[each.method], each.label, pictures, len(tested), seed)
+        if cover is None:
+            few[repr(each.label)] = None
+        found.append(replace(each, cover=cover, found=cover is not None and cover.p <= alpha))
+    remarks = []
+    if few:
+        remarks.append(
+            f"maps of {', '.join(few)} are alike, but nothing was covered: that takes {FEWEST_RIGHT} pictures of a "
+            f"class that the model gets right, and {FEWEST_RIGHT} of all others"
+        )
+    if left:
+        remarks.append(f"suspicious groups of maps whose place was not covered: {left}, after the first {len(tested)}")
+    return found, remarks
+
+
+def _sentence(cover: Cover | None) -> dict[str, str]:
+    return {} if cover is None else {"cover sentence": cover.sentence}
 
 
 def _compared(done: Run, rows: Rows, here: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], Tensor, list[str]]:
