@@ -238,6 +238,14 @@ class TestCaptions:
 
 
 class TestTexts:
+    def test_every_verb_that_takes_a_view_takes_its_text(self) -> None:
+        panel, view = explained((3, 12, 12)), ll.View("signed", 0.1)
+        text = view.as_text()
+        assert torch.equal(panel[0].viewed(text), panel[0].viewed(view))
+        assert torch.equal(panel.agreement(view=text).correlations, panel.agreement(view=view).correlations)
+        assert panel.show(view=text).tobytes() == panel.show(view=view).tobytes()
+        assert panel[0].caption(0, text) == panel[0].caption(0, view)
+
     @pytest.mark.parametrize(
         ("text", "wanted"),
         [

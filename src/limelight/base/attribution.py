@@ -18,7 +18,7 @@ from .records import file_stem, read, write
 from .similarity import relative_size
 from .steadiness import error_as_drawn, noise_words, two_runs
 from .types import Outputs, RowArithmetic
-from .view import SINGLE_PIXELS, View, default_view, view_of
+from .view import SINGLE_PIXELS, VIEWS, View, default_view, view_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -274,7 +274,7 @@ class Panel(Mapping[str, Attribution]):
     def __repr__(self) -> str:
         return f"Panel({', '.join(self._by_name)}; rows {self.forward_rows}+{self.backward_rows})"
 
-    def agreement(self, findings: Mapping[str, Any] | None = None, view: View | None = None) -> Agreement:
+    def agreement(self, findings: Mapping[str, Any] | None = None, view: View | str | None = None) -> Agreement:
         """Compare the maps at the scale they are drawn at: see `Agreement`.
 
         `findings`: of maps by name, what `check` or `trust_card` found; maps that failed a hard test are no part of the
@@ -282,7 +282,7 @@ class Panel(Mapping[str, Attribution]):
         """
         from ..evaluation.agreement import agreement_of
 
-        return agreement_of(self, findings or {}, view)
+        return agreement_of(self, findings or {}, None if view is None else VIEWS.coerce(view))
 
     def tiles(self, example: Example = 0, view: View | str | None = None) -> list[Tile]:
         """Return the maps of one example with their captions, each under its name in the panel."""
