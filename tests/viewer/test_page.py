@@ -395,7 +395,7 @@ def test_no_setting_is_python(page: Any, tmp_path: Path) -> None:
         ll.SmoothGrad(ll.IntegratedGradients(tolerance=0.5), samples=2),
         ll.Occlusion(window=(8, 16)),
     ):
-        expected = ll.show.scale_of(ll.explain(small_model(), x, method).heatmap()[0]).limit
+        expected = ll.show.scale_of(ll.explain(small_model(), x, method).viewed()[0]).limit
         assert limit(page, method.kebab()) == pytest.approx(expected, rel=1e-4)
 
 

@@ -219,7 +219,8 @@ def _differences(members: NDArray[np.bool_], x: Array) -> Array:
         parts.append((mean, np.maximum(chosen @ x**2 / count - mean**2, 0) / (count - 1)))
     (own, variance), (others, other_variance) = parts
     error = np.sqrt(variance + other_variance + _LEAST**2 / len(x))
-    return np.abs(own - others) / error
+    found: NDArray[np.float64] = np.abs(own - others) / error
+    return found
 
 
 def _cells(weights: Tensor, share: float) -> Tensor:
