@@ -44,6 +44,23 @@ def test_the_default_is_the_midpoint_rule_where_that_suffices() -> None:
     assert nodes_of(a.notes) == [32, 32] and not a.cautions and not b.notes
 
 
+def test_misses_that_cancel_are_not_taken_for_a_sum_that_is_met() -> None:
+    """Two steep steps between the first nodes, one up and one down: their sum is right without them."""
+
+    def steps(x: Tensor) -> Tensor:
+        up, down = torch.tanh(400 * (x[:, :1] - 0.3135)), torch.tanh(400 * (x[:, 1:2] - 0.7207))
+        return up - down + x[:, 2:]
+
+    x = torch.ones(1, 3, dtype=D)
+    equal, refined = (
+        ll.explain(ll.Differentiable(steps), x, method, target=0)
+        for method in (ll.IntegratedGradients(32), ll.IntegratedGradients())
+    )
+    assert float(equal.delta.abs()) < 0.01 and float(equal.values[0, :2].abs().max()) < 0.1
+    torch.testing.assert_close(refined.values, torch.tensor([[2.0, -2.0, 1.0]], dtype=D), atol=0.25, rtol=0)
+    assert not refined.cautions
+
+
 def test_nodes_are_added_where_the_score_changes_and_all_of_them_count() -> None:
     """By hand: the gradient at each node, times half the distance of its neighbours, or all of it at the ends."""
     seen: list[Tensor] = []
@@ -151,12 +168,12 @@ def test_old_maps_keep_their_fixed_rule(file: Path) -> None:
 
 def test_old_default_maps_are_read_as_what_made_them() -> None:
     """Both earlier formats hold every setting, so an old default is 32 Gauss nodes and not today's default."""
-    from limelight.base.records import _decode
+    from limelight.base.records import decode
 
     fields = {"quadrature": {"$class": "GaussLegendre", "fields": {"n": 32}}, "tolerance": None, "most_nodes": 2048}
-    method = _decode({"$class": "IntegratedGradients", "fields": fields}, {})
+    method = decode({"$class": "IntegratedGradients", "fields": fields}, {})
     assert method == ll.IntegratedGradients(ll.GaussLegendre(32), most_nodes=2048) and method.stop is None
-    blur = _decode({"$class": "BlurIntegratedGradients", "fields": {"steps": 32, "max_sigma": 50.0}}, {})
+    blur = decode({"$class": "BlurIntegratedGradients", "fields": {"steps": 32, "max_sigma": 50.0}}, {})
     assert blur.stop is None and blur.rows(torch.Size([3, 8, 8])) == 33
 
 

@@ -19,6 +19,7 @@ from .quadrature import Midpoint, Quadrature
 START = Midpoint(32)  # the first nodes, by default
 TOLERANCE = 0.01  # share of the score's change that the sum of a map may miss, by default
 MOST_NODES = 512
+_CANCELS = 0.1  # share of the score's ups and downs that the gaps may miss together, their signs aside
 _FRESH = 8  # nodes that one refinement adds for an example, which do not depend on the batch or the passes
 _KEPT = 2**29  # bytes of gradients kept at once, where every example takes all its nodes
 _FIRST, _LAST, _INNER = 0, 1, 2  # columns of times and scores: the path's ends, and the first node
@@ -52,7 +53,11 @@ class Line(Path):
 
 @dataclass(frozen=True)
 class Stop:
-    """When to stop: where the sum misses `tolerance` of the score's change or less, or with `most` nodes."""
+    """When to stop: where the sum misses `tolerance` of the score's change or less, not by luck; or with `most` nodes.
+
+    By luck means that the misses of the gaps cancel: their sizes must add up to a tenth of the score's ups and downs
+    along the path or less (or `tolerance` of them, if that is more).
+    """
 
     tolerance: float = TOLERANCE
     most: int = MOST_NODES
@@ -136,7 +141,8 @@ def refined(score: Score, path: Path, ends: tuple[Tensor, Tensor], first: Quadra
 
     to the map; at the ends of the path the gradient is that of the nearest node. Of equal midpoints this is the
     midpoint rule. What a gap misses of f(c) - f(a) is known from the nodes' own passes. While the whole sum misses more
-    than the tolerance, or rounding, the gaps that miss most get a node each. Every node that was run is in the map.
+    than the tolerance, or rounding, or is met because misses cancel, the gaps that miss most get a node each. Every
+    node that was run is in the map.
     Costs as many forward and backward rows as there are nodes. `ends`: the scores `(n,)` at the path's start and at x.
     """
     row = path.points(torch.zeros(1, dtype=torch.long, device=ends[0].device), torch.zeros_like(ends[0][:1]))
@@ -151,7 +157,10 @@ def _refined(score: Score, path: Path, active: Tensor, ends: Tensor, first: Quad
     at = _begun(score, path, active, ends, first)
     while True:
         missed = at.gains.sum(1) - at.change
-        converged = missed.abs() <= (stop.tolerance * at.change.abs()).maximum(_rounding(at))
+        rounding = _rounding(at)
+        converged = missed.abs() <= (stop.tolerance * at.change.abs()).maximum(rounding)
+        few = max(stop.tolerance, _CANCELS) * at.changes.abs().sum(1)
+        converged &= at.missed.abs().sum(1) <= few.maximum(rounding)
         ended = converged | (at.gradients.shape[1] >= stop.most)
         if bool(ended.any()):
             out = ended.nonzero()[:, 0]
@@ -180,6 +189,16 @@ class _Gaps:
     @property
     def change(self) -> Tensor:
         return self.scores[:, _LAST] - self.scores[:, _FIRST]
+
+    @property
+    def changes(self) -> Tensor:
+        """The change of the score over each gap `(m, gaps)`."""
+        return self.scores.gather(1, self.right) - self.scores.gather(1, self.left)
+
+    @property
+    def missed(self) -> Tensor:
+        """What the map lacks or has too much of each gap's change `(m, gaps)`."""
+        return self.gains - self.changes
 
     def select(self, which: Tensor) -> _Gaps:
         return _Gaps(*(getattr(self, each.name)[which] for each in fields(self)))
@@ -211,8 +230,7 @@ def _begun(score: Score, path: Path, examples: Tensor, ends: Tensor, first: Quad
 
 def _finer(score: Score, path: Path, at: _Gaps, most: int) -> _Gaps:
     """Run a node in each of the gaps that miss most of the score's change."""
-    missed = (at.gains - (at.scores.gather(1, at.right) - at.scores.gather(1, at.left))).abs()
-    cut = missed.argsort(dim=1, descending=True, stable=True)[:, : min(_FRESH, most - at.gradients.shape[1])]
+    cut = at.missed.abs().argsort(dim=1, descending=True, stable=True)[:, : min(_FRESH, most - at.gradients.shape[1])]
     before, after = at.left.gather(1, cut), at.right.gather(1, cut)
     # At an end of the path, where no gradient is taken, a third is the middle of the part that the node stands for.
     share = torch.where(before == _FIRST, 1 / 3, torch.where(after == _LAST, 2 / 3, 1 / 2)).to(at.times)
