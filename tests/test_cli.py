@@ -622,7 +622,7 @@ def test_twelve_bits_are_a_caution_and_can_be_said(here: Path) -> None:
 
 def test_targets_in_words_on_the_command_line(here: Path) -> None:
     result = _run("explain", "cat.png", *FAST, "--target", "margin('tabby', other='tiger cat')", "--json")
-    assert "margin(2, other=1)" in result.stdout
+    assert '"text": "margin(2, other=1)"' in result.stdout
     for text, said in (
         ("box(0, 40, 8, 48)", "Box [0.0, 40.0, 8.0, 48.0] lies outside the picture of 32 x 32"),
         ("region('none.png', 2)", "Region.mask='none.png': no such file"),

@@ -31,7 +31,7 @@ INSERTIONS = [
     ("question/registries.py", "(Black, White,", "(Black, Mirrored, White,"),
     ("rules/names.py", "elu selu celu", "ndtr elu selu celu"),
     ("cli/main.py", "from .serve import", "from .score import score_command\nfrom .serve import"),
-    ("cli/main.py", 'app.command("serve")', 'app.command("score")(score_command)\napp.command("serve")'),
+    ("cli/main.py", '("serve", serve_command)', '("score", score_command),\n    ("serve", serve_command)'),
 ]
 
 USE = """

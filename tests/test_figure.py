@@ -60,7 +60,7 @@ class TestFigure:
         draw_figure(panel, width_cm=17, font_size=6).savefig(tmp_path / "a.svg")
         words = re.findall(r"<text[^>]*>([^<]*)</text>", (tmp_path / "a.svg").read_text())
         assert {"picture", "gradient", "grad-cam", "smooth-grad", "(!) occlusion"} <= set(words)
-        assert any("score" in each for each in words)
+        assert any("evaluations" in each for each in words) and any("percentile" in each for each in words)
         draw_figure(panel).savefig(tmp_path / "a.pdf")
         pdf = (tmp_path / "a.pdf").read_bytes()
         assert b"/Type3" not in pdf.replace(b" ", b"") and b"/FontFile2" in pdf  # TrueType, no drawn glyphs
@@ -88,7 +88,7 @@ class TestFigure:
         axes = own.subplots(1, len(panel) + 1)
         assert draw_figure(panel, ax=axes) is own and tuple(own.get_size_inches()) == (8, 3)
         assert [each.get_title(loc="left").removeprefix("(!) ") for each in axes] == ["picture", *panel]
-        assert "score" in axes[1].get_xlabel() and not axes[0].get_xlabel()
+        assert "percentile" in axes[1].get_xlabel() and not axes[0].get_xlabel()
         single = Figure().subplots()
         draw_figure(panel[0], ax=single)
         assert single.get_title(loc="left") == "gradient"

@@ -278,7 +278,9 @@ def test_a_segformer_folder_and_a_region(here: Path) -> None:
     mask[4:12, 4:12] = True
     np.save("road.npy", mask)
     document = explained("--model", "./seg", "--target", "region('road.npy', label=1)", methods="gradient,occlusion")
-    assert one(document)["target"]["label"] == "region(mask=16 x 16 numbers, label=1, reduction='sum', resize=False)"
+    target = one(document)["target"]
+    assert target["text"] == "region(mask=16 x 16 numbers, label=1, reduction='sum', resize=False)"
+    assert target["label"] == "class 1 in a region of 64 pixels"
     model = load_model("./seg")
     x = model.preprocess("cat.png")
     expected = network((x - 0.5) / 0.5).logits[0, 1][torch.from_numpy(mask)].sum()
@@ -317,7 +319,7 @@ def test_clip_by_text_embeddings(file: str, here: Path) -> None:
     per_image = network(input_ids=tokens, pixel_values=(x - model.mean) / model.std).logits_per_image
     cosine = float((per_image[0, 0] / network.logit_scale.exp()).detach())
     assert one(document)["maps"][0]["score"] == pytest.approx(cosine, abs=1e-5)
-    assert one(document)["target"]["label"] == "similarity(reference=16 numbers)" and document["top"] == []
+    assert one(document)["target"]["text"] == "similarity(reference=16 numbers)" and document["top"] == []
     a = ll.explain(model, x, "gradient", target=ll.Similarity(embedding))
     assert float(a.score[0]) == pytest.approx(cosine, abs=1e-5)
 

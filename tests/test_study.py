@@ -63,7 +63,7 @@ def test_a_study_is_shown_and_saved(tmp_path: Path) -> None:
     assert summary["labels"] == list(study) and len(summary["rank_correlations"][1]) == 4
     again = ll.Attribution.load(folder / "3 blur.safetensors")
     assert torch.equal(again.values, study["blur"].values)
-    with pytest.raises(ValueError, match=r"use \.png, \.html or \.safetensors"):
+    with pytest.raises(ValueError, match=r"use \.png, \.html, \.pdf, \.svg, \.npz or \.safetensors"):
         study.save(tmp_path / "a.gif")
 
 

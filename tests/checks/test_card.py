@@ -158,7 +158,7 @@ def test_limelight_check_prints_a_card_for_each_method(here: Path) -> None:
         assert words in result.stdout
     written = {each.name for each in (here / "out").iterdir()}
     cards = {f"cat-{name}{suffix}" for name in ("gradient", "input-x-gradient") for suffix in (".json", ".png")}
-    assert written == {"cat.html"} | cards
+    assert written == {"cat.html", "cat-input-shift.png", "cat-deletion.png"} | cards
 
 
 def test_limelight_check_speaks_json_and_names_what_it_does_not_know(here: Path) -> None:

@@ -184,7 +184,7 @@ def test_the_same_audit_again_explains_nothing_and_says_the_same(tagged: ll.Audi
         **FAST,
     )
     covered = sum(each.cover.changed.total + each.cover.others.total for each in again.verdicts if each.cover)
-    assert again.to_dict() == tagged.to_dict() and sum(rows) == 15 * covered and covered >= 32
+    assert again.to_dict() == tagged.to_dict() and sum(rows) == 20 * covered and covered >= 32
     assert len(places) == 1 and places[0].startswith("covering place 1 of 1: b, integrated-gradients")
 
 

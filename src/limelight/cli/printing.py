@@ -10,7 +10,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from ..base.attribution import describe_rows
+from ..base.attribution import describe_rows, describe_target
 from ..evaluation.agreement import Agreement
 from ..evaluation.compare_baselines import BaselineStudy
 from ..evaluation.findings import Finding, Findings
@@ -158,7 +158,7 @@ def _explanation_document(explanation: Explanation, files: Sequence[Path]) -> di
     first = panel[0]
     agreement = explanation.agreement()
     return {
-        "target": _class_document(explanation.target),
+        "target": {**_class_document(explanation.target), "text": describe_target(first, 0)},
         "baseline": repr(first.baseline),
         "baseline_studies": {name: study.summary() for name, study in explanation.studies.items()},
         "agreement": None if agreement is None else agreement.to_dict(),

@@ -31,8 +31,8 @@ class IntegratedGradients(OverNodes, Method):
 
     By default 32 equal nodes are refined, for each example by itself, where the change of the score is missed most,
     until the map's sum misses at most 1% of f(x) - f(b), or rounding, and not because misses cancel; at most
-    `most_nodes`, and then a caution says the miss. `tolerance` is another share than 1%. The sum is what the refinement stops by and so no evidence; a note says
-    by how much the map differs from that of every second node.
+    `most_nodes`, and then a caution says the miss. `tolerance` is another share than 1%. The sum is what the refinement
+    stops by and so no evidence; a note says by how much the map differs from that of every second node.
 
     `quadrature` is a rule such as `GaussLegendre(16)`, or a number of equal nodes, `Midpoint`, also called `n_steps`:
     it is taken as it is, or gives the first nodes where there is a `tolerance` too. `multiply=False` leaves out the
