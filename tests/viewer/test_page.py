@@ -416,7 +416,8 @@ def test_a_map_opens_large_and_is_compared_by_a_swipe(page: Any, tmp_path: Path)
     assert over.evaluate("(each) => each.style.clipPath") == "inset(0px 0px 0px 25%)"
     assert page.evaluate(UNNAMED) == []
     page.keyboard.press("Escape")
-    assert page.locator("dialog").count() == 0 and page.locator("canvas.over").count() == 0
+    until(page, lambda: page.locator("dialog").count() == 0)
+    assert page.locator("canvas.over").count() == 0
     assert page.locator(".panel figure[data-method=gradient]").count() == 1, "it is back in its place"
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "enlarge the map of gradient"
 

@@ -16,10 +16,12 @@ _LONGEST_TARGET = 160  # characters
 def target_text(target: Any) -> str:
     """Return a target as text, from which it can be read if possible; of many numbers only how many they are."""
     try:
-        text = text_of(target)
+        text: str | None = text_of(target)
     except ValueError:
-        text = repr(target)
-    if len(text) <= _LONGEST_TARGET or not isinstance(target, Named) or not is_dataclass(target):
+        text = None
+    if not isinstance(target, Named) or not is_dataclass(target):
+        return repr(target) if text is None else text
+    if text is not None and len(text) <= _LONGEST_TARGET:
         return text
     held = {each.name: getattr(target, each.name) for each in fields(target) if each.init}
     return f"{target.kebab()}({', '.join(f'{name}={_brief(value)}' for name, value in held.items())})"
