@@ -63,7 +63,7 @@ def test_a_place_that_the_model_needs_is_counted(share: float) -> None:
     assert len(cover.ids) == cover.changed.count and set(cover.ids) <= set(range(30))
     assert 1 < cover.low < cover.times < cover.high
     assert f"changes {cover.changed.count} of 30 right predictions of 'class 0'" in cover.sentence
-    assert known.rows == 90 * 15  # what the docstring says
+    assert known.rows == 90 * 20  # what the docstring says
     several = recounted(maps, "class 0", known, 4, 0)
     assert several is not None and several.p_changed == pytest.approx(4 * cover.p_changed)
 
@@ -98,7 +98,7 @@ def test_few_right_pictures_are_not_counted() -> None:
     right[:3] = False
     few = Maps(maps.features, maps.labels, maps.ids, right)
     assert recounted(few, "class 0", known, 1, 0) is None and recounted(few, "class 1", known, 1, 0) is not None
-    assert known.rows == 15 * 33
+    assert known.rows == 20 * 33
 
 
 def test_ratios_by_hand() -> None:

@@ -43,6 +43,7 @@ def test_what_is_refused_stays_named_beside_what_is_shown(watched: Watched, tmp_
     files[1] = write(tmp_path, "broken.png", b"no picture")
     files.append(write(tmp_path, "fifth.png", png(5)))
     page.set_input_files("#files", files)
+    until(page, lambda: page.locator("#refusals li").count() == 2)
     done(page, 3)
     refusals = page.locator("#refusals li").all_inner_texts()
     assert [each.split(":")[0] for each in refusals] == ["fifth.png", "broken.png"]
