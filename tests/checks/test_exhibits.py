@@ -15,6 +15,7 @@ import limelight as ll
 from limelight.base.display import on_display
 from limelight.checks import CHECKS
 from limelight.checks.exhibits import MOST_EXAMPLES, Curve, Exhibit
+from limelight.checks.imputers import NoisyLinear
 from limelight.show.exhibits import draw_findings, one_scale
 from limelight.show.image import laid_out
 
@@ -151,6 +152,29 @@ def test_compared_maps_are_drawn_on_one_scale() -> None:
     many = [torch.ones(100, 100), torch.ones(100, 100)]
     many[0][0, :50] = 9.0  # 50 of 20,000 values, beyond the percentile 99.5 of all together
     assert [each.clipped for each in one_scale(many)] == [0.005, 0.0]
+
+
+@pytest.mark.parametrize("check", [ll.ROAD(noise=0.2), ll.SRG(imputers=(NoisyLinear(0.2),)), ll.Deletion(steps=4)])
+def test_the_pictures_of_a_removal_curve_are_those_that_were_scored(check: ll.Check) -> None:
+    """With a filling that draws, too, and of the first examples of a larger batch."""
+    x, seen = pictures(MOST_EXAMPLES + 1), []
+
+    class Spied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = small_network()
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(x.detach().clone())
+            out: Tensor = self.inner(x)
+            return out
+
+    finding = ll.check(Spied().eval(), x, "occlusion(window=4, stride=4)", check, target=0)[0]
+    scored = {tuple(each.flatten().tolist()) for each in on_display(torch.cat(seen), clip=True)[0]}
+    _, *masked = kept(finding, Exhibit)
+    assert len(masked) > 2
+    for each in masked:
+        assert all(tuple(picture.flatten().tolist()) in scored for picture in each.pictures), each.label
 
 
 def test_several_methods_are_drawn_below_each_other_and_saved(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from ..base.attribution import Attribution
 from ..base.display import on_display
 from .case import Case
 from .imputers import Imputer
-from .maps import over_units
 
 MOST_EXAMPLES = 8  # of a batch that are kept, so that findings stay small
 MOST_MASKED = 5  # pictures of a curve
@@ -107,16 +106,15 @@ def removal_of(
 
     The arguments are those of `removal_curve`. `label`: what tells it from the other curves of the check.
     """
+    units, last = int(places.max()) + 1, len(counts) - 1  # of the whole batch, as in the curve itself
     if len(case) > MOST_EXAMPLES:
         index = list(range(MOST_EXAMPLES))
         case, scores, places = case.select(index), scores[:, index], places[index]
-    units, last = int(places.max()) + 1, len(counts) - 1
     hidden = [(units - k if keep else k) / units for k in counts]
-    hide = imputer.prepare(case.x, case.rng.fork("imputer"))
+    hide = imputer.hiding(case.x, case.rng.fork("imputer"))
     found: list[Exhibit | Curve] = []
     for step in sorted({round(k * last / max(most - 1, 1)) for k in range(most)}):
-        gone = places >= counts[step] if keep else places < counts[step]
-        rows = hide(over_units(gone, case.x), step) if bool(gone.any()) else case.x
+        rows = hide.first(places, counts[step], units, keep).make()
         lines = [(f"answer {score:.3g}",) for score in scores[step].tolist()]
         found.append(exhibit(f"{label}{': ' * bool(label)}{hidden[step]:.0%} hidden", rows, case.x, None, lines))
     return [*found, curve_of(label or "answer", hidden, scores)]

@@ -46,6 +46,14 @@ class Hide(ABC):
             lambda: self(over_units(hidden, self.x), step) if any(some) else self.x,
         )
 
+    def first(self, places: Tensor, count: int, units: int, keep: bool = False) -> Asked:
+        """Return the inputs with the units at the first `count` of the `places` `(n, units)` hidden.
+
+        With `keep` all but them are. A random filling is numbered by how many of the `units` are hidden, so that curves
+        of other steps and orders ask for the same inputs.
+        """
+        return self.asked(places >= count, units - count) if keep else self.asked(places < count, count)
+
 
 @dataclass(frozen=True, eq=False)
 class Filled(Hide):

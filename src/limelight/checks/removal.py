@@ -5,7 +5,7 @@ Every check is a curve: an order of the units, an imputer for the hidden ones, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -21,7 +21,6 @@ from .case import Case, On
 from .exhibits import Curve, Exhibit, exhibited, removal_of
 from .imputers import Blurred, Fill, Hide, Imputer, MeanColour, NoisyLinear, UniformNoise
 from .maps import grid_labels, means_by_label, order_of, places_of, space_of, units_of
-from .shared import Asked
 
 _ORDERS = {"morf": "most relevant first", "lerf": "least relevant first"}
 Filling = float | Tensor | Baseline | Imputer
@@ -41,13 +40,8 @@ def removal_curve(
     case: Case, score: Score, places: Tensor, counts: Sequence[int], imputer: Imputer, keep: bool = False
 ) -> Tensor:
     """Compute scores `(len(counts), n)` with the first `k` units of each order hidden, or with `keep` all but them."""
-    hide, last = hiding(case, imputer), int(places.max()) + 1
-
-    def inputs() -> Iterator[Asked]:
-        for k in counts:  # random fillings are numbered by what is hidden, so that curves may ask for the same inputs
-            yield hide.asked(places >= k, last - k) if keep else hide.asked(places < k, k)
-
-    return case.scores(inputs(), score)
+    hide, units = hiding(case, imputer), int(places.max()) + 1
+    return case.scores((hide.first(places, k, units, keep) for k in counts), score)
 
 
 def step_counts(units: int, row: int, steps: int | None) -> list[int]:
