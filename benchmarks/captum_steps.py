@@ -11,7 +11,6 @@ reached. Results are appended to files in DIR, a line a photograph; a run that w
 
 from __future__ import annotations
 
-import argparse
 import copy
 import statistics
 from functools import partial
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 import limelight as ll
 
 from . import path_rows
-from .photographs import measured, photographs
+from .photographs import measured, options, photographs
 
 RULES = (*(("riemann_middle", steps) for steps in (35, 45, 63, 105, 315)), ("gausslegendre", 50))
 _ROWS = 8  # in one pass
@@ -102,11 +101,7 @@ def summary(captum: list[dict[str, Any]], ours: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--photographs", type=int, default=50)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    asked = parser.parse_args()
+    asked = options(__doc__, 50).parse_args()
     files = photographs(asked.folder, asked.photographs)
     model = ll.load_model()
     assert isinstance(model, ll.ImageModel)

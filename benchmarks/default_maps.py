@@ -10,7 +10,6 @@ stopped goes on from there.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -24,7 +23,7 @@ from limelight.cli.pictures import find_pictures
 from limelight.cli.question_options import QuestionOptions
 from limelight.show.explained import DEFAULT_METHODS, Explanation, Request, explain_picture, fitting
 
-from .photographs import measured, photographs
+from .photographs import measured, options, photographs
 
 
 def default_request() -> Request:
@@ -103,11 +102,7 @@ def failures(lines: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--photographs", type=int, default=200)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    asked = parser.parse_args()
+    asked = options(__doc__, 200).parse_args()
     files = photographs(asked.folder, asked.photographs)
     lines = measured(files, asked.out / "default-maps.jsonl", partial(measure, default_request()))
     print(table(lines), "", *failures(lines), sep="\n")

@@ -11,7 +11,6 @@ line a photograph; a run that was stopped goes on from there.
 
 from __future__ import annotations
 
-import argparse
 import re
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,7 @@ from torch import Tensor
 
 import limelight as ll
 
-from .photographs import measured, photographs
+from .photographs import measured, options, photographs
 
 MISS = 0.01  # of f(x) - f(baseline): the default's tolerance
 BUDGET = 160  # backward rows in the mean
@@ -71,10 +70,7 @@ def summary(lines: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--photographs", type=int, default=50)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser = options(__doc__, 50)
     parser.add_argument("--reference", type=int, default=0)
     asked = parser.parse_args()
     files = photographs(asked.folder, asked.photographs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 from collections.abc import Callable
@@ -9,6 +10,15 @@ from pathlib import Path
 from typing import Any
 
 PICTURES = (".jpg", ".jpeg", ".png")
+
+
+def options(about: str, count: int) -> argparse.ArgumentParser:
+    """Return the command line of a measurement over a folder: it, how many photographs, and where to write."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--photographs", type=int, default=count)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    return parser
 
 
 def photographs(folder: Path, count: int) -> list[Path]:

@@ -52,7 +52,7 @@ def print_explained(done: Explained, files: Sequence[Sequence[Path]]) -> None:
             if any(each.left_out for found in explanation.tests.values() for each in found):
                 print_lines("tests that exceed --check-rows are left out; 'limelight check' runs every test")
             print_lines("")
-        if agreement := explanation.agreement():
+        if agreement := explanation.agreement:
             out.print(_agreement_table(agreement))
             print_lines("", agreement.sentence(), "")
         for name, study in explanation.studies.items():
@@ -156,7 +156,7 @@ def _class_document(ranked: Ranked) -> dict[str, Any]:
 def _explanation_document(explanation: Explanation, files: Sequence[Path]) -> dict[str, Any]:
     panel = explanation.panel
     first = panel[0]
-    agreement = explanation.agreement()
+    agreement = explanation.agreement
     return {
         "target": {**_class_document(explanation.target), "text": describe_target(first, 0)},
         "baseline": repr(first.baseline),

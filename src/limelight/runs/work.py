@@ -207,10 +207,11 @@ class Worker:
             for (name, method), a in zip(methods, panel.values(), strict=True):
                 findings, seconds = self._findings(question, method, a, shared)
                 spent += sum(each.forward_rows + each.backward_rows for each in findings.values())
+                viewed = a.viewed().detach().cpu() if len(self.job.methods) > 1 else None
                 for i, item in enumerate(items):
                     values, scale = stored(a, i, self.job.store)
                     facts = facts_of(a, i, self.model, item.label, findings, item.notes) | {"scale": scale}
-                    seen = a.viewed()[i].detach().cpu() if len(self.job.methods) > 1 else None
+                    seen = None if viewed is None else viewed[i]
                     rows.append(Row(item.id, name, item.entry, facts, values, seen, seconds / len(items)))
         shard.rows += rows
         shard.model_rows += spent

@@ -8,8 +8,6 @@ would take gigabytes, or long beside the model's passes, which alone are counted
 from __future__ import annotations
 
 import dataclasses
-import inspect
-import re
 import sys
 import types
 import typing
@@ -77,7 +75,7 @@ def method_forms(features: torch.Size = PHOTOGRAPH) -> list[dict[str, Any]]:
         {
             "name": kind.kebab(),
             "family": family_of(kind),
-            "summary": _summary(kind),
+            "summary": kind.plain_summary().removesuffix("."),
             "needs": [each for each in ("gradients", "layer", "baseline") if getattr(kind().needs, each)],
             "rows": kind().rows_at_least(features),
             "exact": kind().rows(features) is not None and not kind.rows_at_most,
@@ -188,12 +186,6 @@ def _read(reader: Callable[[str], T], text: str) -> T:
             return reader(text)
     except (ValueError, TypeError) as error:
         raise Refused(str(error)) from error
-
-
-def _summary(kind: type[Method]) -> str:
-    """Return the first paragraph of the documentation up to a formula or reference, as plain text."""
-    paragraph = " ".join((inspect.getdoc(kind) or "").partition("\n\n")[0].split())
-    return re.split(r"\$|\[\w+\d{4}", paragraph)[0].replace("`", "").rstrip(" ,:;.=")
 
 
 def _offered(kind: type[Named]) -> Iterator[tuple[dataclasses.Field[Any], Any]]:

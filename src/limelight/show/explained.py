@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -125,8 +126,9 @@ class Explanation:
             for tile, (name, attribution) in zip(self.panel.tiles(view=self.view), self.panel.items(), strict=True)
         ]
 
+    @cached_property
     def agreement(self) -> Agreement | None:
-        """Return how far the maps agree, without those that failed a test; None for a single map."""
+        """How far the maps agree, without those that failed a test; None for a single map."""
         return Panel.agreement(self.panel, self.tests) if len(self.panel) > 1 else None
 
     def verdicts(self) -> dict[str, str]:
@@ -163,7 +165,7 @@ class Explained:
         """Return the first screen of one class."""
         classes = [(each.named, each.probability) for each in self.ranking]
         said = answer_in_words(explanation.target.named, explanation.target.output, classes)
-        return summary_of(said, classes, explanation.agreement(), explanation.verdicts() if explanation.tests else {})
+        return summary_of(said, classes, explanation.agreement, explanation.verdicts() if explanation.tests else {})
 
     def what_was_seen(self) -> str:
         """Return a phrase about the crop that the model received."""

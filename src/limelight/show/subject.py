@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..base.display import display_range, on_display
+from ..base.display import chosen_bands, display_range, on_display
 from .colour import percent
 from .layouts import BARS_WIDTH, FAINT, INK, LAYOUT, LINE, Bars, Planes, line_layout, shortened, with_layout
 
@@ -49,7 +49,7 @@ def picture_of_bands(
     count = inputs.shape[0]
     if inputs.ndim != 3 or (count in (1, 3) and bands is None):
         return picture_of(inputs, clip)
-    chosen = [_band(each, count, names) for each in bands] if bands else [0, 1, 2] if count > 3 else [0]
+    chosen = [_band(each, count, names) for each in bands] if bands else [*range(chosen_bands(inputs[None]).shape[1])]
     picture = picture_of(inputs[chosen], clip)
     called = [names[each] if names else str(each + 1) for each in chosen]
     words = f"bands {', '.join(called[:-1])} and {called[-1]}" if len(called) > 1 else f"band {called[0]}"
