@@ -119,6 +119,7 @@ def _with_target_axis(a: Attribution, question: Question, classes: int) -> Attri
         outputs=None if a.outputs is None else a.outputs[::classes],
         output_kinds=a.output_kinds[::classes],
         notes=renumbered(a.notes, lambda row: divmod(row, classes)),
+        texts=question.given.texts,
     )
 
 
@@ -266,6 +267,7 @@ class Answers:
             arithmetic=arithmetic,
             cached_rows=cached,
             names=self.question.names,
+            texts=self.question.given.texts,
         )
 
     @property

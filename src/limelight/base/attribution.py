@@ -17,6 +17,7 @@ from .panel_file import read_panel, write_panel
 from .records import file_stem, read, write
 from .similarity import relative_size
 from .steadiness import error_as_drawn, noise_words, two_runs
+from .text import Text
 from .types import Outputs, RowArithmetic
 from .view import SINGLE_PIXELS, VIEWS, View, default_view, view_of
 
@@ -52,7 +53,8 @@ class Attribution:
     `arithmetic`: how the method's own rows were computed, see `Options`; those that prove packed rows are not counted.
     `cached_rows`: rows that the cache of a `BlackBox` answered, which are no forward rows. `raw_stderr`: the standard
     error of `raw` where that holds more than the map, such as a matrix of interactions, or None. `names`: of the
-    columns or channels of the inputs, for drawings; empty without.
+    columns or channels of the inputs, for drawings; empty without. `texts`: the texts that the inputs are embeddings
+    `(batch, width, tokens)` of, one an example; columns beyond a text's tokens are padding. Empty without.
     """
 
     values: Tensor
@@ -80,6 +82,7 @@ class Attribution:
     steadiness: Tensor | None = None
     raw_stderr: Tensor | None = None
     names: tuple[str, ...] = ()
+    texts: tuple[Text, ...] = ()
 
     @property
     def delta(self) -> Tensor:

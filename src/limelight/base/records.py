@@ -16,6 +16,7 @@ from torch import Tensor
 from .files import write_whole
 from .named import Named, registered
 from .notes import Kind, Note, Place
+from .text import Text
 
 RECORD = "limelight"  # the metadata key of the JSON record
 FORMAT = 2
@@ -92,6 +93,8 @@ def _encoded_value(value: Any, key: str, tensors: dict[str, Tensor]) -> Any:
     match value:
         case Note():
             return {"$note": [value.kind, value.text, value.example]}
+        case Text():
+            return {"$text": dataclasses.astuple(value)}
         case None | bool() | int() | float() | str():
             return value
         case Tensor():
@@ -115,6 +118,8 @@ def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     match value:
         case {"$note": [kind, text, example]}:
             return Note(kind, text, tuple(example) if isinstance(example, list) else example)
+        case {"$text": [string, tokens, offsets, special, continued]}:
+            return Text(string, tuple(tokens), tuple(map(tuple, offsets)), tuple(special), continued)
         case {"$tensor": key}:
             return tensors[key]
         case {"$tuple": values}:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..base.devices import CPU
+from ..base.text import Text
 from .tensor_files import read_tensor
 
 
@@ -72,16 +73,18 @@ class Given:
     """What the model gets beside the inputs and is not explained: `model(rows, *positional, **named)`.
 
     A tensor with an entry for each of the `batch` examples goes along with its example; all other values are the same
-    at each call. `parts`: where the input has several, how a call gets them.
+    at each call. `parts`: where the input has several, how a call gets them. `texts`: where rows are the embeddings of
+    texts' tokens, the text of each example.
     """
 
     positional: tuple[Any, ...] = ()
     named: Mapping[str, Any] = field(default_factory=dict)
     batch: int = 0
     parts: Any = None  # a `Parts`, which is made of what stands above this
+    texts: tuple[Text, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.positional or self.named or self.parts)
+        return bool(self.positional or self.named or self.parts or self.texts)
 
     @property
     def embedding(self) -> str | None:
@@ -123,7 +126,10 @@ class Given:
         if not self:
             return self
         chosen = torch.as_tensor(index, dtype=torch.long)
-        return Given(*self._others(chosen), len(index), self.parts.select(chosen) if self.parts else None)
+        parts = self.parts.select(chosen) if self.parts else None
+        return Given(
+            *self._others(chosen), len(index), parts, tuple(self.texts[i] for i in index) if self.texts else ()
+        )
 
     def _belongs(self, each: Any) -> bool:
         return isinstance(each, Tensor) and each.ndim > 0
