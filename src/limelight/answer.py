@@ -30,7 +30,7 @@ from .methods.checked import checked, level, missed, over_references, require_fi
 from .methods.two_precision import Precisions
 from .models.black_box import BlackBox, Differentiable
 from .question.output_targets import Neuron
-from .question.per_example import for_examples, rebuilt
+from .question.per_example import fitted, for_examples, rebuilt
 from .question.question import Question
 from .question.random_streams import Streams
 from .question.readings import Reading, read_outputs
@@ -43,8 +43,8 @@ _OTHER_DRAWS = "the random numbers are those of other examples (draws_of=)"
 
 def answer(question: Question, methods: Sequence[Method]) -> Panel:
     """Explain the question's inputs by each method. Raises the errors of `explain`."""
-    if question.given.embedding:
-        methods = [rebuilt(each, _of_tokens) for each in methods]
+    if question.given.embedding or question.texts:
+        methods = [fitted(rebuilt(each, _of_tokens), question.model) for each in methods]
     question = _with_module(question, methods)
     question.require_every_example(*methods)
     streams = question.streams()
@@ -210,6 +210,7 @@ class Answers:
         in_bfloat16, compiled = bfloat16.rows if bfloat16 else 0, self.runner.compiling.rows
         with self.runner.packing.wanted(method.needs.gradients) if self._packs(method) else nullcontext():
             estimate, spread = self._estimate(method, replace(self.score, bfloat16=bfloat16), rng)
+            estimate, spread = _within_texts(self.question, method, estimate, spread)
             arithmetic: RowArithmetic = "packed" if self.runner.packing.weights is not None else "plain"
         if self.runner.compiling.rows > compiled:
             arithmetic = "compiled"
@@ -382,6 +383,24 @@ class Answers:
             own = np.array([rows, len(self.x) + reread if backward else 0, self._cached_at_inputs])
         total: np.ndarray = compared + own
         return total
+
+
+def _within_texts(
+    question: Question, method: Method, found: Estimate, spread: Tensor | None
+) -> tuple[Estimate, Tensor | None]:
+    """Set a map of texts to 0 at padding, and at the special tokens that a baseline keeps."""
+    length = question.inputs.shape[-1]
+    if not question.texts or found.values.shape[-1] != length:
+        return found, spread
+    place = torch.arange(length, device=found.values.device)
+    stays = (place >= torch.tensor([[len(each)] for each in question.texts], device=place.device))[:, None]
+    if method.needs.baseline and question.stays is not None:
+        stays = question.stays
+
+    def cleared(values: Tensor | None) -> Tensor | None:
+        return None if values is None else values.masked_fill(stays, 0)
+
+    return replace(found, values=found.values.masked_fill(stays, 0), stderr=cleared(found.stderr)), cleared(spread)
 
 
 def _rows_run(runner: Runner) -> np.ndarray:

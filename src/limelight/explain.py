@@ -13,8 +13,10 @@ from .base.attribution import Attribution, Panel
 from .base.labels import names_of
 from .base.several import SeveralAttributions
 from .base.types import Model
+from .by_length import by_length, rows_of_texts, text_model
 from .inputs import Rows, rows_of
 from .methods import METHODS, Method
+from .models.text import TextModel
 from .question.parts import Parts
 from .question.question import Options, question_of
 
@@ -55,6 +57,9 @@ def explain(model: Model, inputs: Any, method: MethodLike | Sequence[MethodLike]
         able = ", ".join(kind.kebab() for kind in METHODS if kind.two_precisions)
         given = ", ".join(each.kebab() for each in methods)
         raise ValueError(f"arithmetic: 'two-precision' is for methods that sample scores, {able}, and not for {given}")
+    reader = text_model(model, inputs)
+    if reader is not None:
+        return _of_texts(model, reader, [inputs] if isinstance(inputs, str) else list(inputs), method, options)
     rows = rows_of(model, inputs, options)
     alone = isinstance(method, str | Method | type)
     if rows.parts is not None and not isinstance(inputs, Tensor) and rows.parts.embedding is None:
@@ -66,6 +71,21 @@ def explain(model: Model, inputs: Any, method: MethodLike | Sequence[MethodLike]
         noted = [replace(each, notes=(*each.notes, *rows.notes)) for each in panel.values()]
         panel = Panel(noted, panel.forward_rows, panel.backward_rows)
     return panel[0] if alone else panel
+
+
+def _of_texts(
+    model: Model, reader: TextModel, texts: list[str], method: MethodLike | Sequence[MethodLike], options: Options
+) -> Attribution | Panel:
+    """Explain texts, those of each length by themselves."""
+    methods = as_methods(method)
+
+    def explained(some: list[str], own: Options) -> Panel:
+        rows, read = rows_of_texts(reader, some, own)
+        with question_of(model, rows, read) as question:
+            return answer(question, methods)
+
+    panel = by_length(reader, texts, options, explained) or explained(texts, options)
+    return panel[0] if isinstance(method, str | Method | type) else panel
 
 
 def _of_parts(model: Model, rows: Rows, method: Method, baseline: Any) -> SeveralAttributions:

@@ -13,6 +13,7 @@ from .base.devices import own_tensors
 from .base.notes import Note
 from .base.prepared import PreparedModel
 from .base.types import Model
+from .by_length import rows_of_texts, text_model
 from .engine.carried import arguments, carrying
 from .engine.layers import hooked, modules_of
 from .engine.model_copy import frozen_copy
@@ -52,6 +53,9 @@ def rows_of(model: Model, inputs: Any, options: Options) -> Rows:
     if axes is not None and _floats(inputs):
         parts = Parts({"0": to_rows(inputs, axes)}, False, ("0",), axes=axes)
         return Rows(parts.values["0"], {**_with_parts(options, parts), "axes": None}, parts)
+    reader = text_model(model, inputs)
+    if reader is not None:
+        return Rows(*rows_of_texts(reader, [inputs] if isinstance(inputs, str) else list(inputs), options))
     prepare = getattr(getattr(model, "module", model), "preprocess", None)
     if callable(prepare) and not _is_structure(inputs) and not isinstance(inputs, Tensor):
         several = list(inputs) if isinstance(inputs, list | tuple) else [inputs]

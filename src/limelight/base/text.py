@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 # Letters and digits with the marks, apostrophes and hyphens inside them, numbers whole; or a single sign.
 _WORD = re.compile(r"\w(?:[\w'’\-\u0300-\u036f\u200d\ufe0f]|(?<=\d)[.,](?=\d))*|\S")
@@ -81,6 +82,14 @@ class Text:
             inked = min(inked, len(self.string) - 1)
             found.append(-1 if special or inked < 0 else number[inked])
         return tuple(found)
+
+
+class TextArguments(dict[str, Any]):
+    """What a model gets by name beside the embeddings of texts' tokens, and the `texts` themselves."""
+
+    def __init__(self, named: Mapping[str, Any], texts: tuple[Text, ...]) -> None:
+        super().__init__(named)
+        self.texts = texts
 
 
 def _words(string: str) -> list[int]:

@@ -33,7 +33,9 @@ class Game:
     def __init__(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams, players: Players) -> None:
         self._score, self._x, self._baseline, self.rng = score, x, baseline, rng
         self._players = players
-        self.division = players.divide(x, score.examples)
+        given = score.runner.given
+        texts = given.texts_of(score.examples) if given is not None and score.inside is None else ()
+        self.division = players.divide(x, score.examples, texts)
         self.counts = self.division.counts
         self.full, self.empty = score.values(x).double().cpu(), score.values(baseline).double().cpu()
         self.change = self.full - self.empty

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,10 @@ class Baseline(Named, ABC):
 
         A reference that is equal for all examples is returned expanded, so that the model runs it once.
         """
+
+    def fitted(self, model: Any) -> Self:
+        """Return the baseline with what the model decides, such as the embedding of a token."""
+        return self
 
     def for_examples(self, index: Sequence[int]) -> Self:
         """Return the baseline for some of the examples, where it knows the batch that it is for; indices may repeat."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..base.devices import CPU
-from ..base.text import Text
+from ..base.text import Text, TextArguments
 from .tensor_files import read_tensor
 
 
@@ -99,9 +99,8 @@ class Given:
         if isinstance(given, Tensor):
             given = (given,)
         if isinstance(given, Mapping):
-            found = Given(
-                named={str(name): _carried(each, str(name), batch) for name, each in given.items()}, batch=batch
-            )
+            named = {str(name): _carried(each, str(name), batch) for name, each in given.items()}
+            found = Given(named=named, batch=batch, texts=given.texts if isinstance(given, TextArguments) else ())
         elif isinstance(given, Sequence) and not isinstance(given, str):
             found = Given(tuple(_carried(each, str(i), batch) for i, each in enumerate(given)), batch=batch)
         else:
@@ -130,6 +129,10 @@ class Given:
         return Given(
             *self._others(chosen), len(index), parts, tuple(self.texts[i] for i in index) if self.texts else ()
         )
+
+    def texts_of(self, examples: Tensor) -> tuple[Text, ...]:
+        """Return the text of each of these examples `(rows,)`; nothing where rows are no tokens of texts."""
+        return tuple(self.texts[i] for i in examples.tolist()) if self.texts else ()
 
     def _belongs(self, each: Any) -> bool:
         return isinstance(each, Tensor) and each.ndim > 0

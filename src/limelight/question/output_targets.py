@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..base.named import require
+from ..models.text import TextModel
 from .given import ByValue, as_tensor
 from .masks import held, is_picture, read_region
-from .targets import Target, class_index, output_tensor
+from .targets import Target, class_index, class_scores, output_tensor
 from .tensor_files import names_a_tensor, read_tensor
 
 if TYPE_CHECKING:
@@ -127,18 +128,44 @@ def _require_marked(mask: Tensor) -> None:
 class Similarity(HeldForExamples):
     r"""The cosine between the model's embedding and a reference embedding, $f = \cos(e(x), r)$.
 
-    `reference`: `(dimensions,)` for all examples or `(batch, dimensions)`, as a tensor, an array or lists.
+    `reference`: `(dimensions,)` for all examples or `(batch, dimensions)`, as a tensor, an array or lists; for a model
+    of texts also a text, or one for each example.
     """
 
-    reference: Tensor
+    reference: Tensor | str | tuple[str, ...]
     reads_tensor: ClassVar[bool] = True
     held: ClassVar[tuple[str, int]] = ("reference", 1)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "reference", as_tensor(self.reference))
+        given: Any = self.reference
+        if isinstance(given, list | tuple) and given and all(isinstance(each, str) for each in given):
+            object.__setattr__(self, "reference", tuple(given))
+        elif not isinstance(given, str) or names_a_tensor(given):
+            object.__setattr__(self, "reference", as_tensor(given))
+
+    @property
+    def per_example(self) -> int | None:
+        return len(self.reference) if isinstance(self.reference, tuple) else super().per_example
+
+    def select(self, index: Sequence[int]) -> Self:
+        own = self.reference
+        return (
+            replace(self, reference=tuple(own[i] for i in index)) if isinstance(own, tuple) else super().select(index)
+        )
+
+    def fitted(self, features: Sequence[int], model: Any = None) -> Self:
+        if isinstance(self.reference, Tensor):
+            return self
+        if not isinstance(model, TextModel):
+            raise ValueError(
+                f"target: Similarity.reference={self.reference!r} is a text, and the model reads none; give an "
+                "embedding, or the file of one (.npy, .pt, .pth, .safetensors)"
+            )
+        return replace(self, reference=model.embeddings(self.reference))
 
     def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
         embedding = output_tensor(outputs)
+        assert isinstance(self.reference, Tensor)  # a text is fitted
         reference = self._rows(self.reference.to(embedding), examples, len(embedding))
         if embedding.shape != reference.shape:
             raise ValueError(
@@ -188,6 +215,29 @@ class Neuron(Target):
         if self.pooling == "max":
             return pooled.amax(1)
         return pooled.mean(1) if self.pooling == "mean" else pooled.sum(1)
+
+
+@dataclass(frozen=True)
+class PredictiveEntropy(Target):
+    r"""How undecided the model is, $f = -\sum_c p_c \log p_c$ in nats, of the softmax $p$ of logits.
+
+    `kind` says what the outputs are: "logits" or "probabilities". It is 0 for a sure answer, and at most the logarithm
+    of the number of classes. Raises ValueError for a single output, which has no distribution.
+    """
+
+    kind: Literal["logits", "probabilities"] = "logits"
+    reads_tensor: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require(self.kind in ("logits", "probabilities"), self, "kind", "'logits' or 'probabilities'")
+
+    def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
+        z = class_scores(outputs)
+        if z.shape[1] < 2:
+            raise ValueError("target: PredictiveEntropy needs at least two classes, the model has one output")
+        probabilities = z if self.kind == "probabilities" else z.softmax(1)
+        found: Tensor = torch.special.entr(probabilities).sum(1)
+        return found
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,11 @@ def rebuilt(thing: T, change: Callable[[Any], Any]) -> T:
     return replace(thing, **changed) if changed else thing  # type: ignore[type-var]  # only dataclasses have parts
 
 
+def fitted(thing: T, model: Any) -> T:
+    """Return a method, check or baseline whose baselines, also in nested fields, are those of the model."""
+    return rebuilt(thing, lambda part: part.fitted(model) if isinstance(part, Baseline) else part)
+
+
 def for_examples(thing: T, index: Sequence[int], x: Tensor) -> T:
     """Return a method or baseline for the examples `index` of the batch `x`; indices may repeat.
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..base.named import Named, is_whole, require, require_whole
+from ..base.text import Text
 from .baselines import Baseline
 from .given import as_tensor
 from .random_streams import Streams
@@ -21,11 +23,13 @@ from .random_streams import Streams
 class Division:
     """The player of each position: `labels` `(n, 1, *space)`, or `(n, *features)` if channels are separate players.
 
-    The players of example i are 0 to `counts[i]` - 1; each has at least one position.
+    The players of example i are 0 to `counts[i]` - 1; each has at least one position. `stays`: positions with the label
+    `most` belong to no player and are always present, as the special tokens of a text are.
     """
 
     labels: Tensor
     counts: tuple[int, ...]
+    stays: bool = False
 
     @property
     def most(self) -> int:
@@ -34,18 +38,21 @@ class Division:
     def sizes(self) -> Tensor:
         """Return the number of positions of each player, `(n, most)`; 0 beyond an example's own players."""
         flat = self.labels.flatten(1)
-        return torch.zeros(len(flat), self.most, dtype=torch.long, device=flat.device).scatter_add_(
-            1, flat, torch.ones_like(flat)
-        )
+        found = torch.zeros(len(flat), self.most + self.stays, dtype=torch.long, device=flat.device)
+        return found.scatter_add_(1, flat, torch.ones_like(flat))[:, : self.most]
 
     def spread(self, values: Tensor) -> Tensor:
         """Divide each player's number `(n, most)` equally among its positions, which keeps the sum."""
         share = values / self.sizes().clamp(min=1).to(values.device)
+        if self.stays:
+            share = F.pad(share, (0, 1))
         return share.gather(1, self.labels.flatten(1).to(values.device)).reshape(self.labels.shape)
 
     def present(self, example: Tensor, coalitions: Tensor) -> Tensor:
         """Mark the positions in `coalitions` `(rows, most)`, of example `example[r]` for row r; broadcasts to rows."""
         labels = self.labels[example]
+        if self.stays:
+            coalitions = F.pad(coalitions, (0, 1), value=True)
         return coalitions.gather(1, labels.flatten(1)).reshape(labels.shape)
 
     def centres(self, example: int) -> Tensor:
@@ -53,6 +60,9 @@ class Division:
         labels = self.labels[example]
         places = torch.stack(torch.meshgrid(*map(torch.arange, labels.shape), indexing="ij")).flatten(1).double()
         owner = labels.flatten().cpu()
+        if self.stays:
+            own = owner < self.most
+            places, owner = places[:, own], owner[own]
         total = torch.zeros(self.counts[example], len(places), dtype=torch.float64).index_add_(0, owner, places.T)
         return total / owner.bincount(minlength=self.counts[example])[:, None]
 
@@ -74,7 +84,10 @@ class Players(Named, ABC):
     def count(self, features: torch.Size) -> int | None:
         """Return the number of players of an input of this shape; None if it depends on the content."""
 
-    def divide(self, x: Tensor, examples: Tensor) -> Division:
+    def divide(self, x: Tensor, examples: Tensor, texts: Sequence[Text] = ()) -> Division:
+        """Return the players of x. `texts`: the text of each row, where x are the embeddings of its tokens."""
+        if texts:
+            return divided(self.labels(x, examples), kept(texts, x.shape[-1], x.device)[:, None])
         labels = self.labels(x, examples)
         found = [torch.unique(each, return_inverse=True)[1] for each in labels]
         return Division(torch.stack(found), tuple(int(each.max()) + 1 for each in found))
@@ -259,6 +272,28 @@ class Segments(Players):
 
     def _maps(self) -> Mapping[str, Tensor]:
         return {"": self.map} if self.of_parts is None else self.of_parts
+
+
+def kept(texts: Sequence[Text], length: int, device: torch.device) -> Tensor:
+    """Mark the positions `(texts, length)` that no player and no baseline touches: special tokens and padding."""
+    rows = [[*text.special, *[True] * (length - len(text))] for text in texts]
+    return torch.tensor(rows, device=device)
+
+
+def divided(labels: Tensor, stays: Tensor) -> Division:
+    """Return the players of labels `(n, 1, *space)` or `(n, *features)`, without the positions that stay."""
+    stays = stays.expand(labels.shape)
+    found = [torch.unique(each[~own], return_inverse=True)[1] for each, own in zip(labels, stays, strict=True)]
+    empty = [place for place, each in enumerate(found) if not len(each)]
+    if empty:
+        raise ValueError(
+            f"players: the text of example {empty[0]} has no token but special ones; give at least one word"
+        )
+    counts = tuple(int(each.max()) + 1 for each in found)
+    whole = torch.full_like(labels, max(counts))
+    for row, own, each in zip(whole, stays, found, strict=True):
+        row[~own] = each
+    return Division(whole, counts, stays=True)
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,19 @@ from torch import Tensor
 from ..base.devices import own_tensors
 from ..base.prepared import PreparedModel
 from ..base.progress import reporting
+from ..base.text import Text
 from ..base.types import Arithmetic, LayerLike, Model, Outputs, Progress
 from ..models.black_box import as_model, as_module
+from ..models.text import TextModel
 from .baselines import Baseline
 from .given import Given, plain
-from .per_example import for_examples, require_every_example
+from .per_example import fitted, for_examples, require_every_example
+from .players import kept
 from .random_streams import Streams
 from .readings import declared_outputs, require_classes, require_outputs
 from .registries import as_baseline, as_target
 from .targets import ClassTarget, Target
+from .text_baselines import default_of_texts
 
 
 class Options(TypedDict, total=False):
@@ -106,7 +110,7 @@ class Question:
     @property
     def classes(self) -> int | None:
         """The number of classes per example where each example has several; else None."""
-        return self.target.classes if isinstance(self.target, ClassTarget) else None
+        return self.target.classes
 
     def streams(self) -> Streams:
         """Return the examples' random streams, from the seed and the content of the inputs or of `draws_of`."""
@@ -118,7 +122,19 @@ class Question:
         found = self.baseline.references(self.inputs, streams.fork("baseline"))
         if not bool(torch.isfinite(found).all()):
             raise FloatingPointError(f"baseline: {self.baseline!r} gives NaN or infinity")
-        return found
+        return found if self.stays is None else torch.where(self.stays, self.inputs, found)
+
+    @property
+    def texts(self) -> tuple[Text, ...]:
+        """The texts that the inputs are the tokens of; none for other inputs."""
+        return self.given.texts
+
+    @property
+    def stays(self) -> Tensor | None:
+        """Which positions `(batch, 1, length)` of texts every baseline keeps: special tokens and padding."""
+        if not self.texts:
+            return None
+        return kept(self.texts, self.inputs.shape[-1], self.inputs.device)[:, None]
 
     def require_every_example(self, *others: object) -> None:
         """Raise ValueError if the baseline, or one of `others`, holds values for another number of examples."""
@@ -154,7 +170,6 @@ class Question:
         classes = self.classes
         if classes is None:
             return self
-        assert isinstance(self.target, ClassTarget)
         drawn = None if self.draws_of is None else self.draws_of.repeat_interleave(classes, 0)
         flat = replace(self, inputs=self.inputs.repeat_interleave(classes, 0), target=self.target.flat())
         owners = self.owners()
@@ -195,13 +210,15 @@ def question_of(model: Model, inputs: Tensor, options: Options) -> Iterator[Ques
         given["given"] = Given.of(given.get("given"), len(x))
         if given.get("draws_of") is not None:
             given["draws_of"] = _as_many(given["draws_of"], x)
-        target = as_target(given.pop("target", None), len(x), labels_of(model)).fitted(x.shape[1:], model)
+        whole = snapshot_of(model)
+        target = as_target(given.pop("target", None), len(x), labels_of(model)).fitted(x.shape[1:], whole)
         if isinstance(model, PreparedModel):
             given["layer"] = model.layer(given.get("layer"))
             model = model.snapshot
         if isinstance(target, ClassTarget):
             require_classes(given["outputs"])
-        baseline = as_baseline(given.pop("baseline", 0.0))
+        absent = default_of_texts(whole) if isinstance(whole, TextModel) and given["given"].texts else 0.0
+        baseline = fitted(as_baseline(given.pop("baseline", absent)), whole)
         yield Question(as_module(model), x, target, baseline, **given, progress=progress)
 
 
@@ -221,6 +238,11 @@ def require_options(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=2) or list(known)
             raise TypeError(f"{name}: there is no such option; use {', '.join(near)}")
+
+
+def snapshot_of(model: Model) -> Model:
+    """Return the module that a prepared model explains; other models as they are."""
+    return model.snapshot if isinstance(model, PreparedModel) else model
 
 
 def labels_of(model: Model) -> Sequence[str]:

@@ -16,15 +16,21 @@ from ..base.named import Registry
 from .baselines import Baseline, Black, Blur, Constant, Mean, Minimum, Noise, Samples, White
 from .detectors import Box, Detection
 from .given import as_tensor
-from .output_targets import Function, Neuron, Region, Similarity
+from .output_targets import Function, Neuron, PredictiveEntropy, Region, Similarity
 from .players import Features, Felzenszwalb, Grid, Pixels, Players, SegmentMean, Segments, Slic
 from .sequence_baselines import Frequencies, Shuffle
 from .targets import CentredLogit, Logit, LogProbability, Margin, Probability, Target
+from .text_baselines import Cut, MeanToken, Pad, Token
+from .text_players import Sentences, Tokens, Words
+from .text_targets import Continuation, NextToken
 
 TARGETS: Registry[Target] = Registry(
     "target",
     Target,
-    (Logit, Probability, LogProbability, Margin, CentredLogit, Region, Box, Detection, Similarity, Neuron, Function),
+    (
+        *(Logit, Probability, LogProbability, Margin, CentredLogit, PredictiveEntropy, NextToken, Continuation),
+        *(Region, Box, Detection, Similarity, Neuron, Function),
+    ),
     "margin(281, other=285)",
 )
 """All targets. A class listed here is read from text, saved, tested, and offered by the command line and the page."""
@@ -32,13 +38,16 @@ TARGETS: Registry[Target] = Registry(
 BASELINES: Registry[Baseline] = Registry(
     "baseline",
     Baseline,
-    (Black, White, Noise, Blur, Minimum, Constant, Mean, Samples, SegmentMean, Frequencies, Shuffle),
+    (
+        *(Black, White, Noise, Blur, Minimum, Constant, Mean, Samples, SegmentMean, Frequencies, Shuffle),
+        *(Token, Pad, MeanToken, Cut),
+    ),
     "blur(5)",
 )
 """All baselines."""
 
 PLAYERS: Registry[Players] = Registry(
-    "players", Players, (Features, Pixels, Grid, Slic, Felzenszwalb, Segments), "grid(7)"
+    "players", Players, (Features, Pixels, Grid, Slic, Felzenszwalb, Segments, Tokens, Words, Sentences), "grid(7)"
 )
 """All ways to divide an input into players."""
 
@@ -93,6 +102,8 @@ def with_classes(target: Target, labels: Sequence[str]) -> Target:
     def number(value: Any) -> Any:
         if isinstance(value, tuple):
             return tuple(map(number, value))
+        if isinstance(value, str) and isinstance(target, NextToken):
+            value = next((each for each in (f" {value}", value) if each in labels), value)
         return class_of(value, labels) if isinstance(value, str) else value
 
     given = {name: value for name, value in vars(target).items() if name in _CLASS_FIELDS}
@@ -107,6 +118,8 @@ def class_of(text: str, labels: Sequence[str]) -> int:
     none, without regard to case; if there are none, those in which it stands as whole words. Raises ValueError with
     all labels that it fits if these are several, and with the nearest labels and targets if there is none.
     """
+    if labels.count(text) == 1 and not re.fullmatch(r"\s*[-+]?\d+\s*", text):
+        return labels.index(text)  # with its spaces, which tell tokens apart
     words = text.strip()
     if re.fullmatch(r"[-+]?\d+", words):
         index = int(words)

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from ..base.named import text_of
 from .detectors import Box, Detection
-from .output_targets import Function, Neuron, Region, Similarity
+from .output_targets import Function, Neuron, PredictiveEntropy, Region, Similarity
 from .targets import CentredLogit, ClassTarget, Logit, LogProbability, Margin, Probability, Target
+from .text_targets import Continuation, NextToken
 
 
 def class_words(index: Any, labels: Sequence[str] = ()) -> str:
@@ -48,7 +49,15 @@ def in_words(target: Target, labels: Sequence[str] = ()) -> str:
             what = "any object" if target.label is None else class_words(target.label, labels)
             return f"{what} anywhere in the picture"
         case Similarity():
+            if not isinstance(target.reference, Tensor):
+                return f"similarity to {target.reference!r}"
             return f"similarity to a reference of {target.reference.shape[-1]} numbers"
+        case PredictiveEntropy():
+            return "how undecided the model is"
+        case Continuation():
+            given = target.text if isinstance(target.text, str) else None
+            token = "" if target.place is None else f"token {target.place} of "
+            return f"{token}the continuation{'' if given is None else f' {given!r}'}"
         case Neuron():
             if target.channel is not None:
                 return f"the {target.pooling} of channel {target.channel} of layer {target.at}"
@@ -64,6 +73,8 @@ def _of_class(target: ClassTarget, named: str, labels: Sequence[str]) -> str:
             return named
         case Probability():
             return f"the probability of {named}"
+        case NextToken():
+            return f"the next token {named}"
         case LogProbability():
             return f"the log-probability of {named}"
         case Margin(other=None):

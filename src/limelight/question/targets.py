@@ -97,6 +97,15 @@ class Target(Named, ABC):
         """The number of examples that the fields hold values for; None if they fit any number."""
         return None
 
+    @property
+    def classes(self) -> int | None:
+        """The number of scores per example where each example has several; else None."""
+        return None
+
+    def flat(self) -> Self:
+        """Return the target for a batch in which each example is repeated for each of its scores."""
+        return self
+
     def select(self, index: Sequence[int]) -> Self:
         """Return the target for some of the examples. Raises NotApplicable if the fields fit the whole batch only."""
         if self.per_example is not None:
@@ -158,7 +167,6 @@ class ClassTarget(Target):
 
     @property
     def classes(self) -> int | None:
-        """The number of classes per example if `index` is nested; else None."""
         nested = isinstance(self.index, tuple) and self.index and isinstance(self.index[0], tuple)
         return len(self.index[0]) if nested else None  # type: ignore[index, arg-type]
 
@@ -172,7 +180,6 @@ class ClassTarget(Target):
         return index  # type: ignore[return-value]
 
     def flat(self) -> Self:
-        """Return the target for a batch in which each example is repeated for each of its classes."""
         if self.classes is None:
             return self
         return replace(self, index=tuple(each for some in self.index for each in some))  # type: ignore[union-attr]
