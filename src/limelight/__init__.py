@@ -15,6 +15,7 @@ from .base.attribution import Attribution as Attribution, Panel as Panel
 from .base.named import Named as Named
 from .base.notes import Note as Note
 from .base.several import SeveralAttributions as SeveralAttributions
+from .base.text import Text as Text
 from .base.version import __version__ as __version__
 from .base.view import VIEWS as VIEWS, View as View
 from .checks import CHECKS as CHECKS, Check as Check
@@ -30,6 +31,7 @@ from .methods import (
 )
 from .methods.backward import estimate_patterns as estimate_patterns
 from .models.black_box import BlackBox as BlackBox, Differentiable as Differentiable
+from .models.text import TextModel as TextModel
 from .question.baselines import Baseline as Baseline
 from .question.players import Players as Players
 from .question.registries import BASELINES as BASELINES, PLAYERS as PLAYERS, TARGETS as TARGETS
@@ -45,6 +47,7 @@ _LATE = {
         *("WindowScores", "trust_card", "window_scores"),
     ),
     "models.catalogue": ("ImageBlackBox", "ImageModel", "demo_image", "load_model"),
+    "models.text_models": ("load_text_model",),
     "models.pictures": ("ImageError", "Picture", "open_image"),
     "runs": ("Audit", "Run", "audit", "open_run", "run"),
 }
@@ -71,12 +74,16 @@ if TYPE_CHECKING:
         load_model as load_model,
     )
     from .models.pictures import ImageError as ImageError, Picture as Picture, open_image as open_image
+    from .models.text_models import load_text_model as load_text_model
     from .question.baselines import *
     from .question.detectors import *
     from .question.output_targets import *
     from .question.players import *
     from .question.sequence_baselines import *
     from .question.targets import *
+    from .question.text_baselines import *
+    from .question.text_players import *
+    from .question.text_targets import *
     from .runs import Audit as Audit, Run as Run, audit as audit, open_run as open_run, run as run
 
     parse_method = METHODS.read

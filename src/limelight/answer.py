@@ -35,6 +35,7 @@ from .question.question import Question
 from .question.random_streams import Streams
 from .question.readings import Reading, read_outputs
 from .question.targets import ClassTarget, Confidence, Logit
+from .question.text_baselines import Cut
 
 PACKED_FROM = {True: 16, False: 32}  # rows of one example, with and without gradients, that repay packing and its proof
 _WRAP = "a function of NumPy arrays goes into limelight.BlackBox(f); "
@@ -45,6 +46,7 @@ def answer(question: Question, methods: Sequence[Method]) -> Panel:
     """Explain the question's inputs by each method. Raises the errors of `explain`."""
     if question.given.embedding or question.texts:
         methods = [fitted(rebuilt(each, _of_tokens), question.model) for each in methods]
+        _refuse_paths_from_cut(question, methods)
     question = _with_module(question, methods)
     question.require_every_example(*methods)
     streams = question.streams()
@@ -77,6 +79,16 @@ def answer(question: Question, methods: Sequence[Method]) -> Panel:
             for each, method in zip(attributions, methods, strict=True)
         ]
     return Panel(attributions, runner.forward_rows, runner.backward_rows, cached_rows=runner.cached_rows)
+
+
+def _refuse_paths_from_cut(question: Question, methods: Sequence[Method]) -> None:
+    if isinstance(question.baseline, Cut):
+        paths = ", ".join(each.kebab() for each in methods if each.needs.baseline and each.needs.gradients)
+        if paths:
+            raise ValueError(
+                f"baseline: Cut() removes tokens whole, and {paths} needs an input to start from; use "
+                "Token('[MASK]'), Pad() or MeanToken()"
+            )
 
 
 def _of_tokens(part: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import types
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+_GLOBALS = frozenset(("LOAD_GLOBAL", "LOAD_NAME"))
 _WORTH = (nn.Module, types.FunctionType, types.MethodType, functools.partial)
 
 
@@ -55,8 +57,14 @@ def named_globals(function: types.FunctionType) -> dict[str, Any]:
     return found
 
 
+@functools.lru_cache(maxsize=4096)
+def global_names(code: types.CodeType) -> tuple[str, ...]:
+    """Return the names of globals that code reads; `co_names` has those of attributes too."""
+    return tuple(dict.fromkeys(each.argval for each in dis.get_instructions(code) if each.opname in _GLOBALS))
+
+
 def _names(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
+    yield from global_names(code)
     for each in code.co_consts:
         if isinstance(each, types.CodeType):
             yield from _names(each)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..base.functions import closure, held, modules_in
+from ..base.functions import closure, global_names, held, modules_in
 from .rebinding import is_object, rebind
 
 # What deepcopy raises for locks, file handles, generators, non-leaf tensors and the like.
@@ -115,7 +115,7 @@ def _methods(kind: type) -> Iterator[tuple[types.FunctionType, tuple[str, ...]]]
     for base in kind.__mro__:
         if not base.__module__.startswith(("torch.", "builtins")):
             functions = (each for each in vars(base).values() if isinstance(each, types.FunctionType))
-            yield from ((each, each.__code__.co_names) for each in functions)
+            yield from ((each, global_names(each.__code__)) for each in functions)
 
 
 def _tensors(module: nn.Module, memo: dict[int, Any]) -> None:

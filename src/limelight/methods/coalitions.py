@@ -238,8 +238,9 @@ def _keys(coalitions: Tensor) -> list[bytes]:
 
 
 def _readers(score: Score, baseline: Tensor, rng: Streams, labels: Tensor) -> dict[int, list[int]]:
-    """Group the examples of equal content, baseline and players, which share rows, under the first of each group."""
+    """Group the examples of equal content, baseline, players and arguments, which share rows, under the first."""
     groups: dict[int, list[int]] = {}
+    given, examples = score.runner.given, score.examples.tolist()
     for i, key in enumerate(rng.keys):
         same = (
             first
@@ -248,6 +249,7 @@ def _readers(score: Score, baseline: Tensor, rng: Streams, labels: Tensor) -> di
             and rng.keys[first] == key
             and torch.equal(baseline[first], baseline[i])
             and torch.equal(labels[first], labels[i])
+            and (given is None or given.is_alike(examples[first], examples[i]))
         )
         groups.setdefault(next(same, i), []).append(i)
     return groups

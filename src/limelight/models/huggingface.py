@@ -39,7 +39,13 @@ class ImageEmbeddings(nn.Module):
 
 
 def load_folder(folder: Path) -> ImageModel:
-    """Load the network of a `save_pretrained` folder. Raises ModelError for what is none."""
+    """Load the image model of a `save_pretrained` folder. Raises ModelError for what is none."""
+    network, _ = load_network(folder)
+    return image_model_of(network, str(folder), folder)
+
+
+def load_network(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Load the network of a `save_pretrained` folder, with its configuration. Raises ModelError for what is none."""
     configuration = _json(folder / CONFIG)
     if configuration is None:
         raise ModelError(f"{folder}: a folder without {CONFIG}; use one that transformers' save_pretrained wrote")
@@ -62,7 +68,7 @@ def load_folder(folder: Path) -> ImageModel:
     missing = sorted(found["missing_keys"])
     if missing:
         raise ModelError(f"{folder}: its weights lack {some(missing)}, which transformers would draw at random")
-    return image_model_of(made, str(folder), folder)
+    return made, configuration
 
 
 def is_transformers_model(network: nn.Module) -> bool:

@@ -173,13 +173,15 @@ class TextModel(nn.Module):
     def forward(self, rows: Tensor, attention_mask: Tensor | None = None, **given: Any) -> Any:
         """Return the outputs for rows `(n, width, length)`, see the class; `given` goes to the network."""
         read_at = given.pop("read_at", None)
-        present = (rows != CUT).any(1)
-        unpadded = torch.ones_like(present, dtype=torch.long) if attention_mask is None else attention_mask
-        # What is cut takes no part in attention; its own row is set to zero, so that nothing overflows.
-        embedded = torch.where(present[:, None], rows, torch.zeros_like(rows)).transpose(1, 2)
-        mask = unpadded * present
-        # Attention needs one place to look at, whose row is zero where all are cut.
-        mask = torch.where(mask.any(1, keepdim=True), mask, torch.eye(1, mask.shape[1]).to(mask))
+        unpadded = torch.ones_like(rows[:, 0], dtype=torch.long) if attention_mask is None else attention_mask
+        mask, embedded = unpadded, rows.transpose(1, 2)
+        if bool((rows == CUT).any()):  # else no operator that rules would have to know of
+            present = (rows != CUT).any(1)
+            # What is cut takes no part in attention; its own row is set to zero, so that nothing overflows.
+            embedded = embedded * present[..., None].to(rows)
+            mask = unpadded * present
+            # Attention needs one place to look at, whose row is zero where all are cut.
+            mask = torch.where(mask.any(1, keepdim=True), mask, torch.eye(1, mask.shape[1]).to(mask))
         outputs = self._called(embedded, mask, given)
         logits = _entry(outputs, "logits")
         if logits is None:
@@ -195,8 +197,17 @@ class TextModel(nn.Module):
     def generate(self, text: str, tokens: int = 8) -> str:
         """Return how the model goes on with a text, each time with its first token; it ends at a token that ends texts.
 
-        Every token runs the model once. Raises TypeError for a model that predicts no tokens.
+        Every token runs the model once. Raises TypeError for a model that predicts no tokens, and ValueError where the
+        text of the tokens reads as other tokens, as bytes do that are no letters.
         """
+        ids = self._greedy(text, tokens)
+        found = self.tokenizer.decode(ids)
+        if not ids or self.continued_by(text, found) != ids:
+            said = f"tokens {ids}, whose text {found!r} reads as other tokens" if ids else "nothing more"
+            raise ValueError(f"target: after {text[-20:]!r} the model says {said}; give the continuation as a text")
+        return found
+
+    def _greedy(self, text: str, tokens: int) -> list[int]:
         if not self.predicts_tokens:
             raise TypeError(f"model: {self.name} predicts no tokens, so that it cannot go on with a text")
         ids: list[int] = []
@@ -214,7 +225,7 @@ class TextModel(nn.Module):
             if end is not None and ids[-1] == self.tokenizer.id_of(end):
                 ids.pop()
                 break
-        return str(self.tokenizer.decode(ids))
+        return ids
 
     def _pooled(self, states: Tensor, mask: Tensor, unpadded: Tensor) -> Tensor:
         if self.pooling == "first":

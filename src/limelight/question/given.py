@@ -130,6 +130,17 @@ class Given:
             *self._others(chosen), len(index), parts, tuple(self.texts[i] for i in index) if self.texts else ()
         )
 
+    def is_alike(self, first: int, second: int) -> bool:
+        """Return whether two examples get the same, so that equal rows of both have equal outputs."""
+        parts = (
+            () if self.parts is None else (self.parts.values[n] for n in self.parts.values if n not in self.parts.held)
+        )
+        return all(
+            torch.equal(each[first], each[second])
+            for each in (*self.positional, *self.named.values(), *parts)
+            if self._belongs(each)
+        )
+
     def texts_of(self, examples: Tensor) -> tuple[Text, ...]:
         """Return the text of each of these examples `(rows,)`; nothing where rows are no tokens of texts."""
         return tuple(self.texts[i] for i in examples.tolist()) if self.texts else ()

@@ -286,9 +286,7 @@ def divided(labels: Tensor, stays: Tensor) -> Division:
     found = [torch.unique(each[~own], return_inverse=True)[1] for each, own in zip(labels, stays, strict=True)]
     empty = [place for place, each in enumerate(found) if not len(each)]
     if empty:
-        raise ValueError(
-            f"players: the text of example {empty[0]} has no token but special ones; give at least one word"
-        )
+        raise ValueError(f"players: the text of example {empty[0]} has special tokens alone; give at least one word")
     counts = tuple(int(each.max()) + 1 for each in found)
     whole = torch.full_like(labels, max(counts))
     for row, own, each in zip(whole, stays, found, strict=True):
