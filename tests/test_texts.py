@@ -16,7 +16,7 @@ import limelight as ll
 from limelight.base.text import Text
 from limelight.models.tokens import Tokens as Tokenizer
 
-from .texts import bert_classifier, bert_embedding, byte_pairs, gpt2, llama, t5, trained_gpt2, words
+from .text_models import bert_classifier, bert_embedding, byte_pairs, gpt2, llama, t5, trained_gpt2, words
 
 CAUSAL: dict[str, Callable[[], ll.TextModel]] = {"gpt2": gpt2, "llama": llama}
 PROMPT = "the quick brown fox jumps over"

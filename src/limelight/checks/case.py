@@ -175,7 +175,8 @@ class Case:
         parts = {name: part(getattr(self.attribution, name)) for name in names}
         kinds = self.attribution.output_kinds
         kinds = tuple(kinds[i] for i in index) if len(kinds) == len(self.x) else kinds
-        attribution = replace(self.attribution, **parts, inputs=inputs, output_kinds=kinds)
+        texts = tuple(self.attribution.texts[i] for i in index) if self.attribution.texts else ()
+        attribution = replace(self.attribution, **parts, inputs=inputs, output_kinds=kinds, texts=texts)
         return replace(
             self,
             question=question,

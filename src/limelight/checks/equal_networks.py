@@ -146,6 +146,8 @@ class InputShift(Tolerated):
         return 1.0
 
     def run(self, case: Case) -> Measured:
+        if case.question.texts:
+            raise NotApplicable("embeddings of tokens have no zero that a reader knows, so none is moved")
         edited = case.edited(("shifted", self.shift), lambda: compensated(case.model, case.x, self.shift))
         with edited as (module, note):
             found = case.explain(model=module, x=case.x + self.shift)

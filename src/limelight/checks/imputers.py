@@ -73,6 +73,20 @@ class Filled(Hide):
 
 
 @dataclass(frozen=True, eq=False)
+class Keeping(Hide):
+    """Hidden units come from `hide`, but for those that stay, `stays` `(n, 1, *space)`."""
+
+    hide: Hide
+    stays: Tensor
+
+    def __call__(self, hidden: Tensor, step: int) -> Tensor:
+        return self.hide(hidden & ~self.stays, step)
+
+    def fillings(self, step: int) -> Sequence[Hashable]:
+        return self.hide.fillings(step)
+
+
+@dataclass(frozen=True, eq=False)
 class _Made(Hide):
     """What the function that an imputer of one's own has prepared makes of the hidden units; it is shared with none."""
 

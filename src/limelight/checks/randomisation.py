@@ -128,11 +128,17 @@ class Randomisation(HardCheck):
         done, cascade = 0, self.order == "cascade"
         replaced: list[Replaced] = []
         try:
-            for depth in sorted({round(k * (len(layers) - 1) / max(self.stages - 1, 1)) for k in range(self.stages)}):
+            # A norm at the top, as embeddings have, keeps its scale when it is drawn anew: the first depth goes down to
+            # the first layer with a matrix, which decides.
+            first = next((k for k, each in enumerate(layers) if _has_matrix(module.get_submodule(each))), 0)
+            depths = {
+                first + round(k * (len(layers) - 1 - first) / max(self.stages - 1, 1)) for k in range(self.stages)
+            }
+            for depth in sorted(depths):
                 last = layers[depth]
                 for each in layers[done : depth + 1] if cascade else [last]:
                     replaced.append(redraw(module, each, self.init, seed, drawn))
-                names.append(f"down to {last or 'the root'}" if cascade and depth else last)
+                names.append(f"down to {last or 'the root'}" if cascade and depth > first else last)
                 found.append(case.explain(model=module, target=None if self.keep_class else Logit()))
                 done = depth + 1
                 while replaced and not cascade:
@@ -141,6 +147,10 @@ class Randomisation(HardCheck):
             while replaced:  # the last first: a tied weight was replaced more than once
                 put_back(module, replaced.pop())
         return found, names
+
+
+def _has_matrix(layer: nn.Module) -> bool:
+    return any(each.ndim > 1 for each in layer.parameters(recurse=False))
 
 
 def _read(case: Case, module: nn.Module, layers: list[str]) -> Tensor:

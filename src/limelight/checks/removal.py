@@ -19,7 +19,7 @@ from ..question.players import Players
 from .base import Better, Check, Kind, Measured, NotApplicable
 from .case import Case, On
 from .exhibits import Curve, Exhibit, exhibited, removal_of
-from .imputers import Blurred, Fill, Hide, Imputer, MeanColour, NoisyLinear, UniformNoise
+from .imputers import Blurred, Fill, Hide, Imputer, Keeping, MeanColour, NoisyLinear, UniformNoise
 from .maps import grid_labels, means_by_label, order_of, places_of, space_of, units_of
 
 _ORDERS = {"morf": "most relevant first", "lerf": "least relevant first"}
@@ -32,8 +32,9 @@ def as_imputer(filling: Filling) -> Imputer:
 
 
 def hiding(case: Case, filling: Filling) -> Hide:
-    """Return the inputs of a case with hidden units filled."""
-    return as_imputer(filling).hiding(case.x, case.rng.fork("imputer"))
+    """Return the inputs of a case with hidden units filled; the special tokens of texts are never hidden."""
+    hide = as_imputer(filling).hiding(case.x, case.rng.fork("imputer"))
+    return hide if case.question.stays is None else Keeping(case.x, hide, case.question.stays)
 
 
 def removal_curve(

@@ -14,7 +14,7 @@ from ..base.attribution import Attribution
 from ..base.named import require
 from ..base.similarity import rank_correlation
 from ..question.targets import ClassTarget
-from .base import Better, Check, Kind, Measured
+from .base import Better, Check, Kind, Measured, NotApplicable
 from .case import Case
 from .exhibits import Exhibit, exhibit, exhibited
 from .maps import CONSTANT, ssim, units_of
@@ -139,6 +139,8 @@ class BiasShift(Check):
         return float(len(self.levels))
 
     def run(self, case: Case) -> Measured:
+        if case.question.texts:
+            raise NotApplicable("embeddings of tokens have no brightness")
         own = case.attribution
         alike, structure, scores, flips, maps = [], [], [], [], []
         for level in self.levels:

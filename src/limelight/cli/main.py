@@ -51,6 +51,7 @@ from .shifts import explain_shifted, read_shift_option
 from .study import studies
 from .sweep import sweep_command
 from .terminal import boundary, console, exit_code, print_lines, progress_on, say, visible, write_json
+from .texts import explain_texts, read_texts, text_request
 from .writing import DEFAULT_OUT, staging, write_all
 
 _PATTERN_BATCH = 8  # pictures that pass through the model together
@@ -128,14 +129,37 @@ def explain_command(
             "maps are compared in one figure.",
         ),
     ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            help="A text to explain in place of pictures; repeat the option for several. The model is then one of "
+            "texts: minilm (the default), wordllama, a folder of transformers' save_pretrained with its tokenizer, or "
+            "'package.module:factory'.",
+        ),
+    ] = None,
+    text_file: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, metavar="FILE", help="A file with a text to explain on each line."),
+    ] = None,
     out: Out = DEFAULT_OUT,
     view: ViewText = None,
     demo: Annotated[bool, typer.Option("--demo", help="Explain the demonstration picture.")] = False,
     *,
     common: QuestionOptions,
 ) -> None:
-    """Explain pictures: print a table, and write for each a panel (PNG, HTML) and its maps (safetensors, JSON)."""
+    """Explain pictures or texts: print a table, and write a panel (PNG, HTML) and maps (safetensors, JSON) of each."""
     arguments = [*(image or []), *([DEMO] if demo else [])]
+    if text or text_file is not None:
+        for name, given in (("IMAGE", arguments), ("--top", top), ("--shift", shift)):
+            if given:
+                raise usage(name, "is for pictures; leave it out with --text")
+        texts, wanted = read_texts(text or (), text_file), read_methods(method) if method else None
+        with boundary(common.debug):
+            with contextlib.redirect_stdout(sys.stderr):
+                asked = text_request(wanted, common, check_rows, read_view(view))
+            code = explain_texts(texts, asked, out, common)
+        raise typer.Exit(code)
     if not arguments:
         raise usage("IMAGE", f"give a picture or a folder of pictures, or '{DEMO}' for one to try")
     if common.target is not None and (top or 1) > 1:

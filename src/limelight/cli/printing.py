@@ -36,7 +36,6 @@ def plain_table(*columns: str, numbers: Sequence[str] = ()) -> Table:
 
 
 def print_explained(done: Explained, files: Sequence[Sequence[Path]]) -> None:
-    out = console()
     for explanation, written in zip(done.explanations, files, strict=True):
         print_lines(f"{done.name}: {explanation.target.described()}", style="bold")
         if done.ranking:
@@ -44,24 +43,30 @@ def print_explained(done: Explained, files: Sequence[Sequence[Path]]) -> None:
         cautions = done.picture.cautions
         print_lines("; ".join((done.what_was_seen(), *(each for each in done.picture.notes if each not in cautions))))
         print_lines(*(f"CAUTION (picture): {each}" for each in cautions), "")
-        out.print(_table(explanation))
-        print_lines("")
-        tests = _quick_table(explanation.tests)
-        if tests:
-            out.print(tests)
-            if any(each.left_out for found in explanation.tests.values() for each in found):
-                print_lines("tests that exceed --check-rows are left out; 'limelight check' runs every test")
-            print_lines("")
-        if agreement := explanation.agreement:
-            out.print(_agreement_table(agreement))
-            print_lines("", agreement.sentence(), "")
-        for name, study in explanation.studies.items():
-            out.print(_study_table(name, study))
-            print_lines("")
-        for methods, note in explanation.notes():
-            word = "CAUTION" if note in explanation.cautions() else "note"
-            print_lines(f"{word} ({methods}): {note}")
+        print_maps(explanation)
         print_lines("", *_shown(written), "")
+
+
+def print_maps(explanation: Explanation) -> None:
+    """Print the maps of one class: their figures, tests, agreement and notes."""
+    out = console()
+    out.print(_table(explanation))
+    print_lines("")
+    tests = _quick_table(explanation.tests)
+    if tests:
+        out.print(tests)
+        if any(each.left_out for found in explanation.tests.values() for each in found):
+            print_lines("tests that exceed --check-rows are left out; 'limelight check' runs every test")
+        print_lines("")
+    if agreement := explanation.agreement:
+        out.print(_agreement_table(agreement))
+        print_lines("", agreement.sentence(), "")
+    for name, study in explanation.studies.items():
+        out.print(_study_table(name, study))
+        print_lines("")
+    for methods, note in explanation.notes():
+        word = "CAUTION" if note in explanation.cautions() else "note"
+        print_lines(f"{word} ({methods}): {note}")
 
 
 def _table(explanation: Explanation) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from typing import Any, Unpack
 
 import torch
@@ -36,11 +36,13 @@ from ..checks import (
 from ..checks.base import Check, HardCheck, Measured
 from ..checks.case import Case, open_case
 from ..checks.exhibits import MOST_EXAMPLES
+from ..checks.imputers import Fill
 from ..checks.maps import space_of
 from ..engine.memory import is_out_of_memory
 from ..explain import MethodLike, as_methods
 from ..inputs import rows_of
 from ..methods import Method
+from ..question.per_example import fitted
 from ..question.question import CheckOptions, Options, Question, question_of, require_options
 from ..question.targets import Logit
 from .controls import ConstantMap
@@ -201,10 +203,11 @@ def measure(check: Check, case: Case, exhibits: bool = False) -> Finding:
 
     `exhibits`: keep what `Finding.show` draws.
     """
+    check = _for_texts(check, case.question)
     runner = case.score.runner
     forward, backward = runner.forward_rows, runner.backward_rows
     case.shared.counting()
-    measured = _measured(check, replace(case, keeps_exhibits=exhibits))
+    measured = _measured(check, replace(case, keeps_exhibits=exhibits and not case.question.texts))
     if check.kind == "faithfulness" and case.decimals is not None:
         half = 0.5 * 10.0**-case.decimals
         note = f"the model's outputs are rounded to {case.decimals} decimals: its scores are known to {half:g} only"
@@ -212,6 +215,18 @@ def measure(check: Check, case: Case, exhibits: bool = False) -> Finding:
     rows = (runner.forward_rows - forward, runner.backward_rows - backward)
     limit = check.limit(case.x) if isinstance(check, HardCheck) else None
     return Finding.of(check, case.attribution.name, measured, *rows, limit, case.shared.spared)
+
+
+def _for_texts(check: Check, question: Question) -> Check:
+    """Return a check of texts, in which the question's baseline stands for hidden tokens where nothing else is said."""
+    if not question.texts:
+        return check
+    for each in fields(check):
+        usual = each.default if each.default_factory is MISSING else each.default_factory()
+        if each.name in ("fill", "imputers") and getattr(check, each.name) == usual:
+            own: Any = question.baseline if each.name == "fill" else (Fill(question.baseline),)
+            check = replace(check, **{each.name: own})
+    return fitted(check, question.model)
 
 
 def _measured(check: Check, case: Case) -> Measured:

@@ -81,6 +81,10 @@ class TextModel(nn.Module):
         classifies = "ForSequenceClassification" in type(self.module).__name__
         return found if classifies and any(each != f"LABEL_{i}" for i, each in enumerate(found)) else ()
 
+    def label(self, index: int) -> str:
+        """Return the name of an output, "class 7" where it has none."""
+        return self.labels[index] if index < len(self.labels) else f"class {index}"
+
     @property
     def predicts_tokens(self) -> bool:
         """Whether its outputs are logits of the vocabulary: it has an output embedding, as transformers call it."""

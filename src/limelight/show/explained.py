@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -238,7 +239,16 @@ def card_of(attribution: Attribution, findings: Findings) -> TrustCard:
     return TrustCard(attribution, tuple(findings), {}, attribution.cautions)
 
 
-def explained_class(model: AnyImageModel, attribution: Attribution) -> Ranked:
+class Labelled(Protocol):
+    """A model whose outputs have names."""
+
+    @property
+    def labels(self) -> Sequence[str]: ...
+
+    def label(self, index: int) -> str: ...
+
+
+def explained_class(model: Labelled, attribution: Attribution) -> Ranked:
     """Return the class or target that the first map explains."""
     score, target = float(attribution.score[0]), attribution.target
     if not isinstance(target, Tensor):
@@ -248,7 +258,7 @@ def explained_class(model: AnyImageModel, attribution: Attribution) -> Ranked:
     return next(same, Ranked(index, model.label(index), score, math.nan))
 
 
-def ranked(model: AnyImageModel, outputs: Tensor | None, kinds: Sequence[str]) -> tuple[Ranked, ...]:
+def ranked(model: Labelled, outputs: Tensor | None, kinds: Sequence[str]) -> tuple[Ranked, ...]:
     """Rank the classes of the first row of `outputs` by output; empty if `outputs` isn't `(rows, classes)`.
 
     `kinds`: what each row's outputs are, see `Attribution.output_kinds`; without it probabilities are NaN.

@@ -1,0 +1,225 @@
+"""`limelight explain --text`: maps of texts, as tables, pages, pictures and files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ..answer import answer
+from ..base.attribution import Panel
+from ..base.errors import EXPECTED, reason
+from ..base.view import View
+from ..by_length import rows_of_texts
+from ..evaluation.budget import quick_findings
+from ..methods import AttnLRP, IntegratedGradients, KernelShap, Method, Occlusion
+from ..models.catalogue import DEFAULT_MODEL, ModelError
+from ..models.text import TextModel
+from ..models.text_models import MINILM, load_text_model
+from ..question.question import Options, question_of
+from ..show import Row, draw_panel, save_png, write_report
+from ..show.drawn import picture_of_example
+from ..show.explained import Explanation, classes_shown, explained_class, ranked
+from ..show.summary import answer_in_words, summary_of
+from .model_options import ModelOptions, import_from_here
+from .options import usage
+from .printing import print_maps
+from .question_options import QuestionOptions
+from .terminal import exit_code, print_lines, progress_on, say, visible, write_json
+from .writing import publish, staging
+
+DEFAULT_TEXT_METHODS: tuple[Method, ...] = (AttnLRP(), KernelShap(), Occlusion(), IntegratedGradients())
+_OF_PICTURES = ("weights", "labels", "mean", "std", "size", "channels", "resize")
+_MOST_STRONG = 8  # tokens that are named for each map
+
+
+@dataclass(frozen=True)
+class TextRequest:
+    """What is asked of every text: see `show.explained.Request`."""
+
+    model: TextModel
+    methods: tuple[Method, ...]
+    options: Options
+    check_rows: int | None
+    view: View | None
+
+
+def read_texts(texts: Sequence[str], file: Path | None) -> list[str]:
+    """Return the texts of the options, and the lines of a file that are not empty. Raises a usage error for none."""
+    found = list(texts)
+    if file is not None:
+        try:
+            found += [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except UnicodeDecodeError as error:
+            raise usage("--text-file", f"{file}: not UTF-8 text ({error})") from error
+    if not any(each.strip() for each in found):
+        raise usage("--text", "an empty text; give at least one word")
+    return found
+
+
+def text_request(
+    methods: tuple[Method, ...] | None, common: QuestionOptions, check_rows: int | None, view: View | None
+) -> TextRequest:
+    """Load the model and read the options. Raises usage errors that name the option."""
+    defaults = {each.name: each.default for each in fields(ModelOptions)}
+    for name in (*_OF_PICTURES, "white", "draws_of"):
+        if getattr(common, name) != defaults.get(name):
+            raise usage(f"--{name.replace('_', '-')}", "is for pictures; leave it out with --text")
+    name = MINILM if common.model == DEFAULT_MODEL else common.model
+    import_from_here(name)
+    try:
+        model = load_text_model(name, device=common.device)
+    except ModelError as error:
+        raise usage("--model", error) from error
+    if common.target is None and not model.labels:
+        raise usage("--target", f"{model.name} embeds texts; say what it is compared with: \"similarity('a text')\"")
+    options: Options = {**common.without_model}
+    if common.baseline == "black":  # the default of pictures
+        del options["baseline"]
+    if common.target is not None:
+        options["target"] = common.target
+    if common.layer is not None:
+        options["layer"] = common.layer
+    return TextRequest(model, methods or DEFAULT_TEXT_METHODS, options, check_rows, view)
+
+
+def explain_texts(texts: Sequence[str], request: TextRequest, out: Path, common: QuestionOptions) -> int:
+    """Explain each text, write its files, print it, and return the exit code."""
+    failed, documents = 0, []
+    for place, text in enumerate(texts):
+        name = f"text {place + 1}" if len(texts) > 1 else "text"
+        try:
+            with contextlib.redirect_stdout(sys.stderr), staging(out) as folder:  # a user's model may print
+                rows = [method.rows(_shape(request.model, text)) for method in request.methods]
+                total = None if None in rows else 2 + sum(filter(None, rows))
+                with progress_on(name, total, common.progress) as report:
+                    done = _explained(text, request, {**request.options, "progress": report})
+                files = _written(done, _stem(text, place, len(texts)), request, folder, out)
+        except EXPECTED as error:
+            if common.debug:
+                raise
+            failed += 1
+            line = reason(error, name)
+            say(line)
+            documents.append({"text": text, "status": "failed", "error": line})
+            continue
+        if common.as_json:
+            documents.append(_document(text, done, files))
+        else:
+            _print(text, done, files, request)
+    if common.as_json:
+        write_json({"model": request.model.name, "failed": failed, "texts": documents})
+    return exit_code(failed, len(texts))
+
+
+def _shape(model: TextModel, text: str) -> Any:
+    return model.tokens(text)[0].shape[1:]
+
+
+def _explained(text: str, request: TextRequest, options: Options) -> Explanation:
+    start = time.perf_counter()
+    rows, own = rows_of_texts(request.model, [text], options)
+    with question_of(request.model, rows, own) as question:
+        panel = answer(question, request.methods)
+        seconds = time.perf_counter() - start
+        silent = replace(question, progress=None)
+        tests = {} if request.check_rows == 0 else quick_findings(silent, panel, request.check_rows)
+    return Explanation(explained_class(request.model, panel[0]), panel, seconds, tests, view=request.view)
+
+
+def _written(done: Explanation, stem: str, request: TextRequest, folder: Path, out: Path) -> list[Path]:
+    panel, model = done.panel, request.model
+    picture = picture_of_example(panel[0], 0, request.view)
+    classes = _ranking(done, model)
+    footer = f"{_first(classes, model)}{panel.forward_rows} forward + {panel.backward_rows} backward model evaluations."
+    heading = f"{done.target.described()}, score {done.target.output:.4g}"
+    save_png(draw_panel(picture, panel.tiles(view=request.view), heading, footer), folder / f"{stem}.png")
+    panel.save(folder / f"{stem}.safetensors")
+    first = panel[0]
+    facts = [
+        ("model", model.name),
+        ("model evaluations", f"{panel.forward_rows} forward + {panel.backward_rows} backward"),
+        ("baseline", ", ".join(dict.fromkeys(repr(each.baseline) for each in panel.values()))),
+        ("seed", str(first.seed)),
+        *done.notes(),
+        ("versions", ", ".join(f"{library} {version}" for library, version in first.versions.items())),
+    ]
+    shown = [(each.named, each.probability) for each in classes]
+    said = answer_in_words(done.target.named, done.target.output, shown)
+    summary = summary_of(said, shown, done.agreement, done.verdicts() if done.tests else {})
+    write_report(folder / f"{stem}.html", [Row("", picture, tuple(done.tiles()), summary)], heading, "", facts)
+    return publish(folder, out)
+
+
+def _ranking(done: Explanation, model: TextModel) -> Any:
+    first = done.panel[0]
+    return ranked(model, first.outputs, first.output_kinds) if model.labels else ()
+
+
+def _first(classes: Any, model: TextModel) -> str:
+    return f"First of {model.name}: {classes_shown(classes)}. " if classes else ""
+
+
+def _print(text: str, done: Explanation, files: Sequence[Path], request: TextRequest) -> None:
+    print_lines(f"{visible(text[:100])}: {done.target.described()}", style="bold")
+    classes = _ranking(done, request.model)
+    if classes:
+        print_lines(f"first: {classes_shown(classes)}")
+    print_lines("")
+    print_maps(done)
+    for name, strong in _strongest(done.panel).items():
+        words = ", ".join(f"{token} {value:+.3g}" for token, value in strong)
+        print_lines(f"{name}: {words}")
+    print_lines("", *(str(each) for each in files if each.suffix in (".png", ".html")), "")
+
+
+def _strongest(panel: Panel) -> dict[str, list[tuple[str, float]]]:
+    """Return the pieces of the text with the largest |A| of each map, in the order of the text."""
+    found = {}
+    for name, each in panel.items():
+        values = each.heatmap()[0]
+        values = values.sum(0) if values.ndim > 1 else values
+        pieces = [
+            (piece.label.strip() or piece.label, float(values[list(piece.tokens)].sum()))
+            for piece in each.texts[0].pieces
+        ]
+        most = sorted(range(len(pieces)), key=lambda i: -abs(pieces[i][1]))[:_MOST_STRONG]
+        found[name] = [pieces[i] for i in sorted(most)]
+    return found
+
+
+def _document(text: str, done: Explanation, files: Sequence[Path]) -> dict[str, Any]:
+    maps = {}
+    for name, each in done.panel.items():
+        values = each.heatmap()[0]
+        maps[name] = {
+            "values": json.loads(json.dumps(values.tolist())),
+            "delta": each.delta[0].tolist(),
+            "rows": [each.forward_rows, each.backward_rows],
+            "seconds": each.seconds,
+            "notes": [str(note) for note in each.notes],
+            "tests": {found.check.kebab(): float(found.value[0]) for found in done.tests.get(name, ())},
+        }
+    read = done.panel[0].texts[0]
+    return {
+        "text": text,
+        "status": "done",
+        "target": done.target.named,
+        "score": done.target.output,
+        "tokens": list(read.tokens),
+        "characters": [list(each) for each in read.offsets],
+        "special": list(read.special),
+        "maps": maps,
+        "files": [str(each) for each in files],
+    }
+
+
+def _stem(text: str, place: int, count: int) -> str:
+    words = "-".join(re.findall(r"\w+", text.lower())[:5])[:40] or "text"
+    return words if count == 1 else f"{place + 1}-{words}"
