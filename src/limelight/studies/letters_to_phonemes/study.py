@@ -146,7 +146,7 @@ def explained(
         seed=seed,
     )
     tables = {method.kebab(): found.values[0].sum(1) for method, found in zip(methods, panel.values(), strict=True)}
-    return tables, panel[0].versions
+    return tables, dict(panel[0].versions)
 
 
 def answer(table: Tensor) -> Answers:
