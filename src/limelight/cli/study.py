@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 import typer
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ..studies.letters_to_phonemes import run_study as run_letters, write_study as write_letters
+from ..studies.letters_to_phonemes.page import as_plain as letters_as_plain, ranking
 from ..studies.rock_paper_scissors import LEVELS, Epoch, Listeners, Study, run_study, write_study
 from ..studies.rock_paper_scissors.page import as_plain
 from .options import usage
@@ -77,6 +79,46 @@ def rock_paper_scissors(
         write_json(as_plain(study) | {"written": [str(path) for path in files]})
     else:
         _print(study, files)
+
+
+@studies.command("letters-phonemes")
+def letters_phonemes(
+    seed: Seed = 0,
+    out: Out = DEFAULT_OUT / "letters-phonemes",
+    as_json: Json = False,
+    progress: ShowProgress = True,
+    debug: Debug = False,
+) -> None:
+    """Explain which letters the phonemes of 200 words come from, and compare with an alignment by hand.
+
+    Needs the weights in the package g2p-en (pip install 'limelight[study]'). Takes some minutes.
+    """
+    with boundary(debug):
+        with _words_done(progress) as on_word:
+            study = run_letters(seed=seed, progress=on_word)
+        files = write_letters(study, out)
+    if as_json:
+        write_json(letters_as_plain(study) | {"written": [str(path) for path in files]})
+        return
+    lines = ranking(study)
+    table = plain_table(*lines[0])
+    for line in lines:
+        table.add_row(*map(str, line.values()))
+    console().print(table)
+    print_lines("", files[0])
+
+
+@contextmanager
+def _words_done(wanted: bool) -> Iterator[Callable[[int, int], None]]:
+    """Report the words done: a bar on a terminal, else a line for each 50."""
+    if not wanted:
+        yield lambda done, total: None
+    elif not sys.stderr.isatty():
+        yield lambda done, total: say(f"{done} of {total} words explained") if done % 50 == 0 else None
+    else:
+        with progress_bar(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()) as bar:
+            task = bar.add_task("explaining words", total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @contextmanager
