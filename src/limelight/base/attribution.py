@@ -144,13 +144,14 @@ class Attribution:
             share = relative_size(self.stderr[example], self.values[example])
             where = "" if drawn.scale == SINGLE_PIXELS else ", at single pixels"
             lines.append(f"standard error {'unknown' if math.isnan(share) else f'{share:.0%} of the map{where}'}")
-        lines += self._steadiness_words(example, drawn)
+        return (*lines, *self._steadiness_words(example, drawn), *self.cost_words())
+
+    def cost_words(self) -> tuple[str, ...]:
+        """Return the lines of a caption on what the maps cost, and their layer."""
         rows = f"{self.forward_rows} forward + {self.backward_rows} backward model evaluations"
         rows += f", {self.cached_rows} from the cache" if self.cached_rows else ""
-        lines.append(rows if self.arithmetic == "plain" else f"{rows}, {self.arithmetic}")
-        if self.layer:
-            lines.append(f"layer {self.layer}")
-        return tuple(lines)
+        rows += "" if self.arithmetic == "plain" else f", {self.arithmetic}"
+        return (rows, *([f"layer {self.layer}"] if self.layer else []))
 
     def _steadiness_words(self, example: Example, view: View) -> list[str]:
         """Say how alike two runs would be as drawn, and how much of a magnitude is noise."""

@@ -89,7 +89,7 @@ export function limitOf(values, percentile) {
 export function wordsOf(map, view) {
   const { space, channels } = map;
   const parts = { signed: ["signed sum of channels", "signed"], magnitude: ["magnitude summed over channels", "magnitude"], positive: ["positive part summed over channels", "positive part"], negative: ["negative part summed over channels", "negative part"] };
-  const read = parts[view.reduce][channels === 1 || space.length < 2 ? 1 : 0];
+  const read = parts[view.reduce][channels === 1 ? 1 : 0];
   if (space.length < 2) return read;
   const unit = space.length > 2 ? "voxels" : "pixels";
   if (view.blocks > 1) return `${read}, in blocks of ${Array(space.length).fill(view.blocks).join(" x ")} ${unit}`;
