@@ -160,6 +160,7 @@ class Attribution:
             value, low, high = self.steadiness[example].tolist()
             as_drawn = view.scale == self.view.scale
             words = f"{two_runs(value, low, high)}{error_as_drawn(value)}"
+            words += ", channel by channel" if self.texts else ""  # not by its tokens' sums, as they are drawn
             found.append(words + ("" if as_drawn else f", read as {self.view.as_text()}"))
         if self.stderr is not None and not view.is_linear:
             found += noise_words(self.values[example], self.stderr[example])
@@ -174,8 +175,8 @@ class Attribution:
     def show(self, example: Example = 0, view: View | str | None = None) -> Image:
         """Draw the map of one example over its inputs, or the maps of its targets, as a PIL image.
 
-        Pictures, volumes (three planes), series (lines) and columns (bars) are drawn. `view`: how the map is read and
-        drawn, such as `"signed(smooth=0.02)"`; None is the method's own, see `View`.
+        Pictures, volumes (three planes), series (lines), columns (bars) and texts are drawn. `view`: how the map is
+        read and drawn, such as `"signed(smooth=0.02)"`; None is the method's own, see `View`.
         """
         return self._panel().show(example, view=view)
 

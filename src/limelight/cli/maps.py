@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TextIO
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
 from rich.text import Text as Styled
 
 from ..base.attribution import Attribution
@@ -16,7 +16,7 @@ from ..base.view import View
 from ..show.colour import Floats, percent, values_of
 from ..show.image import TILE_OPACITY, Tile
 from ..show.layouts import LAYOUT, Bars, Layout, Lines
-from ..show.words import Words, ink_on, shares, strongest
+from ..show.words import Words, ink_on, on_paper, shares, strongest
 from .terminal import console, visible
 
 _CELLS = 60  # of a line of a series
@@ -52,16 +52,13 @@ def map_lines(picture: Image.Image, tile: Tile, coloured: bool) -> list[Styled]:
             return _bars(layout, tile, values.ravel())
         case Lines():
             return _strips(layout, tile, np.broadcast_to(values, layout.shape), coloured)
-    raise ValueError(f"a map of {attribution_kind(layout)} is no lines of text; save it as .png or .html")
-
-
-def attribution_kind(layout: Layout | None) -> str:
-    return "a picture" if layout is None else f"a {layout.kind}"
+    kind = "picture" if layout is None else layout.kind
+    raise ValueError(f"inputs: the map of a {kind} has no lines of text; save it as .png or .html")
 
 
 def _text(layout: Words, tile: Tile, values: Floats, coloured: bool) -> list[Styled]:
-    fills = layout.fills(values, tile.scale, TILE_OPACITY)
-    lines = []
+    fills = on_paper(values, tile.scale, TILE_OPACITY)
+    lines: list[Styled] = []
     for row, line in enumerate(values):
         if len(values) > 1:
             lines.append(Styled(visible(f"predicts “{layout.predicted(layout.targets[row])}”"), style="dim"))
@@ -115,8 +112,6 @@ def _bars(layout: Bars, tile: Tile, values: Floats) -> list[Styled]:
 def _strips(layout: Lines, tile: Tile, values: Floats, coloured: bool) -> list[Styled]:
     """Return a line for each channel: a strip whose cells have the strongest value of their steps, or its five
     strongest steps."""
-    from ..show.layouts import painted
-
     width = max((len(each) for each in layout.names), default=0)
     edges = np.arange(min(_CELLS, layout.steps) + 1) * layout.steps // min(_CELLS, layout.steps)
     lines = []
@@ -126,10 +121,9 @@ def _strips(layout: Lines, tile: Tile, values: Floats, coloured: bool) -> list[S
             said = [f"step {step + 1}: {_signed(line[step])}" for step in strongest(line, 5)]
             lines.append(text.append(", ".join(said) or "all zero"))
             continue
-        parts = (line[start:end] for start, end in zip(edges, edges[1:], strict=False))
+        parts = (line[start:end] for start, end in pairwise(edges))
         cells = np.array([[part[np.nan_to_num(abs(part), nan=np.inf).argmax()] for part in parts]])
-        paper = Image.new("L", cells.shape[::-1], 255 if tile.scale.signed else 32)
-        for fill in np.asarray(painted(paper, cells, tile.scale, TILE_OPACITY))[0]:
+        for fill in on_paper(cells, tile.scale, TILE_OPACITY)[0]:
             text.append(" ", f"on {_rgb(fill)}")
         lines.append(text)
     return lines

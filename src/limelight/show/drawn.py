@@ -11,8 +11,8 @@ from torch import Tensor
 from ..base.attribution import Attribution, describe_target
 from ..base.named import settings_of
 from ..base.notes import Place
-from ..base.view import View, view_of
 from ..base.text import Text
+from ..base.view import View, view_of
 from .image import Tile
 from .subject import drawing_of, text_drawing
 from .words import Words, by_pieces

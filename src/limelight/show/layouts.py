@@ -29,7 +29,8 @@ BARS_WIDTH = _NAMES + _BARS + _NUMBERS
 
 # Pillow's own font has ASCII and few other characters.
 _PLAIN = str.maketrans(
-    {"−": "-", "–": "-", "—": "-", "×": "x", "→": "->", "Δ": "delta", "’": "'", "↵": "\\n", "␣": "_"}
+    {"−": "-", "–": "-", "—": "-", "×": "x", "→": "->", "Δ": "delta", "’": "'"}
+    | {"“": '"', "”": '"', "↵": "\\n", "␣": "_"}
 )
 _BEYOND_ASCII = frozenset("±…·°")
 

@@ -1,4 +1,4 @@
-"""What is explained, as a PIL image: a picture, bands of one, planes of a volume, lines of a series, columns, a text."""
+"""What is explained, as a PIL image: a picture, bands of one, planes of a volume, lines, columns, a text."""
 
 from __future__ import annotations
 

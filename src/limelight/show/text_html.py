@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from .assets import words
 from .colour import percent, values_of
 from .image import TILE_OPACITY, Tile
-from .words import Words, ink_on, shares, strongest
+from .words import STRONGEST, Words, ink_on, on_paper, shares, strongest
+
+_OF_SEVERAL = 3  # rows for each target, where there are several
 
 
 def letters_of(layout: Words, tile: Tile | None = None) -> str:
@@ -17,7 +19,7 @@ def letters_of(layout: Words, tile: Tile | None = None) -> str:
         parts = [_part(each.letters, "small" * each.small) for each in layout.segments]
         return f'<p class="letters plain" dir="auto">{"".join(parts)}</p>'
     scale, values = tile.scale, values_of(tile.heatmap)
-    fills = layout.fills(values, scale, TILE_OPACITY)[0]
+    fills = on_paper(values, scale, TILE_OPACITY)[0]
     said, names = shares(values[0]), layout.names
     parts = []
     for each in layout.segments:
@@ -39,17 +41,16 @@ def strongest_table(layout: Words, tile: Tile) -> str:
     for row, target in zip(values, layout.targets or [-1], strict=False):
         head = f"<td>{words(layout.predicted(target))}</td>" if several else ""
         said = shares(row)
-        for place in strongest(row, 3 if several else 8):
-            value = f"{row[place]:.3g}"
-            rows.append(
-                f"<tr>{head}<th scope=row>{words(names[place])}</th><td>{value}</td><td>{percent(said[place])}</td></tr>"
-            )
+        for place in strongest(row, _OF_SEVERAL if several else STRONGEST):
+            cells = f"<td>{row[place]:.3g}</td><td>{percent(said[place])}</td>"
+            rows.append(f'<tr>{head}<th scope="row">{words(names[place])}</th>{cells}</tr>')
     if not rows:
         return ""
-    first = "<th scope=col>predicted</th>" if several else ""
+    heads = [*(["predicted"] if several else []), "token", "value", "share of all |A|"]
+    head = "".join(f'<th scope="col">{each}</th>' for each in heads)
     return (
-        f'<table class="strongest"><caption>Strongest tokens</caption><thead><tr>{first}<th scope=col>token</th>'
-        f"<th scope=col>value</th><th scope=col>share of all |A|</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        f'<table class="strongest"><caption>Strongest tokens</caption><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>"
     )
 
 

@@ -69,13 +69,13 @@ class Words(Layout):
         string, end, found = self.text.string, 0, []
         for place, piece in enumerate(self.text.pieces):
             if piece.start > end:
-                found.append(Segment(_lines(string[end : piece.start])))
-            letters = _lines(string[max(piece.start, end) : piece.end])
+                found.append(Segment(_lines(string, end, piece.start)))
+            letters = _lines(string, max(piece.start, end), piece.end)
             # A line's end has no width that a colour could be seen on.
             shown = letters if letters.strip() or "\n" not in letters else letters.replace("\n", "↵\n")
-            found.append(Segment(shown, place) if letters else Segment(piece.label, place, small=True))
+            found.append(Segment(shown, place) if letters else Segment(one_line(piece.label), place, small=True))
             end = max(end, piece.end)
-        return (*found, Segment(_lines(string[end:]))) if end < len(string) else tuple(found)
+        return (*found, Segment(_lines(string, end, len(string)))) if end < len(string) else tuple(found)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -91,11 +91,6 @@ class Words(Layout):
                 return one_line(piece.label) + part
         raise ValueError(f"target: {target}; the text has {len(self.text)} tokens")
 
-    def fills(self, values: Floats, scale: Scale, opacity: float) -> NDArray[np.uint8]:
-        """Return the colours `(rows, pieces, 3)`: those of a picture, over paper."""
-        paper = Image.new("L", (values.shape[1], values.shape[0]), _PALE if scale.signed else _DARK)
-        return np.asarray(painted(paper, values, scale, opacity))
-
     def drawn(self, picture: Image.Image, values: Floats, scale: Scale, opacity: float) -> Image.Image:
         return with_layout(drawing(*self.marks(values, scale, opacity)), self)
 
@@ -109,8 +104,8 @@ class Words(Layout):
 
     def marks(self, values: Floats, scale: Scale, opacity: float) -> tuple[list[Mark], tuple[int, int]]:
         """Return the boxes of a map's drawing, the first of them its paper, and the drawing's size."""
-        fills = self.fills(values, scale, opacity)
-        paper = self.fills(np.zeros((1, 1)), scale, opacity)[0, 0]
+        fills = on_paper(values, scale, opacity)
+        paper = on_paper(np.zeros((1, 1)), scale, opacity)[0, 0]
         found, size = (
             self._highlighted(fills[0], ink_on(paper)) if len(fills) == 1 else self._table(fills, ink_on(paper))
         )
@@ -161,6 +156,12 @@ class Words(Layout):
         }
 
 
+def on_paper(values: Floats, scale: Scale, opacity: float) -> NDArray[np.uint8]:
+    """Return the colours `(rows, columns, 3)` of values: those of a picture of paper."""
+    paper = Image.new("L", (values.shape[1], values.shape[0]), _PALE if scale.signed else _DARK)
+    return np.asarray(painted(paper, values, scale, opacity))
+
+
 def by_pieces(values: Tensor, text: Text) -> Tensor:
     r"""Return a map `(..., channels, tokens)` for the pieces of its text, `(2, ..., pieces)`, in float64.
 
@@ -205,7 +206,9 @@ def drawing(marks: Sequence[Mark], size: tuple[int, int]) -> Image.Image:
     for mark in marks:
         if mark.fill is not None:
             box = (mark.left, mark.top, mark.left + mark.width - 1, mark.top + mark.height - 1)
-            draw.rectangle(tuple(map(round, box)), fill=mark.fill)
+            left, top, right, bottom = map(round, box)
+            # A mark that is set on another letter has no width of its own.
+            draw.rectangle((left, top, max(left, right), max(top, bottom)), fill=mark.fill)
         if mark.turned:
             _turned(image, mark)
         else:
@@ -235,8 +238,9 @@ def _turned(image: Image.Image, mark: Mark) -> None:
 def one_line(letters: str) -> str:
     """Write the characters of a piece on one line, without the spaces around them."""
     inner = " ".join(letters.split())
-    return inner or "".join({"\n": "↵", "\t": "⇥"}.get(each, "␣") for each in _lines(letters)) or "␣"
+    return inner or "".join({"\n": "↵", "\t": "⇥"}.get(each, "␣") for each in letters.replace("\r", "\n")) or "␣"
 
 
-def _lines(letters: str) -> str:
-    return re.sub("\r\n?", "\n", letters)
+def _lines(string: str, start: int, end: int) -> str:
+    """Return a part of a string with every line's end, whole or its second half, as one newline."""
+    return re.sub("\r(?!\n)", "\n", string[start:end] + string[end : end + 1])[: end - start].replace("\r", "")
