@@ -144,13 +144,14 @@ class Attribution:
             share = relative_size(self.stderr[example], self.values[example])
             where = "" if drawn.scale == SINGLE_PIXELS else ", at single pixels"
             lines.append(f"standard error {'unknown' if math.isnan(share) else f'{share:.0%} of the map{where}'}")
-        lines += self._steadiness_words(example, drawn)
+        return (*lines, *self._steadiness_words(example, drawn), *self.cost_words())
+
+    def cost_words(self) -> tuple[str, ...]:
+        """Return the lines of a caption on what the maps cost, and their layer."""
         rows = f"{self.forward_rows} forward + {self.backward_rows} backward model evaluations"
         rows += f", {self.cached_rows} from the cache" if self.cached_rows else ""
-        lines.append(rows if self.arithmetic == "plain" else f"{rows}, {self.arithmetic}")
-        if self.layer:
-            lines.append(f"layer {self.layer}")
-        return tuple(lines)
+        rows += "" if self.arithmetic == "plain" else f", {self.arithmetic}"
+        return (rows, *([f"layer {self.layer}"] if self.layer else []))
 
     def _steadiness_words(self, example: Example, view: View) -> list[str]:
         """Say how alike two runs would be as drawn, and how much of a magnitude is noise."""
@@ -159,6 +160,7 @@ class Attribution:
             value, low, high = self.steadiness[example].tolist()
             as_drawn = view.scale == self.view.scale
             words = f"{two_runs(value, low, high)}{error_as_drawn(value)}"
+            words += ", channel by channel" if self.texts else ""  # not by its tokens' sums, as they are drawn
             found.append(words + ("" if as_drawn else f", read as {self.view.as_text()}"))
         if self.stderr is not None and not view.is_linear:
             found += noise_words(self.values[example], self.stderr[example])
@@ -173,8 +175,8 @@ class Attribution:
     def show(self, example: Example = 0, view: View | str | None = None) -> Image:
         """Draw the map of one example over its inputs, or the maps of its targets, as a PIL image.
 
-        Pictures, volumes (three planes), series (lines) and columns (bars) are drawn. `view`: how the map is read and
-        drawn, such as `"signed(smooth=0.02)"`; None is the method's own, see `View`.
+        Pictures, volumes (three planes), series (lines), columns (bars) and texts are drawn. `view`: how the map is
+        read and drawn, such as `"signed(smooth=0.02)"`; None is the method's own, see `View`.
         """
         return self._panel().show(example, view=view)
 

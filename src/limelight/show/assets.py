@@ -15,6 +15,7 @@ MODULES = (
     "elements.js",
     "view.js",
     "layouts.js",
+    "text.js",
     "card.js",
     "cell.js",
     "lead.js",

@@ -15,8 +15,11 @@ from PIL import Image
 from ..base.files import write_whole
 from ..base.notes import Place
 from ..base.view import View
-from .colour import Scale, colourise
+from .colour import Scale, colourise, values_of
+from .fonts import spelled
 from .image import TILE_OPACITY, Tile, overlay
+from .layouts import LAYOUT
+from .words import Mark, Words, baseline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -156,30 +159,34 @@ def _laid_out(
     width = across * (_SIDE + _GAP) + _GAP if width_cm is None else width_cm / _CENTIMETRES
     gap = min(_GAP, 0.15 * width / (across + 1))
     side = (width - (across + 1) * gap) / across
-    wide, high = (side * each / max(picture.size) for each in picture.size)
+    drawn: list[Tile | None] = [*([] if maps_only else [None]), *tiles]
+    sizes = [_size_of(picture, tile) for tile in drawn]
+    inches = side / max(max(size) for size in sizes)
     titles = [_wrapped(("(!) " if tile.warning else "") + tile.title, kind.size, side) for tile in tiles]
     captions = [[] if maps_only else _wrapped_lines(_caption(tile), kind.small, side) for tile in tiles]
     if not maps_only:
-        titles, captions = [["picture"], *titles], [[], *captions]
+        titles, captions = [[_input(picture)], *titles], [[], *captions]
     rows = [range(start, min(start + across, count)) for start in range(0, count, across)]
     above = [max(len(titles[k]) for k in row) * kind.title_line + 0.3 * kind.title_line for row in rows]
     below = [kind.bar_room + max(len(captions[k]) for k in row) * kind.line for row in rows]
     head = len(heading_lines := _wrapped(heading, 1.2 * kind.size, width - 2 * gap)) * 1.2 * kind.title_line
-    height = gap + head + sum(a + high + b for a, b in zip(above, below, strict=True)) + gap * len(rows)
+    highest = [inches * max(sizes[k][1] for k in row) for row in rows]
+    height = gap + head + sum(a + h + b for a, h, b in zip(above, highest, below, strict=True)) + gap * len(rows)
     figure = _figure(width, height)
     top = height - gap - head
-    for row, over, under in zip(rows, above, below, strict=True):
+    for row, over, under, most in zip(rows, above, below, highest, strict=True):
         for column, k in enumerate(row):
+            wide, high = (inches * each for each in sizes[k])
             left, bottom = gap + column * (side + gap), top - over - high
             axes = figure.add_axes((left / width, bottom / height, wide / width, high / height))
             axes.set_axis_off()
             axes.set_title("\n".join(titles[k]), loc="left", fontsize=kind.size, parse_math=False)
             if k == 0 and not maps_only:
-                axes.imshow(np.asarray(picture.convert("RGB")))
+                _draw_picture(axes, picture, wide)
                 continue
             _draw_map(axes, picture, tiles[k - (not maps_only)], wide, high, kind)
             _write_caption(axes, captions[k], high, kind)
-        top -= over + high + under + gap
+        top -= over + most + under + gap
     if heading_lines:
         text = "\n".join(heading_lines)
         style: dict[str, Any] = {"va": "top", "fontsize": 1.2 * kind.size, "parse_math": False}
@@ -195,8 +202,8 @@ def _drawn_into(
         also = "" if maps_only else f", or {len(tiles) + 1} with the picture first"
         raise ValueError(f"ax: {len(axes)} axes for {len(tiles)} maps; give {len(tiles)}{also}")
     if with_picture:
-        axes[0].imshow(np.asarray(picture.convert("RGB")))
-        axes[0].set_title("picture", loc="left", fontsize=kind.size, parse_math=False)
+        _draw_picture(axes[0], picture, axes[0].get_window_extent().width / axes[0].figure.dpi)
+        axes[0].set_title(_input(picture), loc="left", fontsize=kind.size, parse_math=False)
         _hide_ticks(axes[0])
     for each, tile in zip(axes[with_picture:], tiles, strict=True):
         box = each.get_window_extent()
@@ -241,9 +248,60 @@ def _caption(tile: Tile) -> tuple[str, ...]:
 
 def _draw_map(axes: Axes, picture: Image.Image, tile: Tile, wide: float, high: float, kind: _Type) -> None:
     """Draw a map of so many inches, with its bar below."""
-    axes.imshow(np.asarray(overlay(picture, tile.heatmap, tile.scale, TILE_OPACITY)))
+    layout = picture.info.get(LAYOUT)
+    if isinstance(layout, Words):
+        _draw_marks(axes, *layout.marks(values_of(tile.heatmap), tile.scale, TILE_OPACITY), wide)
+    else:
+        axes.imshow(np.asarray(overlay(picture, tile.heatmap, tile.scale, TILE_OPACITY)))
     if not tile.scale.empty:
         _draw_bar(axes.inset_axes((0, -1.5 * kind.bar / high, 1, kind.bar / high)), tile.scale, kind, wide)
+
+
+def _draw_picture(axes: Axes, picture: Image.Image, wide: float) -> None:
+    layout = picture.info.get(LAYOUT)
+    if isinstance(layout, Words):
+        _draw_marks(axes, *layout.plain_marks(), wide)
+    else:
+        axes.imshow(np.asarray(picture.convert("RGB")))
+
+
+def _draw_marks(axes: Axes, marks: Sequence[Mark], size: tuple[int, int], wide: float) -> None:
+    """Draw boxes and their letters, as text, over so many inches; `size` in pixels of the drawing."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.patches import Rectangle
+
+    points = wide * _POINTS / size[0]  # of a pixel
+    axes.set(xlim=(0, size[0]), ylim=(size[1], 0), aspect="equal")
+    for mark in marks:
+        ink = tuple(part / 255 for part in mark.ink)
+        if mark.fill is not None:
+            fill = tuple(part / 255 for part in mark.fill)
+            box = Rectangle((mark.left, mark.top), mark.width, mark.height, facecolor=fill, linewidth=0)
+            axes.add_patch(box)
+        left, base = mark.left, mark.top + baseline(mark)
+        if mark.turned:
+            left, base = mark.left + mark.width / 2 + 0.36 * mark.size, mark.top + mark.height
+        for font, run in spelled(mark.letters, mark.size):
+            if run.strip():
+                path = getattr(font, "path", None)
+                style: dict[str, Any] = {"va": "baseline", "parse_math": False, "rotation": 90 if mark.turned else 0}
+                style["rotation_mode"] = "anchor"
+                style["fontproperties"] = FontProperties(fname=path if isinstance(path, str) else None, size=1)
+                axes.text(left, base, run, color=ink, **style).set_fontsize(points * mark.size)
+            step = font.getlength(run)
+            left, base = (left, base - step) if mark.turned else (left + step, base)
+
+
+def _input(picture: Image.Image) -> str:
+    return "text" if isinstance(picture.info.get(LAYOUT), Words) else "picture"
+
+
+def _size_of(picture: Image.Image, tile: Tile | None) -> tuple[int, int]:
+    """Return the size of a drawing; the table of a text's targets has one of its own."""
+    layout = picture.info.get(LAYOUT)
+    if tile is None or not isinstance(layout, Words):
+        return picture.size
+    return layout.marks(values_of(tile.heatmap), tile.scale, TILE_OPACITY)[1]
 
 
 def _write_caption(axes: Axes, lines: Sequence[str], high: float, kind: _Type) -> None:

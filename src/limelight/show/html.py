@@ -15,8 +15,10 @@ from ..base.view import View
 from .assets import asset, script_hash, viewer_script, words
 from .colour import Scale, colourise
 from .image import TILE_OPACITY, Tile, fit, overlay, png_source, size_of
-from .payload import Facts, Row, as_text, cautions_among, viewer_payload
+from .payload import Facts, Row, as_text, cautions_among, layout_of, viewer_payload
 from .summary import Summary, outlined, summary_of_panel
+from .text_html import letters_of, strongest_table
+from .words import Words
 
 _SIDE = 224  # pixels of a still picture's longer side
 
@@ -143,7 +145,10 @@ def _section(row: Row, alone: bool) -> str:
 def _picture(row: Row) -> str:
     region = None if row.summary is None else row.summary.region
     size = size_of(row.picture, "×")
-    if region is None:
+    layout = layout_of(row.picture)
+    if isinstance(layout, Words):
+        image = letters_of(layout)
+    elif region is None:
         image = _image(row.picture.convert("RGB"), "picture")
     else:
         image = _image(outlined(row.picture, region, _SIDE), "picture")
@@ -175,8 +180,16 @@ def _figure(picture: Image.Image, tile: Tile) -> str:
     lines = "".join(f"<p>{words(line)}</p>" for line in tile.caption)
     opening = '<figure class="warning">' if tile.warning else "<figure>"
     mark = "⚠ " if tile.warning else ""
-    image = _image(overlay(picture, tile.heatmap, scale, TILE_OPACITY), tile.title)
-    return f"{opening}{image}{_bar(scale)}<h3>{mark}{words(tile.title)}</h3>{lines}{_card(tile)}</figure>\n"
+    layout = layout_of(picture)
+    single = isinstance(layout, Words) and len(tile.heatmap) == 1
+    image = (
+        letters_of(layout, tile)
+        if isinstance(layout, Words) and single
+        else _image(overlay(picture, tile.heatmap, scale, TILE_OPACITY), tile.title)
+    )
+    table = strongest_table(layout, tile) if isinstance(layout, Words) else ""
+    title = f"<h3>{mark}{words(tile.title)}</h3>"
+    return f"{opening}{image}{_bar(scale)}{title}{lines}{table}{_card(tile)}</figure>\n"
 
 
 def _card(tile: Tile) -> str:

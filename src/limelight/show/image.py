@@ -47,8 +47,9 @@ class Tile:
     `signed`: a colour scale around zero; None if any value is negative. `warning`: marks a map with cautions.
     `sections`: its trust card. `view`: the view that made the heatmap; None for one that is drawn as it is given.
     `values` `(channels, *space)`: the map before the view, from which the viewer makes others. `total`: their sum, to
-    which every signed view adds up, where the method promises one. `sampled`: lines tell
-    of its noise.
+    which every signed view adds up, where the method promises one. `sampled`: lines tell of its noise. `channels`: of a
+    map of a text's pieces the channels of its tokens, of which `values` `(2, *targets, pieces)` has the sums of the
+    positive and of the negative parts; else 0.
     `verdict` and `sections`: its trust card in one line and whole. `settings`: of its method, by name.
     """
 
@@ -64,6 +65,7 @@ class Tile:
     sampled: bool = False
     verdict: str = ""
     settings: tuple[tuple[str, str], ...] = ()
+    channels: int = 0
 
     @property
     def scale(self) -> Scale:
@@ -80,7 +82,10 @@ class Tile:
         percentile = self.view.percentile
         end = "colours end at " + ("the largest value" if percentile == 100 else f"percentile {percentile:g}")
         total = f"total {self.total:.3g}" if self.view.is_linear and self.total is not None else ""
-        read = self.view.words(tuple(space), 1 if len(space) == 1 else channels)
+        if self.channels:
+            read = self.view.words((1,), self.channels)
+        else:
+            read = self.view.words(tuple(space), 1 if len(space) == 1 else channels)
         return "; ".join(filter(None, (read, end, total)))
 
     @property

@@ -28,7 +28,10 @@ _NAMES, _BARS, _NUMBERS = 170, 190, 76  # widths of the parts of a row
 BARS_WIDTH = _NAMES + _BARS + _NUMBERS
 
 # Pillow's own font has ASCII and few other characters.
-_PLAIN = str.maketrans({"−": "-", "–": "-", "—": "-", "×": "x", "→": "->", "Δ": "delta", "’": "'"})
+_PLAIN = str.maketrans(
+    {"−": "-", "–": "-", "—": "-", "×": "x", "→": "->", "Δ": "delta", "’": "'"}
+    | {"“": '"', "”": '"', "↵": "\\n", "␣": "_"}
+)
 _BEYOND_ASCII = frozenset("±…·°")
 
 

@@ -149,6 +149,8 @@ def _values(picture: Image.Image, tile: Tile) -> dict[str, Any]:
     if tile.view is None or tile.values is None:
         return _plain(tile.heatmap)
     given = tile.values.double()
+    if tile.channels:
+        return _of_pieces(given, tile)
     channels, *space = given.shape if given.ndim > 1 else (1, *given.shape)
     columns, series = given.ndim == 1, given.ndim == 2
     signed = given if series else given[:, None] if columns else given.sum(0).reshape(-1, space[-1])
@@ -157,9 +159,30 @@ def _values(picture: Image.Image, tile: Tile) -> dict[str, Any]:
     if channels > 1 and not series and not columns:
         values, size = half(given.abs().sum(0).reshape(-1, space[-1]))
         found["magnitude"] = {"values": values, "scale": size}
-    view = {"reduce": tile.view.reduce, "smooth": tile.view.smooth, "blocks": tile.view.blocks}
+    space = [] if columns else list(space)
+    return {**found, "space": space, "channels": 1 if columns or series else channels, **_view_of(tile.view, tile)}
+
+
+def _of_pieces(given: Tensor, tile: Tile) -> dict[str, Any]:
+    """Return the sums over the channels of each piece of a text, `(targets, pieces)`, and those of |A|."""
+    assert tile.view is not None
+    rows = given.flatten(1, -2) if given.ndim > 2 else given[:, None]
+    values, size = half(rows.sum(0))
+    magnitude, largest = half(rows.abs().sum(0))
+    return {
+        "shape": list(rows.shape[1:]),
+        "values": values,
+        "scale": size,
+        "magnitude": {"values": magnitude, "scale": largest},
+        "space": [],
+        "channels": tile.channels,
+        **_view_of(tile.view, tile),
+    }
+
+
+def _view_of(view: View, tile: Tile) -> dict[str, Any]:
     total = tile.total if tile.total is not None and math.isfinite(tile.total) else None
-    return {**found, "space": [] if columns else list(space), "channels": channels, "view": view, "total": total}
+    return {"view": {"reduce": view.reduce, "smooth": view.smooth, "blocks": view.blocks}, "total": total}
 
 
 def _plain(heatmap: Tensor) -> dict[str, Any]:

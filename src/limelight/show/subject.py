@@ -1,4 +1,4 @@
-"""What is explained, as a PIL image: a picture, bands of one, planes of a volume, lines of a series, columns."""
+"""What is explained, as a PIL image: a picture, bands of one, planes of a volume, lines, columns, a text."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..base.display import chosen_bands, display_range, on_display
+from ..base.text import Text
 from .colour import percent
 from .layouts import BARS_WIDTH, FAINT, INK, LAYOUT, LINE, Bars, Planes, line_layout, shortened, with_layout
+from .words import Words
 
 _ABOUT = "limelight-about"  # in `info`: what of the inputs the picture shows, and how
 _ROW, _TEXT = 22, 13
@@ -171,3 +173,10 @@ def _columns(inputs: Tensor, names: Sequence[str], sort: bool) -> Image.Image:
     if len(values) > len(shown):
         draw.text((0, _ROW * (len(shown) + 0.5) + 2), f"and {len(values) - len(shown)} more", FAINT, font, anchor="lm")
     return _noted(with_layout(image, layout), f"{len(values)} columns")
+
+
+def text_drawing(text: Text, targets: Sequence[int] = ()) -> Image.Image:
+    """Draw a text; `targets`: the tokens that the rows of its maps predict, where they have several."""
+    special = sum(text.special)
+    said = f"{len(text)} token{'s' * (len(text) != 1)}" + (f", {special} of them special" if special else "")
+    return _noted(Words(text, tuple(targets)).plain(), said)

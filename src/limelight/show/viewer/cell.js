@@ -5,16 +5,19 @@ import { anchorsOf, colourAt, paint } from "./colours.js";
 import { button, element, framed } from "./elements.js";
 import { barsOf, layoutOf, whenMoved } from "./layouts.js";
 import { download, fileName, percent, safetensors, threeDigits } from "./numbers.js";
+import { textOf } from "./text.js";
 import { endWords, isOwn, limitOf, sumsOf, viewed, viewOf, wordsOf } from "./view.js";
 
 export function mapCell(map, source, { point, tables, label }) {
   const sums = sumsOf(map);
   const bars = source.layout?.kind === "columns" ? barsOf(source) : null;
-  const layout = bars ? { width: 1, height: 1 } : layoutOf(source, map.shape);
+  const text = source.layout?.kind === "text" ? textOf(source, map.shape, map.title, point) : null;
+  const listed = bars ?? text; // made of elements and not of pixels
+  const layout = listed ? { width: 1, height: 1 } : layoutOf(source, map.shape);
   const { width, height } = layout;
   // An application, so that a screen reader hands the arrow keys on.
   const canvas = element("canvas", { width, height, className: source.layout ? "wide" : "", tabIndex: 0, role: "application", "aria-roledescription": "map", "aria-label": `map of ${map.title}; arrow keys read its values` });
-  const framedCanvas = bars ? { frame: bars.shown, point() {} } : framed(canvas, width, height);
+  const framedCanvas = listed ? { frame: listed.shown, point() {} } : framed(canvas, width, height);
   const readout = element("output", { className: "readout", "aria-live": "off" });
   const name = fileName(label ? `${label} - ${map.title}` : map.title);
   const bar = element("canvas", { className: "bar", width: 256, height: 1, "aria-hidden": "true" });
@@ -26,7 +29,7 @@ export function mapCell(map, source, { point, tables, label }) {
   const links = element(
     "p",
     { className: "links" },
-    ...(bars ? [] : [button("PNG", () => canvas.toBlob((blob) => download(blob, `${name}.png`))), " "]),
+    ...(listed ? [] : [button("PNG", () => canvas.toBlob((blob) => download(blob, `${name}.png`))), " "]),
     map.url
       ? element("a", { href: map.url, download: `${name}.safetensors` }, "safetensors")
       : button("safetensors", () => download(safetensors("heatmap", map.shape, sums.signed, { method: map.title }), `${name}.safetensors`)),
@@ -44,6 +47,7 @@ export function mapCell(map, source, { point, tables, label }) {
     how,
     otherwise,
     ...[...map.remarks, ...map.lines].map((line) => element("p", {}, line)),
+    ...(text?.below ?? []),
     cardOf(map.card),
     links,
   );
@@ -58,8 +62,9 @@ export function mapCell(map, source, { point, tables, label }) {
   canvas.addEventListener("pointerdown", (event) => point(place(event)));
   canvas.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && point(null)); // a finger's value stays
   // All maps of the row show their values; only the one with the focus is read out.
-  canvas.addEventListener("focus", () => readout.setAttribute("aria-live", "polite"));
-  canvas.addEventListener("blur", () => readout.setAttribute("aria-live", "off"));
+  const focusable = text?.focusable ?? canvas;
+  focusable.addEventListener("focus", () => readout.setAttribute("aria-live", "polite"));
+  focusable.addEventListener("blur", () => readout.setAttribute("aria-live", "off"));
   canvas.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
     if (event.key === "Escape") point(null);
@@ -98,6 +103,8 @@ export function mapCell(map, source, { point, tables, label }) {
     latest = () => draw(look, limit);
     if (bars) {
       bars.draw(values, limit, anchorsFor(look, "diverging"));
+    } else if (text) {
+      text.draw(values, { limit, diverging, anchors, opacity: look.opacity });
     } else {
       const grey = await layout.grey();
       const context = canvas.getContext("2d");
@@ -142,13 +149,14 @@ export function mapCell(map, source, { point, tables, label }) {
 
   return {
     figure,
-    canvas: bars ? null : canvas, // for copies of what it shows
+    canvas: listed ? null : canvas, // for copies of what it shows
     limitAt,
     draw,
     point(place) {
       at = place;
       framedCanvas.point(place);
-      readout.textContent = place && seen.values && !bars ? valueAt(place) : "";
+      if (text) readout.replaceChildren(...element("span", {}, text.point(place)).childNodes);
+      else readout.textContent = place && seen.values && !bars ? valueAt(place) : "";
     },
     setCard(card, more) {
       figure.querySelector(".card")?.remove();

@@ -1,5 +1,5 @@
-// Where a map's values lie in its drawing: pixels, planes of a volume, lines of a series, bars of columns. The same
-// rules as limelight.show.layouts. `source` is a picture as limelight.show.payload makes it.
+// Where a map's values lie in its drawing: pixels, planes of a volume, lines of a series, bars of columns; texts have a
+// module of their own. The same rules as limelight.show.layouts. `source` is a picture as limelight.show.payload makes it.
 import { colourAt, greyOf } from "./colours.js";
 import { element } from "./elements.js";
 import { threeDigits } from "./numbers.js";

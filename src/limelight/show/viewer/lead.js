@@ -1,12 +1,14 @@
 // What stands above the maps of a row: what the model said, what the maps agree on, which of them held up.
 import { element, framed } from "./elements.js";
 import { pictureShown } from "./layouts.js";
+import { plainText } from "./text.js";
 
 const VECTOR = "http://www.w3.org/2000/svg";
 
 // The picture the model saw, with the outline of the region that most maps point at.
 export function pictureCell(source, region) {
-  const { frame, point } = framed(pictureShown(source), source.width, source.height);
+  const isText = source.layout?.kind === "text";
+  const { frame, point } = framed(isText ? plainText(source.layout) : pictureShown(source), source.width, source.height);
   const size = element("p", {}, source.size);
   const outline = (found) => {
     frame.querySelector("svg")?.remove();
@@ -14,7 +16,7 @@ export function pictureCell(source, region) {
     size.textContent = found ? `${source.size}; outlined: where the maps agree` : source.size;
   };
   outline(region);
-  return { figure: element("figure", { className: "picture" }, frame, element("h3", {}, "picture"), size), point, outline };
+  return { figure: element("figure", { className: "picture" }, frame, element("h3", {}, isText ? "text" : "picture"), size), point: isText ? () => {} : point, outline };
 }
 
 // The edges between a region and the rest of its picture as one drawing, dark below and white above.

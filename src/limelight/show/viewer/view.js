@@ -26,10 +26,11 @@ export function isOwn(map, view) {
   return ["reduce", "smooth", "blocks"].every((name) => own[name] === view[name]);
 }
 
-// The map as the view has it, a value for each pixel; a block's pixels have its sum.
+// The map as the view has it, a value for each pixel; a block's pixels have its sum. The rounding of
+// 16-bit values must not give a part the other sign.
 export function viewed(sums, space, view) {
   const { signed, magnitude } = sums;
-  const read = { signed: () => signed, magnitude: () => magnitude, positive: () => signed.map((value, i) => (magnitude[i] + value) / 2), negative: () => signed.map((value, i) => (value - magnitude[i]) / 2) }[view.reduce]();
+  const read = { signed: () => signed, magnitude: () => magnitude, positive: () => signed.map((value, i) => Math.max((magnitude[i] + value) / 2, 0)), negative: () => signed.map((value, i) => Math.min((value - magnitude[i]) / 2, 0)) }[view.reduce]();
   if (space.length < 2) return read;
   if (view.blocks > 1) return inBlocks(read, space, view.blocks);
   return view.smooth ? smoothed(read, space, view.smooth * Math.min(...space)) : read;
@@ -89,7 +90,7 @@ export function limitOf(values, percentile) {
 export function wordsOf(map, view) {
   const { space, channels } = map;
   const parts = { signed: ["signed sum of channels", "signed"], magnitude: ["magnitude summed over channels", "magnitude"], positive: ["positive part summed over channels", "positive part"], negative: ["negative part summed over channels", "negative part"] };
-  const read = parts[view.reduce][channels === 1 || space.length < 2 ? 1 : 0];
+  const read = parts[view.reduce][channels === 1 ? 1 : 0];
   if (space.length < 2) return read;
   const unit = space.length > 2 ? "voxels" : "pixels";
   if (view.blocks > 1) return `${read}, in blocks of ${Array(space.length).fill(view.blocks).join(" x ")} ${unit}`;
