@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 from urllib.parse import urlsplit
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 from .tables import need
 
 PROTOCOLS = ("s3", "gs", "az", "https", "file", "memory")
-_TAGS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "updated", "created")
+_TAGS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "updated")
 """What file systems call the property that differs after a change, the best first."""
 
 
@@ -31,7 +32,7 @@ class Facts(NamedTuple):
     def of(info: Mapping[str, Any]) -> Facts:
         size = info.get("size")
         name = next((each for each in _TAGS if info.get(each)), "")
-        return Facts(size if isinstance(size, int) else -1, f"{name} {info[name]}" if name else "")
+        return Facts(size if isinstance(size, int) else -1, _tag(info, name) if name else "")
 
 
 class Found(NamedTuple):
@@ -122,7 +123,13 @@ def _has_tag(file: IO[bytes], place: str, etag: str) -> bool:
         system, path = _system(place)
         info = system.info(path)
     name = etag.partition(" ")[0]
-    return not info.get(name) or f"{name} {info[name]}" == etag
+    return not info.get(name) or _tag(info, name) == etag
+
+
+def _tag(info: Mapping[str, Any], name: str) -> str:
+    """Write a property of a file, equally whether a listing or the file itself tells of it."""
+    value = info[name]
+    return f"{name} {value.timestamp() if isinstance(value, datetime) else str(value).strip(chr(34))}"
 
 
 def _local_tag(found: os.stat_result) -> str:
