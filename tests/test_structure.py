@@ -44,6 +44,7 @@ ORDER = (
     "question",
     "models",
     "base",
+    "ctrl_c",
 )
 
 # Imports that point up or close a circle, made when a function runs or for types alone: (module, what it imports).

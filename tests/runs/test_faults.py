@@ -103,10 +103,14 @@ def test_damaged_shards_are_made_again(images: Path, undisturbed: Path, tmp_path
     shards[2].write_bytes(flipped)
     index[4].unlink()
     (out / "done" / "000005.json").write_text('{"shard": 5')
-    with pytest.raises(ValueError, match=r"path: .*000002.safetensors' is damaged; run the same command again"):
+    with pytest.raises(ValueError, match=r"path: .*000002.safetensors' is damaged .*; the same command with --verify"):
         _ = ll.open_run(out)[5].values
     assert results(out) != results(undisturbed)
-    start(images, out)
+    start(images, out)  # by records and sizes alone
+    assert {name for name, content in results(out).items() if content != results(undisturbed)[name]} == {
+        "shards/000002.safetensors"
+    }
+    start(images, out, verify=True)
     assert_whole(out, undisturbed)
 
 

@@ -163,7 +163,7 @@ def test_page(store: str, tmp_path: Path) -> None:
     for heading in ("Accuracy", "Distributions", "Examples at either end", "Settings"):
         assert f"<h2>{heading}</h2>" in page
     assert ("Mean maps" in page) == ("Clusters of maps" in page) == (store == "values")
-    gone = set(re.findall(r'alt="(\S+)[^"]* \(the picture is no longer there\)', page))
+    gone = set(re.findall(r'alt="(\S+)[^"]* \(the picture cannot be read: ', page))
     assert gone == {"a/00000.png", "a/00001.png"} and "<li>b/00005.png: ImageError: " in page
     assert write_report(run, tmp_path / "other.html").read_text() == page
 

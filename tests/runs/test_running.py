@@ -22,6 +22,8 @@ from torch import nn
 from typer.testing import CliRunner
 
 import limelight as ll
+from limelight.base.errors import DamagedFile
+from limelight.base.seals import sealed_json
 from limelight.cli.main import app
 from limelight.models.catalogue import ImageModel
 from limelight.models.pictures import Preprocessing
@@ -445,9 +447,10 @@ def test_command(images: Path, tmp_path: Path) -> None:
 def test_status_of_a_run_whose_process_is_gone(other: dict[str, int], images: Path, tmp_path: Path) -> None:
     start(images, tmp_path / "out", limit=2)
     told = json.loads((tmp_path / "out" / "status.json").read_text())
-    (tmp_path / "out" / "status.json").write_text(json.dumps({**told, "state": "running"}))
+    del told["digest"]
+    (tmp_path / "out" / "status.json").write_bytes(sealed_json({**told, "state": "running"}))
     assert read_status(tmp_path / "out").state == "running"
-    (tmp_path / "out" / "status.json").write_text(json.dumps({**told, "state": "running", **other}))
+    (tmp_path / "out" / "status.json").write_bytes(sealed_json({**told, "state": "running", **other}))
     assert "its process is gone" in read_status(tmp_path / "out").line()
 
 
@@ -588,7 +591,10 @@ def test_a_damaged_plan_is_named(images: Path, tmp_path: Path, content: bytes) -
     run = start(images, tmp_path / "out", limit=1)
     (run.out / "plan.json").write_bytes(content)
     for read in (lambda: ll.open_run(run.out), lambda: start(images, run.out, limit=1)):
-        with pytest.raises(ValueError, match=r"output: the plan\.json in .* is damaged"):
+        with pytest.raises(DamagedFile, match=r"path: .*plan\.json' is damaged") as caught:
+            read()
+        assert caught.value.path == run.out / "plan.json"
+        with pytest.raises(ValueError, match="is damaged"):
             read()
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 # Errors from a user's files, options, model and machine. Any other error is a bug of limelight and keeps its traceback.
 # torch raises RuntimeError for wrong shapes and missing memory.
 EXPECTED = (ValueError, TypeError, OSError, ArithmeticError, MemoryError, RuntimeError, ImportError)
@@ -9,6 +12,17 @@ EXPECTED = (ValueError, TypeError, OSError, ArithmeticError, MemoryError, Runtim
 
 class NotApplicable(ValueError):
     """A check does not apply to this case; the message says why, and the value is NaN."""
+
+
+class DamagedFile(ValueError):
+    """A file is not as it was written. `path`: the file; `why`: what is wrong; `remedy`: what would make it whole."""
+
+    def __init__(self, path: str | os.PathLike[str], why: str, remedy: str = "") -> None:
+        super().__init__(path, why, remedy)
+        self.path, self.why, self.remedy = Path(path), why, remedy
+
+    def __str__(self) -> str:
+        return f"path: {str(self.path)!r} is damaged ({self.why})" + (f"; {self.remedy}" if self.remedy else "")
 
 
 class NoGradient(ValueError):

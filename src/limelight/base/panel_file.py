@@ -13,12 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .errors import DamagedFile
 from .files import write_whole
-from .records import FORMAT, decode, encode
+from .records import FORMAT, decode, encode, require_format
+from .seals import BLANK, require_digest, sealed
 
 RECORD = "limelight"  # the array that holds the JSON record
 SHARED = ("inputs", "target", "score", "outputs")
 """Fields whose arrays are stored once, under their bare names, where all maps have the same."""
+_MARK = b"limelight sha256 "  # before the digest, in the comment of the archive
 _WRITE_AN_NPZ = "use a file that Panel.save wrote as .npz"
 
 
@@ -45,21 +48,38 @@ def write_panel(path: Path, maps: Mapping[str, Mapping[str, Any]], rows: Mapping
     arrays = {key: (each.float() if key in foreign else each).numpy() for key, each in tensors.items()}
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **{**arrays, RECORD: np.array(json.dumps(record))})
-    write_whole(path, buffer.getvalue())
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.comment = _MARK + BLANK.encode()
+    content = buffer.getvalue()
+    write_whole(path, sealed(content, len(content) - len(BLANK)))
     return path
 
 
+def has_digest(path: Path) -> bool:
+    """Whether a `.npz` file ends with a digest, as the comment of the archive; a file of an older version has none.
+
+    Raises DamagedFile where the digest is not that of the file.
+    """
+    place = path.stat().st_size - len(BLANK)
+    with path.open("rb") as file:
+        file.seek(max(0, place - len(_MARK)))
+        is_sealed = file.read(len(_MARK)) == _MARK
+    if is_sealed:
+        require_digest(path, place)
+    return is_sealed
+
+
 def read_panel(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
-    """Read the fields of maps by name, and the rows. Raises ValueError for other files and damaged records."""
+    """Read the fields of maps by name, and the rows. Raises ValueError for other files, DamagedFile for damage."""
     if path.is_dir() or not (zipfile.is_zipfile(path) if path.exists() else True):
         kind = "a folder; load its files with Attribution.load" if path.is_dir() else f"no .npz file; {_WRITE_AN_NPZ}"
         raise ValueError(f"path: {str(path)!r} is {kind}")
     try:
+        is_sealed = has_digest(path)
         with np.load(path, allow_pickle=False) as opened:
             arrays = dict(opened)
         record = json.loads(str(arrays.pop(RECORD)))
-        if record["format"] != FORMAT:
-            raise ValueError(f"it has format {record['format']!r}, and this version of limelight reads {FORMAT}")
+        require_format(path, record["format"], record["format"] == FORMAT, is_sealed)
         tensors = {key: torch.from_numpy(each) for key, each in arrays.items()}
         tensors |= {key: tensors[key].bfloat16() for key in record["dtypes"]}
         maps = {
@@ -67,10 +87,18 @@ def read_panel(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
             for name, fields in record["maps"].items()
         }
         return maps, {name: record[name] for name in ("forward_rows", "backward_rows", "cached_rows")}
+    except DamagedFile:
+        raise
     except (AttributeError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"path: {str(path)!r} holds no panel that can be read ({type(error).__name__}: {error}); {_WRITE_AN_NPZ}"
         ) from error
+
+
+def verify(path: Path) -> bool:
+    """Whether a file of `write_panel` has a digest. Raises ValueError for other files, DamagedFile for damaged ones."""
+    read_panel(path)
+    return has_digest(path)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -13,13 +13,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from .errors import DamagedFile
 from .files import write_whole
 from .named import Named, registered
 from .notes import Kind, Note, Place
+from .seals import BLANK, DIGEST, require_digest, sealed
 from .text import Text
 
 RECORD = "limelight"  # the metadata key of the JSON record
-FORMAT = 2
+FORMAT = 3
+"""3 has a digest inside. 2 has none; 1 has none, and notes that are plain sentences."""
+_DIGEST = re.compile(rb'\\"digest\\": \\"([0-9a-f]{64})\\"')  # in the record, which is text inside the JSON header
 RENAMED: dict[str, str] = {}
 """Old names of renamed classes and their present names, so that old files stay readable."""
 
@@ -43,35 +47,85 @@ def as_bytes(fields: Mapping[str, Any]) -> bytes:
 
 
 def _encoded(fields: Mapping[str, Any]) -> tuple[bytes, str]:
-    """Return the bytes of the file, and the record inside it."""
+    """Return the bytes of the file, and the record inside it. The record's digest is that of the file."""
     tensors: dict[str, Tensor] = {}
     encoded = {name: encode(value, name, tensors) for name, value in fields.items()}
-    record = json.dumps({"format": FORMAT, **encoded}, indent=1)
-    return save(tensors, metadata={RECORD: record}), record
+    record = json.dumps({"format": FORMAT, DIGEST: BLANK, **encoded}, indent=1)
+    blank = save(tensors, metadata={RECORD: record})
+    place = _place_of_digest(blank)
+    assert place is not None
+    whole = sealed(blank, place)
+    return whole, record.replace(BLANK, whole[place : place + len(BLANK)].decode(), 1)
+
+
+def _place_of_digest(start: bytes) -> int | None:
+    """Find the digest in the first bytes of a file, its JSON header included; None where there is none."""
+    found = _DIGEST.search(start, 8, 8 + int.from_bytes(start[:8], "little"))
+    return found.start(1) if found else None
+
+
+def has_digest(path: Path) -> bool:
+    """Whether a `.safetensors` file has a digest inside; a file of an older version has none.
+
+    Raises DamagedFile where the digest is not that of the file.
+    """
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        file.seek(0)
+        place = _place_of_digest(file.read(8 + min(size, path.stat().st_size)))
+    if place is not None:
+        require_digest(path, place)
+    return place is not None
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a file of `write`. Raises ValueError for other files and damaged records."""
+    """Read a file of `write`. Raises ValueError for other files, DamagedFile for a damaged one."""
     try:
         with safe_open(path, "pt") as opened:
             metadata = opened.metadata() or {}
             tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118  not a mapping
+        is_sealed = has_digest(path)
     except SafetensorError as error:
-        raise ValueError(f"path: {str(path)!r} is not a whole safetensors file ({error})") from error
+        raise DamagedFile(path, f"it is not a whole safetensors file: {error}") from error
     if RECORD not in metadata:
         raise ValueError(f"path: {str(path)!r} holds no limelight record; it was not written by Attribution.save")
     try:
         record = json.loads(metadata[RECORD])
         written = record.pop("format", 1)
-        if written not in (1, FORMAT):
-            raise ValueError(f"it has format {written!r}, and this version of limelight reads up to {FORMAT}")
+        require_format(path, written, record.pop(DIGEST, None) is not None, is_sealed)
         fields = {name: decode(value, tensors) for name, value in record.items()}
-        return fields if written == FORMAT else _from_format1(fields)
+        return _from_format1(fields) if written == 1 else fields
+    except DamagedFile:
+        raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"path: {str(path)!r} holds a record that can't be read ({type(error).__name__}: {error}); "
             "use a file that Attribution.save wrote"
         ) from error
+
+
+def verify(path: Path) -> bool:
+    """Whether a file of `write` has a digest. Raises ValueError for other files, DamagedFile for a damaged one.
+
+    The `.json` beside it, where there is one, must be the record inside it.
+    """
+    read(path)
+    beside = path.with_suffix(".json")
+    if not has_digest(path):
+        return False
+    with safe_open(path, "pt") as opened:
+        record = opened.metadata()[RECORD]
+    if beside.is_file() and beside.read_bytes() != (record + "\n").encode():
+        raise DamagedFile(beside, f"it is not the record in {path.name}")
+    return True
+
+
+def require_format(path: Path, written: object, tells_digest: bool, has_digest: bool) -> None:
+    """Raise ValueError for a later format, DamagedFile where a digest is missing, or stands where none should be."""
+    if written not in (1, 2, FORMAT):
+        raise ValueError(f"it has format {written!r}, and this version of limelight reads up to {FORMAT}")
+    if not tells_digest == has_digest == (written == FORMAT):
+        raise DamagedFile(path, f"its digest does not fit its format {written}")
 
 
 def encode(value: Any, key: str, tensors: dict[str, Tensor]) -> Any:

@@ -45,6 +45,14 @@ def audit_command(
         int | None,
         typer.Option(min=0, help="The number of workers; 0 uses this process. Default: one per core, one on a GPU."),
     ] = None,
+    elsewhere: Annotated[
+        bool,
+        typer.Option("--elsewhere", help="Let a table name pictures of another protocol or host than its own."),
+    ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Hash the files of finished shards, not only their sizes, and repair them."),
+    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="The number of pictures to explain. Default: all.")] = None,
     *,
     common: QuestionOptions,
@@ -80,6 +88,8 @@ def audit_command(
                 workers=workers,
                 limit=limit,
                 white=common.white,
+                elsewhere=elsewhere,
+                verify=verify,
                 on_status=listener,
                 on_place=say if common.progress else None,
                 **settings,

@@ -19,6 +19,7 @@ import torch
 import typer
 from torch import Tensor, nn
 
+from .. import ctrl_c
 from ..base.version import __version__
 from ..engine.input_pass import layers_of
 from ..methods.backward import estimate_patterns
@@ -52,6 +53,7 @@ from .study import studies
 from .sweep import sweep_command
 from .terminal import boundary, console, exit_code, print_lines, progress_on, say, visible, write_json
 from .texts import explain_texts, read_texts, text_request
+from .verify import verify_command
 from .writing import DEFAULT_OUT, staging, write_all
 
 _PATTERN_BATCH = 8  # pictures that pass through the model together
@@ -73,9 +75,13 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # runs the clean-up of unfinished files
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else a shell's background job ignores it
+    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, ctrl_c.end):  # a background job ignores it
         signal.signal(signal.SIGINT, _interrupt)
-    app(prog_name="limelight")
+    try:
+        app(prog_name="limelight")
+    except KeyboardInterrupt:  # outside of a command's boundary
+        say("interrupted")
+        sys.exit(ctrl_c.INTERRUPTED)
 
 
 class _Interrupted(KeyboardInterrupt):
@@ -223,6 +229,7 @@ for _name, _command in (
     ("run", run_command),
     ("report", report_command),
     ("audit", audit_command),
+    ("verify", verify_command),
     ("serve", serve_command),
     ("methods", methods_command),
     ("checks", checks_command),

@@ -23,7 +23,18 @@ from .model_options import import_from_here
 from .options import read_checks, read_mask, read_methods, read_view, usage
 from .printing import plain_table
 from .question_options import Checks, Debug, Mask, QuestionOptions, ViewText, methods_option, takes_question_options
-from .terminal import FAILED, boundary, console, exit_code, print_lines, progress_bar, say, visible, write_json
+from .terminal import (
+    FAILED,
+    FINISHED_WITH_FAILURES,
+    boundary,
+    console,
+    exit_code,
+    print_lines,
+    progress_bar,
+    say,
+    visible,
+    write_json,
+)
 
 _LINES_EVERY = 10.0  # seconds between progress lines in a file: a run may take days
 
@@ -54,6 +65,14 @@ def run_command(
     shard_size: Annotated[int, typer.Option(min=1, help="The number of examples in one output file.")] = 128,
     group: Annotated[int, typer.Option(min=1, help="The number of pictures in one call of a method.")] = 16,
     limit: Annotated[int | None, typer.Option(min=1, help="The number of pictures to explain. Default: all.")] = None,
+    elsewhere: Annotated[
+        bool,
+        typer.Option("--elsewhere", help="Let a table name pictures of another protocol or host than its own."),
+    ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Hash the files of finished shards, not only their sizes, and repair them."),
+    ] = False,
     status: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Only print the progress of the run in this folder.")
     ] = None,
@@ -63,7 +82,10 @@ def run_command(
     """Explain and test all pictures of a data set. The same command continues a stopped run."""
     if status is not None:
         with boundary(common.debug):
-            _print_status(read_status(status), common.as_json)
+            found_status = read_status(status)
+            _print_status(found_status, common.as_json)
+        if found_status.damaged:
+            raise typer.Exit(FINISHED_WITH_FAILURES)
         return
     if images is None or output is None:
         raise usage("--images" if images is None else "--output", "is required, or --status DIR")
@@ -102,6 +124,8 @@ def run_command(
                 group=group,
                 limit=limit,
                 white=common.white,
+                elsewhere=elsewhere,
+                verify=verify,
                 on_status=listener,
                 **options,
             )
@@ -115,6 +139,8 @@ def _print_status(status: Status, as_json: bool) -> None:
         write_json({"limelight": __version__, **status.to_dict()})
         return
     print_lines(status.line(), *(f"  {failure}" for failure in status.failures))
+    if status.damaged:
+        say("the same command makes the damaged records' shards again")
 
 
 def _print_run(found: Run, as_json: bool) -> None:

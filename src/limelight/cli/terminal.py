@@ -15,8 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 
 from ..base.errors import EXPECTED, reason
 from ..base.files import finite
+from ..ctrl_c import INTERRUPTED
 
-FAILED, FINISHED_WITH_FAILURES, INTERRUPTED = 1, 3, 130
+FAILED, FINISHED_WITH_FAILURES = 1, 3
 
 
 def exit_code(failed: int, total: int) -> int:

@@ -12,3 +12,4 @@ from .status import Status as Status, read_status as read_status
 from .stored import Example as Example, Run as Run, StoredMap as StoredMap, open_run as open_run
 from .summary import Summary as Summary
 from .verdicts import Audit as Audit, Verdict as Verdict, audit_of as audit_of
+from .verifying import Verification as Verification, verify as verify

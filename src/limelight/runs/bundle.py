@@ -6,7 +6,8 @@ import io
 from pathlib import Path
 from typing import Any
 
-from ..base.files import json_bytes, write_whole
+from ..base.files import finite, json_bytes, write_whole
+from ..base.seals import sealed_json
 from ..base.version import versions
 from .audit_page import audit_page
 from .ledger import LEASES, LOCK, STATUS, file_sha256
@@ -35,15 +36,16 @@ _COLUMNS: dict[str, Kind] = {
 def write_audit(audit: Audit) -> dict[str, Path]:
     """Write the page, the verdicts, the table and the report into the folder of the run, and the list of all files.
 
-    Returns the paths by name. `bundle.json` has the bytes and the SHA-256 of every file of the folder, and the settings
-    and versions that they were made with. What a run writes anew at each start (its locks and status) is not in it.
+    Returns the paths by name. `bundle.json` has the bytes and the SHA-256 of every file of the folder, the settings and
+    versions that they were made with, and a digest of itself. What a run writes anew at each start (its locks and
+    status) is not in it.
     """
     out = audit.run.out
     write_whole(out / AUDIT_PAGE, audit_page(audit).encode("utf-8", errors="replace"))
     write_whole(out / AUDIT_JSON, json_bytes(audit.to_dict()))
     write_whole(out / AUDIT_TABLE, _table_bytes(audit))
     report = write_report(audit.run)
-    write_whole(out / BUNDLE, json_bytes(_bundle(audit)))
+    write_whole(out / BUNDLE, sealed_json(finite(_bundle(audit)), indent=2))
     return {
         "audit": out / AUDIT_PAGE,
         "report": report,

@@ -7,18 +7,22 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..base.errors import DamagedFile
+from ..base.seals import read_sealed_json, sealed_json
 from .durable import write_durably
 
 PLAN, MANIFEST, LOCK, LEASES, STATUS = "plan.json", "manifest.parquet", "lock", "leases", "status.json"
 SHARDS, INDEX, DONE = "shards", "index", "done"
 FAILURES_SHOWN = 5
+MAKE_AGAIN = "the same command with --verify makes it again"
+BEGIN_AGAIN = "restore it from a copy, or begin the run again in another folder"
 _PLACE = struct.Struct("<q")  # in LEASES, for each shard: the place of its worker (see `Lease.at`), plus 1
 
 
@@ -102,30 +106,43 @@ class Survey:
 
 
 class Ledger:
-    """The files of one run that record its plan and its finished shards."""
+    """The files of one run that record its plan and its finished shards.
 
-    def __init__(self, out: Path, plan: Plan) -> None:
-        self.out, self.plan, self._config = out, plan, plan.config()
+    `is_sealed`: the plan has a digest. Then every record must have one; a run that an older version began has none.
+    """
+
+    def __init__(self, out: Path, plan: Plan, is_sealed: bool = True) -> None:
+        self.out, self.plan, self.config, self.is_sealed = out, plan, plan.config(), is_sealed
 
     @staticmethod
     def open(out: Path) -> Ledger:
-        """Open the ledger of a run. Raises FileNotFoundError where there is none, ValueError for a damaged plan."""
+        """Open the ledger of a run, and compare its manifest with the plan.
+
+        Raises FileNotFoundError where there is no run, DamagedFile for a damaged plan or manifest.
+        """
         try:
-            found = json.loads((out / PLAN).read_bytes())
+            found, is_sealed = read_sealed_json(out / PLAN)
             found |= {name: tuple(found[name]) for name in ("method_names", "check_names", "labels")}
-            return Ledger(out, Plan(**found))
+            plan = Plan(**found)
+            if plan.shards < 0:
+                raise ValueError(f"{plan.shards} shards")
         except FileNotFoundError as error:
             raise FileNotFoundError(f"output: {str(out)!r} holds no run ({PLAN} is missing)") from error
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"output: the {PLAN} in {str(out)!r} is damaged ({type(error).__name__}: {error}); use another folder"
-            ) from error
+        except DamagedFile as error:
+            raise DamagedFile(error.path, error.why, BEGIN_AGAIN) from error
+        except (ValueError, TypeError, KeyError, ArithmeticError) as error:
+            raise DamagedFile(out / PLAN, f"{type(error).__name__}: {error}", BEGIN_AGAIN) from error
+        if not (out / MANIFEST).is_file():
+            raise DamagedFile(out / MANIFEST, "it is missing", BEGIN_AGAIN)
+        if file_sha256(out / MANIFEST) != plan.manifest:
+            raise DamagedFile(out / MANIFEST, f"it has not the SHA-256 in {PLAN}", BEGIN_AGAIN)
+        return Ledger(out, plan, is_sealed)
 
     def write_plan(self) -> None:
         """Write the plan as the last file of a start, so that a run with a plan has a whole manifest."""
         for folder in (SHARDS, INDEX, DONE):
             (self.out / folder).mkdir(exist_ok=True)
-        write_durably(self.out / PLAN, (json.dumps(asdict(self.plan), indent=1) + "\n").encode(), "plan")
+        write_durably(self.out / PLAN, sealed_json(asdict(self.plan), indent=1), "plan")
 
     def shard_path(self, shard: int) -> Path:
         return self.out / SHARDS / f"{shard:06d}.safetensors"
@@ -137,15 +154,25 @@ class Ledger:
         return self.out / DONE / f"{shard:06d}.json"
 
     def done(self, shard: int) -> Done | None:
-        """Read the shard's record; None where it is missing, damaged or from another plan."""
+        """Read the shard's record; None where it is missing. Raises DamagedFile, also for a record of another plan."""
+        path = self.done_path(shard)
         try:
-            found = json.loads(self.done_path(shard).read_bytes())
+            found, is_sealed = read_sealed_json(path)
             done = Done(**{**found, **{name: tuple(found[name]) for name in ("seconds", "failures")}})
-        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            size = sum(each["bytes"] for each in done.files.values() if each["sha256"])
+        except FileNotFoundError:
             return None
+        except DamagedFile as error:
+            raise DamagedFile(path, error.why, MAKE_AGAIN) from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DamagedFile(path, f"{type(error).__name__}: {error}", MAKE_AGAIN) from error
+        if self.is_sealed and not is_sealed:
+            raise DamagedFile(path, f"it has no digest, and {PLAN} has one", MAKE_AGAIN)
         ids = self.plan.ids(shard)
-        whole = (done.shard, done.config, done.first, done.last) == (shard, self._config, ids.start, ids.stop)
-        return done if whole and done.ok + done.failed == len(ids) else None
+        same = (done.shard, done.config, done.first, done.last) == (shard, self.config, ids.start, ids.stop)
+        if not same or done.ok + done.failed != len(ids) or size < 0:
+            raise DamagedFile(path, "it is the record of another shard or run", MAKE_AGAIN)
+        return done
 
     def finish(self, shard: int, contents: Mapping[Path, bytes], **facts: Any) -> Done:
         """Write the shard's files, and its record once all of them are synced. Raises OSError."""
@@ -155,45 +182,75 @@ class Ledger:
             sha256 = hashlib.sha256(content).hexdigest()
             files[str(path.relative_to(self.out))] = {"bytes": len(content), "sha256": sha256}
         ids = self.plan.ids(shard)
-        done = Done(shard, self._config, ids.start, ids.stop, files=files, **facts)
-        write_durably(self.done_path(shard), (json.dumps(asdict(done)) + "\n").encode(), "done")
+        done = Done(shard, self.config, ids.start, ids.stop, files=files, **facts)
+        write_durably(self.done_path(shard), sealed_json(asdict(done)), "done")
         return done
 
-    def _forget(self, done: Done) -> None:
-        with self.lease(done.shard) as lease:
-            if lease is not None and self.done(done.shard) == done:  # else another process did it again
-                self.done_path(done.shard).unlink(missing_ok=True)
+    def checked_done(self, shard: int) -> Done | None:
+        """Read the shard's record as `done` does, but a damaged one as a missing one: the shard is done again."""
+        try:
+            return self.done(shard)
+        except DamagedFile:
+            return None
 
-    def survey(self) -> Survey:
-        """Check every shard by its record and the hashes of its files.
+    def damages(self, done: Done, hashed: bool = True) -> list[DamagedFile]:
+        """List the files of a finished shard that lack the size in its record, or where `hashed` the SHA-256."""
+        found = []
+        for name, each in done.files.items():
+            path = self.out / name
+            if not path.is_file():
+                found.append(DamagedFile(path, "it is missing", MAKE_AGAIN))
+            elif path.stat().st_size != each["bytes"]:
+                found.append(DamagedFile(path, "it has not the size in its record", MAKE_AGAIN))
+            elif hashed and file_sha256(path) != each["sha256"]:
+                found.append(DamagedFile(path, "it has not the SHA-256 in its record", MAKE_AGAIN))
+        return found
+
+    def _forget(self, shard: int, found: Done | None) -> None:
+        """Delete a record, unless another process has the shard or has done it again."""
+        with self.lease(shard) as lease:
+            if lease is not None and self.checked_done(shard) == found:
+                self.done_path(shard).unlink(missing_ok=True)
+
+    def survey(self, hashed: bool = False) -> Survey:
+        """Check every shard by its record and the sizes of its files, or where `hashed` by their SHA-256.
 
         A shard that is damaged or to be done again loses its record, unless another process holds the shard.
         """
         to_do: list[int] = []
         failures: list[str] = []
-        ok = failed = 0
+        whole: list[Done] = []
+
+        def check(shard: int) -> tuple[Done | None, bool]:
+            done = self.checked_done(shard)
+            return done, done is not None and not self.damages(done, hashed)
+
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the interpreter lock
-            for shard, (done, intact) in enumerate(pool.map(self._checked, range(self.plan.shards))):
+            for shard, (done, intact) in enumerate(pool.map(check, range(self.plan.shards))):
                 if done is not None and intact and not done.again:
-                    ok, failed = ok + done.ok, failed + done.failed
+                    whole.append(done)
                     failures = [*failures, *done.failures][-FAILURES_SHOWN:]
                     continue
                 to_do.append(shard)
-                if done is not None:
-                    self._forget(done)
-        return Survey(to_do, self._counts_of(ok, failed), tuple(failures))
+                self._forget(shard, done)
+        return Survey(to_do, self.counts_of(whole), tuple(failures))
 
-    def _checked(self, shard: int) -> tuple[Done | None, bool]:
-        """Read the shard's record, and whether its files have the checksums in it."""
-        done = self.done(shard)
-        return done, done is not None and all(_has_checksum(self.out / name, each) for name, each in done.files.items())
+    def records(self) -> tuple[list[Done], list[DamagedFile]]:
+        """Read the records of all finished shards, and list those that are damaged."""
+        found, damaged = list[Done](), list[DamagedFile]()
+        for shard in range(self.plan.shards):
+            try:
+                done = self.done(shard)
+            except DamagedFile as error:
+                damaged.append(error)
+            else:
+                found += [done] if done else []
+        return found, damaged
 
-    def counts(self) -> Counts:
-        """Count the examples by the records alone, without hashing files."""
-        found = [done for shard in range(self.plan.shards) if (done := self.done(shard))]
-        return self._counts_of(sum(done.ok for done in found), sum(done.failed for done in found))
-
-    def _counts_of(self, ok: int, failed: int) -> Counts:
+    def counts_of(self, records: Iterable[Done]) -> Counts:
+        """Count the examples by these records; those of other shards are pending."""
+        done = [(each.ok, each.failed) for each in records]
+        ok, failed = (sum(each) for each in zip((0, 0), *done, strict=True))
         return Counts(ok, failed, self.plan.entries - self.plan.examples, self.plan.examples - ok - failed)
 
     @contextmanager
@@ -244,14 +301,6 @@ def starting(out: Path) -> Iterator[None]:
     with (out / LOCK).open("ab") as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
         yield
-
-
-def _has_checksum(path: Path, expected: Mapping[str, Any]) -> bool:
-    """Whether the file exists with the expected size and hash, which a damaged record may lack."""
-    try:
-        return path.stat().st_size == expected.get("bytes") and file_sha256(path) == expected.get("sha256")
-    except FileNotFoundError:
-        return False
 
 
 def file_sha256(path: Path) -> str:

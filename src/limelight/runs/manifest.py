@@ -26,8 +26,9 @@ def content_hash(content: bytes) -> str:
 class Entry:
     """One example: its name `path`, its label ("" for none), and the place of its bytes.
 
-    `file` holds the picture's bytes, `size` of them from `offset`; an offset of -1 is the whole file. `content` is the
-    hash of the bytes, "" where they could not be read.
+    `file` holds the picture's bytes, `size` of them from `offset`; an offset of -1 is the whole file. `etag`: a
+    property of the file that differs after a change, "" where there is none. `content`: the hash of the bytes, ""
+    before they were read; the index has it, and manifests of older versions.
     """
 
     path: str
@@ -35,11 +36,12 @@ class Entry:
     file: str
     offset: int = -1
     size: int = -1
+    etag: str = ""
     content: str = ""
 
     def read(self) -> bytes:
-        """Read the picture's bytes. Raises OSError, and ValueError where they differ from the manifest's hash."""
-        content = read_bytes(self.file, self.offset, self.size)
+        """Read the picture's bytes. Raises OSError, and ValueError where the file is another than at the start."""
+        content = read_bytes(self.file, self.offset, self.size, self.etag)
         if self.content and content_hash(content) != self.content:
             raise ValueError("the file has changed since the start of the run")
         return content
@@ -51,7 +53,7 @@ def write_manifest(path: Path, entries: Iterable[Entry], shard_size: int) -> tup
     Each row group holds `shard_size` entries. Memory does not grow with the number of entries.
     """
     kinds: dict[type, Kind] = {str: "string", int: "int64"}
-    columns = {name: kinds[type(value)] for name, value in asdict(Entry("", "", "")).items()}
+    columns = {each: kinds[type(value)] for each, value in asdict(Entry("", "", "")).items() if each != "content"}
     schema = table_of([], columns).schema
     parquet, iterator = arrow("parquet"), iter(entries)
     labels, count = set[str](), 0
@@ -68,6 +70,15 @@ class Manifest:
 
     def __init__(self, path: Path) -> None:
         self._file: Any = arrow("parquet").ParquetFile(path)
+
+    def count(self) -> int:
+        """Count the entries."""
+        return int(self._file.metadata.num_rows)
+
+    def labels(self) -> tuple[str, ...]:
+        """Return the labels in order, as `write_manifest` does."""
+        batches = self._file.iter_batches(columns=["label"])
+        return tuple(sorted({_unescaped(each) for batch in batches for each in batch[0].to_pylist()} - {""}))
 
     def shard(self, index: int) -> list[Entry]:
         return [Entry(**_changed(row, _unescaped)) for row in self._file.read_row_group(index).to_pylist()]

@@ -1,39 +1,139 @@
-"""Files and folders on this machine, or at a URL that fsspec opens (`s3://bucket/folder`)."""
+"""Files and folders on this machine, or at a URL of an allowed protocol (`s3://bucket/folder`).
+
+fsspec opens anything: chains such as `simplecache::s3://`, and protocols that run what a file says (`reference://`). So
+the protocol is checked, and the path goes to that protocol's file system alone, which knows nothing of chains.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
+from urllib.parse import urlsplit
 
 from .tables import need
+
+PROTOCOLS = ("s3", "gs", "az", "https", "file", "memory")
+_TAGS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "updated")
+"""What file systems call the property that differs after a change, the best first."""
+
+
+class Facts(NamedTuple):
+    """The size of a file, and a tag that differs after a change: the name of a property and its value; -1 and "" where
+    not known."""
+
+    size: int = -1
+    etag: str = ""
+
+    @staticmethod
+    def of(info: Mapping[str, Any]) -> Facts:
+        size = info.get("size")
+        name = next((each for each in _TAGS if info.get(each)), "")
+        return Facts(size if isinstance(size, int) else -1, _tag(info, name) if name else "")
+
+
+class Found(NamedTuple):
+    """A file below a folder: its path from there, its place, and what the listing says of it."""
+
+    name: str
+    place: str
+    facts: Facts = Facts()
 
 
 def is_remote(place: str) -> bool:
     return "://" in place
 
 
+def require_protocol(place: str) -> None:
+    """Raise ValueError for a URL of a protocol that is not in PROTOCOLS, and for a chain of several."""
+    protocol = place.partition("://")[0]
+    if is_remote(place) and ("::" in protocol or protocol not in PROTOCOLS):
+        raise ValueError(
+            f"{place!r} has the protocol {protocol!r}; use {', '.join(PROTOCOLS)}, and no chain of several ('::')"
+        )
+
+
+def require_url(place: str) -> None:
+    """Raise ValueError for a URL that someone wrote and that is a chain or of a protocol not in PROTOCOLS."""
+    require_protocol(place)
+    if is_remote(place) and "::" in place:
+        raise ValueError(f"{place!r} chains several URLs by '::'; use the URL of the file alone")
+
+
+def site_of(place: str) -> tuple[str, str]:
+    """Return the protocol and the host or bucket of a place; "" for what lies in this machine's files or memory."""
+    protocol, host = urlsplit(place)[:2] if is_remote(place) else ("file", "")
+    return protocol, "" if protocol == "memory" else host
+
+
 def open_binary(place: str) -> IO[bytes]:
-    """Open a file for reading. Raises OSError, or ImportError where a remote one needs the extra `cloud`."""
+    """Open a file for reading.
+
+    Raises OSError, ValueError for a protocol that is not in PROTOCOLS, ImportError where the extra `cloud` is missing.
+    """
     if not is_remote(place):
         if not stat.S_ISREG(os.stat(place).st_mode):
             raise OSError(f"{place}: no regular file")  # reading a pipe might never end
         return Path(place).open("rb")
-    return cast(IO[bytes], need("fsspec", "cloud", f"{place!r}").open(place, "rb").open())
+    system, path = _system(place)
+    return cast(IO[bytes], system.open(path, "rb"))
 
 
-def read_bytes(place: str, offset: int, size: int) -> bytes:
-    """Read `size` bytes from `offset`, or the whole file for an offset of -1. Raises OSError, also at an early end."""
+def facts_of(place: str) -> Facts:
+    """Return the size and the tag of a file. Raises as `open_binary` does."""
+    if is_remote(place):
+        system, path = _system(place)
+        return Facts.of(system.info(path))
+    found = os.stat(place)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(f"{place}: no regular file")
+    return Facts(found.st_size, _local_tag(found))
+
+
+def read_bytes(place: str, offset: int = -1, size: int = -1, etag: str = "") -> bytes:
+    """Read `size` bytes from `offset`, or the whole file for an offset of -1.
+
+    Raises OSError, also at an early end, and ValueError where the file's size or tag are not those given: "" and -1
+    fit every file.
+    """
     with open_binary(place) as file:
+        if etag and not _has_tag(file, place, etag):
+            raise ValueError("the file has changed since the start of the run")
         if offset < 0:
-            return file.read()
+            content = file.read()
+            if size not in (-1, len(content)):
+                raise ValueError("the file has changed since the start of the run")
+            return content
         file.seek(offset)
         content = file.read(size)
     if len(content) != size:
         raise OSError(f"{place}: ends after {len(content)} of {size} bytes from {offset}")
     return content
+
+
+def _has_tag(file: IO[bytes], place: str, etag: str) -> bool:
+    """Whether an open file has the tag, or none of that name."""
+    if not is_remote(place):
+        return _local_tag(os.fstat(file.fileno())) == etag
+    info = getattr(file, "details", None)  # of a file of a bucket, which costs no further request
+    if not isinstance(info, Mapping):
+        system, path = _system(place)
+        info = system.info(path)
+    name = etag.partition(" ")[0]
+    return not info.get(name) or _tag(info, name) == etag
+
+
+def _tag(info: Mapping[str, Any], name: str) -> str:
+    """Write a property of a file, equally whether a listing or the file itself tells of it."""
+    value = info[name]
+    return f"{name} {value.timestamp() if isinstance(value, datetime) else str(value).strip(chr(34))}"
+
+
+def _local_tag(found: os.stat_result) -> str:
+    return f"mtime_ns {found.st_mtime_ns}"
 
 
 def is_folder(place: str) -> bool:
@@ -43,8 +143,8 @@ def is_folder(place: str) -> bool:
     return bool(system.isdir(path))
 
 
-def files_below(folder: str, below: str = "", above: tuple[Any, ...] = ()) -> Iterator[tuple[str, str]]:
-    """Yield (name, place) of every file below a folder; the name is the path from there, after `below`.
+def files_below(folder: str, below: str = "", above: tuple[Any, ...] = ()) -> Iterator[Found]:
+    """Yield every file below a folder; its name is the path from there, after `below`.
 
     The order is sorted within each folder, files before folders. Names that begin with a dot are left out, and links
     to one of the folders `above`. Memory holds the names of one folder, not of the tree.
@@ -53,25 +153,38 @@ def files_below(folder: str, below: str = "", above: tuple[Any, ...] = ()) -> It
     identity = (status.st_dev, status.st_ino) if status else folder  # equal for all paths to the same folder
     if identity in above:
         return
-    for is_a_folder, name, place in _inside(folder):
+    for is_a_folder, found in _inside(folder):
         if is_a_folder:
-            yield from files_below(place, f"{below}{name}/", (*above, identity))
+            yield from files_below(found.place, f"{below}{found.name}/", (*above, identity))
         else:
-            yield below + name, place
+            yield found._replace(name=below + found.name)
 
 
-def _inside(folder: str) -> list[tuple[bool, str, str]]:
-    """List the files, then the folders in a folder, each sorted, as (is a folder, name, place)."""
+def _inside(folder: str) -> list[tuple[bool, Found]]:
+    """List the files, then the folders in a folder, each sorted, with whether it is a folder.
+
+    Raises ValueError where a listing, such as a web page, has a file of another host.
+    """
+    found: list[tuple[bool, Found]]
     if is_remote(folder):
         system, path = _system(folder)
-        listed = [(each["type"] == "directory", each["name"].rstrip("/")) for each in system.ls(path, detail=True)]
-        found = [(kind, name.rpartition("/")[2], str(system.unstrip_protocol(name))) for kind, name in listed]
+        found = []
+        for each in system.ls(path, detail=True):
+            name = each["name"].rstrip("/")
+            place = str(system.unstrip_protocol(name))
+            if site_of(place) != site_of(folder):
+                raise ValueError(f"images: {folder!r} lists {place!r}, which is elsewhere")
+            found.append((each["type"] == "directory", Found(name.rpartition("/")[2], place, Facts.of(each))))
     else:
         with os.scandir(folder) as entries:
-            found = [(os.path.isdir(each.path), each.name, each.path) for each in entries]
-    return sorted(each for each in found if not each[1].startswith("."))
+            found = [(os.path.isdir(each.path), Found(each.name, each.path)) for each in entries]
+    return sorted(each for each in found if not each[1].name.startswith("."))
 
 
 def _system(place: str) -> tuple[Any, str]:
-    system, path = need("fsspec.core", "cloud", f"{place!r}").url_to_fs(place)
-    return system, str(path)
+    """Return the file system of a URL's protocol, and the path there, as fsspec does for a URL without a chain."""
+    require_protocol(place)
+    fsspec = need("fsspec", "cloud", f"{place!r}")
+    protocol = place.partition("://")[0]
+    kind = fsspec.get_filesystem_class(protocol)
+    return fsspec.filesystem(protocol, **kind._get_kwargs_from_urls(place)), str(kind._strip_protocol(place))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from PIL import Image
 from torch import Tensor
 
+from ..base.errors import DamagedFile, reason
 from ..base.files import write_whole
 from ..base.view import View, view_of
 from ..show import overlay, picture_of, scale_of, tile_of
@@ -175,13 +176,18 @@ def _means(summary: Summary) -> Iterator[Figure]:
 
 
 def example_figure(run: Run, example: int, method: str, words: str = "", view: View | str | None = None) -> Figure:
-    """Draw an example's map over its picture by its view; without the map or the picture where it is missing."""
+    """Draw an example's map over its picture by its view; without the map or the picture where it is missing.
+
+    A picture that cannot be read, for whatever reason, is named in the caption. Raises DamagedFile for the run's files.
+    """
     found = run[example]
     caption = f"{found.entry.path} {words}".strip()
     try:
         picture: Image.Image | None = picture_of(run.picture(example), clip=True)
-    except (OSError, ValueError):
-        picture, caption = None, f"{caption} (the picture is no longer there)"
+    except DamagedFile:
+        raise
+    except Exception as error:  # noqa: BLE001  a bucket's file system and a decoder raise anything
+        picture, caption = None, f"{caption} (the picture cannot be read: {reason(error)})"
     if run.settings["store"] == "scores":
         return Figure(source_of(picture or Image.new("RGB", (1, 1))), caption)
     tile = tile_of(method, (), found[method].channels, view_of(view, run.view_of(method)))

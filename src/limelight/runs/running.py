@@ -10,6 +10,7 @@ from typing import Any, Literal, Unpack, cast, get_args
 from torch import nn
 
 from ..base.devices import as_device
+from ..base.errors import DamagedFile
 from ..base.progress import reporting
 from ..base.types import Progress
 from ..checks import Check
@@ -25,8 +26,22 @@ from ..question.targets import Logit, Target
 from .coordinate import Coordinator
 from .crew import Crew, Inline, Local
 from .job import LABEL, Job, Store, as_folder, differences, keeping
-from .ledger import DONE, INDEX, LOCK, MANIFEST, SHARDS, STATUS, Counts, Ledger, Plan, file_sha256, starting
-from .manifest import write_manifest
+from .ledger import (
+    BEGIN_AGAIN,
+    DONE,
+    INDEX,
+    LOCK,
+    MANIFEST,
+    PLAN,
+    SHARDS,
+    STATUS,
+    Counts,
+    Ledger,
+    Plan,
+    file_sha256,
+    starting,
+)
+from .manifest import Manifest, write_manifest
 from .opening import is_remote
 from .sources import find_examples
 from .status import Meter, Status
@@ -56,6 +71,8 @@ def run(
     group: int = 16,
     limit: int | None = None,
     white: float | None = None,
+    elsewhere: bool = False,
+    verify: bool = False,
     on_status: Callable[[Status], None] | None = None,
     **options: Unpack[CheckOptions],
 ) -> Run:
@@ -85,6 +102,8 @@ def run(
         group: the pictures that are explained at once.
         limit: explain only the first `limit` pictures.
         white: the value of white in pictures of more than 8 bits a channel; see `open_image`.
+        elsewhere: let a table name pictures of another protocol or host than its own; else such a table is refused.
+        verify: hash the files of all finished shards, not only their sizes, and make again what is damaged.
         on_status: called about once a second with the `Status`.
         options: the options of `explain` and `check`, the same for every picture. `target` "label" is each picture's
             own class; `layer` is a name; `draws_of` is one example and `mask` one region `(H, W)` for all pictures;
@@ -92,7 +111,8 @@ def run(
             standard error, a callable receives the rows of each finished shard.
 
     Returns the opened run. Raises ValueError for wrong arguments and where `output` holds a run with other settings
-    (it names each difference), RunStopped where the run cannot continue, such as on a full disk.
+    (it names each difference), DamagedFile where the plan or the manifest is damaged, RunStopped where the run cannot
+    continue, such as on a full disk.
     """
     require_options(options, CheckOptions.__annotations__)
     out = as_folder(os.fspath(output))
@@ -122,9 +142,9 @@ def run(
     if workers is not None and workers < 0:
         raise ValueError(f"workers: {workers}; use 1 or more, 0 for this process, or None for a worker a core")
     with keeping(job.model), reporting(listener) as progress:
-        ledger = begin(job, out)
-        found = ledger.survey()
-        meter = Meter(out, found.counts, _listener(progress, on_status))
+        ledger = begin(job, out, elsewhere)
+        found = ledger.survey(hashed=verify)
+        meter = Meter(out, found.counts, _listener(progress, on_status), config=ledger.config)
         meter.failures += found.failures
         with meter.watching():
             if found.to_do:
@@ -166,10 +186,11 @@ def _as_layer(layer: Any) -> str | None:
     return None if layer is None else ", ".join(map(str, several))
 
 
-def begin(job: Job, out: Path) -> Ledger:
+def begin(job: Job, out: Path, elsewhere: bool = False) -> Ledger:
     """Open the ledger of the run in `out`, or start one there.
 
-    Raises ValueError where the run there has other settings, each named, or where `out` holds something else.
+    Raises ValueError where the run there has other settings, each named, or where `out` holds something else,
+    DamagedFile where its plan or manifest is damaged.
     """
     arrow()  # raises before anything is written
     with starting(out):
@@ -179,26 +200,34 @@ def begin(job: Job, out: Path) -> Ledger:
         try:
             ledger = Ledger.open(out)
         except FileNotFoundError:
-            return _start(job, settings, out)
+            return _start(job, settings, out, elsewhere)
         changed = differences(ledger.plan.settings, settings)
         if changed:
             raise ValueError(
                 f"output: {str(out)!r} holds a run with other settings: {'; '.join(changed)}; "
                 "go on with the old ones, or choose another folder"
             )
-        if file_sha256(out / MANIFEST) != ledger.plan.manifest:
-            raise ValueError(f"output: {MANIFEST} in {str(out)!r} is damaged; choose another folder")
+        if not ledger.is_sealed:
+            _require_same_plan(ledger, job, settings)
         return ledger
 
 
-def _start(job: Job, settings: dict[str, Any], out: Path) -> Ledger:
+def _require_same_plan(ledger: Ledger, job: Job, settings: dict[str, Any]) -> None:
+    """Compare a plan without a digest with what the manifest and the settings make it. Raises DamagedFile."""
+    manifest = Manifest(ledger.out / MANIFEST)
+    counted = manifest.count(), manifest.labels(), ledger.plan.manifest
+    if Plan(settings, job.method_names, job.check_names, *counted) != ledger.plan:
+        raise DamagedFile(ledger.out / PLAN, f"it does not fit {MANIFEST}", BEGIN_AGAIN)
+
+
+def _start(job: Job, settings: dict[str, Any], out: Path, elsewhere: bool) -> Ledger:
     strange = [each.name for each in out.iterdir() if each.name not in _OWN and not each.name.endswith(".part")]
     if strange:
         raise ValueError(f"output: {str(out)!r} holds {strange[0]!r} and no run; choose an empty folder")
     meter = Meter(out, Counts())
     meter.report()
     with meter.watching():
-        entries = meter.listing(find_examples(job.images, job.limit))
+        entries = meter.listing(find_examples(job.images, job.limit, elsewhere))
         count, labels = write_manifest(out / MANIFEST, entries, job.shard_size)
     plan = Plan(settings, job.method_names, job.check_names, count, labels, file_sha256(out / MANIFEST))
     ledger = Ledger(out, plan)

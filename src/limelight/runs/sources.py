@@ -9,48 +9,61 @@ import posixpath
 import re
 import tarfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import IO, Any
 
 from ..models.pictures import SUFFIXES
-from .manifest import Entry, content_hash
-from .opening import files_below, is_folder, is_remote, open_binary
+from .manifest import Entry
+from .opening import facts_of, files_below, is_folder, is_remote, open_binary, require_url, site_of
 from .tables import arrow
 
 PATH_COLUMNS = ("path", "image", "file", "filename", "file_name")
 LABEL_COLUMNS = ("label", "class")
+_BATCH, _THREADS = 256, 16  # files whose size and tag are asked for at once
 
 
-def find_examples(images: str, limit: int | None = None) -> Iterator[Entry]:
-    """Yield the entries of `images`, in an order that depends on names alone; the first `limit` with their hashes.
+def find_examples(images: str, limit: int | None = None, elsewhere: bool = False) -> Iterator[Entry]:
+    """Yield the entries of `images`, in an order that depends on names alone; the first `limit` with size and tag.
 
     A folder gives its pictures, with the first subfolder's name as label. A `.csv` or `.parquet` has a column of paths
     (relative to the table) and perhaps one of labels. A `.tar`, a folder of them, or `train-{000..009}.tar` is a
-    webdataset, with the label in a member `.cls`. A picture that cannot be read is listed too, and fails later. Raises
-    ValueError where there are no pictures and for a damaged table or tar, FileNotFoundError for a wrong path.
+    webdataset, with the label in a member `.cls`. A picture that is missing is listed too, and fails later.
+
+    `elsewhere`: a table may name files of another protocol and host than its own. Raises ValueError where there are no
+    pictures, for a damaged table or tar, for a URL that is not allowed, FileNotFoundError for a wrong path.
     """
-    found = False
-    for position, entry in enumerate(_entries(images)):
+    found, entries = False, _entries(images, elsewhere)
+    with ThreadPoolExecutor(_THREADS) as pool:  # of a bucket each answer takes its time
+        whole = islice(entries, limit)
+        while batch := list(islice(whole, _BATCH)):
+            found = True
+            yield from pool.map(_described, batch)
+    for entry in entries:
         found = True
-        yield entry if limit is not None and position >= limit else _hashed(entry)
+        yield entry
     if not found:
         raise ValueError(f"images: {images!r} holds no pictures ({', '.join(SUFFIXES)})")
 
 
-def _hashed(entry: Entry) -> Entry:
-    try:
-        content = entry.read()
-    except (OSError, ValueError):  # such as a NUL in its path; the worker records the same error
+def _described(entry: Entry) -> Entry:
+    """Add the size and the tag of the entry's file, unless the listing had them."""
+    if entry.size >= 0 and entry.etag:
         return entry
-    return replace(entry, size=len(content), content=content_hash(content))
+    try:
+        facts = facts_of(entry.file)
+    except Exception:  # noqa: BLE001  whatever the file system raises; the worker records the same error
+        return entry
+    return replace(entry, etag=facts.etag, size=entry.size if entry.offset >= 0 else facts.size)
 
 
-def _entries(images: str) -> Iterator[Entry]:
+def _entries(images: str, elsewhere: bool) -> Iterator[Entry]:
     places = _braces(images)
     for place in places:
+        require_url(place)
         if not is_remote(place) and not Path(place).exists():
             raise FileNotFoundError(f"images: {place!r} does not exist")
     suffix = images[images.rfind(".") :].lower()
@@ -59,7 +72,7 @@ def _entries(images: str) -> Iterator[Entry]:
             for place in places:
                 yield from _tar_entries(place)
         case ".csv" | ".parquet":
-            yield from _table_entries(images, suffix)
+            yield from _table_entries(images, suffix, elsewhere)
         case _ if is_folder(images):
             yield from _folder_entries(images)
         case _:
@@ -67,18 +80,40 @@ def _entries(images: str) -> Iterator[Entry]:
 
 
 def _folder_entries(folder: str) -> Iterator[Entry]:
-    for name, place in files_below(folder):
+    for name, place, facts in files_below(folder):
         if name.lower().endswith(".tar"):
             yield from _tar_entries(place)
         elif name.lower().endswith(SUFFIXES):
-            yield Entry(name, name.partition("/")[0] if "/" in name else "", place)
+            label = name.partition("/")[0] if "/" in name else ""
+            yield Entry(name, label, place, size=facts.size, etag=facts.etag)
 
 
-def _table_entries(table: str, suffix: str) -> Iterator[Entry]:
+def _table_entries(table: str, suffix: str, elsewhere: bool) -> Iterator[Entry]:
+    rows = _csv_rows(table) if suffix == ".csv" else _parquet_rows(table)
+    for number, (path, label) in enumerate(rows, 1):
+        try:
+            yield Entry(path, label, _place_in(table, path, elsewhere))
+        except ValueError as error:
+            raise ValueError(f"images: {table!r}, row {number}: {error}") from error
+
+
+def _place_in(table: str, path: str, elsewhere: bool) -> str:
+    """Return the place of a table's path. Raises ValueError for a URL that is not allowed or is elsewhere."""
     folder = table.rpartition("/")[0]
-    for path, label in _csv_rows(table) if suffix == ".csv" else _parquet_rows(table):
-        whole = is_remote(path) or path.startswith("/") or not folder
-        yield Entry(path, label, path if whole else f"{folder}/{path}")
+    whole = is_remote(path) or path.startswith("/") or not folder
+    place = path if whole else f"{folder}/{path}"
+    require_url(place)
+    if not elsewhere and site_of(place) != site_of(table):
+        raise ValueError(
+            f"the path {path!r} is {_named(place)}, and the table {_named(table)}; a table that you trust may name it "
+            "with --elsewhere (elsewhere=True)"
+        )
+    return place
+
+
+def _named(place: str) -> str:
+    protocol, host = site_of(place)
+    return f"at {protocol}://{host}" if host or protocol != "file" else "on this machine"
 
 
 def _csv_rows(table: str) -> Iterator[tuple[str, str]]:
@@ -143,7 +178,7 @@ def _columns(table: str, names: list[str]) -> tuple[str, str | None]:
 
 def _tar_entries(place: str) -> Iterator[Entry]:
     """Yield the pictures of an uncompressed tar with their offsets, so that each can be read alone."""
-    tar_name = place.rpartition("/")[2]
+    tar_name, tag = place.rpartition("/")[2], facts_of(place).etag
 
     @cache  # called for links only, because it reads the tar once more, and takes memory
     def by_name() -> dict[str, tarfile.TarInfo]:
@@ -158,7 +193,7 @@ def _tar_entries(place: str) -> Iterator[Entry]:
                 if member.name.lower().endswith(SUFFIXES):
                     # A link out of the tar becomes a path that does not exist: the worker records the error.
                     at = (place, found.offset_data, found.size) if found else (f"{place}/{member.linkname}", -1, -1)
-                    pictures.append(Entry(f"{tar_name}/{member.name}", "", *at))
+                    pictures.append(Entry(f"{tar_name}/{member.name}", "", *at, etag=tag if found else ""))
                 elif found and member.name == f"{key}.cls":
                     file.seek(found.offset_data)
                     label = file.read(found.size).decode(errors="replace").strip()

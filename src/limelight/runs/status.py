@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
@@ -13,7 +12,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ..base.errors import DamagedFile
 from ..base.files import write_whole
+from ..base.seals import read_sealed_json, sealed_json
 from .ledger import FAILURES_SHOWN, STATUS, Counts, Done, Ledger
 from .manifest import Entry
 
@@ -28,6 +29,7 @@ class Status:
     `seconds`: since the start. Speeds count from the moment when the first worker had loaded its model. `rows`,
     `rows_per_second`: model rows, forward and backward. `seconds_left`: at the speed so far, None before there is one.
     `workers`: workers at work now; `deaths`: workers that died. `failures`: the latest few. `reason`: why it stopped.
+    `damaged`: the records that are damaged; their examples count as pending.
     """
 
     state: State
@@ -41,6 +43,7 @@ class Status:
     deaths: int = 0
     failures: tuple[str, ...] = ()
     reason: str = ""
+    damaged: tuple[str, ...] = ()
 
     def line(self) -> str:
         """Describe the status in one line for a terminal."""
@@ -52,6 +55,7 @@ class Status:
             parts += [f"about {_duration(self.seconds_left)} left"] if self.seconds_left else []
         else:
             parts.append(self.state + (f": {self.reason}" if self.reason else ""))
+        parts += [f"{len(self.damaged)} damaged records, such as {self.damaged[0]}"] if self.damaged else []
         return ", ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,6 +72,7 @@ class Meter:
     failures: deque[str] = field(default_factory=lambda: deque(maxlen=FAILURES_SHOWN))
     workers: int = 0
     deaths: int = 0
+    config: str = ""  # the hash of the plan, once there is one
     _rows: int = 0
     _examples: int = 0
     _began: float = field(default_factory=time.monotonic)
@@ -117,7 +122,7 @@ class Meter:
         self._reported = now
         status = self.status(state, reason)
         process = {"pid": os.getpid(), "born": _born(os.getpid()), "host": socket.gethostname(), "updated": time.time()}
-        write_whole(self.out / STATUS, (json.dumps(status.to_dict() | process, indent=1) + "\n").encode())
+        write_whole(self.out / STATUS, sealed_json({**status.to_dict(), **process, "config": self.config}, indent=1))
         if self.listener:
             self.listener(status)
 
@@ -125,31 +130,49 @@ class Meter:
 def read_status(out: Path) -> Status:
     """Read the status of a run from any process: counts from the ledger, the speed as last written.
 
-    Raises FileNotFoundError where there is no run.
+    A damaged status is not believed: the examples are counted. Raises FileNotFoundError where there is no run,
+    DamagedFile for a damaged plan or manifest.
     """
-    written, why = _written(out)
     try:
-        counts = Ledger.open(out).counts()
+        ledger = Ledger.open(out)
     except FileNotFoundError:
+        written, _ = _written(out, None)
         if written is None or written.state == "finished":
             raise
         return written  # this start is listing the pictures, or stopped while it listed them
-    if written is not None:
-        return replace(written, counts=counts)
-    return Status("stopped" if counts.pending else "finished", counts, reason=why)
+    records, errors = ledger.records()
+    counts, damaged = ledger.counts_of(records), tuple(str(each.path.relative_to(out)) for each in errors)
+    written, why = _written(out, ledger)
+    if written is None:
+        return Status("stopped" if counts.pending else "finished", counts, reason=why, damaged=damaged)
+    if written.state == "finished" and counts.pending:
+        written = replace(written, state="stopped", reason="not all examples are done; the same command does them")
+    return replace(written, counts=counts, damaged=damaged)
 
 
-def _written(out: Path) -> tuple[Status | None, str]:
-    """Read the status as last written; None with the reason where it cannot be read."""
+def require_own_status(out: Path, ledger: Ledger | None) -> dict[str, Any]:
+    """Read the status file of the run of a ledger, or of a start that has no plan yet.
+
+    Raises FileNotFoundError, and DamagedFile for a damaged one or one of another run.
+    """
+    found, is_sealed = read_sealed_json(out / STATUS)
+    needs_digest = ledger is None or ledger.is_sealed
+    if (needs_digest and not is_sealed) or (ledger and found.get("config", "") not in ("", ledger.config)):
+        raise DamagedFile(out / STATUS, "it is not the status of this run")
+    return found
+
+
+def _written(out: Path, ledger: Ledger | None) -> tuple[Status | None, str]:
+    """Read the status as last written; None with the reason where it cannot be believed."""
     try:
-        found = json.loads((out / STATUS).read_bytes())
+        found = require_own_status(out, ledger)
         if found["state"] == "running" and not _alive(found):
             found |= {"state": "stopped", "reason": "its process is gone; the same command resumes the run"}
-        found |= {"counts": Counts(**found["counts"]), "failures": tuple(found["failures"])}
+        found |= {"counts": Counts(**found["counts"]), "failures": tuple(found["failures"]), "damaged": ()}
         return Status(**{name: found[name] for name in Status.__dataclass_fields__}), ""
     except FileNotFoundError:
         return None, "not begun"
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None, f"{STATUS} is damaged; the examples are counted"
 
 

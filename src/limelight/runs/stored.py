@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..base.errors import DamagedFile
 from ..base.view import SINGLE_PIXELS, View, view_of
 from ..methods import METHODS
 from ..models.pictures import Preprocessing, open_image, prepare
 from .job import as_folder
-from .ledger import MANIFEST, Counts, Ledger
+from .ledger import MAKE_AGAIN, MANIFEST, Counts, Ledger
 from .manifest import Entry, Manifest
 from .rows import map_checksum
 from .status import Status, read_status
@@ -44,16 +47,18 @@ class StoredMap:
     def values(self) -> Tensor:
         """The map: `(channels, H, W)`, or `(H, W)` where the run stores heatmaps.
 
-        Raises ValueError for an example that failed, for a run that stores no maps, and for a damaged file.
+        Raises ValueError for an example that failed and for a run that stores no maps, DamagedFile for a damaged file.
         """
         if self.error:
             raise ValueError(f"example {self.row['id']} ({self.row['path']}) failed: {self.error}")
         if self.row["offset"] is None:
             raise ValueError("store: this run keeps scores alone; run it with --store values or heatmap-float16")
-        with safe_open(self.path, "pt") as opened:
-            kept: Tensor = opened.get_slice(self.row["method"])[self.row["offset"]]
-        if map_checksum(kept.contiguous()) != self.row["checksum"]:
-            raise ValueError(f"path: {str(self.path)!r} is damaged; run the same command again to repair it")
+        try:
+            with safe_open(self.path, "pt") as opened:
+                kept: Tensor = opened.get_slice(self.row["method"])[self.row["offset"]]
+        except (SafetensorError, FileNotFoundError, IndexError) as error:
+            raise _damaged(self.path, f"{type(error).__name__}: {error}") from error
+        _require_checksum(self.path, kept, self.row["checksum"])
         return kept if self.row["scale"] is None else kept.float() * self.row["scale"]
 
     def heatmap(self) -> Tensor:
@@ -125,7 +130,7 @@ class Run:
 
     @property
     def counts(self) -> Counts:
-        return self._ledger.counts()
+        return self._ledger.counts_of(self._ledger.records()[0])
 
     @property
     def status(self) -> Status:
@@ -140,7 +145,11 @@ class Run:
         return self._ledger.plan.examples
 
     def __getitem__(self, example: int) -> Example:
-        """Return an example. Raises IndexError for an id beyond the run, LookupError for one that is not done yet."""
+        """Return an example.
+
+        Raises IndexError for an id beyond the run, LookupError for one that is not done yet, DamagedFile for a damaged
+        record or index.
+        """
         if not -len(self) <= example < len(self):
             raise IndexError(f"example {example}: the run has {len(self)}")
         shard, place = divmod(example % len(self), self.settings["shard_size"])
@@ -148,7 +157,8 @@ class Run:
             raise LookupError(f"example {example} is not done yet; the run has {self.status.line()}")
         count, path = len(self.methods), self._ledger.shard_path(shard)
         rows = self._rows(shard)[place * count : (place + 1) * count]
-        return Example(self._entries(shard)[place], [StoredMap(row, path) for row in rows])
+        entry = replace(self._entries(shard)[place], content=rows[0]["content"])
+        return Example(entry, [StoredMap(row, path) for row in rows])
 
     def __iter__(self) -> Iterator[Example]:
         """Iterate over the examples that are done, in order."""
@@ -159,7 +169,10 @@ class Run:
         return filter(self._ledger.done, range(self._ledger.plan.shards))
 
     def table(self, columns: Sequence[str] | None = None) -> Any:
-        """Read the index as a `pyarrow.Table`: a row for each finished example and method, in order."""
+        """Read the index as a `pyarrow.Table`: a row for each finished example and method, in order.
+
+        Raises LookupError where nothing is done yet, DamagedFile for a damaged record or index.
+        """
         tables = map(self._index, self._shards_done())
         found = [each if columns is None else each.select(list(columns)) for each in tables]
         if not found:
@@ -167,9 +180,23 @@ class Run:
         return arrow().concat_tables(found)
 
     def shard_maps(self, shard: int, method: str) -> Tensor:
-        """Read all maps of a shard by one method, `(examples with a map, *shape)`, as stored: float16 unscaled."""
-        with safe_open(self._ledger.shard_path(shard), "pt") as opened:
-            found: Tensor = opened.get_tensor(method) if method in opened.keys() else torch.empty(0)  # noqa: SIM118
+        """Read all maps of a shard by one method, `(examples with a map, *shape)`, as stored: float16 unscaled.
+
+        Raises DamagedFile where a map has not the checksum in the index.
+        """
+        rows = [row for row in self._rows(shard) if row["method"] == method and row["offset"] is not None]
+        if not rows:
+            return torch.empty(0)
+        path = self._ledger.shard_path(shard)
+        try:
+            with safe_open(path, "pt") as opened:
+                found: Tensor = opened.get_tensor(method)
+        except (SafetensorError, FileNotFoundError) as error:
+            raise _damaged(path, f"{type(error).__name__}: {error}") from error
+        if len(found) != len(rows):
+            raise _damaged(path, f"{len(found)} maps by {method}, and {len(rows)} in the index")
+        for kept, row in zip(found, rows, strict=True):
+            _require_checksum(path, kept, row["checksum"])
         return found
 
     def picture(self, example: int) -> Tensor:
@@ -211,11 +238,23 @@ class Run:
 
     def _index(self, shard: int) -> Any:
         """Read a finished shard's rows, and add their seconds from its record (see `Done`)."""
-        done = self._ledger.done(shard)
+        done, path = self._ledger.done(shard), self._ledger.index_path(shard)
         assert done is not None
-        table = arrow("parquet").read_table(self._ledger.index_path(shard))
+        content = path.read_bytes() if path.exists() else b""
+        if sha256(content).hexdigest() != done.files.get(str(path.relative_to(self.out)), {}).get("sha256"):
+            raise _damaged(path, "it has not the SHA-256 in its record")
+        table = arrow("parquet").read_table(BytesIO(content))
         place = table.column_names.index("error")
         return table.add_column(place, "seconds", arrow().array(done.seconds, arrow().float64()))
+
+
+def _damaged(path: Path, why: str) -> DamagedFile:
+    return DamagedFile(path, why, MAKE_AGAIN)
+
+
+def _require_checksum(path: Path, kept: Tensor, checksum: str) -> None:
+    if map_checksum(kept.contiguous()) != checksum:
+        raise _damaged(path, "a map has not the checksum in the index")
 
 
 def _caption(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -224,5 +263,8 @@ def _caption(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def open_run(output: str | Path) -> Run:
-    """Open the run in a folder. Raises FileNotFoundError where there is none."""
+    """Open the run in a folder.
+
+    Raises FileNotFoundError where there is none, DamagedFile where its plan or its manifest is damaged.
+    """
     return Run(as_folder(output))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from ..question.question import Question, question_of
 from .agreeing import add_agreement, agreement_columns
 from .job import LABEL, Job, differences, model_identity
 from .ledger import MANIFEST, Done, Lease, Ledger
-from .manifest import Entry, Manifest
+from .manifest import Entry, Manifest, content_hash
 from .rows import Row, facts_of, index_bytes, shard_bytes, stored
 
 _MOST_DEATHS = 2  # of workers at one place; then the group is split, or the example fails
@@ -98,7 +98,7 @@ class Worker:
         with self.ledger.lease(task.shard) as lease:
             if lease is None:
                 return None
-            return self.ledger.done(task.shard) or self._do(task, lease)
+            return self.ledger.checked_done(task.shard) or self._do(task, lease)
 
     def _do(self, task: Task, lease: Lease) -> Done:
         shard = _Shard(lease, task)
@@ -146,7 +146,9 @@ class Worker:
         try:
             if split and shard.is_lethal(2 * example + 1):
                 raise ChildProcessError(f"{_MOST_DEATHS} workers died while they explained it")
-            pixels, _, picture = self.model.prepare(open_image(entry.read(), name=entry.path, white=self.job.white))
+            content = entry.read()
+            entry = replace(entry, content=content_hash(content))
+            pixels, _, picture = self.model.prepare(open_image(content, name=entry.path, white=self.job.white))
             label = self._class_of(entry.label)
             if self.job.target == LABEL and label is None:
                 raise ValueError(
@@ -154,7 +156,7 @@ class Worker:
                     "use one of its labels, or the number of a class: 0, 1, 2"
                 )
         except Exception as error:  # noqa: BLE001  any error of a picture is recorded
-            shard.again |= isinstance(error, OSError) and bool(entry.content)  # the file was there, and may be again
+            shard.again |= isinstance(error, OSError) and entry.size >= 0  # the file was there, and may be again
             shard.fail(example, entry, self.job.method_names, error)
             return None
         return _Item(example, entry, pixels, label, picture.notes)
