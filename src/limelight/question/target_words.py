@@ -49,6 +49,8 @@ def in_words(target: Target, labels: Sequence[str] = ()) -> str:
             what = "any object" if target.label is None else class_words(target.label, labels)
             return f"{what} anywhere in the picture"
         case Similarity():
+            if target.text is not None:
+                return f"similarity to {target.text!r}"
             if not isinstance(target.reference, Tensor):
                 return f"similarity to {target.reference!r}"
             return f"similarity to a reference of {target.reference.shape[-1]} numbers"
