@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Unpack
 
 from ..base.attribution import Attribution, Panel
@@ -22,6 +23,7 @@ QUICK: tuple[Check, ...] = (
     Determinism(company=False),
 )
 """The checks that `limelight explain` runs within its budget of rows, the most telling for its rows first."""
+_DRAWS = 3  # of random classifiers, by whose mean a map fails
 LEAST = 1500  # rows that tests may always cost: all of them for a few maps of a few hundred rows
 
 
@@ -39,7 +41,8 @@ def quick_checks(
             took, where passes that a Panel's maps shared count once, and at least 1,500.
         options: `rows_per_pass` and `progress` of `explain`; all else is as the maps were made.
 
-    Each check in turn is made of every map, the cheapest first, before the next check. One that does not fit into the
+    Each check in turn is made of every map, the cheapest first, before the next check. A randomisation that fails by
+    one draw is made again with three, whose mean counts. One that does not fit into the
     budget gives NaN with its price as the reason: the rows of the map times the
     maps that the check makes.
     """
@@ -77,7 +80,23 @@ def quick_findings(
             with open_case(question, attribution, attribution.method, shared=shared) as case:
                 found[name, i] = measure(wanted[i], case, exhibits=True)
             spent += max(cost, found[name, i].forward_rows + found[name, i].backward_rows)
+        for (name, i), first in list(found.items()):
+            again, attribution = _again(wanted[i], first), panel[name]
+            cost = 0 if again is None else round(again.maps() * price(attribution)) + again.own_rows
+            if again is None or spent + cost > budget:
+                continue
+            with open_case(question, attribution, attribution.method, shared=shared) as case:
+                found[name, i] = measure(again, case, exhibits=True)
+            spent += max(cost, found[name, i].forward_rows + found[name, i].backward_rows)
     return {name: Findings(found[name, i] for i in range(len(wanted))) for name in panel}
+
+
+def _again(check: Check, found: Finding) -> Check | None:
+    """Return the check with more draws where it failed by a few, because one random classifier may resemble the true
+    one: of 120 photographs Grad-CAM failed 14 by a single draw. None where the finding stands."""
+    if not isinstance(check, Randomisation) or found.passed is not False or check.draws >= _DRAWS:
+        return None
+    return replace(check, draws=_DRAWS)
 
 
 def price(maps: Attribution | Panel) -> int:
