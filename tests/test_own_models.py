@@ -333,8 +333,8 @@ def test_tensor_files_hold_numbers_alone(here: Path) -> None:
             ll.Similarity(file)
     with pytest.raises(ValueError, match=r"none.npy.*no such file"):
         ll.Similarity("none.npy")
-    with pytest.raises(ValueError, match=r"use .npy, .pt, .pth or .safetensors"):
-        ll.Similarity("none.txt")
+    with pytest.raises(ValueError, match=r"the file of one \(.npy, .pt, .pth, .safetensors\)"):
+        ll.explain(nn.Linear(4, 3), torch.rand(1, 4), "gradient", target=ll.Similarity("none.txt"))
 
 
 def test_the_page_reads_no_file(here: Path) -> None:

@@ -37,6 +37,7 @@ SETTINGS: dict[type[Named], tuple[Any, ...]] = {
 }
 PYTHON_ALONE = {"Function"}  # it holds a function
 NOT_OF_PICTURES = {ll.Frequencies, ll.Shuffle, ll.Region, ll.Box, ll.Detection}
+NOT_OF_PICTURES |= {ll.Continuation, ll.Token, ll.Pad, ll.MeanToken, ll.Cut}
 
 
 def made(kind: type[Any]) -> Any:
@@ -98,7 +99,7 @@ def test_a_setting_given_by_name_alone_is_written_with_its_name() -> None:
 @pytest.mark.parametrize("kind", all_of(ll.TARGETS), ids=lambda kind: kind.__name__)
 def test_targets_do_not_depend_on_the_batch_or_the_packing(kind: type[Any]) -> None:
     if kind in NOT_OF_PICTURES:
-        pytest.skip("it reads a map or boxes: tests/test_targets_and_baselines.py, tests/test_detectors.py")
+        pytest.skip("it reads a map, boxes or texts: test_targets_and_baselines.py, test_detectors.py, test_texts.py")
     net, x, target = conv_net(), pictures(), made(kind)
     whole = ll.explain(net, x, "integrated-gradients(midpoint(4))", target=target, rows_per_pass=7)
     for i in range(3):
@@ -109,7 +110,7 @@ def test_targets_do_not_depend_on_the_batch_or_the_packing(kind: type[Any]) -> N
 @pytest.mark.parametrize("kind", all_of(ll.BASELINES), ids=lambda kind: kind.__name__)
 def test_baselines_do_not_depend_on_the_batch_or_the_packing(kind: type[Any]) -> None:
     if kind in NOT_OF_PICTURES:
-        pytest.skip("it is of sequences; tests/test_sequences.py has these")
+        pytest.skip("it is of sequences or texts; tests/test_sequences.py and tests/test_texts.py have these")
     net, x, baseline = conv_net(), pictures(), made(kind)
     whole = ll.explain(net, x, "occlusion(4, 3)", target=0, baseline=baseline, rows_per_pass=7)
     for i in range(3):

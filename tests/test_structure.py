@@ -37,6 +37,7 @@ ORDER = (
     "model_edits",
     "explain",
     "inputs",
+    "by_length",
     "answer",
     "methods",
     "engine",

@@ -273,6 +273,10 @@ WORDS: list[tuple[Target, str]] = [
     (ll.Similarity(torch.ones(5)), "similarity to a reference of 5 numbers"),
     (ll.Neuron("a.b", channel=3), "the mean of channel 3 of layer a.b"),
     (ll.Neuron("a.b", (1, 2, 3)), "unit 1, 2, 3 of layer a.b"),
+    (ll.PredictiveEntropy(), "how undecided the model is"),
+    (ll.NextToken(1), "the next token tabby (1)"),
+    (ll.Continuation("a b"), "the continuation 'a b'"),
+    (ll.Continuation("a b", place=1), "token 1 of the continuation 'a b'"),
     (Function(len), "the function len"),
 ]
 

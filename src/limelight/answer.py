@@ -27,6 +27,7 @@ from .engine.runner import Runner
 from .engine.score import Score
 from .methods import METHODS, Estimate, Method
 from .methods.checked import checked, level, missed, over_references, require_finite
+from .methods.of_texts import refuse_paths_from_cut, within_texts
 from .methods.two_precision import Precisions
 from .models.black_box import BlackBox, Differentiable
 from .question.output_targets import Neuron
@@ -35,7 +36,6 @@ from .question.question import Question
 from .question.random_streams import Streams
 from .question.readings import Reading, read_outputs
 from .question.targets import ClassTarget, Confidence, Logit
-from .question.text_baselines import Cut
 
 PACKED_FROM = {True: 16, False: 32}  # rows of one example, with and without gradients, that repay packing and its proof
 _WRAP = "a function of NumPy arrays goes into limelight.BlackBox(f); "
@@ -46,7 +46,7 @@ def answer(question: Question, methods: Sequence[Method]) -> Panel:
     """Explain the question's inputs by each method. Raises the errors of `explain`."""
     if question.given.embedding or question.texts:
         methods = [fitted(rebuilt(each, _of_tokens), question.model) for each in methods]
-        _refuse_paths_from_cut(question, methods)
+        refuse_paths_from_cut(question, methods)
     question = _with_module(question, methods)
     question.require_every_example(*methods)
     streams = question.streams()
@@ -79,16 +79,6 @@ def answer(question: Question, methods: Sequence[Method]) -> Panel:
             for each, method in zip(attributions, methods, strict=True)
         ]
     return Panel(attributions, runner.forward_rows, runner.backward_rows, cached_rows=runner.cached_rows)
-
-
-def _refuse_paths_from_cut(question: Question, methods: Sequence[Method]) -> None:
-    if isinstance(question.baseline, Cut):
-        paths = ", ".join(each.kebab() for each in methods if each.needs.baseline and each.needs.gradients)
-        if paths:
-            raise ValueError(
-                f"baseline: Cut() removes tokens whole, and {paths} needs an input to start from; use "
-                "Token('[MASK]'), Pad() or MeanToken()"
-            )
 
 
 def _of_tokens(part: Any) -> Any:
@@ -222,7 +212,7 @@ class Answers:
         in_bfloat16, compiled = bfloat16.rows if bfloat16 else 0, self.runner.compiling.rows
         with self.runner.packing.wanted(method.needs.gradients) if self._packs(method) else nullcontext():
             estimate, spread = self._estimate(method, replace(self.score, bfloat16=bfloat16), rng)
-            estimate, spread = _within_texts(self.question, method, estimate, spread)
+            estimate, spread = within_texts(self.question, method, estimate, spread)
             arithmetic: RowArithmetic = "packed" if self.runner.packing.weights is not None else "plain"
         if self.runner.compiling.rows > compiled:
             arithmetic = "compiled"
@@ -395,24 +385,6 @@ class Answers:
             own = np.array([rows, len(self.x) + reread if backward else 0, self._cached_at_inputs])
         total: np.ndarray = compared + own
         return total
-
-
-def _within_texts(
-    question: Question, method: Method, found: Estimate, spread: Tensor | None
-) -> tuple[Estimate, Tensor | None]:
-    """Set a map of texts to 0 at padding, and at the special tokens that a baseline keeps."""
-    length = question.inputs.shape[-1]
-    if not question.texts or found.values.shape[-1] != length:
-        return found, spread
-    place = torch.arange(length, device=found.values.device)
-    stays = (place >= torch.tensor([[len(each)] for each in question.texts], device=place.device))[:, None]
-    if method.needs.baseline and question.stays is not None:
-        stays = question.stays
-
-    def cleared(values: Tensor | None) -> Tensor | None:
-        return None if values is None else values.masked_fill(stays, 0)
-
-    return replace(found, values=found.values.masked_fill(stays, 0), stderr=cleared(found.stderr)), cleared(spread)
 
 
 def _rows_run(runner: Runner) -> np.ndarray:

@@ -208,7 +208,8 @@ def test_the_stabiliser_is_relative(rule: Sharing, size: float) -> None:
 
     expected = values(1.0, x, rule)
     assert torch.allclose(values(size, x, rule), expected, rtol=1e-9, atol=0)
-    assert torch.equal(values(1.0, x[:1], rule)[0], expected[0])
+    # A single row runs another kernel on some processors, which rounds otherwise.
+    assert torch.allclose(values(1.0, x[:1], rule)[0], expected[0], rtol=1e-12, atol=0)
     if size < 1e-6 and isinstance(rule, Epsilon) and rule.epsilon < 0.1:
         lost = values(size, x[:1], replace(rule, relative=False))
         assert lost.abs().max() < 0.01 * expected[0].abs().max()  # an absolute stabiliser takes nearly all

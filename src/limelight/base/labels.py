@@ -23,7 +23,7 @@ def target_text(target: Any) -> str:
         return repr(target) if text is None else text
     if text is not None and len(text) <= _LONGEST_TARGET:
         return text
-    held = {each.name: getattr(target, each.name) for each in fields(target) if each.init}
+    held = {each.name: getattr(target, each.name) for each in fields(target) if each.init and each.repr}
     return f"{target.kebab()}({', '.join(f'{name}={_brief(value)}' for name, value in held.items())})"
 
 

@@ -18,8 +18,10 @@ _QUESTION = {"target", "baseline", "outputs", "layer", "method", "check", "top",
 _RUNNING = {each.name for each in dataclasses.fields(QuestionOptions)} - _MODEL - _QUESTION
 _GROUPS = (("Question", _QUESTION), ("Model", _MODEL), ("Running", _RUNNING | {"help"}))
 EXAMPLES: dict[str, tuple[str, ...]] = {
+    "verify": ("limelight verify out/", "limelight verify out/ maps/gradient.safetensors"),
     "explain": (
         "limelight explain --demo",
+        "limelight explain --text 'bake the dessert' --target \"similarity('a cake')\"",
         "limelight explain cat.jpg -m 'smooth-grad(samples=64),grad-cam' --target tabby -o out/",
         "limelight explain photos/ --model resnet50 --baseline 'blur(5)' --top 2",
     ),

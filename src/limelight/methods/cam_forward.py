@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ..base.arithmetic import rounding_of
 from ..base.named import is_whole, require, require_number, require_whole
 from ..base.notes import Note
 from ..engine.layers import Linear
@@ -249,7 +250,10 @@ class AblationCAM(ForwardMap):
             )
         linear = classifier(layer, score)
         without = score.values_without(x, layer.layer) if linear is None else _without(layer, linear, score)
-        return weighted(((whole - without) / whole).T.to(layer.values), layer.values)
+        # A channel that changes the score by no more than rounding has no weight: a layer that is not read has no map.
+        lost = whole - without
+        lost = torch.where(lost.abs() > rounding_of(score.runner.precision, whole).to(lost), lost, 0)
+        return weighted((lost / whole).T.to(layer.values), layer.values)
 
 
 def _without(layer: Activation, linear: Linear, score: Score) -> Tensor:

@@ -237,9 +237,9 @@ class PredictiveEntropy(Target):
         z = class_scores(outputs)
         if z.shape[1] < 2:
             raise ValueError("target: PredictiveEntropy needs at least two classes, the model has one output")
-        probabilities = z if self.kind == "probabilities" else z.softmax(1)
-        found: Tensor = torch.special.entr(probabilities).sum(1)
-        return found
+        if self.kind == "probabilities":
+            return -(z * z.clamp(min=torch.finfo(z.dtype).tiny).log()).sum(1)
+        return -(z.softmax(1) * z.log_softmax(1)).sum(1)
 
 
 @dataclass(frozen=True)
