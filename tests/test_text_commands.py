@@ -22,7 +22,7 @@ def test_texts_are_explained_and_written(tmp_path: Path) -> None:
         "--text", "the cat sat", "--text", "a dog", "--target", "good", *MODEL, "-m", "occlusion", "-o", str(tmp_path)
     )
     assert found.exit_code == 0, found.stderr
-    assert "good" in found.stdout and "occlusion:" in found.stdout
+    assert "good" in found.stdout and "occlusion" in found.stdout and "* cat" in found.stdout
     assert (tmp_path / "1-the-cat-sat.html").is_file() and (tmp_path / "2-a-dog.png").is_file()
     assert (
         "<b>" in (tmp_path / "1-the-cat-sat.html").read_text() and (tmp_path / "2-a-dog/gradient.safetensors").is_file()

@@ -584,3 +584,11 @@ def test_checks_of_texts_hide_tokens_by_the_baseline_and_keep_special_ones() -> 
     assert all("embeddings" in each.reasons[0] for each in moved)
     card = ll.trust_card(model, ["the cat sat", "a dog"], "occlusion", target=1)
     assert card.verdict.word
+
+
+def test_gradients_of_texts_are_read_by_their_magnitude() -> None:
+    """A layer norm makes them sum to 0 over channels, so that a signed sum would draw rounding."""
+    panel = ll.explain(bert_classifier(), "the cat sat", ["gradient", "attn-lrp"], target=1)
+    assert float(per_token(panel["gradient"]).abs().max()) < 1e-6 < float(panel["gradient"].viewed().abs().max())
+    assert torch.allclose(panel["gradient"].viewed().squeeze(), panel["gradient"].values[0].abs().sum(0))
+    assert torch.allclose(panel["attn-lrp"].viewed().squeeze(), per_token(panel["attn-lrp"])[0])

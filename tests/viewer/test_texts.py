@@ -120,6 +120,7 @@ def test_predicted_tokens_are_chosen_and_the_text_recolours(tmp_path: Path, open
     compare(page, tile, 1)
     page.locator("details.everything summary").click()
     cells = page.locator("table.heat tbody tr").nth(2).locator("td")
+    cells.first.wait_for()  # it is made when the fold opens
     found = [float(each) for each in cells.all_inner_texts()]
     assert found == pytest.approx(tile.heatmap[2].tolist(), rel=6e-3, abs=1e-6)
     assert "chosen" in page.locator("table.heat tbody tr").nth(1).get_attribute("class")

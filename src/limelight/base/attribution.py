@@ -118,6 +118,8 @@ class Attribution:
     def view(self) -> View:
         """How the maps are drawn by default, and read for figures such as `steadiness`."""
         axes = self.values.ndim - self.score.ndim - 1
+        if self.texts and getattr(self.method, "per_unit", False):
+            return View("magnitude")
         return default_view(getattr(self.method, "view", SINGLE_PIXELS), axes)
 
     def viewed(self, view: View | str | None = None) -> Tensor:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from ..answer import answer
-from ..base.attribution import Panel
 from ..base.errors import EXPECTED, reason
 from ..base.view import View
 from ..by_length import rows_of_texts
@@ -27,6 +26,7 @@ from ..show import Row, draw_panel, save_png, write_report
 from ..show.drawn import picture_of_example
 from ..show.explained import Explanation, classes_shown, explained_class, ranked
 from ..show.summary import answer_in_words, summary_of
+from .maps import print_map
 from .model_options import ModelOptions, import_from_here
 from .options import usage
 from .printing import print_maps
@@ -36,7 +36,6 @@ from .writing import publish, staging
 
 DEFAULT_TEXT_METHODS: tuple[Method, ...] = (AttnLRP(), KernelShap(), Occlusion(), IntegratedGradients())
 _OF_PICTURES = ("weights", "labels", "mean", "std", "size", "channels", "resize")
-_MOST_STRONG = 8  # tokens that are named for each map
 
 
 @dataclass(frozen=True)
@@ -173,25 +172,10 @@ def _print(text: str, done: Explanation, files: Sequence[Path], request: TextReq
         print_lines(f"first: {classes_shown(classes)}")
     print_lines("")
     print_maps(done)
-    for name, strong in _strongest(done.panel).items():
-        words = ", ".join(f"{token} {value:+.3g}" for token, value in strong)
-        print_lines(f"{name}: {words}")
+    print_lines("")
+    for each in done.panel.values():
+        print_map(each, view=request.view)
     print_lines("", *(str(each) for each in files if each.suffix in (".png", ".html")), "")
-
-
-def _strongest(panel: Panel) -> dict[str, list[tuple[str, float]]]:
-    """Return the pieces of the text with the largest |A| of each map, in the order of the text."""
-    found = {}
-    for name, each in panel.items():
-        values = each.heatmap()[0]
-        values = values.sum(0) if values.ndim > 1 else values
-        pieces = [
-            (piece.label.strip() or piece.label, float(values[list(piece.tokens)].sum()))
-            for piece in each.texts[0].pieces
-        ]
-        most = sorted(range(len(pieces)), key=lambda i: -abs(pieces[i][1]))[:_MOST_STRONG]
-        found[name] = [pieces[i] for i in sorted(most)]
-    return found
 
 
 def _document(text: str, done: Explanation, files: Sequence[Path]) -> dict[str, Any]:

@@ -101,6 +101,10 @@ class Method(Named, ABC):
     fixed_rows: ClassVar[int | None] = None
     """What `rows` returns unless a method overrides it."""
 
+    per_unit: ClassVar[bool] = False
+    """Whether values are slopes, per unit of each channel, whose sum over the channels of an embedding means nothing:
+    a layer norm takes a constant that all channels share, so that gradients before it sum to 0."""
+
     view: ClassVar[View] = SINGLE_PIXELS
     """How its maps are read for figures at the scale they are drawn at; `FINE` where they scatter by pixel."""
 

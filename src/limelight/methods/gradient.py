@@ -30,6 +30,7 @@ class Gradient(Method):
     """
 
     view = FINE
+    per_unit: ClassVar[bool] = True
     no_sum: ClassVar[str | None] = "a gradient says how fast the score changes, not how much of it each pixel gave"
     needs: ClassVar[Needs] = Needs(at_inputs=True)
     fixed_rows: ClassVar[int | None] = 1

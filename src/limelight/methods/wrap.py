@@ -106,6 +106,7 @@ class Smoothing(Method):
     tolerance: float | None = None
     steadiness: float | None = field(default=None, kw_only=True, metadata=LATER)
 
+    per_unit: ClassVar[bool] = True
     no_sum: ClassVar[str | None] = "a statistic over noisy inputs promises no sum at the input itself"
 
     def __post_init__(self) -> None:
