@@ -45,16 +45,17 @@ def rows_of_texts(model: TextModel, texts: Sequence[str], options: Options) -> t
 
 def by_length(
     model: TextModel, texts: Sequence[str], options: Options, explained: Callable[[list[str], Options], Panel]
-) -> Panel | None:
-    """Explain texts of each number of tokens by themselves by `explained`; None where all have as many."""
+) -> Panel:
+    """Explain texts of each number of tokens by themselves by `explained`."""
     target = as_target(options.get("target"), len(texts), labels_of(model))
     whole = list(texts)
     if isinstance(target, Continuation):
         target = target.read(model, texts)
-        whole = [text + more for text, more in zip(texts, target.text or (), strict=True)]
+        if not model.translates:  # a decoder's text stands by itself
+            whole = [text + more for text, more in zip(texts, target.text or (), strict=True)]
     lengths = [len(model.tokenizer.encode(each).ids) for each in whole]
     if len(set(lengths)) == 1:
-        return None
+        return explained(list(texts), {**options, "target": target})
     given, drawn = options.get("given"), options.get("draws_of")
     if given is not None or drawn is not None:
         name = "given" if given is not None else "draws_of"

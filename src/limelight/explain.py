@@ -84,7 +84,7 @@ def _of_texts(
         with question_of(model, rows, read) as question:
             return answer(question, methods)
 
-    panel = by_length(reader, texts, options, explained) or explained(texts, options)
+    panel = by_length(reader, texts, options, explained)
     return panel[0] if isinstance(method, str | Method | type) else panel
 
 

@@ -19,7 +19,16 @@ from ..runs.verdicts import ALPHA
 from .model_options import import_from_here
 from .options import read_checks, read_methods
 from .printing import number, plain_table
-from .question_options import Checks, QuestionOptions, methods_option, takes_question_options
+from .question_options import (
+    Checks,
+    Elsewhere,
+    Limit,
+    QuestionOptions,
+    Verify,
+    Workers,
+    methods_option,
+    takes_question_options,
+)
 from .run import show_progress
 from .terminal import FINISHED_WITH_FAILURES, boundary, console, print_lines, say, visible, write_json
 
@@ -41,19 +50,10 @@ def audit_command(
     method: Annotated[list[str] | None, methods_option()] = None,
     check: Checks = None,
     alpha: Annotated[float, typer.Option(help="The rate of false alarms of the whole audit.")] = ALPHA,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=0, help="The number of workers; 0 uses this process. Default: one per core, one on a GPU."),
-    ] = None,
-    elsewhere: Annotated[
-        bool,
-        typer.Option("--elsewhere", help="Let a table name pictures of another protocol or host than its own."),
-    ] = False,
-    verify: Annotated[
-        bool,
-        typer.Option("--verify", help="Hash the files of finished shards, not only their sizes, and repair them."),
-    ] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="The number of pictures to explain. Default: all.")] = None,
+    workers: Workers = None,
+    elsewhere: Elsewhere = False,
+    verify: Verify = False,
+    limit: Limit = None,
     *,
     common: QuestionOptions,
 ) -> None:

@@ -70,6 +70,17 @@ White = Annotated[
         "Default: 65535.",
     ),
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=0, help="The number of workers; 0 uses this process. Default: one per core, one on a GPU."),
+]
+Elsewhere = Annotated[
+    bool, typer.Option("--elsewhere", help="Let a table name pictures of another protocol or host than its own.")
+]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Hash the files of finished shards, not only their sizes, and repair them.")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="The number of pictures to explain. Default: all.")]
 Seed = Annotated[int, typer.Option(help="The seed of all random numbers.")]
 ShowProgress = Annotated[bool, typer.Option(help="Report progress on standard error.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output and nothing else.")]

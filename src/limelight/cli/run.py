@@ -22,7 +22,19 @@ from ..runs.running import Engine
 from .model_options import import_from_here
 from .options import read_checks, read_mask, read_methods, read_view, usage
 from .printing import plain_table
-from .question_options import Checks, Debug, Mask, QuestionOptions, ViewText, methods_option, takes_question_options
+from .question_options import (
+    Checks,
+    Debug,
+    Elsewhere,
+    Limit,
+    Mask,
+    QuestionOptions,
+    Verify,
+    ViewText,
+    Workers,
+    methods_option,
+    takes_question_options,
+)
 from .terminal import (
     FAILED,
     FINISHED_WITH_FAILURES,
@@ -57,22 +69,13 @@ def run_command(
     mask: Mask = None,
     store: Annotated[Store, typer.Option(help="The part of the maps to store.")] = "values",
     engine: Annotated[Engine, typer.Option(help="The engine that runs the workers.")] = "local",
-    workers: Annotated[
-        int | None,
-        typer.Option(min=0, help="The number of workers; 0 uses this process. Default: one per core, one on a GPU."),
-    ] = None,
+    workers: Workers = None,
     threads: Annotated[int, typer.Option(min=1, help="The number of threads of each worker.")] = 1,
     shard_size: Annotated[int, typer.Option(min=1, help="The number of examples in one output file.")] = 128,
     group: Annotated[int, typer.Option(min=1, help="The number of pictures in one call of a method.")] = 16,
-    limit: Annotated[int | None, typer.Option(min=1, help="The number of pictures to explain. Default: all.")] = None,
-    elsewhere: Annotated[
-        bool,
-        typer.Option("--elsewhere", help="Let a table name pictures of another protocol or host than its own."),
-    ] = False,
-    verify: Annotated[
-        bool,
-        typer.Option("--verify", help="Hash the files of finished shards, not only their sizes, and repair them."),
-    ] = False,
+    limit: Limit = None,
+    elsewhere: Elsewhere = False,
+    verify: Verify = False,
     status: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Only print the progress of the run in this folder.")
     ] = None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import sys
 import time
@@ -11,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from ..answer import answer
 from ..base.errors import EXPECTED, reason
@@ -95,10 +96,11 @@ def explain_texts(texts: Sequence[str], request: TextRequest, out: Path, common:
         name = f"text {place + 1}" if len(texts) > 1 else "text"
         try:
             with contextlib.redirect_stdout(sys.stderr), staging(out) as folder:  # a user's model may print
-                rows = [method.rows(_shape(request.model, text)) for method in request.methods]
-                total = None if None in rows else 2 + sum(filter(None, rows))
+                rows, own = rows_of_texts(request.model, [text], request.options)
+                counts = [method.rows(rows.shape[1:]) for method in request.methods]
+                total = None if None in counts else 2 + sum(filter(None, counts))
                 with progress_on(name, total, common.progress) as report:
-                    done = _explained(text, request, {**request.options, "progress": report})
+                    done = _explained(rows, request, {**own, "progress": report})
                 files = _written(done, _stem(text, place, len(texts)), request, folder, out)
         except EXPECTED as error:
             if common.debug:
@@ -117,14 +119,9 @@ def explain_texts(texts: Sequence[str], request: TextRequest, out: Path, common:
     return exit_code(failed, len(texts))
 
 
-def _shape(model: TextModel, text: str) -> Any:
-    return model.tokens(text)[0].shape[1:]
-
-
-def _explained(text: str, request: TextRequest, options: Options) -> Explanation:
+def _explained(rows: Tensor, request: TextRequest, options: Options) -> Explanation:
     start = time.perf_counter()
-    rows, own = rows_of_texts(request.model, [text], options)
-    with question_of(request.model, rows, own) as question:
+    with question_of(request.model, rows, options) as question:
         panel = answer(question, request.methods)
         seconds = time.perf_counter() - start
         silent = replace(question, progress=None)
@@ -183,7 +180,7 @@ def _document(text: str, done: Explanation, files: Sequence[Path]) -> dict[str, 
     for name, each in done.panel.items():
         values = each.heatmap()[0]
         maps[name] = {
-            "values": json.loads(json.dumps(values.tolist())),
+            "values": values.tolist(),
             "delta": each.delta[0].tolist(),
             "rows": [each.forward_rows, each.backward_rows],
             "seconds": each.seconds,
