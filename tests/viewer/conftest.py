@@ -5,12 +5,13 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import math
 import os
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ class Small(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         self.work.rows += len(pixels)
         time.sleep(self.work.pause)
+        if len(pixels) >= self.work.held:
+            self.work.gate.wait(60)
         return self.head(self.layers(pixels))
 
 
@@ -65,6 +68,9 @@ class Work:
 
     rows: int = 0
     pause: float = 0.0
+    held: float = math.inf
+    gate: threading.Event = field(default_factory=threading.Event)
+    """Passes of at least `held` rows wait until the gate is set."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Work:
         return self
@@ -149,7 +155,8 @@ def server(serve: Callable[..., Server]) -> Server:
 @pytest.fixture(autouse=True)
 def quick() -> Iterator[None]:
     yield
-    WORK.pause = 0.0
+    WORK.pause, WORK.held = 0.0, math.inf
+    WORK.gate.set()
 
 
 def png(seed: int = 0, size: tuple[int, int] = (48, 40)) -> bytes:

@@ -238,10 +238,12 @@ def test_cancel_stops_the_model_and_the_page_lives(page: Any, tmp_path: Path) ->
 
 def test_the_panel_fills_method_by_method(page: Any, tmp_path: Path) -> None:
     choose(page, ("gradient", "smooth-grad"))
-    WORK.pause = 0.05
+    WORK.gate.clear()
+    WORK.held = 2  # the gradient and the question itself are passes of one row
     bring(page, tmp_path, 0)
     page.wait_for_selector("figure[data-method=gradient][data-drawn]")
     assert page.locator("figure[data-method=smooth-grad]").count() == 0
+    WORK.gate.set()
     page.wait_for_selector("figure[data-method=smooth-grad][data-drawn]")
 
 
