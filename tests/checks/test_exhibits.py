@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ import limelight as ll
 from limelight.base.display import on_display
 from limelight.checks import CHECKS
 from limelight.checks.exhibits import MOST_EXAMPLES, Curve, Exhibit
-from limelight.checks.imputers import NoisyLinear
+from limelight.checks.imputers import Fill, NoisyLinear
+from limelight.checks.removal import as_imputer
 from limelight.show.exhibits import draw_findings, one_scale
 from limelight.show.image import laid_out
 
@@ -134,6 +136,29 @@ def test_the_first_examples_of_a_batch_are_kept_and_none_is_saved() -> None:
     assert "exhibits" not in finding.to_dict()
     evaluation = ll.evaluate(model, x[:2], ["gradient"], ["deletion(steps=2)"])
     assert all(cell.finding.exhibits == () for row in evaluation.values() for cell in row.values())
+
+
+@pytest.mark.parametrize("spelled", [lambda other: other, Fill, lambda other: Fill(ll.Constant(other)), ll.Constant])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda fill: ll.Deletion(fill=fill, steps=3),
+        lambda fill: ll.Insertion(fill=fill, steps=3),
+        lambda fill: ll.PixelFlipping(region=8, steps=3, fill=fill),
+        lambda fill: ll.IROF(segments=8, fill=fill),
+        lambda fill: ll.SRG((as_imputer(fill),), steps=3),
+    ],
+)
+def test_a_filling_for_each_example_of_a_batch_costs_each_its_rows_once(make: Any, spelled: Any) -> None:
+    """More examples than are shown: the fillings of those that are go with them, and nothing is run again."""
+    model, x = small_network(), pictures(MOST_EXAMPLES + 2)
+    other = pictures(len(x), seed=5).contiguous()
+    together = ll.check(model, x, "gradient", make(spelled(other)))[0]
+    alone = [ll.check(model, x[i : i + 1], "gradient", make(spelled(other[i : i + 1])))[0] for i in (0, len(x) - 1)]
+    assert together.forward_rows == len(x) * alone[0].forward_rows
+    assert torch.allclose(together.value[[0, -1]], torch.cat([each.value for each in alone]), rtol=1e-5)
+    for shown, own in zip(kept(together, Exhibit), kept(alone[0], Exhibit), strict=True):
+        assert len(shown.pictures) == MOST_EXAMPLES and torch.equal(shown.pictures[0], own.pictures[0])
 
 
 def test_inputs_that_are_no_pictures_are_said_to_be_none() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..base.attribution import Attribution
 from ..base.display import on_display
+from ..question.per_example import for_examples
 from .case import Case
 from .imputers import Imputer
 
@@ -109,6 +110,7 @@ def removal_of(
     units, last = int(places.max()) + 1, len(counts) - 1  # of the whole batch, as in the curve itself
     if len(case) > MOST_EXAMPLES:
         index = list(range(MOST_EXAMPLES))
+        imputer = for_examples(imputer, index, case.x)
         case, scores, places = case.select(index), scores[:, index], places[index]
     hidden = [(units - k if keep else k) / units for k in counts]
     hide = imputer.hiding(case.x, case.rng.fork("imputer"))

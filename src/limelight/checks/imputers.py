@@ -137,6 +137,10 @@ class Fill(Imputer):
 
     value: float | Tensor | Baseline = 0.0
 
+    def __post_init__(self) -> None:
+        if isinstance(self.value, Tensor):  # which may hold an entry for each example, and baselines are cut to them
+            object.__setattr__(self, "value", as_baseline(self.value))
+
     def prepare(self, x: Tensor, rng: Streams) -> Hide:
         other = as_baseline(self.value).references(x, rng.fork("fill"))[0]
         return Filled(x, other)
