@@ -185,7 +185,7 @@ def test_the_same_audit_again_explains_nothing_and_says_the_same(tagged: ll.Audi
     )
     covered = sum(each.cover.changed.total + each.cover.others.total for each in again.verdicts if each.cover)
     assert again.to_dict() == tagged.to_dict() and sum(rows) == 20 * covered and covered >= 32
-    assert len(places) == 1 and places[0].startswith("covering place 1 of 1: b, integrated-gradients")
+    assert places == [f"looking at place {k} of 2: {each}, integrated-gradients" for k, each in ((1, "b"), (2, "a"))]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor
 from limelight.runs.clusters import SIDE
 from limelight.runs.covering import Maps, _differences, _log_ratios, covered, recounted
 from limelight.runs.summary import Share
+from limelight.runs.verdicts import judged
 
 CORNER = (slice(12, 14), slice(12, 14))
 """Cells."""
@@ -90,6 +92,20 @@ def test_false_alarms_of_either_part_come_at_the_stated_rate(monkeypatch: pytest
     bound = level + 3 * np.sqrt(level * (1 - level) / seeds)
     assert np.mean([each.p_changed <= level for each in found if each]) <= bound
     assert np.mean([each.p_colours <= level for each in found if each]) <= bound
+
+
+def test_a_place_is_covered_where_the_maps_are_not_suspicious_and_something_is_to_be_seen() -> None:
+    """A third of a class reads the corner, a small part of maps that differ: its predictions change there."""
+    random = np.random.default_rng(6)
+    maps, known = pictures(random, 40, tagged=0.35)
+    features = 0.4 * maps.features + pictures(random, 40)[0].features
+    maps = replace(maps, features=features / features.norm(dim=1, keepdim=True))
+    verdicts, _ = judged({"method": maps}, known, shuffles=199)
+    found = [each for each in verdicts if each.found]
+    assert [each.label for each in found] == ["class 0"] and not found[0].suspicious
+    assert found[0].cover and {12 * SIDE + 12, 13 * SIDE + 12} <= set(found[0].cover.cells)
+    assert "but covering the place" in found[0].sentence
+    assert known.rows == 20 * 120, "the other classes look like the rest where their maps are: none is covered"
 
 
 def test_few_right_pictures_are_not_counted() -> None:

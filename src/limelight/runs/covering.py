@@ -120,10 +120,11 @@ class Pictures(Protocol):
         """Whether each prediction changes when cells `(places, SIDE, SIDE)` are covered, `(n, places)`."""
 
 
-def recounted(maps: Maps, label: str, pictures: Pictures, tests: int, seed: int) -> Cover | None:
+def recounted(maps: Maps, label: str, pictures: Pictures, tests: int, seed: int, visible: float = 1.0) -> Cover | None:
     """Cover the place of a class and count; None where the model gets too few pictures right.
 
-    Costs 20 forward rows for each of at most 400 pictures.
+    None too, before anything is covered, where the colours at the place differ with a p above `visible`. Costs 20
+    forward rows for each of at most 400 pictures.
     """
     random = np.random.default_rng(seed)
     chosen = _tested(maps, label, random)
@@ -133,18 +134,21 @@ def recounted(maps: Maps, label: str, pictures: Pictures, tests: int, seed: int)
     shifts = [tuple(each) for each in random.integers(SIDE // 4, 3 * SIDE // 4 + 1, (ELSEWHERE, 2)).tolist()]
     members = maps.labels[chosen] == label
     shuffled = np.concatenate([members[None], _shuffled(members, halves[chosen], random)])
-    at, away = np.zeros((2, len(chosen), SIZES))
+    insides = [np.flatnonzero(halves[chosen] == half) for half in (0, 1)]
+    sizes = [_sizes(_weights(maps, colours, label, halves != half)) for half in (0, 1)]
     differences = np.zeros(len(shuffled))
-    for half in (0, 1):
-        inside = np.flatnonzero(halves[chosen] == half)
-        weights = _weights(maps, colours, label, halves != half)
-        places = _sizes(weights)
+    for inside, places in zip(insides, sizes, strict=True):
+        there = colours[torch.from_numpy(chosen[inside])][:, :, places[0]].flatten(1).numpy()
+        differences += _differences(shuffled[:, inside], there).max(1, initial=0)
+    p_colours = _p(differences, tests)
+    if p_colours > visible:
+        return None
+    at, away = np.zeros((2, len(chosen), SIZES))
+    for inside, places in zip(insides, sizes, strict=True):
         moved = [places.roll(shift, (1, 2)) for shift in shifts]
         found = pictures.changes(maps.ids[chosen[inside]].tolist(), torch.cat([places, *moved])).double().numpy()
         found = found.reshape(len(inside), 1 + ELSEWHERE, SIZES)
         at[inside], away[inside] = found[:, 0], found[:, 1:].mean(1)
-        there = colours[torch.from_numpy(chosen[inside])][:, :, places[0]].flatten(1).numpy()
-        differences += _differences(shuffled[:, inside], there).max(1, initial=0)
     surprise = _surprise(shuffled, at, away)
     level = int(surprise[0].argmax())
     ratios, errors = _log_ratios(members[None], at[:, level], away[:, level])
@@ -163,7 +167,7 @@ def recounted(maps: Maps, label: str, pictures: Pictures, tests: int, seed: int)
         float(np.exp(times - _NORMAL * error)),
         float(np.exp(times + _NORMAL * error)),
         _p(surprise.max(1), tests),
-        _p(differences, tests),
+        p_colours,
         tuple(maps.ids[chosen[members & hit]].tolist()),
     )
 

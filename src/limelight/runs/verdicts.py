@@ -31,12 +31,13 @@ _MOST = 2000  # maps that are compared: time and memory grow with the square of 
 class Verdict:
     """The verdict on the most compact group of maps of one class, by one method.
 
-    `found`: whether the maps are more alike than chance allows, and covering their place changes predictions more than
-    chance allows. `p`: the chance of a group as surprising somewhere in the audit, if labels said nothing of the maps;
-    corrected for all sizes, classes and methods. `compactness`, `expected`: the mean correlation with the medoid, here
-    and in shuffled classes. `ids`: the group's examples, the medoid first; `compared`: the maps of the class that were
-    compared. `place`: where they have their relevance. `suspicious`: whether p is at most the level; `cover`: what
-    covering the place changes, None unless the maps are suspicious and the model gets enough pictures right.
+    `found`: whether covering the place of the maps changes predictions more than chance allows, and the pictures look
+    otherwise there. `p`: the chance of a group as surprising somewhere in the audit, if labels said nothing of the
+    maps; corrected for all sizes, classes and methods. `compactness`, `expected`: the mean correlation with the medoid,
+    here and in shuffled classes. `ids`: the group's examples, the medoid first; `compared`: the maps of the class that
+    were compared. `place`: where they have their relevance. `suspicious`: whether p is at most the level. `cover`: what
+    covering the place changes, None where the model gets too few pictures right, and where the maps are not suspicious
+    and the place looks as in the other classes.
     """
 
     method: str
@@ -69,17 +70,21 @@ class Verdict:
     def sentence(self) -> str:
         """Say what was found, and what to look at."""
         figures = f"correlation {self.compactness:.2f}, {self.expected:.2f} in shuffled classes, p = {self.p:.3g}"
-        if not self.suspicious:
-            return f"no group of maps of {self.label!r} is surprisingly alike ({figures})"
         where = "spread over the picture" if self.place.words == "whole picture" else f"at the {self.place.words}"
-        alike = f"{len(self.ids)} of {self.compared} maps of {self.label!r} are alike {where} ({figures})"
+        if self.suspicious:
+            alike = f"{len(self.ids)} of {self.compared} maps of {self.label!r} are alike {where} ({figures})"
+        else:
+            alike = f"no group of maps of {self.label!r} is surprisingly alike ({figures})"
         if self.cover is None:
-            return f"{alike}; nothing was covered, see the notes"
+            return f"{alike}; nothing was covered, see the notes" if self.suspicious else alike
         if not self.found:
-            return f"{alike}, but the model does not need that place more than chance allows: {self.cover.sentence}"
+            but = (
+                "but the model does not need that place" if self.suspicious else "and the model needs no place of them"
+            )
+            return f"{alike}, {but} more than chance allows: {self.cover.sentence}"
         return (
-            f"{alike}, and {self.cover.sentence}. Look there, at the medoid first: if it is not the object, it may be "
-            "a tag, a border or a watermark"
+            f"{alike}, {'and' if self.suspicious else 'but'} {self.cover.sentence}. Look there, at the medoid first: "
+            "if it is not the object, it may be a tag, a border or a watermark"
         )
 
 
@@ -203,7 +208,7 @@ def judged(
     shuffles: int = SHUFFLES,
     on_place: Callable[[str], None] | None = None,
 ) -> tuple[list[Verdict], list[str]]:
-    """Judge the maps of each method, then the places of those that are suspicious; return verdicts and remarks."""
+    """Judge the maps of each method, then their places; return verdicts and remarks."""
     verdicts = [
         _verdict(method, group, maps, alpha, len(compared))
         for method, maps in compared.items()
@@ -232,18 +237,23 @@ def _counted(
     seed: int,
     on_place: Callable[[str], None] | None,
 ) -> tuple[list[Verdict], list[str]]:
-    """Cover the places of suspicious maps, the most surprising first, and say which were not covered."""
-    tested = [each for each in verdicts if each.suspicious][:_MOST_COVERED]
+    """Cover the places, those of the most surprising maps first, and say which were not covered.
+
+    Maps that are not suspicious may still lie where the model needs one place, among others. Theirs is covered only
+    where there is something to see.
+    """
+    tested = verdicts[:_MOST_COVERED]
     few, found = dict[str, None](), list[Verdict]()
-    left = sum(each.suspicious for each in verdicts) - len(tested)
+    left = sum(each.suspicious for each in verdicts[_MOST_COVERED:])
     for each in verdicts:
         if each not in tested:
             found.append(each)
             continue
         if on_place:
-            on_place(f"covering place {tested.index(each) + 1} of {len(tested)}: {each.label}, {each.method}")
-        cover = recounted(compared[each.method], each.label, pictures, len(tested), seed)
-        if cover is None:
+            on_place(f"looking at place {tested.index(each) + 1} of {len(tested)}: {each.label}, {each.method}")
+        visible = 1.0 if each.suspicious else alpha
+        cover = recounted(compared[each.method], each.label, pictures, len(tested), seed, visible)
+        if cover is None and each.suspicious:
             few[repr(each.label)] = None
         found.append(replace(each, cover=cover, found=cover is not None and cover.p <= alpha))
     remarks = []
