@@ -12,7 +12,7 @@ under that example's target. To run other numbers of rows, take `score.select(in
 
 **Cost.** A row that the model runs on counts as one forward row, and as one backward row too where a gradient is
 taken. What a call costs stands in its docstring, for n rows. Where several targets are explained for each example,
-equal rows that stand next to each other are run forward once for all of them.
+equal rows of a batch that stand next to each other run forward once, all their scores being read from one output.
 
 **Free.** `explain()` runs the inputs once for all methods and keeps what their `needs` list. `values(x)` costs nothing
 more; neither does `gradient(x)` with `Needs(at_inputs=True)`, `activations(x)` with `Needs(layer=True)` and for its
@@ -158,7 +158,7 @@ class Score:
             inside = self.inside.at(places) if self.inside else None
             return self.runner.once(part, self.examples[places], self.target, inside=inside)
 
-        return torch.cat([outcome.outputs for outcome in self._by_place(rows, run)])
+        return torch.cat([outcome.row_outputs for outcome in self._by_place(rows, run, merges=True)])
 
     def values(self, rows: Tensor) -> Tensor:
         """Return the scores `(n,)` of `rows` `(n, *features)`, without gradients.
@@ -184,7 +184,7 @@ class Score:
     @property
     def runs_boxes(self) -> bool:
         """Whether `box_values` can be used: not for black boxes, at a layer, or with several targets an example."""
-        return self.runner.differentiable and self.inside is None and not self.runner.shares_points
+        return self.runner.differentiable and self.inside is None and self.runner.targets == 1
 
     def box_values(self, x: Tensor, filling: Tensor, boxes: Sequence[Box]) -> tuple[Tensor, tuple[str, ...]]:
         """Return the scores `(boxes, n)` of pictures with one box at a time filled from `filling`.
@@ -212,7 +212,7 @@ class Score:
             else:
                 inside = self.inside.at(places) if self.inside else None
                 outcome = self.runner.once(part, readers_of_part[0], self.target, inside=inside)
-            others = [self.target(outcome.outputs, each) for each in readers_of_part[1:]]
+            others = [self.target(outcome.row_outputs, each) for each in readers_of_part[1:]]
             return torch.stack([outcome.scores, *others])
 
         return torch.cat(list(self._by_place(rows, run)), dim=1)
@@ -365,7 +365,7 @@ class Score:
         def run(part: Tensor, examples: Tensor) -> Outcome:
             return self.runner.once(part, examples, self.target, layers=names, layer_gradients=gradient)
 
-        found = list(self.runner.safely(rows, self.examples, run))
+        found = list(self.runner.safely(rows, self.examples, run, owners=None if gradient else self.examples))
         return tuple(Activation.of(layer, found, gradient) for layer in self.layers)
 
     def layers_with_gradient(self, rows: Tensor) -> tuple[str, ...]:
@@ -394,6 +394,7 @@ class Score:
         """
         return scores_without(self.runner, self.target, self.examples, rows, layer)
 
-    def _by_place(self, rows: Tensor, run: Callable[[Tensor, Tensor], T]) -> Iterator[T]:
-        """Yield `run(part of rows, their places among the rows)` pass by pass."""
-        return self.runner.safely(rows, torch.arange(len(rows), device=rows.device), run)
+    def _by_place(self, rows: Tensor, run: Callable[[Tensor, Tensor], T], merges: bool = False) -> Iterator[T]:
+        """Yield `run(part of rows, their places among the rows)` pass by pass; `merges`: as `Runner.safely` does."""
+        owners = self.examples if merges and self.inside is None else None
+        return self.runner.safely(rows, torch.arange(len(rows), device=rows.device), run, owners)
