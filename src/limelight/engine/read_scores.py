@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..base.devices import users_tensors
 from ..question.output_targets import Function
-from ..question.targets import Target
+from ..question.targets import Target, output_tensor
 from ..rules.predicates import computing_target
 from .passes import SharedRows, require_finite
 
@@ -45,9 +45,9 @@ def read_scores(outputs: Any, examples: Tensor, target: Target, unbatched: str) 
 
 
 def read_shared(
-    read: Callable[[Tensor, Tensor, Target], Tensor],
-    outputs: Tensor,
-    shared: SharedRows,
+    read: Callable[[Any, Tensor, Target], Tensor],
+    outputs: Any,
+    shared: SharedRows | None,
     examples: Tensor,
     target: Target,
 ) -> Tensor:
@@ -55,6 +55,9 @@ def read_shared(
 
     The outputs are repeated for some of the rows at a time, so that memory does not grow with the targets.
     """
+    if shared is None:
+        return read(outputs, examples, target)
+    outputs = output_tensor(outputs)
     if outputs.ndim == 0 or len(outputs) != len(shared.first):
         return read(outputs, examples[shared.first], target)  # raises
     size = max(1, _CELLS // max(1, outputs[0].numel()))

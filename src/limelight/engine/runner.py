@@ -244,12 +244,9 @@ class Runner:
             outputs = self.outputs(inside.inputs if inside else leaf, whole)
             for note in target.notes(outputs, len(examples)):
                 self._note(note)
+            outputs = outputs if shared is None else output_tensor(outputs)
             read = found[target.layer] if target.layer else outputs
-            if shared is None:
-                scores = self.scores(read, examples, target)
-            else:
-                outputs = output_tensor(outputs)
-                scores = read_shared(self.scores, outputs, shared, examples, target)
+            scores = read_shared(self.scores, read, shared, examples, target)
         self.count(self.run_on(len(leaf)))
         return outputs, scores, found
 
