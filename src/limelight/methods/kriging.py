@@ -205,8 +205,9 @@ class _Fit:
 
     @property
     def _unit(self) -> float:
-        c = self._strength
-        return c**3 / 6 * (1 + c**2 / 20) if c < 0.5 else math.sinh(c) - c  # the difference cancels for a small c
+        c = self._strength  # of a small one the difference cancels
+        series = c**3 / 6 * (1 + c**2 / 20 * (1 + c**2 / 42 * (1 + c**2 / 72)))
+        return series if c < 0.5 else math.sinh(c) - c
 
     def _covariance(self, signs: Tensor) -> Tensor:
         """Return the lower half of the covariance `(designs, n, n)` of the data."""
