@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import limelight as ll
+from limelight.engine.read_scores import read_scores
 
 from .networks import Named, conv_net, every_case, pictures
 from .test_methods import Counting
@@ -51,6 +52,52 @@ def test_occlusion_hides_a_window_once_for_all_targets() -> None:
     one = ll.explain(spy, pictures(1), ll.Occlusion(4, 4), target=0, rows_per_pass=1000)
     several = ll.explain(spy, pictures(1), ll.Occlusion(4, 4), target=[[0, 1, 2]], rows_per_pass=1000)
     assert several.forward_rows == one.forward_rows
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ll.RISE(64, cells=3),
+        ll.Occlusion(4, 2),
+        ll.FeatureAblation(ll.Grid(3)),
+        ll.KernelShap(60, players=ll.Grid(3)),
+        ll.Lime(40, players=ll.Grid(3)),
+        ll.ShapleySampling(3, players=ll.Grid(3)),
+        ll.PermutationShap(4, players=ll.Grid(3)),
+        ll.ExactShapley(ll.Grid(2)),
+        ll.ShapleyInteractions(2, players=ll.Grid(3)),
+    ],
+    ids=lambda method: method.kebab(),
+)
+def test_many_targets_run_the_forward_rows_of_one(method: ll.Method) -> None:
+    one, several = Counting(conv_net()), Counting(conv_net())
+    a = ll.explain(one, pictures(1), method, target=[[3]])
+    b = ll.explain(several, pictures(1), method, target=[[3, 1, 2, 0, 4] * 6])
+    assert several.rows == b.forward_rows == a.forward_rows == one.rows
+    torch.testing.assert_close(b.values[:, 0], a.values[:, 0], atol=1e-10, rtol=1e-8)
+
+
+def test_rise_with_a_hundred_targets_runs_its_masks_once() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 1000)).double()
+    a = ll.explain(net, torch.rand(1, 3, 8, 8).double(), ll.RISE(256), target=[list(range(0, 1000, 10))])
+    assert a.forward_rows == 256 + 3  # f(x), f(b) and the probe
+
+
+def test_outputs_are_repeated_for_some_targets_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 5 outputs a row and 23 cells, 4 rows at once."""
+    method, table = ll.RISE(16, cells=3), [[0, 1, 2, 3, 4] * 4] * 2
+    whole = ll.explain(conv_net(), pictures(2), method, target=table)
+    sizes = []
+
+    def counted(outputs: torch.Tensor, *others: object) -> torch.Tensor:
+        sizes.append(outputs.numel())
+        return read_scores(outputs, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("limelight.engine.runner.read_scores", counted)
+    monkeypatch.setattr("limelight.engine.read_scores._CELLS", 23)
+    parts = ll.explain(conv_net(), pictures(2), method, target=table)
+    assert max(sizes) <= 23 and parts.forward_rows == whole.forward_rows
+    assert torch.equal(parts.values, whole.values)
 
 
 def test_ablation_after_a_layer_that_is_not_merely_pooled() -> None:

@@ -51,14 +51,14 @@ def answer(question: Question, methods: Sequence[Method]) -> Panel:
     question.require_every_example(*methods)
     streams = question.streams()
     references, classes, owners = question.references(streams), question.classes, question.owners()
-    flat, flat_methods, shares = question.flat(), list(methods), classes is not None
+    flat, flat_methods, targets = question.flat(), list(methods), classes or 1
     if classes is not None:
         # Each example is repeated for its classes; the passes run equal rows once.
         references, streams = _repeated(references, classes), streams.select(owners)
         flat_methods = [for_examples(each, owners, question.inputs) for each in methods]
     try:
         with Runner(
-            question.model, flat.inputs, question.rows_per_pass, question.progress, shares, flat.outputs, flat.given
+            question.model, flat.inputs, question.rows_per_pass, question.progress, targets, flat.outputs, flat.given
         ) as runner:
             layers = _layers(runner, flat)
             runner.packing.apart = layers  # read or not, so that no map depends on which others are asked for

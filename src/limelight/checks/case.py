@@ -15,7 +15,8 @@ from ..base.arithmetic import decimals_of, rounding_of
 from ..base.attribution import Attribution
 from ..base.errors import NotApplicable
 from ..base.types import Model
-from ..engine.runner import MOST_ROWS, Runner
+from ..engine.budget import MOST_ROWS
+from ..engine.runner import Runner
 from ..engine.score import Score
 from ..methods import Method
 from ..methods.backward import PatternMethod

@@ -92,7 +92,7 @@ def _copied(runner: Runner, inputs: Tensor, target: Target) -> nn.Module:
     kinds = {each.dtype for each in runner.module.parameters() if each.is_floating_point()} | {inputs.dtype}
     if kinds != {torch.float32}:
         raise Bfloat16Refused(f"the model's numbers are {', '.join(sorted(map(str, kinds)))}, not torch.float32 alone")
-    if runner.shares_points:
+    if runner.targets > 1:
         raise Bfloat16Refused("several targets an example share their rows")
     if target.layer:
         raise Bfloat16Refused("the target reads a layer")

@@ -103,8 +103,8 @@ def input_pass(
             also = rank if pick or keeps else None
             outcome = runner.once(rows, examples, target, gradient, names, layer_gradient, also=also)
         search.rows = runner.forward_rows - start
-        size = search.bytes if watched is None else watched.bytes * len(rows)
-        runner.set_budget(len(rows), size, rows.device)
+        size = search.bytes if watched is None else watched.bytes * search.rows
+        runner.sizes.fit(search.rows, size, rows.device)
         searched = True
         if keeps and watched is None:
             found_by = search.watched(len(rows)) if pick else search.watched_for(names, len(rows))
@@ -132,11 +132,11 @@ def input_pass(
 
     examples = torch.arange(len(x), device=x.device)
     with runner.compiling.paused():  # a pass that takes a gradient is not compiled, whichever method asks for it
-        found = list(runner.safely(x, examples, run))
+        found = list(runner.safely(x, examples, run, owners=examples))
     return InputPass(
-        _resolved(target, [each.outputs for each in found], runner),
+        _resolved(target, [each.row_outputs for each in found], runner),
         torch.cat([each.scores for each in found]),
-        joined_vectors([each.outputs for each in found], len(x), target),
+        joined_vectors([each.row_outputs for each in found], len(x), target),
         torch.cat([each.gradient for each in found if each.gradient is not None]) if gradient else None,
         places,
         tuple(Activation.of(place, found, layer_gradient) for place in places if place.grid),
@@ -160,9 +160,9 @@ def _layer(name: str, search: LayerSearch, outcome: Outcome, target: Target) -> 
     shape = tuple(output.shape[1:])
     grid = search.grid(name, shape)
     if grid is not None:
-        run = slice(None) if outcome.first is None else outcome.first  # the search saw the distinct rows alone
-        outputs = joined_vectors([outcome.outputs], len(output), target)
-        return Layer(name, grid, _linear(grid.maps(output)[run], search, None if outputs is None else outputs[run]))
+        run = slice(None) if outcome.shared is None else outcome.shared.first  # the search saw the distinct rows alone
+        maps = grid.maps(output)[run]
+        return Layer(name, grid, _linear(maps, search, joined_vectors([outcome.outputs], len(maps), target)))
     others = ", ".join([*search.candidates()][-6:])
     why = f"returns {shape} per example, no map of channels over the input's {len(search.space)} spatial axes"
     return Layer(name, None, None, why + (f"; layers with a map: {others}" if others else ""))

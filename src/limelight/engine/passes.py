@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,7 +31,7 @@ class Rows:
 class Outcome:
     """The results of one pass through the model; gradients are of the scores, None where not requested.
 
-    `first`: where equal rows were run once, the index of the first row of each.
+    `shared`: which rows were equal and run once. `outputs` are then those of the distinct rows, all else of all rows.
     """
 
     outputs: Any
@@ -38,7 +39,12 @@ class Outcome:
     gradient: Tensor | None = None
     activations: dict[str, Tensor] = field(default_factory=dict)
     layer_gradients: dict[str, Tensor] = field(default_factory=dict)
-    first: Tensor | None = None
+    shared: SharedRows | None = None
+
+    @property
+    def row_outputs(self) -> Any:
+        """The outputs of all rows."""
+        return self.outputs if self.shared is None else self.outputs[self.shared.index]
 
 
 @dataclass(frozen=True)
@@ -54,14 +60,27 @@ class SharedRows:
     rank: Tensor
 
     @staticmethod
-    def find(rows: Tensor) -> SharedRows | None:
-        """Return the distinct rows where equal ones are neighbours; None where no two neighbours are equal."""
+    def find(rows: Tensor, apart: Tensor | None = None) -> SharedRows | None:
+        """Return the distinct rows where equal ones are neighbours; None where no two neighbours are equal.
+
+        `apart` `(rows,)`: rows with other numbers are distinct whatever they hold.
+        """
         new = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-        new[1:] = (rows[1:] != rows[:-1]).flatten(1).any(1)
-        if bool(new.all()):
-            return None
-        first, index = new.nonzero()[:, 0], new.cumsum(0) - 1
-        return SharedRows(first, index, torch.arange(len(rows), device=rows.device) - first[index])
+        if rows.stride(0) == 0:
+            new[1:] = False
+        else:
+            new[1:] = (rows[1:] != rows[:-1]).flatten(1).any(1)
+        if apart is not None:
+            new[1:] |= apart[1:] != apart[:-1]
+        return None if bool(new.all()) else SharedRows.of(new.cumsum(0) - 1)
+
+    @staticmethod
+    def of(index: Tensor) -> SharedRows:
+        """Return what each row's distinct row `(rows,)` says, numbered from 0 in order."""
+        new = torch.ones(len(index), dtype=torch.bool, device=index.device)
+        new[1:] = index[1:] != index[:-1]
+        first = new.nonzero()[:, 0]
+        return SharedRows(first, index, torch.arange(len(index), device=index.device) - first[index])
 
     def gradients(self, scores: Tensor, sources: Sequence[Source]) -> list[Tensor | None]:
         """Return d scores / d sources `(rows, ...)` at sources `(distinct, ...)`, by a backward pass for each rank."""
@@ -167,33 +186,108 @@ def row_gradients(
     return grads
 
 
-def full_passes(
-    points: Iterable[Tensor | tuple[Tensor, Tensor]], budget: Callable[[], int]
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield the rows of a lazy stream of batches in passes of `budget()`, with each row's batch and example.
+@dataclass(frozen=True)
+class Merged:
+    """Rows of which equal neighbours are held once: row r is `distinct[index[r]]`. All are distinct with index None."""
 
-    A batch has a row for each example, or goes with the numbers `(rows,)` of those that its rows belong to.
+    distinct: Tensor
+    index: Tensor | None = None
+
+    @staticmethod
+    def of(rows: Tensor, shared: SharedRows | None) -> Merged:
+        return Merged(rows) if shared is None else Merged(rows[shared.first], shared.index)
+
+    def __len__(self) -> int:
+        return len(self.distinct if self.index is None else self.index)
+
+    @property
+    def rows(self) -> Tensor:
+        """All rows, equal ones repeated."""
+        return self.distinct if self.index is None else self.distinct[self.index]
+
+    @property
+    def shared(self) -> SharedRows | None:
+        return None if self.index is None else SharedRows.of(self.index)
+
+    def fitting(self, start: int, distinct: int, rows: int, at_least: bool) -> int:
+        """Return how many rows from `start` on, up to `rows`, hold so many distinct ones and all of each.
+
+        With `at_least` those of a first one, however few or many fit.
+        """
+        if self.index is None:
+            return max(int(at_least), min(len(self) - start, distinct, rows))
+        _, sizes = self.index[start:].unique_consecutive(return_counts=True)
+        ends = sizes[: max(0, distinct)].cumsum(0)
+        fit = ends[ends <= rows].tolist() or [int(sizes[0]) if at_least else 0]
+        return int(fit[-1])
+
+    def part(self, start: int, size: int) -> Merged:
+        """Return `size` rows from `start` on."""
+        if self.index is None:
+            return Merged(self.distinct[start : start + size])
+        own = self.index[start : start + size]
+        first, last = int(own[0]), int(own[-1])
+        return Merged(self.distinct[first : last + 1], own - first)
+
+    @staticmethod
+    def joined(parts: Sequence[Merged]) -> Merged:
+        """Put several one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        distinct = torch.cat([each.distinct for each in parts])
+        if all(each.index is None for each in parts):
+            return Merged(distinct)
+        index, before = [], 0
+        for each in parts:
+            own = torch.arange(len(each), device=distinct.device) if each.index is None else each.index
+            index.append(own + before)
+            before += len(each.distinct)
+        return Merged(distinct, torch.cat(index))
+
+
+@dataclass(frozen=True)
+class FullPass:
+    """The rows of one pass, each with its batch `step` and its example `position`, both `(rows,)`."""
+
+    rows: Merged
+    step: Tensor
+    position: Tensor
+
+
+def full_passes(
+    points: Iterable[Tensor | tuple[Tensor, Tensor]],
+    budget: Callable[[], int],
+    find: Callable[[Tensor, Tensor], SharedRows | None] = lambda *_: None,
+    readers: int | None = None,
+) -> Iterator[FullPass]:
+    """Yield the rows of a lazy stream of batches in passes of `budget()` distinct rows.
+
+    A batch has a row for each example, or goes with the numbers `(rows,)` of those that its rows belong to. `find`
+    tells its equal rows. With `readers` a pass has at most so many times as many rows as distinct ones may be, unless
+    it has a single distinct one.
     """
-    held: list[tuple[Tensor, Tensor, Tensor]] = []
-    count = 0
+    held: list[FullPass] = []
+    distinct = rows = 0
     for step, each in enumerate(points):
         batch, examples = each if isinstance(each, tuple) else (each, torch.arange(len(each), device=each.device))
-        start, n = 0, len(batch)
-        while start < n:
-            take = min(n - start, budget() - count)
-            position = examples[start : start + take]
-            held.append((batch[start : start + take], torch.full_like(position, step), position))
-            start, count = start + take, count + take
-            if count >= budget():
+        merged, start = Merged.of(batch, find(batch, examples)), 0
+        while start < len(merged):
+            most_rows = budget() * readers if readers else sys.maxsize
+            size = merged.fitting(start, budget() - distinct, most_rows - rows, at_least=not held)
+            if size:
+                part, position = merged.part(start, size), examples[start : start + size]
+                held.append(FullPass(part, torch.full_like(position, step), position))
+                start, distinct, rows = start + size, distinct + len(part.distinct), rows + size
+            if not size or distinct >= budget():
                 yield _joined(held)
-                held, count = [], 0
+                held, distinct, rows = [], 0, 0
     if held:
         yield _joined(held)
 
 
-def _joined(held: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-    rows, step, position = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*held, strict=True))
-    return rows, step, position
+def _joined(held: Sequence[FullPass]) -> FullPass:
+    step, position = (torch.cat([getattr(each, name) for each in held]) for name in ("step", "position"))
+    return FullPass(Merged.joined([each.rows for each in held]), step, position)
 
 
 def detached(outputs: Any) -> Any:

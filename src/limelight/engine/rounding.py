@@ -42,7 +42,7 @@ def rounding(
         f"scores are known to {change / size:.1%} only: that of example 0 is {float(first):.6g} or {float(again):.6g}, "
         "depending on the rows of its pass, "
     )
-    joined = joined_vectors([each.outputs for each in found], len(rows), score.target)
+    joined = joined_vectors([each.row_outputs for each in found], len(rows), score.target)
     if outputs is not None and joined is not None:
         largest = float(torch.maximum(outputs.abs().amax(), joined.abs().amax()))
         if float((joined[-1] - outputs[0]).abs().amax()) <= _OUTPUTS * step * largest:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -14,29 +14,28 @@ from ..base.devices import users_tensors
 from ..base.errors import NO_GRADIENT, NoGradient
 from ..base.types import Model, Outputs, Progress
 from ..question.given import Given
-from ..question.output_targets import Function
 from ..question.targets import Confidence, Target, output_tensor
-from ..rules.predicates import computing_target
 from .asking import Asking
+from .budget import Budget
 from .carried import carrying
 from .compiled import CompiledRows, Compiling
 from .frames import FoldedRows, Frames
 from .graph import make_exact
 from .layer_watch import search_layers
 from .layers import LayerInput, captured, modules_of, without_batch_axis
-from .memory import free_bytes, is_out_of_memory
+from .memory import is_out_of_memory
 from .model_copy import PassAgain, frozen_copy
 from .packed import NotPacked
 from .packing import Packing
-from .passes import Outcome, Rows, SharedRows, Source, detached, full_passes, require_finite, row_gradients, rows_first
+from .passes import Merged, Outcome, Rows, SharedRows, Source, detached, full_passes, row_gradients, rows_first
 from .programs import RowsTaken, rows_taken
 from .proof import Proof
+from .read_scores import read_scores, read_shared, require_rows
 from .requirements import channels_last_pays, refuse_batch_statistics, require_same_kind
 
 T = TypeVar("T")
 
-FIRST_PASS_ROWS = 8  # until a first pass has measured the memory of a row
-MOST_ROWS = {"cpu": 8, "cuda": 256}  # larger passes were not faster
+_READERS = 4  # gradients that a pass may hold for each distinct row: far less than its activations
 _SHAPE_ERRORS = (RuntimeError, ValueError, IndexError)
 _MEMORY = "the model assumes contiguous memory"
 
@@ -54,7 +53,7 @@ class Runner:
         inputs: Tensor,
         rows_per_pass: int | None,
         progress: Progress | None,
-        shares_points: bool = False,
+        targets: int = 1,
         declared: Outputs | None = None,
         given: Given | None = None,
     ) -> None:
@@ -68,14 +67,13 @@ class Runner:
         self._channels_last = False
         self._unbatched = ""  # the error message where the model fails on inputs that look like a single example
         self._rows_taken = RowsTaken()
-        self.shares_points = shares_points
+        self.targets = targets  # of each example, one after the other
         self.declared = declared
         self.given = given
         self.model = model
         self._inputs = inputs
         self._progress = progress
-        self._fixed_rows = rows_per_pass
-        self.budget = rows_per_pass or FIRST_PASS_ROWS
+        self.sizes = Budget(rows_per_pass)
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -94,7 +92,7 @@ class Runner:
             require_same_kind(self.modules, self._inputs)
             self._rows_taken = rows_taken(self.modules)
             self._notes += self._rows_taken.notes
-            self.budget = min(self.budget, self._rows_taken.most or self.budget)
+            self.sizes.take_at_most(self._rows_taken.most)
             self._channels_last = channels_last_pays(self.modules, self._inputs)
             self._unbatched = without_batch_axis(self.modules, self._inputs)
             row = self._rows_taken.padded(self._inputs[:1])
@@ -125,6 +123,11 @@ class Runner:
         return self._proof.outputs if self._proof else None
 
     @property
+    def budget(self) -> int:
+        """The most distinct rows that one pass holds at present."""
+        return self.sizes.rows
+
+    @property
     def channels_last(self) -> bool:
         """Whether rows without gradients run in channels-last layout."""
         return self._channels_last
@@ -133,7 +136,7 @@ class Runner:
 
     def once(
         self,
-        rows: Tensor,
+        rows: Tensor | Merged,
         examples: Tensor,
         target: Target,
         gradient: bool = False,
@@ -150,11 +153,11 @@ class Runner:
         layer's outputs. Equal neighbouring rows, which several targets share, are run once unless `merged` is False:
         where modules return stored outputs, equal rows may need different results.
         """
-        backward = gradient or layer_gradients or also is not None
-        merges = self.shares_points and merged and inside is None and not self.given
-        shared = SharedRows.find(rows) if merges else None
+        if isinstance(rows, Tensor):
+            rows = Merged.of(rows, self.equal_rows(rows, examples) if merged and inside is None else None)
+        shared, backward = rows.shared, gradient or layer_gradients or also is not None
         with torch.set_grad_enabled(backward):
-            leaf = (rows if shared is None else rows[shared.first]).detach().requires_grad_(backward)
+            leaf = rows.distinct.detach().requires_grad_(backward)
             outputs, scores, found = self.scored(leaf, examples, target, layers, inside, shared)
         graph = make_exact(scores)
         extra = also(outputs, scores) if also else {}
@@ -179,8 +182,17 @@ class Runner:
             grads[0].contiguous() if gradient else None,
             {name: by_rows[name](value)[own].detach() for name, value in kept.items()},
             dict(zip(kept, [grad[: len(scores)] for grad in grads[int(gradient) :]], strict=True)) if slopes else {},
-            None if shared is None else shared.first,
+            shared,
         )
+
+    def equal_rows(self, rows: Tensor, examples: Tensor) -> SharedRows | None:
+        """Return which neighbouring rows of these examples `(rows,)` are equal, where examples have several targets.
+
+        None where all are distinct. Rows of different inputs are, where the model gets more than them.
+        """
+        if self.targets == 1 or len(rows) < 2:
+            return None
+        return SharedRows.find(rows, examples.to(rows.device) // self.targets if self.given else None)
 
     def _by_rows(self, name: str, rows: int, tensor: Tensor) -> Tensor:
         """View a layer's tensor with these rows as its first axis."""
@@ -215,11 +227,11 @@ class Runner:
     ) -> tuple[Any, Tensor, dict[str, Tensor]]:
         """Call the model on `leaf`: its outputs, the scores, and the outputs of the layers and the target's layer.
 
-        With `shared` the leaf holds the distinct rows; outputs and scores are of all rows.
+        With `shared` the leaf holds the distinct rows, which the outputs are of; scores are of all rows.
         """
         wanted = tuple(dict.fromkeys((*layers, *filter(None, [target.layer]))))
         with ExitStack() as stack:
-            stack.enter_context(carrying(self.given, examples))
+            stack.enter_context(carrying(self.given, examples if shared is None else examples[shared.first]))
             if self.given and self.given.embedding:
                 rows, at = self._rows_taken.padded(leaf).transpose(1, -1), self.given.embedding
                 stack.enter_context(LayerInput(at, leaf).replaced(self.modules, rows, {at: None}))
@@ -232,11 +244,9 @@ class Runner:
             outputs = self.outputs(inside.inputs if inside else leaf, whole)
             for note in target.notes(outputs, len(examples)):
                 self._note(note)
-            if shared is not None:
-                outputs = output_tensor(outputs)
-                if outputs.ndim and len(outputs) == len(leaf):  # wrong shapes are reported by scores()
-                    outputs = outputs[shared.index]
-            scores = self.scores(found[target.layer] if target.layer else outputs, examples, target)
+            outputs = outputs if shared is None else output_tensor(outputs)
+            read = found[target.layer] if target.layer else outputs
+            scores = read_shared(self.scores, read, shared, examples, target)
         self.count(self.run_on(len(leaf)))
         return outputs, scores, found
 
@@ -280,24 +290,11 @@ class Runner:
             raise
 
     def scores(self, outputs: Any, examples: Tensor, target: Target) -> Tensor:
-        rows = len(examples)
-        if isinstance(outputs, Tensor):
-            if outputs.ndim == 0 or len(outputs) != rows:
-                raise ValueError(
-                    self._unbatched
-                    or f"model: returned outputs of shape {tuple(outputs.shape)} for {rows} rows; "
-                    "the first axis of the outputs must be the rows"
-                )
-            require_finite(outputs, examples, "model's outputs")
+        """Return the scores of rows of these examples, one each. Raises as `read_scores`."""
         if isinstance(target, Confidence) and target.kinds is None:
+            require_rows(outputs, examples, self._unbatched)
             target = target.read(outputs, examples, self.declared, self.outputs_made_by)
-        with users_tensors(), computing_target(own=not isinstance(target, Function)):
-            scores = target(outputs, examples)
-        if not isinstance(scores, Tensor) or scores.shape != (rows,):
-            got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-            raise ValueError(f"target: gave {got} for {rows} rows; it must give one number per row, shape ({rows},)")
-        require_finite(scores, examples, "score")
-        return scores
+        return read_scores(outputs, examples, target, self._unbatched)
 
     def count(self, rows: int) -> None:
         """Count a pass of so many rows that the model ran on."""
@@ -311,13 +308,24 @@ class Runner:
 
     # Many rows ------------------------------------------------------------------------------------
 
-    def safely(self, rows: Tensor, examples: Tensor, run: Callable[[Tensor, Tensor], T]) -> Iterator[T]:
-        """Run rows in passes within the budget; out of memory, halve the budget and continue."""
+    def safely(
+        self, rows: Tensor, examples: Tensor, run: Callable[[Tensor, Tensor], T], owners: Tensor | None = None
+    ) -> Iterator[T]:
+        """Run rows in passes within the budget; out of memory, halve the budget and continue.
+
+        With `owners` `(rows,)`, the rows' examples, equal rows that `once` merges count as one row of a pass.
+        """
+        merged = Merged.of(rows, None if owners is None else self.equal_rows(rows, owners))
+        return self.in_passes(merged, examples, lambda part, own: run(part.rows, own))
+
+    def in_passes(self, rows: Merged, examples: Tensor, run: Callable[[Merged, Tensor], T]) -> Iterator[T]:
+        """Run merged rows as `safely` does."""
         start = 0
         while start < len(rows):
-            part = slice(start, start + self.budget)
+            size = min(rows.fitting(start, self.budget, len(rows), at_least=True), self.sizes.in_all)
+            part, own = rows.part(start, size), examples[start : start + size]
             try:
-                outcome = run(rows[part], examples[part])
+                outcome = run(part, own)
             except _LayoutRefused as reason:
                 if self.packing.weights is not None:
                     self.packing.refuse(str(reason))
@@ -325,23 +333,17 @@ class Runner:
                     self._channels_last = False
                 continue
             except FoldedRows as layer:
-                self._find_frames(str(layer), rows[part], examples[part])
+                self._find_frames(str(layer), part.rows, own)
                 continue
             except PassAgain:
-                self.copy.require_agreement(rows[part])
+                self.copy.require_agreement(part.distinct)
                 continue
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                size = len(rows[part])
-                if size == 1:
-                    raise MemoryError(
-                        "rows_per_pass: a single row does not fit into memory; use a smaller input"
-                    ) from error
-                self.budget = size // 2
-                self._notes.append(f"out of memory with {size} rows a pass: went on with {self.budget}")
+                self._notes.append(self.sizes.halve(part, error))
                 continue
-            start += len(rows[part])
+            start += size
             yield outcome
 
     def stream(
@@ -355,40 +357,24 @@ class Runner:
     ) -> Iterator[Rows]:
         """Evaluate a lazy stream of batches, see `full_passes`, all rows packed into full passes.
 
-        `once` computes a pass in place of the method of that name.
+        Equal rows of a batch, which several targets share, are run once. `once` computes a pass in place of the method
+        of that name.
         """
 
-        def run(rows: Tensor, places: Tensor) -> Outcome:
+        def run(rows: Merged, places: Tensor) -> Outcome:
             if once is not None:
-                return once(rows, examples[places], target)
+                return once(rows.rows, examples[places], target)
             return self.once(rows, examples[places], target, gradient, inside=inside.at(places) if inside else None)
 
-        for rows, step, position in full_passes(points, lambda: self.budget):
+        def equal(rows: Tensor, places: Tensor) -> SharedRows | None:
+            return None if inside or once else self.equal_rows(rows, examples[places])
+
+        for each in full_passes(points, lambda: self.budget, equal, _READERS if gradient else None):
             done = 0
-            for outcome in self.safely(rows, position, run):
+            for outcome in self.in_passes(each.rows, each.position, run):
                 part = slice(done, done + len(outcome.scores))
                 done = part.stop
-                yield Rows(step[part], position[part], outcome.scores, outcome.gradient)
-
-    @contextmanager
-    def wider(self, factor: int) -> Iterator[None]:
-        """Let a pass hold `factor` times as many rows while this is open; an explicit `rows_per_pass` stays."""
-        before = self.budget
-        if self._fixed_rows is None:
-            self.budget = min(factor * before, self._rows_taken.most or factor * before)
-        try:
-            yield
-        finally:
-            self.budget = min(before, self.budget)
-
-    def set_budget(self, rows: int, activation_bytes: int, device: torch.device) -> None:
-        """Choose the rows of a pass from the activation memory of `rows` rows; an explicit `rows_per_pass` stays."""
-        if self._fixed_rows is None:
-            most = MOST_ROWS.get(device.type, 64)
-            # Backward holds the activations and about as much again in gradients and workspaces.
-            per_row = max(1, 3 * activation_bytes // rows)
-            most = min(most, self._rows_taken.most or most)
-            self.budget = max(1, min(most, free_bytes(device) // 4 // per_row))
+                yield Rows(each.step[part], each.position[part], outcome.scores, outcome.gradient)
 
 
 def _as_it_is(tensor: Tensor) -> Tensor:

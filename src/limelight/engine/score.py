@@ -11,8 +11,8 @@ under that example's target. To run other numbers of rows, take `score.select(in
 `index[r]`; to run many rows for each example, use the calls that take a stream of batches.
 
 **Cost.** A row that the model runs on counts as one forward row, and as one backward row too where a gradient is
-taken. What a call costs stands in its docstring, for n rows. Where several targets are explained for each example,
-equal rows that stand next to each other are run forward once for all of them.
+taken. What a call costs stands in its docstring, for n rows. Equal rows that stand next to each other in a batch, as
+those of an example's several targets, run forward once: all their scores are read from one output.
 
 **Free.** `explain()` runs the inputs once for all methods and keeps what their `needs` list. `values(x)` costs nothing
 more; neither does `gradient(x)` with `Needs(at_inputs=True)`, `activations(x)` with `Needs(layer=True)` and for its
@@ -44,7 +44,8 @@ from .incremental import Box, box_scores
 from .layer_watch import search_layers
 from .layers import Layer, LayerInput, Modules, captured_runs, layer_name
 from .partial_forward import scores_without
-from .passes import Activation as Activation, GradientPass as GradientPass, Outcome, Rows, rows_first
+from .passes import Activation as Activation, GradientPass as GradientPass, Merged, Outcome, Rows, rows_first
+from .read_scores import read_shared
 from .runner import Runner, T
 from .scorer import Scorer
 
@@ -115,8 +116,7 @@ class Score:
         """Return the layer's outputs `(n, *layer)` at `rows`, without gradients. Costs n forward rows.
 
         Rows that are one row, expanded, cost a single forward row. Raises ValueError for an unknown layer, naming the
-        nearest ones; for one that does not run or runs more than once; and for outputs that do not start with the
-        rows.
+        nearest ones, for one that does not run or runs more than once, and where outputs do not start with the rows.
         """
         name = layer_name(self.runner.modules, layer)
         distinct = rows[:1] if rows.stride(0) == 0 and not self.runner.given else rows
@@ -158,7 +158,7 @@ class Score:
             inside = self.inside.at(places) if self.inside else None
             return self.runner.once(part, self.examples[places], self.target, inside=inside)
 
-        return torch.cat([outcome.outputs for outcome in self._by_place(rows, run)])
+        return torch.cat([outcome.row_outputs for outcome in self._by_place(rows, run, merges=True)])
 
     def values(self, rows: Tensor) -> Tensor:
         """Return the scores `(n,)` of `rows` `(n, *features)`, without gradients.
@@ -178,21 +178,20 @@ class Score:
         `bfloat16`, where the Score has it, rows are computed in that precision, and scores may be NaN.
         """
         once = self.bfloat16.once if bfloat16 and self.bfloat16 else None
-        passes = self.runner.stream(points, self.examples, self.target, gradient=False, inside=self.inside, once=once)
-        return torch.cat([rows.scores for rows in passes]).reshape(-1, len(self))
+        found = self.runner.stream(points, self.examples, self.target, gradient=False, inside=self.inside, once=once)
+        return torch.cat([rows.scores for rows in found]).reshape(-1, len(self))
 
     @property
     def runs_boxes(self) -> bool:
         """Whether `box_values` can be used: not for black boxes, at a layer, or with several targets an example."""
-        return self.runner.differentiable and self.inside is None and not self.runner.shares_points
+        return self.runner.differentiable and self.inside is None and self.runner.targets == 1
 
     def box_values(self, x: Tensor, filling: Tensor, boxes: Sequence[Box]) -> tuple[Tensor, tuple[str, ...]]:
         """Return the scores `(boxes, n)` of pictures with one box at a time filled from `filling`.
 
         x and `filling` are `(n, channels, H, W)`; a box is a slice of channels, of rows and of columns. Exact, by
-        incremental inference: in the model's spatial part only the positions that a box can reach are computed. Costs
-        boxes times n forward rows: a box counts as a row, though it takes a small part of a row's time. Also returns
-        the names of the operators that had to compute whole rows. Use it only where `runs_boxes`.
+        incremental inference: in the model's spatial part only the positions that a box can reach are computed. A box
+        counts as a forward row of each example. Also returns the names of the operators that had to compute whole rows.
         """
         return box_scores(self.runner, self.target, self.examples, x, filling, boxes)
 
@@ -200,22 +199,23 @@ class Score:
         """Return the scores `(k, n)` of `rows` `(n, *features)` under the targets of k examples for each row.
 
         `readers` `(k, n)`: numbers of examples, as in `examples`, which differ in their target alone. Costs n forward
-        rows, whatever k: each row runs once. With a target that reads a layer k must be 1. `bfloat16` as in
-        `stream_values`.
+        rows, whatever k. With a target that reads a layer k must be 1. `bfloat16` as in `stream_values`.
         """
         once = self.bfloat16.once if bfloat16 and self.bfloat16 else None
+        places = torch.arange(len(rows), device=rows.device).repeat_interleave(len(readers))
+        owners = readers.T.flatten().to(places.device)
 
-        def run(part: Tensor, places: Tensor) -> Tensor:
-            readers_of_part = readers[:, places]
+        def run(part: Merged, read: Tensor) -> Tensor:
+            first = read if part.shared is None else read[part.shared.first]
             if once is not None:
-                outcome = once(part, readers_of_part[0], self.target)
-            else:
-                inside = self.inside.at(places) if self.inside else None
-                outcome = self.runner.once(part, readers_of_part[0], self.target, inside=inside)
-            others = [self.target(outcome.outputs, each) for each in readers_of_part[1:]]
-            return torch.stack([outcome.scores, *others])
+                outputs = once(part.distinct, owners[first], self.target).outputs
+                return read_shared(lambda o, e, t: t(o, e).to(rows), outputs, part.shared, owners[read], self.target)
+            inside = self.inside.at(places[first]) if self.inside else None
+            return self.runner.once(part, owners[read], self.target, inside=inside).scores
 
-        return torch.cat(list(self._by_place(rows, run)), dim=1)
+        every = Merged(rows, places if len(readers) > 1 else None)
+        found = list(self.runner.in_passes(every, torch.arange(len(owners), device=rows.device), run))
+        return torch.cat(found).reshape(-1, len(readers)).T
 
     def gradient(self, rows: Tensor) -> Tensor:
         """Return the gradient of each score with respect to its row, `(n, *features)`, at `rows`.
@@ -365,7 +365,7 @@ class Score:
         def run(part: Tensor, examples: Tensor) -> Outcome:
             return self.runner.once(part, examples, self.target, layers=names, layer_gradients=gradient)
 
-        found = list(self.runner.safely(rows, self.examples, run))
+        found = list(self.runner.safely(rows, self.examples, run, owners=None if gradient else self.examples))
         return tuple(Activation.of(layer, found, gradient) for layer in self.layers)
 
     def layers_with_gradient(self, rows: Tensor) -> tuple[str, ...]:
@@ -394,6 +394,7 @@ class Score:
         """
         return scores_without(self.runner, self.target, self.examples, rows, layer)
 
-    def _by_place(self, rows: Tensor, run: Callable[[Tensor, Tensor], T]) -> Iterator[T]:
-        """Yield `run(part of rows, their places among the rows)` pass by pass."""
-        return self.runner.safely(rows, torch.arange(len(rows), device=rows.device), run)
+    def _by_place(self, rows: Tensor, run: Callable[[Tensor, Tensor], T], merges: bool = False) -> Iterator[T]:
+        """Yield `run(part of rows, their places among the rows)` pass by pass; `merges`: as `Runner.safely` does."""
+        owners = self.examples if merges and self.inside is None else None
+        return self.runner.safely(rows, torch.arange(len(rows), device=rows.device), run, owners)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from ..question.players import Players, default_players
 from ..question.random_streams import Streams
 from .base import Estimate, Method, Needs, interrupted
 from .stopping import Goal, Halves, above_rounding
+
+T = TypeVar("T")
 
 _MOST_CELLS = 2**26  # of one table of coalitions: 64 MiB of booleans
 
@@ -40,13 +42,16 @@ class Game:
         self.full, self.empty = score.values(x).double().cpu(), score.values(baseline).double().cpu()
         self.change = self.full - self.empty
         self.interrupted = False
-        self._readers = _readers(score, baseline, rng, self.division.labels)
-        self._known: list[dict[bytes, float]] = [{} for _ in self.counts]
-        for i, count in enumerate(self.counts):
-            ends = _keys(torch.tensor([[False] * count, [True] * count]))
-            self._known[i] |= zip(ends, (float(self.empty[i]), float(self.full[i])), strict=True)
+        readers = _readers(score, baseline, rng, self.division.labels)
+        self._group = {example: group for group, of in enumerate(readers) for example in of}
+        self._known = [_Known.of(of, self.counts[of[0]], self.empty, self.full) for of in readers]
         # In bfloat16, where no player and all players keep their worth in the model's own precision.
-        self._known_in_bfloat16 = [dict(known) for known in self._known]
+        self._known_in_bfloat16 = [_Known.of(of, self.counts[of[0]], self.empty, self.full) for of in readers]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return self._x.device
 
     @property
     def bfloat16(self) -> Bfloat16Rows | None:
@@ -57,6 +62,15 @@ class Game:
         """Return v of coalitions `(k, counts[example])` of one example: float64 `(k,)`."""
         none = self.no_coalitions()
         return self.worth([coalitions if i == example else each for i, each in enumerate(none)], bfloat16)[example]
+
+    def once_per_draws(self, make: Callable[[int], T]) -> list[T]:
+        """Return `make(i)` for each example i, made once for those of equal random numbers and as many players."""
+        made: dict[tuple[bytes, int], T] = {}
+        keys = list(zip(self.rng.keys, self.counts, strict=True))
+        for i, key in enumerate(keys):
+            if key not in made:
+                made[key] = make(i)
+        return [made[key] for key in keys]
 
     def no_coalitions(self) -> list[Tensor]:
         """Return an empty table `(0, counts[i])` for each example."""
@@ -71,43 +85,45 @@ class Game:
         precision, and values may be NaN.
         """
         all_known = self._known_in_bfloat16 if bfloat16 else self._known
-        keys = [_keys(each) for each in coalitions]
+        keys: dict[tuple[int, Hashable], list[bytes]] = {}
+        asked: dict[tuple[int, Hashable], Tensor] = {}
+        tables = [(self._group[i], _place(each)) for i, each in enumerate(coalitions)]
+        for table, own in zip(tables, coalitions, strict=True):
+            if table not in keys:
+                keys[table], asked[table] = _keys(own), own
         wanted: dict[tuple[int, bytes], Tensor] = {}
-        owner = {reader: first for first, readers in self._readers.items() for reader in readers}
-        for k in range(max(map(len, keys), default=0)):
-            for i, each in enumerate(keys):
-                if k < len(each) and each[k] not in all_known[i]:
-                    wanted.setdefault((owner[i], each[k]), coalitions[i][k])
+        for k in range(max(map(len, keys.values()), default=0)):
+            for table, each in keys.items():
+                if k < len(each) and each[k] not in all_known[table[0]].row:
+                    wanted.setdefault((table[0], each[k]), asked[table][k])
         try:
             self._run(list(wanted.items()), bfloat16)
         except KeyboardInterrupt:
             if self._score.runner.differentiable:
                 raise
             self.interrupted = True
-        found = []
-        for known, each in zip(all_known, keys, strict=True):
-            values = [known[key] for key in takewhile(known.__contains__, each)]
-            found.append(torch.tensor(values, dtype=torch.float64))
-        return found
+        found = {table: all_known[table[0]].worth(each) for table, each in keys.items()}
+        columns = [all_known[group].examples.index(i) for i, (group, _) in enumerate(tables)]
+        return [found[table][:, column] for table, column in zip(tables, columns, strict=True)]
 
     def _run(self, wanted: list[tuple[tuple[int, bytes], Tensor]], bfloat16: bool) -> None:
-        found = self._known_in_bfloat16 if bfloat16 else self._known
+        all_known = self._known_in_bfloat16 if bfloat16 else self._known
         start = 0
         while start < len(wanted):
             part = wanted[start : start + self._score.rows_per_pass]
             start += len(part)
-            example = torch.tensor([first for (first, _), _ in part], device=self._x.device)
+            groups = [all_known[group] for (group, _), _ in part]
+            example = torch.tensor([known.examples[0] for known in groups], device=self._x.device)
             coalitions = torch.zeros(len(part), self.division.most, dtype=torch.bool)
             for row, (_, members) in zip(coalitions, part, strict=True):
                 row[: len(members)] = members
             present = self.division.present(example, coalitions.to(example.device))
             rows = torch.where(present, self._x[example], self._baseline[example])
-            groups = [self._readers[first] for (first, _), _ in part]
-            readers = [[group[min(k, len(group) - 1)] for group in groups] for k in range(max(map(len, groups)))]
+            most = max(len(known.examples) for known in groups)
+            readers = [[known.examples[min(k, len(known.examples) - 1)] for known in groups] for k in range(most)]
             scores = self._score.select(example).read_by(rows, self._score.examples[torch.tensor(readers)], bfloat16)
-            for reading, values in zip(readers, scores.double().cpu().tolist(), strict=True):
-                for reader, ((_, key), _), value in zip(reading, part, values, strict=True):
-                    found[reader][key] = value
+            for known, ((_, key), _), values in zip(groups, part, scores.double().cpu().T.numpy(), strict=True):
+                known.add(key, values[: len(known.examples)])
 
     def enough(self, condition: bool) -> None:
         """Raise KeyboardInterrupt after an interruption, unless the values found before it are enough."""
@@ -116,7 +132,8 @@ class Game:
 
     def largest(self, example: int) -> float:
         """Return the largest absolute score that was found, by which rounding is judged."""
-        return max(map(abs, self._known[example].values()))
+        known = self._known[self._group[example]]
+        return float(np.abs(known.values[known.examples.index(example)]).max())
 
     def exactness(self, exact: Sequence[int]) -> list[Note]:
         """Note which examples are exact, in one note where all are."""
@@ -137,7 +154,8 @@ class Game:
         `halves`: the values from both halves of each example's samples, None where there are none.
         """
         if self.interrupted:
-            samples = (len(known) - 2 for known in self._known)  # without no player and all players
+            known = (self._known[self._group[i]] for i in range(len(self.counts)))
+            samples = (len(each.row) - 2 for each in known)  # without no player and all players
             notes = [*notes, interrupted(samples)]
         notes = [*notes, *(note for i, count in enumerate(self.counts) for note in self._how_many(count, i))]
         kind = self._x.device, result_dtype(self._x)
@@ -237,8 +255,44 @@ def _keys(coalitions: Tensor) -> list[bytes]:
     return [row.tobytes() for row in np.packbits(coalitions.numpy(), axis=1)]
 
 
-def _readers(score: Score, baseline: Tensor, rng: Streams, labels: Tensor) -> dict[int, list[int]]:
-    """Group the examples of equal content, baseline, players and arguments, which share rows, under the first."""
+def _place(table: Tensor) -> Hashable:
+    """Return where a table lies in memory, by which one that several examples ask for is told."""
+    return table.data_ptr(), tuple(table.shape), table.stride()
+
+
+class _Known:
+    """The worth of coalitions to `examples` that share rows: `row` by key, a column for each example."""
+
+    def __init__(self, examples: list[int]) -> None:
+        self.examples = examples
+        self.row: dict[bytes, int] = {}
+        self._rows: list[np.ndarray] = []
+
+    @staticmethod
+    def of(examples: list[int], players: int, empty: Tensor, full: Tensor) -> _Known:
+        """Make one that knows no player and all players."""
+        found = _Known(examples)
+        for key, scores in zip(_keys(torch.tensor([[False] * players, [True] * players])), (empty, full), strict=True):
+            found.add(key, scores[examples].numpy())
+        return found
+
+    def add(self, key: bytes, values: np.ndarray) -> None:
+        self.row[key] = len(self._rows)
+        self._rows.append(values)
+
+    @property
+    def values(self) -> np.ndarray:
+        """The worth of all known coalitions, `(examples, known)`."""
+        return np.stack(self._rows, 1)
+
+    def worth(self, keys: Sequence[bytes]) -> Tensor:
+        """Return the worth of these coalitions up to the first unknown one: float64 `(k, examples)`."""
+        known = [self._rows[self.row[key]] for key in takewhile(self.row.__contains__, keys)]
+        return torch.from_numpy(np.stack(known)) if known else torch.zeros(0, len(self.examples), dtype=torch.float64)
+
+
+def _readers(score: Score, baseline: Tensor, rng: Streams, labels: Tensor) -> list[list[int]]:
+    """Group the examples of equal content, baseline, players and arguments, which share rows."""
     groups: dict[int, list[int]] = {}
     given, examples = score.runner.given, score.examples.tolist()
     for i, key in enumerate(rng.keys):
@@ -252,4 +306,4 @@ def _readers(score: Score, baseline: Tensor, rng: Streams, labels: Tensor) -> di
             and (given is None or given.is_alike(examples[first], examples[i]))
         )
         groups.setdefault(next(same, i), []).append(i)
-    return groups
+    return list(groups.values())

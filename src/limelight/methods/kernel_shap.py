@@ -17,7 +17,7 @@ from ..engine.score import Score
 from ..question.random_streams import Streams
 from .base import Estimate, convergence
 from .coalitions import Game, GameMethod, check_table, every_coalition
-from .kriging import Kriged, shapley_by_kriging
+from .kriging import Kriged, Pairs, shapley_by_kriging
 from .shapley import shapley_values
 from .stopping import Goal, Halves
 from .two_precision import TwoPrecision, told
@@ -71,26 +71,30 @@ class KernelShap(GameMethod):
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         game = self.game(score, x, baseline, rng)
-        designs = [self._design(game, i) for i in range(len(game.counts))]
+        designs = game.once_per_draws(lambda i: self._design(game, i))
         found: list[Kriged | None] = [None] * len(game.counts)
         taken, goal = [0] * len(game.counts), self.goal
         halves: list[Halves | None] = [None] * len(game.counts)
         twice = {i: _Twice(game, i, designs[i], game.bfloat16.cost) for i in self._in_two(game) if game.bfloat16}
         notes: list[Note] = []
         while None in found and not game.interrupted:
-            taken = [self._next(done, game.counts[i]) if found[i] is None else done for i, done in enumerate(taken)]
-            asked = [design[: 0 if i in twice else taken[i]] for i, design in enumerate(designs)]
-            for i, each in enumerate(game.worth(asked)):
-                if found[i] is None:
-                    fit = twice[i].fit(taken[i]) if i in twice else self._solve(game, i, asked[i][: len(each)], each)
-                    error, last = game.relative_error(i, fit.values, fit.errors), taken[i] >= len(designs[i])
-                    end = last or game.interrupted
-                    if i not in twice and (end or self.steadiness is not None):
-                        halves[i] = self._halves(game, i, asked[i][: len(each)], each)
-                    converged, detail = game.met(goal, i, error, halves[i]) if goal.is_set else (False, "")
-                    if goal.is_set and (converged or last):
-                        notes.append(convergence(converged, f"after {taken[i]} samples", detail, i))
-                    found[i] = fit if converged or end else None
+            active = [i for i, each in enumerate(found) if each is None]
+            for i in active:
+                taken[i] = self._next(taken[i], game.counts[i])
+            last = {i for i in active if taken[i] >= len(designs[i])}
+            worth = game.worth([design[: 0 if i in twice else taken[i]] for i, design in enumerate(designs)])
+            ends = last if not game.interrupted else set(active)
+            plain = {i: (designs[i][: len(worth[i])], worth[i]) for i in active if i not in twice}
+            fits = self._solve(game, plain) | {i: twice[i].fit(taken[i]) for i in active if i in twice}
+            in_halves = {i: each for i, each in plain.items() if i in ends or self.steadiness is not None}
+            for i, each in self._halves(game, in_halves).items():
+                halves[i] = each
+            for i in active:
+                error = game.relative_error(i, fits[i].values, fits[i].errors)
+                converged, detail = game.met(goal, i, error, halves[i]) if goal.is_set else (False, "")
+                if goal.is_set and (converged or i in last):
+                    notes.append(convergence(converged, f"after {taken[i]} samples", detail, i))
+                found[i] = fits[i] if converged or i in ends else None
         solved = [each for each in found if each is not None]
         exact = all(map(self._exact, game.counts)) and not game.interrupted
         notes += game.exactness([i for i, count in enumerate(game.counts) if self._exact(count)])
@@ -138,37 +142,54 @@ class KernelShap(GameMethod):
         pairs = torch.cat([alone, _distinct(generator, self.samples // 2 - players, players)])
         return torch.stack([pairs, ~pairs], 1).flatten(0, 1)
 
-    def _halves(self, game: Game, i: int, coalitions: Tensor, worth: Tensor) -> Halves | None:
+    def _halves(self, game: Game, sampled: dict[int, Sampled]) -> dict[int, Halves]:
         """Return the values from both halves of the random pairs, each with the players alone, that all runs share."""
-        players, change = game.counts[i], float(game.change[i])
-        pairs = len(worth) // 2
-        # With fewer random pairs both halves lean on the players alone, and seem more alike than two runs are.
-        if self._exact(players) or pairs < 3 * players:
-            return None
-        both = worth[: 2 * pairs].reshape(pairs, 2)
-        members, gaps, alone = coalitions[: 2 * pairs : 2], both[:, 0] - both[:, 1], torch.arange(players)
-        parts = [torch.cat([alone, torch.arange(players + k, pairs, 2)]) for k in range(2)]
-        first, second = (shapley_by_kriging(members[part], gaps[part], change).values for part in parts)
-        return first, second
+        parts: dict[int, tuple[Pairs, Pairs]] = {}
+        for i, (coalitions, worth) in sampled.items():
+            players, pairs = game.counts[i], len(worth) // 2
+            # With fewer random pairs both halves lean on the players alone, and seem more alike than two runs are.
+            if self._exact(players) or pairs < 3 * players:
+                continue
+            whole, alone = _pairs(game, i, coalitions, worth), torch.arange(players)
+            first, second = (torch.cat([alone, torch.arange(players + k, pairs, 2)]) for k in range(2))
+            parts[i] = whole.part(first), whole.part(second)
+        found = [
+            each.values for each in shapley_by_kriging([one for both in parts.values() for one in both], game.device)
+        ]
+        return dict(zip(parts, zip(found[::2], found[1::2], strict=True), strict=True))
 
-    def _solve(self, game: Game, i: int, coalitions: Tensor, worth: Tensor) -> Kriged:
-        players, change = game.counts[i], float(game.change[i])
-        if self._exact(players):
-            game.enough(len(worth) == 2**players)
-            values = shapley_values(worth)
-            return Kriged(values, torch.zeros_like(values))
-        if self.samples >= 2 * players:
-            pairs = len(worth) // 2
-            game.enough(pairs >= players)
-            both = worth[: 2 * pairs].reshape(pairs, 2)
-            return shapley_by_kriging(coalitions[: 2 * pairs : 2], both[:, 0] - both[:, 1], change)
-        game.enough(len(worth) >= players - 1)
-        # The values sum to the change: this equation eliminates the last player.
-        table = coalitions.double()
-        target = worth - game.empty[i] - table[:, -1] * change
-        others = torch.linalg.lstsq(table[:, :-1] - table[:, -1:], target[:, None], driver="gelsd").solution[:, 0]
-        values = torch.cat([others, change - others.sum(0, keepdim=True)])
-        return Kriged(values, torch.full_like(values, torch.nan))
+    def _solve(self, game: Game, sampled: dict[int, Sampled]) -> dict[int, Kriged]:
+        """Return the values of the examples of which these coalitions and their worth are known."""
+        found: dict[int, Kriged] = {}
+        games: dict[int, Pairs] = {}
+        for i, (coalitions, worth) in sampled.items():
+            players, change = game.counts[i], float(game.change[i])
+            if self._exact(players):
+                game.enough(len(worth) == 2**players)
+                values = shapley_values(worth)
+                found[i] = Kriged(values, torch.zeros_like(values))
+            elif self.samples >= 2 * players:
+                game.enough(len(worth) // 2 >= players)
+                games[i] = _pairs(game, i, coalitions, worth)
+            else:
+                game.enough(len(worth) >= players - 1)
+                # The values sum to the change: this equation eliminates the last player.
+                table = coalitions.double()
+                target = worth - game.empty[i] - table[:, -1] * change
+                others = torch.linalg.lstsq(table[:, :-1] - table[:, -1:], target[:, None], driver="gelsd").solution
+                values = torch.cat([others[:, 0], change - others.sum(0)])
+                found[i] = Kriged(values, torch.full_like(values, torch.nan))
+        return found | dict(zip(games, shapley_by_kriging([*games.values()], game.device), strict=True))
+
+
+Sampled = tuple[Tensor, Tensor]  # the coalitions of an example and their worth
+
+
+def _pairs(game: Game, i: int, coalitions: Tensor, worth: Tensor) -> Pairs:
+    """Return coalitions that each stand before their complement as pairs."""
+    whole = len(worth) // 2 * 2
+    first, second = worth[:whole].reshape(-1, 2).unbind(1)
+    return Pairs(coalitions[:whole:2], first - second, float(game.change[i]))
 
 
 class _Twice:
@@ -196,8 +217,9 @@ class _Twice:
             for kind in self._kinds:
                 kind.give_up()
         if not self._pays:
-            return shapley_by_kriging(coalitions, self._differences(everything, False), change)
-        found = shapley_by_kriging(coalitions, cheap, change)
+            exact = Pairs(coalitions, self._differences(everything, False), change)
+            return shapley_by_kriging([exact], self._game.device)[0]
+        (found,) = shapley_by_kriging([Pairs(coalitions, cheap, change)], self._game.device, weights=True)
         assert found.weights is not None
         squares = found.weights.square().mean(0)  # of a pair's weights in the players' values
         error = float(found.errors.square().mean())

@@ -64,7 +64,7 @@ class Lime(GameMethod):
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         game = self.game(score, x, baseline, rng)
-        designs = [self._design(game, i) for i in range(len(game.counts))]
+        designs = game.once_per_draws(lambda i: self._design(game, i))
         values, errors, notes, halves = [], [], list[Note](), list[Halves | None]()
         one = self.steadiness is not None  # steadiness is read in one precision
         in_two = [game.bfloat16 is not None and not one and not self._all(count) for count in game.counts]

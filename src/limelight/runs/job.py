@@ -22,7 +22,7 @@ from ..base.named import Named
 from ..base.types import Arithmetic, Outputs
 from ..base.version import versions
 from ..checks import Check
-from ..engine.runner import MOST_ROWS
+from ..engine.budget import MOST_ROWS
 from ..methods import Method
 from ..models.catalogue import AnyImageModel, Declaration, ImageModel, load_model
 from ..models.weights import bytes_of, state_bytes

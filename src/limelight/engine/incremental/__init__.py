@@ -56,7 +56,7 @@ def box_scores(
     runner: Runner, target: Target, examples: Tensor, x: Tensor, filling: Tensor, boxes: Sequence[Box]
 ) -> tuple[Tensor, tuple[str, ...]]:
     """Compute `Score.box_values`. Each box counts as a forward row."""
-    with runner.wider(_WIDER):
+    with runner.sizes.wider(_WIDER):
         return _box_scores(runner, target, examples, x, filling, boxes)
 
 
