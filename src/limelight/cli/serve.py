@@ -34,9 +34,8 @@ def serve_command(
     """Explain pictures on a page in your browser, served to this machine alone."""
     with boundary(debug):
         try:
-            import uvicorn
-
             from ..server.app import Limits, Server, create_app
+            from ..server.connections import configured
         except ImportError as error:
             raise ImportError(f"the page needs the extra 'app': pip install 'limelight[app]' ({error})") from error
         with _listen(port) as listener:  # first, so that a taken port is reported before the model loads
@@ -47,18 +46,9 @@ def serve_command(
                 elif outputs is not None:
                     loaded = replace(loaded, outputs=outputs)
                 app = create_app(loaded, Limits(workers=workers, waiting=waiting, rows=rows, seconds=seconds))
-            config = uvicorn.Config(
-                app,
-                ws="none",
-                log_level="warning",
-                server_header=False,
-                timeout_keep_alive=5,
-                timeout_graceful_shutdown=3,
-                limit_concurrency=200,
-            )
             listener.listen(128)  # clients may connect once the next line is printed
             say(f"{loaded.name} on http://{HOST}:{listener.getsockname()[1]} (Ctrl-C ends it)")
-            Server(config, app).run([listener])
+            Server(configured(app), app).run([listener])
 
 
 def _listen(port: int) -> socket.socket:
