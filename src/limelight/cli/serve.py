@@ -34,6 +34,8 @@ def serve_command(
     """Explain pictures on a page in your browser, served to this machine alone."""
     with boundary(debug):
         try:
+            import uvicorn
+
             from ..server.app import Limits, Server, create_app
             from ..server.connections import configured
         except ImportError as error:
@@ -48,7 +50,8 @@ def serve_command(
                 app = create_app(loaded, Limits(workers=workers, waiting=waiting, rows=rows, seconds=seconds))
             listener.listen(128)  # clients may connect once the next line is printed
             say(f"{loaded.name} on http://{HOST}:{listener.getsockname()[1]} (Ctrl-C ends it)")
-            Server(configured(app), app).run([listener])
+            server: uvicorn.Server = Server(configured(app), app)
+            server.run([listener])
 
 
 def _listen(port: int) -> socket.socket:

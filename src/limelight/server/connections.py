@@ -47,21 +47,24 @@ class TimedConnection(H11Protocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._reading = _stopped(self._reading)
+        _stop(self._reading)
+        self._reading = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head, self._reading = _stopped(self._head), _stopped(self._reading)
+        _stop(self._head)
+        _stop(self._reading)
         super().connection_lost(exc)
 
     def _time_head(self) -> None:
         """Time the head that is awaited, from where its time began; none is during a request."""
         if self.cycle is not None and not self.cycle.response_complete:
-            self._head = _stopped(self._head)
+            _stop(self._head)
+            self._head = None
         elif self._head is None and not self.transport.is_closing():
             self._head = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
 
 
-def _stopped(timer: asyncio.TimerHandle | None) -> None:
+def _stop(timer: asyncio.TimerHandle | None) -> None:
     if timer is not None:
         timer.cancel()
 
