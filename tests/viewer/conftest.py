@@ -124,8 +124,8 @@ def serve() -> Iterator[Callable[..., Server]]:
 
     running: list[tuple[Any, threading.Thread]] = []
 
-    def start(model: ImageModel | None = None, **limits: Any) -> Server:
-        app = create_app(model or small_model(), Limits(**limits))
+    def start(model: ImageModel | None = None, public: str = "", **limits: Any) -> Server:
+        app = create_app(model or small_model(), Limits(**limits), public)
         config = configured(app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=1)
         socket = config.bind_socket()
         server = uvicorn.Server(config)

@@ -46,8 +46,8 @@ class GaussLegendre(Quadrature):
 def _by_newton(n: int) -> tuple[np.ndarray, np.ndarray]:
     r"""Return the nodes on [-1, 1], the roots of the Legendre polynomial $P_n$, and their weights.
 
-    Newton's steps from $\cos(\pi (4k - 1) / (4n + 2))$, whose error is of order $n^{-2}$, for all roots at once: of order
-    $n^2$ in time, where numpy's eigenvalues are of order $n^3$.
+    Newton's steps for all roots at once, from $\cos(\pi (4k - 1) / (4n + 2))$, whose error is of order $n^{-2}$. They
+    take a time of order $n^2$, numpy's eigenvalues one of order $n^3$.
     """
     x = np.cos(np.pi * (4 * np.arange(n, (n + 1) // 2 - (n % 2), -1) - 1) / (4 * n + 2))  # up to 0, from -1
     for _ in range(_NEWTON_STEPS):

@@ -7,6 +7,7 @@ POST /api/demo                      the same for the demonstration picture
 POST /api/tests                     the tests of a map that were left out: server-sent events
 POST /api/explain                   a question as JSON: server-sent events; hanging up stops the work
 GET  /api/maps/ID.safetensors       a map with its provenance
+GET  /api/openapi.json              all of these, described for programs
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from ..question.targets import Logit, Target
 from ..show import drawing_of, picture_payload, viewer_payload
 from ..show.assets import MODULES, asset
 from ..show.explained import part_seen
+from .description import describe
 from .forms import (
     Refused,
     chosen_methods,
@@ -228,8 +230,8 @@ class Service:
         return question
 
 
-def create_app(model: AnyImageModel, limits: Limits = Limits()) -> FastAPI:
-    """Make the server of one loaded model, which all requests share."""
+def create_app(model: AnyImageModel, limits: Limits = Limits(), public: str = "") -> FastAPI:
+    """Make the server of one loaded model, which all requests share; `public` is its origin behind a proxy."""
     service = Service(model, limits)
 
     @asynccontextmanager
@@ -240,7 +242,7 @@ def create_app(model: AnyImageModel, limits: Limits = Limits()) -> FastAPI:
     # No pages of documentation: they would ask other hosts for their scripts.
     app = FastAPI(lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
     app.state.service = service
-    app.add_middleware(Guard)
+    app.add_middleware(Guard, public=public)
 
     @app.get("/")
     async def page() -> Response:
@@ -255,6 +257,11 @@ def create_app(model: AnyImageModel, limits: Limits = Limits()) -> FastAPI:
     @app.get("/api/form")
     async def form() -> Response:
         return _json(service.form())
+
+    @app.get("/api/openapi.json")
+    async def own_description() -> Response:
+        bodies = PageQuestion.model_json_schema(), PageTests.model_json_schema()
+        return _json(describe(service.form(), _FILES, *bodies))
 
     @app.post("/api/pictures")
     async def add_picture(request: Request) -> Response:
