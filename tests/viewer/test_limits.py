@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,6 +54,23 @@ class TestBetweenPasses:
             assert events[-1] == ("stopped", {"message": "stopped after 3 seconds"})
         assert ended.is_set()
         assert names(short.explain(pictures=[picture], methods=GRADIENT, tests=False))[-1] == "done"
+
+    def test_an_import_is_not_cut_off(self, short: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """A module that is half imported is broken for all who come after."""
+        text = "import time\nend = time.monotonic() + 5\nwhile time.monotonic() < end:\n    pass\nwhole = True\n"
+        (tmp_path / "imported_slowly.py").write_text(text)
+        monkeypatch.syspath_prepend(tmp_path)
+        picture = short.upload(png())
+
+        def importing(*given: Any, **options: Any) -> None:
+            importlib.import_module("imported_slowly")
+            while True:
+                sum(range(100))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(EXPLAIN, importing)
+            assert short.explain(pictures=[picture], methods=GRADIENT)[-1][0] == "stopped"
+        assert sys.modules.pop("imported_slowly").whole
 
     def test_a_loop_of_a_client_that_left_is_interrupted(
         self, serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch

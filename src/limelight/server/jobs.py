@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -127,7 +128,9 @@ class Job:
     def _interrupt(self) -> None:
         """Raise Interrupted in the job's thread, at the next instruction of Python, if the work still runs."""
         with self._lock:
-            if self._thread is not None:
+            if self._thread is not None and _imports(self._thread):
+                self._interrupt_after(0.2)  # a module that is cut off stays broken for everybody after
+            elif self._thread is not None:
                 raised = ctypes.py_object(Interrupted)
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), raised)
 
@@ -148,6 +151,14 @@ class Job:
     def _post(self, event: Event | None) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.events.put_nowait, event)
+
+
+def _imports(thread: int) -> bool:
+    """Return whether a thread is in the middle of an import."""
+    frame = sys._current_frames().get(thread)
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 class Queue:
