@@ -70,6 +70,10 @@ class TestBetweenPasses:
         with monkeypatch.context() as patched:
             patched.setattr(EXPLAIN, importing)
             assert short.explain(pictures=[picture], methods=GRADIENT)[-1][0] == "stopped"
+        for _ in range(200):  # the client is told before the import ends
+            if hasattr(sys.modules["imported_slowly"], "whole"):
+                break
+            time.sleep(0.1)
         assert sys.modules.pop("imported_slowly").whole
 
     def test_a_loop_of_a_client_that_left_is_interrupted(
