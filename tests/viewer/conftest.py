@@ -126,12 +126,13 @@ def serve() -> Iterator[Callable[..., Server]]:
     """Starts servers of the small model, with limits given by name."""
     uvicorn = pytest.importorskip("uvicorn", reason="the page's extra 'app' is not installed")
     from limelight.server.app import Limits, create_app
+    from limelight.server.connections import configured
 
     running: list[tuple[Any, threading.Thread]] = []
 
-    def start(model: ImageModel | None = None, **limits: Any) -> Server:
-        app = create_app(model or small_model(), Limits(**limits))
-        config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=1)
+    def start(model: ImageModel | None = None, public: str = "", **limits: Any) -> Server:
+        app = create_app(model or small_model(), Limits(**limits), public)
+        config = configured(app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=1)
         socket = config.bind_socket()
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([socket],), daemon=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
+import functools
 import inspect
 import math
 import re
@@ -27,7 +28,9 @@ from .requirements import (
     is_finite as is_finite,
     is_whole as is_whole,
     require as require,
+    require_finite,
     require_number as require_number,
+    require_sizes,
     require_steadiness as require_steadiness,
     require_tolerance as require_tolerance,
     require_whole as require_whole,
@@ -56,6 +59,7 @@ class Named:
                 named = ", ".join(each.name for each in _settings(cls)) or "none"
                 use = f"use {near[0]}" if near else f"its settings: {named}"
                 raise TypeError(f"{cls.__name__}: there is no setting {name!r}; {use}")
+        require_sizes(cls, dict(zip((each.name for each in _settings(cls)), args, strict=False)) | settings)
         return super().__new__(cls)
 
     when_none: ClassVar[Mapping[str, Any]] = {}
@@ -65,6 +69,19 @@ class Named:
         super().__init_subclass__(**given)
         if "__repr__" not in vars(cls):  # a dataclass leaves it then
             cls.__repr__ = Named.__repr__  # type: ignore[method-assign]
+        own = vars(cls).get("__post_init__")
+        if own is not None:
+
+            @functools.wraps(own)
+            def checked(self: Self, *initial: Any) -> None:
+                own(self, *initial)
+                Named.__post_init__(self)
+
+            cls.__post_init__ = checked  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a number that is not finite, which a class's own checks did not ask about."""
+        require_finite(self, (each.name for each in _settings(type(self))))
 
     def __repr__(self) -> str:
         """Return the dataclass's repr, in which a tensor of more than 64 numbers is its size."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 MOST_NUMBERS = 64  # in a tensor that is written as text
+WHOLE = 2**63  # what a 64-bit number cannot hold any more
+_LONGEST = 60  # digits of a number that an error writes out
 
 
 def brief(value: Any) -> str:
@@ -30,9 +32,43 @@ def require(condition: bool, thing: object, field: str, wanted: str) -> None:
         raise ValueError(f"{type(thing).__name__}.{field}={shown(getattr(thing, field))}: use {wanted}")
 
 
+def require_sizes(kind: type, settings: Mapping[str, object]) -> None:
+    """Raise ValueError for a whole number that no 64-bit number holds, whatever setting of the class it is given for.
+
+    To be called before the settings are read: such a number has no value as a float, and most checks ask for one.
+    """
+    for name, value in settings.items():
+        if any(isinstance(each, int) and not -WHOLE <= each < WHOLE for each in _numbers(value)):
+            raise ValueError(f"{kind.__name__}.{name}={shown(value)}: use a number below 2**63")
+
+
+def require_finite(thing: object, names: Iterator[str]) -> None:
+    """Raise ValueError for a setting that is NaN or infinite, or holds such a number."""
+    for name in names:
+        found = (each for each in _numbers(getattr(thing, name)) if isinstance(each, float | np.floating))
+        require(all(map(math.isfinite, found)), thing, name, "a finite number")
+
+
+def _numbers(value: object) -> Iterator[object]:
+    """Yield the value, or what tuples and lists hold."""
+    if isinstance(value, tuple | list):
+        for each in value:
+            yield from _numbers(each)
+    else:
+        yield value
+
+
 def shown(value: object) -> str:
-    """Write a value for an error; a tensor as its shape and dtype."""
-    return f"a tensor {tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else repr(value)
+    """Write a value for an error; a tensor as its shape and dtype, and a long number by its size."""
+    if isinstance(value, Tensor):
+        return f"a tensor {tuple(value.shape)} of {value.dtype}"
+    if isinstance(value, int) and abs(value) >= 10**_LONGEST:
+        return f"{'-' * (value < 0)}1e+{int(math.log10(abs(value)))}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(shown, value))}]"
+    if type(value) is tuple:
+        return f"({', '.join(map(shown, value))}{',' * (len(value) == 1)})"
+    return repr(value)
 
 
 def is_whole(value: Any, least: int) -> bool:

@@ -27,6 +27,9 @@ def serve_command(
     waiting: Annotated[int, typer.Option(min=0, max=1000, help="Most waiting requests; more are refused.")] = 8,
     rows: Annotated[int, typer.Option(min=1, help="Most model rows for one request.")] = 20_000,
     seconds: Annotated[float, typer.Option(min=1, help="The time limit of one request, in seconds.")] = 300.0,
+    public: Annotated[
+        str, typer.Option(help="The page's address behind a reverse proxy, such as https://limelight.example.org.")
+    ] = "",
     debug: Debug = False,
     *,
     loading: ModelOptions,
@@ -37,8 +40,11 @@ def serve_command(
             import uvicorn
 
             from ..server.app import Limits, Server, create_app
+            from ..server.connections import configured
+            from ..server.guard import require_origin
         except ImportError as error:
             raise ImportError(f"the page needs the extra 'app': pip install 'limelight[app]' ({error})") from error
+        origin = require_origin(public) if public else ""
         with _listen(port) as listener:  # first, so that a taken port is reported before the model loads
             with contextlib.redirect_stdout(sys.stderr):
                 loaded = loading.load()
@@ -46,19 +52,12 @@ def serve_command(
                     loaded.outputs = outputs or loaded.outputs
                 elif outputs is not None:
                     loaded = replace(loaded, outputs=outputs)
-                app = create_app(loaded, Limits(workers=workers, waiting=waiting, rows=rows, seconds=seconds))
-            config = uvicorn.Config(
-                app,
-                ws="none",
-                log_level="warning",
-                server_header=False,
-                timeout_keep_alive=5,
-                timeout_graceful_shutdown=3,
-                limit_concurrency=200,
-            )
+                limits = Limits(workers=workers, waiting=waiting, rows=rows, seconds=seconds)
+                app = create_app(loaded, limits, origin)
             listener.listen(128)  # clients may connect once the next line is printed
             say(f"{loaded.name} on http://{HOST}:{listener.getsockname()[1]} (Ctrl-C ends it)")
-            Server(config, app).run([listener])
+            server: uvicorn.Server = Server(configured(app), app)
+            server.run([listener])
 
 
 def _listen(port: int) -> socket.socket:

@@ -11,6 +11,9 @@ import numpy as np
 
 from ..base.named import Named, is_whole, require, require_whole
 
+_BY_EIGENVALUES = 256  # nodes up to which numpy's rule takes milliseconds
+_NEWTON_STEPS = 4  # each doubles the digits
+
 
 @dataclass(frozen=True)
 class Quadrature(Named, ABC):
@@ -36,8 +39,27 @@ class GaussLegendre(Quadrature):
     """Exact for polynomials of degree 2n - 1: the fastest on smooth networks."""
 
     def rule(self) -> tuple[np.ndarray, np.ndarray]:
-        nodes, weights = np.polynomial.legendre.leggauss(self.n)
+        nodes, weights = np.polynomial.legendre.leggauss(self.n) if self.n <= _BY_EIGENVALUES else _by_newton(self.n)
         return (nodes + 1) / 2, weights / 2
+
+
+def _by_newton(n: int) -> tuple[np.ndarray, np.ndarray]:
+    r"""Return the nodes on [-1, 1], the roots of the Legendre polynomial $P_n$, and their weights.
+
+    Newton's steps for all roots at once, from $\cos(\pi (4k - 1) / (4n + 2))$, whose error is of order $n^{-2}$. They
+    take a time of order $n^2$, numpy's eigenvalues one of order $n^3$.
+    """
+    x = np.cos(np.pi * (4 * np.arange(n, (n + 1) // 2 - (n % 2), -1) - 1) / (4 * n + 2))  # up to 0, from -1
+    for _ in range(_NEWTON_STEPS):
+        before, value = np.ones_like(x), x
+        for k in range(2, n + 1):
+            before, value = value, ((2 * k - 1) * x * value - (k - 1) * before) / k
+        slope = n * (x * value - before) / (x**2 - 1)
+        x = x - value / slope
+    x[n // 2 :] = 0.0  # the middle root of an odd n
+    weights = 2 / ((1 - x**2) * slope**2)
+    mirrored = slice(n // 2 - 1, None, -1)
+    return np.concatenate([x, -x[mirrored]]), np.concatenate([weights, weights[mirrored]])
 
 
 @dataclass(frozen=True)

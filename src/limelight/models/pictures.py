@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..base.named import require
 from ..base.notes import Note
+from .decoding import decode_smaller, over_white
 from .geometry import Geometry as Geometry
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
@@ -93,11 +94,12 @@ def open_image(
     """Decode a path, the bytes of a file, a PIL picture or an array into an upright RGB `Picture`.
 
     Arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): uint8, uint16, bool, or floating in [0, 1]. The size
-    is read from the header, and checked against `max_pixels`, before anything is decoded. Of an animation the
-    first frame is taken. `name` is the picture's name in errors, by default the path. No other formats than `formats`
-    are tried on files and bytes. `white` is the value of white where a channel has more than 8 bits, such as 4095 for
-    12 bits in a file of 16; by default 65535, or 1 for floating pixels. A picture whose largest value is far below gets
-    a caution among its notes.
+    is read from the header, and checked against `max_pixels`, before anything is decoded; a JPEG beyond it is decoded
+    at 1/2, 1/4 or 1/8 of its sides, with a note, unless it is progressive. Of an animation the first frame is taken.
+    `name` is the picture's name in errors, by default the path. No other formats than `formats` are tried on files and
+    bytes. `white` is the value of white where a channel has more than 8 bits, such as 4095 for 12 bits in a file of 16;
+    by default 65535, or 1 for floating pixels. A picture whose largest value is far below gets a caution among its
+    notes.
 
     Raises ImageError for anything that isn't a sound picture, TypeError for a source of another type.
     """
@@ -114,15 +116,25 @@ def open_image(
             return _decode(source, name, max_pixels, white)
         case bytes():
             name = name or f"{len(source):,} bytes"
-            file: io.BytesIO | Path = io.BytesIO(source)
         case str() | os.PathLike():
-            file = Path(source)
-            name = name or str(file)
+            name = name or str(Path(source))
         case _:
             kind = type(source).__name__
             raise TypeError(f"source is a {kind}; pass a path, bytes, a PIL.Image.Image or a numpy array")
+    with _opened(source, name, formats) as opened:
+        return _decode(opened, name, max_pixels, white)
+
+
+def count_pixels(source: str | os.PathLike[str] | bytes, name: str, formats: tuple[str, ...] = FORMATS) -> int:
+    """Return the number of pixels that the header of a file says. Raises ImageError."""
+    with _opened(source, name, formats) as opened:
+        return opened.width * opened.height
+
+
+def _opened(source: str | os.PathLike[str] | bytes, name: str, formats: tuple[str, ...]) -> Image.Image:
+    """Read the header of a file or of its bytes. Raises ImageError."""
     try:
-        opened = Image.open(file, formats=formats)
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else Path(source), formats=formats)
     except UnidentifiedImageError as error:
         raise ImageError(f"{name}: not a picture in a format read here ({', '.join(formats)})") from error
     except FileNotFoundError as error:
@@ -131,8 +143,6 @@ def open_image(
         raise ImageError(f"{name}: {error}; scale it down first") from error
     except _DECODER_ERRORS as error:
         raise ImageError(f"{name}: can't be opened: {_reason(error)}") from error
-    with opened:
-        return _decode(opened, name, max_pixels, white)
 
 
 def is_url(text: str) -> bool:
@@ -204,8 +214,9 @@ def _too_dark(high: int) -> list[str]:
 
 
 def _decode(image: Image.Image, name: str, max_pixels: int, white: float | None) -> Picture:
+    smaller = decode_smaller(image, max_pixels)
     _check_budget(*image.size, name, max_pixels)
-    notes: list[str] = []
+    notes: list[str] = [smaller] if smaller else []
     # Pillow scales these to 8 bits while it decodes.
     scaled = any(";16" in str(tile) for tile in getattr(image, "tile", ())) and not _is_single_wide(image.mode)
     if scaled and white is not None:
@@ -221,10 +232,9 @@ def _decode(image: Image.Image, name: str, max_pixels: int, white: float | None)
         if _is_single_wide(image.mode):
             image, found = _narrow(image, name, white)
             notes += found
-        else:
-            image = image.copy()  # the caller's picture, or a file about to be closed
         if scaled:
-            brightest = int(np.asarray(image.convert("RGB")).max())  # without alpha
+            colours = min(3, len(image.getbands()))  # without alpha
+            brightest = max(int(image.getchannel(band).getextrema()[1]) for band in range(colours))  # type: ignore[arg-type]
             notes += [_SCALED, *_too_dark(257 * brightest)]
         if orientation in _UPRIGHT:
             # Pillow rotates a TIFF while it loads, and then removes the tag.
@@ -260,14 +270,16 @@ def _convert(image: Image.Image, notes: list[str], name: str) -> Picture:
         notes.append(GREY_REPEATED)
     elif image.mode not in ("RGB", "RGBA", "RGBa", "RGBX"):
         notes.append(f"{image.mode} converted without a colour profile")
+    rgb = None
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
         if image.getchannel("A").getextrema() == (255, 255):
             notes.append("alpha channel dropped (opaque everywhere)")
         else:
             notes.append("alpha composited over white")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    rgb = image.convert("RGB")
+            rgb = over_white(image)
+    if rgb is None:
+        rgb = image.convert("RGB")  # a copy: the picture may be the caller's, or its file about to be closed
     rgb.info = {}  # an orientation left there would rotate the picture again
     return Picture(rgb, tuple(notes), name)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -65,10 +66,20 @@ def as_baseline(baseline: Any) -> Baseline:
         number = _number(baseline)
         return BASELINES.read(baseline) if number is None else Constant(number)
     if isinstance(baseline, Tensor) or (isinstance(baseline, int | float) and not isinstance(baseline, bool)):
-        return Constant(baseline)
+        with _naming("baseline"):
+            return Constant(baseline)
     if isinstance(baseline, Baseline) or (isinstance(baseline, type) and issubclass(baseline, Baseline)):
         return BASELINES.coerce(baseline)
     raise TypeError(f"baseline: {baseline!r} is not a number, a tensor or a Baseline such as Black() or Blur(10)")
+
+
+@contextmanager
+def _naming(argument: str) -> Iterator[None]:
+    """Begin a ValueError with the argument of the user's call that it is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{argument}: {str(error).removeprefix(f'{argument}: ')}") from error
 
 
 def _number(text: str) -> float | None:
@@ -186,9 +197,11 @@ def as_target(target: Any, batch: int, labels: Sequence[str] = ()) -> Target:
             )
         read = Logit(tuple(target.tolist()) if target.ndim else int(target))
     elif target is None or hasattr(target, "__index__"):
-        read = Logit(target)
+        with _naming("target"):
+            read = Logit(target)
     elif isinstance(target, Sequence) and not isinstance(target, str):
-        read = Logit(tuple(target))
+        with _naming("target"):
+            read = Logit(tuple(target))
     elif callable(target):
         read = Function(target)
     else:

@@ -7,6 +7,7 @@ POST /api/demo                      the same for the demonstration picture
 POST /api/tests                     the tests of a map that were left out: server-sent events
 POST /api/explain                   a question as JSON: server-sent events; hanging up stops the work
 GET  /api/maps/ID.safetensors       a map with its provenance
+GET  /api/openapi.json              all of these, described for programs
 """
 
 from __future__ import annotations
@@ -28,19 +29,22 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from ..base.records import as_bytes
+from ..base.requirements import shown
 from ..base.version import __version__
 from ..base.view import VIEWS
 from ..engine.input_pass import layers_of
 from ..engine.layers import layer_names, modules_of
 from ..methods.families import FAMILIES
 from ..models.catalogue import TWO_CLASSES, AnyImageModel, ModelError, demo_image
-from ..models.pictures import ImageError, Picture, open_image
+from ..models.decoding import PixelsInFlight
+from ..models.pictures import ImageError, Picture, count_pixels, open_image
 from ..question.question import ARITHMETICS
 from ..question.registries import BASELINES, TARGETS
 from ..question.targets import Logit, Target
 from ..show import drawing_of, picture_payload, viewer_payload
 from ..show.assets import MODULES, asset
 from ..show.explained import part_seen
+from .description import describe
 from .forms import (
     Refused,
     chosen_methods,
@@ -63,6 +67,7 @@ PICTURE_FORMATS = ("PNG", "JPEG", "WEBP")
 _SCRIPTS = (*MODULES, "page.js", "form.js", "fields.js", "stream.js")
 _FILES = dict.fromkeys(_SCRIPTS, "text/javascript") | dict.fromkeys(("viewer.css", "page.css"), "text/css")
 _JSON_BYTES = 65536
+PATIENCE = 20.0  # seconds that a picture waits for the pixels before it
 BASELINE = "black"  # of a request that names none
 
 
@@ -71,7 +76,7 @@ class Limits:
     """The limits of one server; counts are of things at once, `seconds` and `rows` of one request."""
 
     body: int = 20_000_000  # bytes of a picture's file
-    pixels: int = 40_000_000  # of a picture, read from its header
+    pixels: int = 40_000_000  # of a picture, read from its header, and of all that are decoded at once
     uploads: int = 4
     workers: int = 1
     waiting: int = 8
@@ -124,6 +129,7 @@ class Service:
         self.layers, self.layer = _layers(model)
         self.demo = _has_demo()
         self._uploading = 0
+        self._decoding = PixelsInFlight(limits.pixels)
 
     def form(self) -> dict[str, Any]:
         """Return the contents of the form."""
@@ -159,8 +165,10 @@ class Service:
         }
 
     def decode(self, body: bytes) -> dict[str, Any]:
-        picture = open_image(body, name="the picture", max_pixels=self.limits.pixels, formats=PICTURE_FORMATS)
-        return self.keep(picture)
+        """Keep an uploaded picture, once there is room for its pixels. Raises ImageError, or TimeoutError."""
+        name = "the picture"
+        with self._decoding.hold(count_pixels(body, name, PICTURE_FORMATS), PATIENCE):
+            return self.keep(open_image(body, name=name, max_pixels=self.limits.pixels, formats=PICTURE_FORMATS))
 
     @asynccontextmanager
     async def uploading(self) -> AsyncIterator[None]:
@@ -183,7 +191,7 @@ class Service:
 
     def question(self, asked: PageQuestion) -> PageRequest:
         """Read the request. Raises Refused, or HTTPException 404 for a picture that isn't there."""
-        pixels = []
+        shape, pixels = self.model.preprocessing.shape, []
         for each in asked.pictures:
             found = self.pictures.get(each)
             if found is None:
@@ -198,21 +206,22 @@ class Service:
                 raise Refused(str(error)) from error
         targets: list[Target] = [Logit(index) for index in dict.fromkeys(asked.classes)]
         if asked.target:
-            targets.append(read_target(asked.target, self.model.labels))
-        baseline, layer = read_baseline(asked.baseline), asked.layer or None
+            targets.append(read_target(asked.target, self.model.labels, shape))
+        baseline, layer = read_baseline(asked.baseline, shape), asked.layer or None
         question = PageRequest(
             tuple(pixels),
-            tuple(read_method(each.name, each.fields) for each in asked.methods),
+            tuple(read_method(each.name, each.fields, shape) for each in asked.methods),
             tuple(targets),
             {"baseline": baseline, "layer": layer, "seed": asked.seed, "arithmetic": read_arithmetic(asked.arithmetic)},
             asked.shift,
             asked.tests,
             read_view(asked.view, self.model.preprocessing.channels),
         )
-        rows = question.rows(self.model.preprocessing.shape)
+        rows = question.rows(shape)
         if rows > self.limits.rows:
+            many = f"{rows:,}" if rows < 10**15 else shown(rows)
             raise Refused(
-                f"{rows:,} model evaluations; one request may use {self.limits.rows:,}: fewer samples, steps or maps"
+                f"{many} model evaluations; one request may use {self.limits.rows:,}: fewer samples, steps or maps"
             )
         if question.maps > self.limits.maps:  # the first would be gone before the last is made
             raise Refused(
@@ -221,8 +230,8 @@ class Service:
         return question
 
 
-def create_app(model: AnyImageModel, limits: Limits = Limits()) -> FastAPI:
-    """Make the server of one loaded model, which all requests share."""
+def create_app(model: AnyImageModel, limits: Limits = Limits(), public: str = "") -> FastAPI:
+    """Make the server of one loaded model, which all requests share; `public` is its origin behind a proxy."""
     service = Service(model, limits)
 
     @asynccontextmanager
@@ -233,7 +242,7 @@ def create_app(model: AnyImageModel, limits: Limits = Limits()) -> FastAPI:
     # No pages of documentation: they would ask other hosts for their scripts.
     app = FastAPI(lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
     app.state.service = service
-    app.add_middleware(Guard)
+    app.add_middleware(Guard, public=public)
 
     @app.get("/")
     async def page() -> Response:
@@ -249,6 +258,11 @@ def create_app(model: AnyImageModel, limits: Limits = Limits()) -> FastAPI:
     async def form() -> Response:
         return _json(service.form())
 
+    @app.get("/api/openapi.json")
+    async def own_description() -> Response:
+        bodies = PageQuestion.model_json_schema(), PageTests.model_json_schema()
+        return _json(describe(service.form(), _FILES, *bodies))
+
     @app.post("/api/pictures")
     async def add_picture(request: Request) -> Response:
         _require_type(request, "image/png", "image/jpeg", "image/webp")
@@ -258,6 +272,8 @@ def create_app(model: AnyImageModel, limits: Limits = Limits()) -> FastAPI:
                 return _json(await to_thread.run_sync(service.decode, body))
             except ImageError as error:
                 raise HTTPException(415, str(error)) from error
+            except TimeoutError as error:
+                raise _busy() from error
 
     @app.post("/api/demo")
     async def add_demo() -> Response:
@@ -314,8 +330,8 @@ async def _events(job: Job, before: int) -> AsyncIterator[bytes]:
             try:
                 event = await asyncio.wait_for(job.events.get(), timeout=1)
             except TimeoutError:
-                if job.overdue:
-                    yield _event("stopped", {"message": "waited too long for its turn; try again"})
+                if said := job.overdue:
+                    yield _event("stopped", {"message": said})
                     return
                 yield b": waiting\n\n"  # fails if the client has hung up
                 continue

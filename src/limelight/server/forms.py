@@ -1,8 +1,8 @@
 """The page's forms, read off the methods' fields, and what the page sends back, read into what `explain()` takes.
 
 A method added to METHODS is on the page with its settings. A value from the page is a number, a choice, a plain name,
-or a quadrature, method or set of players written as in Python; it can't name a file, and no number in it is one that
-would take gigabytes, or long beside the model's passes, which alone are counted and stopped.
+or a quadrature, method or set of players written as in Python; it can't name a file, and what it costs beside the
+model's passes, which alone are counted and stopped, is bounded by `costs`.
 """
 
 from __future__ import annotations
@@ -33,22 +33,8 @@ from ..question.targets import Target
 from ..question.tensor_files import without_files
 from ..rules import COMPOSITES, Patterns
 from ..rules.engine import Propagation
+from .costs import over_budget
 
-LARGEST_NUMBER = 5000
-BOUNDS: Mapping[str, tuple[float, float]] = {
-    # By the name of a field, wherever it stands: what memory or time between two passes grows with.
-    "cells": (1, 32),  # a side of a grid of players or masks
-    "number": (1, 1000),  # of superpixels
-    "min_size": (50, LARGEST_NUMBER),  # of a region, in pixels
-    "step": (4, LARGEST_NUMBER),  # pixels between bumps, where each meets the (sigma / step)^2 around it
-    "sigma": (0, 40),
-    "blur": (0, 100),
-    "max_sigma": (0, 100),
-    "steps": (1, 1000),
-    "levels": (2, 32),
-    "dilation": (0, 32),
-}
-MOST_REFERENCES = 16  # of a baseline, which are all held at once
 MOST_VALUES = 8  # of a field with several
 LONGEST_TEXT = 300  # characters of one field
 DEEPEST = 4  # methods inside methods
@@ -121,8 +107,8 @@ def chosen_methods(methods: Sequence[Method]) -> dict[str, dict[str, str]]:
     }
 
 
-def read_method(name: str, fields: Mapping[str, str]) -> Method:
-    """Read a method from its name and its fields, each as text.
+def read_method(name: str, fields: Mapping[str, str], features: torch.Size = PHOTOGRAPH) -> Method:
+    """Read a method from its name and its fields, each as text, for inputs of the shape `features`.
 
     Raises Refused for what is unknown, too large or not offered, and for values that the method doesn't take.
     """
@@ -137,20 +123,18 @@ def read_method(name: str, fields: Mapping[str, str]) -> Method:
         method = kind(**{field: _value(name, field, offered[field], text) for field, text in fields.items()})
     except (ValueError, TypeError) as error:
         raise Refused(str(error)) from error
-    _check(method)
+    _check(method, features)
     return method
 
 
-def read_baseline(text: str) -> Baseline:
+def read_baseline(text: str, features: torch.Size = PHOTOGRAPH) -> Baseline:
     """Read a baseline by name, or a number in [-1, 2] in units of pixels. Raises Refused."""
     baseline = _read(as_baseline, text)
     if isinstance(baseline, Constant):
         values = torch.as_tensor(baseline.value)
         if not bool(((values >= -1) & (values <= 2)).all()):
             raise Refused(f"baseline: {text!r}; use a number from -1 to 2, or one of {', '.join(BASELINES.names)}")
-    if getattr(baseline, "samples", 1) > MOST_REFERENCES:
-        raise Refused(f"baseline: {text!r} makes {baseline.samples} references; use up to {MOST_REFERENCES}")  # type: ignore[attr-defined]
-    _check(baseline)
+    _check(baseline, features)
     return baseline
 
 
@@ -165,10 +149,10 @@ def read_view(text: str, channels: int) -> View | None:
     return view
 
 
-def read_target(text: str, labels: Sequence[str]) -> Target:
+def read_target(text: str, labels: Sequence[str], features: torch.Size = PHOTOGRAPH) -> Target:
     """Read a target by name, or a class by its number or label. Raises Refused."""
     target = _read(lambda given: registries.read_target(given, labels), text)
-    _check(target)
+    _check(target, features)
     return target
 
 
@@ -257,32 +241,32 @@ def _value(name: str, field: str, hint: Any, text: str) -> Any:
     return value
 
 
-def _check(value: Any, name: str = "", depth: int = 0) -> None:
-    """Raise Refused for a number out of bounds in the field `name`, for deep nesting, and for inner methods with
-    settings that the page may not set."""
-    if isinstance(value, bool) or value is None:
-        return
-    if isinstance(value, int | float):
-        least, most = BOUNDS.get(name, (-LARGEST_NUMBER, LARGEST_NUMBER))
-        if not least <= value <= most:
-            raise Refused(f"{name}: {value!r} is beyond what a page may ask for; use {least} to {most}")
-    elif isinstance(value, Path):
+def _check(value: Named, features: torch.Size) -> None:
+    """Raise Refused for what costs too much beside the model's passes, and for what a page may not name or set."""
+    _check_kinds(value)
+    if found := over_budget(value, features):
+        raise Refused(found)
+
+
+def _check_kinds(value: Any, name: str = "", depth: int = 0) -> None:
+    """Raise Refused for files, long lists, deep nesting, and inner methods with settings that the page may not set."""
+    if isinstance(value, Path):
         raise Refused(
             f"{name or 'file'}: a page reads no files of its server; give a region from Python or the command line"
         )
-    elif isinstance(value, tuple):
+    if isinstance(value, tuple):
         if len(value) > MOST_VALUES:
             raise Refused(f"{name}: {len(value)} values are more than a page may ask for; use up to {MOST_VALUES}")
         for each in value:
-            _check(each, name, depth)
+            _check_kinds(each, name, depth)
     elif dataclasses.is_dataclass(value):
         if depth > DEEPEST:
             raise Refused(f"methods inside methods more than {DEEPEST} deep")
         if isinstance(value, Features | Pixels):
-            raise Refused(f"{value!r} are too many players for a page; use Grid({BOUNDS['cells'][1]}) or Slic()")
+            raise Refused(f"{value!r} are too many players for a page; use Grid(14) or Slic()")
         offered = {each.name for each, _ in _offered(type(value))} if isinstance(value, Method) else None
         for each in dataclasses.fields(value):
             if offered is None or each.name in offered:
-                _check(getattr(value, each.name), each.name, depth + 1)
+                _check_kinds(getattr(value, each.name), each.name, depth + 1)
             elif getattr(value, each.name) != each.default:
                 raise Refused(f"{type(value).__name__}.{each.name} can't be set from the page")

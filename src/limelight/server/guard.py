@@ -30,10 +30,11 @@ _HEADERS = {
 
 class Guard:
     """An ASGI layer that refuses other pages: by Host where their name resolves to 127.0.0.1 (DNS rebinding), and by
-    Origin where they post to this server."""
+    Origin where they post to this server. `public` is the page's origin behind a reverse proxy, if it has one."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, public: str = "") -> None:
         self._app = app
+        self._public = public
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -47,20 +48,37 @@ class Guard:
                 MutableHeaders(scope=message).update(_HEADERS)
             await send(message)
 
-        refusal = _refusal(Headers(scope=scope))
+        refusal = _refusal(Headers(scope=scope), self._public)
         if refusal:
             await PlainTextResponse(refusal, 403)(scope, receive, guarded)
         else:
             await self._app(scope, receive, guarded)
 
 
-def _refusal(headers: Headers) -> str:
+def require_origin(text: str) -> str:
+    """Return the origin of a public page as browsers write it. Raises ValueError for anything else than an origin."""
+    found = re.fullmatch(r"(https?)://([a-z0-9.-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?/?", text.lower())
+    if found is None:
+        raise ValueError(
+            f"--public {text!r}: use the page's address without a path, such as https://limelight.example.org"
+        )
+    scheme, host, port = found.groups()
+    return f"{scheme}://{host}" + (f":{port}" if port and port != {"http": "80", "https": "443"}[scheme] else "")
+
+
+def _refusal(headers: Headers, public: str) -> str:
     """Say why a request is refused; empty for one that is allowed."""
     hosts = headers.getlist("host")
-    if len(hosts) != 1 or re.sub(r":\d+$", "", hosts[0].lower()) not in OWN_NAMES:
-        return f"Host {', '.join(hosts)[:100]!r} is not this machine; open http://127.0.0.1"
+    host = hosts[0].lower() if len(hosts) == 1 else ""
+    if host and public.partition("://")[2] == host:
+        own = public
+    elif re.sub(r":\d+$", "", host) in OWN_NAMES:
+        own = f"http://{hosts[0]}"
+    else:
+        use = f"open {public or 'http://127.0.0.1'}"
+        return f"Host {', '.join(hosts)[:100]!r} is not this machine" + (" or its proxy" if public else "") + f"; {use}"
     origin = headers.get("origin")
-    if origin is not None and origin != f"http://{hosts[0]}":
+    if origin is not None and origin != own:
         return f"Origin {origin[:100]!r} is another page"
     if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
         return "requested by another page"

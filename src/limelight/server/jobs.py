@@ -1,8 +1,14 @@
-"""A bounded queue of jobs: a job beyond the bound is refused at once, and a job without a client stops."""
+"""A bounded queue of jobs: a job beyond the bound is refused at once, and a job without a client stops.
+
+Jobs are asked to stop at each pass of the model. One that makes none within `GRACE` is interrupted wherever it is, as
+Ctrl-C would, and one that a single long operation keeps from that is given up by its client.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +18,7 @@ from typing import Any
 Event = tuple[str, dict[str, Any]]
 
 PROGRESS_EVERY = 0.1  # seconds
+GRACE = 5.0  # seconds that a job may go on after its time or its client's leaving, to its next pass of the model
 
 
 class Full(Exception):
@@ -20,6 +27,10 @@ class Full(Exception):
 
 class Stopped(Exception):
     """The job ends early: it was cancelled or reached a limit. The message is for the client."""
+
+
+class Interrupted(BaseException):
+    """Raised in the thread of a job that came to no pass of the model; a BaseException, which no method catches."""
 
 
 class Job:
@@ -35,9 +46,14 @@ class Job:
         self._cancelled = threading.Event()
         self._end = time.monotonic() + patience
         self._progress_sent = 0.0
+        self._thread: int | None = None  # while the work runs
+        self._lock = threading.Lock()
+        self._timers: list[threading.Timer] = []
 
     def cancel(self) -> None:
         """Stop at the next pass of the model, or before the first one. From any thread."""
+        if not self._cancelled.is_set() and not (self.future is not None and self.future.done()):
+            self._interrupt_after(GRACE)
         self._cancelled.set()
         if self.future is not None:
             self.future.cancel()
@@ -66,26 +82,68 @@ class Job:
             raise Stopped(f"stopped after {self._patience:.0f} seconds, the longest that one request may take")
 
     @property
-    def overdue(self) -> bool:
-        """Whether the job has waited in the queue for its whole time. From any thread."""
-        waiting = self.future is not None and not (self.future.running() or self.future.done())
-        return waiting and time.monotonic() > self._end
+    def overdue(self) -> str:
+        """Say why a client should wait no longer, "" if it should. From any thread."""
+        late = time.monotonic() - self._end
+        if self.future is None or self.future.done() or late < 0:
+            return ""
+        if not self.future.running():
+            return "waited too long for its turn; try again"
+        return f"stopped after {self._patience:.0f} seconds; its last step still ends" if late > 2 * GRACE else ""
 
     def run(self, work: Callable[[Job], None]) -> None:
         """Do the work in the job's thread, and send an event for its end or failure."""
         try:
+            try:
+                self._run(work)
+            finally:
+                self._leave()
+        except Interrupted:  # as it left
+            self._leave()
+
+    def _run(self, work: Callable[[Job], None]) -> None:
+        try:
             self.check()  # the job may have waited for its whole time
             self._end = time.monotonic() + self._patience
+            self._thread = threading.get_ident()
+            self._interrupt_after(self._patience + GRACE)
             work(self)
             self.send("done", rows=self.rows)
         except Stopped as error:
             self._post(("stopped", {"message": str(error)}))
+        except Interrupted:
+            said = "cancelled" if self._cancelled.is_set() else f"stopped after {self._patience:.0f} seconds"
+            self._post(("stopped", {"message": said}))
         except Exception:
             self._post(("stopped", {"message": "limelight failed; its server's standard error says how"}))
             raise
 
+    def _leave(self) -> None:
+        """Take back an interruption that has not arrived: the thread goes on to other jobs."""
+        with self._lock:
+            if self._thread is not None:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), None)
+                self._thread = None
+
+    def _interrupt(self) -> None:
+        """Raise Interrupted in the job's thread, at the next instruction of Python, if the work still runs."""
+        with self._lock:
+            if self._thread is not None and _imports(self._thread):
+                self._interrupt_after(0.2)  # a module that is cut off stays broken for everybody after
+            elif self._thread is not None:
+                raised = ctypes.py_object(Interrupted)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), raised)
+
+    def _interrupt_after(self, seconds: float) -> None:
+        timer = threading.Timer(seconds, self._interrupt)
+        timer.daemon = True
+        timer.start()
+        self._timers.append(timer)
+
     def end(self, *, unstarted: bool) -> None:
         """Close the events. From any thread, once all resources of the work are free."""
+        for timer in self._timers:
+            timer.cancel()
         if unstarted:
             self._post(("stopped", {"message": "cancelled"}))
         self._post(None)
@@ -93,6 +151,14 @@ class Job:
     def _post(self, event: Event | None) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.events.put_nowait, event)
+
+
+def _imports(thread: int) -> bool:
+    """Return whether a thread is in the middle of an import."""
+    frame = sys._current_frames().get(thread)
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 class Queue:

@@ -1,0 +1,63 @@
+"""Decode large pictures in little memory: at a fraction of their size, in strips, and only so many pixels at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from PIL import Image
+
+_FRACTIONS = (2, 4, 8)  # at which a JPEG can be decoded without its full pixels
+_STRIP = 256  # rows
+
+
+def decode_smaller(image: Image.Image, max_pixels: int) -> str | None:
+    """Let a JPEG of more than `max_pixels` decode at 1/2, 1/4 or 1/8 of its sides; return the note, None if not done.
+
+    A progressive JPEG is left as it is: its decoder holds all coefficients whatever the size of the result.
+    """
+    width, height = image.size
+    if image.format != "JPEG" or image.info.get("progressive") or width * height <= max_pixels:
+        return None
+    for fraction in _FRACTIONS:
+        across, down = width // fraction, height // fraction
+        if min(across, down) >= 1 and -(-width // fraction) * -(-height // fraction) <= max_pixels:
+            image.draft(image.mode, (across, down))
+            return f"decoded at 1/{fraction} of its {width} x {height} pixels"
+    return None
+
+
+def over_white(image: Image.Image) -> Image.Image:
+    """Composite an RGBA picture over white: RGB, in strips, which hold no second picture of four channels."""
+    found = Image.new("RGB", image.size)
+    for top in range(0, image.height, _STRIP):
+        strip = image.crop((0, top, image.width, min(top + _STRIP, image.height)))
+        found.paste(Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip).convert("RGB"), (0, top))
+    return found
+
+
+class PixelsInFlight:
+    """A budget of pixels that the threads of a process decode at once; a picture waits until it has room.
+
+    A picture of more than the budget waits until it is alone.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = self._free = most
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def hold(self, pixels: int, patience: float) -> Iterator[None]:
+        """Hold `pixels` of the budget. Raises TimeoutError if there is no room for them within `patience` seconds."""
+        pixels = min(pixels, self._most)
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._free >= pixels, patience):
+                raise TimeoutError(f"no room for {pixels:,} pixels within {patience:g} seconds")
+            self._free -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += pixels
+                self._changed.notify_all()
