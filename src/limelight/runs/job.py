@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import PIL
+import torch
 from torch import Tensor, nn
 
 from ..base.devices import as_device
@@ -122,6 +123,12 @@ class Job:
         if self.rows_per_pass or most is None or kind != "cpu":
             return self.rows_per_pass or most
         return most * max(1, min(_MOST_FACTOR, 224**2 // math.prod(model.preprocessing.sides)))
+
+    def passes(self, model: AnyImageModel) -> int | None:
+        """Return the forward rows that a picture takes; None where a method or a check decides them as it goes."""
+        shape = torch.Size((model.preprocessing.channels, *model.preprocessing.sides))
+        counts = [method.rows(shape) for method in self.methods]
+        return None if self.checks or None in counts else 2 + sum(filter(None, counts))  # f(x) and f(baseline)
 
     @property
     def method_names(self) -> tuple[str, ...]:
