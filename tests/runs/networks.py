@@ -45,19 +45,6 @@ def slow() -> ll.ImageModel:
     return model
 
 
-def sleeping() -> ll.ImageModel:
-    """A model whose every pass takes 30 ms and little else; its first pass writes the time to LIMELIGHT_TEST_BEGAN."""
-    model, began = plain(), os.environ.get("LIMELIGHT_TEST_BEGAN")
-
-    def sleep(module: nn.Module, args: object) -> None:
-        time.sleep(0.03)
-        if began and not Path(began).exists():
-            Path(began).write_text(str(time.time()))
-
-    model.register_forward_pre_hook(sleep)
-    return model
-
-
 class Marked(nn.Module):
     """Does `what` to a picture whose first pixel is all red, and is `Small` for the others."""
 

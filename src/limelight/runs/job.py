@@ -48,7 +48,7 @@ class Job:
     `model`: a name, which each worker loads with what is `declared` of it, or the model itself. `target` None: the top
     class of each picture.
     `group` pictures are explained at once, and `rows_per_pass` rows run at once, on `threads` threads of `device`.
-    These belong to the settings, because the last bits of a result depend on them.
+    These belong to the settings, because the last bits of a result depend on them. `elsewhere` does not.
     """
 
     images: str
@@ -73,6 +73,7 @@ class Job:
     mask: Tensor | None = None
     white: float | None = None
     declared: Declaration = field(default_factory=Declaration)
+    elsewhere: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError that names the argument."""

@@ -102,7 +102,8 @@ def run(
         group: the pictures that are explained at once.
         limit: explain only the first `limit` pictures.
         white: the value of white in pictures of more than 8 bits a channel; see `open_image`.
-        elsewhere: let a table name pictures of another protocol or host than its own; else such a table is refused.
+        elsewhere: let a table name pictures of another protocol or host than its own, and follow redirects of https to
+            other hosts; else both are refused.
         verify: hash the files of all finished shards, not only their sizes, and make again what is damaged.
         on_status: called with the `Status` as the first pass ends, and then about once a second.
         options: the options of `explain` and `check`, the same for every picture. `target` "label" is each picture's
@@ -135,6 +136,7 @@ def run(
         declared=_with_labels(declared or {}),
         limit=limit,
         white=white,
+        elsewhere=elsewhere,
         **given,
     )
     if engine not in ENGINES:

@@ -158,7 +158,7 @@ class Worker:
         try:
             if split and shard.is_lethal(2 * example + 1):
                 raise ChildProcessError(f"{_MOST_DEATHS} workers died while they explained it")
-            content = entry.read()
+            content = entry.read(self.job.elsewhere)
             entry = replace(entry, content=content_hash(content))
             pixels, _, picture = self.model.prepare(open_image(content, name=entry.path, white=self.job.white))
             label = self._class_of(entry.label)
