@@ -134,11 +134,12 @@ def test_one_holder_of_a_shard_in_a_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_lost_machine_of_a_cluster(tmp_path: Path) -> None:
+def test_a_lost_machine_of_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two machines with a worker each one is lost in the middle of its shard; the other does everything."""
     ray: Any = pytest.importorskip("ray", reason="the Ray engine needs the extra 'ray'")
     from ray.cluster_utils import Cluster
 
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "120")  # of a machine that does much else
     images = pictures(tmp_path / "images", 24, bad=(9,))
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     second = cluster.add_node(num_cpus=1)
