@@ -1,7 +1,7 @@
 """`python -m benchmarks.reproducibility`: how far maps move between 1 and 2 threads, under autocast, and to a GPU.
 
-The largest difference to the map on one thread in float32, as a share of that map's largest value, over four pictures:
-the median and the largest. Networks of ReLUs have kinks, where rounding flips a unit; ConvNeXt's GELU has none.
+The largest difference to the map on one thread in float32, as a share of that map's largest value, over four pictures
+(`--pictures`): the median and the largest. Networks of ReLUs have kinks, where rounding flips a unit; ConvNeXt's GELU has none.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ def moved(ours: Tensor, theirs: Tensor) -> list[float]:
     return [float((a - b).abs().max() / a.abs().max()) for a, b in zip(ours, theirs, strict=True)]
 
 
-def rows_of(name: str) -> list[list[str]]:
+def rows_of(name: str, count: int) -> list[list[str]]:
     shown = scene(name)
     model = copy.deepcopy(shown.model).cpu()
-    pictures = torch.cat([shown.x, shown.references[:3]]).cpu()
+    pictures = torch.cat([shown.x, shown.references[: count - 1]]).cpu()
     with torch.no_grad():
         targets: list[int] = model(pictures).argmax(1).tolist()
     plain = maps(model, pictures, targets, shown.layer)
@@ -81,8 +81,9 @@ def rows_of(name: str) -> list[list[str]]:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reproducibility", description=__doc__)
     parser.add_argument("--only", action="append", default=[], choices=MODELS, help="one of the models")
+    parser.add_argument("--pictures", type=int, default=4, help="of 7")
     asked = parser.parse_args(arguments)
-    lines = [line for name in asked.only or MODELS for line in rows_of(name)]
+    lines = [line for name in asked.only or MODELS for line in rows_of(name, asked.pictures)]
     print(table(["model", "map", *(f"{way}: median, largest" for way in WAYS)], lines))
     return 0
 

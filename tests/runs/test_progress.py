@@ -154,7 +154,7 @@ def test_the_first_evaluations_are_reported_at_once(clock: Clock, tmp_path: Path
     assert [each.rows for each in told] == [0, 8]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_progress_of_a_slow_network(workers: int, tmp_path: Path) -> None:
     """The first status is that of the first pass, of one row; another process reads the same; bytes are as ever."""
     images = pictures(tmp_path / "images", 12, bad=(1,))
