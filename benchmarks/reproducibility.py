@@ -1,7 +1,7 @@
 """`python -m benchmarks.reproducibility`: how far maps move between 1 and 2 threads, under autocast, and to a GPU.
 
 The largest difference to the map on one thread in float32, as a share of that map's largest value, over four pictures
-(`--pictures`): the median and the largest. Networks of ReLUs have kinks, where rounding flips a unit; ConvNeXt's GELU has none.
+(`--pictures`): the median and the largest. Networks of ReLUs have kinks, where rounding flips a unit; GELU has none.
 """
 
 from __future__ import annotations
