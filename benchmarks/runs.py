@@ -1,6 +1,7 @@
 """Dataset runs: throughput against bare rows, the driver's memory by the size of the manifest, and the time to resume.
 
-`python -m benchmarks.runs` measures all three, `python -m benchmarks.runs throughput` one of them.
+`python -m benchmarks.runs` measures all, `python -m benchmarks.runs throughput` one of them. `overhead` needs no quiet
+machine: it compares CPU seconds of one process.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -30,6 +32,8 @@ from .memory import peak_resident
 
 SIDE, CLASSES, WORKERS = 64, 10, 2
 METHODS = ("integrated-gradients", "grad-cam")
+_GROUP, _ROWS = 16, 32
+_TASKS = {"one map": ("integrated-gradients(GaussLegendre(32))",), "two maps": METHODS}
 _BATCHES = (8, 16, 32, 64)  # the bare rows run in the fastest
 
 
@@ -152,6 +156,41 @@ def _pair(images: Path, out: Path, batch: int) -> tuple[float, float, float]:
     return shares
 
 
+# What a run adds to its maps -----------------------------------------------------------------------
+
+
+def overhead(count: int, pairs: int) -> None:
+    """CPU seconds of a run in this process, and of `explain` by a prepared model on the same groups, read before."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as place:
+        images = pictures(Path(place) / "images", count)
+        prepared = ll.prepare(small())
+        read = [small().preprocess(each) for each in sorted(images.iterdir())]
+        groups = [torch.cat(read[start : start + _GROUP]) for start in range(0, count, _GROUP)]
+        maps(prepared, groups[:1])
+        for name, methods in _TASKS.items():
+            alone = partial(maps, prepared, groups, methods)
+            shares = []
+            for i in range(pairs):
+                before = measured(alone)
+                ours = measured(partial(run_here, images, methods, f"{place}/{name}-{i}"))
+                theirs = (before.cpu + measured(alone).cpu) / 2
+                shares.append(theirs / ours.cpu)
+                each = f"{1000 * theirs / before.rows:.2f} ms a row"
+                print(f"{name}: run {ours.cpu:.1f} CPU s, maps alone {theirs:.1f}, {each}", flush=True)
+            print(f"{name}, {count} pictures: {median(shares):.0%} of the maps' own rows a CPU second", flush=True)
+
+
+def maps(model: ll.Prepared, groups: list[Tensor], methods: tuple[str, ...] = METHODS) -> int:
+    panels = (ll.explain(model, each, list(methods), rows_per_pass=_ROWS) for each in groups)
+    return sum(panel.forward_rows + panel.backward_rows for panel in panels)
+
+
+def run_here(images: Path, methods: tuple[str, ...], out: str) -> int:
+    options = {"output": out, "workers": 0, "group": _GROUP, "rows_per_pass": _ROWS}
+    return ll.run(images, "benchmarks.runs:small", methods, **options).status.rows  # type: ignore[arg-type]
+
+
 # Memory and resumption ----------------------------------------------------------------------------
 
 
@@ -184,7 +223,7 @@ def driver(table: str, out: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.runs", description=__doc__)
-    parser.add_argument("what", nargs="*", default=["throughput", "scale"], help="throughput, scale")
+    parser.add_argument("what", nargs="*", default=["throughput", "scale"], help="throughput, overhead, scale")
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--pictures", type=int, default=1000)
     parser.add_argument("--entries", type=int, nargs="*", default=[1000, 50_000])
@@ -194,6 +233,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if "throughput" in asked.what:
         throughput(asked.pictures, asked.pairs)
+    if "overhead" in asked.what:
+        overhead(asked.pictures, asked.pairs)
     if "scale" in asked.what:
         for count in asked.entries:
             at_scale(count)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import ctrl_c as _ctrl_c  # first, so that it holds for all other imports
 from .base.attribution import Attribution as Attribution, Panel as Panel
+from .base.errors import DamagedFile as DamagedFile
 from .base.named import Named as Named
 from .base.notes import Note as Note
 from .base.several import SeveralAttributions as SeveralAttributions

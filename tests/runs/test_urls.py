@@ -7,8 +7,12 @@ import os
 import re
 import subprocess
 import sysconfig
+import threading
 import tomllib
 import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +115,54 @@ def test_the_flag_elsewhere(tmp_path: Path) -> None:
     assert made.exit_code == 0, made.output
     assert [Path(each.path).name for each in find_examples(f"memory://{tmp_path.name}")] == ["a.png", "a::b.png"]
     assert all(each.read() == place.read_bytes() for each in find_examples(f"memory://{tmp_path.name}"))
+
+
+@contextmanager
+def _serving(files: dict[str, bytes], redirects: dict[str, str]) -> Iterator[tuple[str, list[str]]]:
+    """A server on this machine, and the paths that it was asked for."""
+    asked = list[str]()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            content = files.get(self.path, b"")
+            self.send_response(302 if self.path in redirects else 200 if content else 404)
+            if self.path in redirects:
+                self.send_header("Location", redirects[self.path])
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *anything: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
+
+
+def test_redirects_to_another_host_are_refused_unless_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By servers without a certificate, for which the protocol is allowed here alone."""
+    pytest.importorskip("aiohttp", reason="https needs the extra 'cloud'")
+    monkeypatch.setattr("limelight.runs.opening.PROTOCOLS", (*PROTOCOLS, "http"))
+    content = next(pictures(tmp_path / "images", 3).rglob("*.png")).read_bytes()
+    files = {"/a.png": content, "/t.csv": b"path\na.png\nhere.png\naway.png\n", "/latest": b"a secret"}
+    with _serving(files, {}) as (other, asked):
+        redirects = {"/here.png": "/a.png", "/away.png": f"{other}/a.png", "/away.csv": f"{other}/t.csv"}
+        with _serving(files, redirects) as (site, _):
+            with pytest.raises(ValueError, match=rf"'{site}/away.csv' redirects to '{other}'.*--elsewhere"):
+                list(find_examples(f"{site}/away.csv"))
+            run = start(f"{site}/t.csv", tmp_path / "out", methods=["gradient"])  # type: ignore[arg-type]
+            assert [bool(each.error) for each in run] == [False, False, True] and not asked
+            assert run[2].error.startswith("RedirectElsewhere: ") and "with --elsewhere" in run[2].error
+            run = start(f"{site}/t.csv", tmp_path / "trusted", methods=["gradient"], elsewhere=True)  # type: ignore[arg-type]
+            assert not any(each.error for each in run) and asked
 
 
 def test_tags_of_a_listing_and_of_a_file_are_equal() -> None:

@@ -75,7 +75,7 @@ Workers = Annotated[
     typer.Option(min=0, help="The number of workers; 0 uses this process. Default: one per core, one on a GPU."),
 ]
 Elsewhere = Annotated[
-    bool, typer.Option("--elsewhere", help="Let a table name pictures of another protocol or host than its own.")
+    bool, typer.Option("--elsewhere", help="Let a table name, or https redirect to, another protocol or host.")
 ]
 Verify = Annotated[
     bool, typer.Option("--verify", help="Hash the files of finished shards, not only their sizes, and repair them.")

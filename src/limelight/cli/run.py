@@ -164,16 +164,18 @@ def _print_run(found: Run, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def show_progress(wanted: bool) -> Iterator[Callable[[Status], None] | None]:
-    """Report a run's progress: a bar on a terminal, a line now and then where standard error is a file."""
+    """Report a run's progress: a bar on a terminal; where standard error is a file a line as the run starts, one after
+    the first evaluations, and then one now and then."""
     if not wanted:
         yield None
     elif not sys.stderr.isatty():
-        last = -_LINES_EVERY
+        last, rows = -_LINES_EVERY, 0
 
         def tell(status: Status) -> None:
-            nonlocal last
-            if status.state != "running" or time.monotonic() - last >= _LINES_EVERY:
-                last = time.monotonic()
+            nonlocal last, rows
+            is_first = status.rows and not rows
+            if is_first or status.state != "running" or time.monotonic() - last >= _LINES_EVERY:
+                last, rows = time.monotonic(), status.rows
                 say(status.line())
 
         yield tell
@@ -183,9 +185,8 @@ def show_progress(wanted: bool) -> Iterator[Callable[[Status], None] | None]:
             task = bar.add_task("starting", total=None)
 
             def show(status: Status) -> None:
-                counts = status.counts
-                total = counts.total - counts.skipped
-                bar.update(task, total=total, completed=counts.ok + counts.failed, description=visible(status.line()))
+                total = 1 if status.rows or status.state != "running" else None  # it pulses until the first evaluations
+                bar.update(task, total=total, completed=status.share, description=visible(status.line()))
 
             yield show
 

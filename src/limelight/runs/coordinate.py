@@ -38,8 +38,7 @@ class Coordinator:
                 while self._starting + len(self._current) < min(self._wanted, self._left()):
                     self._crew.start()
                     self._starting += 1
-                for report in self._crew.wait(_WAIT):
-                    self._handle(report)
+                self._crew.wait(_WAIT, self._handle)
                 self._hand_out()
                 self._meter.workers = len(self._current)
                 self._meter.report()
@@ -63,18 +62,25 @@ class Coordinator:
             case "ready":
                 self._starting -= 1
                 self._meter.ready()
+            case "working":
+                assert report.in_hand is not None
+                if task is not None and task.shard == report.in_hand.shard:  # else it was late
+                    self._meter.working(report.worker, report.in_hand)
+                return
             case "done":
                 assert report.done is not None
                 self._deaths_in_a_row = 0
-                self._meter.add(report.done)
+                self._meter.add(report.done, report.worker)
             case "elsewhere":
                 assert task is not None
+                self._meter.drop(report.worker)
                 self._held_elsewhere.append((time.monotonic() + _WAIT, task))
         self._current[report.worker] = None
 
     def _handle_death(self, report: Report, task: Task | None) -> None:
         """Return the shard of a dead worker to the queue, with the place where it died."""
         self._meter.deaths += 1
+        self._meter.drop(report.worker)
         if report.worker in self._current:
             del self._current[report.worker]
         else:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import select
 import signal
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from multiprocessing.connection import Connection, wait
@@ -17,6 +19,7 @@ from typing import Literal, Protocol
 
 import torch
 
+from .in_hand import InHand
 from .job import Job
 from .ledger import Done
 from .work import Task, Worker
@@ -26,13 +29,15 @@ from .work import Task, Worker
 class Report:
     """A message about a worker.
 
-    "ready": it waits for its first task. "done": its shard is done. "elsewhere": another process holds that shard.
+    "ready": it waits for its first task. "working": what it has done of its shard. "done": its shard is done.
+    "elsewhere": another process holds that shard.
     "died": `text` says how, and what to do. "refused": it met the error in `text`, which every worker would meet.
     """
 
     worker: int
-    kind: Literal["ready", "done", "elsewhere", "died", "refused"]
+    kind: Literal["ready", "working", "done", "elsewhere", "died", "refused"]
     done: Done | None = None
+    in_hand: InHand | None = None
     text: str = ""
 
     @staticmethod
@@ -44,6 +49,9 @@ class Report:
         return Report(worker, "refused", text=f"{type(error).__name__}: {error}")
 
 
+Receive = Callable[[Report], None]
+
+
 class Crew(Protocol):
     """The workers of one engine. It moves tasks and reports; the ledger records finished shards."""
 
@@ -53,8 +61,8 @@ class Crew(Protocol):
     def give(self, worker: int, task: Task) -> None:
         """Give a task to a worker that has none."""
 
-    def wait(self, seconds: float) -> list[Report]:
-        """Return the reports since the last call; wait at most `seconds` for the first one."""
+    def wait(self, seconds: float, receive: Receive) -> None:
+        """Pass on the reports since the last call; wait at most `seconds` for the first one."""
 
     def close(self) -> None:
         """Stop the workers at once, also in the middle of a task."""
@@ -67,27 +75,40 @@ class Inline:
         self._job, self._out, self._threads = job, out, torch.get_num_threads()
         self._worker: Worker | None = None
         self._task: Task | None = None
-        self._reports: list[Report] = []
+        self._is_new = False
+        self._receive: Receive = _ignore
+        self._error: Exception | None = None
 
     def start(self) -> int:
-        self._worker = Worker(self._job, self._out)
-        self._reports.append(Report(0, "ready"))
+        self._worker, self._is_new = Worker(self._job, self._out, self._report), True
         return 0
 
     def give(self, worker: int, task: Task) -> None:
         self._task = task
 
-    def wait(self, seconds: float) -> list[Report]:
-        found, self._reports = self._reports, []
-        if self._task is not None and self._worker is not None:
-            task, self._task = self._task, None
-            found.append(Report.of(0, self._worker.work(task)))
-        elif not found:
+    def wait(self, seconds: float, receive: Receive) -> None:
+        if self._is_new:
+            self._is_new = False
+            receive(Report(0, "ready"))
+        elif self._task is not None and self._worker is not None:
+            task, self._task, self._receive = self._task, None, receive
+            done = self._worker.work(task)
+            if self._error is not None:
+                raise self._error
+            receive(Report.of(0, done))
+        else:
             time.sleep(seconds)
-        return found
+
+    def _report(self, in_hand: InHand) -> None:
+        """Report in the middle of a pass, where an error would count as one of the example: it is raised later."""
+        if self._error is None:
+            try:
+                self._receive(Report(0, "working", in_hand=in_hand))
+            except Exception as error:  # noqa: BLE001  whatever the caller's listener raises; `wait` raises it
+                self._error = error
 
     def close(self) -> None:
-        self._worker = None
+        self._worker, self._receive = None, _ignore
         torch.set_num_threads(self._threads)  # a worker sets its own, and this process belongs to the caller
 
 
@@ -118,9 +139,11 @@ class Local:
         with contextlib.suppress(BrokenPipeError):  # the worker died just now: wait() reports it
             self._workers[worker][1].send(task)
 
-    def wait(self, seconds: float) -> list[Report]:
+    def wait(self, seconds: float, receive: Receive) -> None:
         numbers = {connection: number for number, (_, connection) in self._workers.items()}
-        return [self._receive(numbers[each]) for each in wait(numbers, seconds) if isinstance(each, Connection)]
+        for each in wait(numbers, seconds):
+            if isinstance(each, Connection):
+                receive(self._receive(numbers[each]))
 
     def _receive(self, number: int) -> Report:
         process, connection = self._workers[number]
@@ -149,7 +172,7 @@ def _serve(connection: Connection, number: int, job: Job, out: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the coordinator, which ends the workers
     os.dup2(2, 1)  # the output of a model must not mix with the results on standard output
     try:
-        worker = Worker(job, out)
+        worker = Worker(job, out, lambda in_hand: _report(connection, number, in_hand))
         connection.send(Report(number, "ready"))
         while True:
             connection.send(Report.of(number, worker.work(connection.recv())))
@@ -158,6 +181,19 @@ def _serve(connection: Connection, number: int, job: Job, out: Path) -> None:
     except Exception as error:  # noqa: BLE001  reported to the coordinator, which ends the run with it
         traceback.print_exc()
         connection.send(Report.refused(number, error))
+
+
+def _report(connection: Connection, number: int, in_hand: InHand) -> None:
+    """Send what is done, unless the coordinator does not read or is gone: no row waits for it, none fails by it."""
+    writable = select.poll()
+    writable.register(connection, select.POLLOUT)
+    if any(events == select.POLLOUT for _, events in writable.poll(0)):
+        with contextlib.suppress(ConnectionError):  # the coordinator ended just now
+            connection.send(Report(number, "working", in_hand=in_hand))
+
+
+def _ignore(report: Report) -> None:
+    pass
 
 
 def _ending(code: int | None) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import PIL
+import torch
 from torch import Tensor, nn
 
 from ..base.devices import as_device
@@ -47,7 +48,7 @@ class Job:
     `model`: a name, which each worker loads with what is `declared` of it, or the model itself. `target` None: the top
     class of each picture.
     `group` pictures are explained at once, and `rows_per_pass` rows run at once, on `threads` threads of `device`.
-    These belong to the settings, because the last bits of a result depend on them.
+    These belong to the settings, because the last bits of a result depend on them. `elsewhere` does not.
     """
 
     images: str
@@ -72,6 +73,7 @@ class Job:
     mask: Tensor | None = None
     white: float | None = None
     declared: Declaration = field(default_factory=Declaration)
+    elsewhere: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError that names the argument."""
@@ -122,6 +124,12 @@ class Job:
         if self.rows_per_pass or most is None or kind != "cpu":
             return self.rows_per_pass or most
         return most * max(1, min(_MOST_FACTOR, 224**2 // math.prod(model.preprocessing.sides)))
+
+    def passes(self, model: AnyImageModel) -> int | None:
+        """Return the forward rows that a picture takes; None where a method or a check decides them as it goes."""
+        shape = torch.Size((model.preprocessing.channels, *model.preprocessing.sides))
+        counts = [method.rows(shape) for method in self.methods]
+        return None if self.checks or None in counts else 2 + sum(filter(None, counts))  # f(x) and f(baseline)
 
     @property
     def method_names(self) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ from typing import Any
 from ..base.errors import DamagedFile
 from ..base.seals import read_sealed_json, sealed_json
 from .durable import write_durably
+from .locks import lock
 
 PLAN, MANIFEST, LOCK, LEASES, STATUS = "plan.json", "manifest.parquet", "lock", "leases", "status.json"
 SHARDS, INDEX, DONE = "shards", "index", "done"
@@ -255,19 +255,14 @@ class Ledger:
 
     @contextmanager
     def lease(self, shard: int) -> Iterator[Lease | None]:
-        """Lock the shard for this process, across all coordinators; yield None where another process holds it.
+        """Lock the shard for this worker, across all coordinators; yield None where another one holds it.
 
         The lock is a file lock: the kernel releases it when the process ends in any way.
         """
         descriptor = os.open(self.out / LEASES, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             start = shard * _PLACE.size
-            try:
-                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, _PLACE.size, start)
-            except (BlockingIOError, PermissionError):  # some systems raise the second one for a lock that is held
-                yield None
-                return
-            yield Lease(descriptor, start)
+            yield Lease(descriptor, start) if lock(descriptor, start, _PLACE.size) else None
         finally:
             os.close(descriptor)
 
@@ -299,7 +294,7 @@ def starting(out: Path) -> Iterator[None]:
     """Lock `out` while one coordinator looks for a run there or starts one."""
     out.mkdir(parents=True, exist_ok=True)
     with (out / LOCK).open("ab") as file:
-        fcntl.lockf(file, fcntl.LOCK_EX)
+        lock(file.fileno(), wait=True)
         yield
 
 

@@ -39,9 +39,12 @@ class Entry:
     etag: str = ""
     content: str = ""
 
-    def read(self) -> bytes:
-        """Read the picture's bytes. Raises OSError, and ValueError where the file is another than at the start."""
-        content = read_bytes(self.file, self.offset, self.size, self.etag)
+    def read(self, elsewhere: bool = False) -> bytes:
+        """Read the picture's bytes, and follow redirects to other hosts where `elsewhere`.
+
+        Raises OSError, and ValueError where the file is another than at the start, or a redirect is refused.
+        """
+        content = read_bytes(self.file, self.offset, self.size, self.etag, elsewhere)
         if self.content and content_hash(content) != self.content:
             raise ValueError("the file has changed since the start of the run")
         return content

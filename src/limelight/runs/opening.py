@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
+from .redirects import RedirectElsewhere, refusing
 from .tables import need
 
 PROTOCOLS = ("s3", "gs", "az", "https", "file", "memory")
@@ -69,38 +72,39 @@ def site_of(place: str) -> tuple[str, str]:
     return protocol, "" if protocol == "memory" else host
 
 
-def open_binary(place: str) -> IO[bytes]:
-    """Open a file for reading.
+def open_binary(place: str, elsewhere: bool = False) -> IO[bytes]:
+    """Open a file for reading. `elsewhere`: follow redirects to other hosts.
 
-    Raises OSError, ValueError for a protocol that is not in PROTOCOLS, ImportError where the extra `cloud` is missing.
+    Raises OSError, ValueError for a protocol that is not in PROTOCOLS and for a redirect to another host, ImportError
+    where the extra `cloud` is missing.
     """
     if not is_remote(place):
         if not stat.S_ISREG(os.stat(place).st_mode):
             raise OSError(f"{place}: no regular file")  # reading a pipe might never end
         return Path(place).open("rb")
-    system, path = _system(place)
-    return cast(IO[bytes], system.open(path, "rb"))
+    with _system(place, elsewhere) as (system, path):
+        return cast(IO[bytes], system.open(path, "rb"))
 
 
-def facts_of(place: str) -> Facts:
+def facts_of(place: str, elsewhere: bool = False) -> Facts:
     """Return the size and the tag of a file. Raises as `open_binary` does."""
     if is_remote(place):
-        system, path = _system(place)
-        return Facts.of(system.info(path))
+        with _system(place, elsewhere) as (system, path):
+            return Facts.of(system.info(path))
     found = os.stat(place)
     if not stat.S_ISREG(found.st_mode):
         raise OSError(f"{place}: no regular file")
     return Facts(found.st_size, _local_tag(found))
 
 
-def read_bytes(place: str, offset: int = -1, size: int = -1, etag: str = "") -> bytes:
+def read_bytes(place: str, offset: int = -1, size: int = -1, etag: str = "", elsewhere: bool = False) -> bytes:
     """Read `size` bytes from `offset`, or the whole file for an offset of -1.
 
     Raises OSError, also at an early end, and ValueError where the file's size or tag are not those given: "" and -1
     fit every file.
     """
-    with open_binary(place) as file:
-        if etag and not _has_tag(file, place, etag):
+    with open_binary(place, elsewhere) as file:
+        if etag and not _has_tag(file, place, etag, elsewhere):
             raise ValueError("the file has changed since the start of the run")
         if offset < 0:
             content = file.read()
@@ -114,14 +118,14 @@ def read_bytes(place: str, offset: int = -1, size: int = -1, etag: str = "") -> 
     return content
 
 
-def _has_tag(file: IO[bytes], place: str, etag: str) -> bool:
+def _has_tag(file: IO[bytes], place: str, etag: str, elsewhere: bool) -> bool:
     """Whether an open file has the tag, or none of that name."""
     if not is_remote(place):
         return _local_tag(os.fstat(file.fileno())) == etag
     info = getattr(file, "details", None)  # of a file of a bucket, which costs no further request
     if not isinstance(info, Mapping):
-        system, path = _system(place)
-        info = system.info(path)
+        with _system(place, elsewhere) as (system, path):
+            info = system.info(path)
     name = etag.partition(" ")[0]
     return not info.get(name) or _tag(info, name) == etag
 
@@ -136,14 +140,14 @@ def _local_tag(found: os.stat_result) -> str:
     return f"mtime_ns {found.st_mtime_ns}"
 
 
-def is_folder(place: str) -> bool:
+def is_folder(place: str, elsewhere: bool = False) -> bool:
     if not is_remote(place):
         return Path(place).is_dir()
-    system, path = _system(place)
-    return bool(system.isdir(path))
+    with _system(place, elsewhere) as (system, path):
+        return bool(system.isdir(path))
 
 
-def files_below(folder: str, below: str = "", above: tuple[Any, ...] = ()) -> Iterator[Found]:
+def files_below(folder: str, below: str = "", above: tuple[Any, ...] = (), elsewhere: bool = False) -> Iterator[Found]:
     """Yield every file below a folder; its name is the path from there, after `below`.
 
     The order is sorted within each folder, files before folders. Names that begin with a dot are left out, and links
@@ -153,23 +157,24 @@ def files_below(folder: str, below: str = "", above: tuple[Any, ...] = ()) -> It
     identity = (status.st_dev, status.st_ino) if status else folder  # equal for all paths to the same folder
     if identity in above:
         return
-    for is_a_folder, found in _inside(folder):
+    for is_a_folder, found in _inside(folder, elsewhere):
         if is_a_folder:
-            yield from files_below(found.place, f"{below}{found.name}/", (*above, identity))
+            yield from files_below(found.place, f"{below}{found.name}/", (*above, identity), elsewhere)
         else:
             yield found._replace(name=below + found.name)
 
 
-def _inside(folder: str) -> list[tuple[bool, Found]]:
+def _inside(folder: str, elsewhere: bool) -> list[tuple[bool, Found]]:
     """List the files, then the folders in a folder, each sorted, with whether it is a folder.
 
     Raises ValueError where a listing, such as a web page, has a file of another host.
     """
     found: list[tuple[bool, Found]]
     if is_remote(folder):
-        system, path = _system(folder)
         found = []
-        for each in system.ls(path, detail=True):
+        with _system(folder, elsewhere) as (system, path):
+            listed = system.ls(path, detail=True)
+        for each in listed:
             name = each["name"].rstrip("/")
             place = str(system.unstrip_protocol(name))
             if site_of(place) != site_of(folder):
@@ -181,10 +186,30 @@ def _inside(folder: str) -> list[tuple[bool, Found]]:
     return sorted(each for each in found if not each[1].name.startswith("."))
 
 
-def _system(place: str) -> tuple[Any, str]:
-    """Return the file system of a URL's protocol, and the path there, as fsspec does for a URL without a chain."""
+@contextmanager
+def _system(place: str, elsewhere: bool) -> Iterator[tuple[Any, str]]:
+    """Give the file system of a URL's protocol, and the path there, as fsspec does for a URL without a chain.
+
+    Unless `elsewhere`, redirects to other hosts are refused inside, by ValueError.
+    """
     require_protocol(place)
     fsspec = need("fsspec", "cloud", f"{place!r}")
     protocol = place.partition("://")[0]
     kind = fsspec.get_filesystem_class(protocol)
-    return fsspec.filesystem(protocol, **kind._get_kwargs_from_urls(place)), str(kind._strip_protocol(place))
+    options = kind._get_kwargs_from_urls(place)
+    if protocol.startswith("http") and not elsewhere:
+        options["client_kwargs"] = _refusing()
+    try:
+        yield fsspec.filesystem(protocol, **options), str(kind._strip_protocol(place))
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, RedirectElsewhere):
+            cause = cause.__cause__ or cause.__context__  # fsspec says that the file is missing, whatever happened
+        if cause is None:
+            raise
+        raise cause from None
+
+
+@cache  # fsspec keeps a file system, and its connections, for equal options
+def _refusing() -> dict[str, Any]:
+    return {"trace_configs": [refusing()]}

@@ -102,13 +102,14 @@ def run(
         group: the pictures that are explained at once.
         limit: explain only the first `limit` pictures.
         white: the value of white in pictures of more than 8 bits a channel; see `open_image`.
-        elsewhere: let a table name pictures of another protocol or host than its own; else such a table is refused.
+        elsewhere: let a table name pictures of another protocol or host than its own, and follow redirects of https to
+            other hosts; else both are refused.
         verify: hash the files of all finished shards, not only their sizes, and make again what is damaged.
-        on_status: called about once a second with the `Status`.
+        on_status: called with the `Status` as the first pass ends, and then about once a second.
         options: the options of `explain` and `check`, the same for every picture. `target` "label" is each picture's
             own class; `layer` is a name; `draws_of` is one example and `mask` one region `(H, W)` for all pictures;
             `rows_per_pass` None is 8 on the CPU, up to 32 for small pictures; `progress` True counts model rows on
-            standard error, a callable receives the rows of each finished shard.
+            standard error, a callable receives the rows since its last call, about once a second.
 
     Returns the opened run. Raises ValueError for wrong arguments and where `output` holds a run with other settings
     (it names each difference), DamagedFile where the plan or the manifest is damaged, RunStopped where the run cannot
@@ -135,6 +136,7 @@ def run(
         declared=_with_labels(declared or {}),
         limit=limit,
         white=white,
+        elsewhere=elsewhere,
         **given,
     )
     if engine not in ENGINES:

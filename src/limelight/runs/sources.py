@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import IO, Any
@@ -33,15 +33,16 @@ def find_examples(images: str, limit: int | None = None, elsewhere: bool = False
     (relative to the table) and perhaps one of labels. A `.tar`, a folder of them, or `train-{000..009}.tar` is a
     webdataset, with the label in a member `.cls`. A picture that is missing is listed too, and fails later.
 
-    `elsewhere`: a table may name files of another protocol and host than its own. Raises ValueError where there are no
-    pictures, for a damaged table or tar, for a URL that is not allowed, FileNotFoundError for a wrong path.
+    `elsewhere`: a table may name files of another protocol and host than its own, and redirects there are followed.
+    Raises ValueError where there are no pictures, for a damaged table or tar, for a URL that is not allowed,
+    FileNotFoundError for a wrong path.
     """
     found, entries = False, _entries(images, elsewhere)
     with ThreadPoolExecutor(_THREADS) as pool:  # of a bucket each answer takes its time
         whole = islice(entries, limit)
         while batch := list(islice(whole, _BATCH)):
             found = True
-            yield from pool.map(_described, batch)
+            yield from pool.map(partial(_described, elsewhere=elsewhere), batch)
     for entry in entries:
         found = True
         yield entry
@@ -49,12 +50,12 @@ def find_examples(images: str, limit: int | None = None, elsewhere: bool = False
         raise ValueError(f"images: {images!r} holds no pictures ({', '.join(SUFFIXES)})")
 
 
-def _described(entry: Entry) -> Entry:
+def _described(entry: Entry, elsewhere: bool) -> Entry:
     """Add the size and the tag of the entry's file, unless the listing had them."""
     if entry.size >= 0 and entry.etag:
         return entry
     try:
-        facts = facts_of(entry.file)
+        facts = facts_of(entry.file, elsewhere)
     except Exception:  # noqa: BLE001  whatever the file system raises; the worker records the same error
         return entry
     return replace(entry, etag=facts.etag, size=entry.size if entry.offset >= 0 else facts.size)
@@ -70,26 +71,26 @@ def _entries(images: str, elsewhere: bool) -> Iterator[Entry]:
     match suffix:
         case ".tar":
             for place in places:
-                yield from _tar_entries(place)
+                yield from _tar_entries(place, elsewhere)
         case ".csv" | ".parquet":
             yield from _table_entries(images, suffix, elsewhere)
-        case _ if is_folder(images):
-            yield from _folder_entries(images)
+        case _ if is_folder(images, elsewhere):
+            yield from _folder_entries(images, elsewhere)
         case _:
             raise ValueError(f"images: {images!r}; use a folder, a .csv, a .parquet or a .tar (train-{{000..009}}.tar)")
 
 
-def _folder_entries(folder: str) -> Iterator[Entry]:
-    for name, place, facts in files_below(folder):
+def _folder_entries(folder: str, elsewhere: bool) -> Iterator[Entry]:
+    for name, place, facts in files_below(folder, elsewhere=elsewhere):
         if name.lower().endswith(".tar"):
-            yield from _tar_entries(place)
+            yield from _tar_entries(place, elsewhere)
         elif name.lower().endswith(SUFFIXES):
             label = name.partition("/")[0] if "/" in name else ""
             yield Entry(name, label, place, size=facts.size, etag=facts.etag)
 
 
 def _table_entries(table: str, suffix: str, elsewhere: bool) -> Iterator[Entry]:
-    rows = _csv_rows(table) if suffix == ".csv" else _parquet_rows(table)
+    rows = _csv_rows(table, elsewhere) if suffix == ".csv" else _parquet_rows(table, elsewhere)
     for number, (path, label) in enumerate(rows, 1):
         try:
             yield Entry(path, label, _place_in(table, path, elsewhere))
@@ -116,9 +117,9 @@ def _named(place: str) -> str:
     return f"at {protocol}://{host}" if host or protocol != "file" else "on this machine"
 
 
-def _csv_rows(table: str) -> Iterator[tuple[str, str]]:
+def _csv_rows(table: str, elsewhere: bool) -> Iterator[tuple[str, str]]:
     whole = 0  # lines up to the last complete row
-    with open_binary(table) as file:
+    with open_binary(table, elsewhere) as file:
         rows = csv.DictReader(_lines(table, file), strict=True)
         try:
             path, label = _columns(table, list(rows.fieldnames or ()))
@@ -141,8 +142,8 @@ def _lines(table: str, file: IO[bytes]) -> Iterator[str]:
             yield line
 
 
-def _parquet_rows(table: str) -> Iterator[tuple[str, str]]:
-    with open_binary(table) as file:
+def _parquet_rows(table: str, elsewhere: bool) -> Iterator[tuple[str, str]]:
+    with open_binary(table, elsewhere) as file:
         try:
             parquet = arrow("parquet").ParquetFile(file)
         except arrow().ArrowInvalid as error:
@@ -176,16 +177,16 @@ def _columns(table: str, names: list[str]) -> tuple[str, str | None]:
     return path, next((plain[each] for each in LABEL_COLUMNS if each in plain), None)
 
 
-def _tar_entries(place: str) -> Iterator[Entry]:
+def _tar_entries(place: str, elsewhere: bool) -> Iterator[Entry]:
     """Yield the pictures of an uncompressed tar with their offsets, so that each can be read alone."""
-    tar_name, tag = place.rpartition("/")[2], facts_of(place).etag
+    tar_name, tag = place.rpartition("/")[2], facts_of(place, elsewhere).etag
 
     @cache  # called for links only, because it reads the tar once more, and takes memory
     def by_name() -> dict[str, tarfile.TarInfo]:
-        with open_binary(place) as again:
+        with open_binary(place, elsewhere) as again:
             return {posixpath.normpath(each.name): each for each in _members(place, again)}
 
-    with open_binary(place) as file:
+    with open_binary(place, elsewhere) as file:
         for key, members in groupby(_members(place, file), lambda member: _key(member.name)):
             pictures, label = list[Entry](), ""
             for member in members:

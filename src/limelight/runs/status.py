@@ -15,6 +15,7 @@ from typing import Any, Literal
 from ..base.errors import DamagedFile
 from ..base.files import write_whole
 from ..base.seals import read_sealed_json, sealed_json
+from .in_hand import InHand
 from .ledger import FAILURES_SHOWN, STATUS, Counts, Done, Ledger
 from .manifest import Entry
 
@@ -26,10 +27,12 @@ _EVERY = 1.0  # seconds between two versions of the file
 class Status:
     """A run at a moment: the examples by outcome, and the speed since this start.
 
+    `counts`: of finished shards, which a kill leaves as they are. `in_hand`, `failed_in_hand`: examples of other shards
+    that are explained, or that failed. `share`: of the examples, from 0 to 1, with parts of those being explained.
     `seconds`: since the start. Speeds count from the moment when the first worker had loaded its model. `rows`,
-    `rows_per_second`: model rows, forward and backward. `seconds_left`: at the speed so far, None before there is one.
-    `workers`: workers at work now; `deaths`: workers that died. `failures`: the latest few. `reason`: why it stopped.
-    `damaged`: the records that are damaged; their examples count as pending.
+    `rows_per_second`: model evaluations, forward and backward. `rows_left`, `seconds_left`: by what the examples took
+    so far, None before that is known. `workers`: workers at work now; `deaths`: workers that died. `failures`: the
+    latest few. `reason`: why it stopped. `damaged`: the records that are damaged; their examples count as pending.
     """
 
     state: State
@@ -44,14 +47,21 @@ class Status:
     failures: tuple[str, ...] = ()
     reason: str = ""
     damaged: tuple[str, ...] = ()
+    in_hand: int = 0
+    failed_in_hand: int = 0
+    share: float = 0.0
+    rows_left: int | None = None
 
     def line(self) -> str:
         """Describe the status in one line for a terminal."""
         counts = self.counts
         total = counts.total - counts.skipped
-        parts = [f"{counts.ok + counts.failed} of {total} examples", f"{counts.failed} failed"]
+        explained, failed = counts.ok + counts.failed + self.in_hand, counts.failed + self.failed_in_hand
+        parts = [f"{explained} of {total} examples", f"{failed} failed"]
         if self.state == "running":
-            parts += [f"{self.rows_per_second:,.0f} rows/s"] if self.rows else ["starting"]
+            whole = "" if self.rows_left is None else f" of about {self.rows + self.rows_left:,}"
+            parts += [f"{self.rows:,}{whole} model evaluations" if self.rows else "starting"]
+            parts += [f"{self.rows_per_second:,.0f}/s"] if self.rows else []
             parts += [f"about {_duration(self.seconds_left)} left"] if self.seconds_left else []
         else:
             parts.append(self.state + (f": {self.reason}" if self.reason else ""))
@@ -73,7 +83,9 @@ class Meter:
     workers: int = 0
     deaths: int = 0
     config: str = ""  # the hash of the plan, once there is one
+    _in_hand: dict[int, InHand] = field(default_factory=dict)  # by worker
     _rows: int = 0
+    _most_rows: int = 0  # that were reported: a worker that dies takes its own with it
     _examples: int = 0
     _began: float = field(default_factory=time.monotonic)
     _ready: float | None = None  # when the first worker was ready
@@ -83,7 +95,20 @@ class Meter:
         """Record that a worker has loaded its model."""
         self._ready = self._ready or time.monotonic()
 
-    def add(self, done: Done) -> None:
+    def working(self, worker: int, in_hand: InHand) -> None:
+        """Record what a worker has done of its shard, and report the first evaluations at once."""
+        is_first = not self._most_rows and in_hand.rows
+        self._in_hand[worker] = in_hand
+        if is_first:
+            self._reported = -_EVERY
+        self.report()
+
+    def drop(self, worker: int) -> None:
+        """Forget what a worker had in hand."""
+        self._in_hand.pop(worker, None)
+
+    def add(self, done: Done, worker: int = 0) -> None:
+        self.drop(worker)
         old, examples = self.counts, done.ok + done.failed
         self.counts = Counts(old.ok + done.ok, old.failed + done.failed, old.skipped, old.pending - examples)
         self._rows += done.rows
@@ -93,10 +118,28 @@ class Meter:
     def status(self, state: State, reason: str = "") -> Status:
         now = time.monotonic()
         at_work = now - (self._ready or now)
-        row_speed, speed = (count / at_work if at_work else 0.0 for count in (self._rows, self._examples))
-        left = round(self.counts.pending / speed, 1) if speed else None
-        figures = (round(now - self._began, 3), self._rows, round(row_speed, 3), round(speed, 3), left)
-        return Status(state, self.counts, *figures, self.workers, self.deaths, tuple(self.failures), reason)
+        in_hand, counts = list(self._in_hand.values()) if state == "running" else [], self.counts
+        self._most_rows = rows = max(self._most_rows, self._rows + sum(each.rows for each in in_hand))
+        parts = sum(each.work for each in in_hand)
+        work, work_left, total = self._examples + parts, counts.pending - parts, counts.total - counts.skipped
+        failures = [*self.failures, *(failure for each in in_hand for failure in each.failures)]
+        return Status(
+            state,
+            counts,
+            seconds=round(now - self._began, 3),
+            rows=rows,
+            rows_per_second=round(rows / at_work, 3) if at_work else 0.0,
+            examples_per_second=round(work / at_work, 3) if at_work else 0.0,
+            seconds_left=round(work_left * at_work / work, 1) if work and at_work else None,
+            workers=self.workers,
+            deaths=self.deaths,
+            failures=tuple(failures[-FAILURES_SHOWN:]),
+            reason=reason,
+            in_hand=sum(each.examples for each in in_hand),
+            failed_in_hand=sum(each.failed for each in in_hand),
+            share=_share(total - work_left, total),
+            rows_left=round(work_left * rows / work) if work else None,
+        )
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -130,8 +173,8 @@ class Meter:
 def read_status(out: Path) -> Status:
     """Read the status of a run from any process: counts from the ledger, the speed as last written.
 
-    A damaged status is not believed: the examples are counted. Raises FileNotFoundError where there is no run,
-    DamagedFile for a damaged plan or manifest.
+    Examples in hand count as such until the ledger has their shard. A damaged status is not believed: the examples are
+    counted. Raises FileNotFoundError where there is no run, DamagedFile for a damaged plan or manifest.
     """
     try:
         ledger = Ledger.open(out)
@@ -144,10 +187,16 @@ def read_status(out: Path) -> Status:
     counts, damaged = ledger.counts_of(records), tuple(str(each.path.relative_to(out)) for each in errors)
     written, why = _written(out, ledger)
     if written is None:
-        return Status("stopped" if counts.pending else "finished", counts, reason=why, damaged=damaged)
+        share = _share(counts.ok + counts.failed, counts.total - counts.skipped)
+        return Status("stopped" if counts.pending else "finished", counts, reason=why, damaged=damaged, share=share)
     if written.state == "finished" and counts.pending:
         written = replace(written, state="stopped", reason="not all examples are done; the same command does them")
-    return replace(written, counts=counts, damaged=damaged)
+    finished = written.counts.pending - counts.pending  # since it was written: no longer in hand
+    runs = written.state == "running"
+    in_hand = max(0, written.in_hand - finished) if runs else 0
+    share = max(written.share if runs else 0.0, _share(counts.ok + counts.failed, counts.total - counts.skipped))
+    failed = min(written.failed_in_hand, in_hand)
+    return replace(written, counts=counts, damaged=damaged, in_hand=in_hand, failed_in_hand=failed, share=share)
 
 
 def require_own_status(out: Path, ledger: Ledger | None) -> dict[str, Any]:
@@ -169,11 +218,15 @@ def _written(out: Path, ledger: Ledger | None) -> tuple[Status | None, str]:
         if found["state"] == "running" and not _alive(found):
             found |= {"state": "stopped", "reason": "its process is gone; the same command resumes the run"}
         found |= {"counts": Counts(**found["counts"]), "failures": tuple(found["failures"]), "damaged": ()}
-        return Status(**{name: found[name] for name in Status.__dataclass_fields__}), ""
+        return Status(**{name: found[name] for name in Status.__dataclass_fields__ if name in found}), ""
     except FileNotFoundError:
         return None, "not begun"
     except (ValueError, TypeError, KeyError, AttributeError):
         return None, f"{STATUS} is damaged; the examples are counted"
+
+
+def _share(work: float, total: int) -> float:
+    return round(work / total, 6) if total else 0.0
 
 
 def _alive(found: Mapping[str, Any]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from ..methods import Method
 from ..models.pictures import open_image
 from ..question.question import Question, question_of
 from .agreeing import add_agreement, agreement_columns
+from .in_hand import InHand, Reporter
 from .job import LABEL, Job, differences, model_identity
 from .ledger import MANIFEST, Done, Lease, Ledger
 from .manifest import Entry, Manifest, content_hash
@@ -55,6 +56,10 @@ class _Shard:
     def is_lethal(self, place: int) -> bool:
         return self.task.deaths.count(place) >= _MOST_DEATHS
 
+    def failures(self) -> dict[int, str]:
+        """Return the first error of each example that failed, after its path."""
+        return {row.id: f"{row.entry.path}: {row.error}" for row in reversed(self.rows) if row.error}
+
     def fail(self, example: int, entry: Entry, methods: Sequence[str], error: BaseException) -> None:
         # With more memory, or another worker, the example may succeed in a later start.
         self.again |= is_out_of_memory(error) or isinstance(error, ChildProcessError)
@@ -77,13 +82,17 @@ class _Item:
 
 
 class Worker:
-    """One model in one process. Raises what loading it raises, ValueError where the run's plan has another model."""
+    """One model in one process; `send` receives the work in hand after the first pass, and then now and then.
 
-    def __init__(self, job: Job, out: Path) -> None:
+    Raises what loading the model raises, ValueError where the run's plan has another model.
+    """
+
+    def __init__(self, job: Job, out: Path, send: Callable[[InHand], None] = lambda in_hand: None) -> None:
         torch.set_num_threads(job.threads)
         self.job, self.ledger, self.manifest = job, Ledger.open(out), Manifest(out / MANIFEST)
         self.model = job.load()
         self.rows = job.rows(self.model)
+        self.reporter = Reporter(send, job.passes(self.model))
         found = model_identity(self.model)
         changed = differences({name: self.ledger.plan.settings[name] for name in found}, found)
         if changed:
@@ -102,14 +111,15 @@ class Worker:
 
     def _do(self, task: Task, lease: Lease) -> Done:
         shard = _Shard(lease, task)
+        self.reporter.begin_shard(task.shard)
         ids = self.ledger.plan.ids(task.shard)
         examples = list(zip(ids, self.manifest.shard(task.shard)[: len(ids)], strict=True))
         for start in range(0, len(examples), self.job.group):
             self._explain_group(shard, examples[start : start + self.job.group])
         lease.at(-1)
         order = {name: i for i, name in enumerate(self.job.method_names)}
-        rows = sorted(shard.rows, key=lambda row: (row.id, order[row.method]))
-        failures = {row.id: f"{row.entry.path}: {row.error}" for row in reversed(rows) if row.error}
+        shard.rows.sort(key=lambda row: (row.id, order[row.method]))
+        rows, failures = shard.rows, shard.failures()
         index = index_bytes(rows, task.shard, self.job.check_names, agreement_columns(self.job.method_names))
         contents = {self.ledger.index_path(task.shard): index}
         if self.job.store != "scores":
@@ -132,6 +142,7 @@ class Worker:
         split = shard.is_lethal(place)
         shard.again |= split
         shard.lease.at(place)
+        self.reporter.begin_group(len(examples))
         items = [item for each in examples if (item := self._read(shard, *each, split))]
         if not split:
             self._explain(shard, items, methods)
@@ -140,13 +151,14 @@ class Worker:
                 shard.lease.at(2 * item.id + 1)
                 self._explain(shard, [item], methods)
         add_agreement(shard.rows)
+        self.reporter.end_group(len(items), shard.model_rows, list(shard.failures().values()))
 
     def _read(self, shard: _Shard, example: int, entry: Entry, split: bool) -> _Item | None:
         """Read an example, or record why it fails: unreadable, without a target, or lethal for workers by itself."""
         try:
             if split and shard.is_lethal(2 * example + 1):
                 raise ChildProcessError(f"{_MOST_DEATHS} workers died while they explained it")
-            content = entry.read()
+            content = entry.read(self.job.elsewhere)
             entry = replace(entry, content=content_hash(content))
             pixels, _, picture = self.model.prepare(open_image(content, name=entry.path, white=self.job.white))
             label = self._class_of(entry.label)
@@ -203,6 +215,7 @@ class Worker:
         """Add the rows of all items and methods, or none. Raises as `explain` does."""
         pixels = torch.cat([item.pixels for item in items])
         options = self.job.options([item.label for item in items], self.rows)
+        options["progress"] = self.reporter.add_pass
         with question_of(self.model, pixels, options) as question, Shared(several=len(methods) > 1) as shared:
             panel = answer(question, [method for _, method in methods])
             rows, spent = [], panel.forward_rows + panel.backward_rows
