@@ -228,7 +228,10 @@ def every_one_pays(players: int, rows: int) -> bool:
 def check_table(rows: int, players: int, what: str) -> None:
     """Raise ValueError before a table of coalitions would fill the memory."""
     if rows * players > _MOST_CELLS:
-        raise ValueError(f"players: {players} of them in {rows} coalitions of {what} are too many; use fewer, such as Grid(8) or Windows()")
+        raise ValueError(
+            f"players: {players} of them in {rows} coalitions of {what} are too many; use fewer, such as Grid(8) or "
+            "Windows()"
+        )
 
 
 def relative_error(values: Tensor, errors: Tensor) -> float:

@@ -178,8 +178,8 @@ class Median(Baseline):
     """The median of each number over a data set: a tensor `(n, *features)` or an iterable of such batches.
 
     For columns of a table that a few large values would pull the mean of. Of an even number the mean of the middle two.
-    Of one-hot columns it is the category that more than half have, and 0 everywhere where none is: `Samples(data)` takes
-    categories as they are.
+    Of one-hot columns it is the category that more than half have, and 0 everywhere where none is: `Samples(data)`
+    takes categories as they are.
     """
 
     data: Tensor | Iterable[Tensor]

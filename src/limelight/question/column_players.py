@@ -23,8 +23,8 @@ class Columns(Players):
 
     `groups` lists them: each is a list of columns by number or name, `[[3, 4, 5], ["colour_red", "colour_blue"]]`, or a
     text with `*` for any letters that their names fit, `["colour_*"]`. A column in no group is a player by itself.
-    Players are in the order of their first columns. Names are those of `explain(names=)`. Raises ValueError for a column
-    that is in two groups, for a number or name that the table lacks, and for inputs that are no table
+    Players are in the order of their first columns. Names are those of `explain(names=)`. Raises ValueError for a
+    column that is in two groups, for a number or name that the table lacks, and for inputs that are no table
     `(batch, columns)`.
     """
 
@@ -131,8 +131,8 @@ class Columns(Players):
     def _require_names(self, group: str) -> None:
         if not self.names:
             raise ValueError(
-                f"players: Columns.groups has {group!r}, and the columns have no names; give names=[...] to explain, or "
-                "columns by number"
+                f"players: Columns.groups has {group!r}, and the columns have no names; give names=[...] to explain, "
+                "or columns by number"
             )
 
 

@@ -32,7 +32,7 @@ class Interpolation(Baseline):
 
     $$b_t = x_{s-1} + \frac{t - s + 1}{e - s + 1}\,(x_e - x_{s-1}) \quad\text{for a segment } s \le t < e$$
 
-    A segment at an end of the series continues the one position beside it, and one that is the whole series is its mean.
+    A segment at an end of the series continues the one position beside it; one that is the whole series is its mean.
     The segments are the runs of equal `players` along the last axis; give those of the game, `Windows(8)` for
     `KernelShap(players=Windows(8))`, so that what is absent is replaced whole. Nothing jumps where a segment is alone
     in being absent. Inputs are `(batch, channels, length)`. Raises ValueError for others.
@@ -81,8 +81,8 @@ class CircularShift(Baseline):
     def references(self, inputs: Tensor, streams: Streams) -> Tensor:
         if inputs.ndim != 3 or inputs.shape[-1] < 2:
             raise ValueError(
-                f"baseline: {self!r} needs series (batch, channels, length) of two positions or more, inputs have shape "
-                f"{tuple(inputs.shape)}; use Samples(data)"
+                f"baseline: {self!r} needs series (batch, channels, length) of two positions or more, inputs have "
+                f"shape {tuple(inputs.shape)}; use Samples(data)"
             )
         length = inputs.shape[-1]
         shifts = streams.permutation("circular shifts", length - 1)[:, : self.samples].to(inputs.device) + 1
@@ -95,5 +95,6 @@ class CircularShift(Baseline):
 def _require_positions(inputs: Tensor, baseline: Baseline, others: str) -> None:
     if inputs.ndim < 3:
         raise ValueError(
-            f"baseline: {baseline!r} needs inputs (batch, channels, *positions), not {tuple(inputs.shape)}; use {others}"
+            f"baseline: {baseline!r} needs inputs (batch, channels, *positions), not {tuple(inputs.shape)}; "
+            f"use {others}"
         )

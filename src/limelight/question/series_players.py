@@ -19,8 +19,8 @@ class Windows(Players):
     """Each window of `length` neighbouring positions of a series is a player, with all its channels.
 
     None is a sixteenth of the series, rounded up: at most 16 windows; the last one may be shorter. With `starts`, such
-    as (0, 40, 55), a window begins at each of these positions, and one at 0 in any case. With `channels` each channel of
-    a window is a player by itself. Inputs are `(batch, channels, length)`, or `(batch, length)` for columns in order
+    as (0, 40, 55), a window begins at each of these positions, and one at 0 in any case. With `channels` each channel
+    of a window is a player by itself. Inputs are `(batch, channels, length)`, or `(batch, length)` for columns in order
     such as a spectrum. Raises ValueError for other inputs and for a start beyond the series. [nayebi2023] [bento2021]
     """
 

@@ -25,8 +25,8 @@ from ..methods import METHODS, QUADRATURES, Method
 from ..methods.families import family_of
 from ..question import registries
 from ..question.baselines import Baseline, Constant
-from ..question.output_targets import Function
 from ..question.column_players import Columns
+from ..question.output_targets import Function
 from ..question.players import Features, Pixels, Segments
 from ..question.question import require_arithmetic
 from ..question.registries import BASELINES, PLAYERS, as_baseline
