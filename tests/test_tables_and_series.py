@@ -107,7 +107,8 @@ def test_defaults_give_a_map_of_the_inputs(kind: str, method: type[ll.Method]) -
     a = explained(kind, method)
     assert a.values.shape in (x.shape, (len(x), 1, *x.shape[2:]))
     assert bool(a.values.isfinite().all()) and bool((a.values != 0).any())
-    if kind == "series":
+    # Before global average pooling the gradient at a layer is the same everywhere.
+    if kind == "series" and method is not ll.InternalInfluence:
         assert len(a.values[0].sum(0).unique()) > 2  # it tells positions apart
     alone = ll.explain(network(), x[1:], default(kind, method), target=1, rows_per_pass=500)
     torch.testing.assert_close(alone.values, a.values[1:], atol=1e-12, rtol=1e-9)
@@ -509,7 +510,7 @@ def attributions(kind: str) -> list[ll.Attribution]:
 def test_every_map_is_drawn(kind: str) -> None:
     for a in attributions(kind):
         shown = a.show(1)
-        assert shown.mode == "RGB" and len(np.unique(np.asarray(shown).reshape(-1, 3), axis=0)) > 8
+        assert shown.mode == "RGB" and len(shown.getcolors(2**24)) > 8
         assert "<img" in a._repr_html_()
 
 
