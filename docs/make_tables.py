@@ -74,8 +74,8 @@ def of_series(names: dict[str, Any]) -> list[str]:
         *(f"{each}(256, players=windows(10))" for each in ("kernel-shap", "lime")),
     )
     lines = [
-        f"The share of the positive values within {NEAR} positions of the bump, {float(inside.double().mean()):.0%} of the "
-        f"series; mean of {len(x)} examples:",
+        f"The share of the positive values within {NEAR} positions of the bump, "
+        f"{float(inside.double().mean()):.0%} of the series; mean of {len(x)} examples:",
         "",
         f"| baseline | {' | '.join(f'`{each}`' for each in methods)} |",
         "|---" * (len(methods) + 1) + "|",

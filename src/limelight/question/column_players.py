@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..base.attribution import Attribution
-from ..base.named import is_whole, nearest_names, require
+from ..base.named import is_whole, require
+from ..base.nearest import nearest_names
 from .players import Players
 
 Group = str | tuple[int | str, ...]

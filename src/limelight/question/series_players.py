@@ -11,7 +11,7 @@ from torch import Tensor
 from ..base.named import is_whole, require
 from .players import Features, Grid, Pixels, Players
 
-WINDOWS = 16  # of a series where no length is given, the most that every game can play exactly
+MOST_WINDOWS = 16  # of a series where no length is given, the most that every game can play exactly
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Windows(Players):
             )
         length = features[-1]
         if self.starts is None:
-            return torch.arange(length) // (self.length or -(-length // WINDOWS))
+            return torch.arange(length) // (self.length or -(-length // MOST_WINDOWS))
         if self.starts[-1] >= length:
             raise ValueError(
                 f"players: Windows.starts={self.starts}: a window begins at {self.starts[-1]}, and the series has "
@@ -96,6 +96,6 @@ def default_players(features: torch.Size, cells: int) -> Players:
     if axes < 1:
         return Features()
     if axes == 1:
-        most = max(cells**2, WINDOWS)
+        most = max(cells**2, MOST_WINDOWS)
         return Pixels() if features[1] <= most else Windows(-(-features[1] // most))
     return Grid(max(1, round(cells ** (2 / axes))))
