@@ -35,7 +35,8 @@ class Interpolation(Baseline):
     A segment at an end of the series continues the one position beside it; one that is the whole series is its mean.
     The segments are the runs of equal `players` along the last axis; give those of the game, `Windows(8)` for
     `KernelShap(players=Windows(8))`, so that what is absent is replaced whole. Nothing jumps where a segment is alone
-    in being absent; a peak at the border of two absent segments stays as the point where their lines meet. Inputs are `(batch, channels, length)`. Raises ValueError for others.
+    in being absent; a peak at the border of two absent segments stays as the point where their lines meet. Inputs are
+    `(batch, channels, length)`. Raises ValueError for others.
     """
 
     players: Players = field(default_factory=Windows)
