@@ -28,6 +28,7 @@ PAGES = [
             "runs.md",
             "audit.md",
             "model.md",
+            "tables-and-series.md",
             "black-boxes.md",
             "training.md",
         )

@@ -144,7 +144,7 @@ def test_more_samples_than_the_covariance_can_hold_are_refused() -> None:
 def test_more_than_sixteen_players_are_too_many_for_every_coalition() -> None:
     with pytest.raises(ValueError, match="gives 17 players"):
         ll.explain(lambda x: x.sum(1, keepdim=True), ones(17), "exact-shapley")
-    with pytest.raises(ValueError, match="use a coarser Grid"):
+    with pytest.raises(ValueError, match="use fewer, such as Grid"):
         ll.explain(
             lambda x: x.flatten(1).sum(1, keepdim=True), torch.ones(1, 1, 128, 128), "permutation-shap(players=Pixels)"
         )

@@ -32,12 +32,14 @@ SETTINGS: dict[type[Named], tuple[Any, ...]] = {
     ll.Neuron: ("stem.0", (0, 1, 1)),
     ll.Frequencies: ((0.5, 0.5),),
     ll.Mean: (torch.zeros(2, 3, 8, 8, dtype=torch.float64),),
+    ll.Median: (torch.zeros(2, 3, 8, 8, dtype=torch.float64),),
     ll.Samples: (torch.rand(3, 3, 8, 8, dtype=torch.float64), 2),
+    ll.Columns: (((0, 1), "colour_*"),),
     ll.Segments: (torch.arange(64).view(8, 8) // 16,),
 }
 PYTHON_ALONE = {"Function"}  # it holds a function
 NOT_OF_PICTURES = {ll.Frequencies, ll.Shuffle, ll.Region, ll.Box, ll.Detection}
-NOT_OF_PICTURES |= {ll.Continuation, ll.Token, ll.Pad, ll.MeanToken, ll.Cut}
+NOT_OF_PICTURES |= {ll.Interpolation, ll.CircularShift, ll.Continuation, ll.Token, ll.Pad, ll.MeanToken, ll.Cut}
 
 
 def made(kind: type[Any]) -> Any:
@@ -61,7 +63,7 @@ def test_text_and_file_bring_it_back(kind: type[Any], tmp_path: Path) -> None:
     a = ll.explain(conv_net(), pictures(1), "gradient")
     saved = ll.Attribution.load(replace(a, **{field: thing}).save(tmp_path / "a.safetensors"))
     assert type(getattr(saved, field)) is kind and described(getattr(saved, field)) == described(thing)
-    if kind in (ll.Mean, ll.Samples):  # more numbers than text holds
+    if kind in (ll.Mean, ll.Median, ll.Samples):  # more numbers than text holds
         with pytest.raises(ValueError, match="cannot be written as text"):
             thing.as_text()
         return
@@ -110,7 +112,7 @@ def test_targets_do_not_depend_on_the_batch_or_the_packing(kind: type[Any]) -> N
 @pytest.mark.parametrize("kind", all_of(ll.BASELINES), ids=lambda kind: kind.__name__)
 def test_baselines_do_not_depend_on_the_batch_or_the_packing(kind: type[Any]) -> None:
     if kind in NOT_OF_PICTURES:
-        pytest.skip("it is of sequences or texts; tests/test_sequences.py and tests/test_texts.py have these")
+        pytest.skip("it is of sequences, series or texts: test_sequences.py, test_tables_and_series.py, test_texts.py")
     net, x, baseline = conv_net(), pictures(), made(kind)
     whole = ll.explain(net, x, "occlusion(4, 3)", target=0, baseline=baseline, rows_per_pass=7)
     for i in range(3):

@@ -78,10 +78,13 @@ if TYPE_CHECKING:
     from .models.pictures import ImageError as ImageError, Picture as Picture, open_image as open_image
     from .models.text_models import load_text_model as load_text_model
     from .question.baselines import *
+    from .question.column_players import *
     from .question.detectors import *
     from .question.output_targets import *
     from .question.players import *
     from .question.sequence_baselines import *
+    from .question.series_baselines import *
+    from .question.series_players import *
     from .question.targets import *
     from .question.text_baselines import *
     from .question.text_players import *

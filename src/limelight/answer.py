@@ -31,7 +31,7 @@ from .methods.of_texts import refuse_paths_from_cut, within_texts
 from .methods.two_precision import Precisions
 from .models.black_box import BlackBox, Differentiable
 from .question.output_targets import Neuron
-from .question.per_example import fitted, for_examples, rebuilt
+from .question.per_example import fitted, for_examples, named, rebuilt
 from .question.question import Question
 from .question.random_streams import Streams
 from .question.readings import Reading, read_outputs
@@ -47,6 +47,7 @@ def answer(question: Question, methods: Sequence[Method]) -> Panel:
     if question.given.embedding or question.texts:
         methods = [fitted(rebuilt(each, _of_tokens), question.model) for each in methods]
         refuse_paths_from_cut(question, methods)
+    methods = [named(each, question.names) for each in methods]
     question = _with_module(question, methods)
     question.require_every_example(*methods)
     streams = question.streams()

@@ -139,7 +139,8 @@ def _embedding(model: Any, parts: Parts, given: Given) -> tuple[str, Tensor]:
 
         none = (
             f"{whole}, and no torch.nn.Embedding of the model does; use inputs.float() for numbers that are "
-            "quantities, or give whole numbers that are none as given="
+            "quantities, whole numbers that are not explained as given=, or one-hot columns where each column of codes "
+            "has an embedding of its own"
         )
         embeddings = {name: each for name, each in modules.items() if isinstance(each, nn.Embedding)}
         if not embeddings:

@@ -12,7 +12,7 @@ from ..base.types import Model, Outputs
 from ..question.readings import Reading, read_outputs
 from ..question.targets import ClassTarget, Confidence, Logit, Target, class_scores, joined_vectors
 from .layer_maps import Grid
-from .layer_search import LayerSearch
+from .layer_search import OF_COLUMNS, LayerSearch
 from .layer_watch import search_layers
 from .layers import Layer, Linear
 from .model_copy import PassAgain
@@ -164,6 +164,8 @@ def _layer(name: str, search: LayerSearch, outcome: Outcome, target: Target) -> 
         maps = grid.maps(output)[run]
         return Layer(name, grid, _linear(maps, search, joined_vectors([outcome.outputs], len(maps), target)))
     others = ", ".join([*search.candidates()][-6:])
+    if not search.space:
+        return Layer(name, None, None, f"returns {shape} per example; {OF_COLUMNS}")
     why = f"returns {shape} per example, no map of channels over the input's {len(search.space)} spatial axes"
     return Layer(name, None, None, why + (f"; layers with a map: {others}" if others else ""))
 

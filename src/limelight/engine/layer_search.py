@@ -20,6 +20,10 @@ from .layer_maps import Grid, Known, grid_of, grid_of_frames
 from .layers import Linear
 from .occurrences import Occurrence, Path, default_path, elements, shapes_of
 
+OF_COLUMNS = (
+    "columns have no positions that a layer's map could lie over: for the columns use a method of the inputs, such as "
+    "IntegratedGradients, DeepLift or KernelShap; for a layer's units Conductance, InternalInfluence or AtLayer"
+)
 NOT_FRAMES = (
     "which are read where they are known to be neighbours, as after x.flatten(0, 1) of inputs (N, T, ...) with "
     "axes='NTCHW'"
@@ -150,6 +154,8 @@ class LayerSearch:
                 "no module of the model returns a spatial map of more than one position for each row; "
                 "pass layer= with a module's dotted name"
             )
+            if not self.space:
+                none = f"{OF_COLUMNS}, with layer= and a module's dotted name"
             frames = [each for each in self.features[:2] if each > 1 and each * rows in self._lengths]
             if frames:
                 none += f"; others have {frames[0]} rows for each, as frames do that are folded into the rows, "

@@ -42,7 +42,7 @@ from ..engine.memory import is_out_of_memory
 from ..explain import MethodLike, as_methods
 from ..inputs import rows_of
 from ..methods import Method
-from ..question.per_example import fitted
+from ..question.per_example import fitted, named
 from ..question.question import CheckOptions, Options, Question, question_of, require_options
 from ..question.targets import Logit
 from .controls import ConstantMap
@@ -203,7 +203,7 @@ def measure(check: Check, case: Case, exhibits: bool = False) -> Finding:
 
     `exhibits`: keep what `Finding.show` draws.
     """
-    check = _for_texts(check, case.question)
+    check = named(_for_texts(check, case.question), case.question.names)
     runner = case.score.runner
     forward, backward = runner.forward_rows, runner.backward_rows
     case.shared.counting()

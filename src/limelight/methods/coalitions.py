@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import ClassVar, TypeVar
 
@@ -15,8 +15,9 @@ from ..base.named import require
 from ..base.notes import Note
 from ..engine.bfloat16_rows import Bfloat16Rows
 from ..engine.score import Score, result_dtype
-from ..question.players import Players, default_players
+from ..question.players import Pixels, Players
 from ..question.random_streams import Streams
+from ..question.series_players import default_players
 from .base import Estimate, Method, Needs, interrupted
 from .stopping import Goal, Halves, above_rounding
 
@@ -207,8 +208,8 @@ class Game:
 @dataclass(frozen=True)
 class GameMethod(Method):
     """Base of the methods that score coalitions of `players`. None is a grid of `cells` x `cells` for pictures, and of
-    about as many in all for volumes; a position of a series `(channels, length)` or a token, with all its channels; a
-    column of a table."""
+    about as many in all for volumes; a position of a series `(channels, length)`, or a window of a longer one, or a
+    token, with all its channels; a column of a table."""
 
     players: Players | None = field(default=None, kw_only=True)
 
@@ -217,6 +218,9 @@ class GameMethod(Method):
 
     def __post_init__(self) -> None:
         require(self.players is None or isinstance(self.players, Players), self, "players", "Grid(14), Slic(50), ...")
+
+    def of_tokens(self) -> Method:
+        return self if self.players is not None else replace(self, players=Pixels())
 
     def game(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Game:
         return Game(score, x, baseline, rng, self._players(x.shape[1:]))
@@ -242,7 +246,10 @@ def every_one_pays(players: int, rows: int) -> bool:
 def check_table(rows: int, players: int, what: str) -> None:
     """Raise ValueError before a table of coalitions would fill the memory."""
     if rows * players > _MOST_CELLS:
-        raise ValueError(f"players: {players} of them in {rows} coalitions of {what} are too many; use a coarser Grid")
+        raise ValueError(
+            f"players: {players} of them in {rows} coalitions of {what} are too many; use fewer, such as Grid(8) or "
+            "Windows()"
+        )
 
 
 def relative_error(values: Tensor, errors: Tensor) -> float:

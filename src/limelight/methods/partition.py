@@ -14,6 +14,7 @@ from ..base.named import require_whole
 from ..base.notes import Note
 from ..engine.score import Score
 from ..question.random_streams import Streams
+from ..question.series_players import Windows
 from .base import Estimate
 from .coalitions import Game, GameMethod, check_table
 
@@ -21,6 +22,7 @@ FAR = 1 / 3  # of the map's norm: its correlation with the complete map is then 
 _ROUND = 8  # groups that are run before the next are chosen, whatever the size of a pass; later an eighth of all
 _PRIOR = 2  # the spread that all groups tell of counts as so many degrees of freedom of each
 _MOST_ROWS = 2**24  # cells of one round's table of coalitions
+_ORDER = "columns were halved in the order in which they stand, and with another the values differ; KernelShap has none"
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class PartitionShap(GameMethod):
     `stderr` is the error that is left: of sampled contexts, from the spread between pairs of the group and of all
     groups, with the correction for a finite population; in an undivided group, what halves were found to differ by
     elsewhere, which is a guess. `notes` give the players that were separated and the error of the whole map,
-    $(\sum_i \mathrm{se}_i^2 / \sum_i \phi_i^2)^{1/2}$, as a caution from 1/3 on.
+    $(\sum_i \mathrm{se}_i^2 / \sum_i \phi_i^2)^{1/2}$, as a caution from 1/3 on. The columns of a table are halved in
+    the order in which they stand. Values depend on it, as a caution says: put related columns side by side.
     """
 
     evaluations: int = 512
@@ -64,6 +67,8 @@ class PartitionShap(GameMethod):
                 tree.add(visits, each)
         game.enough(all(tree.is_begun for tree in trees))
         notes = [tree.progress(i) for i, tree in enumerate(trees)]
+        if x.ndim == 2 and not isinstance(self.players, Windows) and max(game.counts) > 2:
+            notes.append(Note("caution", _ORDER))
         return game.estimate([tree.values() for tree in trees], [tree.errors() for tree in trees], notes)
 
 

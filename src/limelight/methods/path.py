@@ -239,7 +239,7 @@ def _units(x: Tensor, method: Method) -> list[Tensor]:
     if x.ndim < 3:
         raise ValueError(
             f"inputs: shape {tuple(x.shape)}; {type(method).__name__} blurs spatial axes, so inputs must be "
-            "(batch, channels, *space)"
+            "(batch, channels, *space); use IntegratedGradients"
         )
     return [torch.eye(size, dtype=x.dtype, device=x.device)[:, None] for size in x.shape[2:]]
 

@@ -93,7 +93,10 @@ def _require_pictures(method: Method, x: Tensor) -> None:
     """Raise ValueError unless x is `(n, channels, H, W)`."""
     if x.ndim != 4:
         name, shape = type(method).__name__, tuple(x.shape)
-        raise ValueError(f"inputs: {name} learns masks of pictures (n, channels, H, W), not of {shape}")
+        raise ValueError(
+            f"inputs: {name} learns masks of pictures (n, channels, H, W), not of {shape}; use Occlusion, RISE or "
+            "FeatureAblation"
+        )
 
 
 @dataclass(frozen=True)

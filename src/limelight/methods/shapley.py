@@ -64,7 +64,8 @@ class ExactShapley(GameMethod):
         if max(game.counts) > MOST_PLAYERS:
             raise ValueError(
                 f"ExactShapley.players={self.players!r} gives {max(game.counts)} players, and every coalition of more "
-                f"than {MOST_PLAYERS} is too many; use a coarser Grid, or KernelShap or PermutationShap"
+                f"than {MOST_PLAYERS} is too many; use fewer, such as Grid(4), Windows() or Columns([...]), or "
+                "KernelShap or PermutationShap"
             )
         worth = game.worth([every_coalition(count) for count in game.counts])
         game.enough(False)

@@ -75,7 +75,10 @@ class XRAI(Method):
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         if x.ndim != 4:
-            raise ValueError(f"inputs: shape {tuple(x.shape)}; XRAI ranks regions of pictures (batch, channels, H, W)")
+            raise ValueError(
+                f"inputs: shape {tuple(x.shape)}; XRAI ranks regions of pictures (batch, channels, H, W); "
+                "use IntegratedGradients, or FeatureAblation(players)"
+            )
         maps, notes = self._maps(score, x, baseline, rng)
         values = [_ranked(each, *self._masks(x[i : i + 1], score.examples[i : i + 1])) for i, each in enumerate(maps)]
         return Estimate(torch.stack(values)[:, None].to(result_dtype(x)), notes=notes)

@@ -174,6 +174,31 @@ class Mean(Baseline):
 
 
 @dataclass(frozen=True, eq=False)
+class Median(Baseline):
+    """The median of each number over a data set: a tensor `(n, *features)` or an iterable of such batches.
+
+    For columns of a table that a few large values would pull the mean of. Of an even number the mean of the middle two.
+    Of one-hot columns it is the category that more than half have, and 0 everywhere where none is: `Samples(data)`
+    takes categories as they are.
+    """
+
+    data: Tensor | Iterable[Tensor]
+    median: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        batches = [self.data] if isinstance(self.data, Tensor) else map(as_tensor, self.data)
+        every = [batch.double().cpu() for batch in batches if len(batch)]
+        if not every:
+            raise ValueError("baseline: Median.data holds no example")
+        rows = torch.cat(every).sort(0).values
+        object.__setattr__(self, "median", (rows[(len(rows) - 1) // 2] + rows[len(rows) // 2]) / 2)
+        object.__setattr__(self, "data", self.median[None])  # frees the data set
+
+    def references(self, inputs: Tensor, streams: Streams) -> Tensor:
+        return Constant(self.median).references(inputs, streams)
+
+
+@dataclass(frozen=True, eq=False)
 class Samples(Baseline):
     """`n` references for each example, drawn without replacement from `data` `(m, *features)`."""
 

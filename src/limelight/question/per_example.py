@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .baselines import Baseline, Constant
-from .players import Segments
+from .players import Players, Segments
 
 T = TypeVar("T")
 
@@ -28,6 +28,11 @@ def rebuilt(thing: T, change: Callable[[Any], Any]) -> T:
 def fitted(thing: T, model: Any) -> T:
     """Return a method, check or baseline whose baselines, also in nested fields, are those of the model."""
     return rebuilt(thing, lambda part: part.fitted(model) if isinstance(part, Baseline) else part)
+
+
+def named(thing: T, names: Sequence[str]) -> T:
+    """Return a method, check or baseline whose players, also in nested fields, know the names of the columns."""
+    return rebuilt(thing, lambda part: part.named(names) if isinstance(part, Players) else part)
 
 
 def for_examples(thing: T, index: Sequence[int], x: Tensor) -> T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -83,6 +83,10 @@ class Players(Named, ABC):
     @abstractmethod
     def count(self, features: torch.Size) -> int | None:
         """Return the number of players of an input of this shape; None if it depends on the content."""
+
+    def named(self, names: Sequence[str]) -> Self:
+        """Return the players with the names of the columns, where they are given by name."""
+        return self
 
     def divide(self, x: Tensor, examples: Tensor, texts: Sequence[Text] = ()) -> Division:
         """Return the players of x. `texts`: the text of each row, where x are the embeddings of its tokens."""
@@ -307,15 +311,6 @@ class SegmentMean(Baseline):
         total = values.new_zeros(*labels.shape[:2], division.most)
         mean = total.scatter_add(2, labels, values) / total.scatter_add(2, labels, torch.ones_like(values)).clamp(min=1)
         return mean.gather(2, labels).reshape(inputs.shape)[None]
-
-
-def default_players(features: torch.Size, cells: int) -> Players:
-    """Return a grid of `cells` along each axis for pictures `(channels, H, W)`, and of about as many cells in all for
-    volumes; each position with its channels for series `(channels, length)`; each column of a table `(columns,)`."""
-    axes = len(features) - 1
-    if axes < 1:
-        return Features()
-    return Pixels() if axes == 1 else Grid(max(1, round(cells ** (2 / axes))))
 
 
 def _space(features: torch.Size, players: Players) -> torch.Size:

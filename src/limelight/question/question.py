@@ -20,7 +20,7 @@ from ..models.black_box import as_model, as_module
 from ..models.text import TextModel
 from .baselines import Baseline
 from .given import Given, plain
-from .per_example import fitted, for_examples, require_every_example
+from .per_example import fitted, for_examples, named, require_every_example
 from .players import kept
 from .random_streams import Streams
 from .readings import declared_outputs, require_classes, require_outputs
@@ -60,7 +60,8 @@ class Options(TypedDict, total=False):
         model and the rows of methods that take many, and samples in two precisions where a tolerance is set: by the
         method's settings and the processor's features alone.
     progress: True counts model rows on standard error; a callable receives the rows of each finished pass.
-    names: of the columns `(batch, features)`, or of the channels or bands, for drawings; None numbers them.
+    names: of the columns `(batch, features)`, or of the channels or bands, for drawings and for `Columns`; None numbers
+        them.
     """
 
     target: Any
@@ -218,7 +219,7 @@ def question_of(model: Model, inputs: Tensor, options: Options) -> Iterator[Ques
         if isinstance(target, ClassTarget):
             require_classes(given["outputs"])
         absent = default_of_texts(whole) if isinstance(whole, TextModel) and given["given"].texts else 0.0
-        baseline = fitted(as_baseline(given.pop("baseline", absent)), whole)
+        baseline = named(fitted(as_baseline(given.pop("baseline", absent)), whole), given["names"])
         yield Question(as_module(model), x, target, baseline, **given, progress=progress)
 
 

@@ -14,12 +14,15 @@ import torch
 from torch import Tensor
 
 from ..base.named import Registry
-from .baselines import Baseline, Black, Blur, Constant, Mean, Minimum, Noise, Samples, White
+from .baselines import Baseline, Black, Blur, Constant, Mean, Median, Minimum, Noise, Samples, White
+from .column_players import Columns
 from .detectors import Box, Detection
 from .given import as_tensor
 from .output_targets import Function, Neuron, PredictiveEntropy, Region, Similarity
 from .players import Features, Felzenszwalb, Grid, Pixels, Players, SegmentMean, Segments, Slic
 from .sequence_baselines import Frequencies, Shuffle
+from .series_baselines import ChannelMean, CircularShift, Interpolation
+from .series_players import Channels, Windows
 from .targets import CentredLogit, Logit, LogProbability, Margin, Probability, Target
 from .text_baselines import Cut, MeanToken, Pad, Token
 from .text_players import Sentences, Tokens, Words
@@ -40,7 +43,8 @@ BASELINES: Registry[Baseline] = Registry(
     "baseline",
     Baseline,
     (
-        *(Black, White, Noise, Blur, Minimum, Constant, Mean, Samples, SegmentMean, Frequencies, Shuffle),
+        *(Black, White, Noise, Blur, Minimum, Constant, Mean, Median, Samples, SegmentMean, Frequencies, Shuffle),
+        *(ChannelMean, Interpolation, CircularShift),
         *(Token, Pad, MeanToken, Cut),
     ),
     "blur(5)",
@@ -48,7 +52,13 @@ BASELINES: Registry[Baseline] = Registry(
 """All baselines."""
 
 PLAYERS: Registry[Players] = Registry(
-    "players", Players, (Features, Pixels, Grid, Slic, Felzenszwalb, Segments, Tokens, Words, Sentences), "grid(7)"
+    "players",
+    Players,
+    (
+        *(Features, Pixels, Grid, Slic, Felzenszwalb, Segments, Windows, Channels, Columns),
+        *(Tokens, Words, Sentences),
+    ),
+    "grid(7)",
 )
 """All ways to divide an input into players."""
 

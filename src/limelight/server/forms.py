@@ -25,10 +25,12 @@ from ..methods import METHODS, QUADRATURES, Method
 from ..methods.families import family_of
 from ..question import registries
 from ..question.baselines import Baseline, Constant
+from ..question.column_players import Columns
 from ..question.output_targets import Function
 from ..question.players import Features, Pixels, Segments
 from ..question.question import require_arithmetic
 from ..question.registries import BASELINES, PLAYERS, as_baseline
+from ..question.series_players import Windows
 from ..question.targets import Target
 from ..question.tensor_files import without_files
 from ..rules import COMPOSITES, Patterns
@@ -39,7 +41,7 @@ MOST_VALUES = 8  # of a field with several
 LONGEST_TEXT = 300  # characters of one field
 DEEPEST = 4  # methods inside methods
 _REGISTRIES: tuple[Registry[Any], ...] = (METHODS, QUADRATURES, PLAYERS)
-_NOT_OFFERED = (Features, Pixels, Segments)  # too many players for a page, or a file's
+_NOT_OFFERED = (Features, Pixels, Segments, Windows, Columns)  # too many for a page, a file's, or of no picture
 
 
 PHOTOGRAPH = torch.Size((3, 224, 224))

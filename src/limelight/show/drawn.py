@@ -14,7 +14,7 @@ from ..base.notes import Place
 from ..base.text import Text
 from ..base.view import View, view_of
 from .image import Tile
-from .subject import drawing_of, text_drawing
+from .subject import drawing_of, text_drawing, units_drawing
 from .words import Words, by_pieces
 
 
@@ -140,9 +140,10 @@ def picture_of_example(attribution: Attribution, example: Place = 0, view: View 
     read = view_of(view, attribution.view)
     if attribution.texts:
         return text_drawing(attribution.texts[place], _predicted(attribution, example))
-    inputs = attribution.inputs[place]
+    inputs, values = attribution.inputs[place], attribution.values[attribution._place(example)].detach().double().cpu()
+    if values.ndim == 1 and values.shape != inputs.shape:  # of a layer's units, which are no positions of the inputs
+        return units_drawing(len(values), read.sort)
     strongest = 0
     if inputs.ndim == 4:
-        values = attribution.values[attribution._place(example)].detach().double().cpu()
         strongest = int(drawn_map(values, read).abs().nan_to_num(-1.0).argmax())
     return drawing_of(inputs, strongest, attribution.names, read.bands, read.sort)

@@ -116,7 +116,7 @@ def require_size_of(picture: Image.Image, heatmap: Tensor, title: str = "") -> N
     if (height, width) not in (wanted, (layout.fewest_rows if layout else wanted[0], wanted[1])):
         raise ValueError(
             f"heatmap: {f'{title!r} ' * bool(title)}is {height}x{width} (height x width), its picture "
-            f"{wanted[0]}x{wanted[1]}; resize one to the other"
+            f"{wanted[0]}x{wanted[1]}; resize one to the other, or show the map alone"
         )
 
 

@@ -216,7 +216,7 @@ class Bars(Layout):
         return with_layout(image, self)
 
     def payload(self) -> dict[str, Any]:
-        inputs = [f"{value:.4g}" for value in self.inputs]
+        inputs = [written(value) for value in self.inputs]
         return {"kind": self.kind, "names": list(self.names), "inputs": inputs, "sort": self.sort, "most": MOST_BARS}
 
 
@@ -230,6 +230,11 @@ def with_layout(image: Image.Image, layout: Layout) -> Image.Image:
     """Return the drawing with its layout."""
     image.info[LAYOUT] = layout
     return image
+
+
+def written(value: float) -> str:
+    """Return an input's number as it is drawn; nothing where there is none."""
+    return "" if math.isnan(value) else f"{value:.4g}"
 
 
 def shortened(text: str, width: float) -> str:

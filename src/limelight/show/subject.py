@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from ..base.display import chosen_bands, display_range, on_display
 from ..base.text import Text
 from .colour import percent
-from .layouts import BARS_WIDTH, FAINT, INK, LAYOUT, LINE, Bars, Planes, line_layout, shortened, with_layout
+from .layouts import BARS_WIDTH, FAINT, INK, LAYOUT, LINE, Bars, Planes, line_layout, shortened, with_layout, written
 from .words import Words
 
 _ABOUT = "limelight-about"  # in `info`: what of the inputs the picture shows, and how
@@ -101,7 +102,8 @@ def drawing_of(
         )
     match inputs.ndim:
         case 1:
-            return _columns(inputs, names, sort)
+            called = list(names) or [f"column {place + 1}" for place in range(len(inputs))]
+            return _columns(inputs.detach().cpu().double().tolist(), called, sort, "columns")
         case 2:
             return _lines(inputs, names)
         case 3:
@@ -159,9 +161,12 @@ def _lines(inputs: Tensor, names: Sequence[str]) -> Image.Image:
     return _noted(with_layout(image, layout), f"{channels} x {steps} steps" if channels > 1 else f"{steps} steps")
 
 
-def _columns(inputs: Tensor, names: Sequence[str], sort: bool) -> Image.Image:
-    values = inputs.detach().cpu().double().tolist()
-    called = list(names) or [f"column {place + 1}" for place in range(len(values))]
+def units_drawing(count: int, sort: bool = False) -> Image.Image:
+    """Draw the names of a layer's units, whose map has a bar for each."""
+    return _columns([math.nan] * count, [f"unit {place + 1}" for place in range(count)], sort, "units")
+
+
+def _columns(values: Sequence[float], called: Sequence[str], sort: bool, what: str) -> Image.Image:
     layout = Bars(tuple(called), tuple(values), sort)
     shown = list(zip(called, values, strict=True))[:40]
     image = Image.new("RGB", (BARS_WIDTH, _ROW * (len(shown) + (len(values) > len(shown))) + 4), "white")
@@ -169,10 +174,10 @@ def _columns(inputs: Tensor, names: Sequence[str], sort: bool) -> Image.Image:
     for place, (name, value) in enumerate(shown):
         middle = _ROW * (place + 0.5) + 2
         draw.text((162, middle), shortened(name, 162), INK, font, anchor="rm")
-        draw.text((176, middle), f"{value:.4g}", INK, font, anchor="lm")
+        draw.text((176, middle), written(value), INK, font, anchor="lm")
     if len(values) > len(shown):
         draw.text((0, _ROW * (len(shown) + 0.5) + 2), f"and {len(values) - len(shown)} more", FAINT, font, anchor="lm")
-    return _noted(with_layout(image, layout), f"{len(values)} columns")
+    return _noted(with_layout(image, layout), f"{len(values)} {what}")
 
 
 def text_drawing(text: Text, targets: Sequence[int] = ()) -> Image.Image:

@@ -182,7 +182,7 @@ export function barsOf(source) {
       const colour = colourAt(anchors, (1 + 0.8 * Math.sign(values[i] || 0)) / 2, [0, 0, 0]).map(Math.round);
       const bar = element("span", { className: "filled" });
       Object.assign(bar.style, { left: `${100 * left}%`, width: `${100 * length}%`, background: `rgb(${colour.join(", ")})` });
-      return element("li", {}, element("span", { className: "name", title: `${names[i]} = ${inputs[i]}` }, names[i]), element("span", { className: "room" }, bar), element("span", { className: "value" }, threeDigits(values[i])));
+      return element("li", {}, element("span", { className: "name", title: inputs[i] ? `${names[i]} = ${inputs[i]}` : names[i] }, names[i]), element("span", { className: "room" }, bar), element("span", { className: "value" }, threeDigits(values[i])));
     });
     const others = [...values.keys()].filter((i) => !shown.includes(i));
     const rest = others.reduce((sum, i) => sum + values[i], 0);
