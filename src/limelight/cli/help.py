@@ -33,7 +33,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "run": ("limelight run photos/ -o run/ -m integrated-gradients,grad-cam -c deletion",),
     "report": ("limelight report run/",),
     "audit": ("limelight audit run/",),
-    "serve": ("limelight serve --model resnet50",),
+    "serve": ("limelight serve --model resnet50", "limelight serve --model minilm"),
     "methods": ("limelight methods", "limelight methods integrated-gradients"),
     "checks": ("limelight checks", "limelight checks deletion"),
     "targets": ("limelight targets", "limelight targets margin"),

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from ..models.catalogue import ImageModel
+from ..models.text import TextModel
 from .model_options import ModelOptions, takes_model_options
 from .question_options import Debug, OutputsOption
 from .terminal import boundary, say
@@ -27,26 +28,29 @@ def serve_command(
     waiting: Annotated[int, typer.Option(min=0, max=1000, help="Most waiting requests; more are refused.")] = 8,
     rows: Annotated[int, typer.Option(min=1, help="Most model rows for one request.")] = 20_000,
     seconds: Annotated[float, typer.Option(min=1, help="The time limit of one request, in seconds.")] = 300.0,
+    tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a text, where the model reads texts.")] = 512,
     debug: Debug = False,
     *,
     loading: ModelOptions,
 ) -> None:
-    """Explain pictures on a page in your browser, served to this machine alone."""
+    """Explain pictures, or texts with a model of texts, on a page in your browser, served to this machine alone."""
     with boundary(debug):
         try:
             import uvicorn
 
             from ..server.app import Limits, Server, create_app
+            from ..server.text_page import create_text_app
         except ImportError as error:
             raise ImportError(f"the page needs the extra 'app': pip install 'limelight[app]' ({error})") from error
         with _listen(port) as listener:  # first, so that a taken port is reported before the model loads
             with contextlib.redirect_stdout(sys.stderr):
-                loaded = loading.load()
-                if isinstance(loaded, ImageModel):
+                loaded = loading.load_any()
+                if isinstance(loaded, ImageModel | TextModel):
                     loaded.outputs = outputs or loaded.outputs
                 elif outputs is not None:
                     loaded = replace(loaded, outputs=outputs)
-                app = create_app(loaded, Limits(workers=workers, waiting=waiting, rows=rows, seconds=seconds))
+                limits = Limits(workers=workers, waiting=waiting, rows=rows, seconds=seconds, tokens=tokens)
+                app = create_text_app(loaded, limits) if isinstance(loaded, TextModel) else create_app(loaded, limits)
             config = uvicorn.Config(
                 app,
                 ws="none",

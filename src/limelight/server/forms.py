@@ -47,6 +47,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "steps": (1, 1000),
     "levels": (2, 32),
     "dilation": (0, 32),
+    "tokens": (1, 32),  # that a model goes on with by itself, each of which is a pass
 }
 MOST_REFERENCES = 16  # of a baseline, which are all held at once
 MOST_VALUES = 8  # of a field with several
