@@ -30,7 +30,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "limelight check cat.jpg -m occlusion -c 'randomisation,deletion(steps=16)' --json",
     ),
     "sweep": ("limelight sweep cat.jpg -m smooth-grad -f samples=8,32,128 -f noise=0.05,0.15",),
-    "run": ("limelight run photos/ -o run/ -m integrated-gradients,grad-cam -c deletion",),
+    "run": (
+        "limelight run photos/ -o run/ -m integrated-gradients,grad-cam -c deletion",
+        "limelight run reviews.csv --text-column text -o run/ -m attn-lrp --target \"similarity('a good film')\"",
+    ),
     "report": ("limelight report run/",),
     "audit": ("limelight audit run/",),
     "serve": ("limelight serve --model resnet50", "limelight serve --model minilm"),

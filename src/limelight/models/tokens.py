@@ -58,6 +58,11 @@ class Tokens:
     def __len__(self) -> int:
         return int(self._tokenizer.get_vocab_size())
 
+    @property
+    def content(self) -> str:
+        """All that decides how it reads texts, as text."""
+        return f"{self._tokenizer.to_str()} {sorted((name, str(each)) for name, each in self._named.items())}"
+
     def encode(self, string: str, special: bool = True) -> Encoded:
         """Return a text's tokens, with those that the model's texts begin and end with unless `special` is False.
 
