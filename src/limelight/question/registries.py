@@ -20,7 +20,7 @@ from .output_targets import Function, Neuron, PredictiveEntropy, Region, Similar
 from .players import Features, Felzenszwalb, Grid, Pixels, Players, SegmentMean, Segments, Slic
 from .sequence_baselines import Frequencies, Shuffle
 from .targets import CentredLogit, Logit, LogProbability, Margin, Probability, Target
-from .text_baselines import Cut, MeanToken, Pad, Token
+from .text_baselines import Cut, MeanToken, Pad, Token, WrongWords
 from .text_players import Sentences, Tokens, Words
 from .text_targets import Continuation, NextToken
 
@@ -40,7 +40,7 @@ BASELINES: Registry[Baseline] = Registry(
     Baseline,
     (
         *(Black, White, Noise, Blur, Minimum, Constant, Mean, Samples, SegmentMean, Frequencies, Shuffle),
-        *(Token, Pad, MeanToken, Cut),
+        *(Token, Pad, MeanToken, Cut, WrongWords),
     ),
     "blur(5)",
 )

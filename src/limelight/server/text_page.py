@@ -29,7 +29,7 @@ from ..question.output_targets import PredictiveEntropy, Similarity
 from ..question.question import ARITHMETICS, Options
 from ..question.registries import BASELINES, PLAYERS, TARGETS
 from ..question.targets import Logit, Margin, Probability, Target
-from ..question.text_baselines import OfVocabulary
+from ..question.text_baselines import OfVocabulary, WrongWords
 from ..question.text_players import OfTexts
 from ..question.text_targets import Continuation, NextToken
 from ..show import picture_payload, viewer_payload
@@ -123,7 +123,7 @@ class TextService(Page):
             "baselines": [
                 form
                 for form, kind in zip(typed_forms(BASELINES), BASELINES, strict=True)
-                if issubclass(kind, OfVocabulary)
+                if issubclass(kind, OfVocabulary | WrongWords)
             ],
             "baseline": "",
             "views": [{"text": name, "usage": name} for name in VIEWS.names],
