@@ -67,9 +67,8 @@ def test_tests_are_run_on_demand(texts: Server) -> None:
     assert card["more"] and not card["card"]["sections"]
     tested = texts.explain("/api/tests", map=key, row=[key])
     (card,) = [data for name, data in tested if name == "card"]
-    assert {"completeness", "randomisation"} <= {
-        line[1] for each in card["card"]["sections"] for line in each["entries"]
-    }
+    entries = [line for each in card["card"]["sections"] for line in each["entries"]]
+    assert {"completeness", "randomisation"} <= {line[1] for line in entries}
     assert [name for name, _ in tested][-2:] == ["summary", "done"]
 
 
@@ -136,9 +135,8 @@ def test_the_form_offers_what_fits_texts(texts: Server) -> None:
     form = json.loads(texts.ask("GET", "/api/form")[2])
     names = {each["name"] for each in form["methods"]}
     assert {"attn-lrp", "kernel-shap", "lime"} <= names and not {"xrai", "pattern-net"} & names
-    players = next(
-        f for m in form["methods"] if m["name"] == "kernel-shap" for f in m["fields"] if f["name"] == "players"
-    )
+    fields = next(each["fields"] for each in form["methods"] if each["name"] == "kernel-shap")
+    players = next(each for each in fields if each["name"] == "players")
     assert [each["label"] for each in players["options"]] == ["tokens", "words", "sentences"]
     assert {each["text"] for each in form["baselines"]} == {"token", "pad", "mean-token", "cut", "wrong-words"}
     for preset in form["presets"]:

@@ -163,7 +163,7 @@ def _of_texts(common: QuestionOptions, mask: Path | None) -> tuple[str, CheckOpt
         raise usage("--mask", "is for pictures; leave it out with --text-column")
     model = MINILM if common.model == DEFAULT_MODEL else common.model
     import_from_here(model)
-    options = CheckOptions(**common.without_model, target=common.target)
+    options: CheckOptions = {**common.without_model, "target": common.target, "mask": None}
     if common.baseline == "black":  # the default of pictures
         del options["baseline"]
     if common.layer is not None:

@@ -168,20 +168,16 @@ def agreement_of(panel: Panel, findings: Mapping[str, Any], view: View | None = 
     space = maps[0].shape[1:]
     # Beyond the tokens of a text there is padding, where all maps are 0.
     texts = panel[0].texts if maps[0].ndim == 2 else ()
-    ends = [len(text) for text in texts for _ in range(leading[1:].numel())] or [None] * len(maps[0])
+    ends: list[int | None] = [None] * len(maps[0])
+    if texts:
+        ends = [len(text) for text in texts for _ in range(leading[1:].numel())]
 
     def reason(name: str, seen_as: Tensor, fit: bool, i: int) -> str:
         own = seen_as[i, : ends[i]] if fit else seen_as[i]
         return _reason(own, fit, space) or _failure(findings.get(name, ()), i)
 
-    left_out = [
-        {
-            name: why
-            for name, seen_as, fit in zip(panel, seen, fits, strict=True)
-            if (why := reason(name, seen_as, fit, i))
-        }
-        for i in range(len(ends))
-    ]
+    known = list(zip(panel, seen, fits, strict=True))
+    left_out = [{name: why for name, *own in known if (why := reason(name, *own, i))} for i in range(len(ends))]
     counted = torch.tensor([[name not in out for out in left_out] for name in panel])
     region = torch.zeros((len(ends), *space), dtype=torch.bool)
     correlations = torch.empty(len(ends), len(maps), len(maps), dtype=torch.float64)

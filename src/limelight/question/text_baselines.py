@@ -152,7 +152,7 @@ class _Vocabulary:
     def of(model: TextModel) -> _Vocabulary:
         kinds = [-1 if each is None else int(each) for each in model.tokenizer.begins_word]
         begins = torch.tensor(kinds)
-        members = {kind: (begins == kind).nonzero()[:, 0] for kind in (0, 1) if kind in kinds}
+        members: dict[int, Tensor] = {kind: (begins == kind).nonzero()[:, 0] for kind in (0, 1) if kind in kinds}
         return _Vocabulary(model.vectors(), begins, members)
 
 
