@@ -177,7 +177,7 @@ def agreement_of(panel: Panel, findings: Mapping[str, Any], view: View | None = 
         return _reason(own, fit, space) or _failure(findings.get(name, ()), i)
 
     known = list(zip(panel, seen, fits, strict=True))
-    left_out = [{name: why for name, *own in known if (why := reason(name, *own, i))} for i in range(len(ends))]
+    left_out = [{name: why for name, at, fit in known if (why := reason(name, at, fit, i))} for i in range(len(ends))]
     counted = torch.tensor([[name not in out for out in left_out] for name in panel])
     region = torch.zeros((len(ends), *space), dtype=torch.bool)
     correlations = torch.empty(len(ends), len(maps), len(maps), dtype=torch.float64)
