@@ -12,8 +12,9 @@ each token that follows, from the embedding of one token in every place, with Ga
 from __future__ import annotations
 
 import sys
+from typing import Any
 
-import inseq
+import inseq  # type: ignore[import-not-found]  # in an environment of its own
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
@@ -42,16 +43,17 @@ def main() -> int:
     torch.manual_seed(0)
     own = tokenizer()
     config = GPT2Config(vocab_size=own.get_vocab_size(), n_positions=64, n_embd=32, n_layer=2, n_head=4)
-    network = GPT2LMHeadModel(config).eval()
+    network: Any = GPT2LMHeadModel(config)
+    network.eval()
+    fast: Any = PreTrainedTokenizerFast
+    prompt: Any = PROMPT
     with torch.no_grad():
         for each in network.parameters():
             each.add_(0.1 * torch.randn_like(each))
     theirs = inseq.load_model(
         network,
         "integrated_gradients",
-        tokenizer=PreTrainedTokenizerFast(
-            tokenizer_object=own, eos_token=END, bos_token=END, unk_token=END, pad_token=END
-        ),
+        tokenizer=fast(tokenizer_object=own, eos_token=END, bos_token=END, unk_token=END, pad_token=END),
     )
     found = theirs.attribute(
         PROMPT,
@@ -66,7 +68,7 @@ def main() -> int:
     expected = -said.permute(1, 2, 0).nan_to_num(0.0)
     ours = ll.explain(
         ll.TextModel(network, own),
-        PROMPT,
+        prompt,
         ll.IntegratedGradients(ll.GaussLegendre(STEPS)),
         target=ll.Continuation(MORE, each=True),
         baseline=ll.Token(END),
