@@ -40,6 +40,7 @@ SETTINGS: dict[type[Named], tuple[Any, ...]] = {
 PYTHON_ALONE = {"Function"}  # it holds a function
 NOT_OF_PICTURES = {ll.Frequencies, ll.Shuffle, ll.Region, ll.Box, ll.Detection}
 NOT_OF_PICTURES |= {ll.Interpolation, ll.CircularShift, ll.Continuation, ll.Token, ll.Pad, ll.MeanToken, ll.Cut}
+NOT_OF_PICTURES |= {ll.WrongWords}
 
 
 def made(kind: type[Any]) -> Any:

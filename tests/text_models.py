@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
 
 import limelight as ll
 
@@ -41,6 +43,28 @@ def byte_pairs() -> Tokenizer:
     trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet)
     made.train_from_iterator(SENTENCES, trainer)
     return made
+
+
+class Bag(nn.Module):
+    """Scores of the mean embedding of a text's tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(40, 6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        found: Tensor = self.head(self.table(ids).mean(1))
+        return found
+
+
+def bag() -> ll.TextModel:
+    """A classifier without transformers, which a worker of a run loads at once; the vocabulary's order is fixed."""
+    plain = sorted({word for each in SENTENCES for word in re.findall(r"\w+", each)})
+    known = ["[PAD]", "[UNK]", "[MASK]", *plain][:40]
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(known)}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    return ll.TextModel(seeded(Bag), made, embedding="table", labels=("bad", "good", "neither"), name="bag")
 
 
 def seeded(make: Any, spread: float = 0.2) -> Any:

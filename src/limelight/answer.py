@@ -26,6 +26,7 @@ from .engine.rounding import rounding
 from .engine.runner import Runner
 from .engine.score import Score
 from .methods import METHODS, Estimate, Method
+from .methods.backward import in_half_precision
 from .methods.checked import checked, level, missed, over_references, require_finite
 from .methods.of_texts import refuse_paths_from_cut, within_texts
 from .methods.two_precision import Precisions
@@ -236,6 +237,7 @@ class Answers:
         reading = self.reading
         notes: list[str] = [*self.runner.notes, *self._rounded, *told, *estimate.notes]
         notes += reading.notes(isinstance(target, Confidence)) if reading else []
+        notes += in_half_precision(method, self.runner.precision)
         if method.needs.layer:
             notes += self.input_pass.notes
         silent = (estimate.values.flatten(1) == 0).all(1)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from limelight.models.catalogue import ImageModel
 from limelight.models.pictures import Preprocessing
+from limelight.models.text import TextModel
 
 HOSTILE = "<img src=x onerror=alert(1)> </script><script>alert(2)</script> \" ' & https://elsewhere.example/a.png"
 SIDE = 32
@@ -127,11 +128,14 @@ def serve() -> Iterator[Callable[..., Server]]:
     uvicorn = pytest.importorskip("uvicorn", reason="the page's extra 'app' is not installed")
     from limelight.server.app import Limits, create_app
     from limelight.server.connections import configured
+    from limelight.server.text_page import create_text_app
 
     running: list[tuple[Any, threading.Thread]] = []
 
-    def start(model: ImageModel | None = None, public: str = "", **limits: Any) -> Server:
-        app = create_app(model or small_model(), Limits(**limits), public)
+    def start(model: ImageModel | TextModel | None = None, public: str = "", **limits: Any) -> Server:
+        bounds = Limits(**limits)
+        of_texts = isinstance(model, TextModel)
+        app = create_text_app(model, bounds, public) if of_texts else create_app(model or small_model(), bounds, public)
         config = configured(app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=1)
         socket = config.bind_socket()
         server = uvicorn.Server(config)

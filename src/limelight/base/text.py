@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 # Letters and digits with the marks, apostrophes and hyphens inside them, numbers whole; or a single sign.
@@ -72,6 +73,17 @@ class Text:
         """The number of each token's sentence; -1 for special tokens. A sentence ends after `.`, `!`, `?` and a space,
         after one of their full-width forms, or at the end of a line."""
         return self._groups(_sentences(self.string))
+
+    def as_json(self) -> str:
+        """Return all of it as JSON, from which `of_json` reads it."""
+        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+
+    @staticmethod
+    def of_json(text: str) -> Text:
+        """Read what `as_json` wrote."""
+        read = json.loads(text)
+        offsets = tuple((start, end) for start, end in read["offsets"])
+        return Text(read["string"], tuple(read["tokens"]), offsets, tuple(read["special"]), read["continued"])
 
     def _groups(self, number: Sequence[int]) -> tuple[int, ...]:
         """Return for each token the number of its first character that is no space."""

@@ -12,9 +12,19 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from ..base.devices import AUTO
-from ..models.catalogue import DEFAULT_MODEL, AnyImageModel, Declaration, ModelError, available_models, load_model
+from ..base.devices import AUTO, as_device
+from ..models.catalogue import (
+    DEFAULT_MODEL,
+    AnyImageModel,
+    Declaration,
+    ModelError,
+    OfTexts,
+    available_models,
+    load_model,
+)
 from ..models.declared import SQUASH
+from ..models.text import TextModel
+from ..models.text_models import is_name_of_texts, load_text_model
 from .options import usage
 
 ModelName = Annotated[
@@ -34,6 +44,9 @@ Weights = Annotated[
         help="The weights: a .safetensors, .pt, .pth or .ckpt file. The number of classes is read from them.",
     ),
 ]
+
+
+_OF_PICTURES = ("weights", "labels", "mean", "std", "size", "channels", "resize")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +109,31 @@ class ModelOptions:
         declared = self.declared
         try:
             return load_model(self.model, weights=self.weights, device=self.device, **declared)
+        except OfTexts:
+            raise
         except ModelError as error:
             # A known name fails because of its weights or this machine, which is no usage error.
             if self.weights is None and not Path(self.model).exists() and not _known(self.model):
                 raise usage(option, error) from error
             raise
+
+    def load_any(self) -> AnyImageModel | TextModel:
+        """Load a model of pictures or of texts; for texts options that are of pictures are usage errors."""
+        if is_name_of_texts(self.model):
+            self.require_none_of_pictures()
+            return load_text_model(self.model, device=self.device)
+        try:
+            return self.load()
+        except OfTexts as found:
+            self.require_none_of_pictures()
+            return found.model.eval().to(as_device(self.device))
+
+    def require_none_of_pictures(self, *others: str) -> None:
+        """Raise a usage error for an option that describes a model of pictures, or for one of `others`."""
+        defaults = {each.name: each.default for each in fields(self)}
+        for name in (*_OF_PICTURES, *others):
+            if getattr(self, name) != defaults[name]:
+                raise usage(f"--{name.replace('_', '-')}", "is for pictures; leave it out with a model of texts")
 
 
 def takes(kind: type[ModelOptions], name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -15,7 +15,10 @@ import typer
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
 from ..base.version import __version__
+from ..models.catalogue import DEFAULT_MODEL, ModelError
+from ..models.text_models import MINILM, load_text_model
 from ..question.question import CheckOptions
+from ..question.registries import as_target
 from ..runs import Run, Status, open_run, read_status, run, write_report
 from ..runs.job import LABEL, Store
 from ..runs.running import Engine
@@ -53,12 +56,21 @@ _LINES_EVERY = 10.0  # seconds between progress lines in a file: a run may take 
 
 @takes_question_options
 def run_command(
+    data: Annotated[str | None, typer.Argument(metavar="WHAT", help="The data set, as --images.")] = None,
     images: Annotated[
         str | None,
         typer.Option(
             metavar="WHAT",
             help="The data set: a folder (subfolders are labels), a .csv or .parquet with columns path and label, "
             "a webdataset .tar, or a URL of one of these.",
+        ),
+    ] = None,
+    text_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Explain the texts of this column of a .csv, .parquet or .jsonl, which may have columns id and label. "
+            "The model is then one of texts; default: minilm.",
         ),
     ] = None,
     output: Annotated[
@@ -82,7 +94,7 @@ def run_command(
     *,
     common: QuestionOptions,
 ) -> None:
-    """Explain and test all pictures of a data set. The same command continues a stopped run."""
+    """Explain and test the pictures of a data set or the texts of a table. The same command continues a stopped run."""
     if status is not None:
         with boundary(common.debug):
             found_status = read_status(status)
@@ -90,6 +102,9 @@ def run_command(
         if found_status.damaged:
             raise typer.Exit(FINISHED_WITH_FAILURES)
         return
+    if data is not None and images is not None:
+        raise usage("--images", f"{images!r} and {data!r}; name one data set")
+    images = images or data
     if images is None or output is None:
         raise usage("--images" if images is None else "--output", "is required, or --status DIR")
     if not method:
@@ -97,9 +112,12 @@ def run_command(
     methods, checks = read_methods(method), read_checks(check or ())
     common.require_one_baseline()
     options: CheckOptions = {**common.without_model, "mask": None}
+    model = common.model
     with boundary(common.debug), contextlib.redirect_stdout(sys.stderr):
         by_label = common.target in (None, LABEL)
-        if not by_label or (common.layer, common.draws_of, mask) != (None, None, None):
+        if text_column is not None:
+            model, options = _of_texts(common, mask)
+        elif not by_label or (common.layer, common.draws_of, mask) != (None, None, None):
             loaded = common.load()
             read = (replace(common, target=None) if by_label else common).read(loaded)
             region = read_mask(mask, loaded)
@@ -112,10 +130,11 @@ def run_command(
         with show_progress(common.progress) as listener:
             found = run(
                 images,
-                common.model,
+                model,
                 methods,
                 checks,
                 output=output,
+                text_column=text_column,
                 weights=common.weights,
                 store=store,
                 engine=engine,
@@ -135,6 +154,26 @@ def run_command(
     _print_run(found, common.as_json)
     counts = found.counts
     raise typer.Exit(FAILED if counts.pending else exit_code(counts.failed, counts.failed + counts.ok))
+
+
+def _of_texts(common: QuestionOptions, mask: Path | None) -> tuple[str, CheckOptions]:
+    """Return the model of texts and the options of a run over texts. Raises usage errors for those of pictures."""
+    common.require_none_of_pictures("white", "draws_of")
+    if mask is not None:
+        raise usage("--mask", "is for pictures; leave it out with --text-column")
+    model = MINILM if common.model == DEFAULT_MODEL else common.model
+    import_from_here(model)
+    options: CheckOptions = {**common.without_model, "target": common.target, "mask": None}
+    if common.baseline == "black":  # the default of pictures
+        del options["baseline"]
+    if common.layer is not None:
+        options["layer"] = common.layer
+    if common.target not in (None, LABEL):
+        try:
+            options["target"] = as_target(common.target, 1, load_text_model(model, device=common.device).labels)
+        except ModelError as error:
+            raise usage("--model", error) from error
+    return model, options
 
 
 def _print_status(status: Status, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from ..models.catalogue import ImageModel
+from ..models.text import TextModel
 from .model_options import ModelOptions, takes_model_options
 from .question_options import Debug, OutputsOption
 from .terminal import boundary, say
@@ -30,11 +31,12 @@ def serve_command(
     public: Annotated[
         str, typer.Option(help="The page's address behind a reverse proxy, such as https://limelight.example.org.")
     ] = "",
+    tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a text, where the model reads texts.")] = 512,
     debug: Debug = False,
     *,
     loading: ModelOptions,
 ) -> None:
-    """Explain pictures on a page in your browser, served to this machine alone."""
+    """Explain pictures, or texts with a model of texts, on a page in your browser, served to this machine alone."""
     with boundary(debug):
         try:
             import uvicorn
@@ -42,18 +44,22 @@ def serve_command(
             from ..server.app import Limits, Server, create_app
             from ..server.connections import configured
             from ..server.guard import require_origin
+            from ..server.text_page import create_text_app
         except ImportError as error:
             raise ImportError(f"the page needs the extra 'app': pip install 'limelight[app]' ({error})") from error
         origin = require_origin(public) if public else ""
         with _listen(port) as listener:  # first, so that a taken port is reported before the model loads
             with contextlib.redirect_stdout(sys.stderr):
-                loaded = loading.load()
-                if isinstance(loaded, ImageModel):
+                loaded = loading.load_any()
+                if isinstance(loaded, ImageModel | TextModel):
                     loaded.outputs = outputs or loaded.outputs
                 elif outputs is not None:
                     loaded = replace(loaded, outputs=outputs)
-                limits = Limits(workers=workers, waiting=waiting, rows=rows, seconds=seconds)
-                app = create_app(loaded, limits, origin)
+                limits = Limits(workers=workers, waiting=waiting, rows=rows, seconds=seconds, tokens=tokens)
+                if isinstance(loaded, TextModel):
+                    app = create_text_app(loaded, limits, origin)
+                else:
+                    app = create_app(loaded, limits, origin)
             listener.listen(128)  # clients may connect once the next line is printed
             say(f"{loaded.name} on http://{HOST}:{listener.getsockname()[1]} (Ctrl-C ends it)")
             server: uvicorn.Server = Server(configured(app), app)

@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +15,26 @@ from torch import Tensor
 
 from ..answer import answer
 from ..base.errors import EXPECTED, reason
+from ..base.version import in_words as versions_in_words
 from ..base.view import View
 from ..by_length import rows_of_texts
 from ..evaluation.budget import quick_findings
-from ..methods import AttnLRP, IntegratedGradients, KernelShap, Method, Occlusion
+from ..methods import Method
 from ..models.catalogue import DEFAULT_MODEL, ModelError
 from ..models.text import TextModel
 from ..models.text_models import MINILM, load_text_model
 from ..question.question import Options, question_of
 from ..show import Row, draw_panel, save_png, write_report
 from ..show.drawn import picture_of_example
-from ..show.explained import Explanation, classes_shown, explained_class, ranked
+from ..show.explained import MOST_SHOWN, TEXT_METHODS, Explanation, classes_shown, explained_class, ranked
 from ..show.summary import answer_in_words, summary_of
 from .maps import print_map
-from .model_options import ModelOptions, import_from_here
+from .model_options import import_from_here
 from .options import usage
 from .printing import print_maps
 from .question_options import QuestionOptions
 from .terminal import exit_code, print_lines, progress_on, say, visible, write_json
 from .writing import publish, staging
-
-DEFAULT_TEXT_METHODS: tuple[Method, ...] = (AttnLRP(), KernelShap(), Occlusion(), IntegratedGradients())
-_OF_PICTURES = ("weights", "labels", "mean", "std", "size", "channels", "resize")
 
 
 @dataclass(frozen=True)
@@ -67,10 +65,7 @@ def text_request(
     methods: tuple[Method, ...] | None, common: QuestionOptions, check_rows: int | None, view: View | None
 ) -> TextRequest:
     """Load the model and read the options. Raises usage errors that name the option."""
-    defaults = {each.name: each.default for each in fields(ModelOptions)}
-    for name in (*_OF_PICTURES, "white", "draws_of"):
-        if getattr(common, name) != defaults.get(name):
-            raise usage(f"--{name.replace('_', '-')}", "is for pictures; leave it out with --text")
+    common.require_none_of_pictures("white", "draws_of")
     name = MINILM if common.model == DEFAULT_MODEL else common.model
     import_from_here(name)
     try:
@@ -86,7 +81,7 @@ def text_request(
         options["target"] = common.target
     if common.layer is not None:
         options["layer"] = common.layer
-    return TextRequest(model, methods or DEFAULT_TEXT_METHODS, options, check_rows, view)
+    return TextRequest(model, methods or TEXT_METHODS, options, check_rows, view)
 
 
 def explain_texts(texts: Sequence[str], request: TextRequest, out: Path, common: QuestionOptions) -> int:
@@ -144,7 +139,7 @@ def _written(done: Explanation, stem: str, request: TextRequest, folder: Path, o
         ("baseline", ", ".join(dict.fromkeys(repr(each.baseline) for each in panel.values()))),
         ("seed", str(first.seed)),
         *done.notes(),
-        ("versions", ", ".join(f"{library} {version}" for library, version in first.versions.items())),
+        ("versions", versions_in_words(first.versions)),
     ]
     shown = [(each.named, each.probability) for each in classes]
     said = answer_in_words(done.target.named, done.target.output, shown)
@@ -155,7 +150,10 @@ def _written(done: Explanation, stem: str, request: TextRequest, folder: Path, o
 
 def _ranking(done: Explanation, model: TextModel) -> Any:
     first = done.panel[0]
-    return ranked(model, first.outputs, first.output_kinds) if model.labels else ()
+    if not model.labels:
+        return ()
+    explained = () if done.target.index is None else (done.target.index,)
+    return ranked(model, first.outputs, first.output_kinds, MOST_SHOWN, beside=explained)
 
 
 def _first(classes: Any, model: TextModel) -> str:

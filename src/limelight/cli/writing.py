@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..base.version import in_words as versions_in_words
 from ..show import Row, draw_panel, drawing_of, save_png, write_report
 from ..show.exhibits import draw_rows
 from ..show.explained import Explained, Explanation, classes_shown
@@ -85,7 +86,7 @@ def _write_page(path: Path, seen: Image.Image, done: Explained, model: str) -> N
         ("baseline", ", ".join(dict.fromkeys(repr(each.baseline) for panel in panels for each in panel.values()))),
         ("seed", str(first.seed)),
         *dict.fromkeys(note for each in done.explanations for note in each.notes()),
-        ("versions", ", ".join(f"{library} {version}" for library, version in first.versions.items())),
+        ("versions", versions_in_words(first.versions)),
     ]
     rows = [
         Row(each.target.described() if several else "", seen, tuple(each.tiles()), done.summary(each))

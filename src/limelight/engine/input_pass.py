@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base.types import Model, Outputs
+from ..question.given import Given
 from ..question.readings import Reading, read_outputs
 from ..question.targets import ClassTarget, Confidence, Logit, Target, class_scores, joined_vectors
 from .layer_maps import Grid
@@ -198,9 +199,11 @@ def _resolved(target: Target, outputs: list[Any], runner: Runner) -> Target:
     return target
 
 
-def outputs_at(model: Model, pixels: Tensor, declared: Outputs | None = None) -> tuple[Tensor | None, Reading | None]:
+def outputs_at(
+    model: Model, pixels: Tensor, declared: Outputs | None = None, given: Given | None = None
+) -> tuple[Tensor | None, Reading | None]:
     """Return the model's outputs `(rows, outputs)` at some inputs and what they are; None for other outputs."""
-    with Runner(model, pixels, None, None, declared=declared) as runner, torch.no_grad():
+    with Runner(model, pixels, None, None, declared=declared, given=given) as runner, torch.no_grad():
         examples = torch.arange(len(pixels), device=pixels.device)
         passes = list(runner.safely(pixels, examples, lambda rows, _: detached(runner.outputs(rows))))
         found = joined_vectors(passes, len(pixels), Logit())

@@ -166,20 +166,26 @@ def agreement_of(panel: Panel, findings: Mapping[str, Any], view: View | None = 
     seen = [each.viewed(view).flatten(0, len(leading) - 1).double().cpu() for each in panel.values()]
     maps, fits = of_one_shape(seen)
     space = maps[0].shape[1:]
-    left_out = [
-        {
-            name: why
-            for name, seen_as, fit in zip(panel, seen, fits, strict=True)
-            if (why := _reason(seen_as[i], fit, space) or _failure(findings.get(name, ()), i))
-        }
-        for i in range(len(maps[0]))
-    ]
-    tops = torch.stack([_top(each) for each in maps])
+    # Beyond the tokens of a text there is padding, where all maps are 0.
+    texts = panel[0].texts if maps[0].ndim == 2 else ()
+    ends: list[int | None] = [None] * len(maps[0])
+    if texts:
+        ends = [len(text) for text in texts for _ in range(leading[1:].numel())]
+
+    def reason(name: str, seen_as: Tensor, fit: bool, i: int) -> str:
+        own = seen_as[i, : ends[i]] if fit else seen_as[i]
+        return _reason(own, fit, space) or _failure(findings.get(name, ()), i)
+
+    known = list(zip(panel, seen, fits, strict=True))
+    left_out = [{name: why for name, at, fit in known if (why := reason(name, at, fit, i))} for i in range(len(ends))]
     counted = torch.tensor([[name not in out for out in left_out] for name in panel])
-    votes = (tops & counted.view(*counted.shape, *[1] * len(space))).sum(0)
-    count = counted.sum(0).view(-1, *[1] * len(space))
-    region = (2 * votes > count) & (count > 1)
-    correlations = rank_correlations(maps)
+    region = torch.zeros((len(ends), *space), dtype=torch.bool)
+    correlations = torch.empty(len(ends), len(maps), len(maps), dtype=torch.float64)
+    for end in dict.fromkeys(ends):
+        rows = [i for i, own in enumerate(ends) if own == end]
+        cut = [each[rows][:, :end] for each in maps]
+        region[rows, :end] = _agreed(cut, counted[:, rows])
+        correlations[rows] = rank_correlations(cut)
     return Agreement(
         tuple(panel),
         tuple((each.view if view is None else view).words(tuple(space)) for each in panel.values()),
@@ -187,6 +193,15 @@ def agreement_of(panel: Panel, findings: Mapping[str, Any], view: View | None = 
         region.reshape(*leading, *space),
         tuple(left_out),
     )
+
+
+def _agreed(maps: Sequence[Tensor], counted: Tensor) -> Tensor:
+    """Return where more than half of the maps `(n, *space)` that count, `(maps, n)`, have their top share."""
+    space = maps[0].shape[1:]
+    tops = torch.stack([_top(each) for each in maps])
+    votes = (tops & counted.view(*counted.shape, *[1] * len(space))).sum(0)
+    count = counted.sum(0).view(-1, *[1] * len(space))
+    return (2 * votes > count) & (count > 1)
 
 
 def of_one_shape(seen: Sequence[Tensor]) -> tuple[list[Tensor], list[bool]]:

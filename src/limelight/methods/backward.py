@@ -23,7 +23,6 @@ from ..rules import Patterns, Propagated, Propagation, ZBox
 from ..rules.engine import Entry, OnUncovered
 from ..rules.patterns import Estimator
 from .base import FINE, NOT_MULTIPLIED, Estimate, Method, Needs, OwnScores
-from .cam import GradCAM
 from .moments import Moments
 
 
@@ -50,64 +49,19 @@ class Backward(Method):
         return replace(found, notes=(*found.notes, *(note for box in boxes for note in box.note(x))))
 
 
+def in_half_precision(method: Method, precision: torch.dtype) -> tuple[Note, ...]:
+    """Caution where relevance was computed in bfloat16 or float16: rules divide by sums that rounding leaves nothing
+    of."""
+    ruled = [each for each in (method, getattr(method, "inner", None)) if isinstance(each, Backward)]
+    if precision in (torch.bfloat16, torch.float16) and any(not each.per_unit for each in ruled):
+        name = str(precision).removeprefix("torch.")
+        return (Note("caution", f"relevance was computed in {name}, whose rounding it keeps; use model.float()"),)
+    return ()
+
+
 def _estimate(found: Propagated) -> Estimate:
     own_scores = OwnScores(found.score, found.reference_score, found.outputs)
     return Estimate(found.values, notes=found.notes, own_scores=own_scores, shares=found.shares)
-
-
-@dataclass(frozen=True)
-class DeconvNet(Backward):
-    r"""The gradient with ReLU applied to the backward message, $m_x = \max(m_y, 0)$. [zeiler2014]"""
-
-    no_sum: ClassVar[str | None] = "DeconvNet shows what excites the score, its values are no shares of it"
-    propagation: ClassVar[Propagation] = rules.DECONVNET
-
-
-@dataclass(frozen=True)
-class GuidedBackprop(Backward):
-    r"""The gradient with both rectifications, $m_x = \max(m_y, 0)\,[x > 0]$. [springenberg2015]
-
-    The map hardly depends on the top layers, nor on the class: compare it with that of a randomised model.
-    """
-
-    no_sum: ClassVar[str | None] = "guided backpropagation shows what excites the score, its values are no shares of it"
-    propagation: ClassVar[Propagation] = rules.GUIDED_BACKPROP
-
-
-@dataclass(frozen=True)
-class GuidedGradCAM(Backward):
-    """Guided backpropagation times the upsampled Grad-CAM map. [selvaraju2017]
-
-    `inner` may be any other method of the input's positions, such as `IntegratedGradients()`: the lens through which
-    the region that Grad-CAM finds is seen.
-    """
-
-    by_part: ClassVar[bool] = True
-    inner: Method | None = field(default=None, kw_only=True, metadata=LATER)
-
-    no_sum: ClassVar[str | None] = "a product of two maps promises no sum"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        fits = self.inner is None or (isinstance(self.inner, Method) and not self.inner.needs.layer)
-        require(fits, self, "inner", "a method that reads no layer, such as IntegratedGradients()")
-
-    @property
-    def needs(self) -> Needs:  # type: ignore[override]
-        return replace(self._lens.needs, gradients=True, at_inputs=True, layer=True, own_scores=False)
-
-    @property
-    def _lens(self) -> Method:
-        return self.inner or GuidedBackprop(on_uncovered=self.on_uncovered)
-
-    def rows(self, features: torch.Size) -> int | None:
-        inner = self._lens.rows(features)
-        return None if inner is None else 1 + inner
-
-    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        where = GradCAM().run(score, x, baseline, rng)
-        what = self._lens.run(score, x, baseline, rng)
-        return Estimate(what.values * where.values, raw=where.raw, notes=what.notes)
 
 
 @dataclass(frozen=True)

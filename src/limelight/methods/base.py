@@ -98,6 +98,9 @@ class Method(Named, ABC):
     by_part: ClassVar[bool] = False
     """Whether it reads neighbourhoods, so that of several inputs each is explained by itself, beside the others."""
 
+    pictures_only: ClassVar[bool] = False
+    """Whether it refuses inputs that are no pictures, such as texts and series."""
+
     fixed_rows: ClassVar[int | None] = None
     """What `rows` returns unless a method overrides it."""
 

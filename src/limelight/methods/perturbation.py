@@ -37,6 +37,7 @@ class MeaningfulPerturbation(Method):
     """
 
     by_part: ClassVar[bool] = True
+    pictures_only: ClassVar[bool] = True
     steps: int = 300
     size: int = 28
     l1: float = 1e-2
@@ -117,6 +118,7 @@ class ExtremalPerturbation(Method):
     """
 
     by_part: ClassVar[bool] = True
+    pictures_only: ClassVar[bool] = True
     areas: tuple[float, ...] = (0.025, 0.05, 0.1, 0.2)
     variant: Literal["preserve", "delete", "dual"] = "preserve"
     steps: int = 800

@@ -38,6 +38,7 @@ class XRAI(Method):
     """
 
     by_part: ClassVar[bool] = True
+    pictures_only: ClassVar[bool] = True
     inner: Method = field(default_factory=IntegratedGradients)
     segments: Players | Tensor | None = None
     extremes: bool = True

@@ -40,6 +40,7 @@ from .libraries import (
 from .own_files import is_exported, load_file, looks_like_a_path
 from .pictures import Picture, Preprocessing as Preprocessing, open_image
 from .rock_paper_scissors import CLASSES, SIZE, SmallHands
+from .text import TextModel
 from .weights import Heads, ModelError as ModelError, heads_of, load_state, read_state
 
 DEFAULT_MODEL = "efficientnet-lite0"
@@ -53,6 +54,14 @@ EFFICIENTNET_LITE0_PREPROCESSING = Preprocessing(
 
 # The published study takes the whole photograph, squashed to a square, without normalisation.
 HANDS_PREPROCESSING = Preprocessing(SIZE, crop_fraction=1.0, interpolation="bilinear", squash=True)
+
+
+class OfTexts(ModelError):
+    """A factory made a model of texts, `model`, where one of pictures was to be loaded."""
+
+    def __init__(self, name: str, model: TextModel) -> None:
+        super().__init__(f"{name} returned a TextModel; limelight.load_text_model loads models of texts")
+        self.model = model
 
 
 def load_model(
@@ -294,6 +303,8 @@ def _from_factory(module_name: str, factory_name: str, weights: Path | None) -> 
         hint = _nearest(factory_name, vars(module))
         raise ModelError(f"{full_name}: {module_name} has no function {factory_name!r}{hint}")
     made = factory()
+    if isinstance(made, TextModel):
+        raise OfTexts(full_name, made)
     if isinstance(made, BlackBox):
         if weights is not None:
             raise ModelError(f"{full_name} returned a black box, which takes no weights={str(weights)!r}")

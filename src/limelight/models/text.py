@@ -168,11 +168,13 @@ class TextModel(nn.Module):
         """Return the embedding `(width,)` of a token as the tokenizer writes it."""
         return self.embed(self._numbers([[self.tokenizer.id_of(token)]]))[0, 0]
 
+    def vectors(self) -> Tensor:
+        """Return the embeddings `(tokens, width)` of the vocabulary."""
+        return self.embed(self._numbers([list(range(len(self.tokenizer)))]))[0]
+
     def mean_vector(self) -> Tensor:
         """Return the mean embedding `(width,)` of the vocabulary."""
-        return (
-            self.embed(self._numbers([list(range(len(self.tokenizer)))]))[0].double().mean(0).to(self._weight().dtype)
-        )
+        return self.vectors().double().mean(0).to(self._weight().dtype)
 
     def forward(self, rows: Tensor, attention_mask: Tensor | None = None, **given: Any) -> Any:
         """Return the outputs for rows `(n, width, length)`, see the class; `given` goes to the network."""

@@ -77,6 +77,13 @@ def load_text_model(
     return found.eval().to(as_device(device))
 
 
+def is_name_of_texts(name: str) -> bool:
+    """Return whether a name is known to be of a model of texts, before it is loaded; a factory's is not."""
+    folder = Path(name)
+    is_folder = (folder / _TOKENIZER).is_file() and not (folder / "preprocessor_config.json").is_file()
+    return name in TEXT_MODELS or is_folder
+
+
 def _package(name: str) -> Path:
     package = TEXT_MODELS[name]
     found = importlib.util.find_spec(package.replace("-", "_"))

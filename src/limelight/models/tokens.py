@@ -58,6 +58,11 @@ class Tokens:
     def __len__(self) -> int:
         return int(self._tokenizer.get_vocab_size())
 
+    @property
+    def content(self) -> str:
+        """All that decides how it reads texts, as text."""
+        return f"{self._tokenizer.to_str()} {sorted((name, str(each)) for name, each in self._named.items())}"
+
     def encode(self, string: str, special: bool = True) -> Encoded:
         """Return a text's tokens, with those that the model's texts begin and end with unless `special` is False.
 
@@ -134,6 +139,25 @@ class Tokens:
         read = self._tokenizer.decode_batch(pairs, skip_special_tokens=False)
         found = [each.removeprefix(alone) for each in read]
         return tuple(text or str(named(i)) for i, text in enumerate(found))
+
+    @functools.cached_property
+    def begins_word(self) -> tuple[bool | None, ...]:
+        """Whether each token of the vocabulary begins a word or goes on with one; None for special ones.
+
+        By the mark that the tokenizer writes: "##" of what goes on, or a space's of what begins. Without either every
+        token is a word.
+        """
+        names = [str(self._tokenizer.id_to_token(i) or "") for i in range(len(self))]
+        special = {i for i, each in self._tokenizer.get_added_tokens_decoder().items() if each.special}
+        goes_on = any(name.startswith("##") for name in names)
+        mark = next((mark for mark in ("\u0120", "\u2581") if any(name.startswith(mark) for name in names)), "")
+
+        def begins(place: int, name: str) -> bool | None:
+            if place in special or not name or (len(name) > 2 and name[0] + name[-1] in ("[]", "<>")):
+                return None
+            return not name.startswith("##") if goes_on else name.startswith(mark)
+
+        return tuple(begins(place, name) for place, name in enumerate(names))
 
     def _require_whole(self, text: Text, ids: Sequence[int], special: bool) -> None:
         """Raise ValueError unless the tokens' characters are in order and make up the text.

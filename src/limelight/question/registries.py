@@ -24,7 +24,7 @@ from .sequence_baselines import Frequencies, Shuffle
 from .series_baselines import ChannelMean, CircularShift, Interpolation
 from .series_players import Channels, Windows
 from .targets import CentredLogit, Logit, LogProbability, Margin, Probability, Target
-from .text_baselines import Cut, MeanToken, Pad, Token
+from .text_baselines import Cut, MeanToken, Pad, Token, WrongWords
 from .text_players import Sentences, Tokens, Words
 from .text_targets import Continuation, NextToken
 
@@ -45,7 +45,7 @@ BASELINES: Registry[Baseline] = Registry(
     (
         *(Black, White, Noise, Blur, Minimum, Constant, Mean, Median, Samples, SegmentMean, Frequencies, Shuffle),
         *(ChannelMean, Interpolation, CircularShift),
-        *(Token, Pad, MeanToken, Cut),
+        *(Token, Pad, MeanToken, Cut, WrongWords),
     ),
     "blur(5)",
 )

@@ -6,8 +6,10 @@ from abc import abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 
+from ..base.named import require_whole
 from ..models.text import CUT, TextModel
 from .baselines import Baseline
 from .random_streams import Streams
@@ -90,6 +92,73 @@ class Cut(OfVocabulary):
             raise ValueError(f"baseline: Cut(): {model.name} takes no attention_mask=; use Token(...) or MeanToken()")
         vector = model.mean_vector()
         return vector.new_full(vector.shape, CUT)
+
+
+@dataclass(frozen=True)
+class WrongWords(Baseline):
+    """A random token of the same kind in the place of each: of those that begin a word, or of those that go on with
+    one. Special tokens stay.
+
+    A text of wrong words is nearer to the texts that a model knows than one of mask tokens alone. `samples`: texts that
+    are drawn, whose mean a method takes; checks hide by the first. The kind of a token is that of the vocabulary's
+    token whose embedding is nearest. The same (seed, text) gives the same words.
+
+    Example: `limelight.check(model, "a text", "attn-lrp", "deletion(fill=wrong-words)", target=0)`.
+    """
+
+    samples: int = 1
+
+    def __post_init__(self) -> None:
+        require_whole(self, "samples", 1)
+
+    def fitted(self, model: Any) -> Self:
+        if not isinstance(model, TextModel):
+            return self
+        found = replace(self)
+        object.__setattr__(found, "_vocabulary", _Vocabulary.of(model))  # no setting: files would hold it
+        return found
+
+    def references(self, inputs: Tensor, streams: Streams) -> Tensor:
+        vocabulary: _Vocabulary | None = getattr(self, "_vocabulary", None)
+        if vocabulary is None or inputs.ndim != 3 or vocabulary.table.shape[1] != inputs.shape[1]:
+            raise ValueError(
+                f"baseline: {self!r} is of a text's tokens, and the inputs have shape {tuple(inputs.shape)}; explain a "
+                "text by a TextModel, or use another baseline"
+            )
+        table = vocabulary.table.to(inputs)
+        ids = torch.stack([_nearest(each.T, table) for each in inputs])
+        begins = vocabulary.begins.to(ids.device)[ids]
+        found = []
+        for sample in range(self.samples):
+            drawn = streams.uniform(f"wrong words {sample}", inputs.shape[2:], inputs)
+            chosen = ids
+            for kind, members in vocabulary.members.items():
+                place = (drawn * len(members)).long().clamp(max=len(members) - 1)
+                chosen = torch.where(begins == kind, members.to(ids.device)[place], chosen)
+            found.append(table[chosen].transpose(1, 2))
+        return torch.stack(found)
+
+
+@dataclass(frozen=True, eq=False)
+class _Vocabulary:
+    """The embeddings `(tokens, width)` of a vocabulary, the kind of each token, -1 for special ones, and the tokens of
+    each kind: 1 begins a word, 0 goes on with one."""
+
+    table: Tensor
+    begins: Tensor
+    members: dict[int, Tensor]
+
+    @staticmethod
+    def of(model: TextModel) -> _Vocabulary:
+        kinds = [-1 if each is None else int(each) for each in model.tokenizer.begins_word]
+        begins = torch.tensor(kinds)
+        members: dict[int, Tensor] = {kind: (begins == kind).nonzero()[:, 0] for kind in (0, 1) if kind in kinds}
+        return _Vocabulary(model.vectors(), begins, members)
+
+
+def _nearest(rows: Tensor, table: Tensor) -> Tensor:
+    """Return the place in a table `(tokens, width)` of what is nearest to each row."""
+    return (table.square().sum(1) - 2 * rows @ table.T).argmin(1)
 
 
 def default_of_texts(model: TextModel) -> Baseline:

@@ -12,6 +12,7 @@ from torch import nn
 from ..base.progress import reporting
 from ..checks import Check
 from ..explain import MethodLike, as_methods
+from ..models.text import TextModel
 from .bundle import write_audit
 from .job import LABEL, keeping, loaded
 from .running import as_run_model, run
@@ -61,6 +62,8 @@ def audit(
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha: {alpha}; use a rate between 0 and 1, such as 0.05")
+    if settings.get("text_column") is not None:
+        raise ValueError("text_column: an audit compares places in pictures; limelight run explains texts")
     if settings.setdefault("store", "heatmap-float16") == "scores":
         raise ValueError("store: 'scores' keeps no maps, which an audit compares; use 'heatmap-float16' or 'values'")
     settings.setdefault("target", LABEL)
@@ -73,6 +76,7 @@ def audit(
     with reporting(settings.pop("progress", None)) as progress:
         done = run(images, model, chosen, checks, output=output, progress=progress, **settings)
         given = as_run_model(model)
+        assert not isinstance(given, TextModel)  # which run() refuses without text_column
         device, declared = str(settings.get("device", "cpu")), settings.get("declared")
         with keeping(given):
             judged = audit_of(

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from hashlib import blake2b
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -26,11 +27,14 @@ from ..checks import Check
 from ..engine.budget import MOST_ROWS
 from ..methods import Method
 from ..models.catalogue import AnyImageModel, Declaration, ImageModel, load_model
+from ..models.text import TextModel
+from ..models.text_models import load_text_model
 from ..models.weights import bytes_of, state_bytes
 from ..question.baselines import Baseline
 from ..question.question import Options, require_arithmetic
 from ..question.readings import require_outputs
 from ..question.targets import Target
+from ..question.text_targets import Continuation
 from .manifest import HASH_BYTES, content_hash
 
 Store = Literal["values", "heatmap-float16", "scores"]
@@ -46,18 +50,19 @@ class Job:
     """The arguments of `run` that a worker needs; sent to it by pickle.
 
     `model`: a name, which each worker loads with what is `declared` of it, or the model itself. `target` None: the top
-    class of each picture.
+    class of each picture. `text_column`: examples are the texts of this column of a table; `baseline` None is then the
+    model's own.
     `group` pictures are explained at once, and `rows_per_pass` rows run at once, on `threads` threads of `device`.
     These belong to the settings, because the last bits of a result depend on them. `elsewhere` does not.
     """
 
     images: str
-    model: str | ImageModel
+    model: str | ImageModel | TextModel
     weights: str | None
     methods: tuple[Method, ...]
     checks: tuple[Check, ...]
     target: int | Literal["label"] | Target | None
-    baseline: Baseline
+    baseline: Baseline | None
     layer: str | None
     store: Store
     shard_size: int
@@ -74,6 +79,7 @@ class Job:
     white: float | None = None
     declared: Declaration = field(default_factory=Declaration)
     elsewhere: bool = False
+    text_column: str | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError that names the argument."""
@@ -91,16 +97,37 @@ class Job:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: {value}; use 1 or more")
+        self._require_fitting_texts()
         require_arithmetic(self.arithmetic)
         require_outputs(self.outputs)
         if len(set(self.method_names)) < len(self.methods) or len(set(self.check_names)) < len(self.checks):
             raise ValueError("methods, checks: the same one twice; name each once")
 
+    def _require_fitting_texts(self) -> None:
+        """Raise ValueError for a model or an option that does not fit what the run is over."""
+        if not self.is_of_texts:
+            if isinstance(self.model, TextModel):
+                raise ValueError("text_column: None, and the model reads texts; name the column of the table with them")
+            return
+        if isinstance(self.model, ImageModel):
+            raise ValueError(f"text_column: {self.text_column!r}, and {self.model.name} takes pictures")
+        of_pictures = {"weights": self.weights, "draws_of": self.draws_of, "mask": self.mask, "white": self.white}
+        for name, value in {**of_pictures, **self.declared}.items():
+            if value is not None:
+                raise ValueError(f"{name}: is for pictures; leave it out with text_column")
+        if isinstance(self.target, Continuation) and self.target.each:
+            raise ValueError("target: each=True explains several tokens of each text; a run keeps one map, use place=0")
+
+    @property
+    def is_of_texts(self) -> bool:
+        return self.text_column is not None
+
     def options(self, labels: Sequence[int | None], rows: int | None) -> Options:
         """Return the options of `explain` for pictures of these labels."""
+        own: Options = {} if self.baseline is None else {"baseline": self.baseline}
         return {
+            **own,
             "target": labels if self.target == LABEL else self.target,
-            "baseline": self.baseline,
             "layer": self.layer,
             "seed": self.seed,
             "draws_of": self.draws_of,
@@ -109,24 +136,43 @@ class Job:
             "outputs": self.outputs,
         }
 
-    def load(self) -> AnyImageModel:
+    def load(self) -> AnyImageModel | TextModel:
         """Load the model in eval mode on the device. Raises ValueError where torch cannot use the device."""
+        if self.is_of_texts:
+            return self._loaded_for_texts()
+        assert not isinstance(self.model, TextModel)
         return loaded(self.model, self.weights, self.device, self.declared)
 
-    def rows(self, model: AnyImageModel) -> int | None:
+    def _loaded_for_texts(self) -> TextModel:
+        """Raises ValueError also where the model embeds texts and nothing says what they are compared with."""
+        assert isinstance(self.model, str | TextModel)
+        place = as_device(self.device)
+        found = load_text_model(self.model) if isinstance(self.model, str) else self.model
+        if self.target is None and not found.labels:
+            raise ValueError(
+                f"target: {found.name} embeds texts; say what they are compared with: \"similarity('a text')\""
+            )
+        return found.eval().to(place)
+
+    def rows(self, model: AnyImageModel | TextModel) -> int | None:
         """Return the rows of a pass: `rows_per_pass`, else on the CPU as many as have MOST_ROWS x 224 x 224 pixels.
 
-        At most 32 on the CPU. The number does not depend on a machine's memory, so that all workers write the same
-        bits.
+        At most 32 on the CPU, and of texts always. The number does not depend on a machine's memory, so that all
+        workers write the same bits.
         """
         kind = self.device.partition(":")[0]
         most = MOST_ROWS.get(kind)
         if self.rows_per_pass or most is None or kind != "cpu":
             return self.rows_per_pass or most
+        if isinstance(model, TextModel):
+            return _MOST_FACTOR * most
         return most * max(1, min(_MOST_FACTOR, 224**2 // math.prod(model.preprocessing.sides)))
 
-    def passes(self, model: AnyImageModel) -> int | None:
-        """Return the forward rows that a picture takes; None where a method or a check decides them as it goes."""
+    def passes(self, model: AnyImageModel | TextModel) -> int | None:
+        """Return the forward rows that a picture takes; None where a method or a check decides them as it goes, and
+        for texts, where they depend on the length."""
+        if isinstance(model, TextModel):
+            return None
         shape = torch.Size((model.preprocessing.channels, *model.preprocessing.sides))
         counts = [method.rows(shape) for method in self.methods]
         return None if self.checks or None in counts else 2 + sum(filter(None, counts))  # f(x) and f(baseline)
@@ -140,7 +186,7 @@ class Job:
     def check_names(self) -> tuple[str, ...]:
         return _names(self.checks)
 
-    def settings(self, model: AnyImageModel) -> dict[str, Any]:
+    def settings(self, model: AnyImageModel | TextModel) -> dict[str, Any]:
         """Return all settings that decide the results, as plain values under the names of the options."""
         found = {
             "images": self.images,
@@ -152,9 +198,12 @@ class Job:
             "baseline": described(self.baseline),
             **{name: getattr(self, name) for name in _PLAIN_SETTINGS},
             "rows_per_pass": self.rows(model),
-            "preprocessing": asdict(model.preprocessing),
-            "versions": {**versions(), "pillow": PIL.__version__},
         }
+        if isinstance(model, TextModel):
+            found |= {"text_column": self.text_column, "versions": {**versions(), "tokenizers": version("tokenizers")}}
+        else:
+            own = {**versions(), "pillow": PIL.__version__}
+            found |= {"preprocessing": asdict(model.preprocessing), "versions": own}
         # Listed only where given, so that runs begun before these options existed can be resumed.
         found |= {name: described(given) for name in ("draws_of", "mask") if (given := getattr(self, name)) is not None}
         found |= {
@@ -175,19 +224,23 @@ def loaded(
 
 
 @contextmanager
-def keeping(model: str | ImageModel) -> Iterator[None]:
+def keeping(model: str | ImageModel | TextModel) -> Iterator[None]:
     """Restore the modes and the device of a model that was passed as a module."""
     if isinstance(model, str):
         yield
         return
     modes = [(module, module.training) for module in model.modules()]
-    device = next(model.network.parameters(), model.mean).device
+    device = next(model.parameters()).device if isinstance(model, TextModel) else _device_of(model)
     try:
         yield
     finally:
         model.to(device)
         for module, training in modes:
             module.training = training
+
+
+def _device_of(model: ImageModel) -> torch.device:
+    return next(model.network.parameters(), model.mean).device
 
 
 def _names(several: Sequence[Method | Check]) -> tuple[str, ...]:
@@ -224,11 +277,13 @@ def described(value: Any) -> str:
     return f"{type(value).__qualname__}({', '.join(arguments)})"
 
 
-def model_identity(model: AnyImageModel) -> dict[str, str]:
-    """Return the settings that identify a model: hashes of the module, its preprocessing included, and its labels."""
+def model_identity(model: AnyImageModel | TextModel) -> dict[str, str]:
+    """Return the settings that identify a model: hashes of the module, its preprocessing included, of its labels, and
+    of a tokenizer."""
     labels = content_hash(json.dumps(model.labels).encode())
     weights = _module_hash(model) if isinstance(model, nn.Module) else content_hash(model.content.encode())
-    return {"weights": weights, "labels": f"{len(model.labels)} labels, {labels}"}
+    read = {"tokenizer": content_hash(model.tokenizer.content.encode())} if isinstance(model, TextModel) else {}
+    return {"weights": weights, "labels": f"{len(model.labels)} labels, {labels}", **read}
 
 
 def _module_hash(module: nn.Module) -> str:

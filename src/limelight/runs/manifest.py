@@ -28,7 +28,8 @@ class Entry:
 
     `file` holds the picture's bytes, `size` of them from `offset`; an offset of -1 is the whole file. `etag`: a
     property of the file that differs after a change, "" where there is none. `content`: the hash of the bytes, ""
-    before they were read; the index has it, and manifests of older versions.
+    before they were read; the index has it, and manifests of older versions. `text`: of a run over texts the text
+    itself, None for a row without one.
     """
 
     path: str
@@ -38,6 +39,7 @@ class Entry:
     size: int = -1
     etag: str = ""
     content: str = ""
+    text: str | None = None
 
     def read(self, elsewhere: bool = False) -> bytes:
         """Read the picture's bytes, and follow redirects to other hosts where `elsewhere`.
@@ -50,13 +52,18 @@ class Entry:
         return content
 
 
-def write_manifest(path: Path, entries: Iterable[Entry], shard_size: int) -> tuple[int, tuple[str, ...]]:
-    """Write the entries; return their number and their labels in order.
+def write_manifest(
+    path: Path, entries: Iterable[Entry], shard_size: int, texts: bool = False
+) -> tuple[int, tuple[str, ...]]:
+    """Write the entries, with their `texts` where they are such; return their number and their labels in order.
 
     Each row group holds `shard_size` entries. Memory does not grow with the number of entries.
     """
     kinds: dict[type, Kind] = {str: "string", int: "int64"}
-    columns = {each: kinds[type(value)] for each, value in asdict(Entry("", "", "")).items() if each != "content"}
+    columns = {each: kinds[type(value)] for each, value in asdict(Entry("", "", "", text="")).items()}
+    del columns["content"]
+    if not texts:
+        del columns["text"]
     schema = table_of([], columns).schema
     parquet, iterator = arrow("parquet"), iter(entries)
     labels, count = set[str](), 0
@@ -84,6 +91,7 @@ class Manifest:
         return tuple(sorted({_unescaped(each) for batch in batches for each in batch[0].to_pylist()} - {""}))
 
     def shard(self, index: int) -> list[Entry]:
+        """Return the entries of a shard."""
         return [Entry(**_changed(row, _unescaped)) for row in self._file.read_row_group(index).to_pylist()]
 
 

@@ -12,8 +12,10 @@ from torch import Tensor
 from ..base.errors import DamagedFile, reason
 from ..base.files import write_whole
 from ..base.view import View, view_of
-from ..show import overlay, picture_of, scale_of, tile_of
+from ..show import overlay, picture_of, scale_of
 from ..show.image import fit, png_source
+from ..show.text_html import letters_of
+from ..show.words import Words
 from .clusters import Cluster
 from .stored import Run
 from .summary import Spread, Summary
@@ -43,10 +45,14 @@ svg { display: block } svg rect { fill: var(--bar) } svg line { stroke: var(--in
 .row { display: flex; flex-wrap: wrap; gap: 14px; margin-bottom: 1em } figure { margin: 0; width: {{ side }}px }
 figcaption { font-size: .85em } img { display: block; width: 100%; image-rendering: pixelated }
 summary { cursor: pointer; margin: .6em 0 }
+figure.text { width: 100% } .letters { margin: 0; padding: .5em .8em; border-radius: 4px; white-space: pre-wrap;
+  color: var(--ink); border: 1px solid var(--line) } .letters.pale { background: #f5f5f5; color: #000; border: 0 }
+.letters.dark { background: #1c1c1c; color: #fff; border: 0 } .letters .small { font-size: .8em }
 </style></head><body>
-{% macro figures(several) %}<div class="row">{% for each in several %}<figure>
-<img alt="{{ each.words }}" src="{{ each.source }}"><figcaption>{{ each.words }}</figcaption></figure>{% endfor %}</div>
-{% endmacro %}
+{% macro figures(several) %}<div class="row">{% for each in several %}{% if each.letters %}<figure class="text">
+{{ each.letters | safe }}<figcaption>{{ each.words }}</figcaption></figure>{% else %}<figure>
+<img alt="{{ each.words }}" src="{{ each.source }}"><figcaption>{{ each.words }}</figcaption></figure>{% endif %}
+{% endfor %}</div>{% endmacro %}
 {% macro shares(several, what) %}<div class="wide"><table><tr><th>{{ what }}</th><th class="n">share</th>
 <th class="n">of</th></tr>
 {% for each in several %}<tr><td>{{ each.name }}</td><td class="n">{{ "%.1f%%" % (100 * each.share) }}</td>
@@ -102,10 +108,11 @@ relevance is in the middle. At most {{ most_means }} classes for each method, th
 
 
 class Figure(NamedTuple):
-    """A picture on the page, as the source of an image, and its caption."""
+    """A picture on the page, as the source of an image, or a text as safe HTML in its place, and its caption."""
 
     source: str
     words: str
+    letters: str = ""
 
 
 def write_report(run: Run, path: Path | None = None, view: View | str | None = None) -> Path:
@@ -182,6 +189,11 @@ def example_figure(run: Run, example: int, method: str, words: str = "", view: V
     """
     found = run[example]
     caption = f"{found.entry.path} {words}".strip()
+    drawn_as = view_of(view, run.view_of(method))
+    text = found[method].text
+    if text is not None:
+        tile = None if run.settings["store"] == "scores" else run.tile(found[method], (), drawn_as)
+        return Figure("", caption, letters_of(Words(text), tile))
     try:
         picture: Image.Image | None = picture_of(run.picture(example), clip=True)
     except DamagedFile:
@@ -190,7 +202,7 @@ def example_figure(run: Run, example: int, method: str, words: str = "", view: V
         picture, caption = None, f"{caption} (the picture cannot be read: {reason(error)})"
     if run.settings["store"] == "scores":
         return Figure(source_of(picture or Image.new("RGB", (1, 1))), caption)
-    tile = tile_of(method, (), found[method].channels, view_of(view, run.view_of(method)))
+    tile = run.tile(found[method], (), drawn_as)
     ground = Image.new("RGB", (tile.heatmap.shape[1], tile.heatmap.shape[0]), "white") if picture is None else picture
     drawn = overlay(ground, tile.heatmap, tile.scale, 1.0 if picture is None else 0.6)
     return Figure(source_of(drawn), caption)

@@ -6,20 +6,21 @@ import io
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Any
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from ..base.attribution import Attribution
+from ..base.attribution import Attribution, Reduce
 from ..base.notes import Note, about_example
 from ..evaluation.findings import Finding
 from ..models.catalogue import AnyImageModel
+from ..models.text import TextModel
 from ..models.weights import bytes_of
+from ..question.output_targets import Similarity
 from ..question.readings import confidences
 from .job import Store
 from .manifest import Entry, content_hash
@@ -64,7 +65,7 @@ _FACTS: dict[str, Kind] = {
 def facts_of(
     a: Attribution,
     i: int,
-    model: AnyImageModel,
+    model: AnyImageModel | TextModel,
     label: int | None,
     findings: Mapping[str, Finding],
     notes: Sequence[str] = (),
@@ -76,7 +77,8 @@ def facts_of(
     """
     target = int(a.target[i]) if isinstance(a.target, Tensor) else None
     prediction = probability = None
-    if a.outputs is not None and a.outputs.ndim == 2 and a.outputs.shape[1] > 1:
+    embeds = isinstance(a.target, Similarity)  # whose outputs are no classes
+    if a.outputs is not None and a.outputs.ndim == 2 and a.outputs.shape[1] > 1 and not embeds:
         outputs = a.outputs[i].detach().double().cpu()
         prediction = int(outputs.argmax())
         kind = a.output_kinds[i] if a.output_kinds else "score"
@@ -99,6 +101,8 @@ def facts_of(
             f"{each.kind}: {each.text}" for each in (*map(Note.of, notes), *about) if each.is_caution
         ),
     }
+    if a.texts:
+        facts |= {"tokens": len(a.texts[i]), "tokenized": a.texts[i].as_json()}
     for name, finding in findings.items():
         facts[name] = _number(finding.value[i])
         facts[f"{name} passed"] = None if finding.each is None or facts[name] is None else bool(finding.each[i])
@@ -120,7 +124,9 @@ def stored(a: Attribution, i: int, store: Store) -> tuple[Tensor | None, float |
         case "values":
             return a.values[i].detach().cpu().contiguous(), None
         case "heatmap-float16":
-            heatmap = a.heatmap()[i].detach().cpu().double()
+            # The sum over channels of a text's slopes is rounding; they are drawn by their magnitude.
+            reduced: Reduce = "abs" if a.texts and a.view.reduce == "magnitude" else "sum"
+            heatmap = a.heatmap(reduced)[i].detach().cpu().double()
             scale = float(heatmap.abs().amax()) or 1.0
             return (heatmap / scale).half(), scale
         case "scores":
@@ -128,30 +134,47 @@ def stored(a: Attribution, i: int, store: Store) -> tuple[Tensor | None, float |
 
 
 def shard_bytes(rows: Sequence[Row], methods: Sequence[str]) -> bytes:
-    """Return a safetensors file with one tensor per method, `(examples with a map, *map)`, in the order of `rows`."""
-    maps = {name: [row.map for row in rows if row.method == name and row.map is not None] for name in methods}
-    return save({name: torch.stack(found) for name, found in maps.items() if found})
+    """Return a safetensors file with one tensor per method, `(examples with a map, *map)`, in the order of `rows`.
+
+    Maps of texts, `(channels, tokens)` or `(tokens)`, stand one after another along the axis of tokens, unpadded.
+    """
+    maps = {name: [row for row in rows if row.method == name and row.map is not None] for name in methods}
+    return save({name: _joined(found) for name, found in maps.items() if found})
 
 
-def index_bytes(rows: Sequence[Row], shard: int, checks: Sequence[str], figures: Sequence[str]) -> bytes:
+def _joined(rows: Sequence[Row]) -> Tensor:
+    maps = [row.map for row in rows if row.map is not None]
+    return torch.cat(maps, -1).contiguous() if "tokens" in rows[0].facts else torch.stack(maps)
+
+
+def index_bytes(
+    rows: Sequence[Row], shard: int, checks: Sequence[str], figures: Sequence[str], texts: bool = False
+) -> bytes:
     """Return the index as a Parquet file, without times and machines, which differ between equal runs.
 
-    `figures`: further columns of numbers.
+    `figures`: further columns of numbers. `texts`: there are columns of the text, the number of its tokens, and how it
+    was read, as `Text.as_json` writes it.
     """
     columns: dict[str, Kind] = {"id": "int64", "method": "string", "path": "string", "label": "string", **_FACTS}
     for check in checks:
         columns |= {check: "float64", f"{check} passed": "bool_"}
     columns |= dict.fromkeys(figures, "float64")
+    if texts:
+        columns |= {"text": "string", "tokens": "int64", "tokenized": "string"}
     columns |= {"shard": "int64", "offset": "int64", "checksum": "string", "content": "string", "error": "string"}
-    offsets: defaultdict[str, Iterator[int]] = defaultdict(count)
+    offsets: defaultdict[str, int] = defaultdict(int)
     sink = io.BytesIO()
-    table = table_of([_line(row, shard, offsets[row.method]) for row in rows], columns)
+    table = table_of([_line(row, shard, offsets) for row in rows], columns)
     arrow("parquet").write_table(table, sink, compression="zstd")
     return sink.getvalue()
 
 
-def _line(row: Row, shard: int, offsets: Iterator[int]) -> dict[str, Any]:
-    place = {} if row.map is None else {"offset": next(offsets), "checksum": map_checksum(row.map)}
+def _line(row: Row, shard: int, offsets: defaultdict[str, int]) -> dict[str, Any]:
+    """Return a line of the index. `offsets`: where each method's next map begins, which is moved on."""
+    place = {}
+    if row.map is not None:
+        place = {"offset": offsets[row.method], "checksum": map_checksum(row.map)}
+        offsets[row.method] += row.facts.get("tokens", 1)
     return {
         "id": row.id,
         "method": row.method,
@@ -160,6 +183,7 @@ def _line(row: Row, shard: int, offsets: Iterator[int]) -> dict[str, Any]:
         "shard": shard,
         "content": row.entry.content,
         "error": _text(row.error),
+        "text": row.entry.text,
         **row.facts,
         **place,
     }

@@ -20,6 +20,8 @@ from ..explain import MethodLike, as_methods
 from ..models.catalogue import Declaration, ImageModel
 from ..models.declared import read_labels
 from ..models.own_files import looks_like_a_path
+from ..models.text import TextModel
+from ..question.baselines import Baseline
 from ..question.question import CheckOptions, require_options
 from ..question.registries import as_baseline, as_target
 from ..question.targets import Logit, Target
@@ -47,6 +49,7 @@ from .sources import find_examples
 from .status import Meter, Status
 from .stored import Run
 from .tables import arrow
+from .text_sources import find_texts
 
 Engine = Literal["local", "ray"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
@@ -70,13 +73,14 @@ def run(
     shard_size: int = 128,
     group: int = 16,
     limit: int | None = None,
+    text_column: str | None = None,
     white: float | None = None,
     elsewhere: bool = False,
     verify: bool = False,
     on_status: Callable[[Status], None] | None = None,
     **options: Unpack[CheckOptions],
 ) -> Run:
-    """Explain and test every picture of `images`, and write the results to the folder `output`.
+    """Explain and test every picture of `images`, or every text of a table, and write the results to a folder.
 
     The same call again resumes a run that was interrupted, and makes damaged files again. Results do not depend on the
     engine or the number of workers. They equal those of `explain()` on the single picture with the same seed: to
@@ -101,6 +105,8 @@ def run(
         shard_size: the examples that are written at once; a kill loses no more than these.
         group: the pictures that are explained at once.
         limit: explain only the first `limit` pictures.
+        text_column: explain the texts of this column of a table, .csv, .parquet or JSON lines (.jsonl), by a model of
+            texts (`load_text_model`, or a `TextModel`). An example is called by the column `id`, else by its row.
         white: the value of white in pictures of more than 8 bits a channel; see `open_image`.
         elsewhere: let a table name pictures of another protocol or host than its own, and follow redirects of https to
             other hosts; else both are refused.
@@ -126,7 +132,7 @@ def run(
         methods=tuple(as_methods(methods)),
         checks=as_checks(checks) if checks else (),
         target=_as_target(given.pop("target", None), model),
-        baseline=as_baseline(given.pop("baseline", 0.0)),
+        baseline=_as_baseline(given.pop("baseline", None), text_column),
         layer=_as_layer(given.pop("layer", None)),
         store=store,
         shard_size=shard_size,
@@ -135,6 +141,7 @@ def run(
         device=str(as_device(device)),
         declared=_with_labels(declared or {}),
         limit=limit,
+        text_column=text_column,
         white=white,
         elsewhere=elsewhere,
         **given,
@@ -175,10 +182,17 @@ def _as_target(target: Any, model: str | nn.Module) -> int | Literal["label"] | 
     """Read a target for all pictures; it may be a label if the model is an `ImageModel`."""
     if target is None or target == LABEL:
         return cast(Literal["label"] | None, target)
-    labels = model.labels if isinstance(model, ImageModel) else ()
+    labels = model.labels if isinstance(model, ImageModel | TextModel) else ()
     found = as_target(target, 1, labels)
     plain = type(found) is Logit and isinstance(found.index, int)
     return found.index if plain else found  # type: ignore[attr-defined]
+
+
+def _as_baseline(baseline: Any, text_column: str | None) -> Baseline | None:
+    """Read the baseline; of texts None is the model's own, and of pictures black."""
+    if baseline is None:
+        return None if text_column is not None else as_baseline(0.0)
+    return as_baseline(baseline)
 
 
 def _as_layer(layer: Any) -> str | None:
@@ -229,8 +243,12 @@ def _start(job: Job, settings: dict[str, Any], out: Path, elsewhere: bool) -> Le
     meter = Meter(out, Counts())
     meter.report()
     with meter.watching():
-        entries = meter.listing(find_examples(job.images, job.limit, elsewhere))
-        count, labels = write_manifest(out / MANIFEST, entries, job.shard_size)
+        if job.text_column is None:
+            found = find_examples(job.images, job.limit, elsewhere)
+        else:
+            found = find_texts(job.images, job.text_column)
+        entries = meter.listing(found)
+        count, labels = write_manifest(out / MANIFEST, entries, job.shard_size, job.is_of_texts)
     plan = Plan(settings, job.method_names, job.check_names, count, labels, file_sha256(out / MANIFEST))
     ledger = Ledger(out, plan)
     ledger.write_plan()
@@ -250,13 +268,13 @@ def _crew(engine: Engine, workers: int | None, job: Job, out: Path) -> tuple[Cre
     return Local(job, out), workers or max(1, cores // job.threads)
 
 
-def as_run_model(model: str | nn.Module | Prepared) -> str | ImageModel:
+def as_run_model(model: str | nn.Module | Prepared) -> str | ImageModel | TextModel:
     """Return the model as each worker gets it. Raises TypeError for what is neither a name nor a module."""
     if isinstance(model, Prepared):
         model = model.snapshot
     if isinstance(model, str):  # workers may have another working directory
         return str(Path(model).absolute()) if looks_like_a_path(model) else model
-    if isinstance(model, ImageModel):
+    if isinstance(model, ImageModel | TextModel):
         return model
     if isinstance(model, nn.Module):
         wrapped = ImageModel(model, name=type(model).__name__)

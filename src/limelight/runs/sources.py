@@ -120,7 +120,7 @@ def _named(place: str) -> str:
 def _csv_rows(table: str, elsewhere: bool) -> Iterator[tuple[str, str]]:
     whole = 0  # lines up to the last complete row
     with open_binary(table, elsewhere) as file:
-        rows = csv.DictReader(_lines(table, file), strict=True)
+        rows = csv.DictReader(lines_of(table, file), strict=True)
         try:
             path, label = _columns(table, list(rows.fieldnames or ()))
             whole = rows.line_num
@@ -133,7 +133,7 @@ def _csv_rows(table: str, elsewhere: bool) -> Iterator[tuple[str, str]]:
             ) from error
 
 
-def _lines(table: str, file: IO[bytes]) -> Iterator[str]:
+def lines_of(table: str, file: IO[bytes]) -> Iterator[str]:
     """Yield the lines of a table. Raises ValueError with the number of the first one that is not UTF-8."""
     with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
         for number, line in enumerate(text, 1):
@@ -158,10 +158,10 @@ def _parquet_rows(table: str, elsewhere: bool) -> Iterator[tuple[str, str]]:
             )
         for batch in parquet.iter_batches(columns=[path, label] if label else [path]):
             for row in batch.to_pylist():
-                yield row[path] or "", _label(row[label]) if label else ""
+                yield row[path] or "", label_of(row[label]) if label else ""
 
 
-def _label(value: Any) -> str:
+def label_of(value: Any) -> str:
     """Write a label as text; a column of integers with missing values holds floats and NaN."""
     if isinstance(value, float) and (math.isnan(value) or value.is_integer()):
         return "" if math.isnan(value) else str(int(value))

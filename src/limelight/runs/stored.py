@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..base.errors import DamagedFile
+from ..base.text import Text
 from ..base.view import SINGLE_PIXELS, View, view_of
 from ..methods import METHODS
 from ..models.pictures import Preprocessing, open_image, prepare
@@ -27,6 +28,8 @@ from .tables import arrow
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from ..show import Tile
 
 _KEPT = 8  # shards whose index stays in memory
 
@@ -45,7 +48,8 @@ class StoredMap:
 
     @property
     def values(self) -> Tensor:
-        """The map: `(channels, H, W)`, or `(H, W)` where the run stores heatmaps.
+        """The map: `(channels, H, W)`, or `(H, W)` where the run stores heatmaps; of texts `(channels, tokens)`, or
+        `(tokens)`.
 
         Raises ValueError for an example that failed and for a run that stores no maps, DamagedFile for a damaged file.
         """
@@ -55,21 +59,42 @@ class StoredMap:
             raise ValueError("store: this run keeps scores alone; run it with --store values or heatmap-float16")
         try:
             with safe_open(self.path, "pt") as opened:
-                kept: Tensor = opened.get_slice(self.row["method"])[self.row["offset"]]
+                kept = self._slice(opened.get_slice(self.row["method"]))
         except (SafetensorError, FileNotFoundError, IndexError) as error:
             raise _damaged(self.path, f"{type(error).__name__}: {error}") from error
         _require_checksum(self.path, kept, self.row["checksum"])
         return kept if self.row["scale"] is None else kept.float() * self.row["scale"]
 
+    def _slice(self, whole: Any) -> Tensor:
+        """Cut the map out of those of the shard."""
+        start = self.row["offset"]
+        if self.text is None:
+            found: Tensor = whole[start]
+        else:
+            end = start + len(self.text)
+            found = whole[:, start:end] if len(whole.get_shape()) > 1 else whole[start:end]
+        return found
+
+    @property
+    def text(self) -> Text | None:
+        """The text and its tokens, of an example of texts that did not fail."""
+        read = self.row.get("tokenized")
+        return None if read is None else Text.of_json(read)
+
     def heatmap(self) -> Tensor:
-        """One value per pixel `(H, W)`: channels summed with their sign."""
+        """One value per pixel `(H, W)`, or per token: channels summed with their sign."""
         values = self.values
-        return values.sum(0) if values.ndim == 3 else values
+        return values.sum(0) if values.ndim == self._space + 1 else values
 
     @property
     def channels(self) -> Tensor:
         """The map `(channels, H, W)`; of a run that stores heatmaps, their one sum over channels."""
-        return self.values.float().reshape(-1, *self.values.shape[-2:])
+        values = self.values.float()
+        return values.reshape(-1, *values.shape[-self._space :])
+
+    @property
+    def _space(self) -> int:
+        return 2 if self.row.get("tokenized") is None else 1
 
     @property
     def reduced(self) -> tuple[str, ...]:
@@ -137,6 +162,11 @@ class Run:
         return read_status(self.out)
 
     @property
+    def is_of_texts(self) -> bool:
+        """Whether the examples are texts."""
+        return self.settings.get("text_column") is not None
+
+    @property
     def failed(self) -> int:
         return self.counts.failed
 
@@ -182,8 +212,10 @@ class Run:
     def shard_maps(self, shard: int, method: str) -> Tensor:
         """Read all maps of a shard by one method, `(examples with a map, *shape)`, as stored: float16 unscaled.
 
-        Raises DamagedFile where a map has not the checksum in the index.
+        Raises DamagedFile where a map has not the checksum in the index, ValueError for texts.
         """
+        if self.is_of_texts:
+            raise ValueError("maps of texts have different lengths; read them one by one, run[17].values")
         rows = [row for row in self._rows(shard) if row["method"] == method and row["offset"] is not None]
         if not rows:
             return torch.empty(0)
@@ -204,6 +236,8 @@ class Run:
 
         Raises OSError where the file is missing, ValueError where it is no picture or was changed since.
         """
+        if self.is_of_texts:
+            raise ValueError("the run is of texts; run[17].first.text is the text of an example")
         entry = self[example].entry
         opened = open_image(entry.read(), name=entry.path, white=self.settings.get("white"))
         return prepare(opened, Preprocessing(**self.settings["preprocessing"]))[0][0]
@@ -214,24 +248,39 @@ class Run:
         Single pixels for a method that is not registered here.
         """
         text = self.settings["method"][self.methods.index(method)]
-        known = METHODS.kind_of(text.partition("(")[0]) is not None
-        return METHODS.read(text).view if known else SINGLE_PIXELS
+        if METHODS.kind_of(text.partition("(")[0]) is None:
+            return SINGLE_PIXELS
+        known = METHODS.read(text)
+        if self.is_of_texts:
+            return View("magnitude") if known.per_unit else SINGLE_PIXELS
+        return known.view
 
     def show(self, example: int, view: View | str | None = None) -> Image:
         """Draw the example's maps over its picture, as a PIL image; `view` as in `Attribution.show`.
 
         Raises as `picture` and `StoredMap.values` do.
         """
-        from ..show import draw_panel, picture_of, tile_of
+        from ..show import draw_panel, picture_of
+        from ..show.subject import text_drawing
 
         found = self[example]
         tiles = [
-            tile_of(name, (*_caption(each.row), *each.reduced), each.channels, view_of(view, self.view_of(name)))
+            self.tile(each, (*_caption(each.row), *each.reduced), view_of(view, self.view_of(name)))
             for name, each in found.maps.items()
         ]
-        row = found.first.row
+        row, text = found.first.row, found.first.text
         heading = f"{row['path']}: target {row['target']}, says {row['predicted']}"
-        return draw_panel(picture_of(self.picture(example), clip=True), tiles, heading)
+        subject = picture_of(self.picture(example), clip=True) if text is None else text_drawing(text)
+        return draw_panel(subject, tiles, heading)
+
+    def tile(self, found: StoredMap, lines: Sequence[str], view: View) -> Tile:
+        """Return the tile of a map, as the view draws it. Raises as `StoredMap.values` does."""
+        from ..show.drawn import text_tile, tile_of
+
+        name, text = str(found.row["method"]), found.text
+        if text is None:
+            return tile_of(name, lines, found.channels, view)
+        return text_tile(name, lines, found.channels, text, view)
 
     def __repr__(self) -> str:
         return f"Run({str(self.out)!r}, {', '.join(self.methods)}: {self.status.line()})"

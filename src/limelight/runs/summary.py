@@ -128,7 +128,8 @@ class Summary:
         rows = rows_of(run)
         explained = explained_classes(rows)
         groups = rows["label"] if any(rows["label"]) else explained
-        maps = {} if run.settings["store"] == "scores" else maps_of(run, rows, explained)
+        alike = run.settings["store"] != "scores" and not run.is_of_texts  # places mean the same in all maps
+        maps = maps_of(run, rows, explained) if alike else {}
         return Summary(
             run,
             tuple(accuracies(rows, groups)),
@@ -151,7 +152,8 @@ def rows_of(run: Run) -> dict[str, NDArray[Any]]:
 def explained_classes(rows: Rows) -> NDArray[Any]:
     """Name the class that each row explains; a class that was never predicted has only a number."""
     names = dict(zip(rows["prediction"], rows["predicted"], strict=True))
-    return np.asarray([names.get(each, f"class {each}") for each in rows["target"]], dtype=object)
+    classes = ("the target" if each is None else names.get(each, f"class {each}") for each in rows["target"])
+    return np.asarray(list(classes), dtype=object)
 
 
 def accuracies(rows: Rows, groups: NDArray[Any]) -> Iterator[Share]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ..answer import answer
 from ..base.attribution import Attribution
@@ -20,13 +19,13 @@ from ..engine.memory import is_out_of_memory
 from ..evaluation.check import as_mask, measure
 from ..evaluation.findings import Finding
 from ..methods import Method
-from ..models.pictures import open_image
 from ..question.question import Question, question_of
 from .agreeing import add_agreement, agreement_columns
+from .examples import Opened, reader_of
 from .in_hand import InHand, Reporter
 from .job import LABEL, Job, differences, model_identity
 from .ledger import MANIFEST, Done, Lease, Ledger
-from .manifest import Entry, Manifest, content_hash
+from .manifest import Entry, Manifest
 from .rows import Row, facts_of, index_bytes, shard_bytes, stored
 
 _MOST_DEATHS = 2  # of workers at one place; then the group is split, or the example fails
@@ -69,16 +68,15 @@ class _Shard:
 
 @dataclass(frozen=True)
 class _Item:
-    """An example that could be read.
-
-    `pixels`: `(1, 3, H, W)`. `label`: the class of its label, if known. `notes`: on conversions of the picture.
-    """
+    """An example that could be read. `label`: the class of its label, if known."""
 
     id: int
-    entry: Entry
-    pixels: Tensor
+    opened: Opened
     label: int | None
-    notes: tuple[str, ...]
+
+    @property
+    def entry(self) -> Entry:
+        return self.opened.entry
 
 
 class Worker:
@@ -91,7 +89,7 @@ class Worker:
         torch.set_num_threads(job.threads)
         self.job, self.ledger, self.manifest = job, Ledger.open(out), Manifest(out / MANIFEST)
         self.model = job.load()
-        self.rows = job.rows(self.model)
+        self.rows, self.reader = job.rows(self.model), reader_of(job, self.model)
         self.reporter = Reporter(send, job.passes(self.model))
         found = model_identity(self.model)
         changed = differences({name: self.ledger.plan.settings[name] for name in found}, found)
@@ -120,7 +118,8 @@ class Worker:
         order = {name: i for i, name in enumerate(self.job.method_names)}
         shard.rows.sort(key=lambda row: (row.id, order[row.method]))
         rows, failures = shard.rows, shard.failures()
-        index = index_bytes(rows, task.shard, self.job.check_names, agreement_columns(self.job.method_names))
+        figures = agreement_columns(self.job.method_names)
+        index = index_bytes(rows, task.shard, self.job.check_names, figures, self.job.is_of_texts)
         contents = {self.ledger.index_path(task.shard): index}
         if self.job.store != "scores":
             contents = {self.ledger.shard_path(task.shard): shard_bytes(rows, tuple(order)), **contents}
@@ -145,7 +144,8 @@ class Worker:
         self.reporter.begin_group(len(examples))
         items = [item for each in examples if (item := self._read(shard, *each, split))]
         if not split:
-            self._explain(shard, items, methods)
+            for some in self._fitting(items):
+                self._explain(shard, some, methods)
         else:
             for item in items:
                 shard.lease.at(2 * item.id + 1)
@@ -153,14 +153,19 @@ class Worker:
         add_agreement(shard.rows)
         self.reporter.end_group(len(items), shard.model_rows, list(shard.failures().values()))
 
+    def _fitting(self, items: Sequence[_Item]) -> list[list[_Item]]:
+        """Split a group into those that are explained at once, in the order of their first examples."""
+        found: dict[tuple[int, ...], list[_Item]] = {}
+        for item in items:
+            found.setdefault(self.reader.apart(item.opened), []).append(item)
+        return list(found.values())
+
     def _read(self, shard: _Shard, example: int, entry: Entry, split: bool) -> _Item | None:
         """Read an example, or record why it fails: unreadable, without a target, or lethal for workers by itself."""
         try:
             if split and shard.is_lethal(2 * example + 1):
                 raise ChildProcessError(f"{_MOST_DEATHS} workers died while they explained it")
-            content = entry.read(self.job.elsewhere)
-            entry = replace(entry, content=content_hash(content))
-            pixels, _, picture = self.model.prepare(open_image(content, name=entry.path, white=self.job.white))
+            opened = self.reader.open(entry)
             label = self._class_of(entry.label)
             if self.job.target == LABEL and label is None:
                 raise ValueError(
@@ -171,7 +176,7 @@ class Worker:
             shard.again |= isinstance(error, OSError) and entry.size >= 0  # the file was there, and may be again
             shard.fail(example, entry, self.job.method_names, error)
             return None
-        return _Item(example, entry, pixels, label, picture.notes)
+        return _Item(example, opened, label)
 
     def _class_of(self, label: str) -> int | None:
         """Find the class by the model's labels, as a number, or by the order of the run's labels."""
@@ -213,10 +218,10 @@ class Worker:
 
     def _add_rows(self, shard: _Shard, items: Sequence[_Item], methods: Methods) -> None:
         """Add the rows of all items and methods, or none. Raises as `explain` does."""
-        pixels = torch.cat([item.pixels for item in items])
         options = self.job.options([item.label for item in items], self.rows)
         options["progress"] = self.reporter.add_pass
-        with question_of(self.model, pixels, options) as question, Shared(several=len(methods) > 1) as shared:
+        inputs, options = self.reader.together([item.opened for item in items], options)
+        with question_of(self.model, inputs, options) as question, Shared(several=len(methods) > 1) as shared:
             panel = answer(question, [method for _, method in methods])
             rows, spent = [], panel.forward_rows + panel.backward_rows
             for (name, method), a in zip(methods, panel.values(), strict=True):
@@ -225,7 +230,7 @@ class Worker:
                 viewed = a.viewed().detach().cpu() if len(self.job.methods) > 1 else None
                 for i, item in enumerate(items):
                     values, scale = stored(a, i, self.job.store)
-                    facts = facts_of(a, i, self.model, item.label, findings, item.notes) | {"scale": scale}
+                    facts = facts_of(a, i, self.model, item.label, findings, item.opened.notes) | {"scale": scale}
                     seen = None if viewed is None else viewed[i]
                     rows.append(Row(item.id, name, item.entry, facts, values, seen, seconds / len(items)))
         shard.rows += rows

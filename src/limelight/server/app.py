@@ -12,20 +12,19 @@ GET  /api/openapi.json              all of these, described for programs
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any
 
 import torch
 import uvicorn
 from anyio import to_thread
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from ..base.records import as_bytes
@@ -57,16 +56,14 @@ from .forms import (
     typed_forms,
 )
 from .guard import Guard, read_body
-from .jobs import Full, Job, Queue
+from .jobs import Job, Queue
+from .pages import JSON_BYTES, Page, PageTests, busy, parsed
 from .presets import presets_for
 from .work import Kept, PageRequest, Store, answer, test_again
 
-Asked = TypeVar("Asked", bound=BaseModel)
-
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP")
-_SCRIPTS = (*MODULES, "page.js", "form.js", "fields.js", "stream.js")
+_SCRIPTS = (*MODULES, "page.js", "form.js", "fields.js", "stream.js", "textbox.js")
 _FILES = dict.fromkeys(_SCRIPTS, "text/javascript") | dict.fromkeys(("viewer.css", "page.css"), "text/css")
-_JSON_BYTES = 65536
 PATIENCE = 20.0  # seconds that a picture waits for the pixels before it
 BASELINE = "black"  # of a request that names none
 
@@ -84,6 +81,7 @@ class Limits:
     seconds: float = 300.0
     pictures: int = 64  # kept; a request is about at most 4
     maps: int = 128  # kept, and made for one request
+    tokens: int = 512  # of a text
 
 
 class MethodFields(BaseModel):
@@ -109,23 +107,17 @@ class PageQuestion(BaseModel):
     tests: bool = True
 
 
-class PageTests(BaseModel):
-    """The names of a map to test again, and of the maps of its row."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-    map: Annotated[str, Field(max_length=40)]
-    row: Annotated[list[Annotated[str, Field(max_length=40)]], Field(max_length=16)]
-
-
-class Service:
+class Service(Page):
     """The model, the pictures and maps in memory, and the queue."""
+
+    asked = PageQuestion
 
     def __init__(self, model: AnyImageModel, limits: Limits) -> None:
         self.model = model
         self.limits = limits
-        self.pictures: Store[Tensor] = Store(limits.pictures)
         self.maps: Store[Kept] = Store(limits.maps)
         self.queue = Queue(limits.workers, limits.waiting, limits.rows, limits.seconds)
+        self.pictures: Store[Tensor] = Store(limits.pictures)
         self.layers, self.layer = _layers(model)
         self.demo = _has_demo()
         self._uploading = 0
@@ -174,20 +166,19 @@ class Service:
     async def uploading(self) -> AsyncIterator[None]:
         """Hold one of the places for uploads. Raises HTTPException 429 if all are taken."""
         if self._uploading >= self.limits.uploads:
-            raise _busy()
+            raise busy()
         self._uploading += 1
         try:
             yield
         finally:
             self._uploading -= 1
 
-    def stream(self, work: Callable[[Job], None]) -> Response:
-        """Queue work, and answer with its events. Raises HTTPException 429 if the queue is full."""
-        try:
-            job, before = self.queue.start(work)
-        except Full as error:
-            raise _busy() from error
-        return StreamingResponse(_events(job, before), media_type="text/event-stream")
+    def work(self, body: bytes) -> Callable[[Job], None]:
+        question = self.question(parsed(PageQuestion, body))
+        return lambda job: answer(self.model, question, self.maps, job)
+
+    def tested(self, asked: PageTests) -> Callable[[Job], None]:
+        return lambda job: test_again(self.model, asked.map, asked.row, self.maps, self.limits.rows, job)
 
     def question(self, asked: PageQuestion) -> PageRequest:
         """Read the request. Raises Refused, or HTTPException 404 for a picture that isn't there."""
@@ -233,6 +224,33 @@ class Service:
 def create_app(model: AnyImageModel, limits: Limits = Limits(), public: str = "") -> FastAPI:
     """Make the server of one loaded model, which all requests share; `public` is its origin behind a proxy."""
     service = Service(model, limits)
+    app = app_of(service, public)
+
+    @app.post("/api/pictures")
+    async def add_picture(request: Request) -> Response:
+        _require_type(request, "image/png", "image/jpeg", "image/webp")
+        async with service.uploading():
+            body = await read_body(request, limits.body)
+            try:
+                return _json(await to_thread.run_sync(service.decode, body))
+            except ImageError as error:
+                raise HTTPException(415, str(error)) from error
+            except TimeoutError as error:
+                raise busy() from error
+
+    @app.post("/api/demo")
+    async def add_demo() -> Response:
+        async with service.uploading():
+            try:
+                return _json(await to_thread.run_sync(lambda: service.keep(demo_image(TWO_CLASSES))))
+            except ModelError as error:
+                raise HTTPException(404, str(error)) from error
+
+    return app
+
+
+def app_of(service: Page, public: str = "") -> FastAPI:
+    """Make the server of a page, without what it takes other than questions; `public` is its origin behind a proxy."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -260,44 +278,25 @@ def create_app(model: AnyImageModel, limits: Limits = Limits(), public: str = ""
 
     @app.get("/api/openapi.json")
     async def own_description() -> Response:
-        bodies = PageQuestion.model_json_schema(), PageTests.model_json_schema()
+        bodies = service.asked.model_json_schema(), PageTests.model_json_schema()
         return _json(describe(service.form(), _FILES, *bodies))
-
-    @app.post("/api/pictures")
-    async def add_picture(request: Request) -> Response:
-        _require_type(request, "image/png", "image/jpeg", "image/webp")
-        async with service.uploading():
-            body = await read_body(request, limits.body)
-            try:
-                return _json(await to_thread.run_sync(service.decode, body))
-            except ImageError as error:
-                raise HTTPException(415, str(error)) from error
-            except TimeoutError as error:
-                raise _busy() from error
-
-    @app.post("/api/demo")
-    async def add_demo() -> Response:
-        async with service.uploading():
-            try:
-                return _json(await to_thread.run_sync(lambda: service.keep(demo_image(TWO_CLASSES))))
-            except ModelError as error:
-                raise HTTPException(404, str(error)) from error
 
     @app.post("/api/explain")
     async def explain(request: Request) -> Response:
-        asked = await _asked(request, PageQuestion)
+        _require_type(request, "application/json")
         try:
-            question = service.question(asked)
+            work = service.work(await read_body(request, JSON_BYTES))
         except Refused as error:
             raise HTTPException(422, str(error)) from error
-        return service.stream(lambda job: answer(model, question, service.maps, job))
+        return service.stream(work)
 
     @app.post("/api/tests")
     async def test(request: Request) -> Response:
-        asked = await _asked(request, PageTests)
+        _require_type(request, "application/json")
+        asked = parsed(PageTests, await read_body(request, JSON_BYTES))
         if service.maps.get(asked.map) is None:
             raise HTTPException(404, "the map is no longer here; explain again")
-        return service.stream(lambda job: test_again(model, asked.map, asked.row, service.maps, limits.rows, job))
+        return service.stream(service.tested(asked))
 
     @app.get("/api/maps/{name}")
     async def download(name: str) -> Response:
@@ -315,50 +314,16 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
-        self._service: Service = app.state.service
+        self._service: Page = app.state.service
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.queue.cancel()
         await super().shutdown(sockets)
 
 
-async def _events(job: Job, before: int) -> AsyncIterator[bytes]:
-    """Yield the job's events. When the client hangs up, this is closed and the job stops."""
-    try:
-        yield _event("queued", {"before": before})
-        while True:
-            try:
-                event = await asyncio.wait_for(job.events.get(), timeout=1)
-            except TimeoutError:
-                if said := job.overdue:
-                    yield _event("stopped", {"message": said})
-                    return
-                yield b": waiting\n\n"  # fails if the client has hung up
-                continue
-            if event is None:
-                return
-            yield _event(*event)
-    finally:
-        job.cancel()
-
-
-def _event(name: Literal["queued", "stopped"] | str, data: Mapping[str, Any]) -> bytes:
-    return f"event: {name}\ndata: {json.dumps(data, allow_nan=False)}\n\n".encode()
-
-
 def _json(document: Mapping[str, Any]) -> Response:
     """Write JSON in ASCII, since a label may hold lone surrogates, which UTF-8 lacks."""
     return Response(json.dumps(document, allow_nan=False), media_type="application/json")
-
-
-async def _asked(request: Request, kind: type[Asked]) -> Asked:
-    """Read a JSON body. Raises HTTPException that names the entry which is wrong."""
-    _require_type(request, "application/json")
-    try:
-        return kind.model_validate_json(await read_body(request, _JSON_BYTES))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise HTTPException(422, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 def _has_demo() -> bool:
@@ -374,10 +339,6 @@ def _require_type(request: Request, *types: str) -> None:
     found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if found not in types:
         raise HTTPException(415, f"content-type {found[:60]!r}; use {', '.join(types)}")
-
-
-def _busy() -> HTTPException:
-    return HTTPException(429, "the server is busy; try again in a moment", headers={"retry-after": "1"})
 
 
 def _layers(model: AnyImageModel) -> tuple[list[dict[str, str]], str]:

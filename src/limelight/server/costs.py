@@ -145,6 +145,11 @@ def _one_input(value: Any, features: torch.Size) -> float:
     return float(features.numel())
 
 
+def _generated(value: Any, features: torch.Size) -> float:
+    """Return the work of a continuation of which 32 tokens may be asked for: each is a pass that is not counted."""
+    return MOST_WORK / 32 * float(value.tokens)
+
+
 def _blurred(sigma: float, features: torch.Size) -> float:
     """Return the work of a Gaussian blur: its kernel reaches four standard deviations to both sides, on each axis."""
     return (8.0 * sigma + 1) * features.numel() * len(features[1:])
@@ -280,6 +285,6 @@ KNOWN: Mapping[type, tuple[Work, str]] = {
     Box: (_one_input, "label size"),
     Region: (_one_input, "label"),
     Neuron: (_one_input, "at index channel"),
-    Continuation: (_one_input, "tokens place"),
+    Continuation: (_generated, "tokens place"),
     View: (_one_input, "smooth blocks percentile bands"),
 }

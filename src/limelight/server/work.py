@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import secrets
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from PIL import Image
@@ -24,6 +24,7 @@ from ..evaluation.budget import price, quick_findings
 from ..evaluation.findings import Findings
 from ..methods import Method
 from ..models.catalogue import AnyImageModel
+from ..models.text import TextModel
 from ..question.question import Options, question_of
 from ..question.target_words import in_words
 from ..question.targets import Logit, Target
@@ -68,10 +69,11 @@ class Store(Generic[T]):
 
 @dataclass(frozen=True)
 class Kept:
-    """A map that the server keeps, and what its tests found."""
+    """A map that the server keeps, what its tests found, and what the model gets beside the inputs."""
 
     attribution: Attribution
     findings: Findings = field(default_factory=Findings)
+    given: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -122,29 +124,39 @@ def answer(model: AnyImageModel, asked: PageRequest, maps: Store[Kept], job: Job
             "prediction",
             picture=place,
             shown=picture_payload(picture),
-            top=[_class(each) for each in now[:5]],
-            plain=[_class(each) for each in ranking[:5]] if asked.shift else None,
+            top=[class_payload(each) for each in now[:5]],
+            plain=[class_payload(each) for each in ranking[:5]] if asked.shift else None,
         )
         for target in asked.targets or tuple(Logit(each.index) for each in ranking[:1]):
-            explained = _as_ranked(target, model.labels, now)
+            explained = as_ranked(target, model.labels, now)
             keys: list[str] = []
             for column, method in enumerate(asked.methods):
                 about = {"row": row, "column": column}
                 label = explained.described()
                 job.send("begun", picture=place, target=label, method=method.kebab(), **about)
-                for event, data in _map(model, asked, plain, target, method, picture, maps, job):
+                options: Options = {**asked.options, "target": target, "draws_of": plain}
+                for event, data in made(model, pixels, method, options, asked, picture, maps, job):
                     job.send(event, **about, **data)
                     keys += [data["map"]["id"]] if event == "map" else []
-            kept = [found for key in keys if (found := maps.get(key)) is not None]
-            if kept:
-                score = float(kept[0].attribution.score[0])
-                classes = [(each.named, each.probability) for each in now]
-                said = answer_in_words(explained.named, score, classes)
-                job.send("summary", row=row, summary=_summary(kept, said, classes))
+            sum_up(row, keys, explained, now, maps, job)
             row += 1
 
 
-def test_again(model: AnyImageModel, key: str, row: Sequence[str], maps: Store[Kept], most_rows: int, job: Job) -> None:
+def sum_up(
+    row: int, keys: Sequence[str], explained: Ranked, ranking: Sequence[Ranked], maps: Store[Kept], job: Job
+) -> None:
+    """Send the `summary` of a row of maps by their names; of none nothing."""
+    kept = [found for key in keys if (found := maps.get(key)) is not None]
+    if kept:
+        score = float(kept[0].attribution.score[0])
+        classes = [(each.named, each.probability) for each in ranking]
+        said = answer_in_words(explained.named, score, classes)
+        job.send("summary", row=row, summary=_summary(kept, said, classes))
+
+
+def test_again(
+    model: AnyImageModel | TextModel, key: str, row: Sequence[str], maps: Store[Kept], most_rows: int, job: Job
+) -> None:
     """Run all quick tests of a kept map, and send its `card` and the `summary` of its row as they are then.
 
     `row`: the names of the row's maps, in order; those that are no longer kept are left out.
@@ -152,44 +164,55 @@ def test_again(model: AnyImageModel, key: str, row: Sequence[str], maps: Store[K
     kept = maps.get(key)
     if kept is None:
         raise Stopped("the map is no longer here; explain again")
-    kept = replace(kept, findings=_tests(model, kept.attribution, most_rows, job))
+    kept = replace(kept, findings=_tests(model, kept, most_rows, job))
     maps.put(kept, key)
     job.send("card", **_card(kept))
     others = [found for each in row if (found := maps.get(each)) is not None]
     job.send("summary", summary=_summary(others, ("", ""), ()))
 
 
-def _map(
-    model: AnyImageModel,
-    asked: PageRequest,
-    plain: Tensor,
-    target: Target,
+class Drawn(Protocol):
+    """A request, as far as it says how a map is drawn and whether it is tested."""
+
+    @property
+    def tests(self) -> bool: ...
+
+    @property
+    def view(self) -> View | None: ...
+
+
+def made(
+    model: AnyImageModel | TextModel,
+    inputs: Tensor,
     method: Method,
+    options: Options,
+    asked: Drawn,
     picture: Image.Image,
     maps: Store[Kept],
     job: Job,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield one map and its card, or the reason why there is none."""
-    options: Options = {**asked.options, "target": target, "draws_of": plain, "progress": job.progress}
     try:
-        with question_of(model, plain + asked.shift, options) as question:
+        with question_of(model, inputs, {**options, "progress": job.progress}) as question:
             found = explain_question(question, [method])[0]
             (tile,) = found.tiles(view=asked.view)
     except EXPECTED as error:
         yield "failed", {"method": method.kebab(), "message": reason(error)}
         return
     tile = replace(tile, lines=(*tile.lines, *about_example(found.cautions, 0)))
-    key = maps.put(Kept(found))
+    given: Any = options.get("given")
+    kept = Kept(found, given=given)
+    key = maps.put(kept)
     yield "map", {"map": map_payload(picture, tile) | {"id": key, "url": f"/api/maps/{key}.safetensors"}}
-    kept = Kept(found)
     if asked.tests:
-        kept = Kept(found, _tests(model, found, max(price(found), TEST_ROWS), job))
+        kept = replace(kept, findings=_tests(model, kept, max(price(found), TEST_ROWS), job))
         maps.put(kept, key)
     yield "card", _card(kept)
 
 
-def _tests(model: AnyImageModel, found: Attribution, budget: int, job: Job) -> Findings:
-    with question_of(model, found.inputs, {"progress": job.progress}) as question:
+def _tests(model: AnyImageModel | TextModel, kept: Kept, budget: int, job: Job) -> Findings:
+    found, options = kept.attribution, Options(progress=job.progress, given=kept.given)
+    with question_of(model, found.inputs, options) as question:
         return quick_findings(question, {found.name: found}, budget)[found.name]
 
 
@@ -213,7 +236,7 @@ def _summary(kept: Sequence[Kept], answer: tuple[str, str], classes: Sequence[tu
     return summary_of(answer, classes, agreement, verdicts if any(tests.values()) else {}).payload()
 
 
-def _as_ranked(target: Target, labels: Sequence[str], ranking: Sequence[Ranked]) -> Ranked:
+def as_ranked(target: Target, labels: Sequence[str], ranking: Sequence[Ranked]) -> Ranked:
     """Return a class as the model ranks it, or another target in words."""
     if type(target) is Logit and isinstance(target.index, int):
         found = next((each for each in ranking if each.index == target.index), None)
@@ -227,6 +250,7 @@ def _predict(model: AnyImageModel, pixels: Tensor) -> Sequence[Ranked]:
     return ranked(model, outputs, reading.kinds if reading else ())
 
 
-def _class(each: Ranked) -> dict[str, Any]:
+def class_payload(each: Ranked) -> dict[str, Any]:
+    """Return a class of a model's answer, as the page shows it."""
     known = not math.isnan(each.probability)
     return {"class": each.index, "label": each.named, "probability": each.probability if known else None}

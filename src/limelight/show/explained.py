@@ -23,7 +23,17 @@ from ..evaluation.budget import quick_findings
 from ..evaluation.card import TrustCard
 from ..evaluation.compare_baselines import BaselineStudy, labelled_baselines
 from ..evaluation.findings import Findings
-from ..methods import RISE, GradCAM, Gradient, IntegratedGradients, Method, Occlusion, SmoothGrad
+from ..methods import (
+    RISE,
+    AttnLRP,
+    GradCAM,
+    Gradient,
+    IntegratedGradients,
+    KernelShap,
+    Method,
+    Occlusion,
+    SmoothGrad,
+)
 from ..models.catalogue import AnyImageModel
 from ..models.pictures import Geometry, Picture
 from ..question.baselines import Baseline
@@ -41,6 +51,9 @@ DEFAULT_METHODS: tuple[Method, ...] = (Gradient(), SmoothGrad(), IntegratedGradi
 
 
 BLACK_BOX_METHODS: tuple[Method, ...] = (Occlusion(), RISE())
+TEXT_METHODS: tuple[Method, ...] = (AttnLRP(), KernelShap(), Occlusion(), IntegratedGradients())
+MOST_SHOWN = 5
+"""Classes that are named of a model's answer."""
 
 
 def fitting(model: AnyImageModel, methods: tuple[Method, ...], say: Callable[[str], None]) -> tuple[Method, ...]:
@@ -254,23 +267,29 @@ def explained_class(model: Labelled, attribution: Attribution) -> Ranked:
     if not isinstance(target, Tensor):
         return Ranked(None, in_words(target, model.labels), score, math.nan)
     index = int(target[0])
-    same = (each for each in ranked(model, attribution.outputs, attribution.output_kinds) if each.index == index)
-    return next(same, Ranked(index, model.label(index), score, math.nan))
+    known = ranked(model, attribution.outputs, attribution.output_kinds, 0, beside=(index,))
+    return known[0] if known else Ranked(index, model.label(index), score, math.nan)
 
 
-def ranked(model: Labelled, outputs: Tensor | None, kinds: Sequence[str]) -> tuple[Ranked, ...]:
+def ranked(
+    model: Labelled,
+    outputs: Tensor | None,
+    kinds: Sequence[str],
+    most: int | None = None,
+    beside: Sequence[int] = (),
+) -> tuple[Ranked, ...]:
     """Rank the classes of the first row of `outputs` by output; empty if `outputs` isn't `(rows, classes)`.
 
-    `kinds`: what each row's outputs are, see `Attribution.output_kinds`; without it probabilities are NaN.
+    `kinds`: what each row's outputs are, see `Attribution.output_kinds`; without it probabilities are NaN. `most`: only
+    the first so many, of a vocabulary say, and after them the classes `beside`.
     """
     if outputs is None or outputs.ndim != 2:
         return ()
     outputs = outputs[0].double()
     likely = confidences(outputs, kinds[0] if kinds else "score")
-    return tuple(
-        Ranked(i, model.label(i), float(outputs[i]), float(likely[i]))
-        for i in outputs.argsort(descending=True, stable=True).tolist()
-    )
+    first = outputs.argsort(descending=True, stable=True)[:most].tolist()
+    others = (i for i in beside if i not in first and i < len(outputs))
+    return tuple(Ranked(i, model.label(i), float(outputs[i]), float(likely[i])) for i in (*first, *others))
 
 
 def share_of_change(attribution: Attribution) -> float:
@@ -290,4 +309,4 @@ def relative_stderr(attribution: Attribution) -> float:
 
 
 def classes_shown(ranking: Sequence[Ranked]) -> str:
-    return ", ".join(map(str, ranking[:5]))
+    return ", ".join(map(str, ranking[:MOST_SHOWN]))

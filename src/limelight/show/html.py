@@ -11,6 +11,7 @@ from PIL import Image
 from ..base.attribution import Panel
 from ..base.files import write_whole
 from ..base.notes import about_example
+from ..base.version import in_words as versions_in_words
 from ..base.view import View
 from .assets import asset, script_hash, viewer_script, words
 from .colour import Scale, colourise
@@ -90,7 +91,7 @@ def facts_of(panel: Panel) -> list[tuple[str, str]]:
         ("model evaluations", f"{panel.forward_rows} forward + {panel.backward_rows} backward"),
         ("baseline", repr(first.baseline)),
         ("seed", str(first.seed)),
-        ("versions", ", ".join(f"{name} {version}" for name, version in first.versions.items())),
+        ("versions", versions_in_words(first.versions)),
         *agreed,
         *((name, n) for name, each in panel.items() for n in (each.notes if several else about_example(each.notes, 0))),
     ]

@@ -11,7 +11,7 @@ function typed(label, name, offered, placeholder, changed) {
   input.setAttribute("list", `${name}s`);
   input.addEventListener("change", changed);
   const list = element("datalist", { id: `${name}s` }, ...offered.map((each) => element("option", { value: each.text }, each.usage)));
-  return { read: () => input.value.trim(), shown: [element("label", {}, element("span", {}, label), input), list] };
+  return { read: () => input.value.trim(), write: (text) => (input.value = text), shown: [element("label", {}, element("span", {}, label), input), list] };
 }
 
 function method(form, server) {
@@ -114,27 +114,37 @@ export function buildForm(server, changed, say) {
   find("presets").append(...list.shown);
 
   const state = { classes: [], layer: "", arithmetic: "", shift: 0 };
-  const target = typed("explain another target", "target", server.targets, "such as margin(281, other=285)", () => {
+  const { text } = server; // of a model of texts: what stands in its box at first
+  const [label, example] = text ? ["what is explained", text.classes ? "such as next-token('Paris')" : "such as similarity('a text')"] : ["explain another target", "such as margin(281, other=285)"];
+  const target = typed(label, "target", server.targets, example, () => {
     classes.show();
     changed();
   });
   const classes = classPicker(server.labels, state, () => target.read() !== "", changed, say);
-  find("classes").append(...classes.shown);
+  const [top, ...search] = classes.shown;
+  if (text) {
+    find("question").firstElementChild.textContent = "Baseline and view";
+    target.write(text.target);
+    find("classes").firstElementChild.textContent = "Target";
+    find("classes").append(...target.shown, ...(text.classes ? [top] : []), ...(server.labels.length ? search : []));
+  } else find("classes").append(top, ...search);
 
   const view = typed("view: how maps are read and drawn", "view", server.views, "such as signed(smooth=0.02)", changed);
-  const baseline = typed("baseline: the value of absent pixels", "baseline", server.baselines, server.baseline, changed);
+  const absent = text ? "baseline: what absent tokens are" : "baseline: the value of absent pixels";
+  const baseline = typed(absent, "baseline", server.baselines, server.baseline || "automatic", changed);
   const layers = [["", server.layer ? `automatic (${server.layer})` : "automatic"], ...server.layers.map((each) => [each.name, `${each.name}  ${each.grid}`])];
+  const layer = choice("layer, for methods that use one", "layer", layers, "", (value) => {
+    state.layer = value;
+    changed();
+  });
   find("question").append(
     ...baseline.shown,
     ...view.shown,
-    choice("layer, for methods that use one", "layer", layers, "", (value) => {
-      state.layer = value;
-      changed();
-    }),
+    ...(text ? [] : [layer]),
   );
   const tests = element("input", { type: "checkbox", name: "tests", checked: true });
   find("more").append(
-    ...target.shown,
+    ...(text ? [] : target.shown),
     choice("arithmetic of the model", "arithmetic", [["", "automatic"], ...server.arithmetics.map((each) => [each, each])], "", (value) => {
       state.arithmetic = value;
       changed();
@@ -143,7 +153,10 @@ export function buildForm(server, changed, say) {
   );
 
   const said = element("output", { id: "prediction" });
-  find("brightness").append(
+  if (text) {
+    find("brightness").hidden = true;
+    find("classes").append(said);
+  } else find("brightness").append(
     slider("added to every pixel", "shift", { min: -0.5, max: 0.5, step: 0.05, value: 0, say: (v) => (v > 0 ? "+" : "") + v.toFixed(2) }, (value) => {
       state.shift = value;
       changed();
@@ -152,7 +165,7 @@ export function buildForm(server, changed, say) {
   );
 
   return {
-    asked: () => ({ methods: list.methods.filter((each) => each.chosen()).map((each) => each.asked()), classes: state.classes, target: target.read(), baseline: baseline.read() || server.baseline, view: view.read(), layer: state.layer, arithmetic: state.arithmetic, shift: state.shift, tests: tests.checked }),
+    asked: () => ({ methods: list.methods.filter((each) => each.chosen()).map((each) => each.asked()), classes: state.classes, target: target.read(), baseline: baseline.read() || server.baseline, view: view.read(), layer: state.layer, arithmetic: state.arithmetic, tests: tests.checked, ...(text ? {} : { shift: state.shift }) }),
     openMethods: list.open,
     // What the model says of a picture, brightened and plain; the class picker offers the first picture's.
     predicted({ picture, top, plain: before }, about) {
@@ -160,6 +173,7 @@ export function buildForm(server, changed, say) {
         said.replaceChildren();
         classes.offer(top, before ?? top);
       }
+      if (!top.length) return; // an embedding
       const words = (each) => named(each.label, each.probability);
       said.append(element("p", {}, about(before ? `the model now says ${words(top[0])}; without the change ${words(before[0])}` : `the model says ${words(top[0])}`)));
     },

@@ -1,7 +1,8 @@
-// The live page: pictures in, maps out as they are made.
+// The live page: pictures or a text in, maps out as they are made.
 import { button, element, plain } from "./elements.js";
 import { buildForm } from "./form.js";
 import { ask, events } from "./stream.js";
+import { textBox } from "./textbox.js";
 import { Viewer } from "./viewer.js";
 
 const MOST_PICTURES = 4;
@@ -26,8 +27,15 @@ const form = buildForm(server, soon, say);
 const viewer = new Viewer(find("viewer"), server.viewer);
 find("run").append(viewer.drawing);
 find("model").textContent = plain(`${server.model} · limelight ${server.version}`);
-find("demo").disabled = !server.demo;
-find("demo").hidden = !server.demo;
+const box = server.text ? textBox(server.text, find("drop"), () => (find("explain").disabled = !ready()), () => ready() && explain()) : null;
+const empty = box ? "Write a text." : "Add a picture.";
+const ready = () => (box ? box.ready() : pictures.length > 0);
+if (!box) showDemo();
+
+function showDemo() {
+  find("demo").disabled = !server.demo;
+  find("demo").hidden = !server.demo;
+}
 
 function showPictures() {
   find("pictures").replaceChildren(
@@ -59,7 +67,7 @@ async function bring(wanted, refusals = []) {
     if (bringing !== mine) return;
   }
   find("refusals").replaceChildren(...refusals.map((each) => element("li", {}, each)));
-  say(pictures.length ? "" : "Add a picture.");
+  say(pictures.length ? "" : empty);
   if (!brought.length) return;
   pictures = brought;
   showPictures();
@@ -78,7 +86,7 @@ function bringFiles(files) {
 // Explain again once the reader has stopped changing things.
 function soon() {
   clearTimeout(timer);
-  if (pictures.length) timer = setTimeout(explain, PAUSE);
+  if (ready()) timer = setTimeout(explain, PAUSE);
 }
 
 async function explain() {
@@ -89,7 +97,7 @@ async function explain() {
     find("ask").reportValidity(); // the browser says what is wrong, where it is
     return;
   }
-  const question = { ...form.asked(), pictures: pictures.map((each) => each.id) };
+  const question = { ...form.asked(), ...(box ? { text: box.read() } : { pictures: pictures.map((each) => each.id) }) };
   if (!question.methods.length) {
     say("select a method", true);
     return;
@@ -117,8 +125,9 @@ async function explain() {
 
 async function show(question, answers, mine) {
   const rows = [];
-  const names = pictures.map((each) => each.name);
-  const total = names.length * Math.max(question.classes.length, 1) * question.methods.length;
+  const names = box ? ["the text"] : pictures.map((each) => each.name);
+  const targets = question.classes.length + (question.target ? 1 : 0);
+  const total = names.length * Math.max(targets, 1) * question.methods.length;
   let shown = null;
   let made = 0;
   let failed = 0;
@@ -198,7 +207,7 @@ function drawer(open) {
 
 find("settings").addEventListener("click", () => {
   drawer(!find("ask").classList.contains("open"));
-  if (find("ask").classList.contains("open")) find("files").focus();
+  if (find("ask").classList.contains("open")) (box ?? find("files")).focus();
 });
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || !find("ask").classList.contains("open")) return;
@@ -206,12 +215,14 @@ document.addEventListener("keydown", (event) => {
   find("settings").focus();
 });
 
-find("files").addEventListener("change", (event) => event.target.files.length && bringFiles(event.target.files));
 const bringDemo = () => bring([["demonstration", "/api/demo", {}]]);
-find("demo").addEventListener("click", bringDemo);
+if (!box) {
+  find("files").addEventListener("change", (event) => event.target.files.length && bringFiles(event.target.files));
+  find("demo").addEventListener("click", bringDemo);
+}
 find("ask").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (pictures.length) explain();
+  if (ready()) explain();
 });
 find("cancel").addEventListener("click", () => {
   running?.abort();
@@ -224,8 +235,16 @@ document.addEventListener("dragover", (event) => {
 });
 document.addEventListener("dragleave", () => find("drop").classList.remove("over"));
 document.addEventListener("drop", (event) => {
+  if (box && !event.dataTransfer.files.length) return; // letters dragged into the box
   event.preventDefault();
   find("drop").classList.remove("over");
-  if (event.dataTransfer.files.length) bringFiles(event.dataTransfer.files);
+  if (!event.dataTransfer.files.length) return;
+  if (box) say("this page explains texts and takes no files: write the text into its box", true);
+  else bringFiles(event.dataTransfer.files);
 });
-if (server.demo && !pictures.length && !bringing) await bringDemo(); // something to look at, until a picture takes its place
+// Something to look at, until a picture or text takes its place.
+if (box) {
+  say(empty);
+  find("explain").disabled = !ready();
+  if (ready()) await explain();
+} else if (server.demo && !pictures.length && !bringing) await bringDemo();

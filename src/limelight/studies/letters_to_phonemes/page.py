@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...base.files import json_bytes, write_whole
+from ...base.version import in_words as versions_in_words
 from ...evaluation.tables import html_table, markdown
 from ...show import save_png
 from ...show.html import page_opening
@@ -159,7 +160,7 @@ def as_html(study: Study) -> str:
 
 
 def _ended(study: Study) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in study.versions.items())
+    versions = versions_in_words(study.versions)
     return f"{study.seconds:.0f} seconds here; {versions}"
 
 

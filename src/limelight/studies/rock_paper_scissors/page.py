@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...base.files import json_bytes, write_whole
+from ...base.version import in_words as versions_in_words
 from ...evaluation.tables import html_table, markdown
 from ...models.rock_paper_scissors import CLASSES
 from ...show import Row, Tile, draw_grid, picture_of, save_png, write_report
@@ -38,7 +39,7 @@ def write_study(study: Study, out: Path) -> list[Path]:
     for place, path in enumerate(pictures):
         save_png(grid_of(study, place), path)
     page, text, data = out / "index.html", out / "study.md", out / "study.json"
-    versions = ", ".join(f"{name} {version}" for name, version in study.maps[STUDIED[0]][0.0].versions.items())
+    versions = versions_in_words(study.maps[STUDIED[0]][0.0].versions)
     facts = [("seed", str(study.seed)), ("rows", str(study.rows)), ("versions", versions)]
     write_report(page, rows_of(study), "The maps", "", facts, before=_above(study))
     write_whole(text, as_markdown(study, [path.name for path in pictures]).encode())

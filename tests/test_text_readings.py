@@ -1,0 +1,126 @@
+"""Texts: how maps are read and compared, wrong words, and relevance in half precision."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models
+
+import limelight as ll
+from limelight.models.tokens import Tokens
+from limelight.question.question import question_of
+from limelight.show.explained import ranked
+
+from .text_models import bert_classifier, byte_pairs, gpt2, llama, words
+
+PROMPT = "the quick brown fox jumps over"
+
+
+def test_what_excites_is_read_by_its_magnitude_as_gradients_are() -> None:
+    panel = ll.explain(bert_classifier(), "the cat sat", ["deconv-net", "guided-backprop", "guided-grad-cam"], target=1)
+    for name, found in panel.items():
+        assert torch.allclose(found.viewed().squeeze(), found.values[0].abs().sum(0)), name
+
+
+def test_padding_has_no_part_in_agreement() -> None:
+    model, methods = bert_classifier(), ["occlusion", "attn-lrp", "input-x-gradient"]
+    texts = ["the cat sat on the mat and the dog ate the food", "a quick dog sat"]
+    padded = ll.explain(model, texts, methods, target=1).agreement()
+    alone = ll.explain(model, texts[1], methods, target=1).agreement()
+    assert torch.equal(padded.correlations[1], alone.correlations[0])
+    length = alone.region.shape[-1]
+    assert torch.equal(padded.region[1, :length], alone.region[0]) and not bool(padded.region[1, length:].any())
+    assert padded.left_out[1] == alone.left_out[0]
+
+
+def test_only_the_classes_that_are_shown_are_named() -> None:
+    class Counting:
+        named = 0
+
+        def label(self, index: int) -> str:
+            self.named += 1
+            return str(index)
+
+    model, outputs = Counting(), torch.arange(1000.0)[None]
+    found = ranked(model, outputs, ("score",), 5, beside=(3, 999))  # type: ignore[arg-type]
+    assert [each.index for each in found] == [999, 998, 997, 996, 995, 3] and model.named == 6
+
+
+# Wrong words
+
+
+def test_kinds_of_tokens() -> None:
+    pieces = Tokenizer(models.WordPiece({"[CLS]": 0, "[UNK]": 1, "cat": 2, "##s": 3}, unk_token="[UNK]"))
+    assert Tokens(pieces).begins_word == (None, None, True, False)
+    bytes_ = byte_pairs()
+    found = Tokens(bytes_).begins_word
+    for i, each in enumerate(found):
+        name = bytes_.id_to_token(i)
+        assert each == (None if name == "<|endoftext|>" else name.startswith("\u0120"))
+    assert set(Tokens(words()).begins_word) == {None, True}
+
+
+@pytest.mark.parametrize("model", [gpt2, bert_classifier])
+def test_wrong_words_are_random_tokens_of_the_same_kind(model: Callable[[], ll.TextModel]) -> None:
+    reader, samples = model(), 400
+    text = "the quick brown fox"
+    rows, given = reader.tokens(text)
+    kinds, table = reader.tokenizer.begins_word, reader.vectors()
+    with question_of(reader, rows, {"given": given, "baseline": ll.WrongWords(samples), "target": 1}) as question:
+        found = question.references()
+        again = question.references()
+    assert found.shape == (samples, *rows.shape) and torch.equal(found, again)
+    ids = reader.tokenizer.encode(text).ids
+    drawn = torch.cdist(found[:, 0].transpose(1, 2), table).argmin(-1)
+    assert torch.equal(table[drawn].transpose(1, 2), found[:, 0])
+    for place, (own, special) in enumerate(zip(ids, given.texts[0].special, strict=True)):
+        seen = drawn[:, place].tolist()
+        if special:
+            assert set(seen) == {own}
+            continue
+        assert {kinds[each] for each in seen} == {kinds[own]}
+        # The mean place among the tokens of the kind: uniform, so within five standard errors of the middle.
+        members = [i for i, kind in enumerate(kinds) if kind == kinds[own]]
+        places = torch.tensor([members.index(each) for each in seen], dtype=torch.float64)
+        count = len(members)
+        spread = math.sqrt((count**2 - 1) / 12 / samples)
+        assert abs(float(places.mean()) - (count - 1) / 2) < 5 * spread
+
+
+def test_wrong_words_hide_tokens_in_checks() -> None:
+    model, text = bert_classifier(), "the cat sat"
+    (found,) = ll.check(model, text, "gradient", "deletion(fill=wrong-words)", target=1)
+    curve = found.detail["curve"][0]
+    rows, given = model.tokens(text)
+    assert float(curve[0]) == pytest.approx(float(model(rows, **given).softmax(1)[0, 1]), abs=1e-6)
+    # Every word of the curve's last text is one of the vocabulary, [CLS] and [SEP] stay: one of few probabilities.
+    kinds, table = model.tokenizer.begins_word, model.vectors()
+    members = [i for i, kind in enumerate(kinds) if kind]
+    triples = torch.cartesian_prod(*[torch.tensor(members)] * 3)
+    whole = rows.expand(len(triples), -1, -1).clone()
+    whole[:, :, 1:4] = table[triples].transpose(1, 2)
+    with torch.no_grad():
+        possible = model(whole, **{k: v.expand(len(triples), *v.shape[1:]) for k, v in given.items()}).softmax(1)[:, 1]
+    assert float((possible - float(curve[-1])).abs().min()) < 1e-6
+    with pytest.raises(ValueError, match="of a text's tokens"):
+        ll.explain(torch.nn.Linear(3, 2), torch.rand(1, 3), "integrated-gradients", target=0, baseline="wrong-words")
+
+
+# Half precision
+
+
+def test_relevance_in_half_precision_is_cautioned() -> None:
+    exact = ll.explain(llama(), PROMPT, "attn-lrp", target=5).values
+    size, missed = exact.abs().max(), {}
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        model = ll.TextModel(copy.deepcopy(llama().module).to(dtype), llama().tokenizer)
+        panel = ll.explain(model, PROMPT, ["attn-lrp", "smooth-grad(samples=2, inner=lrp)", "gradient"], target=5)
+        missed[dtype] = float((panel["attn-lrp"].values.double() - exact).abs().max() / size)
+        said = [any("relevance was computed in" in each for each in found.cautions) for found in panel.values()]
+        half = dtype != torch.float32
+        assert said == [half, half, False], dtype
+    assert missed[torch.float32] < 1e-5 < 1e-4 < missed[torch.float16] < missed[torch.bfloat16]
