@@ -6,13 +6,10 @@ from .backward import (
     CPLRP as CPLRP,
     LRP as LRP,
     AttnLRP as AttnLRP,
-    DeconvNet as DeconvNet,
     DeepLift as DeepLift,
     DeepShap as DeepShap,
     DeepTaylor as DeepTaylor,
     ExcitationBackprop as ExcitationBackprop,
-    GuidedBackprop as GuidedBackprop,
-    GuidedGradCAM as GuidedGradCAM,
     PatternAttribution as PatternAttribution,
     PatternNet as PatternNet,
 )
@@ -40,6 +37,7 @@ from .gradient import (
     InputXGradient as InputXGradient,
     TaylorDecomposition as TaylorDecomposition,
 )
+from .guided import DeconvNet as DeconvNet, GuidedBackprop as GuidedBackprop, GuidedGradCAM as GuidedGradCAM
 from .guided_path import GuidedIntegratedGradients as GuidedIntegratedGradients
 from .idgi import IDGI as IDGI
 from .interactions import ShapleyInteractions as ShapleyInteractions

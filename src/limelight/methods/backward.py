@@ -23,7 +23,6 @@ from ..rules import Patterns, Propagated, Propagation, ZBox
 from ..rules.engine import Entry, OnUncovered
 from ..rules.patterns import Estimator
 from .base import FINE, NOT_MULTIPLIED, Estimate, Method, Needs, OwnScores
-from .cam import GradCAM
 from .moments import Moments
 
 
@@ -56,61 +55,6 @@ def _estimate(found: Propagated) -> Estimate:
 
 
 @dataclass(frozen=True)
-class DeconvNet(Backward):
-    r"""The gradient with ReLU applied to the backward message, $m_x = \max(m_y, 0)$. [zeiler2014]"""
-
-    no_sum: ClassVar[str | None] = "DeconvNet shows what excites the score, its values are no shares of it"
-    propagation: ClassVar[Propagation] = rules.DECONVNET
-
-
-@dataclass(frozen=True)
-class GuidedBackprop(Backward):
-    r"""The gradient with both rectifications, $m_x = \max(m_y, 0)\,[x > 0]$. [springenberg2015]
-
-    The map hardly depends on the top layers, nor on the class: compare it with that of a randomised model.
-    """
-
-    no_sum: ClassVar[str | None] = "guided backpropagation shows what excites the score, its values are no shares of it"
-    propagation: ClassVar[Propagation] = rules.GUIDED_BACKPROP
-
-
-@dataclass(frozen=True)
-class GuidedGradCAM(Backward):
-    """Guided backpropagation times the upsampled Grad-CAM map. [selvaraju2017]
-
-    `inner` may be any other method of the input's positions, such as `IntegratedGradients()`: the lens through which
-    the region that Grad-CAM finds is seen.
-    """
-
-    by_part: ClassVar[bool] = True
-    inner: Method | None = field(default=None, kw_only=True, metadata=LATER)
-
-    no_sum: ClassVar[str | None] = "a product of two maps promises no sum"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        fits = self.inner is None or (isinstance(self.inner, Method) and not self.inner.needs.layer)
-        require(fits, self, "inner", "a method that reads no layer, such as IntegratedGradients()")
-
-    @property
-    def needs(self) -> Needs:  # type: ignore[override]
-        return replace(self._lens.needs, gradients=True, at_inputs=True, layer=True, own_scores=False)
-
-    @property
-    def _lens(self) -> Method:
-        return self.inner or GuidedBackprop(on_uncovered=self.on_uncovered)
-
-    def rows(self, features: torch.Size) -> int | None:
-        inner = self._lens.rows(features)
-        return None if inner is None else 1 + inner
-
-    def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
-        where = GradCAM().run(score, x, baseline, rng)
-        what = self._lens.run(score, x, baseline, rng)
-        return Estimate(what.values * where.values, raw=where.raw, notes=what.notes)
-
-
-@dataclass(frozen=True)
 class DeepLift(Backward):
     r"""Multipliers of finite differences from the baseline, $\sum_i m_i (x_i - b_i) = f(x) - f(b)$. [shrikumar2017]
 
@@ -123,6 +67,10 @@ class DeepLift(Backward):
     that made it, or what a nonlinearity made of them; of all else, the input too, that of the change's own sign.
 
         limelight.explain(net, x, AtLayer(DeepLift("reveal-cancel", part="negative"), "1"), target=0).raw
+
+    >>> a = ll.explain(model, x, ll.DeepLift("reveal-cancel"), target=ll.CentredLogit(2))
+    >>> bool((a.delta.abs() < 1e-5).all())
+    True
     """
 
     rule: Literal["rescale", "reveal-cancel", "genomics"] = "rescale"
@@ -156,6 +104,10 @@ class DeepShap(Backward):
 
     Complete against the mean of f over the references; `stderr` is that of the mean over them. `multiply=False` gives
     the mean of the multipliers, in units of the score per unit of the input.
+
+    >>> data = ll.Samples(torch.rand(20, 3, 16, 16), 5)
+    >>> ll.explain(model, x, ll.DeepShap(), target=2, baseline=data).values.shape
+    torch.Size([2, 3, 16, 16])
     """
 
     multiply: bool = field(default=True, kw_only=True, metadata=LATER)
@@ -221,6 +173,10 @@ class LRP(Backward):
     it. The notes say how much of the score biases, epsilon and softmax took.
 
         limelight.explain(net, x, LRP("epsilon", bias=False), target=0).notes
+
+    >>> a = ll.explain(model, x, ll.LRP("epsilon-plus"), target=2)
+    >>> a.values.shape, a.forward_rows
+    (torch.Size([2, 3, 16, 16]), 3)
     """
 
     composite: str | Propagation = "activated-plus"
@@ -251,7 +207,11 @@ class LRP(Backward):
 @dataclass(frozen=True)
 class DeepTaylor(Backward):
     r"""Deep Taylor decomposition: bias-free $z^+$, and at the first layer $w^2$, or the box rule between `low` and
-    `high` where both are given. A decomposition of a positive score. [montavon2017]"""
+    `high` where both are given. A decomposition of a positive score. [montavon2017]
+
+    >>> ll.explain(model, x, ll.DeepTaylor(low=0, high=1), target=ll.Probability(2)).values.shape
+    torch.Size([2, 3, 16, 16])
+    """
 
     low: float | None = None
     high: float | None = None
@@ -319,7 +279,12 @@ class PatternMethod(Backward):
 
 @dataclass(frozen=True)
 class PatternNet(PatternMethod):
-    """The signal the score responds to, from a backward pass with patterns in place of weights. [kindermans2018]"""
+    """The signal the score responds to, from a backward pass with patterns in place of weights. [kindermans2018]
+
+    >>> patterns = ll.estimate_patterns(model, [torch.rand(8, 3, 16, 16) for _ in range(4)])
+    >>> ll.explain(model, x, ll.PatternNet(patterns), target=2).values.shape
+    torch.Size([2, 3, 16, 16])
+    """
 
     no_sum: ClassVar[str | None] = "PatternNet shows the signal's direction, not its share of the score"
 
@@ -329,7 +294,12 @@ class PatternNet(PatternMethod):
 
 @dataclass(frozen=True)
 class PatternAttribution(PatternMethod):
-    """The contribution of each input's signal, from a backward pass with patterns times weights. [kindermans2018]"""
+    """The contribution of each input's signal, from a backward pass with patterns times weights. [kindermans2018]
+
+    >>> patterns = ll.estimate_patterns(model, [torch.rand(8, 3, 16, 16) for _ in range(4)])
+    >>> ll.explain(model, x, ll.PatternAttribution(patterns), target=2).values.shape
+    torch.Size([2, 3, 16, 16])
+    """
 
     no_sum: ClassVar[str | None] = "pattern attribution is a root-point estimate whose sum is not promised"
 
@@ -344,6 +314,9 @@ class ExcitationBackprop(Backward):
 
     The values are a probability in networks of affine layers, rectifiers and pooling. Where a sum, norm or attention
     hands on terms of both signs, a caution says how much of the map is negative.
+
+    >>> ll.explain(model, x, ll.ExcitationBackprop(), target=2).values.sum((1, 2, 3))
+    tensor([1.0000, 1.0000])
     """
 
     contrastive: bool = False
@@ -383,6 +356,9 @@ class AttnLRP(TransformerLRP):
     """LRP with rules for attention: first-order for softmax, halves for products, constant scales. [achtibat2024]
 
     `bias=False` shares relevance without biases, which then take none of it.
+
+    >>> ll.explain(model, x, ll.AttnLRP(), target=2).values.shape
+    torch.Size([2, 3, 16, 16])
     """
 
     no_sum: ClassVar[str | None] = "biases and softmax take relevance, so the values do not sum to the score"
@@ -394,6 +370,9 @@ class CPLRP(TransformerLRP):
     """Conservative propagation: attention weights and normalisation scales are constants. [ali2022]
 
     `bias=False` shares relevance without biases, which then take none of it.
+
+    >>> ll.explain(model, x, ll.CPLRP(), target=2).values.shape
+    torch.Size([2, 3, 16, 16])
     """
 
     no_sum: ClassVar[str | None] = "biases take relevance, so the values do not sum to the score"

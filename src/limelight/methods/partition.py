@@ -43,6 +43,9 @@ class PartitionShap(GameMethod):
     groups, with the correction for a finite population; in an undivided group, what halves were found to differ by
     elsewhere, which is a guess. `notes` give the players that were separated and the error of the whole map,
     $(\sum_i \mathrm{se}_i^2 / \sum_i \phi_i^2)^{1/2}$, as a caution from 1/3 on.
+
+    >>> ll.explain(model, x, ll.PartitionShap(64, players=ll.Grid(4)), target=2).raw.shape
+    torch.Size([2, 16])
     """
 
     evaluations: int = 512
