@@ -78,11 +78,11 @@ pixel. Every example runs after these lines:
 """
 ERRORS = """
 ??? note "Errors that all share"
-    An unknown name or setting is a `ValueError` or `TypeError` that gives the nearest names. A target out of range, a
-    layer that the model lacks and inputs of another shape are a `ValueError` that names the argument, its value and
-    what would have worked. NaN or infinity in inputs, scores or maps are a `FloatingPointError` that names the example. A
-    method that needs gradients refuses a black box and names the methods that do not; a check without an answer gives
-    NaN and the reason. What an entry lists below comes on top.
+    An unknown name or setting is a `ValueError` or `TypeError` that gives the nearest names. A target out of
+    range, a layer that the model lacks and inputs of another shape are a `ValueError` that names the argument, its
+    value and what would have worked. NaN or infinity in inputs, scores or maps are a `FloatingPointError` that
+    names the example. A method that needs gradients refuses a black box and names the methods that do not; a check
+    without an answer gives NaN and the reason. What an entry lists below comes on top.
 """
 
 
