@@ -1,4 +1,4 @@
-"""The gallery: every method on the same two pictures. `python docs/make_gallery.py` (extra `demo`, about ten minutes).
+"""The gallery: every method on the same two pictures. `python docs/make_gallery.py` (extra `demo`, some minutes).
 
 It writes images/gallery/*.jpg, gallery.json with what each map cost and noted, and gallery.md, which
 `tests/test_gallery.py` compares with the registry. `--page` writes the page alone, from gallery.json.
@@ -30,18 +30,22 @@ SIDE = 200
 SETTINGS: dict[str, str] = {
     "ExactShapley": "exact-shapley(grid(3))",
     "ShapleyInteractions": "shapley-interactions(players=grid(3))",
-    "SSCAM": "sscam(samples=2, most_channels=64)",
-    "ScoreCAM": "score-cam(most_channels=128)",
-    "RISE": "rise(masks=1000)",
-    "MeaningfulPerturbation": "meaningful-perturbation(steps=60)",
-    "ExtremalPerturbation": "extremal-perturbation(areas=[0.1], steps=100)",
+    "SSCAM": "sscam(samples=2, most_channels=32)",
+    "ScoreCAM": "score-cam(most_channels=64)",
+    "RISE": "rise(masks=500)",
+    "KernelShap": "kernel-shap(512)",
+    "Lime": "lime(512)",
+    "PartitionShap": "partition-shap(256)",
+    "ExpectedGradients": "expected-gradients(32, noise=0.15)",
+    "MeaningfulPerturbation": "meaningful-perturbation(steps=50)",
+    "ExtremalPerturbation": "extremal-perturbation(areas=[0.1], steps=50)",
     "PermutationShap": "permutation-shap(permutations=4)",
-    "ShapleySampling": "shapley-sampling(permutations=8)",
+    "ShapleySampling": "shapley-sampling(permutations=4)",
 }
 CANNOT = {
     "Gradients": "How much of the score a pixel gave. Where the score is saturated the gradient is near zero, and "
     "single pixels carry the noise of the network's kinks.",
-    "Averages over noise": "What happens at the picture itself: it is the mean of maps around it, as wide as the noise.",
+    "Averages over noise": "What happens at the picture itself: it is the mean of maps around it.",
     "Paths from a baseline": "What is as dark as the baseline: where x equals it the values are zero. Another baseline "
     "asks another question.",
     "Inside the network": "Which pixels: a place of a layer sees more of the picture than where it is drawn.",
@@ -68,37 +72,41 @@ CANNOT_OF = {
 
 
 def main() -> None:
+    figures: dict[str, Any] = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
     if "--page" not in sys.argv:
-        FIGURES.write_text(json.dumps(made(), indent=1) + "\n", encoding="utf-8")
-    PAGE.write_text(page(json.loads(FIGURES.read_text(encoding="utf-8"))), encoding="utf-8")
+        make(figures)
+    PAGE.write_text(page(figures), encoding="utf-8")
 
 
-def made() -> dict[str, Any]:
-    """Explain both pictures by every method, write the pictures, and return what each map cost and noted."""
+def make(figures: dict[str, Any]) -> None:
+    """Explain both pictures by every method that has no figures yet; delete gallery.json to begin again."""
     network = ll.load_model()
     model = ll.prepare(network)
+    pixels = [network.preprocess(ll.demo_image(each)) for each in PICTURES]
     IMAGES.mkdir(parents=True, exist_ok=True)
-    answers = [model(network.preprocess(ll.demo_image(each))).argmax() for each in PICTURES]
-    found: dict[str, Any] = {"classes": [network.label(int(each)) for each in answers]}
+    joined([ll.demo_image(each).image.convert("RGB") for each in PICTURES]).save(IMAGES / "pictures.jpg", quality=85)
+    figures["classes"] = [network.label(int(model(each).argmax())) for each in pixels]
     for kind in ll.METHODS:
-        method = method_of(kind)
-        try:
-            maps = [ll.explain(model, network.preprocess(ll.demo_image(each)), method) for each in PICTURES]
-        except (ValueError, TypeError) as error:
-            found[kind.__name__] = {"refused": str(error)}
-            print(kind.kebab(), "refused:", error, flush=True)
-            continue
-        drawn([draw(each) for each in maps]).save(IMAGES / f"{kind.kebab()}.jpg", quality=82)
-        first = maps[0]
-        found[kind.__name__] = {
-            "forward rows": first.forward_rows,
-            "backward rows": first.backward_rows,
-            "layer": first.layer,
-            "cautions": sorted({note.text for each in maps for note in each.cautions}),
-        }
-        print(kind.kebab(), first.forward_rows, first.backward_rows, f"{first.seconds:.1f} s", flush=True)
-    drawn([picture_of_example(each).convert("RGB") for each in maps]).save(IMAGES / "pictures.jpg", quality=85)
-    return found
+        if kind.__name__ not in figures:
+            figures[kind.__name__] = made(kind, model, pixels)
+            FIGURES.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def made(kind: type[ll.Method], model: Any, pixels: list[Any]) -> dict[str, Any]:
+    """Draw the maps of one method, and return what the first cost and what they noted."""
+    try:
+        maps = [ll.explain(model, each, method_of(kind)) for each in pixels]
+    except (ValueError, TypeError) as error:
+        print(kind.kebab(), "refused:", error, flush=True)
+        return {"refused": str(error)}
+    joined([draw(each) for each in maps]).save(IMAGES / f"{kind.kebab()}.jpg", quality=82)
+    print(kind.kebab(), maps[0].forward_rows, maps[0].backward_rows, f"{maps[0].seconds:.1f} s", flush=True)
+    return {
+        "forward rows": maps[0].forward_rows,
+        "backward rows": maps[0].backward_rows,
+        "layer": maps[0].layer,
+        "cautions": sorted({note.text for each in maps for note in each.cautions}),
+    }
 
 
 def method_of(kind: type[ll.Method]) -> ll.Method:
@@ -113,7 +121,7 @@ def draw(a: ll.Attribution) -> Image.Image:
     return overlay(picture_of_example(a).convert("RGB"), heatmap, scale, TILE_OPACITY)
 
 
-def drawn(pictures: list[Image.Image]) -> Image.Image:
+def joined(pictures: list[Image.Image]) -> Image.Image:
     """Pictures side by side."""
     row = Image.new("RGB", (len(pictures) * (SIDE + 8) - 8, SIDE), "white")
     for i, each in enumerate(pictures):
@@ -127,8 +135,8 @@ def page(figures: dict[str, Any]) -> str:
         "# Gallery",
         "",
         "Every method on the same two pictures, each explained for the first class of EfficientNet-lite0:",
-        f"{' and '.join(figures['classes'])}. `python docs/make_gallery.py` makes this page. A map is drawn as its method",
-        "is read by default: red speaks for the class and blue against it, or brightness is the magnitude.",
+        f"{' and '.join(figures['classes'])}. `python docs/make_gallery.py` makes this page. A map is drawn as its",
+        "method is read by default: red speaks for the class and blue against it, or brightness is the magnitude.",
         "",
         "![A cat, and a cup of coffee](images/gallery/pictures.jpg)",
         "",
