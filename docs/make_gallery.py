@@ -84,7 +84,8 @@ def make(figures: dict[str, Any]) -> None:
     model = ll.prepare(network)
     pixels = [network.preprocess(ll.demo_image(each)) for each in PICTURES]
     IMAGES.mkdir(parents=True, exist_ok=True)
-    joined([ll.demo_image(each).image.convert("RGB") for each in PICTURES]).save(IMAGES / "pictures.jpg", quality=85)
+    shown = [Image.fromarray((each[0].permute(1, 2, 0) * 255).round().byte().numpy()) for each in pixels]
+    joined(shown).save(IMAGES / "pictures.jpg", quality=85)
     figures["classes"] = [network.label(int(model(each).argmax())) for each in pixels]
     for kind in ll.METHODS:
         if kind.__name__ not in figures:
