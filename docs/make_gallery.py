@@ -26,21 +26,21 @@ HERE = Path(__file__).parent
 IMAGES, FIGURES, PAGE = HERE / "images" / "gallery", HERE / "gallery.json", HERE / "gallery.md"
 PICTURES = ("chelsea", "coffee")
 SIDE = 200
-# Settings other than the defaults, where these would cost minutes a picture or where nothing stands by default.
+# Settings other than the defaults, where these would cost minutes a picture.
 SETTINGS: dict[str, str] = {
-    "ExactShapley": "exact-shapley(grid(3))",
-    "ShapleyInteractions": "shapley-interactions(players=grid(3))",
+    "ExactShapley": "exact-shapley(grid(2))",
+    "ShapleyInteractions": "shapley-interactions(players=grid(2))",
     "SSCAM": "sscam(samples=2, most_channels=32)",
     "ScoreCAM": "score-cam(most_channels=64)",
     "RISE": "rise(masks=500)",
-    "KernelShap": "kernel-shap(512)",
-    "Lime": "lime(512)",
-    "PartitionShap": "partition-shap(256)",
+    "KernelShap": "kernel-shap(160, players=grid(7))",
+    "Lime": "lime(160, players=grid(7))",
+    "PartitionShap": "partition-shap(64)",
     "ExpectedGradients": "expected-gradients(32, noise=0.15)",
     "MeaningfulPerturbation": "meaningful-perturbation(steps=50)",
     "ExtremalPerturbation": "extremal-perturbation(areas=[0.1], steps=50)",
-    "PermutationShap": "permutation-shap(permutations=4)",
-    "ShapleySampling": "shapley-sampling(permutations=4)",
+    "PermutationShap": "permutation-shap(permutations=2, players=grid(7))",
+    "ShapleySampling": "shapley-sampling(permutations=2, players=grid(7))",
 }
 CANNOT = {
     "Gradients": "How much of the score a pixel gave. Where the score is saturated the gradient is near zero, and "

@@ -167,7 +167,14 @@ def _entry(name: str) -> list[str]:
     lines = [f"### {name} {{ #{name} }}", ""]
     if dataclasses.is_dataclass(thing) and hasattr(thing, "usage") and not _is_base(thing):
         lines += [f"`{thing.usage()}`", ""]
-    lines += [*facts(thing), f"::: {path_of(thing)}", ""]
+    if not isinstance(thing, type) and callable(thing):
+        plain = inspect.signature(thing)
+        named = [each.replace(annotation=inspect.Parameter.empty) for each in plain.parameters.values()]
+        lines += [_code(f"{name}{plain.replace(parameters=named, return_annotation=inspect.Signature.empty)}"), ""]
+    lines += [*facts(thing), f"::: {path_of(thing)}"]
+    if hasattr(thing, "usage"):  # what is inside a method or a check is no one's to call
+        lines += ["    options:", "      members: false"]
+    lines += [""]
     lines += [f"Refuses: {'; '.join(refused)}.", ""] if (refused := refusals(thing)) else []
     example = examples().get(name)
     return [*lines, _code(example), ""] if example else lines
@@ -181,7 +188,7 @@ def facts(thing: Any) -> list[str]:
     elif isinstance(thing, type) and issubclass(thing, ll.Check) and thing in ll.CHECKS:
         better = {None: "describes", "higher": "higher is better", "lower": "lower is better"}[thing.better]
         found = [thing.meaning, better] if thing.meaning else [better]
-    return ["\n".join(f"- {each}" for each in found), "{ .facts }", ""] if found else []
+    return ["\n".join(f"- {each}" for each in found), ""] if found else []
 
 
 def promise(method: ll.Method) -> str:

@@ -23,7 +23,7 @@ MODULES = {
     "LIME": "lime",
     "Quantus": "quantus",
 }
-ROW = re.compile(r"^\| `(.+?)` \| `(.+?)` \| (equal|differs|refused there)", re.MULTILINE)
+ROW = re.compile(r"^\| `(.+?)` \| `(.+?)` \| (equal|near|differs|refused there)", re.MULTILINE)
 SECTIONS = {title: PAGE.split(f"## {title}\n")[1].split("\n## ")[0] for title in MODULES}
 ROWS = [(title, *row) for title, text in SECTIONS.items() for row in ROW.findall(text)]
 
@@ -59,7 +59,8 @@ def test_a_row_holds(title: str, theirs: str, ours: str, how: str) -> None:
     expected, found = numbers(expected), numbers(found)
     assert expected.shape == found.shape
     apart = float((found - expected).abs().max() / expected.abs().max())
-    assert apart < 1e-4 if how == "equal" else apart > 1e-2, f"{apart:.2g} of the largest value apart"
+    holds = {"equal": apart < 1e-4, "near": apart < 1e-2, "differs": apart > 1e-2}[how]
+    assert holds, f"{apart:.2g} of the largest value apart"
 
 
 def test_every_table_row_is_read() -> None:
