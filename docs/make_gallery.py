@@ -58,6 +58,7 @@ CANNOT = {
     "Games between parts of the picture": "Anything smaller than a player, and what the model does on pictures without "
     "holes.",
 }
+NOT_YET = {"refused": "`python docs/make_gallery.py` was stopped before"}
 RECTIFIED = "Which class: the map hardly depends on it, nor on the last layers. The test `randomisation` fails it."
 CANNOT_OF = {
     "GuidedBackprop": RECTIFIED,
@@ -149,7 +150,7 @@ def page(figures: dict[str, Any]) -> str:
         if kinds:
             lines += ["", f"## {family}"]
         for kind in kinds:
-            lines += ["", *entry(kind, figures[kind.__name__])]
+            lines += ["", *entry(kind, figures.get(kind.__name__, NOT_YET))]
     return "\n".join(lines) + "\n"
 
 

@@ -14,6 +14,7 @@ import pytest
 
 import limelight as ll
 from limelight import rules
+from limelight.methods.families import OWN, family_of
 
 DOCS = Path(__file__).parents[1] / "docs"
 REFERENCE: dict[str, Any] = runpy.run_path(str(DOCS / "make_reference.py"))
@@ -37,6 +38,10 @@ def test_every_public_name_has_one_entry() -> None:
         name for page, text in pages.items() if page != "rules.md" for name in re.findall(r"^### (\w+)", text, re.M)
     ]
     assert sorted(public) == sorted(set(public))
+
+
+def test_every_method_has_a_family() -> None:
+    assert not [kind.__name__ for kind in ll.METHODS if family_of(kind) == OWN]
 
 
 def test_every_rule_has_an_entry() -> None:
