@@ -179,8 +179,7 @@ print(ll.explain(model, x, "gradient", target=ll.PredictiveEntropy()).score)
 print(ll.explain(writer, "a good film", "gradient", target=ll.NextToken("film")).score)
 
 # Continuation
-matrix = ll.explain(writer, "a good", "gradient", target=ll.Continuation(" film a", each=True))
-print(matrix.values.shape)  # (texts, predicted tokens, width of an embedding, tokens)
+print(ll.explain(writer, "a good", "gradient", target=ll.Continuation("film")).score)  # its log-probability
 
 # Region
 segmenter = nn.Conv2d(3, 4, 3, padding=1)  # (rows, classes, H, W)
