@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 PICTURE ?= demo
 
-.PHONY: demo test long lines quick lint bench clean
+.PHONY: demo test long lines quick lint bench docs clean
 
 demo: $(VENV)/demo.done
 	$(BIN)/limelight explain $(PICTURE) -o limelight-out
@@ -35,6 +35,10 @@ lint: $(VENV)/dev.done
 bench: $(VENV)/dev.done
 	$(BIN)/python -m benchmarks --quick
 
+# The site, into site/: strict, so that a broken link or a page without a place is an error; nothing is fetched.
+docs: $(VENV)/docs.done
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 # A marker a set of extras, so that each is installed once and again when what it installs changes.
 $(VENV)/demo.done: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -48,5 +52,11 @@ $(VENV)/dev.done: pyproject.toml constraints.txt
 	$(INSTALL) --no-build-isolation --editable '.[demo,plot,bench,app,dev]'
 	touch $@
 
+$(VENV)/docs.done: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) setuptools
+	$(INSTALL) --no-build-isolation --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) limelight-out
+	rm -rf $(VENV) limelight-out site

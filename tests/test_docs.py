@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import shlex
@@ -31,6 +32,12 @@ PAGES = [
             "tables-and-series.md",
             "black-boxes.md",
             "training.md",
+            "index.md",
+            "choose.md",
+            "cautions.md",
+            "targets-and-baselines.md",
+            "tasks.md",
+            "volumes.md",
         )
     ),
 ]
@@ -52,6 +59,26 @@ def test_the_page_of_names_is_the_registries() -> None:
     names = runpy.run_path(str(PAGE.with_name("make_names.py")))
     page = PAGE.with_name("names.md").read_text(encoding="utf-8")
     assert page == names["page"](), "names.md is out of date; rewrite it: python docs/make_names.py"
+
+
+@pytest.mark.parametrize(("maker", "page"), [("glossary", "checks-in-words.md"), ("choose", "choose.md")])
+def test_a_generated_page_is_its_scripts(maker: str, page: str) -> None:
+    made = runpy.run_path(str(PAGE.with_name(f"make_{maker}.py")))["page"]()
+    written = PAGE.with_name(page).read_text(encoding="utf-8")
+    assert written == made, f"{page} is out of date; rewrite it: python docs/make_{maker}.py"
+
+
+def test_the_gallery_has_every_method_and_its_picture() -> None:
+    """The pictures and figures are of a run; the words are the registry's."""
+    gallery = runpy.run_path(str(PAGE.with_name("make_gallery.py")))
+    figures = json.loads(gallery["FIGURES"].read_text(encoding="utf-8"))
+    page = PAGE.with_name("gallery.md").read_text(encoding="utf-8")
+    assert page == gallery["page"](figures), "gallery.md is out of date: python docs/make_gallery.py --page"
+    sizes = [path.stat().st_size for path in gallery["IMAGES"].glob("*.jpg")]
+    assert sum(sizes) < 3_000_000
+    for kind in ll.METHODS:
+        drawn = (gallery["IMAGES"] / f"{kind.kebab()}.jpg").exists()
+        assert drawn is ("refused" not in figures.get(kind.__name__, gallery["NOT_YET"])), kind
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

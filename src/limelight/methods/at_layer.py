@@ -42,6 +42,9 @@ class AtLayer(Method):
     the pixels, with its sum kept. For other layers they have the layer's shape. `layer` None is the layer of
     `explain(layer=...)`. Raises ValueError for an unknown layer or one that runs more than once. [sundararajan2017]
     [dhamdhere2019]
+
+    >>> ll.explain(model, x, ll.AtLayer(ll.IntegratedGradients(16), "1"), target=2).values.shape
+    torch.Size([2, 1, 16, 16])
     """
 
     inner: Method = field(default_factory=IntegratedGradients)

@@ -77,6 +77,10 @@ class DeepLift(Backward):
     that made it, or what a nonlinearity made of them; of all else, the input too, that of the change's own sign.
 
         limelight.explain(net, x, AtLayer(DeepLift("reveal-cancel", part="negative"), "1"), target=0).raw
+
+    >>> a = ll.explain(model, x, ll.DeepLift("reveal-cancel"), target=ll.CentredLogit(2))
+    >>> bool((a.delta.abs() < 1e-5).all())
+    True
     """
 
     rule: Literal["rescale", "reveal-cancel", "genomics"] = "rescale"
@@ -110,6 +114,10 @@ class DeepShap(Backward):
 
     Complete against the mean of f over the references; `stderr` is that of the mean over them. `multiply=False` gives
     the mean of the multipliers, in units of the score per unit of the input.
+
+    >>> data = ll.Samples(torch.rand(20, 3, 16, 16), 5)
+    >>> ll.explain(model, x, ll.DeepShap(), target=2, baseline=data).values.shape
+    torch.Size([2, 3, 16, 16])
     """
 
     multiply: bool = field(default=True, kw_only=True, metadata=LATER)
@@ -175,6 +183,10 @@ class LRP(Backward):
     it. The notes say how much of the score biases, epsilon and softmax took.
 
         limelight.explain(net, x, LRP("epsilon", bias=False), target=0).notes
+
+    >>> a = ll.explain(model, x, ll.LRP("epsilon-plus"), target=2)
+    >>> a.values.shape, a.forward_rows
+    (torch.Size([2, 3, 16, 16]), 3)
     """
 
     composite: str | Propagation = "activated-plus"
@@ -205,7 +217,11 @@ class LRP(Backward):
 @dataclass(frozen=True)
 class DeepTaylor(Backward):
     r"""Deep Taylor decomposition: bias-free $z^+$, and at the first layer $w^2$, or the box rule between `low` and
-    `high` where both are given. A decomposition of a positive score. [montavon2017]"""
+    `high` where both are given. A decomposition of a positive score. [montavon2017]
+
+    >>> ll.explain(model, x, ll.DeepTaylor(low=0, high=1), target=ll.Probability(2)).values.shape
+    torch.Size([2, 3, 16, 16])
+    """
 
     low: float | None = None
     high: float | None = None
@@ -273,7 +289,12 @@ class PatternMethod(Backward):
 
 @dataclass(frozen=True)
 class PatternNet(PatternMethod):
-    """The signal the score responds to, from a backward pass with patterns in place of weights. [kindermans2018]"""
+    """The signal the score responds to, from a backward pass with patterns in place of weights. [kindermans2018]
+
+    >>> patterns = ll.estimate_patterns(model, [torch.rand(8, 3, 16, 16) for _ in range(4)])
+    >>> ll.explain(model, x, ll.PatternNet(patterns), target=2).values.shape
+    torch.Size([2, 3, 16, 16])
+    """
 
     no_sum: ClassVar[str | None] = "PatternNet shows the signal's direction, not its share of the score"
 
@@ -283,7 +304,12 @@ class PatternNet(PatternMethod):
 
 @dataclass(frozen=True)
 class PatternAttribution(PatternMethod):
-    """The contribution of each input's signal, from a backward pass with patterns times weights. [kindermans2018]"""
+    """The contribution of each input's signal, from a backward pass with patterns times weights. [kindermans2018]
+
+    >>> patterns = ll.estimate_patterns(model, [torch.rand(8, 3, 16, 16) for _ in range(4)])
+    >>> ll.explain(model, x, ll.PatternAttribution(patterns), target=2).values.shape
+    torch.Size([2, 3, 16, 16])
+    """
 
     no_sum: ClassVar[str | None] = "pattern attribution is a root-point estimate whose sum is not promised"
 
@@ -298,6 +324,9 @@ class ExcitationBackprop(Backward):
 
     The values are a probability in networks of affine layers, rectifiers and pooling. Where a sum, norm or attention
     hands on terms of both signs, a caution says how much of the map is negative.
+
+    >>> ll.explain(model, x, ll.ExcitationBackprop(), target=2).values.sum((1, 2, 3))
+    tensor([1.0000, 1.0000])
     """
 
     contrastive: bool = False
@@ -337,6 +366,9 @@ class AttnLRP(TransformerLRP):
     """LRP with rules for attention: first-order for softmax, halves for products, constant scales. [achtibat2024]
 
     `bias=False` shares relevance without biases, which then take none of it.
+
+    >>> ll.explain(model, x, ll.AttnLRP(), target=2).values.shape
+    torch.Size([2, 3, 16, 16])
     """
 
     no_sum: ClassVar[str | None] = "biases and softmax take relevance, so the values do not sum to the score"
@@ -348,6 +380,9 @@ class CPLRP(TransformerLRP):
     """Conservative propagation: attention weights and normalisation scales are constants. [ali2022]
 
     `bias=False` shares relevance without biases, which then take none of it.
+
+    >>> ll.explain(model, x, ll.CPLRP(), target=2).values.shape
+    torch.Size([2, 3, 16, 16])
     """
 
     no_sum: ClassVar[str | None] = "biases take relevance, so the values do not sum to the score"

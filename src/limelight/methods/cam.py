@@ -124,6 +124,10 @@ class GradCAM(GradientMap):
       w_k = \frac1{|P|}\sum_{p \in P} \frac{\partial f}{\partial A_{k,p}}$$
 
     over the layer's positions P. Raises ValueError where the gradient at the layer is zero. [selvaraju2017]
+
+    >>> a = ll.explain(model, x, ll.GradCAM(), target=2)
+    >>> a.values.shape, a.layer
+    (torch.Size([2, 1, 16, 16]), '3')
     """
 
     def combined(self, activation: Tensor, gradient: Tensor) -> Tensor:
@@ -137,6 +141,9 @@ class HiResCAM(GradientMap):
     $$A_p = \mathrm{relu}\Big(\sum_k g_{k,p} A_{k,p}\Big)$$
 
     Where the model is linear after the layer, the map without ReLU sums to the score less its bias. [draelos2020]
+
+    >>> ll.explain(model, x, ll.HiResCAM(), target=2).values.shape
+    torch.Size([2, 1, 16, 16])
     """
 
     def combined(self, activation: Tensor, gradient: Tensor) -> Tensor:
@@ -150,6 +157,9 @@ class LayerCAM(GradientMap):
     $$A_p = \mathrm{relu}\Big(\sum_k \mathrm{relu}(g_{k,p}) A_{k,p}\Big)$$
 
     [jiang2021]
+
+    >>> ll.explain(model, x, ll.LayerCAM(), target=2, layer="1").values.shape
+    torch.Size([2, 1, 16, 16])
     """
 
     def combined(self, activation: Tensor, gradient: Tensor) -> Tensor:
@@ -163,6 +173,9 @@ class XGradCAM(GradientMap):
     $$w_k = \frac{\sum_p g_{k,p} A_{k,p}}{\sum_p A_{k,p}}$$
 
     and 0 where a channel's activations sum to 0 within rounding, as they do after instance norm. [fu2020]
+
+    >>> ll.explain(model, x, ll.XGradCAM(), target=2).values.shape
+    torch.Size([2, 1, 16, 16])
     """
 
     def combined(self, activation: Tensor, gradient: Tensor) -> Tensor:
@@ -180,6 +193,9 @@ class GradCAMPlusPlus(GradientMap):
     $$w_k = \sum_p \mathrm{relu}(g_{k,p}) \frac{g_{k,p}^2}{2 g_{k,p}^2 + g_{k,p}^3 \sum_q A_{k,q}}$$
 
     without terms of a zero denominator. [chattopadhay2018]
+
+    >>> ll.explain(model, x, ll.GradCAMPlusPlus(), target=2).values.shape
+    torch.Size([2, 1, 16, 16])
     """
 
     def combined(self, activation: Tensor, gradient: Tensor) -> Tensor:

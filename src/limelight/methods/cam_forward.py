@@ -46,6 +46,9 @@ class CAM(ForwardMap):
     for a model that is global average pooling and one linear layer after this one; raises ValueError for others. For
     a target other than the logit of class c, the classes' weights are weighted by the target's derivative at x.
     [zhou2016]
+
+    >>> ll.explain(model, x, ll.CAM(), target=2).values.shape
+    torch.Size([2, 1, 16, 16])
     """
 
     fixed_rows: ClassVar[int | None] = 0
@@ -72,6 +75,9 @@ class EigenCAM(ForwardMap):
     with v the first right singular vector of the centred positions x channels, its sign such that the map correlates
     with the mean activation. A caution says where the score's gradient is zero all over the layer, where the model has
     gradients. [muhammad2020]
+
+    >>> ll.explain(model, x, ll.EigenCAM()).values.shape
+    torch.Size([2, 1, 16, 16])
     """
 
     needs: ClassVar[Needs] = Needs(gradients=False, at_inputs=True, layer=True)
@@ -98,6 +104,9 @@ class EigenGradCAM(GradientMap):
     with v the first right singular vector of the centred positions x channels, its sign such that the map correlates
     with HiResCAM's, the sum of gradient times activation. Raises ValueError where the gradient at the layer is zero.
     EigenCAM with the class in it, as pytorch-grad-cam has it. [muhammad2020]
+
+    >>> ll.explain(model, x, ll.EigenGradCAM(), target=2).values.shape
+    torch.Size([2, 1, 16, 16])
     """
 
     def combined(self, activation: Tensor, gradient: Tensor) -> Tensor:
@@ -126,6 +135,9 @@ class ScoreCAM(ForwardMap):
     with each channel upsampled to the input and rescaled to [0, 1] by n, without constant channels. One model row a
     channel, made a pass at a time. `most_channels` is an approximation with fewer rows: it uses the channels that vary
     most over positions alone, in the softmax too. [wang2020]
+
+    >>> ll.explain(model, x, ll.ScoreCAM(), target=2).forward_rows
+    19
     """
 
     most_channels: int | None = None
@@ -180,6 +192,9 @@ class SSCAM(ScoreCAM):
     range of what it is added to, 1 for a map in [0, 1], as in SmoothGrad; the paper's 2 has no stated scale. One model
     row for each of `samples` and channel. `sigma=0` is ScoreCAM. `stderr` follows from the variance of the scores by
     the derivative of softmax, before the ReLU; upsampled it is a bound, and NaN with one sample. [wang2020sscam]
+
+    >>> ll.explain(model, x, ll.SSCAM(samples=4), target=2).stderr.shape
+    torch.Size([2, 1, 16, 16])
     """
 
     samples: int = 35
@@ -232,6 +247,9 @@ class AblationCAM(ForwardMap):
     with channel k of the map set to zero. Only the model after the layer runs again, one row a channel. Where that is
     global average pooling and one linear layer, nothing runs: $f_{\setminus k}$ is known in closed form. A negative
     score turns all signs, and a note says so. Raises ValueError for a score of 0. [desai2020]
+
+    >>> ll.explain(model, x, ll.AblationCAM(), target=2).values.shape
+    torch.Size([2, 1, 16, 16])
     """
 
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:

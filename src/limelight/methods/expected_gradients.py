@@ -34,6 +34,10 @@ class ExpectedGradients(Method):
     `noise` > 0 also perturbs the input by a Gaussian of that share of its range: this is GradientSHAP, which promises
     no sum. `multiply=False` leaves out the factor x - b: the map is the expected gradient, in units of the score per
     unit of the input. [erion2021] [lundberg2017]
+
+    >>> data = ll.Samples(torch.rand(20, 3, 16, 16), 10)
+    >>> ll.explain(model, x, ll.ExpectedGradients(50), target=2, baseline=data).stderr.shape
+    torch.Size([2, 3, 16, 16])
     """
 
     samples: int = 64

@@ -7,9 +7,9 @@ from .base import Method
 _MODULES = {
     "Gradients": ("gradient", "full_gradient"),
     "Averages over noise": ("wrap",),
-    "Paths from a baseline": ("path", "guided_path", "idgi", "xrai"),
+    "Paths from a baseline": ("path", "expected_gradients", "guided_path", "idgi", "xrai"),
     "Inside the network": ("at_layer", "layer_path"),
-    "Backward rules": ("backward", "guided"),
+    "Backward rules": ("guided", "backward"),
     "Class activation maps": ("cam", "cam_forward", "finer_cam"),
     "Covering parts of the picture": ("occlusion", "rise", "perturbation"),
     "Games between parts of the picture": ("shapley", "kernel_shap", "partition", "interactions", "lime"),

@@ -47,6 +47,9 @@ class FinerCAM(Method):
 
         net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
         ll.explain(net.eval(), torch.rand(2, 3, 8, 8), ll.FinerCAM(ll.LayerCAM(), classes=2), target=1)
+
+    >>> ll.explain(model, x, ll.FinerCAM(), target=2).values.shape
+    torch.Size([2, 1, 16, 16])
     """
 
     inner: GradientMap = field(default_factory=GradCAM)

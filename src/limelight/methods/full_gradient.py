@@ -42,6 +42,9 @@ class FullGrad(Method):
     `signed=False` is the published saliency map $\psi(x \odot \nabla f) + \sum_l \sum_c \psi(b_{l,c} \nabla_{z_{l,c}}
     f)$ over the channels c of the layers with a map. $\psi$ takes the absolute value, rescales each channel to
     [0, 1] and upsamples it to the input; the map promises no sum. [srinivas2019]
+
+    >>> ll.explain(model, x, ll.FullGrad(), target=2).values.shape
+    torch.Size([2, 1, 16, 16])
     """
 
     by_part: ClassVar[bool] = True

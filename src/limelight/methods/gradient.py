@@ -27,6 +27,9 @@ class Gradient(Method):
     $$A_i = \partial_i f(x)$$
 
     `heatmap("max")` shows its maximum absolute value over channels. [simonyan2014]
+
+    >>> ll.explain(model, x, ll.Gradient(), target=2).values.shape
+    torch.Size([2, 3, 16, 16])
     """
 
     view = FINE
@@ -46,6 +49,10 @@ class InputXGradient(Method):
     $$A_i = x_i \, \partial_i f(x)$$
 
     Sums to f(x) - f(0) only where the network is linear and without biases. [shrikumar2017]
+
+    >>> a = ll.explain(model, x, ll.InputXGradient(), target=2)
+    >>> a.values.shape, a.complete
+    (torch.Size([2, 3, 16, 16]), False)
     """
 
     view = FINE
@@ -68,6 +75,10 @@ class TaylorDecomposition(Method):
     change of sign, then bisects. Without one the root is the point with the smallest |f| found, and a note says so.
     The first-order term sums to $f(x) - f(\tilde x)$ only where f is linear in between; `notes` give the remainder.
     [bach2015] [montavon2017]
+
+    >>> a = ll.explain(model, x, ll.TaylorDecomposition(), target=2, baseline="blur(2)")
+    >>> len(a.notes)
+    2
     """
 
     root: Literal["baseline", "nearest"] = "baseline"

@@ -1,4 +1,4 @@
-"""Gradients with other messages at ReLUs, and their product with Grad-CAM."""
+"""Rectified backward passes: deconvolution, guided backpropagation and its product with Grad-CAM."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ from .cam import GradCAM
 
 @dataclass(frozen=True)
 class DeconvNet(Backward):
-    r"""The gradient with ReLU applied to the backward message, $m_x = \max(m_y, 0)$. [zeiler2014]"""
+    r"""The gradient with ReLU applied to the backward message, $m_x = \max(m_y, 0)$. [zeiler2014]
+
+    >>> ll.explain(model, x, ll.DeconvNet(), target=2).values.shape
+    torch.Size([2, 3, 16, 16])
+    """
 
     per_unit: ClassVar[bool] = True
     no_sum: ClassVar[str | None] = "DeconvNet shows what excites the score, its values are no shares of it"
@@ -32,6 +36,9 @@ class GuidedBackprop(Backward):
     r"""The gradient with both rectifications, $m_x = \max(m_y, 0)\,[x > 0]$. [springenberg2015]
 
     The map hardly depends on the top layers, nor on the class: compare it with that of a randomised model.
+
+    >>> ll.explain(model, x, ll.GuidedBackprop(), target=2).values.shape
+    torch.Size([2, 3, 16, 16])
     """
 
     per_unit: ClassVar[bool] = True
@@ -45,6 +52,10 @@ class GuidedGradCAM(Backward):
 
     `inner` may be any other method of the input's positions, such as `IntegratedGradients()`: the lens through which
     the region that Grad-CAM finds is seen.
+
+    >>> a = ll.explain(model, x, ll.GuidedGradCAM(inner=ll.IntegratedGradients(8)), target=2)
+    >>> a.values.shape, a.layer
+    (torch.Size([2, 3, 16, 16]), '3')
     """
 
     by_part: ClassVar[bool] = True

@@ -44,6 +44,10 @@ class GuidedIntegratedGradients(Method):
 
     Complete: $\sum_i A_i = f(x) - f(b)$. The gradient of a step is the mean of that at both ends. The rest of the
     step's change in score is shared in proportion to the features' values; a note says so above 5% of the changes.
+
+    >>> a = ll.explain(model, x, ll.GuidedIntegratedGradients(steps=20), target=2)
+    >>> torch.allclose(a.values.sum((1, 2, 3)), a.score - a.baseline_score, atol=1e-5)
+    True
     """
 
     steps: int = 64

@@ -92,6 +92,9 @@ class IDGI(Method):
     first node's gradient also serves the step before it. Exactly complete: the values sum to $f(x_n) - f(x_0)$ at any
     number of steps. Points without a gradient are left out of the path: the step before them, at the start after them,
     is longer. `notes` count them. [yang2023]
+
+    >>> ll.explain(model, x, ll.IDGI(ll.IntegratedGradients(32)), target=2).values.shape
+    torch.Size([2, 3, 16, 16])
     """
 
     inner: Method = field(default_factory=IntegratedGradients)

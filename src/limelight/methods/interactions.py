@@ -74,6 +74,9 @@ class ShapleyInteractions(GameMethod):
     $v(S \cup ij) - v(S \cup i) - v(S \cup j) + v(S)$, whose mean is $I_{ij}$ without bias. A round costs
     $M (M - 1)$ rows at most, and counts as one draw in the standard errors. The default players of a picture are a
     3 x 3 grid.
+
+    >>> ll.explain(model, x, ll.ShapleyInteractions(players=ll.Grid(2)), target=2).raw.shape
+    torch.Size([2, 4, 4])
     """
 
     rounds: int = 32

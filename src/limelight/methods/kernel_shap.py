@@ -43,6 +43,10 @@ class KernelShap(GameMethod):
     lower end of the interval of `Attribution.steadiness`, known from 6M samples on); `samples` is then the most it may
     take. Below $2M$ samples, plain least squares, exact for linear models alone, without `stderr`; below M - 1 a
     ValueError.
+
+    >>> a = ll.explain(model, x, ll.KernelShap(128, players=ll.Grid(4)), target=2)
+    >>> a.raw.shape, a.stderr.shape
+    (torch.Size([2, 16]), torch.Size([2, 1, 16, 16]))
     """
 
     samples: int = 2048

@@ -82,6 +82,10 @@ class Conductance(LayerPath):
     it, and the caution INCOMPLETE says how much is missing. Integrated Gradients at a layer (`AtLayer`) goes along
     the straight line of the layer's outputs instead. `raw` holds a value per unit `(n, *layer)`, `values` place it as
     `AtLayer` does. [dhamdhere2019]
+
+    >>> a = ll.explain(model, x, ll.Conductance(), target=2, layer="1")
+    >>> a.values.shape, a.layer
+    (torch.Size([2, 1, 16, 16]), '1')
     """
 
     steps: int = 32
@@ -120,6 +124,9 @@ class InternalInfluence(OverNodes, LayerPath):
     in units of the score per unit of the layer's output; it promises no sum. `quadrature` is a rule such as
     `Midpoint(50)`, or a number of nodes of Gauss-Legendre. `raw` holds a value per unit `(n, *layer)`, `values` place
     it as `AtLayer` does. [leino2018]
+
+    >>> ll.explain(model, x, ll.InternalInfluence(), target=2, layer="1").values.shape
+    torch.Size([2, 1, 16, 16])
     """
 
     quadrature: Quadrature | int = GaussLegendre(32)

@@ -39,6 +39,9 @@ class Lime(GameMethod):
     of `Attribution.steadiness`) after 128 (or 4M), 256, ... samples; `samples` is then the most it may take.
     Raises ValueError for fewer samples than the M + 1 unknowns.
     [ribeiro2016]
+
+    >>> ll.explain(model, x, ll.Lime(200, players=ll.Grid(4)), target=2).raw.shape
+    torch.Size([2, 16])
     """
 
     samples: int = 1000

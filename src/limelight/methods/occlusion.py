@@ -58,6 +58,9 @@ class Occlusion(Method):
     With `incremental`, a module runs on pictures `(channels, H, W)` by exact incremental inference: while operators act
     locally, it computes only the positions that a box can reach. The map is the same up to rounding. A window counts
     as one row, however few positions it needs. `notes` name the operators from which on whole rows were needed.
+
+    >>> ll.explain(model, x, ll.Occlusion(window=4, stride=2), target=2).values.shape
+    torch.Size([2, 1, 16, 16])
     """
 
     by_part: ClassVar[bool] = True
@@ -232,6 +235,9 @@ class FeatureAblation(GameMethod):
     position of a series with all its channels, a grid of 6 cells along each axis of a volume, a column of a table.
     `raw` `(n, parts)` holds one value a part, `values` shares it equally among the part's positions. One row a part.
     [zeiler2014]
+
+    >>> ll.explain(model, x, ll.FeatureAblation(ll.Grid(4)), target=2).raw.shape
+    torch.Size([2, 16])
     """
 
     players: Players | None = None

@@ -46,6 +46,9 @@ class PartitionShap(GameMethod):
     elsewhere, which is a guess. `notes` give the players that were separated and the error of the whole map,
     $(\sum_i \mathrm{se}_i^2 / \sum_i \phi_i^2)^{1/2}$, as a caution from 1/3 on. The columns of a table are halved in
     the order in which they stand. Values depend on it, as a caution says: put related columns side by side.
+
+    >>> ll.explain(model, x, ll.PartitionShap(64, players=ll.Grid(4)), target=2).raw.shape
+    torch.Size([2, 16])
     """
 
     evaluations: int = 512

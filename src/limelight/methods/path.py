@@ -41,6 +41,10 @@ class IntegratedGradients(OverNodes, Method):
         IntegratedGradients()                 # refined to 1%
         IntegratedGradients(tolerance=0.02)   # refined to 2%
         IntegratedGradients(50)               # 50 equal nodes
+
+    >>> a = ll.explain(model, x, ll.IntegratedGradients(tolerance=0.01), target=2)
+    >>> bool((a.delta.abs() < 0.01 * (a.score - a.baseline_score).abs()).all())
+    True
     """
 
     quadrature: Quadrature | int | None = None
@@ -150,6 +154,9 @@ class BlurIntegratedGradients(Method):
     Both take the exact change of each pixel between two levels. Edge values are repeated beyond the border, as in
     `Blur`. Complete with respect to the blurred input: the values sum to $f(x) - f(L_{\sigma_{\max}})$ up to quadrature
     error, which `notes` report. Raises ValueError for inputs without spatial axes. [xu2020]
+
+    >>> ll.explain(model, x, ll.BlurIntegratedGradients(steps=16, max_sigma=4), target=2).values.shape
+    torch.Size([2, 3, 16, 16])
     """
 
     by_part: ClassVar[bool] = True

@@ -34,6 +34,9 @@ class MeaningfulPerturbation(Method):
     a score between 0 and 1: choose the target `Probability`. The paper's baseline is `Blur(10)`. The shift of the
     picture goes through all of up to `jitter` pixels in turn. One row forward and backward a step. Raises ValueError
     unless inputs are `(n, channels, H, W)`. [fong2017]
+
+    >>> ll.explain(model, x, ll.MeaningfulPerturbation(steps=8), target=2).values.shape
+    torch.Size([2, 1, 16, 16])
     """
 
     by_part: ClassVar[bool] = True
@@ -115,6 +118,9 @@ class ExtremalPerturbation(Method):
     picture. The map `(n, 1, H, W)` is the mean over areas, `raw` `(n, areas, H, W)` holds each mask; `notes` give the
     areas found. One row forward and backward a step and area ("dual": two). Raises ValueError unless inputs are
     pictures. [fong2019]
+
+    >>> ll.explain(model, x, ll.ExtremalPerturbation(areas=(0.2,), steps=8), target=2).values.shape
+    torch.Size([2, 1, 16, 16])
     """
 
     by_part: ClassVar[bool] = True

@@ -56,6 +56,10 @@ class RISE(Method):
     where all masks agree at a position. With a `Box` target this is D-RISE. In two precisions masks run in bfloat16 and
     some in float32 too, which correct the others; `stderr` and `tolerance` are of both together.
     [petsiuk2018] [petsiuk2021]
+
+    >>> a = ll.explain(model, x, ll.RISE(masks=100, cells=4), target=2)
+    >>> a.values.shape, a.forward_rows
+    (torch.Size([2, 1, 16, 16]), 204)
     """
 
     by_part: ClassVar[bool] = True

@@ -49,6 +49,10 @@ class ExactShapley(GameMethod):
 
     v(S) is the score where the players outside S are as in the baseline. The default players of a picture are a
     3 x 3 grid. Raises ValueError for more than 16 players. [shapley1953]
+
+    >>> a = ll.explain(model, x, ll.ExactShapley(ll.Grid(2)), target=2)
+    >>> a.raw.shape, torch.allclose(a.raw.sum(1), a.score - a.baseline_score, atol=1e-5)
+    (torch.Size([2, 4]), True)
     """
 
     players: Players | None = None
@@ -258,6 +262,9 @@ class ShapleySampling(_Orders):
     `stderr` is that of a mean of n draws, and in two precisions (`methods/two_precision.py`) of both together, whole
     orders being corrected. Coalitions that orders share are evaluated once. Where all $2^M - 2$ of them cost no more
     rows than the orders (up to 9 players by default), the values are exact and `stderr` is 0. [castro2009]
+
+    >>> ll.explain(model, x, ll.ShapleySampling(8, players=ll.Grid(4)), target=2).stderr.shape
+    torch.Size([2, 1, 16, 16])
     """
 
     paired: ClassVar[bool] = False
@@ -273,6 +280,9 @@ class PermutationShap(_Orders):
     A pair of opposite orders is exact for games of pairs, and counts as one draw in `stderr`. The values sum to
     f(x) - f(b) exactly, whatever n. Where all $2^M - 2$ coalitions cost no more rows than the orders (up to 9 players
     by default), the values are exact and `stderr` is 0. [mitchell2022]
+
+    >>> ll.explain(model, x, ll.PermutationShap(4, players=ll.Grid(4)), target=2).raw.shape
+    torch.Size([2, 16])
     """
 
     paired: ClassVar[bool] = True

@@ -234,6 +234,10 @@ class SmoothGrad(Smoothing):
     $$A = \frac1n \sum_{j=1}^n M(x + \sigma\epsilon_j), \quad \epsilon_j \sim \mathcal{N}(0, 1)$$
 
     for any method M; with Gradient, SmoothGrad as published. [smilkov2017]
+
+    >>> a = ll.explain(model, x, ll.SmoothGrad(ll.Gradient(), samples=16), target=2)
+    >>> a.values.shape, a.stderr.shape
+    (torch.Size([2, 3, 16, 16]), torch.Size([2, 3, 16, 16]))
     """
 
     def statistic(self, like: Tensor) -> Statistic:
@@ -245,6 +249,9 @@ class SmoothGradSquared(Smoothing):
     r"""The mean squared map, $A = \frac1n \sum_j M(x + \sigma\epsilon_j)^2$. [hooker2019]
 
     Pairs of opposite noise have nearly the same square, so draws are independent by default.
+
+    >>> bool((ll.explain(model, x, ll.SmoothGradSquared(samples=8), target=2).values >= 0).all())
+    True
     """
 
     antithetic: bool = False
@@ -258,6 +265,9 @@ class VarGrad(Smoothing):
     r"""The variance of the map, $A = \frac1n \sum_j (M(x + \sigma\epsilon_j) - \bar M)^2$. [adebayo2018local]
 
     Computed by Welford's update, so it is never negative. Draws are independent by default, as for the square.
+
+    >>> bool((ll.explain(model, x, ll.VarGrad(samples=8), target=2).values >= 0).all())
+    True
     """
 
     antithetic: bool = False

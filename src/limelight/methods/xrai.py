@@ -35,6 +35,9 @@ class XRAI(Method):
     than `least` pixels; that needs scikit-image, the extra `segments`. `segments=` takes a label map or other players
     instead, unchanged. A ranking of regions `(n, 1, H, W)` that keeps the sum of M in each. Raises ValueError for
     inputs that are not pictures. [kapishnikov2019]
+
+    >>> ll.explain(model, x, ll.XRAI(segments=ll.Grid(4)), target=2).values.shape
+    torch.Size([2, 1, 16, 16])
     """
 
     by_part: ClassVar[bool] = True

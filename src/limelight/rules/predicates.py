@@ -35,10 +35,12 @@ class Named:
 
 
 def is_kind(*kinds: Kind) -> Is:
+    """Match the operators of these kinds, as `rules/names.py` lists them."""
     return Is(kinds)
 
 
 def named(*names: str) -> Named:
+    """Match the operators of these names, such as "prod"."""
     return Named(frozenset(names))
 
 
