@@ -200,11 +200,10 @@ def test_tied_weights_stay_tied_and_come_back() -> None:
     net = built(TiedAuxiliary)
     with redrawable(net, pictures(1)) as (module, layers):
         assert set(layers[:2]) == {"aux", "head"} and layers[-1] == "body.1"
-        old = module.head.weight
         replaced = redraw(module, "aux", "moments", 0)
         assert module.aux.weight is module.head.weight and not torch.equal(module.head.weight, net.head.weight)  # type: ignore[arg-type, union-attr]
-        put_back(module, replaced)
-        assert module.aux.weight is module.head.weight is old
+        put_back(replaced)
+        assert module.aux.weight is module.head.weight and torch.equal(module.head.weight, net.head.weight)  # type: ignore[arg-type, union-attr]
 
 
 def test_layers_are_ordered_by_where_their_weights_are_last_read() -> None:
