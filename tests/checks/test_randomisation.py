@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import limelight as ll
+from limelight.checks.case import open_case
+from limelight.evaluation.check import measure
 from limelight.model_edits.randomise import put_back, redraw, redrawable
+from limelight.question.question import question_of
 
 from ..networks import conv_net, pictures
 from ..test_methods import snapshot
@@ -267,3 +270,19 @@ def test_a_redrawn_network_costs_its_map_alone(
         more * forward,
         more * backward,
     )
+
+
+def test_the_first_redrawn_network_shows_whether_rows_are_independent() -> None:
+    class Batch(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = body()
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.net(x)
+            return h - h.mean(0)
+
+    x = pictures(2)
+    a = ll.explain(built(body), x, "gradient", target=0)
+    with question_of(built(Batch), x, {"target": 0}) as question, open_case(question, a, ll.Gradient()) as case:
+        assert "the output depends on the rest of the batch" in measure(ll.Randomisation(), case).reason
