@@ -176,7 +176,8 @@ class Answers:
         self.at_references: Tensor | None = None
         self.baseline_rows = np.zeros(3, dtype=int)  # forward, backward and cached, as `_rows_run`
         self._rounded: list[Note] = []
-        self._rows_compared, self._compared = False, np.array([1 if len(x) > 1 else 2, 0, 0])
+        self._rows_compared = question.apart
+        self._compared = np.array([0 if question.apart else 1 if len(x) > 1 else 2, 0, 0])
         self._precisions = Precisions(runner, x, question.arithmetic)
         # What an example's outputs are is read at x, and not from whatever rows a method runs.
         unread = isinstance(target, Confidence) and target.kinds is None
@@ -202,7 +203,7 @@ class Answers:
         compares = any(method.needs.baseline and method.kebab() not in self._own_scores for method in methods)
         if compares:
             self._score_references()
-        elif len(x) > 1:
+        elif len(x) > 1 and not question.apart:
             self._compare_rows()
 
     def by(self, method: Method, rng: Streams) -> Attribution:
@@ -349,8 +350,10 @@ class Answers:
         """Return the scores of `others`, and check that they do not change the score of example 0 in the same pass.
 
         Rows of all examples are packed together, so a model whose rows depend on each other would get wrong maps.
-        The check costs one row. Raises ValueError.
+        The check costs one row, and is left out where that is known. Raises ValueError.
         """
+        if self.question.apart:
+            return self.score.select(examples).stream_values([others])[0]
         self._rows_compared = True
         rows, owners = torch.cat([others, self.x[:1]]), [*examples, 0]
         with self.runner.asking.on("again"):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import limelight as ll
+from limelight.checks.case import open_case
 from limelight.model_edits.randomise import put_back, redraw, redrawable
+from limelight.question.question import question_of
 
-from ..networks import conv_net, pictures
+from ..networks import conv_net, linear_net, pictures
 from ..test_methods import snapshot
 
 
@@ -200,11 +202,10 @@ def test_tied_weights_stay_tied_and_come_back() -> None:
     net = built(TiedAuxiliary)
     with redrawable(net, pictures(1)) as (module, layers):
         assert set(layers[:2]) == {"aux", "head"} and layers[-1] == "body.1"
-        old = module.head.weight
         replaced = redraw(module, "aux", "moments", 0)
         assert module.aux.weight is module.head.weight and not torch.equal(module.head.weight, net.head.weight)  # type: ignore[arg-type, union-attr]
-        put_back(module, replaced)
-        assert module.aux.weight is module.head.weight is old
+        put_back(replaced)
+        assert module.aux.weight is module.head.weight and torch.equal(module.head.weight, net.head.weight)  # type: ignore[arg-type, union-attr]
 
 
 def test_layers_are_ordered_by_where_their_weights_are_last_read() -> None:
@@ -212,3 +213,76 @@ def test_layers_are_ordered_by_where_their_weights_are_last_read() -> None:
         assert layers == ["embed", "norm", "take"]
     with redrawable(built(SharedModule), pictures(1)) as (_, layers):
         assert layers == ["shared", "side", "body.1"]
+
+
+class Counted(nn.Module):
+    """A network on pictures, which counts the rows that it and all its copies run on."""
+
+    rows: ClassVar[int] = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.body, self.head = nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 3)
+        for each in (self.norm.weight, self.norm.bias):
+            nn.init.uniform_(each, 0.5, 1.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        Counted.rows += len(x)
+        return self.head(self.body(self.norm(self.stem(x)).relu()).relu().mean((2, 3)))
+
+
+class Doubtful(Counted):
+    """A copy has to build this one's function anew, so that what it computes is compared with the original."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = lambda h: self.norm(h).relu()
+
+    def forward(self, x: Tensor) -> Tensor:
+        Counted.rows += len(x)
+        return self.head(self.body(self.act(self.stem(x))).relu().mean((2, 3)))
+
+
+def loaded(net: nn.Module) -> nn.Module:
+    model = ll.ImageModel(net)
+    model.loaded = True
+    return model
+
+
+@pytest.mark.parametrize(("method", "forward", "backward"), [("gradient", 1, 1), ("integrated-gradients(4)", 6, 4)])
+@pytest.mark.parametrize("made", [Counted, Doubtful, lambda: ll.prepare(Counted()), lambda: loaded(Counted())])
+def test_a_redrawn_network_costs_its_map_alone(
+    made: Callable[[], Any], method: str, forward: int, backward: int
+) -> None:
+    """Neither its proof nor its packing nor a row that is compared is run again: the code is that of the first one."""
+    torch.manual_seed(0)
+    model, x, counts = made(), torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)), []
+    for stages, draws in ((1, 1), (1, 1), (4, 2)):  # the first proves the model itself
+        Counted.rows = 0
+        found = ll.check(model, x, method, ll.Randomisation(stages=stages, draws=draws), target=[0, 1])[0]
+        counts.append((Counted.rows, found.forward_rows, found.backward_rows))
+    _, (ran, forwards, backwards), (all_ran, all_forwards, all_backwards) = counts
+    more = (4 * 2 - 1) * 2
+    assert (all_ran - ran, all_forwards - forwards, all_backwards - backwards) == (
+        more * forward,
+        more * forward,
+        more * backward,
+    )
+
+
+def test_the_first_redrawn_network_shows_whether_rows_are_independent() -> None:
+    class Batch(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = linear_net()
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.net(x)
+            return h + h.mean(0)
+
+    x = pictures(2)
+    a = ll.explain(linear_net(), x, "gradient", target=0)
+    with question_of(built(Batch), x, {"target": 0}) as question, open_case(question, a, ll.Gradient()) as case:
+        with pytest.raises(ValueError, match="the output depends on the rest of the batch"):
+            ll.Randomisation().run(case)

@@ -101,8 +101,14 @@ class Case:
         target: Target | None = None,
         baseline: Baseline | Tensor | None = None,
         rows_per_pass: int | None = None,
+        apart: bool = False,
+        packs_by_method: bool = False,
     ) -> Attribution:
-        """Return the method's map of the same question, with the given parts replaced."""
+        """Return the method's map of the same question, with the given parts replaced.
+
+        `apart` as in `Question`. `packs_by_method`: pack rows where the method takes many of them, and not because the
+        map's are packed: a model with weights of its own has to be packed and proven anew.
+        """
         if self.method is None:
             raise NotApplicable("this check explains again, and only a finished map was given")
         method, own = self.method, self.question
@@ -113,6 +119,8 @@ class Case:
             target=own.target if target is None else target,
             baseline=own.baseline if baseline is None else as_baseline(baseline),
             rows_per_pass=rows_per_pass or own.rows_per_pass,
+            arithmetic=None if packs_by_method and own.arithmetic == "packed" else own.arithmetic,
+            apart=apart,
         )
         (found,) = answer(question, [method]).values()
         self.score.runner.forward_rows += found.forward_rows

@@ -97,7 +97,7 @@ class Randomisation(HardCheck):
         if not layers:
             return Measured(torch.full((len(case),), torch.nan, dtype=torch.float64), reasons=(NOTHING,) * len(case))
         own = case.attribution
-        draws = [self._stages(case, module, layers, case.question.seed + draw, drawn) for draw in range(self.draws)]
+        draws = [self._stages(case, module, layers, draw, drawn) for draw in range(self.draws)]
         names = draws[0][1]
         maps = [found for found, _ in draws]
         figures: dict[str, Tensor] = {}
@@ -122,9 +122,10 @@ class Randomisation(HardCheck):
         return [exhibit(f"random {name}", case.x, case.x, found, each, own_scale=True) for name, found, each in places]
 
     def _stages(
-        self, case: Case, module: nn.Module, layers: list[str], seed: int, drawn: Drawn | None
+        self, case: Case, module: nn.Module, layers: list[str], draw: int, drawn: Drawn | None
     ) -> tuple[list[Attribution], list[str]]:
         """Explain with layers of the copy replaced at each depth; the maps and the names of the depths."""
+        target, seed = None if self.keep_class else Logit(), case.question.seed + draw
         found: list[Attribution] = []
         names: list[str] = []
         done, cascade = 0, self.order == "cascade"
@@ -142,13 +143,15 @@ class Randomisation(HardCheck):
                 for each in layers[done : depth + 1] if cascade else [last]:
                     replaced.append(redraw(module, each, self.init, seed, drawn))
                 names.append(f"down to {last or 'the root'}" if cascade and depth > first else last)
-                found.append(case.explain(model=module, target=None if self.keep_class else Logit()))
+                # The first network shows that the copy's rows are independent; the others are the same code.
+                apart = draw > 0 or bool(found)
+                found.append(case.explain(model=module, target=target, apart=apart, packs_by_method=True))
                 done = depth + 1
                 while replaced and not cascade:
-                    put_back(module, replaced.pop())
+                    put_back(replaced.pop())
         finally:  # the copy may be that of other maps too
             while replaced:  # the last first: a tied weight was replaced more than once
-                put_back(module, replaced.pop())
+                put_back(replaced.pop())
         return found, names
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +73,20 @@ class Kept:
 
 _snapshots: WeakKeyDictionary[nn.Module, weakref.ref[Kept]] = WeakKeyDictionary()  # each holds its module
 _loaded: WeakKeyDictionary[nn.Module, Kept] = WeakKeyDictionary()
+_edited: WeakSet[nn.Module] = WeakSet()
 _guard = threading.Lock()
+
+
+@contextmanager
+def edited(copy: nn.Module) -> Iterator[nn.Module]:
+    """Have nothing kept for a copy, which may be that of a loaded model, while it is edited between calls."""
+    with _guard:
+        _edited.add(copy)
+    try:
+        yield copy
+    finally:
+        with _guard:
+            _edited.discard(copy)
 
 
 def keep(kept: Kept) -> None:
@@ -85,10 +98,10 @@ def keep(kept: Kept) -> None:
 def kept_of(model: nn.Module) -> Kept | None:
     """Return what is kept for a snapshot, or for a loaded model with the weights that it has now; else None."""
     with _guard:
-        snapshot, found = _snapshots.get(model), _loaded.get(model)
+        snapshot, found, is_edited = _snapshots.get(model), _loaded.get(model), model in _edited
     if snapshot is not None:
         return snapshot()
-    if getattr(model, "loaded", False) is not True:
+    if is_edited or getattr(model, "loaded", False) is not True:
         return None
     modules = list(model.modules())
     state = hash((fingerprint(modules), weights_state(modules, norms=True)))

@@ -16,7 +16,7 @@ from ..base.notes import Note
 from .as_written import KeepActivations
 from .borrowing import borrowed, restore
 from .copying import REFUSALS, Copied, copied, foreign
-from .kept import Kept, kept_of, training_note
+from .kept import Kept, edited, kept_of, training_note
 from .proof import Proof, Watch, calls_of, differ, fingerprint
 from .randomness import first_that_differs, other_generators, run_without_draws
 
@@ -319,4 +319,5 @@ def editable_copy(model: object, black_box: str) -> Iterator[nn.Module]:
     with frozen_copy(model) as found:
         if found.borrows:
             raise ValueError("model: it cannot be copied, and the user's own is never edited")
-        yield found.module
+        with edited(found.module) as module:
+            yield module

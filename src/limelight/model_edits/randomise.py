@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any, Literal
@@ -20,8 +20,8 @@ from ..rules.audit import tensors
 from .rewrite import run_with_hook
 
 Init = Literal["moments", "permute", "identity"]
-Replaced = Mapping[str, Mapping[str, nn.Parameter]]  # what a redraw replaced, by layer and name
-Drawn = dict[tuple[nn.Parameter, str], nn.Parameter]  # what was drawn in place of a parameter, by how it was drawn
+Replaced = Sequence[tuple[nn.Parameter, Tensor]]  # the parameters that a redraw filled anew, with what they held
+Drawn = dict[tuple[nn.Parameter, int, str], Tensor]  # what was drawn for a parameter, by what it held and how
 
 
 @contextmanager
@@ -88,33 +88,31 @@ def _varies(parameter: Tensor) -> bool:
 
 
 def redraw(module: nn.Module, layer: str, init: Init, seed: int, drawn: Drawn | None = None) -> Replaced:
-    """Replace the own parameters of one layer of the copy; those of its children stay.
+    """Fill the own parameters of one layer of the copy anew; those of its children stay.
 
     "moments" draws each tensor from a normal distribution of its own mean and standard deviation, so that activations
-    keep their scale; "permute" shuffles its entries; "identity" inserts an equal copy, as a control. A parameter that
-    other layers hold too is replaced in all of them, so that tied weights stay tied. `drawn` keeps what is drawn, for
-    further maps of the same copy. Returns what was replaced, for `put_back`.
+    keep their scale; "permute" shuffles its entries; "identity" inserts an equal copy, as a control. The parameters are
+    the same objects with other memory: tied weights stay tied, what a run proved of the copy still holds, and the
+    memory that it shares with the model is not written. `drawn` keeps what is drawn, for further maps of the same copy.
+    Returns what was replaced, for `put_back`.
     """
     known = {} if drawn is None else drawn
-    replaced: dict[str, dict[str, nn.Parameter]] = {}
-    for name, parameter in list(module.get_submodule(layer).named_parameters(recurse=False)):
+    replaced = []
+    for name, parameter in module.get_submodule(layer).named_parameters(recurse=False):
         label = f"{seed} {layer} {name}"
-        if (parameter, f"{init} {label}") not in known:
-            fresh = nn.Parameter(_drawn(parameter.detach(), init, label), requires_grad=False)
-            known[parameter, f"{init} {label}"] = fresh
-        fresh = known[parameter, f"{init} {label}"]
-        for holder, child in module.named_modules():
-            for key in [key for key, each in child._parameters.items() if each is parameter]:
-                replaced.setdefault(holder, {})[key] = parameter
-                setattr(child, key, fresh)
+        # A tied weight may hold what was drawn for another layer. All that it held is alive, so that addresses differ.
+        key = parameter, parameter.data_ptr(), f"{init} {label}"
+        if key not in known:
+            known[key] = _drawn(parameter.detach(), init, label)
+        replaced.append((parameter, parameter.data))
+        parameter.data = known[key]
     return replaced
 
 
-def put_back(module: nn.Module, replaced: Replaced) -> None:
-    """Undo a `redraw`."""
-    for holder, parameters in replaced.items():
-        for name, parameter in parameters.items():
-            setattr(module.get_submodule(holder), name, parameter)
+def put_back(replaced: Replaced) -> None:
+    """Undo a `redraw`; of several, the last first."""
+    for parameter, held in reversed(replaced):
+        parameter.data = held
 
 
 def layers_read(
@@ -132,7 +130,7 @@ def layers_read(
         if not bool(read[k].all()):
             replaced = redraw(module, layer, "moments", seed)
             read[k] |= changed().cpu()
-            put_back(module, replaced)
+            put_back(replaced)
     return read
 
 

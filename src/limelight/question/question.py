@@ -89,7 +89,10 @@ class CheckOptions(Options, total=False):
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """A model, its inputs `(batch, *features)` and the options of the call; see `Options` for the fields."""
+    """A model, its inputs `(batch, *features)` and the options of the call; see `Options` for the fields.
+
+    `apart`: the model's rows are known not to depend on each other, so that none is run again to see it.
+    """
 
     model: Model
     inputs: Tensor
@@ -104,6 +107,7 @@ class Question:
     outputs: Outputs | None = None
     given: Given = field(default_factory=Given)
     names: tuple[str, ...] = ()
+    apart: bool = False
 
     def __len__(self) -> int:
         return len(self.inputs)
