@@ -255,7 +255,6 @@ class Score:
                 dtype = result_dtype(rows.gradient)
                 total = rows.gradient.new_zeros((len(self), *rows.gradient.shape[1:]), dtype=sum_dtype(rows.gradient))
             weight = torch.tensor([weights[int(step)] for step in rows.step], dtype=total.dtype, device=total.device)
-            # In the dtype of the sum, in one pass over the memory.
             weighted = rows.gradient * weight.view(-1, *[1] * (total.ndim - 1))
             total.index_add_(0, rows.position, weighted)
         if total is None:
