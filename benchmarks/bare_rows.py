@@ -19,6 +19,7 @@ import torch
 
 from limelight.engine.runner import Runner
 from limelight.explain import as_methods
+from limelight.models.catalogue import ImageModel
 from limelight.question.registries import as_baseline
 from limelight.runs.job import Job
 from limelight.runs.running import begin
@@ -50,7 +51,7 @@ def measure(images: Path, model: str, method: str, count: int) -> float:
         worker = Worker(job, Path(place))
         first = worker.work(Task(0))
         start = time.process_time() - start
-        assert first is not None and worker.rows is not None and isinstance(worker.model, torch.nn.Module)
+        assert first is not None and worker.rows is not None and isinstance(worker.model, ImageModel)
         size = worker.rows
         x = torch.rand(size, worker.model.preprocessing.channels, *worker.model.preprocessing.sides)
         with Runner(worker.model, x, size, None) as runner, runner.packing.wanted(True):
