@@ -188,7 +188,8 @@ class Answers:
         cached = runner.cached_rows
         gradient, reads = any(each.at_inputs and not each.layer for each in needs), any(each.layer for each in needs)
         of_layers = [each.gradients for each in needs if each.at_inputs and each.layer]
-        measure = len(x) > runner.budget or any(method.rows(x.shape[1:]) != 1 for method in methods)
+        several = len(x) > runner.budget or any(method.rows(x.shape[1:]) != 1 for method in methods)
+        measure = several and runner.sizes.fixed is None
         run = partial(input_pass, runner, x, target, gradient=gradient, layers=layers, measure=measure)
         try:
             at_x = run(read_layer=reads, layer_gradient=bool(of_layers))

@@ -255,7 +255,7 @@ class Score:
                 dtype = result_dtype(rows.gradient)
                 total = rows.gradient.new_zeros((len(self), *rows.gradient.shape[1:]), dtype=sum_dtype(rows.gradient))
             weight = torch.tensor([weights[int(step)] for step in rows.step], dtype=total.dtype, device=total.device)
-            weighted = rows.gradient.to(total.dtype, copy=True).mul_(weight.view(-1, *[1] * (total.ndim - 1)))
+            weighted = rows.gradient * weight.view(-1, *[1] * (total.ndim - 1))
             total.index_add_(0, rows.position, weighted)
         if total is None:
             raise ValueError("score: no points to take a gradient at")

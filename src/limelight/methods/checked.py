@@ -52,6 +52,9 @@ def checked(found: Any, method: Method, x: Tensor) -> Estimate:
 
 def require_finite(estimate: Estimate, method: Method) -> None:
     """Raise FloatingPointError for NaN or infinity in a map."""
+    # A finite sum has only finite terms and takes a fifth of the time; an infinite one may be an overflow.
+    if bool(torch.isfinite(estimate.values.detach().sum())):
+        return
     bad = (~torch.isfinite(estimate.values)).flatten(1).any(1)
     if bool(bad.any()):
         which = ", ".join(map(str, bad.nonzero()[:, 0].tolist()))
