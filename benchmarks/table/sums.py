@@ -203,7 +203,7 @@ def _kept() -> Row:
         return missed(found, scene(make)[0], x, 0.0)
 
     sides = {"limelight": ours, "captum": captum, "zennit": zennit}
-    notes = {"zennit": "EpsilonPlus; a canonizer for each architecture, which the reader writes, makes the sum a module"}
+    notes = {"zennit": "EpsilonPlus; a canonizer that the reader writes for the architecture makes the sum a module"}
     return Row(
         "lrp-residual", "LRP of a sum of branches, no biases", "the values sum to the score", sides, 1e-4, notes=notes
     )
