@@ -1,7 +1,7 @@
 """Run every case in every library that has the method, and write docs/comparison.md and docs/comparison.json.
 
 python -m benchmarks.table                       # some minutes
-python -m benchmarks.table --only deep-lift-gated guided-functional     # prints these rows alone
+python -m benchmarks.table --only deep-lift-gated guided-functional     # these rows again
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .page import page
 from .row import LIBRARIES, Cell, Row
 
 DOCS = Path(__file__).parents[2] / "docs"
+RECORD = DOCS / "comparison.json"
 PACKAGES = {"pytorch-grad-cam": "grad-cam"}
 SECTIONS = {
     "Sums": "sums",
@@ -50,24 +51,27 @@ def record(section: str, row: Row, cells: dict[str, Cell]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", metavar="ROW", help="print these rows and write nothing")
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="run these rows again, and keep the others")
     asked = parser.parse_args()
+    versions = {library: version(PACKAGES.get(library, library)) for library in (*LIBRARIES, "torch")}
+    versions["python"] = platform.python_version()
+    kept: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8")) if asked.only else {}
+    if kept and kept["versions"] != versions:
+        raise ValueError(f"--only: the record is of {kept['versions']} and this would be of {versions}; run all rows")
+    known = {row["name"]: row for row in kept.get("rows", [])}
     found = []
     for section, several in rows().items():
         for row in several:
             if asked.only and row.name not in asked.only:
+                found.append(known[row.name])
                 continue
             cells = {library: row.run(library) for library in LIBRARIES if library in row.sides}
             print(
                 row.name, {library: cell.words or f"{cell.state} {cell.figure:.3g}" for library, cell in cells.items()}
             )
             found.append(record(section, row, cells))
-    if asked.only:
-        return
-    versions = {library: version(PACKAGES.get(library, library)) for library in (*LIBRARIES, "torch")}
-    whole = {"versions": versions | {"python": platform.python_version()}, "rows": found}
-    text = json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
-    (DOCS / "comparison.json").write_text(text, encoding="utf-8")
+    whole = {"versions": versions, "rows": found}
+    RECORD.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (DOCS / "comparison.md").write_text(page(whole), encoding="utf-8")
 
 

@@ -14,7 +14,6 @@ import torch
 from captum import attr
 from captum._utils.models.linear_model import SkLearnLinearRegression
 from lime.lime_image import LimeImageExplainer
-from sklearn.ensemble import RandomForestRegressor
 from torch import Tensor, nn
 
 import limelight as ll
@@ -190,40 +189,8 @@ def _lime() -> Row:
     sides = {"limelight": ours, "captum": captum, "lime": peer}
     notes = {"captum": "with a linear fit; its default, a lasso, makes all four values 0"}
     title = "LIME of 4 players, two seeds, 1,000 samples"
-    return Row(
-        "lime-seeds", title, "the same values: there are 16 coalitions, and each can be taken once", sides, notes=notes
-    )
+    right = "the same values, since there are 16 coalitions; the distance of the two (smaller is better)"
+    return Row("lime-seeds", title, right, sides, None, notes=notes)
 
 
-def _forest() -> Row:
-    """A forest of 40 columns: shap reads its trees; who knows none of them samples."""
-    draw = np.random.default_rng(0)
-    data = draw.normal(size=(400, 40))
-    forest = RandomForestRegressor(20, max_depth=4, random_state=0).fit(data, data[:, 0] * data[:, 1] + data[:, 2])
-    x, background = data[:1], np.zeros((1, 40))
-
-    @cache
-    def right() -> Tensor:
-        """By orders until the standard error is a thousandth: no library's trees are read."""
-        net = ll.BlackBox.from_sklearn(forest)
-        found = ll.explain(net, torch.as_tensor(x), ll.PermutationShap(4000), target=0, baseline=0.0, seed=7)
-        return found.values.flatten().double()
-
-    def off(found: Tensor) -> float:
-        return float((found.flatten().double() - right()).norm() / right().norm())
-
-    def ours() -> float:
-        net = ll.BlackBox.from_sklearn(forest)
-        method = ll.KernelShap(ROWS_ASKED)
-        return off(ll.explain(net, torch.as_tensor(x), method, target=0, baseline=0.0).values)
-
-    def peer() -> float:
-        return off(torch.as_tensor(shap.TreeExplainer(forest, background).shap_values(x)))
-
-    sides = {"limelight": ours, "shap": peer}
-    notes = {"shap": "TreeExplainer reads the trees, in milliseconds", "limelight": f"KernelShap, {ROWS_ASKED} rows"}
-    title = "Shapley values of a random forest of 40 columns"
-    return Row("forest", title, "the values of 4,000 orders (smaller is better)", sides, None, notes=notes)
-
-
-ROWS = (_kernel_shap(), _permutations(), _lime(), _forest())
+ROWS = (_kernel_shap(), _permutations(), _lime())

@@ -28,12 +28,14 @@ class _Guided(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        return x.clamp(min=0)
+        out: Tensor = x.clamp(min=0)
+        return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        return gradient.clamp(min=0) * (x > 0)
+        out: Tensor = gradient.clamp(min=0) * (x > 0)
+        return out
 
 
 def _guided(make: Callable[[], Twice], name: str, words: str) -> Row:
@@ -41,7 +43,8 @@ def _guided(make: Callable[[], Twice], name: str, words: str) -> Row:
         net, x, _ = scene(make)
         assert isinstance(net, Twice)
         rows = x.clone().requires_grad_()
-        hidden = _Guided.apply(net.second(_Guided.apply(net.first(rows))))
+        relu: Callable[[Tensor], Tensor] = _Guided.apply
+        hidden = relu(net.second(relu(net.first(rows))))
         return torch.autograd.grad(net.head(hidden.flatten(1))[:, TARGET].sum(), rows)[0]
 
     def ours() -> float:
@@ -71,7 +74,8 @@ def _guided(make: Callable[[], Twice], name: str, words: str) -> Row:
 
 def _transformer(name: str) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
-    return timm.create_model(name, img_size=64).eval(), torch.rand(1, 3, 64, 64)
+    model: nn.Module = timm.create_model(name, img_size=64).eval()
+    return model, torch.rand(1, 3, 64, 64)
 
 
 def _by_hand(name: str, layer: str, grid: Callable[[Tensor], Tensor]) -> Tensor:
@@ -118,7 +122,8 @@ def _default_layer(words: str, name: str, layer: str, grid: Callable[[Tensor], T
 
 
 def _tokens(out: Tensor) -> Tensor:
-    return out[:, 1:].transpose(1, 2).unflatten(2, (4, 4))
+    found: Tensor = out[:, 1:].transpose(1, 2).unflatten(2, (4, 4))
+    return found
 
 
 def _channels_last(out: Tensor) -> Tensor:
