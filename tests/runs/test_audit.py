@@ -24,7 +24,7 @@ from limelight.runs.places import place_of
 from limelight.studies.ground_truth.scenes import CLASSES
 from limelight.studies.ground_truth.shortcuts import BEARER, Kind, plant, shortcut_model, shortcut_scenes
 
-pytest.importorskip("sklearn", reason="the report needs the extra 'run'")
+pytest.importorskip("sklearn", reason="the report needs the extra 'report'")
 EDGE = 32
 FAST: dict[str, Any] = {"workers": 0, "shuffles": 99}
 

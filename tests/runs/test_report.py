@@ -25,7 +25,7 @@ from limelight.studies.ground_truth.trained import SceneCNN
 
 from .helpers import pictures, start
 
-pytest.importorskip("sklearn", reason="the clusters of a report need the extra 'run'")
+pytest.importorskip("sklearn", reason="the clusters of a report need the extra 'report'")
 TAGGED = CLASSES.index("square")
 
 

@@ -58,8 +58,8 @@ SHA-256.</p>
 
 
 def audit_page(audit: Audit) -> str:
-    """Return the page as HTML. Raises ImportError where the extra `run` is missing."""
-    jinja2 = need("jinja2", "run", "the page of an audit")
+    """Return the page as HTML. Raises ImportError where the extra `report` is missing."""
+    jinja2 = need("jinja2", "report", "the page of an audit")
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(_TEMPLATE)
     settings = audit.run.settings
     own = {name: getattr(audit, name) for name in ("alpha", "shuffles")}

@@ -17,6 +17,7 @@ from .bundle import write_audit
 from .job import LABEL, keeping, loaded
 from .running import as_run_model, run
 from .surprise import SHUFFLES
+from .tables import need
 from .verdicts import ALPHA, Audit, audit_of
 
 METHODS = ("integrated-gradients", "grad-cam")
@@ -53,7 +54,8 @@ def audit(
         on_place: called with a sentence before each place that is covered, after the run.
         settings: the other arguments of `run`. `target` is "label" and `store` "heatmap-float16" unless given.
 
-    Raises ValueError for wrong arguments, where no picture has a label, and where all pictures fail.
+    Raises ValueError for wrong arguments, where no picture has a label, and where all pictures fail, ImportError where
+    the extra `report` is missing.
 
         audit = ll.audit("photos/", model, output="out/")
         audit.outcome, audit.sentence
@@ -73,6 +75,7 @@ def audit(
         raise ValueError(
             f"shuffles: {shuffles}; with {len(chosen)} methods p cannot reach alpha={alpha:g}; use {needed} or more"
         )
+    need("sklearn.cluster", "report", "the report of an audit")  # said before hours of work
     with reporting(settings.pop("progress", None)) as progress:
         done = run(images, model, chosen, checks, output=output, progress=progress, **settings)
         given = as_run_model(model)

@@ -50,7 +50,7 @@ def clusters_of(group: str, features: Tensor, ids: Sequence[int]) -> list[Cluste
     """Cluster features `(n, d)` spectrally, the most coherent cluster first. [lapuschkin2019]
 
     The graph joins each map to its nearest neighbours; the widest gap between the eigenvalues of its normalised
-    Laplacian gives the number of clusters, 8 at most. Needs scikit-learn (extra `run`).
+    Laplacian gives the number of clusters, 8 at most. Needs scikit-learn (extra `report`).
     """
     parts = np.zeros(len(ids), dtype=np.int64) if len(ids) < _FEWEST else _divided(features.numpy())
     correlations = features @ features.T
@@ -67,8 +67,8 @@ def clusters_of(group: str, features: Tensor, ids: Sequence[int]) -> list[Cluste
 
 def _divided(features: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return the cluster of each row."""
-    neighbours = need("sklearn.neighbors", "run", "the clusters of a report")
-    spectral = need("sklearn.cluster", "run", "the clusters of a report")
+    neighbours = need("sklearn.neighbors", "report", "the clusters of a report")
+    spectral = need("sklearn.cluster", "report", "the clusters of a report")
     graph = neighbours.kneighbors_graph(features, min(_NEIGHBOURS, len(features) - 1), include_self=True)
     affinity = ((graph + graph.T) / 2).toarray() + _BRIDGE
     root = 1 / np.sqrt(affinity.sum(1))

@@ -120,9 +120,9 @@ def write_report(run: Run, path: Path | None = None, view: View | str | None = N
 
     `view`: how the examples' maps are drawn; None is the view of each method.
 
-    Raises LookupError where nothing is done yet, ImportError where the extra `run` is missing.
+    Raises LookupError where nothing is done yet, ImportError where the extra `report` is missing.
     """
-    jinja2 = need("jinja2", "run", "a report")
+    jinja2 = need("jinja2", "report", "a report")
     summary, status = Summary.of(run, _EXAMPLES), run.status
     views = {method: view_of(view, run.view_of(method)) for method in run.methods}
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(_TEMPLATE)

@@ -1,0 +1,1 @@
+"""The comparison page, made by running both sides: small cases whose right answer is known."""
