@@ -30,8 +30,8 @@ quick: $(VENV)/dev.done
 		--cov=src/limelight/engine --cov-report=term:skip-covered --cov-fail-under=85
 
 lint: $(VENV)/dev.done
-	$(BIN)/ruff check src tests benchmarks scripts docs/*.py
-	$(BIN)/ruff format --check src tests benchmarks scripts docs/*.py
+	$(BIN)/ruff check src tests benchmarks scripts docs/*.py docs/tutorials/*.py
+	$(BIN)/ruff format --check src tests benchmarks scripts docs/*.py docs/tutorials/*.py
 	$(BIN)/mypy
 
 bench: $(VENV)/dev.done

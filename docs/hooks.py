@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import posixpath
 import re
 import sys
@@ -15,6 +16,7 @@ from mkdocs.structure.files import File, Files
 sys.path.insert(0, str(Path(__file__).parent))
 import docstrings
 import make_reference
+import make_tutorials
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
@@ -24,6 +26,7 @@ NAV: dict[str, tuple[str, ...]] = {
         *("index.md", "your-own-model.md", "choose.md", "gallery.md", "features.md", "cautions.md"),
         *("migration.md", "comparison.md", "what-changes.md"),
     ),
+    "Tutorials": ("tutorials/index.md", "tutorials/*.md"),
     "Explain": (
         *("methods-by-question.md", "targets-and-baselines.md", "paths.md", "rules.md", "tasks.md", "text.md"),
         *("tables-and-series.md", "volumes.md", "black-boxes.md", "model.md", "coverage.md"),
@@ -51,6 +54,11 @@ def on_files(files: Files, config: Any) -> Files:
         files.append(File.generated(config, f"reference/{name}", content=text))
     for path, name in OUTSIDE.items():
         files.append(File.generated(config, name, content=(ROOT / path).read_text(encoding="utf-8")))
+    for path in make_tutorials.sources():
+        made = json.loads(path.with_suffix(".ipynb").read_text(encoding="utf-8"))
+        text, pictures = make_tutorials.page(made, path.stem)
+        for name, content in {f"{path.stem}.md": text, **pictures}.items():
+            files.append(File.generated(config, f"tutorials/{name}", content=content))
     pages = sorted(file.src_uri for file in files.documentation_pages())
     config.nav = navigation(pages)
     return files
