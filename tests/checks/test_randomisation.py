@@ -283,6 +283,9 @@ def test_the_first_redrawn_network_shows_whether_rows_are_independent() -> None:
 
     x = pictures(2)
     a = ll.explain(linear_net(), x, "gradient", target=0)
-    with question_of(built(Batch), x, {"target": 0}) as question, open_case(question, a, ll.Gradient()) as case:
-        with pytest.raises(ValueError, match="the output depends on the rest of the batch"):
-            ll.Randomisation().run(case)
+    with (
+        question_of(built(Batch), x, {"target": 0}) as question,
+        open_case(question, a, ll.Gradient()) as case,
+        pytest.raises(ValueError, match="the output depends on the rest of the batch"),
+    ):
+        ll.Randomisation().run(case)
