@@ -248,6 +248,54 @@ letters = torch.eye(4)[torch.randint(4, (2, 12))].transpose(1, 2)
 scorer = nn.Sequential(nn.Conv1d(4, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(60, 2))
 print(ll.explain(scorer, letters, "deep-shap", target=1, baseline=ll.Shuffle()).values.shape)
 
+# Median
+table = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+rows = torch.rand(20, 4)
+print(ll.explain(table, rows[:2], "integrated-gradients", target=1, baseline=ll.Median(rows)).delta)
+
+# Columns
+table = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+players = ll.Columns([[0, 1], [2, 3]])  # two columns of one category are one player
+print(ll.explain(table, torch.rand(2, 4), ll.KernelShap(players=players), target=1).raw)
+
+# Windows
+series = nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, 2))
+print(ll.explain(series, torch.rand(1, 2, 24), ll.KernelShap(players=ll.Windows(6)), target=1).raw)
+
+# Channels
+series = nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, 2))
+print(ll.explain(series, torch.rand(1, 2, 24), ll.KernelShap(players=ll.Channels()), target=1).raw)
+
+# ChannelMean
+series = nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, 2))
+print(ll.explain(series, torch.rand(1, 2, 24), "integrated-gradients", target=1, baseline=ll.ChannelMean()).delta)
+
+# Interpolation
+series = nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, 2))
+absent = ll.Interpolation(ll.Windows(6))  # each window is a straight line between its neighbours
+print(ll.explain(series, torch.rand(1, 2, 24), ll.KernelShap(players=ll.Windows(6)), target=1, baseline=absent).raw)
+
+# CircularShift
+series = nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, 2))
+print(ll.explain(series, torch.rand(1, 2, 24), "expected-gradients", target=1, baseline=ll.CircularShift(4)).delta)
+
+# DamagedFile
+import tempfile
+from pathlib import Path
+
+saved = Path(tempfile.mkdtemp()) / "map.safetensors"
+ll.explain(model, x, "gradient", target=2).save(saved)
+content = bytearray(saved.read_bytes())
+content[-1] ^= 1  # one bit
+saved.write_bytes(content)
+try:
+    ll.Attribution.load(saved)
+except ll.DamagedFile as error:
+    print(error)
+
+# WrongWords
+print(ll.explain(writer, "a good film", "kernel-shap", target="next-token('a')", baseline=ll.WrongWords()).raw)
+
 # Token
 print(ll.explain(writer, "a good film", "kernel-shap", target="next-token('a')", baseline=ll.Token("[MASK]")).raw)
 

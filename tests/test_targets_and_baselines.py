@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -299,8 +298,9 @@ def test_standard_errors_over_references_are_those_seen_over_seeds(method: ll.Me
     assert 2.3 < float(seen[1] / seen[8]) < 3.4  # the root of 8
 
 
-@pytest.mark.parametrize("baseline", [ll.Samples(torch.full((2, 3, 8, 8), torch.nan), 2), ll.Noise(low=-math.inf)])
-def test_a_baseline_that_gives_no_numbers_is_named(baseline: ll.Baseline) -> None:
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf])
+def test_a_baseline_that_gives_no_numbers_is_named(value: float) -> None:
+    baseline = ll.Samples(torch.full((2, 3, 8, 8), value), 2)
     with pytest.raises((FloatingPointError, ValueError), match="baseline: "):
         ll.explain(conv_net(), pictures(2), "integrated-gradients", target=0, baseline=baseline)
 

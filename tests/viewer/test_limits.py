@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import json
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -191,3 +192,26 @@ class TestPixels:
                 time.sleep(0.3)
                 assert not waiting.done()
             assert waiting.result() == 200
+
+
+_TRACED = """
+import asyncio, sys
+from limelight.server.jobs import Queue
+
+async def one():
+    queue = Queue(1, 1, 10, 5.0)
+    job, _ = queue.start(lambda job: None)
+    while await job.events.get() is not None:
+        pass
+    queue.close()
+
+asyncio.run(one())
+sys.setprofile(lambda *event: None)
+print(sum(len(str(each)) for each in range(10)), (lambda: "traced")())
+"""
+
+
+def test_a_job_leaves_nothing_behind_that_hangs_traced_code() -> None:
+    """An interruption that is taken back with none sent makes Python 3.11 look for it for ever."""
+    done = subprocess.run([sys.executable, "-c", _TRACED], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "traced" in done.stdout, done.stderr

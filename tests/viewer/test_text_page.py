@@ -106,7 +106,7 @@ def test_an_embedding_is_compared_with_a_text(serve: Callable[..., Server]) -> N
         ({"methods": ("xrai",)}, "xrai: it explains no texts"),
         ({"methods": ("pattern-net",)}, "pattern-net: it explains no texts"),
         ({"target": "no such class"}, "no class is called"),
-        ({"target": "continuation(none, tokens=100)"}, "tokens: 100 is beyond what a page may ask for"),
+        ({"target": "continuation(none, tokens=100)"}, "continuation.tokens: 100 makes 1e+09 numbers at once"),
         ({"target": "similarity('vectors.npy')"}, "vectors.npy"),
         ({"baseline": "token('nowhere.png')"}, ""),
         ({"view": "signed(bands=2)"}, "view"),

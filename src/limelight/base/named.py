@@ -75,7 +75,8 @@ class Named:
             @functools.wraps(own)
             def checked(self: Self, *initial: Any) -> None:
                 own(self, *initial)
-                Named.__post_init__(self)
+                if type(self).__post_init__ is checked:  # after the checks of all its classes, which say more
+                    Named.__post_init__(self)
 
             cls.__post_init__ = checked  # type: ignore[assignment]
 
@@ -263,9 +264,9 @@ def text_of(value: Any) -> str:
 
 def _settings(kind: type[Named]) -> list[dataclasses.Field[Any]]:
     """The fields that are settings, in the order in which they are given: those given by name alone come last."""
-    assert dataclasses.is_dataclass(kind)
-    own = (each for each in dataclasses.fields(kind) if each.init and each.repr)  # others are filled in by the library
-    return sorted(own, key=lambda each: bool(each.kw_only))
+    fields: Sequence[Any] = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+    # Others are filled in by the library.
+    return sorted((each for each in fields if each.init and each.repr), key=lambda each: bool(each.kw_only))
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

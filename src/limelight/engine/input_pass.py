@@ -17,7 +17,7 @@ from .layer_search import OF_COLUMNS, LayerSearch
 from .layer_watch import search_layers
 from .layers import Layer, Linear
 from .model_copy import PassAgain
-from .passes import Activation, Outcome, detached
+from .passes import Activation, Merged, Outcome, detached
 from .runner import Runner
 
 
@@ -81,6 +81,7 @@ def input_pass(
         keeps = isinstance(target, ClassTarget) and (pick or bool(names and layer_gradient))
         key = (tuple(x.shape[1:]), type(target), names)
         watched = runner.copy.searched.get(key) if keeps else None
+        inputs = Merged.of(rows, runner.equal_rows(rows, examples))  # before the search, which follows operators
         with search_layers(runner.modules, tuple(x.shape[1:]), watched, runner.packing.folds) as search:
 
             def picked(outputs: Any, scores: Tensor) -> dict[str, Tensor]:
@@ -102,7 +103,7 @@ def input_pass(
                 return found
 
             also = rank if pick or keeps else None
-            outcome = runner.once(rows, examples, target, gradient, names, layer_gradient, also=also)
+            outcome = runner.once(inputs, examples, target, gradient, names, layer_gradient, also=also)
         search.rows = runner.forward_rows - start
         size = search.bytes if watched is None else watched.bytes * search.rows
         runner.sizes.fit(search.rows, size, rows.device)

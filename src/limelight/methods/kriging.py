@@ -24,7 +24,7 @@ $$\beta = (\hat Z^\top \hat Z)^{-1} \hat Z^\top \hat d, \quad r = \hat d - \hat 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -107,8 +107,9 @@ def _data(game: Pairs) -> Tensor:
 def _solved(signs: Tensor, data: Tensor, weights: bool) -> list[list[Kriged]]:
     """Solve the games of several designs, `signs` `(designs, n, M)` and `data` `(designs, n, games)`."""
     designs, pairs, players = signs.shape
-    linear = torch.linalg.lstsq(signs, data).solution
-    rest = (data - signs @ linear).abs().amax(1, keepdim=True)
+    q, r = torch.linalg.qr(signs)
+    linear = _by_game(lambda own: torch.linalg.solve_triangular(r, q.mT @ own, upper=True), data)
+    rest = (data - _by_game(lambda own: signs @ own, linear)).abs().amax(1, keepdim=True)
     is_linear = rest <= 1e-12 * data.abs().amax(1, keepdim=True)
     values = torch.where(is_linear, linear, _summing_to(linear, data[:, :1]))
     errors = torch.zeros_like(values).where(is_linear, torch.nan)
@@ -137,6 +138,14 @@ def _solved(signs: Tensor, data: Tensor, weights: bool) -> list[list[Kriged]]:
     ]
 
 
+def _by_game(change: Callable[[Tensor], Tensor], data: Tensor) -> Tensor:
+    """Return what `change` makes of the data of each game, `(designs, n, games)`.
+
+    One by one: of several right sides at once the last digits depend on how many there are.
+    """
+    return torch.cat([change(data[:, :, i : i + 1].contiguous()) for i in range(data.shape[2])], 2)
+
+
 def _summing_to(values: Tensor, change: Tensor) -> Tensor:
     """Correct the sum, which rounding and the nugget changed, equally for all players."""
     return values + (change - values.sum(1, keepdim=True)) / values.shape[1]
@@ -152,15 +161,15 @@ class _Fit:
         self._players, self._strength = signs.shape[2], strength
         self._spare = signs.shape[1] - self._players
         self._factor: Tensor = torch.linalg.cholesky(self._covariance(signs))
-        right = [signs, data, *([self._with_data(signs)] if with_players else [])]
-        white = torch.linalg.solve_triangular(self._factor, torch.cat(right, 2), upper=False)
+        right = torch.cat([signs, *([self._with_data(signs)] if with_players else [])], 2)
+        white = torch.linalg.solve_triangular(self._factor, right, upper=False)
         self._signs: Tensor = white[:, :, : self._players]
-        of_data = white[:, :, self._players : self._players + data.shape[2]]
-        self._of_players: Tensor = white[:, :, self._players + data.shape[2] :]
+        self._of_players: Tensor = white[:, :, self._players :]
         self._inner: Tensor = torch.linalg.cholesky(self._signs.mT @ self._signs)
+        of_data = _by_game(lambda own: torch.linalg.solve_triangular(self._factor, own, upper=False), data)
         # Generalised least squares.
-        self._linear: Tensor = torch.cholesky_solve(self._signs.mT @ of_data, self._inner)
-        self._rest: Tensor = of_data - self._signs @ self._linear
+        self._linear: Tensor = _by_game(lambda own: torch.cholesky_solve(self._signs.mT @ own, self._inner), of_data)
+        self._rest: Tensor = of_data - _by_game(lambda own: self._signs @ own, self._linear)
 
     def likelihood(self) -> Tensor:
         """Return the restricted likelihood of each game `(designs, games)`."""
@@ -169,7 +178,7 @@ class _Fit:
 
     def values(self) -> Tensor:
         """Return the Shapley values `(designs, M, games)`."""
-        return self._linear + self._of_players.mT @ self._rest
+        return self._linear + _by_game(lambda own: self._of_players.mT @ own, self._rest)
 
     def errors(self) -> Tensor:
         """Return their standard errors `(designs, M, games)`."""
@@ -178,7 +187,7 @@ class _Fit:
         variance = self._own() - self._of_players.square().sum(1) + of_linear.square().sum(1)
         # The scale is from leaving each pair out in turn: the likelihood's is too large for a smooth game with a few
         # large pairs. The factor (n - M) / (n - M - 2) accounts for the scale's own uncertainty.
-        left_out = self._back(self._rest).square() / self._precisions()[..., None]
+        left_out = _by_game(self._back, self._rest).square() / self._precisions()[..., None]
         scale = left_out[:, 1:].mean(1, keepdim=True) * self._spare / (self._spare - 2)
         found: Tensor = (scale * variance.clamp(min=0)[..., None]).sqrt()
         return found

@@ -43,8 +43,11 @@ class Opened:
 class Reader(Protocol):
     """What opens examples, and puts those that fit together into one call."""
 
-    def open(self, entry: Entry) -> Opened:
-        """Read an example. Raises what reading raises."""
+    def read(self, entry: Entry) -> tuple[Entry, bytes]:
+        """Read what an example holds; return it with the entry that has its hash. Raises what reading raises."""
+
+    def open(self, entry: Entry, content: bytes) -> Opened:
+        """Open what was read. Raises what opening raises."""
 
     def apart(self, opened: Opened) -> tuple[int, ...]:
         """Return a key: examples of other keys are not explained at once."""
@@ -61,9 +64,11 @@ class Pictures:
     white: float | None
     elsewhere: bool
 
-    def open(self, entry: Entry) -> Opened:
+    def read(self, entry: Entry) -> tuple[Entry, bytes]:
         content = entry.read(self.elsewhere)
-        entry = replace(entry, content=content_hash(content))
+        return replace(entry, content=content_hash(content)), content
+
+    def open(self, entry: Entry, content: bytes) -> Opened:
         pixels, _, picture = self.model.prepare(open_image(content, name=entry.path, white=self.white))
         return Opened(entry, pixels, picture.notes)
 
@@ -81,14 +86,17 @@ class Texts:
     model: TextModel
     job: Job
 
-    def open(self, entry: Entry) -> Opened:
-        text = entry.text
-        if text is None:
+    def read(self, entry: Entry) -> tuple[Entry, bytes]:
+        if entry.text is None:
             raise ValueError(f"the row has no text in the column {self.job.text_column!r}")
+        content = entry.text.encode()
+        return replace(entry, content=content_hash(content)), content
+
+    def open(self, entry: Entry, content: bytes) -> Opened:
+        text = content.decode()
         if not text.strip():
             raise ValueError(f"the text in the column {self.job.text_column!r} is empty")
         target = self.job.target
-        entry = replace(entry, content=content_hash(text.encode()))
         wanted = Options(target=target) if isinstance(target, Continuation) else Options()
         rows, options = rows_of_texts(self.model, [text], wanted)
         read = options["target"]

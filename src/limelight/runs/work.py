@@ -165,7 +165,8 @@ class Worker:
         try:
             if split and shard.is_lethal(2 * example + 1):
                 raise ChildProcessError(f"{_MOST_DEATHS} workers died while they explained it")
-            opened = self.reader.open(entry)
+            entry, content = self.reader.read(entry)
+            opened = self.reader.open(entry, content)
             label = self._class_of(entry.label)
             if self.job.target == LABEL and label is None:
                 raise ValueError(

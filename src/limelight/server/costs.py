@@ -146,8 +146,8 @@ def _one_input(value: Any, features: torch.Size) -> float:
 
 
 def _generated(value: Any, features: torch.Size) -> float:
-    """Return the work of a continuation of which 32 tokens may be asked for: each is a pass that is not counted."""
-    return MOST_WORK / 32 * float(value.tokens)
+    """Return the work of a continuation of which 40 tokens may be asked for: each is a pass that is not counted."""
+    return MOST_WORK / 40 * float(value.tokens)
 
 
 def _blurred(sigma: float, features: torch.Size) -> float:

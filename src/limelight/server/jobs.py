@@ -48,6 +48,7 @@ class Job:
         self._progress_sent = 0.0
         self._thread: int | None = None  # while the work runs
         self._lock = threading.Lock()
+        self._sent, self._arrived = False, threading.Event()  # an interruption, once at most
         self._timers: list[threading.Timer] = []
 
     def cancel(self) -> None:
@@ -99,7 +100,7 @@ class Job:
             finally:
                 self._leave()
         except Interrupted:  # as it left
-            self._leave()
+            self._thread = None
 
     def _run(self, work: Callable[[Job], None]) -> None:
         try:
@@ -112,6 +113,7 @@ class Job:
         except Stopped as error:
             self._post(("stopped", {"message": str(error)}))
         except Interrupted:
+            self._arrived.set()
             said = "cancelled" if self._cancelled.is_set() else f"stopped after {self._patience:.0f} seconds"
             self._post(("stopped", {"message": said}))
         except Exception:
@@ -119,18 +121,22 @@ class Job:
             raise
 
     def _leave(self) -> None:
-        """Take back an interruption that has not arrived: the thread goes on to other jobs."""
+        """Let an interruption that has been sent arrive: the thread goes on to other jobs.
+
+        It cannot be taken back: Python 3.11 would look for it in every thread from then on, and hang in traced ones.
+        """
         with self._lock:
-            if self._thread is not None:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), None)
-                self._thread = None
+            self._thread = None
+        while self._sent and not self._arrived.is_set():
+            time.sleep(0.001)
 
     def _interrupt(self) -> None:
         """Raise Interrupted in the job's thread, at the next instruction of Python, if the work still runs."""
         with self._lock:
             if self._thread is not None and _imports(self._thread):
                 self._interrupt_after(0.2)  # a module that is cut off stays broken for everybody after
-            elif self._thread is not None:
+            elif self._thread is not None and not self._sent:
+                self._sent = True
                 raised = ctypes.py_object(Interrupted)
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), raised)
 
