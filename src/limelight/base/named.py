@@ -263,9 +263,8 @@ def text_of(value: Any) -> str:
 
 
 def _settings(kind: type[Named]) -> list[dataclasses.Field[Any]]:
-    """The fields that are settings, in the order in which they are given: those given by name alone come last."""
+    """The fields that are settings, not those the library fills in, as they are given: those by name alone last."""
     fields: Sequence[Any] = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
-    # Others are filled in by the library.
     return sorted((each for each in fields if each.init and each.repr), key=lambda each: bool(each.kw_only))
 
 
