@@ -121,7 +121,7 @@ def test_bring_look_change_take(page: Any, tmp_path: Path) -> None:
         page.locator("input[name=shift]").fill("0.3")
 
     again(page, shift)
-    assert limit(page) == pytest.approx(own_limit(top, shift=0.3), rel=1e-5)
+    until(page, lambda: limit(page) == pytest.approx(own_limit(top, shift=0.3), rel=1e-5))
     assert "without the change" in page.inner_text("#prediction") and page.inner_text("#prediction") != first
     again(page, lambda: page.locator("input[name=shift]").fill("0"))
 
@@ -129,7 +129,7 @@ def test_bring_look_change_take(page: Any, tmp_path: Path) -> None:
     second = page.locator(".offered button").nth(1)
     again(page, second.click)
     other = int(own().outputs[0].argsort(descending=True)[1])
-    assert limit(page) == pytest.approx(own_limit(other), rel=1e-5)
+    until(page, lambda: limit(page) == pytest.approx(own_limit(other), rel=1e-5))
     again(
         page,
         lambda: (page.fill("input[name=class]", "number 3"), page.keyboard.press("Enter"), page.keyboard.press("Tab")),
@@ -185,7 +185,7 @@ def test_settings_baseline_and_layer_reach_the_library(page: Any, tmp_path: Path
     ):
         again(page, change)
         expected = ll.show.scale_of(ll.explain(model, x, method, **options).viewed()[0]).limit
-        assert limit(page, "integrated-gradients") == pytest.approx(expected, rel=1e-4)
+        until(page, lambda expected=expected: limit(page, "integrated-gradients") == pytest.approx(expected, rel=1e-4))
     assert "class number 3 (3) rather than class number 1 (1)" in page.inner_text("#viewer .said")
     assert page.locator(".offered [aria-pressed=true]").count() == 0, "no class is explained"
     layer = page.locator("#question select[name=layer] option").nth(1).get_attribute("value")
@@ -398,7 +398,7 @@ def test_no_setting_is_python(page: Any, tmp_path: Path) -> None:
         ll.Occlusion(window=(8, 16)),
     ):
         expected = ll.show.scale_of(ll.explain(small_model(), x, method).viewed()[0]).limit
-        assert limit(page, method.kebab()) == pytest.approx(expected, rel=1e-4)
+        until(page, lambda: limit(page, method.kebab()) == pytest.approx(expected, rel=1e-4))
 
 
 def test_a_map_opens_large_and_is_compared_by_a_swipe(page: Any, tmp_path: Path) -> None:
