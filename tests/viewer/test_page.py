@@ -398,7 +398,7 @@ def test_no_setting_is_python(page: Any, tmp_path: Path) -> None:
         ll.Occlusion(window=(8, 16)),
     ):
         expected = ll.show.scale_of(ll.explain(small_model(), x, method).viewed()[0]).limit
-        until(page, lambda: limit(page, method.kebab()) == pytest.approx(expected, rel=1e-4))
+        assert limit(page, method.kebab()) == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_map_opens_large_and_is_compared_by_a_swipe(page: Any, tmp_path: Path) -> None:
