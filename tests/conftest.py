@@ -53,7 +53,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     long = [each for each in items if each.get_closest_marker("long")]
     # Dealt in turn, since tests that stand side by side take about as long.
     dealt = {case: i % 3 for i, case in enumerate(dict.fromkeys(map(_case, long)))}
-    left_out = {id(each) for each in long if dealt[_case(each)] != third}
+    # What is marked release too would not fit into the time of any third.
+    left_out = {id(each) for each in long if dealt[_case(each)] != third or each.get_closest_marker("release")}
     config.hook.pytest_deselected(items=[each for each in items if id(each) in left_out])
     items[:] = [each for each in items if id(each) not in left_out]
 

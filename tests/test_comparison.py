@@ -37,6 +37,7 @@ def test_limelight_is_right_where_a_limit_is_set() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.release
 @pytest.mark.parametrize("name", AGAIN)
 def test_a_row_is_what_it_was(name: str) -> None:
     for library in ("captum", "pytorch_grad_cam", "torchcam", "zennit", "shap", "lime", "quantus", "timm"):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.release]
 
 PAGE = (Path(__file__).parents[1] / "docs" / "migration.md").read_text(encoding="utf-8")
 MODULES = {

@@ -88,6 +88,7 @@ def clean() -> dict[str, str]:
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_the_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
     with zipfile.ZipFile(built.wheel) as archive:
         names = set(archive.namelist())
@@ -107,6 +108,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_the_source_archive_holds_what_tests_it(built: Built) -> None:
     with tarfile.open(built.source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -131,6 +133,7 @@ def test_the_source_archive_holds_what_tests_it(built: Built) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_the_wheel_explains_a_picture(environment: Path, tmp_path: Path) -> None:
     """With its own data files: the embedded weights, and the names and scripts of the page."""
     from PIL import Image
@@ -173,6 +176,7 @@ def consumer(tmp_path: Path) -> Path:
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_a_consumer_is_checked_by_mypy(environment: Path, consumer: Path) -> None:
     pytest.importorskip("mypy", reason="mypy is not installed")
 
@@ -193,6 +197,7 @@ def test_a_consumer_is_checked_by_mypy(environment: Path, consumer: Path) -> Non
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_a_consumer_is_checked_by_pyright(environment: Path, consumer: Path) -> None:
     pytest.importorskip("pyright", reason="pyright is not installed")
     if shutil.which("node") is None:

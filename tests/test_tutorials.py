@@ -59,6 +59,7 @@ def test_text_without_a_comment_sign_is_refused() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.release
 @pytest.mark.parametrize("source", SOURCES, ids=lambda each: each.stem)
 def test_a_tutorial_runs(source: Path) -> None:
     pytest.importorskip("nbclient")
