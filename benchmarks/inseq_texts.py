@@ -2,8 +2,8 @@
 
 inseq wants versions of its own; this measured inseq 0.7.1 with torch 2.13.0 and transformers 5.24:
 
-    python -m venv /tmp/inseq && /tmp/inseq/bin/pip install torch==2.13.0 inseq && /tmp/inseq/bin/pip install .
-    /tmp/inseq/bin/python benchmarks/inseq_texts.py
+    python -m venv with-inseq && with-inseq/bin/pip install torch==2.13.0 inseq && with-inseq/bin/pip install .
+    with-inseq/bin/python benchmarks/inseq_texts.py
 
 A GPT-2 with random weights, made from a small configuration, goes on with a prompt. Both explain the log-probability of
 each token that follows, from the embedding of one token in every place, with Gauss-Legendre points.
