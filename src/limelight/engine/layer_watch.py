@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..base.second_run import is_second_run
 from ..rules.names import words
 from .feature_axes import FeatureAxes
 from .frames import InputAxes
@@ -29,6 +30,8 @@ class _Trace(OperatorCalls):
         self.search, self.axes, self.input_axes = search, axes, input_axes
 
     def made(self, name: str, func: Any, output: Any, arguments: tuple[Any, Any]) -> None:
+        if is_second_run():
+            return
         with torch._C.DisableTorchFunction():
             self.axes.follow(name, func, output, arguments)
             self.input_axes.follow(name, func, output, arguments)
@@ -38,8 +41,9 @@ class _Trace(OperatorCalls):
                 self._read_linear(output, arguments)
 
     def called(self, name: str, run: int, output: Any, in_place: bool) -> Any:
-        with torch._C.DisableTorchFunction():
-            self.search.called(name, run, output, in_place)
+        if not is_second_run():
+            with torch._C.DisableTorchFunction():
+                self.search.called(name, run, output, in_place)
         return output
 
     def _read_linear(self, output: Any, arguments: tuple[Any, Any]) -> None:
@@ -64,6 +68,8 @@ def search_layers(
     modules = {name: module for name, module in modules.items() if name not in unwatched}
 
     def watch(name: str, child: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if is_second_run():
+            return
         with torch._C.DisableTorchFunction():
             if isinstance(output, Tensor) and not child._modules:
                 search.bytes += output.numel() * output.element_size()
@@ -86,7 +92,8 @@ def entering(modules: Modules, enter: Callable[[str], None]) -> Iterator[None]:
     """Call `enter(name)` before each submodule runs; TorchScript accepts no hooks."""
 
     def hook(name: str, module: nn.Module, args: Any) -> None:
-        enter(name)
+        if not is_second_run():
+            enter(name)
 
     with ExitStack() as stack:
         for name, module in modules.items():

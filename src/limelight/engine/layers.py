@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..base.second_run import counted
 from ..base.types import LayerLike, OneLayer
 from ..rules.ruled import passed_on
 from .copying import hidden_modules
@@ -197,7 +198,7 @@ def replacing(
 
     mode = Capture(calls, keep_call)
     chosen = _readable(modules, of_modules)
-    with hooked(chosen, hook), counting(mode, modules) if calls else nullcontext():
+    with hooked(chosen, hook), counting(mode, modules) if calls else nullcontext(), counted(runs), counted(mode.counts):
         yield
     for name, each in read.items():
         count = runs[each.of] if each.of in modules else mode.counts[each.of]
@@ -276,7 +277,7 @@ def captured_runs(
 
     of_modules = [name for name in names if name in modules]
     occurrences = [name for name in names if name not in modules]
-    with _hooked(modules, of_modules, by_rows), replacing(modules, occurrences, rows, keep, frames):
+    with _hooked(modules, of_modules, by_rows), replacing(modules, occurrences, rows, keep, frames), counted(runs):
         yield found
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
+from ..base.second_run import is_second_run
 from ..question.targets import output_tensor
 from ..rules.audit import tensors
 from ..rules.engine import Propagate
@@ -292,10 +293,14 @@ class _Observed(TorchFunctionMode):
         return output.norm if alone else None
 
     def convolved(self, name: str, conv: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        if is_second_run():
+            return
         self.runs[name] += 1
         self.outputs[name] = self._by_id[id(output)] = _Output(output, output._version, args[0].shape)
 
     def normalised(self, name: str, norm: nn.Module, args: tuple[Any, ...]) -> None:
+        if is_second_run():
+            return
         self.runs[name] += 1
         output = self._by_id.get(id(args[0])) if len(args) == 1 else None
         if output is not None and output.version == args[0]._version and output.norm is None:
@@ -304,7 +309,7 @@ class _Observed(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if self._by_id and canonical(func)[0] not in METADATA:
+        if self._by_id and not is_second_run() and canonical(func)[0] not in METADATA:
             for each in tensors((args, kwargs)):
                 if id(each) in self._by_id:
                     self._by_id[id(each)].readers += 1

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..base.second_run import is_second_run
 from ..question.targets import Target
 from .layers import Layer, LayerInput, Modules, hooked
 from .runner import Runner
@@ -43,6 +44,8 @@ class ForwardRecord:
 
     def add(self, name: str, child: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Record the output of the module of that name, in place of those inside it."""
+        if is_second_run():
+            return
         self._runs[name] += 1
         if self.layer in self._returned:
             return

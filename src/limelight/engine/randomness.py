@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..base.second_run import second_run
 from ..question.targets import output_tensor
 from .as_written import eagerly
 from .carried import arguments
@@ -34,7 +35,7 @@ def run_without_draws(call: Call, rows: Tensor) -> Any:
         outputs = call(*placed, **named)
         if all(map(torch.equal, before, _states(rows))):
             return outputs
-        with torch.no_grad():
+        with torch.no_grad(), second_run():
             placed, named = arguments(rows.detach())
             again = call(*placed, **named)  # from where the generators stand now
         if _alike(outputs, again):

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from ..base.checkpoints import is_checkpointing, keeping_activations
 from ..base.errors import NO_GRADIENT, NoGradient
 from ..base.notes import Note
+from ..base.second_run import is_second_run
 from . import audit
 from .ahead import mark_activated
 from .audit import UncoveredOperator, source_line
@@ -157,6 +158,8 @@ class Propagate(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if is_second_run():  # of which a tape would record every step once more
+            return func(*args, **(kwargs or {}))
         if not is_checkpointing():
             return self._dispatch(func, args, kwargs or {})
         # Activation checkpointing would recompute the activations that it drops in the backward pass, where no rule
