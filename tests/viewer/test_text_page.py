@@ -15,6 +15,9 @@ import limelight as ll
 from ..text_models import bert_classifier, bert_embedding, gpt2, t5
 from .conftest import HOSTILE, UNNAMED, Server, Watched, png, until
 
+pytest.importorskip("fastapi", reason="the page's extra 'app' is not installed")
+from limelight.server.work import UNTESTED
+
 Open = Callable[..., Watched]
 TEXT = "the cat sat on the mat"
 
@@ -82,6 +85,18 @@ def test_a_language_model_is_asked_about_its_tokens(serve: Callable[..., Server]
     assert found["shape"][0] == tokens > 1
     (shown,) = [data["shown"] for name, data in events if name == "prediction"]
     assert len(shown["layout"]["targets"]) == tokens
+    (summed,) = [data["summary"] for name, data in events if name == "summary"]
+    whole = ll.explain(gpt2(), "the quick", "gradient", target=ll.Continuation(" brown fox"))
+    assert f"score {float(whole.score[0]):.4g}. It is the sum of {tokens} scores" in summed["explained"]
+    assert events[-1][0] == "done"
+    # Two maps, tested: what is said of one row of a map is not said of them all.
+    events = ask(server, methods=("gradient", "occlusion"), target="continuation(' brown fox', each=True)", tests=True)
+    (summed,) = [data["summary"] for name, data in events if name == "summary"]
+    assert summed["agreed"] == "" and summed["region"] is None and events[-1][0] == "done"
+    cards = [data for name, data in events if name == "card"]
+    assert [(each["card"]["verdict"], each["more"]) for each in cards] == [(UNTESTED, False)] * 2
+    ids = [data["map"]["id"] for name, data in events if name == "map"]
+    assert server.explain("/api/tests", map=ids[0], row=ids)[-1] == ("stopped", {"message": UNTESTED})
     assert len([data for name, data in ask(server, classes=[3, 4]) if name == "map"]) == 2
     assert "place=0" in refusal(serve(t5(), rows=4000, seconds=60), target="continuation('fox', each=True)")
 

@@ -35,6 +35,9 @@ from .jobs import Job, Stopped
 
 T = TypeVar("T")
 
+UNTESTED = "not tested: a test takes one target; explain one token, as with place=0"
+"""What stands in the place of a card where a map has several targets."""
+
 TEST_ROWS = 64
 """Model rows that the quick tests of a map may always cost; beyond them as many as the map itself."""
 
@@ -74,6 +77,11 @@ class Kept:
     attribution: Attribution
     findings: Findings = field(default_factory=Findings)
     given: Mapping[str, Any] | None = None
+
+    @property
+    def several(self) -> bool:
+        """Whether the map has a row for each of several targets."""
+        return self.attribution.score.ndim > 1
 
 
 @dataclass(frozen=True)
@@ -148,10 +156,12 @@ def sum_up(
     """Send the `summary` of a row of maps by their names; of none nothing."""
     kept = [found for key in keys if (found := maps.get(key)) is not None]
     if kept:
-        score = float(kept[0].attribution.score[0])
+        scores = kept[0].attribution.score[0]
         classes = [(each.named, each.probability) for each in ranking]
-        said = answer_in_words(explained.named, score, classes)
-        job.send("summary", row=row, summary=_summary(kept, said, classes))
+        said, about = answer_in_words(explained.named, float(scores.sum()), classes)
+        if scores.ndim:  # one for each token of a continuation
+            about += f" It is the sum of {len(scores)} scores, one for each row of a map."
+        job.send("summary", row=row, summary=_summary(kept, (said, about), classes))
 
 
 def test_again(
@@ -164,6 +174,8 @@ def test_again(
     kept = maps.get(key)
     if kept is None:
         raise Stopped("the map is no longer here; explain again")
+    if kept.several:
+        raise Stopped(UNTESTED)
     kept = replace(kept, findings=_tests(model, kept, most_rows, job))
     maps.put(kept, key)
     job.send("card", **_card(kept))
@@ -204,7 +216,7 @@ def made(
     kept = Kept(found, given=given)
     key = maps.put(kept)
     yield "map", {"map": map_payload(picture, tile) | {"id": key, "url": f"/api/maps/{key}.safetensors"}}
-    if asked.tests:
+    if asked.tests and not kept.several:
         kept = replace(kept, findings=_tests(model, kept, max(price(found), TEST_ROWS), job))
         maps.put(kept, key)
     yield "card", _card(kept)
@@ -219,7 +231,7 @@ def _tests(model: AnyImageModel | TextModel, kept: Kept, budget: int, job: Job) 
 def _card(kept: Kept) -> dict[str, Any]:
     """Return a map's card, and whether there are tests that were not run."""
     if not kept.findings:
-        return {"card": card_payload("", ()), "more": True}
+        return {"card": card_payload(UNTESTED if kept.several else "", ()), "more": not kept.several}
     card = card_of(kept.attribution, kept.findings)
     more = any(each.left_out for each in kept.findings)
     return {"card": card_payload(card.line, card.sections()), "more": more}
@@ -232,7 +244,9 @@ def _summary(kept: Sequence[Kept], answer: tuple[str, str], classes: Sequence[tu
     verdicts = {
         name: card_of(each.attribution, each.findings).verdict.word for name, each in zip(panel, kept, strict=True)
     }
-    agreement = Panel.agreement(panel, tests) if len(panel) > 1 else None
+    # Agreement is about one target; of a map with several rows each row has its own.
+    compared = len(panel) > 1 and not any(each.several for each in kept)
+    agreement = Panel.agreement(panel, tests) if compared else None
     return summary_of(answer, classes, agreement, verdicts if any(tests.values()) else {}).payload()
 
 

@@ -10,10 +10,11 @@ export function verdictOf(line) {
   return [element("b", { className: VERDICTS[word] ?? "plain" }, word), rest.length ? `:${rest.join(":")}` : ""];
 }
 
-// `more`, if given, runs the tests that were left out. Null where nothing was tested and nothing can be.
+// `more`, if given, runs the tests that were left out. Where nothing was tested and nothing can be, the line alone, or
+// null without one.
 export function cardOf({ verdict, sections }, more = null) {
   const entries = sections.flatMap((section) => section.entries);
-  if (!entries.length && !more) return null;
+  if (!entries.length && !more) return verdict ? element("p", { className: "card muted" }, verdict) : null;
   const leftOut = entries.filter(([, , , , , without]) => without);
   return element(
     "details",
