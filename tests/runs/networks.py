@@ -65,9 +65,13 @@ def _model(network: nn.Module) -> ll.ImageModel:
 
 
 def _weights() -> dict[str, Tensor]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return Small().state_dict()
+    """Return the same weights in every thread: threads share the global generator, so it has one of its own."""
+    random = torch.Generator().manual_seed(0)
+    empty = Small().state_dict()
+    # The bounds that torch's own layers draw from.
+    spread = {name: each[0].numel() ** -0.5 for name, each in empty.items() if each.ndim > 1}
+    bound = {name: spread[name.replace("bias", "weight")] for name in empty}
+    return {k: torch.empty_like(v).uniform_(-bound[k], bound[k], generator=random) for k, v in empty.items()}
 
 
 def lethal() -> ll.ImageModel:

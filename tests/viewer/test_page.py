@@ -237,14 +237,16 @@ def test_cancel_stops_the_model_and_the_page_lives(page: Any, tmp_path: Path) ->
 
 
 def test_the_panel_fills_method_by_method(page: Any, tmp_path: Path) -> None:
+    until(page, lambda: page.inner_text("#status").startswith("done"))  # with the demonstration
     choose(page, ("gradient", "smooth-grad"))
     WORK.gate.clear()
     WORK.held = 2  # the gradient and the question itself are passes of one row
+    page.evaluate("document.querySelectorAll('figure[data-method]').forEach((each) => each.remove())")
     bring(page, tmp_path, 0)
     page.wait_for_selector("figure[data-method=gradient][data-drawn]")
     assert page.locator("figure[data-method=smooth-grad]").count() == 0
     WORK.gate.set()
-    page.wait_for_selector("figure[data-method=smooth-grad][data-drawn]")
+    until(page, lambda: page.locator("figure[data-method=smooth-grad][data-drawn]").count() == 1, 30)
 
 
 def test_refusals_are_words_on_the_page(server: Server, open_page: Open, tmp_path: Path) -> None:
