@@ -11,7 +11,7 @@ import pytest
 from limelight.engine import input_pass
 from limelight.engine.model_copy import ModelCopy
 from limelight.engine.packed import PackedWeights
-from limelight.runs.ledger import Counts
+from limelight.runs.plan import Counts
 
 from .helpers import pictures, start
 

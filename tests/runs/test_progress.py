@@ -22,7 +22,8 @@ from limelight.cli.main import app
 from limelight.runs import Status, read_status
 from limelight.runs.crew import Report, _report
 from limelight.runs.in_hand import InHand, Reporter
-from limelight.runs.ledger import Counts, Done
+from limelight.runs.ledger import Done
+from limelight.runs.plan import Counts
 from limelight.runs.status import Meter
 
 from .helpers import command, pictures, results, start

@@ -29,8 +29,9 @@ from limelight.models.catalogue import ImageModel
 from limelight.models.pictures import Preprocessing
 from limelight.runs import read_status
 from limelight.runs.job import Job
-from limelight.runs.ledger import Counts, Done, Ledger
+from limelight.runs.ledger import Done, Ledger
 from limelight.runs.manifest import Entry
+from limelight.runs.plan import Counts
 from limelight.runs.sources import find_examples
 from limelight.runs.status import Meter
 from limelight.runs.work import Worker

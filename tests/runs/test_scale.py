@@ -15,7 +15,8 @@ import pytest
 
 import limelight as ll
 from limelight.runs import RunStopped, read_status
-from limelight.runs.ledger import Counts, Ledger
+from limelight.runs.ledger import Ledger
+from limelight.runs.plan import Counts
 
 from .helpers import assert_whole, pictures, results, start
 

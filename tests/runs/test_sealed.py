@@ -15,7 +15,7 @@ import limelight as ll
 from limelight.base.errors import DamagedFile
 from limelight.cli.main import app
 from limelight.runs import read_status, verify
-from limelight.runs.ledger import Counts
+from limelight.runs.plan import Counts
 
 from .helpers import assert_whole, pictures, results, start
 

@@ -5,8 +5,8 @@ from .bundle import write_audit as write_audit
 from .clusters import Cluster as Cluster
 from .coordinate import RunStopped as RunStopped
 from .covering import Cover as Cover
-from .ledger import Counts as Counts
 from .page import write_report as write_report
+from .plan import Counts as Counts
 from .running import run as run
 from .status import Status as Status, read_status as read_status
 from .stored import Example as Example, Run as Run, StoredMap as StoredMap, open_run as open_run

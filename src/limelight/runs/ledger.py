@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +16,7 @@ from ..base.errors import DamagedFile
 from ..base.seals import read_sealed_json, sealed_json
 from .durable import write_durably
 from .locks import lock
+from .plan import Counts, Plan
 
 PLAN, MANIFEST, LOCK, LEASES, STATUS = "plan.json", "manifest.parquet", "lock", "leases", "status.json"
 SHARDS, INDEX, DONE = "shards", "index", "done"
@@ -24,54 +24,6 @@ FAILURES_SHOWN = 5
 MAKE_AGAIN = "the same command with --verify makes it again"
 BEGIN_AGAIN = "restore it from a copy, or begin the run again in another folder"
 _PLACE = struct.Struct("<q")  # in LEASES, for each shard: the place of its worker (see `Lease.at`), plus 1
-
-
-@dataclass(frozen=True)
-class Counts:
-    """The examples of the manifest by outcome. `skipped` lie beyond the limit."""
-
-    ok: int = 0
-    failed: int = 0
-    skipped: int = 0
-    pending: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.ok + self.failed + self.skipped + self.pending
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The facts that are fixed at the start: the settings, and the manifest's size, labels and hash."""
-
-    settings: Mapping[str, Any]
-    method_names: tuple[str, ...]
-    check_names: tuple[str, ...]
-    entries: int
-    labels: tuple[str, ...]
-    manifest: str
-
-    @property
-    def examples(self) -> int:
-        """Examples to explain: the manifest up to the limit."""
-        limit: int | None = self.settings["limit"]
-        return self.entries if limit is None else min(limit, self.entries)
-
-    @property
-    def shard_size(self) -> int:
-        return int(self.settings["shard_size"])
-
-    @property
-    def shards(self) -> int:
-        return -(-self.examples // self.shard_size)
-
-    def ids(self, shard: int) -> range:
-        size = self.shard_size
-        return range(shard * size, min((shard + 1) * size, self.examples))
-
-    def config(self) -> str:
-        """Return a hash of the plan, which every done record repeats."""
-        return hashlib.blake2b(json.dumps(asdict(self), sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)

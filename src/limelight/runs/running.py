@@ -37,14 +37,13 @@ from .ledger import (
     PLAN,
     SHARDS,
     STATUS,
-    Counts,
     Ledger,
-    Plan,
     file_sha256,
     starting,
 )
 from .manifest import Manifest, write_manifest
 from .opening import is_remote
+from .plan import Counts, Plan
 from .sources import find_examples
 from .status import Meter, Status
 from .stored import Run

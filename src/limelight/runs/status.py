@@ -16,8 +16,9 @@ from ..base.errors import DamagedFile
 from ..base.files import write_whole
 from ..base.seals import read_sealed_json, sealed_json
 from .in_hand import InHand
-from .ledger import FAILURES_SHOWN, STATUS, Counts, Done, Ledger
+from .ledger import FAILURES_SHOWN, STATUS, Done, Ledger
 from .manifest import Entry
+from .plan import Counts
 
 State = Literal["running", "finished", "stopped"]
 _EVERY = 1.0  # seconds between two versions of the file

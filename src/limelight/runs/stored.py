@@ -20,8 +20,9 @@ from ..base.view import SINGLE_PIXELS, View, view_of
 from ..methods import METHODS
 from ..models.pictures import Preprocessing, open_image, prepare
 from .job import as_folder
-from .ledger import MAKE_AGAIN, MANIFEST, Counts, Ledger
+from .ledger import MAKE_AGAIN, MANIFEST, Ledger
 from .manifest import Entry, Manifest
+from .plan import Counts
 from .rows import map_checksum
 from .status import Status, read_status
 from .tables import arrow

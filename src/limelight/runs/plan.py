@@ -1,0 +1,57 @@
+"""The plan of a run: what is fixed at its start, and the counts of its examples."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The examples of the manifest by outcome. `skipped` lie beyond the limit."""
+
+    ok: int = 0
+    failed: int = 0
+    skipped: int = 0
+    pending: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.ok + self.failed + self.skipped + self.pending
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The facts that are fixed at the start: the settings, and the manifest's size, labels and hash."""
+
+    settings: Mapping[str, Any]
+    method_names: tuple[str, ...]
+    check_names: tuple[str, ...]
+    entries: int
+    labels: tuple[str, ...]
+    manifest: str
+
+    @property
+    def examples(self) -> int:
+        """Examples to explain: the manifest up to the limit."""
+        limit: int | None = self.settings["limit"]
+        return self.entries if limit is None else min(limit, self.entries)
+
+    @property
+    def shard_size(self) -> int:
+        return int(self.settings["shard_size"])
+
+    @property
+    def shards(self) -> int:
+        return -(-self.examples // self.shard_size)
+
+    def ids(self, shard: int) -> range:
+        size = self.shard_size
+        return range(shard * size, min((shard + 1) * size, self.examples))
+
+    def config(self) -> str:
+        """Return a hash of the plan, which every done record repeats."""
+        return hashlib.blake2b(json.dumps(asdict(self), sort_keys=True).encode(), digest_size=16).hexdigest()
