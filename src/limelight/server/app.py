@@ -83,6 +83,14 @@ class Limits:
     maps: int = 128  # kept, and made for one request
     tokens: int = 512  # of a text
 
+    def require(self, rows: int, maps: int, parts: str) -> None:
+        """Raise Refused for a request of more model rows or maps; `parts` name what it should have fewer of."""
+        if rows > self.rows:
+            many = f"{rows:,}" if rows < 10**15 else shown(rows)
+            raise Refused(f"{many} model evaluations; one request may use {self.rows:,}: fewer samples, steps or maps")
+        if maps > self.maps:  # the first would be gone before the last is made
+            raise Refused(f"{maps} maps; the server keeps {self.maps}: fewer {parts}")
+
 
 class MethodFields(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -208,16 +216,7 @@ class Service(Page):
             asked.tests,
             read_view(asked.view, self.model.preprocessing.channels),
         )
-        rows = question.rows(shape)
-        if rows > self.limits.rows:
-            many = f"{rows:,}" if rows < 10**15 else shown(rows)
-            raise Refused(
-                f"{many} model evaluations; one request may use {self.limits.rows:,}: fewer samples, steps or maps"
-            )
-        if question.maps > self.limits.maps:  # the first would be gone before the last is made
-            raise Refused(
-                f"{question.maps} maps; the server keeps {self.limits.maps}: fewer pictures, classes or methods"
-            )
+        self.limits.require(question.rows(shape), question.maps, "pictures, classes or methods")
         return question
 
 

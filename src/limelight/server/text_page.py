@@ -179,7 +179,9 @@ class TextService(Page):
         methods = tuple(self._method(each, shape) for each in asked.methods)
         view = read_view(asked.view, 0)
         found = TextRequest(asked.text, methods, tuple(targets), options, asked.tests, view)
-        self._require_affordable(found, shape)
+        questions = max(len(found.targets), 1)
+        evaluations = questions * sum(method.of_tokens().rows_at_least(shape) for method in methods)
+        self.limits.require(evaluations, questions * len(methods), "classes or methods")
         return found
 
     def _method(self, asked: MethodFields, shape: torch.Size) -> Method:
@@ -194,17 +196,6 @@ class TextService(Page):
         if isinstance(found, Continuation) and found.each and self.model.translates:
             raise Refused("target: each=True gives several maps here; ask for one token by place=0")
         return found
-
-    def _require_affordable(self, asked: TextRequest, shape: torch.Size) -> None:
-        questions, limits = max(len(asked.targets), 1), self.limits
-        rows = questions * sum(method.of_tokens().rows_at_least(shape) for method in asked.methods)
-        if rows > limits.rows:
-            raise Refused(
-                f"{rows:,} model evaluations; one request may use {limits.rows:,}: fewer samples, steps or maps"
-            )
-        maps = questions * len(asked.methods)
-        if maps > limits.maps:
-            raise Refused(f"{maps} maps; the server keeps {limits.maps}: fewer classes or methods")
 
 
 def create_text_app(model: TextModel, limits: Limits, public: str = "") -> FastAPI:
