@@ -300,7 +300,12 @@ print(ll.explain(writer, "a good film", "kernel-shap", target="next-token('a')",
 print(ll.explain(writer, "a good film", "kernel-shap", target="next-token('a')", baseline=ll.Token("[MASK]")).raw)
 
 # Pad
-print(ll.Pad().as_text())  # an absent token is the tokenizer's padding token, where it has one
+padded = ll.TextModel(Writer(), tokenizer.from_str(tokenizer.to_str().replace("MASK", "PAD")))  # has a padding token
+print(ll.explain(padded, "a good film", "kernel-shap", target="next-token('a')", baseline=ll.Pad()).raw)
+try:
+    ll.explain(writer, "a good film", "kernel-shap", target="next-token('a')", baseline="pad")
+except ValueError as error:
+    print(error)
 
 # MeanToken
 print(ll.explain(writer, "a good film", "kernel-shap", target="next-token('a')", baseline=ll.MeanToken()).raw)
@@ -569,10 +574,15 @@ print(pictures.labels[2])
 # ImageBlackBox
 import numpy as np
 
+from limelight.models.pictures import Preprocessing
+
 weight = np.random.default_rng(0).normal(size=(3, 4))
-box = ll.BlackBox(lambda rows: rows.mean((2, 3)) @ weight)
-pictures = ll.ImageBlackBox.of(box)
-print(ll.explain(pictures, x, "rise(masks=20)", target=1).values.shape)  # load_model("model.onnx") makes one, too
+box = ll.BlackBox(lambda rows: rows.mean((2, 3)) @ weight)  # a service, say: pixels as an array in, outputs as one out
+sizes = Preprocessing(size=64, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))  # what the box wants to get
+pictures = ll.ImageBlackBox.of(box, sizes).described(sizes, ("cat", "dog", "bird", "fish"), ())
+photo = pictures.preprocess(ll.demo_image("chelsea"))  # pixels in [0, 1]; the box gets them normalised
+print(photo.shape, ll.explain(pictures, photo, "occlusion(window=16, stride=16)", target="dog").score)
+# load_model("model.onnx") makes such a model of a file
 
 # ImageError
 try:

@@ -2,7 +2,7 @@
 
 A source is a Python file in cells. `# %%` begins code and `# %% [markdown]` text in comments; code marked
 `tags=["arithmetic"]` is run by an ordinary test too, and `# %% include=drawing` stands for the text of drawing.py. The
-notebooks are what readers download, and the site's pages are made of them.
+notebooks are what readers download, and the site's pages are made of them. kernel.py runs before the first cell.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 SOURCES = Path(__file__).parent / "tutorials"
 SECONDS = 600
+KERNEL = SOURCES / "kernel.py"
 ARITHMETIC = "arithmetic"
 
 
@@ -70,7 +71,13 @@ def execute(path: Path) -> Any:
     from nbclient import NotebookClient
 
     made = notebook(path.read_text(encoding="utf-8"))
-    NotebookClient(made, timeout=SECONDS, record_timing=False, resources={"metadata": {"path": SOURCES}}).execute()
+    NotebookClient(
+        made,
+        timeout=SECONDS,
+        record_timing=False,
+        resources={"metadata": {"path": SOURCES}},
+        extra_arguments=[f"--IPKernelApp.exec_files={[str(KERNEL)]}"],
+    ).execute()
     made.metadata.pop("language_info")  # names the version of Python, which is no part of the tutorial
     return made
 

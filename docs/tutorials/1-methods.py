@@ -154,7 +154,7 @@ weights = slope.mean((2, 3), keepdim=True)
 # 4. Add up the weighted channels.
 summed = (weights * channels).sum(1)
 # 5. Keep what speaks for the class.
-by_hand = torch.relu(summed)
+by_hand = torch.relu(summed).detach()
 # 6. Enlarge the grid to the picture.
 ours = ll.explain(model, x, "grad-cam", target=281, layer="network.head")
 large = torch.nn.functional.interpolate(by_hand[:, None], size=x.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
@@ -163,8 +163,8 @@ sheet(
         [
             ("3. best channel", channels[0, int(weights.argmax())].detach()),
             ("4. sum", summed[0].detach()),
-            ("5. what is for it", by_hand[0].detach()),
-            ("6. enlarged", large[0].detach()),
+            ("5. what is for it", by_hand[0]),
+            ("6. enlarged", large[0]),
         ]
     ],
     "Grad-CAM, from the channel of the largest weight to the map. Step 5 cuts what speaks against the class; here nothing does. The largest weight alone says little: its channel is on in a corner.",
