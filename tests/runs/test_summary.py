@@ -44,7 +44,12 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     return ll.run(images, model, target="label", output=folder / "out", workers=0, **options)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def summary(run: ll.Run) -> Summary:
+    return Summary.of(run, most=3)
+
+
+@pytest.fixture(scope="module")
 def lines(run: ll.Run) -> list[Line]:
     found: list[Line] = [row for row in run.table().to_pylist() if not row["error"]]
     return found
@@ -62,31 +67,35 @@ def groups_of(lines: list[Line]) -> list[str]:
     return labels if any(labels) else explained(lines)
 
 
+def quantile(values: list[float], share: float) -> float:
+    """Of n values in order, that at the place `share * (n - 1)`; between two, on the line between them."""
+    ordered = sorted(values)
+    low, part = divmod(share * (len(values) - 1), 1)
+    after = ordered[min(int(low) + 1, len(values) - 1)]
+    return ordered[int(low)] + part * (after - ordered[int(low)])
+
+
 def known(lines: list[Line], method: str, column: str) -> list[Line]:
     return [line for line in lines if line["method"] == method and line[column] is not None]
 
 
-def test_spreads(run: ll.Run, lines: list[Line]) -> None:
-    groups, summary = groups_of(lines), Summary.of(run)
-    for column in ("gini", "completeness", "probability"):
-        wanted = []
-        for method in run.methods:
-            for group in sorted(set(groups)):
-                values = [
-                    line[column]
-                    for line, own in zip(lines, groups, strict=True)
-                    if line["method"] == method and own == group and line[column] is not None
-                ]
-                if values:
-                    ordered = sorted(values)
-                    assert ordered[0] == np.quantile(values, 0) and ordered[-1] == np.quantile(values, 1)
-                    quantiles = tuple(np.quantile(values, [0.0, 0.25, 0.5, 0.75, 1.0]).tolist())
-                    wanted.append((method, group, len(values), quantiles))
-        assert [(e.method, e.group, e.count, e.quantiles) for e in summary.spreads[column]] == wanted
+@pytest.mark.parametrize("column", ["gini", "completeness", "probability"])
+def test_spreads(run: ll.Run, summary: Summary, lines: list[Line], column: str) -> None:
+    groups, found = groups_of(lines), {(each.method, each.group): each for each in summary.spreads[column]}
+    for method in run.methods:
+        for group in sorted(set(groups)):
+            own = [line for line, name in zip(lines, groups, strict=True) if name == group]
+            values = [line[column] for line in known(own, method, column)]
+            assert ((method, group) in found) == bool(values)
+            if values:
+                each = found.pop((method, group))
+                wanted = [quantile(values, share) for share in (0, 0.25, 0.5, 0.75, 1)]
+                assert each.count == len(values) and each.quantiles == pytest.approx(wanted, rel=1e-13)
+    assert not found
 
 
-def test_extremes(run: ll.Run, lines: list[Line]) -> None:
-    found = {(each.method, each.column): (each.smallest, each.largest) for each in Summary.of(run, most=3).extremes}
+def test_extremes(run: ll.Run, summary: Summary, lines: list[Line]) -> None:
+    found = {(each.method, each.column): (each.smallest, each.largest) for each in summary.extremes}
     wanted = {}
     for method in run.methods:
         for column in ("probability", "score", "delta", "seconds", *run.checks, "agreement"):
@@ -97,8 +106,8 @@ def test_extremes(run: ll.Run, lines: list[Line]) -> None:
     assert found == wanted and len(wanted) > 8
 
 
-def test_shares(run: ll.Run, lines: list[Line]) -> None:
-    summary, groups = Summary.of(run), groups_of(lines)
+def test_shares(run: ll.Run, summary: Summary, lines: list[Line]) -> None:
+    groups = groups_of(lines)
     first: dict[int, tuple[bool, str]] = {}
     for line, group in zip(lines, groups, strict=True):
         if line["correct"] is not None:
@@ -122,8 +131,8 @@ def test_shares(run: ll.Run, lines: list[Line]) -> None:
     assert [(each.name, each.count, each.total) for each in summary.failing] == wanted and wanted
 
 
-def test_correlations(run: ll.Run, lines: list[Line]) -> None:
-    for method, found in zip(run.methods, Summary.of(run).correlations, strict=True):
+def test_correlations(run: ll.Run, summary: Summary, lines: list[Line]) -> None:
+    for method, found in zip(run.methods, summary.correlations, strict=True):
         for other, (mean, count) in zip(run.methods, found, strict=True):
             column = f"correlation with {other}"
             values = [line[column] for line in known(lines, method, column)]
@@ -143,8 +152,8 @@ def heatmaps(run: ll.Run, lines: list[Line]) -> Iterator[tuple[str, str, list[in
             yield method, group, ids, torch.stack([each.sum(0) if each.ndim == 3 else each for each in values])
 
 
-def test_clusters(run: ll.Run, lines: list[Line]) -> None:
-    summary, wanted = Summary.of(run), []
+def test_clusters(run: ll.Run, summary: Summary, lines: list[Line]) -> None:
+    wanted = []
     for method, group, ids, maps in heatmaps(run, lines):
         wanted += [(method, each) for each in clusters_of(group, features_of(maps), ids) if len(each.ids) > 1]
     for method in run.methods:
@@ -158,12 +167,12 @@ def test_clusters(run: ll.Run, lines: list[Line]) -> None:
         assert coherences == sorted(coherences, reverse=True)
 
 
-def test_mean_maps_of_the_largest_classes(run: ll.Run, lines: list[Line]) -> None:
-    everything, two = Summary.of(run), Summary.of(run, classes=2)
+def test_mean_maps_of_the_largest_classes(run: ll.Run, summary: Summary, lines: list[Line]) -> None:
+    two = Summary.of(run, classes=2)
     for method in run.methods:
         own = [(group, maps) for name, group, _, maps in heatmaps(run, lines) if name == method]
         own.sort(key=lambda each: (-len(each[1]), each[0]))
-        found = everything.maps[method]
+        found = summary.maps[method]
         assert list(found.means) == [group for group, _ in own] and found.left_out == 0
         for group, maps in own:
             mean = (maps / maps.abs().sum((1, 2), keepdim=True).clamp(min=1e-300)).mean(0)
@@ -181,12 +190,25 @@ def test_groups_join_equal_names() -> None:
     assert parts == [("a", [2]), ("b", [4, 0])] and groups.are("c").tolist() == [False] * 5
 
 
-def test_the_page_says_how_many_classes_are_left_out(run: ll.Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    largest = max(len(each.means) for each in Summary.of(run).maps.values())
-    assert "left out" not in write_report(run).read_text()
+def test_the_page_says_how_many_classes_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three classes the largest, of four maps."""
+    run = start(pictures(tmp_path / "images", 10), tmp_path / "out", methods=["gradient"], target="label")
     monkeypatch.setattr("limelight.runs.page._MEANS", 1)
     page = write_report(run).read_text()
-    assert (f"{largest - 1} others are left out" in page) == (largest > 1)
+    assert "2 others are left out" in page and page.count(", aligned of 4") == page.count(", aligned of ")
+
+
+def test_few_maps_of_each_class_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four maps of all classes are compared, and three of a class are in its mean."""
+    run = start(pictures(tmp_path / "images", 20), tmp_path / "out", methods=["gradient"], target="label")
+    for name, value in {"MOST_OF_ALL": 4, "FEWEST": 2, "MOST": 3}.items():
+        monkeypatch.setattr(f"limelight.runs.class_maps.{name}", value)
+    read: list[int] = []
+    whole = run.shard_maps
+    monkeypatch.setattr(run, "shard_maps", lambda *given: (read.append(len(given[2])), whole(*given))[1])
+    found = Summary.of(run, classes=1).maps["gradient"]
+    assert [len(each.ids) for each in found.clusters] == [2, 2, 2] and found.compared == 2
+    assert [each.count for each in found.means.values()] == [3] and sum(read) == 3 + 2 + 2
 
 
 @pytest.mark.long
