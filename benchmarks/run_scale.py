@@ -1,8 +1,8 @@
-"""The constants of a run that do not depend on the model, per entry: listing, reading, records, resume and report.
+"""What a run costs for each entry beside the model: listing, reading, records, resume and report.
 
-`python -m benchmarks.run_scale` prints them as a table, with what they come to for ten million pictures. The run is
-made without a model, of random maps and figures. Each step is measured in a process of its own: its CPU and wall
-seconds, and the peak of its memory.
+`python -m benchmarks.run_scale` prints a table, with what it comes to for ten million pictures. The runs are made
+without a model, of random figures. Each step is measured in a process of its own, at two sizes; the difference leaves
+out what does not grow. Maps are measured apart: a report reads a bounded number of them.
 """
 
 from __future__ import annotations
@@ -32,14 +32,24 @@ from limelight.runs.manifest import Manifest
 from limelight.runs.page import write_report
 from limelight.runs.rows import Row, index_bytes, shard_bytes
 from limelight.runs.running import begin
+from limelight.runs.stored import open_run
 
 from .memory import peak_resident
 
 METHODS = ("gradient", "input-x-gradient")
 PICTURES = 20  # files that the entries of the table share
-MILLIONS = 10
+TEN_MILLION = 10_000_000
 _SHARD = 128
-STEPS = ("listing", "reading", "records", "resume", "counts", "report")
+_NOISE = 4 * 2**20  # bytes of a process's peak
+_READ = 400  # pictures that are read
+STEPS = {
+    "listing": "listing: a table to the manifest",
+    "reading": "reading: a JPEG of 500 x 375 to 224 x 224, by workers",
+    "records": "records: index and record, by workers",
+    "resume": "resume: every record and the sizes of its files",
+    "counts": "counts of a run",
+    "report": "report without maps",
+}
 
 
 @dataclass(frozen=True)
@@ -112,7 +122,7 @@ def write_shards(ledger: Ledger, made: Made) -> None:
         ledger.finish(shard, contents, ok=len(rows) // len(METHODS), failed=0, seconds=(0.123456,) * len(rows))
 
 
-def read_pictures(made: Made, count: int = 400) -> None:
+def read_pictures(made: Made, count: int) -> None:
     """Read and prepare some pictures, as a worker does."""
     entries = [
         each for shard in range(-(-count // _SHARD)) for each in Manifest(Path(made.out) / MANIFEST).shard(shard)
@@ -126,14 +136,18 @@ def do(step: str, made: Made) -> int:
     out = Path(made.out)
     steps: dict[str, Callable[[], object]] = {
         "listing": lambda: begin(made.job(), out),
-        "reading": lambda: read_pictures(made, min(400, made.examples)),
+        "reading": lambda: read_pictures(made, _read(made)),
         "records": lambda: write_shards(Ledger.open(out), made),
         "resume": lambda: Ledger.open(out).survey(),
-        "counts": lambda: ll.open_run(out).counts,
-        "report": lambda: write_report(ll.open_run(out)),
+        "counts": lambda: open_run(out).counts,
+        "report": lambda: write_report(open_run(out)),
     }
     steps[step]()
-    return min(400, made.examples) if step == "reading" else made.examples
+    return _read(made) if step == "reading" else made.examples
+
+
+def _read(made: Made) -> int:
+    return min(_READ, made.examples // 10)
 
 
 @dataclass(frozen=True)
@@ -163,27 +177,42 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run_scale", description=__doc__)
     parser.add_argument("what", nargs="*", help="step NAME")
     parser.add_argument("--made", type=json.loads, help=argparse.SUPPRESS)
-    parser.add_argument("--examples", type=int, default=50_000)
+    parser.add_argument("--examples", type=int, nargs=2, default=[10_000, 50_000], help="the two sizes")
     parser.add_argument("--classes", type=int, default=1000)
-    parser.add_argument("--side", type=int, default=16)
-    parser.add_argument("--store", default="heatmap-float16", choices=("heatmap-float16", "scores"))
     asked = parser.parse_args(arguments)
     if asked.what:
         print(json.dumps(asdict(measured(asked.what[1], Made(**asked.made)))))
         return 0
+    few, many = asked.examples
+    print(f"{few:,} and {many:,} pictures, {len(METHODS)} methods, {asked.classes:,} classes\n")
+    print("| step | CPU ms a picture | ten million: CPU hours | bytes of memory a picture | ten million: GB |")
+    print("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as place:
-        made = Made(f"{place}/out", asked.examples, asked.classes, asked.side, asked.store)
-        write_table(made)
-        maps = f"maps {made.side} x {made.side}"
-        print(f"{made.examples:,} entries, {len(METHODS)} methods, {made.classes:,} classes, {maps}")
-        print(f"| step | CPU ms an entry | {MILLIONS} million: CPU h | wall h | peak MiB |")
-        print("|---|---|---|---|---|")
-        for step in STEPS:
-            each = spent(step, made)
-            cpu, wall = each.cpu / each.entries, each.wall / each.entries
-            hours = f"{cpu * MILLIONS * 1e6 / 3600:.2f} | {wall * MILLIONS * 1e6 / 3600:.2f}"
-            print(f"| {step} | {1000 * cpu:.3f} | {hours} | {each.peak / 2**20:.0f} |", flush=True)
+        runs = [Made(f"{place}/{count}", count, asked.classes, 16, "scores") for count in (few, many)]
+        for made in runs:
+            write_table(made)
+        for step, words in STEPS.items():
+            print(_line(words, *(spent(step, made) for made in runs)), flush=True)
+        size = sum(each.stat().st_size for each in Path(runs[1].out).rglob("*") if each.is_file())
+        print(f"\nOn disk: {size / many:,.0f} bytes a picture without maps.")
+        for count, side in ((many, 16), (2000, 224)):
+            made = Made(f"{place}/maps-{side}", count, asked.classes, side, "heatmap-float16")
+            write_table(made)
+            for step in ("listing", "records"):
+                spent(step, made)
+            each = spent("report", made)
+            maps = f"{count * len(METHODS):,} maps of {side} x {side}"
+            print(f"Report over {maps}: {each.cpu:.0f} CPU s, {each.peak / 2**20:.0f} MiB at its peak.", flush=True)
     return 0
+
+
+def _line(words: str, few: Spent, many: Spent) -> str:
+    """Return a line of the table: what grows between two sizes, for each entry and for ten million."""
+    more = many.entries - few.entries
+    cpu, memory = max(0.0, many.cpu - few.cpu) / more, max(0, many.peak - few.peak) / more
+    hours, gigabytes = cpu * TEN_MILLION / 3600, memory * TEN_MILLION / 1e9  # as if all in one process
+    grows = f"{memory:,.0f} | {gigabytes:.1f}" if memory * more > _NOISE else "constant |"
+    return f"| {words} | {1000 * cpu:.3f} | {hours:.2f} | {grows} |"
 
 
 if __name__ == "__main__":
