@@ -41,7 +41,6 @@ PICTURES = 20  # files that the entries of the table share
 TEN_MILLION = 10_000_000
 _SHARD = 128
 _NOISE = 4 * 2**20  # bytes of a process's peak
-_READ = 400  # pictures that are read
 STEPS = {
     "listing": "listing: a table to the manifest",
     "reading": "reading: a JPEG of 500 x 375 to 224 x 224, by workers",
@@ -147,7 +146,7 @@ def do(step: str, made: Made) -> int:
 
 
 def _read(made: Made) -> int:
-    return min(_READ, made.examples // 10)
+    return max(1, made.examples // 100)
 
 
 @dataclass(frozen=True)

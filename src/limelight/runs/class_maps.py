@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,7 +57,8 @@ def _centred(heatmap: Tensor) -> Tensor:
 class ClassMaps:
     """The maps of a method. `means`: of the classes with the most maps, in that order; `left_out`: the number of other
     classes. `clusters`: of all classes, the most coherent first, without clusters of a single map. `compared`: the most
-    maps of a class that were clustered."""
+    maps of a class that were clustered.
+    """
 
     means: Mapping[str, GroupMaps]
     left_out: int
@@ -66,25 +67,40 @@ class ClassMaps:
 
 
 def maps_of(run: Run, rows: Rows, method: str, groups: Groups, shown: int) -> ClassMaps:
-    """Read the first maps of each class, a few at a time: those to cluster, and those of the `shown` largest classes.
+    """Read the first maps of each class: those to cluster, and those of the `shown` largest classes.
 
-    `groups`: the class of each row. The features of MOST_OF_ALL maps are kept, shared between the classes, and the sums
-    of the shown classes; no map is.
+    `groups`: the class of each row. At most MOST_OF_ALL maps are clustered, shared between the classes.
     """
-    offsets = rows.numbers("offset")
-    parts = dict(groups.parts(np.flatnonzero(rows.groups("method").are(method) & offsets.known)))
+    here = np.flatnonzero(rows.groups("method").are(method) & rows.numbers("offset").known)
+    parts = dict(groups.parts(here))
     room = min(MOST, max(FEWEST, MOST_OF_ALL // max(1, len(parts))))
     largest = sorted(parts, key=lambda name: (-len(parts[name]), name))[:shown]
-    compared = _together(part[:room] for part in parts.values())
-    meant = _together(parts[name][:MOST] for name in largest)
-    needed = np.union1d(compared, meant)
-    slots, kinds = np.full(len(needed), -1), np.full(len(needed), -1)
-    slots[np.searchsorted(needed, compared)] = np.arange(len(compared))
-    for kind, name in enumerate(largest):
-        kinds[np.searchsorted(needed, parts[name][:MOST])] = kind
-    features = torch.empty(len(compared), SIDE**2, dtype=torch.float64)
-    means = {name: GroupMaps() for name in largest}
-    shards, places = rows.numbers("shard").values[needed], offsets.values[needed]
+    compared = {name: part[:room] for name, part in parts.items()}
+    features, means = _read(run, rows, method, compared, {name: parts[name][:MOST] for name in largest})
+    ids, start, clusters = rows.numbers("id").values, 0, list[Cluster]()
+    for name, part in compared.items():
+        clusters += clusters_of(name, features[start : start + len(part)], ids[part].tolist())
+        start += len(part)
+    several = sorted((each for each in clusters if len(each.ids) > 1), key=lambda each: -each.coherence)
+    return ClassMaps(means, len(parts) - len(largest), tuple(several), room)
+
+
+def _read(
+    run: Run, rows: Rows, method: str, compared: Mapping[str, Places], shown: Mapping[str, Places]
+) -> tuple[Tensor, dict[str, GroupMaps]]:
+    """Return the features of the rows to compare, one class after another, and the means of the classes to show.
+
+    A few maps are in memory at a time, and each is read once.
+    """
+    needed = np.unique(np.concatenate([np.zeros(0, np.int64), *compared.values(), *shown.values()]))
+    slots, kinds = np.full(len(needed), -1), np.full(len(needed), -1)  # of a map's features, and of its class
+    count = sum(map(len, compared.values()))
+    slots[np.searchsorted(needed, np.concatenate([needed[:0], *compared.values()]))] = np.arange(count)
+    for kind, part in enumerate(shown.values()):
+        kinds[np.searchsorted(needed, part)] = kind
+    features = torch.empty(count, SIDE**2, dtype=torch.float64)
+    means = [GroupMaps() for _ in shown]
+    shards, places = rows.numbers("shard").values[needed], rows.numbers("offset").values[needed]
     for shard in np.unique(shards).tolist():
         inside = np.flatnonzero(shards == shard)
         for block in np.split(inside, range(_BLOCK, len(inside), _BLOCK)):
@@ -92,17 +108,6 @@ def maps_of(run: Run, rows: Rows, method: str, groups: Groups, shown: int) -> Cl
             heatmaps = kept.sum(1) if kept.ndim == 4 else kept
             chosen = slots[block] >= 0
             features[slots[block][chosen]] = features_of(heatmaps[chosen])
-            for kind in np.unique(kinds[block]).tolist():
-                if kind >= 0:
-                    means[largest[kind]].add(heatmaps[kinds[block] == kind])
-    ids, start, clusters = rows.numbers("id").values, 0, list[Cluster]()
-    for name, part in parts.items():
-        own = ids[part[:room]].tolist()
-        clusters += clusters_of(name, features[start : start + len(own)], own)
-        start += len(own)
-    several = sorted((each for each in clusters if len(each.ids) > 1), key=lambda each: -each.coherence)
-    return ClassMaps(means, len(parts) - len(largest), tuple(several), room)
-
-
-def _together(parts: Iterable[Places]) -> Places:
-    return np.concatenate([np.zeros(0, np.int64), *parts])
+            for kind in set(kinds[block].tolist()) - {-1}:
+                means[kind].add(heatmaps[kinds[block] == kind])
+    return features, dict(zip(shown, means, strict=True))

@@ -77,9 +77,10 @@ over the others that failed no hard test; the examples at either end are below.<
 <div class="wide"><table><tr><th></th>{% for name in methods %}<th class="n">{{ name }}</th>{% endfor %}</tr>
 {% for line in correlations %}<tr><td>{{ methods[loop.index0] }}</td>{% for mean, count in line %}
 <td class="n">{{ "%.2f" % mean if count else "" }}</td>{% endfor %}</tr>{% endfor %}</table></div>{% endif %}
-{% for method, clusters in clusters %}<h2>Clusters of maps: {{ method }}</h2>
+{% for method, compared, clusters in clusters %}<h2>Clusters of maps: {{ method }}</h2>
 <p>Similar maps of one class, the most coherent cluster first. Objects move from picture to picture, so maps that always
-highlight the same place may show a shortcut: a tag, a watermark, a border.</p>
+highlight the same place may show a shortcut: a tag, a watermark, a border. The first {{ compared }} maps of a class at
+most are compared.</p>
 {% for name, examples in clusters %}<p><b>{{ name }}</b></p>{{ figures(examples) }}{% endfor %}{% endfor %}
 {% if means %}<h2>Mean maps</h2>
 <p>The mean over maps, the first {{ most }} of a class at most, each divided by its sum of absolute values; aligned:
@@ -140,8 +141,12 @@ def write_report(run: Run, path: Path | None = None, view: View | str | None = N
         methods=run.methods,
         correlations=summary.correlations,
         clusters=[
-            (method, [_cluster(run, method, each, views[method]) for each in clusters[:_CLUSTERS]])
-            for method, clusters in summary.clusters.items()
+            (
+                method,
+                f"{maps.compared:,}",
+                [_cluster(run, method, each, views[method]) for each in maps.clusters[:_CLUSTERS]],
+            )
+            for method, maps in summary.maps.items()
         ],
         means=list(_means(summary)),
         spreads=[(name, _boxes(spreads)) for name, spreads in summary.spreads.items() if spreads],
