@@ -40,7 +40,7 @@ METHODS = ("gradient", "input-x-gradient")
 PICTURES = 20  # files that the entries of the table share
 TEN_MILLION = 10_000_000
 _SHARD = 128
-_NOISE = 4 * 2**20  # bytes of a process's peak
+_NOISE = 8 * 2**20  # bytes of a process's peak
 STEPS = {
     "listing": "listing: a table to the manifest",
     "reading": "reading: a JPEG of 500 x 375 to 224 x 224, by workers",
