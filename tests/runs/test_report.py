@@ -18,8 +18,8 @@ import limelight as ll
 from limelight.cli.main import app
 from limelight.models.pictures import Preprocessing
 from limelight.runs import Summary, write_report
+from limelight.runs.class_maps import GroupMaps
 from limelight.runs.clusters import clusters_of, features_of
-from limelight.runs.summary import GroupMaps
 from limelight.studies.ground_truth.scenes import CLASSES, scenes
 from limelight.studies.ground_truth.trained import SceneCNN
 
@@ -109,7 +109,7 @@ def test_mean_maps_aligned_and_not() -> None:
     heatmaps = torch.zeros(2, 9, 9, dtype=torch.float64)
     heatmaps[0, 1, 7] = heatmaps[1, 6, 2] = 5
     maps = GroupMaps()
-    maps.add([0, 1], heatmaps)
+    maps.add(heatmaps)
     here, aligned = maps.means()
     assert here[1, 7] == here[6, 2] == 0.5 and here.sum() == 1
     assert aligned[4, 4] == 1 and aligned.sum() == 1

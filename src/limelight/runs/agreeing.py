@@ -1,13 +1,9 @@
-"""How far the maps of each example agree, as columns of the index, and over a whole run."""
+"""How far the maps of each example agree, as columns of the index."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Iterable, Sequence
 
 from ..base.similarity import rank_correlations
 from ..evaluation.agreement import of_one_shape
@@ -15,7 +11,6 @@ from .rows import Row
 
 AGREEMENT = "agreement"
 """The column of a map's mean rank correlation with the example's other maps that held up."""
-Rows = Mapping[str, NDArray[Any]]
 
 
 def with_method(name: str) -> str:
@@ -55,13 +50,3 @@ def add_agreement(rows: Iterable[Row]) -> None:
 
 def _failed(row: Row) -> bool:
     return any(value is False for name, value in row.facts.items() if name.endswith(" passed"))
-
-
-def mean_correlations(rows: Rows, methods: Sequence[str]) -> list[list[tuple[float, int]]]:
-    """Return for every pair of methods the mean rank correlation over examples, and of how many; NaN for none."""
-    return [[_mean(rows, a, with_method(b)) for b in methods] for a in methods]
-
-
-def _mean(rows: Rows, method: str, column: str) -> tuple[float, int]:
-    values = [each for each in rows[column][rows["method"] == method] if each is not None] if column in rows else []
-    return (float(np.mean(values)), len(values)) if values else (float("nan"), 0)

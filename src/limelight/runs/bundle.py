@@ -10,9 +10,9 @@ from ..base.files import finite, json_bytes, write_whole
 from ..base.seals import sealed_json
 from ..base.version import versions
 from .audit_page import audit_page
+from .columns import rows_of
 from .ledger import LEASES, LOCK, STATUS, file_sha256
 from .page import write_report
-from .summary import rows_of
 from .tables import Kind, arrow, table_of
 from .verdicts import Audit
 
@@ -77,12 +77,10 @@ def _table_bytes(audit: Audit) -> bytes:
     compact group, 1, 2, ... for the others by their likeness to it, null outside the group. `changed`: true where the
     prediction changes when the place of the class is covered, else null.
     """
-    rows = rows_of(audit.run)
     verdicts = {(each.method, each.label): each for each in audit.verdicts}
     places = {(each.method, i): place for each in audit.verdicts for place, i in enumerate(each.ids)}
     lines = []
-    for row in range(len(rows["id"])):
-        line = {name: rows[name][row] for name in ("id", "method", "path", "label", "predicted", "correct")}
+    for line in rows_of(audit.run, ("id", "method", "path", "label", "predicted", "correct")).table.to_pylist():
         verdict = verdicts.get((line["method"], line["label"]))
         figures = {} if verdict is None else {"found": verdict.found, "p": verdict.p}
         if verdict is not None and verdict.cover is not None and line["id"] in verdict.cover.ids:

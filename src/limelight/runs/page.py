@@ -16,7 +16,7 @@ from ..show import overlay, picture_of, scale_of
 from ..show.image import fit, png_source
 from ..show.text_html import letters_of
 from ..show.words import Words
-from .clusters import Cluster
+from .clusters import MOST, Cluster
 from .stored import Run
 from .summary import Spread, Summary
 from .tables import need
@@ -77,13 +77,15 @@ over the others that failed no hard test; the examples at either end are below.<
 <div class="wide"><table><tr><th></th>{% for name in methods %}<th class="n">{{ name }}</th>{% endfor %}</tr>
 {% for line in correlations %}<tr><td>{{ methods[loop.index0] }}</td>{% for mean, count in line %}
 <td class="n">{{ "%.2f" % mean if count else "" }}</td>{% endfor %}</tr>{% endfor %}</table></div>{% endif %}
-{% for method, clusters in clusters %}<h2>Clusters of maps: {{ method }}</h2>
+{% for method, compared, clusters in clusters %}<h2>Clusters of maps: {{ method }}</h2>
 <p>Similar maps of one class, the most coherent cluster first. Objects move from picture to picture, so maps that always
-highlight the same place may show a shortcut: a tag, a watermark, a border.</p>
+highlight the same place may show a shortcut: a tag, a watermark, a border. The first {{ compared }} maps of a class at
+most are compared.</p>
 {% for name, examples in clusters %}<p><b>{{ name }}</b></p>{{ figures(examples) }}{% endfor %}{% endfor %}
 {% if means %}<h2>Mean maps</h2>
-<p>The mean over maps, each divided by its sum of absolute values; aligned: each moved so that the centre of its
-relevance is in the middle. At most {{ most_means }} classes for each method, the ones with the most maps.</p>
+<p>The mean over maps, the first {{ most }} of a class at most, each divided by its sum of absolute values; aligned:
+each moved so that the centre of its relevance is in the middle.{% if left_out %} At most {{ most_means }} classes for
+each method, the ones with the most maps; {{ left_out }} others are left out.{% endif %}</p>
 {{ figures(means) }}{% endif %}
 <h2>Distributions</h2>
 <p>Minimum, quartiles and maximum; the box holds the middle half, the line is the median.</p>
@@ -123,7 +125,7 @@ def write_report(run: Run, path: Path | None = None, view: View | str | None = N
     Raises LookupError where nothing is done yet, ImportError where the extra `report` is missing.
     """
     jinja2 = need("jinja2", "report", "a report")
-    summary, status = Summary.of(run, _EXAMPLES), run.status
+    summary, status = Summary.of(run, _EXAMPLES, _MEANS), run.status
     views = {method: view_of(view, run.view_of(method)) for method in run.methods}
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(_TEMPLATE)
     text = page.render(
@@ -131,14 +133,20 @@ def write_report(run: Run, path: Path | None = None, view: View | str | None = N
         side=SIDE,
         status=status.line(),
         failures=status.failures,
+        most=f"{MOST:,}",
         most_means=_MEANS,
+        left_out=max((each.left_out for each in summary.maps.values()), default=0),
         accuracy=summary.accuracy if summary.accuracy[0].total else (),
         failing=summary.failing,
         methods=run.methods,
         correlations=summary.correlations,
         clusters=[
-            (method, [_cluster(run, method, each, views[method]) for each in clusters[:_CLUSTERS]])
-            for method, clusters in summary.clusters.items()
+            (
+                method,
+                f"{maps.compared:,}",
+                [_cluster(run, method, each, views[method]) for each in maps.clusters[:_CLUSTERS]],
+            )
+            for method, maps in summary.maps.items()
         ],
         means=list(_means(summary)),
         spreads=[(name, _boxes(spreads)) for name, spreads in summary.spreads.items() if spreads],
@@ -175,11 +183,10 @@ def _cluster(run: Run, method: str, cluster: Cluster, view: View) -> tuple[str, 
 
 
 def _means(summary: Summary) -> Iterator[Figure]:
-    for method in summary.run.methods:
-        groups = [(maps.count, group, maps) for (name, group), maps in summary.maps.items() if name == method]
-        for count, group, maps in sorted(groups, key=lambda each: (-each[0], each[1]))[:_MEANS]:
+    for method, each in summary.maps.items():
+        for group, maps in each.means.items():
             for heatmap, word in zip(maps.means(), ("mean", "aligned"), strict=True):
-                yield Figure(source_of(map_alone(heatmap)), f"{group}, {method}, {word} of {count}")
+                yield Figure(source_of(map_alone(heatmap)), f"{group}, {method}, {word} of {maps.count}")
 
 
 def example_figure(run: Run, example: int, method: str, words: str = "", view: View | str | None = None) -> Figure:

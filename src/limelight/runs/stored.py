@@ -139,6 +139,7 @@ class Run:
         self.out = out
         self._ledger = Ledger.open(out)
         self._rows = lru_cache(_KEPT)(lambda shard: self._index(shard).to_pylist())
+        self._checksums = lru_cache(_KEPT)(self._checksums_of)
         self._entries = lru_cache(_KEPT)(Manifest(out / MANIFEST).shard)
 
     @property
@@ -202,34 +203,44 @@ class Run:
     def table(self, columns: Sequence[str] | None = None) -> Any:
         """Read the index as a `pyarrow.Table`: a row for each finished example and method, in order.
 
-        Raises LookupError where nothing is done yet, DamagedFile for a damaged record or index.
+        Raises LookupError where nothing is done yet, KeyError for a column that it lacks, DamagedFile for a damaged
+        record or index.
         """
-        tables = map(self._index, self._shards_done())
-        found = [each if columns is None else each.select(list(columns)) for each in tables]
-        if not found:
+        found = arrow().concat_tables(list(self.tables(columns)))
+        return found if columns is None else found.select(list(columns))
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[Any]:
+        """Yield the part of `table` of each finished shard; columns that an index lacks are left out. Raises as it."""
+        shard = None
+        for shard in self._shards_done():
+            yield self._index(shard, columns)
+        if shard is None:
             raise LookupError(f"nothing is done yet; the run has {self.status.line()}")
-        return arrow().concat_tables(found)
 
-    def shard_maps(self, shard: int, method: str) -> Tensor:
-        """Read all maps of a shard by one method, `(examples with a map, *shape)`, as stored: float16 unscaled.
+    def shard_maps(self, shard: int, method: str, offsets: Sequence[int] | None = None) -> Tensor:
+        """Read maps of a shard by one method, `(maps, *shape)`, as stored: float16 unscaled.
 
-        Raises DamagedFile where a map has not the checksum in the index, ValueError for texts.
+        `offsets`: the places of the maps in the shard, all by default. Raises DamagedFile where a map has not the
+        checksum in the index, ValueError for texts.
         """
         if self.is_of_texts:
             raise ValueError("maps of texts have different lengths; read them one by one, run[17].values")
-        rows = [row for row in self._rows(shard) if row["method"] == method and row["offset"] is not None]
-        if not rows:
+        checksums = self._checksums(shard, method)
+        places = range(len(checksums)) if offsets is None else offsets
+        if not places:
             return torch.empty(0)
         path = self._ledger.shard_path(shard)
         try:
             with safe_open(path, "pt") as opened:
-                found: Tensor = opened.get_tensor(method)
+                whole = opened.get_slice(method)
+                count = whole.get_shape()[0]
+                if count != len(checksums):
+                    raise _damaged(path, f"{count} maps by {method}, and {len(checksums)} in the index")
+                found: Tensor = whole[:] if offsets is None else torch.stack([whole[each] for each in places])
         except (SafetensorError, FileNotFoundError) as error:
             raise _damaged(path, f"{type(error).__name__}: {error}") from error
-        if len(found) != len(rows):
-            raise _damaged(path, f"{len(found)} maps by {method}, and {len(rows)} in the index")
-        for kept, row in zip(found, rows, strict=True):
-            _require_checksum(path, kept, row["checksum"])
+        for kept, place in zip(found, places, strict=True):
+            _require_checksum(path, kept, checksums[place])
         return found
 
     def picture(self, example: int) -> Tensor:
@@ -286,16 +297,23 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({str(self.out)!r}, {', '.join(self.methods)}: {self.status.line()})"
 
-    def _index(self, shard: int) -> Any:
-        """Read a finished shard's rows, and add their seconds from its record (see `Done`)."""
+    def _index(self, shard: int, columns: Sequence[str] | None = None) -> Any:
+        """Read a finished shard's rows, or some columns, and add their seconds from its record (see `Done`)."""
         done, path = self._ledger.done(shard), self._ledger.index_path(shard)
         assert done is not None
         content = path.read_bytes() if path.exists() else b""
         if sha256(content).hexdigest() != done.files.get(str(path.relative_to(self.out)), {}).get("sha256"):
             raise _damaged(path, "it has not the SHA-256 in its record")
-        table = arrow("parquet").read_table(BytesIO(content))
-        place = table.column_names.index("error")
+        table = arrow("parquet").ParquetFile(BytesIO(content)).read(None if columns is None else list(columns))
+        if columns is not None and "seconds" not in columns:
+            return table
+        place = table.column_names.index("error") if columns is None else table.num_columns
         return table.add_column(place, "seconds", arrow().array(done.seconds, arrow().float64()))
+
+    def _checksums_of(self, shard: int, method: str) -> list[str]:
+        """Return the checksums of a shard's maps by one method, in their order."""
+        rows = self._index(shard, ("method", "offset", "checksum")).to_pylist()
+        return [row["checksum"] for row in rows if row["method"] == method and row["offset"] is not None]
 
 
 def _damaged(path: Path, why: str) -> DamagedFile:

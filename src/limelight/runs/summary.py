@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from .agreeing import AGREEMENT, mean_correlations
-from .clusters import MOST, Cluster, clusters_of, features_of
+from .agreeing import AGREEMENT, agreement_columns, with_method
+from .class_maps import ClassMaps, maps_of
+from .clusters import Cluster
+from .columns import Groups, Rows, rows_of
 from .stored import Run
 
-Rows = Mapping[str, NDArray[Any]]
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 COLUMNS = ("probability", "score", "delta", "seconds")
 """The columns that examples are ranked by, beside the checks."""
@@ -66,51 +62,12 @@ class Share:
         return max(0.0, middle - reach), min(1.0, middle + reach)
 
 
-@dataclass
-class GroupMaps:
-    """The maps of one class by one method: their features, their sum, and the sum of the centred maps."""
-
-    ids: list[int] = field(default_factory=list)
-    features: list[Tensor] = field(default_factory=list)
-    total: Tensor | float = 0.0
-    centred: Tensor | float = 0.0
-    count: int = 0
-
-    def add(self, ids: Sequence[int], heatmaps: Tensor) -> None:
-        size = heatmaps.abs().flatten(1).sum(1)[:, None, None].clamp(min=torch.finfo(torch.float64).tiny)
-        scaled = heatmaps / size  # else a few strong maps would dominate the mean
-        self.total = self.total + scaled.sum(0)
-        self.centred = self.centred + torch.stack([_centred(each) for each in scaled]).sum(0)
-        self.count += len(ids)
-        room = MOST - len(self.ids)
-        self.ids += ids[:room]
-        self.features.append(features_of(heatmaps[:room]))
-
-    def means(self) -> tuple[Tensor, Tensor]:
-        """Return the mean of the maps, and of the centred maps."""
-        assert isinstance(self.total, Tensor) and isinstance(self.centred, Tensor)
-        return self.total / self.count, self.centred / self.count
-
-
-def _centred(heatmap: Tensor) -> Tensor:
-    """Move a map so that the centre of its relevance is in the middle; pixels from outside are zero."""
-    weight = heatmap.abs()
-    if not bool(weight.any()):
-        return heatmap
-    kept: list[Tensor] = []
-    for axis, size in enumerate(heatmap.shape):
-        places = torch.arange(size)
-        shift = round(size / 2 - float((weight.sum(1 - axis) * (places + 0.5)).sum() / weight.sum()))
-        heatmap = heatmap.roll(shift, axis)
-        kept.append((places >= shift) & (places < size + shift))
-    return heatmap * (kept[0][:, None] & kept[1])
-
-
 @dataclass(frozen=True)
 class Summary:
     """All figures and maps of the report.
 
-    `correlations`: for every two methods the mean rank correlation of their maps, and over how many examples.
+    `maps`: the maps of each method, none where the run stores none and for texts. `correlations`: for every two methods
+    the mean rank correlation of their maps, and over how many examples.
     """
 
     run: Run
@@ -118,119 +75,112 @@ class Summary:
     spreads: Mapping[str, tuple[Spread, ...]]
     extremes: tuple[Extremes, ...]
     failing: tuple[Share, ...]
-    maps: Mapping[tuple[str, str], GroupMaps]
-    clusters: Mapping[str, tuple[Cluster, ...]]
+    maps: Mapping[str, ClassMaps]
     correlations: Sequence[Sequence[tuple[float, int]]]
 
+    @property
+    def clusters(self) -> Mapping[str, tuple[Cluster, ...]]:
+        """The clusters of each method's maps, the most coherent first."""
+        return {method: each.clusters for method, each in self.maps.items()}
+
     @staticmethod
-    def of(run: Run, most: int = 4) -> Summary:
-        """Summarise a run, with `most` examples at either end. Raises LookupError where nothing is done yet."""
-        rows = rows_of(run)
+    def of(run: Run, most: int = 4, classes: int = 24) -> Summary:
+        """Summarise a run, with `most` examples at either end, and mean maps of the `classes` with the most maps.
+
+        Raises LookupError where nothing is done yet.
+        """
+        rows = rows_of(run, _columns(run))
         explained = explained_classes(rows)
-        groups = rows["label"] if any(rows["label"]) else explained
+        labels = rows.groups("label")
+        groups = labels if any(labels.names) else explained
         alike = run.settings["store"] != "scores" and not run.is_of_texts  # places mean the same in all maps
-        maps = maps_of(run, rows, explained) if alike else {}
         return Summary(
             run,
             tuple(accuracies(rows, groups)),
             {name: tuple(_spreads(rows, name, groups, run.methods)) for name in (*run.checks, "probability")},
             tuple(_extremes(rows, run, most)),
             tuple(failing_maps(rows, run)),
-            maps,
-            {method: _clusters(maps, method) for method in run.methods if maps},
+            {method: maps_of(run, rows, method, explained, classes) for method in run.methods} if alike else {},
             mean_correlations(rows, run.methods) if AGREEMENT in rows else (),
         )
 
 
-def rows_of(run: Run) -> dict[str, NDArray[Any]]:
-    """Return the columns of the index, without the examples that failed. Raises LookupError where nothing is done."""
-    table = run.table()
-    rows = {name: np.asarray(table[name].to_pylist(), dtype=object) for name in table.column_names}
-    return {name: column[rows["error"] == ""] for name, column in rows.items()}
+def _columns(run: Run) -> tuple[str, ...]:
+    """Return the columns that a summary reads."""
+    texts = ("method", "label", "predicted")
+    numbers = ("id", "target", "prediction", "correct", "shard", "offset", *COLUMNS)
+    return (*texts, *numbers, *check_columns(run), *agreement_columns(run.methods))
 
 
-def explained_classes(rows: Rows) -> NDArray[Any]:
+def check_columns(run: Run) -> tuple[str, ...]:
+    """Return the columns of the checks: their figures, and whether they passed."""
+    return tuple(name for check in run.checks for name in (check, f"{check} passed"))
+
+
+def explained_classes(rows: Rows) -> Groups:
     """Name the class that each row explains; a class that was never predicted has only a number."""
-    names = dict(zip(rows["prediction"], rows["predicted"], strict=True))
-    classes = ("the target" if each is None else names.get(each, f"class {each}") for each in rows["target"])
-    return np.asarray(list(classes), dtype=object)
+    target, prediction = rows.numbers("target"), rows.numbers("prediction")
+    known = np.flatnonzero(prediction.known)
+    predictions, first = np.unique(prediction.values[known], return_index=True)
+    names = dict(zip(predictions.tolist(), rows.texts("predicted", known[first]), strict=True))
+    classes, codes = np.unique(target.values, return_inverse=True)
+    found = [names.get(each) or f"class {each}" for each in classes.tolist()]
+    return Groups.of(np.where(target.known, codes, len(found)), [*found, "the target"])
 
 
-def accuracies(rows: Rows, groups: NDArray[Any]) -> Iterator[Share]:
+def accuracies(rows: Rows, groups: Groups) -> Iterator[Share]:
     """Yield the accuracy of all examples, then of each class."""
-    known = np.flatnonzero([each is not None for each in rows["correct"]])
-    _, first = np.unique(rows["id"][known], return_index=True)
+    correct = rows.numbers("correct")
+    known = np.flatnonzero(correct.known)
+    _, first = np.unique(rows.numbers("id").values[known], return_index=True)
     known = known[first]  # each example once: its rows are equal for all methods
-    correct, groups = rows["correct"][known], groups[known]
-    yield Share("all examples", int(correct.sum()), len(correct))
-    for name in sorted(set(groups)):
-        chosen = correct[groups == name]
-        yield Share(name, int(chosen.sum()), len(chosen))
+    for name, part in (("all examples", known), *groups.parts(known)):
+        yield Share(name, int(correct.values[part].sum()), len(part))
 
 
-def _figures(rows: Rows, column: str, chosen: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Return the ids and the figures of the chosen rows that have a figure."""
-    known = chosen & np.asarray([each is not None for each in rows[column]], dtype=bool)
-    return rows["id"][known], rows[column][known].astype(np.float64)
-
-
-def _spreads(rows: Rows, column: str, groups: NDArray[Any], methods: Sequence[str]) -> Iterator[Spread]:
+def _spreads(rows: Rows, column: str, groups: Groups, methods: Sequence[str]) -> Iterator[Spread]:
+    figures, names = rows.numbers(column), rows.groups("method")
     for method in methods:
-        for group in sorted(set(groups)):
-            _, values = _figures(rows, column, (rows["method"] == method) & (groups == group))
-            if len(values):
-                yield Spread(method, group, len(values), tuple(np.quantile(values, _QUANTILES).tolist()))
+        for group, part in groups.parts(np.flatnonzero(names.are(method) & figures.known)):
+            values = figures.values[part].astype(np.float64)
+            yield Spread(method, group, len(part), tuple(np.quantile(values, _QUANTILES).tolist()))
 
 
 def _extremes(rows: Rows, run: Run, most: int) -> Iterator[Extremes]:
+    ids, names = rows.numbers("id").values, rows.groups("method")
     for method in run.methods:
         for column in (*COLUMNS, *run.checks, *([AGREEMENT] if AGREEMENT in rows else [])):
-            ids, values = _figures(rows, column, rows["method"] == method)
-            order = np.argsort(values, kind="stable")
+            figures = rows.numbers(column)
+            here = np.flatnonzero(names.are(method) & figures.known)
+            order = here[np.argsort(figures.values[here], kind="stable")]
             if len(order):
                 small, large = order[:most], order[::-1][:most]
-                pairs = [tuple((int(ids[i]), float(values[i])) for i in part) for part in (small, large)]
+                pairs = [tuple((int(ids[i]), float(figures.values[i])) for i in part) for part in (small, large)]
                 yield Extremes(method, column, *pairs)
 
 
 def failing_maps(rows: Rows, run: Run) -> Iterator[Share]:
     """Yield for each method the share of maps that fail any hard test, then the share for each test."""
+    results = {check: rows.numbers(f"{check} passed") for check in run.checks}
     for method in run.methods:
-        here = rows["method"] == method
-        results = {check: rows[f"{check} passed"][here] for check in run.checks}
-        tested = {check: passed for check, passed in results.items() if any(each is not None for each in passed)}
+        here = np.flatnonzero(rows.groups("method").are(method))
+        tested = {check: each for check, each in results.items() if each.known[here].any()}
         if not tested:
             continue
-        failed = np.any([[each is False for each in passed] for passed in tested.values()], axis=0)
+        failed = np.any([(each.known & ~each.values)[here] for each in tested.values()], axis=0)
         yield Share(f"{method}: any hard test", int(failed.sum()), len(failed))
-        for check, passed in tested.items():
-            known = [each for each in passed if each is not None]
-            yield Share(f"{method}: {check}", known.count(False), len(known))
+        for check, each in tested.items():
+            passed = each.at(here)
+            yield Share(f"{method}: {check}", int((~passed).sum()), len(passed))
 
 
-def maps_of(run: Run, rows: Rows, groups: NDArray[Any]) -> dict[tuple[str, str], GroupMaps]:
-    """Collect the maps of each method and group, with one shard in memory at a time. `groups`: of each row."""
-    found: dict[tuple[str, str], GroupMaps] = defaultdict(GroupMaps)
-    for shard in sorted(set(rows["shard"])):
-        for method in run.methods:
-            here = np.flatnonzero((rows["shard"] == shard) & (rows["method"] == method))
-            if not len(here):
-                continue
-            kept = run.shard_maps(int(shard), method).double()
-            heatmaps = kept.sum(1) if kept.ndim == 4 else kept
-            for group in sorted(set(groups[here])):
-                places = [i for i in here if groups[i] == group]
-                offsets = torch.tensor([rows["offset"][i] for i in places])
-                found[method, group].add([int(rows["id"][i]) for i in places], heatmaps[offsets])
-    return dict(found)
+def mean_correlations(rows: Rows, methods: Sequence[str]) -> list[list[tuple[float, int]]]:
+    """Return for every pair of methods the mean rank correlation over examples, and of how many; NaN for none."""
+    return [[_mean(rows, a, with_method(b)) for b in methods] for a in methods]
 
 
-def _clusters(maps: Mapping[tuple[str, str], GroupMaps], method: str) -> tuple[Cluster, ...]:
-    """List the clusters of all classes, the most coherent first, without clusters of a single map."""
-    found = [
-        cluster
-        for (name, group), each in maps.items()
-        if name == method
-        for cluster in clusters_of(group, torch.cat(each.features), each.ids)
-    ]
-    return tuple(sorted((each for each in found if len(each.ids) > 1), key=lambda each: -each.coherence))
+def _mean(rows: Rows, method: str, column: str) -> tuple[float, int]:
+    if column not in rows:
+        return float("nan"), 0
+    values = rows.numbers(column).at(np.flatnonzero(rows.groups("method").are(method)))
+    return (float(values.mean()), len(values)) if len(values) else (float("nan"), 0)

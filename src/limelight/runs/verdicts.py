@@ -15,15 +15,17 @@ from ..base.types import Progress
 from ..base.version import __version__, versions
 from ..models.catalogue import AnyImageModel
 from .clusters import features_of
+from .columns import Groups, Places, Rows, rows_of
 from .covering import FEWEST as FEWEST_RIGHT, Cover, Maps, Pictures, recounted
 from .places import Place, place_of
 from .recount import Recount
 from .stored import Run
-from .summary import Rows, Share, accuracies, failing_maps, rows_of
+from .summary import Share, accuracies, check_columns, failing_maps
 from .surprise import FEWEST, SHUFFLES, Group, judged_classes, surprising_groups
 
 ALPHA = 0.05
 _MOST_COVERED = 24  # places, of the most surprising groups; each counts in the correction of p
+_COLUMNS = ("id", "method", "label", "correct", "content", "shard", "offset")
 _MOST = 2000  # maps that are compared: time and memory grow with the square of this number
 
 
@@ -163,10 +165,11 @@ def audit_of(
 
     `progress`, `on_place`: as for `audit`. Raises as `audit` does.
     """
-    rows = rows_of(done)
-    if not len(rows["id"]):
+    rows = rows_of(done, (*_COLUMNS, *check_columns(done)))
+    if not len(rows):
         raise ValueError(f"images: no picture could be explained: {'; '.join(done.status.failures[-1:])}")
-    if not any(rows["label"]):
+    classes, correct, ids = rows.groups("label"), rows.numbers("correct"), rows.numbers("id").values
+    if not any(classes.names):
         raise ValueError(
             "images: no picture has a label, and an audit compares classes; "
             "use a folder of class folders, or a table with a column 'label'"
@@ -174,15 +177,17 @@ def audit_of(
     seed = int(done.settings["seed"])
     notes, compared = dict[str, None](), dict[str, Maps]()
     for method in done.methods:
-        here = np.flatnonzero((rows["method"] == method) & (rows["label"] != ""))
+        here = np.flatnonzero(rows.groups("method").are(method) & ~classes.are(""))
         if not len(here):
             notes[f"{method}: no maps"] = None
             continue
-        kept, features, remarks = _compared(done, rows, here, seed)
-        labels = [str(rows["label"][i]) for i in kept]
-        notes |= dict.fromkeys(f"{method}: {each}" for each in (*remarks, *_not_judged(labels, rows["label"][here])))
-        right = np.asarray([each is True for each in rows["correct"][kept]], dtype=bool)
-        compared[method] = Maps(features, np.asarray(labels, np.str_), rows["id"][kept].astype(np.int64), right)
+        kept, features, remarks = _compared(done, method, rows, classes, here, seed)
+        labels = classes.at(kept)
+        notes |= dict.fromkeys(
+            f"{method}: {each}" for each in (*remarks, *_not_judged(labels.tolist(), classes.at(here)))
+        )
+        right = (correct.known & correct.values)[kept]
+        compared[method] = Maps(features, labels, ids[kept], right)
     found, remarks = judged(compared, Recount(done, model, progress), alpha, seed, shuffles, on_place)
     failed = done.counts.failed
     if failed:
@@ -193,7 +198,7 @@ def audit_of(
         alpha,
         seed,
         shuffles,
-        tuple(each for each in accuracies(rows, rows["label"]) if each.total),
+        tuple(each for each in accuracies(rows, classes) if each.total),
         tuple(failing_maps(rows, done)),
         tuple(found),
         (*remarks, *notes),
@@ -271,14 +276,16 @@ def _sentence(cover: Cover | None) -> dict[str, str]:
     return {} if cover is None else {"cover sentence": cover.sentence}
 
 
-def _compared(done: Run, rows: Rows, here: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], Tensor, list[str]]:
+def _compared(
+    done: Run, method: str, rows: Rows, classes: Groups, here: Places, seed: int
+) -> tuple[Places, Tensor, list[str]]:
     """Choose the rows whose maps are compared; return them, their features, and remarks on the others."""
     remarks = []
-    _, first = np.unique(rows["content"][here].astype(np.str_), return_index=True)
+    _, first = np.unique(rows.groups("content").codes[here], return_index=True)
     if len(first) < len(here):
         remarks.append(f"pictures that are copies of others, byte for byte, and do not count: {len(here) - len(first)}")
     here = here[np.sort(first)]
-    labels = rows["label"][here].astype(np.str_)
+    labels = classes.at(here)
     most = max(FEWEST, _MOST // len(np.unique(labels)))
     random = np.random.default_rng(seed)
     chosen = [np.flatnonzero(labels == each) for each in np.unique(labels)]
@@ -286,7 +293,7 @@ def _compared(done: Run, rows: Rows, here: NDArray[np.int64], seed: int) -> tupl
     if len(kept) < len(here):
         remarks.append(f"{len(kept)} of {len(here)} maps are compared, at most {most} of a class, drawn at random")
     here = here[kept]
-    features = _features(done, rows, here)
+    features = _features(done, method, rows, here)
     flat = ~features.any(1)
     if bool(flat.any()):
         remarks.append(
@@ -295,13 +302,12 @@ def _compared(done: Run, rows: Rows, here: NDArray[np.int64], seed: int) -> tupl
     return here[~flat.numpy()], features[~flat], remarks
 
 
-def _features(done: Run, rows: Rows, here: NDArray[np.int64]) -> Tensor:
+def _features(done: Run, method: str, rows: Rows, here: Places) -> Tensor:
     """Return the features of the maps of some rows of one method, with one shard in memory at a time."""
     found = []
-    for shard in dict.fromkeys(rows["shard"][here].tolist()):
-        inside = here[rows["shard"][here] == shard]
-        kept = done.shard_maps(int(shard), str(rows["method"][inside[0]]))
-        maps = kept[torch.tensor([int(each) for each in rows["offset"][inside]])].double()
+    shards, offsets = rows.numbers("shard").values[here], rows.numbers("offset").values[here]
+    for shard in dict.fromkeys(shards.tolist()):
+        maps = done.shard_maps(shard, method, offsets[shards == shard].tolist()).double()
         found.append(features_of(maps.sum(1) if maps.ndim == 4 else maps))
     return torch.cat(found)
 
