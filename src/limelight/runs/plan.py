@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .shards import Shards
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -41,16 +43,21 @@ class Plan:
         return self.entries if limit is None else min(limit, self.entries)
 
     @property
-    def shard_size(self) -> int:
-        return int(self.settings["shard_size"])
+    def division(self) -> Shards:
+        return Shards(self.settings["shard_size"])
 
     @property
     def shards(self) -> int:
-        return -(-self.examples // self.shard_size)
+        return self.division.number(self.examples)
+
+    def shard_of(self, example: int) -> int:
+        """Return the shard of an example."""
+        return self.division.of(example)
 
     def ids(self, shard: int) -> range:
-        size = self.shard_size
-        return range(shard * size, min((shard + 1) * size, self.examples))
+        """Return the examples of a shard."""
+        found = self.division.ids(shard)
+        return range(found.start, min(found.stop, self.examples))
 
     def config(self) -> str:
         """Return a hash of the plan, which every done record repeats."""

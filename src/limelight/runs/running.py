@@ -44,6 +44,7 @@ from .ledger import (
 from .manifest import Manifest, write_manifest
 from .opening import is_remote
 from .plan import Counts, Plan
+from .shards import Shards
 from .sources import find_examples
 from .status import Meter, Status
 from .stored import Run
@@ -69,7 +70,7 @@ def run(
     threads: int = 1,
     device: str = "cpu",
     declared: Declaration | None = None,
-    shard_size: int = 128,
+    shard_size: int | None = None,
     group: int = 16,
     limit: int | None = None,
     text_column: str | None = None,
@@ -101,7 +102,8 @@ def run(
         threads: the threads of each worker.
         device: where each worker runs its model, such as "cpu" or "cuda"; "auto" is the GPU where there is one.
         declared: what else `load_model` is told of a model given by name: labels, mean, std, size, channels, resize.
-        shard_size: the examples that are written at once; a kill loses no more than these.
+        shard_size: the examples that are written at once; a kill loses no more than these. None: 16 shards of 8, 16 of
+            16, 16 of 32, 16 of 64, and then shards of 128; a run that was begun with another size keeps it.
         group: the pictures that are explained at once.
         limit: explain only the first `limit` pictures.
         text_column: explain the texts of this column of a table, .csv, .parquet or JSON lines (.jsonl), by a model of
@@ -216,6 +218,8 @@ def begin(job: Job, out: Path, elsewhere: bool = False) -> Ledger:
             ledger = Ledger.open(out)
         except FileNotFoundError:
             return _start(job, settings, out, elsewhere)
+        if job.shard_size is None:
+            settings["shard_size"] = ledger.plan.settings["shard_size"]
         changed = differences(ledger.plan.settings, settings)
         if changed:
             raise ValueError(
@@ -247,7 +251,7 @@ def _start(job: Job, settings: dict[str, Any], out: Path, elsewhere: bool) -> Le
         else:
             found = find_texts(job.images, job.text_column)
         entries = meter.listing(found)
-        count, labels = write_manifest(out / MANIFEST, entries, job.shard_size, job.is_of_texts)
+        count, labels = write_manifest(out / MANIFEST, entries, Shards(job.shard_size), job.is_of_texts)
     plan = Plan(settings, job.method_names, job.check_names, count, labels, file_sha256(out / MANIFEST))
     ledger = Ledger(out, plan)
     ledger.write_plan()
