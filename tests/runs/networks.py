@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,13 @@ def slow() -> ll.ImageModel:
     """A run of it lasts long enough to be ended from outside."""
     model = plain()
     model.register_forward_pre_hook(lambda module, args: time.sleep(0.05))
+    return model
+
+
+def sleepy() -> ll.ImageModel:
+    """A row takes 5 ms, however busy the machine is."""
+    model = plain()
+    model.network.register_forward_pre_hook(lambda module, args: time.sleep(0.005 * len(args[0])))
     return model
 
 
@@ -151,3 +159,17 @@ def _die_once() -> None:
 def lethal_once() -> ll.ImageModel:
     """The first worker that sees a marked picture dies."""
     return _model(Marked(_die_once))
+
+
+class _LethalToOpen(ll.ImageModel):
+    """Pictures whose first pixel is all red kill the worker while they are decoded."""
+
+    def prepare(self, picture: Any) -> Any:
+        if picture.image.getpixel((0, 0)) == (255, 0, 0):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().prepare(picture)
+
+
+def lethal_to_open() -> ll.ImageModel:
+    model = plain()
+    return _LethalToOpen(model.network, model.preprocessing, name="small")

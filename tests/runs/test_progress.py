@@ -20,10 +20,10 @@ from typer.testing import CliRunner
 import limelight as ll
 from limelight.cli.main import app
 from limelight.runs import Status, read_status
-from limelight.runs.crew import Report, _report
 from limelight.runs.in_hand import InHand, Reporter
 from limelight.runs.ledger import Done
 from limelight.runs.plan import Counts
+from limelight.runs.serving import Line, Report
 from limelight.runs.status import Meter
 
 from .helpers import command, pictures, results, start
@@ -192,11 +192,12 @@ def test_an_error_of_the_listener_ends_the_run_and_no_example(tmp_path: Path) ->
 
 def test_no_worker_waits_for_a_coordinator_that_does_not_read() -> None:
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    line = Line(theirs, 1)
     for i in range(20_000):  # far more than a pipe holds
-        _report(theirs, 1, InHand(0, i, failures=("x" * 100,)))
-    assert ours.recv() == Report(1, "working", in_hand=InHand(0, 0, failures=("x" * 100,)))
+        line.tell(InHand(0, i, failures=("x" * 100,)))
+    assert ours.recv() == Report.working(1, InHand(0, 0, failures=("x" * 100,)))
     ours.close()
-    _report(theirs, 1, InHand(0))  # nor does one fail because the coordinator is gone
+    line.tell(InHand(0))  # nor does one fail because the coordinator is gone
     theirs.close()
 
 

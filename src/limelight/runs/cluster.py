@@ -8,9 +8,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from .crew import Receive, Report
+from .crew import Receive
 from .in_hand import InHand
 from .job import Job
+from .serving import Report
 from .tables import need
 from .work import Task, Worker
 
@@ -78,7 +79,7 @@ class Cluster:
         except self._ray.exceptions.RayActorError:  # Ray starts it anew, and the workers report again
             return
         for number, in_hand in found.items():
-            receive(Report(number, "working", in_hand=in_hand))
+            receive(Report.working(number, in_hand))
 
     def _receive(self, reference: Any) -> Report:
         number = self._waiting.pop(reference)
@@ -114,7 +115,7 @@ class Actor:
         return Report(self._number, "ready")
 
     def work(self, task: Task) -> Report:
-        return Report.of(self._number, self._worker.work(task))
+        return Report.of(self._number, task.shard, self._worker.work(task))
 
     def _report(self, in_hand: InHand) -> None:
         self._tally.put.remote(self._number, in_hand)  # nothing waits for it

@@ -84,7 +84,7 @@ class Meter:
     workers: int = 0
     deaths: int = 0
     config: str = ""  # the hash of the plan, once there is one
-    _in_hand: dict[int, InHand] = field(default_factory=dict)  # by worker
+    _in_hand: dict[tuple[int, int], InHand] = field(default_factory=dict)  # by worker and shard
     _rows: int = 0
     _most_rows: int = 0  # that were reported: a worker that dies takes its own with it
     _examples: int = 0
@@ -99,17 +99,18 @@ class Meter:
     def working(self, worker: int, in_hand: InHand) -> None:
         """Record what a worker has done of its shard, and report the first evaluations at once."""
         is_first = not self._most_rows and in_hand.rows
-        self._in_hand[worker] = in_hand
+        self._in_hand[worker, in_hand.shard] = in_hand
         if is_first:
             self._reported = -_EVERY
         self.report()
 
-    def drop(self, worker: int) -> None:
-        """Forget what a worker had in hand."""
-        self._in_hand.pop(worker, None)
+    def drop(self, worker: int, shard: int | None = None) -> None:
+        """Forget what a worker had in hand, of all shards or of one."""
+        for each in [each for each in self._in_hand if each[0] == worker and shard in (None, each[1])]:
+            del self._in_hand[each]
 
     def add(self, done: Done, worker: int = 0) -> None:
-        self.drop(worker)
+        self.drop(worker, done.shard)
         old, examples = self.counts, done.ok + done.failed
         self.counts = Counts(old.ok + done.ok, old.failed + done.failed, old.skipped, old.pending - examples)
         self._rows += done.rows

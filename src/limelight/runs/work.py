@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -26,6 +28,7 @@ from .in_hand import InHand, Reporter
 from .job import LABEL, Job, differences, model_identity
 from .ledger import MANIFEST, Done, Lease, Ledger
 from .manifest import Entry, Manifest
+from .reading import Ahead, Found, Group, read_example
 from .rows import Row, facts_of, index_bytes, shard_bytes, stored
 
 _MOST_DEATHS = 2  # of workers at one place; then the group is split, or the example fails
@@ -80,41 +83,97 @@ class _Item:
 
 
 class Worker:
-    """One model in one process; `send` receives the work in hand after the first pass, and then now and then.
+    """One model in one process.
 
+    `send` receives the work in hand after the first pass, and then now and then. `upcoming` returns the task after the
+    one at work, whose first group is read ahead, or None.
     Raises what loading the model raises, ValueError where the run's plan has another model.
     """
 
-    def __init__(self, job: Job, out: Path, send: Callable[[InHand], None] = lambda in_hand: None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        out: Path,
+        send: Callable[[InHand], None] = lambda in_hand: None,
+        upcoming: Callable[[], Task | None] = lambda: None,
+    ) -> None:
         torch.set_num_threads(job.threads)
         self.job, self.ledger, self.manifest = job, Ledger.open(out), Manifest(out / MANIFEST)
         self.model = job.load()
         self.rows, self.reader = job.rows(self.model), reader_of(job, self.model)
+        self.ahead, self._upcoming = Ahead(self.reader, job.threads), upcoming
         self.reporter = Reporter(send, job.passes(self.model))
         found = model_identity(self.model)
         changed = differences({name: self.ledger.plan.settings[name] for name in found}, found)
         if changed:
             raise ValueError(f"model: {self.model.name} is another than that of the run's plan: {'; '.join(changed)}")
 
-    def work(self, task: Task) -> Done | None:
+    def work(self, task: Task, contents: Sequence[Found] | None = None) -> Done | None:
         """Do the shard and return its record, or the record of a worker that did it before.
 
-        Returns None where another worker holds the shard. An error of an example is recorded, and the others are still
-        explained. Raises OSError where the files cannot be written.
+        `contents`: its examples where somebody else has read them. Returns None where another worker holds the shard.
+        An error of an example is recorded, and the others are still explained. Raises OSError where the files cannot be
+        written.
         """
-        with self.ledger.lease(task.shard) as lease:
-            if lease is None:
-                return None
-            return self.ledger.checked_done(task.shard) or self._do(task, lease)
+        return self.explain(task, contents)()
 
-    def _do(self, task: Task, lease: Lease) -> Done:
+    def explain(self, task: Task, contents: Sequence[Found] | None = None) -> Callable[[], Done | None]:
+        """Explain the shard, and return a function that writes it and returns what `work` does.
+
+        That function may be called in a thread while the next shard is explained; it must be called, because the shard
+        is held until then.
+        """
+        with ExitStack() as held:
+            lease = held.enter_context(self.ledger.lease(task.shard))
+            if lease is None:
+                return lambda: None
+            done = self.ledger.checked_done(task.shard)
+            if done is not None:
+                return lambda: done
+            shard = self._explained(task, lease, contents)
+            rest = held.pop_all()
+
+        def write() -> Done:
+            with rest:
+                return self._written(shard)
+
+        return write
+
+    def close(self) -> None:
+        """End the threads that read."""
+        self.ahead.close()
+
+    def _explained(self, task: Task, lease: Lease, contents: Sequence[Found] | None) -> _Shard:
+        """Explain the examples of a shard, group by group."""
         shard = _Shard(lease, task)
         self.reporter.begin_shard(task.shard)
-        ids = self.ledger.plan.ids(task.shard)
-        examples = list(zip(ids, self.manifest.shard(task.shard)[: len(ids)], strict=True))
-        for start in range(0, len(examples), self.job.group):
-            self._explain_group(shard, examples[start : start + self.job.group])
+        groups = self._groups(task)
+        found = iter(contents or ())
+        for i, group in enumerate(groups):
+            following = groups[i + 1] if i + 1 < len(groups) else None
+            self._explain_group(shard, group, list(islice(found, len(group))), following)
         lease.at(-1)
+        return shard
+
+    def _groups(self, task: Task) -> list[Group]:
+        ids, size = self.ledger.plan.ids(task.shard), self.job.group
+        examples = list(zip(ids, self.manifest.shard(task.shard)[: len(ids)], strict=True))
+        return [examples[start : start + size] for start in range(0, len(examples), size)]
+
+    def _read_ahead(self, task: Task, following: Group | None) -> None:
+        """Begin to read the next group: of this shard, or the first one of the next.
+
+        Not where a worker died: whatever kills this one must kill it at its own place.
+        """
+        upcoming = self._upcoming() if following is None and not task.deaths else None
+        if upcoming is not None and not upcoming.deaths:
+            following = self._groups(upcoming)[0]
+        if following is not None and not task.deaths:
+            self.ahead.begin(following)
+
+    def _written(self, shard: _Shard) -> Done:
+        """Write the files of a shard that is explained."""
+        task, ids = shard.task, self.ledger.plan.ids(shard.task.shard)
         order = {name: i for i, name in enumerate(self.job.method_names)}
         shard.rows.sort(key=lambda row: (row.id, order[row.method]))
         rows, failures = shard.rows, shard.failures()
@@ -134,24 +193,42 @@ class Worker:
             failures=tuple(failures[each] for each in sorted(failures)[:_FAILURES]),
         )
 
-    def _explain_group(self, shard: _Shard, examples: Sequence[tuple[int, Entry]]) -> None:
-        """Explain some examples at once; one by one where they killed workers before."""
+    def _explain_group(self, shard: _Shard, examples: Group, contents: list[Found], following: Group | None) -> None:
+        """Explain some examples at once; one by one where they killed workers before. Meanwhile the next are read.
+
+        `contents`: the examples, if they were read; else empty.
+        """
         methods = tuple(zip(self.job.method_names, self.job.methods, strict=True))
         place = 2 * examples[0][0]
         split = shard.is_lethal(place)
         shard.again |= split
         shard.lease.at(place)
         self.reporter.begin_group(len(examples))
-        items = [item for each in examples if (item := self._read(shard, *each, split))]
         if not split:
+            found = contents or self.ahead.take(examples)
+            items = [item for (i, _), each in zip(examples, found, strict=True) if (item := self._item(shard, i, each))]
+            if not contents:
+                self._read_ahead(shard.task, following)
             for some in self._fitting(items):
                 self._explain(shard, some, methods)
+            explained = len(items)
         else:
-            for item in items:
-                shard.lease.at(2 * item.id + 1)
-                self._explain(shard, [item], methods)
+            explained = sum(self._explain_alone(shard, *each, methods) for each in examples)
         add_agreement(shard.rows)
-        self.reporter.end_group(len(items), shard.model_rows, list(shard.failures().values()))
+        self.reporter.end_group(explained, shard.model_rows, list(shard.failures().values()))
+
+    def _explain_alone(self, shard: _Shard, example: int, entry: Entry, methods: Methods) -> bool:
+        """Read and explain an example by itself, at its own place; whether it could be read."""
+        place = 2 * example + 1
+        if shard.is_lethal(place):
+            error = ChildProcessError(f"{_MOST_DEATHS} workers died while they explained it")
+            shard.fail(example, entry, self.job.method_names, error)
+            return False
+        shard.lease.at(place)
+        item = self._item(shard, example, read_example(self.reader, entry))
+        if item is not None:
+            self._explain(shard, [item], methods)
+        return item is not None
 
     def _fitting(self, items: Sequence[_Item]) -> list[list[_Item]]:
         """Split a group into those that are explained at once, in the order of their first examples."""
@@ -160,13 +237,12 @@ class Worker:
             found.setdefault(self.reader.apart(item.opened), []).append(item)
         return list(found.values())
 
-    def _read(self, shard: _Shard, example: int, entry: Entry, split: bool) -> _Item | None:
-        """Read an example, or record why it fails: unreadable, without a target, or lethal for workers by itself."""
+    def _item(self, shard: _Shard, example: int, found: Found) -> _Item | None:
+        """Return the example with its class, or record why it fails: unreadable, or without a target."""
+        entry = found.entry
         try:
-            if split and shard.is_lethal(2 * example + 1):
-                raise ChildProcessError(f"{_MOST_DEATHS} workers died while they explained it")
-            entry, content = self.reader.read(entry)
-            opened = self.reader.open(entry, content)
+            if found.error is not None:
+                raise found.error
             label = self._class_of(entry.label)
             if self.job.target == LABEL and label is None:
                 raise ValueError(
@@ -177,7 +253,8 @@ class Worker:
             shard.again |= isinstance(error, OSError) and entry.size >= 0  # the file was there, and may be again
             shard.fail(example, entry, self.job.method_names, error)
             return None
-        return _Item(example, opened, label)
+        assert found.opened is not None
+        return _Item(example, found.opened, label)
 
     def _class_of(self, label: str) -> int | None:
         """Find the class by the model's labels, as a number, or by the order of the run's labels."""
