@@ -7,8 +7,9 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 import limelight as ll
 from limelight.models.pictures import Preprocessing
-from limelight.runs import durable
+from limelight.runs import beginning, durable, sources
 
 SIDE = 16
 
@@ -173,3 +174,19 @@ class _LethalToOpen(ll.ImageModel):
 def lethal_to_open() -> ll.ImageModel:
     model = plain()
     return _LethalToOpen(model.network, model.preprocessing, name="small")
+
+
+def listing_slowly() -> ll.ImageModel:
+    """In the driver of a command an example is listed in a tenth of a second."""
+    if multiprocessing.parent_process() is None and "limelight" in Path(sys.argv[0]).parts:
+        beginning.find_examples = _slowly(sources.find_examples)
+    return plain()
+
+
+def _slowly(listed: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    def slow(*asked: Any) -> Iterator[Any]:
+        for each in listed(*asked):
+            time.sleep(0.1)
+            yield each
+
+    return slow

@@ -16,6 +16,7 @@ from limelight.runs.examples import Pictures
 from limelight.runs.manifest import Entry
 from limelight.runs.plan import Counts
 from limelight.runs.reading import AT_ONCE, Ahead, Found, read_example
+from limelight.runs.serving import Behind, Report
 from limelight.runs.work import Task, Worker
 
 from .helpers import assert_whole, pictures, results, start
@@ -82,7 +83,7 @@ def test_examples_that_were_read_elsewhere_give_the_same_bytes(tmp_path: Path, m
         path.unlink()
     job = _job_of(images, out, monkeypatch)
     worker = Worker(job, out)
-    contents = [[read_example(worker.reader, entry) for entry in worker.manifest.shard(i)] for i in range(3)]
+    contents = [[read_example(worker.reader, entry) for entry in worker._manifest.shard(i)] for i in range(3)]
     assert isinstance(contents[1][1].error, ValueError) and contents[1][1].entry.content
     monkeypatch.setattr(Entry, "read", lambda *anything: pytest.fail("it was read already"))
     assert all(worker.work(Task(i), contents[i]) for i in range(3))

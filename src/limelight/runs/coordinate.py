@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .crew import Crew
 from .ledger import Ledger
+from .listing import Source
 from .serving import Report
 from .status import Meter
 from .work import Task
 
 _WAIT = 0.5  # seconds; also the pause before a shard that another process holds is tried again
+_LISTING = 0.02  # seconds to wait for workers while more shards may be listed
 _MOST_DEATHS = 4  # in a row, without a finished shard between them, and not while an example was explained
 
 
@@ -47,43 +48,48 @@ class _Hand:
         if self.explains == shard:
             self.explains = None
 
-    @property
-    def at_work(self) -> int | None:
-        """The shard that the worker explains, or would have begun next."""
-        return next(iter(self.not_begun), None) if self.explains is None else self.explains
-
 
 class Coordinator:
     """One start of a run: hands out shards until all are done or the run cannot continue."""
 
-    def __init__(self, ledger: Ledger, crew: Crew, meter: Meter, workers: int, shards: Iterable[int]) -> None:
-        self._ledger, self._crew, self._meter = ledger, crew, meter
-        self._to_do = deque(Task(shard) for shard in shards)
+    def __init__(self, ledger: Ledger, crew: Crew, meter: Meter, source: Source) -> None:
+        self._ledger, self._crew, self._meter, self._source = ledger, crew, meter, source
+        self._to_do: deque[Task] = deque()  # that came back: a worker died, or another process held the shard
         self._held_elsewhere: deque[tuple[float, Task]] = deque()  # when to try again, and the task
         self._hands: dict[int, _Hand] = {}  # of each ready worker
         self._starting = 0
-        self._wanted = min(workers, len(self._to_do))
         self._deaths_in_a_row = 0
 
     def run(self) -> None:
         """Do all shards. Raises RunStopped where every worker meets the same error, or workers keep dying."""
         try:
-            while self._left():
-                while self._starting + len(self._hands) < min(self._wanted, self._left()):
+            while self._is_left():
+                most = self._crew.most()
+                while self._starting + len(self._hands) < min(most, self._left()):
                     self._crew.start()
                     self._starting += 1
-                self._crew.wait(_WAIT, self._handle)
+                self._crew.wait(_WAIT if self._source.is_over else _LISTING, self._handle)
                 self._hand_out()
                 self._meter.workers = len(self._hands)
                 self._meter.report()
         finally:
+            self._source.close()
             self._crew.close()
             self._meter.workers = 0
 
+    def _is_left(self) -> bool:
+        """Whether shards are left, known or not yet; takes note of what was listed."""
+        is_over = self._source.is_over
+        self._source.look(self._meter)
+        return not is_over or self._left() > 0
+
     def _left(self) -> int:
-        """Count the shards that this coordinator does not know to be done."""
+        """Count the shards that were listed, and that this coordinator does not know to be done."""
         given = sum(len(hand.tasks) for hand in self._hands.values())
-        return len(self._to_do) + len(self._held_elsewhere) + given
+        return self._waiting() + len(self._held_elsewhere) + given
+
+    def _waiting(self) -> int:
+        return len(self._to_do) + self._source.waiting
 
     def _handle(self, report: Report) -> None:
         worker, shard = report.worker, report.shard
@@ -125,12 +131,13 @@ class Coordinator:
         hand = self._hands.pop(report.worker, None)
         if hand is None:
             self._starting -= 1
-        tasks, place = dict(hand.tasks) if hand else {}, -1
-        if hand is not None and hand.at_work is not None:
-            task = tasks[hand.at_work]
+        tasks, place = list(hand.tasks.values()) if hand else [], -1
+        for i, task in enumerate(tasks):  # one is written, one explained, one was not begun: one has a place
             place = self._forget_place(task.shard)
-            tasks[task.shard] = Task(task.shard, (*task.deaths, place))
-        self._to_do.extendleft(reversed(tasks.values()))
+            if place != -1:
+                tasks[i] = replace(task, deaths=(*task.deaths, place))
+                break
+        self._to_do.extendleft(reversed(tasks))
         self._deaths_in_a_row = self._deaths_in_a_row + 1 if place == -1 else 0
         if self._deaths_in_a_row >= _MOST_DEATHS:
             raise RunStopped(
@@ -154,13 +161,13 @@ class Coordinator:
         while self._held_elsewhere and self._held_elsewhere[0][0] <= time.monotonic():
             self._to_do.append(self._held_elsewhere.popleft()[1])
         for worker, hand in self._hands.items():
-            if hand.is_idle and self._to_do:
-                self._give(worker, hand)
+            if hand.is_idle:
+                self._give(worker, hand, self._to_do.popleft() if self._to_do else self._source.next())
         for worker, hand in self._hands.items():
-            if not hand.not_begun and len(self._to_do) > self._wanted and not self._to_do[0].deaths:
-                self._give(worker, hand)
+            if not hand.not_begun and not self._to_do and self._source.waiting > self._starting + len(self._hands):
+                self._give(worker, hand, self._source.next())
 
-    def _give(self, worker: int, hand: _Hand) -> None:
-        task = self._to_do.popleft()
-        hand.take(task)
-        self._crew.give(worker, task)
+    def _give(self, worker: int, hand: _Hand, task: Task | None) -> None:
+        if task is not None:
+            hand.take(task)
+            self._crew.give(worker, task)

@@ -20,6 +20,7 @@ import torch
 
 from .in_hand import InHand
 from .job import Job
+from .plan import Plan
 from .serving import Behind, Line, Report
 from .work import Task, Worker
 
@@ -28,6 +29,9 @@ Receive = Callable[[Report], None]
 
 class Crew(Protocol):
     """The workers of one engine. It moves tasks and reports; the ledger records finished shards."""
+
+    def most(self) -> int:
+        """Return the number of workers to have now; it may change."""
 
     def start(self) -> int:
         """Start another worker and return its number. Its first report is "ready", "died" or "refused"."""
@@ -45,16 +49,20 @@ class Crew(Protocol):
 class Inline:
     """One worker in this process: slow, and easy to follow with a debugger."""
 
-    def __init__(self, job: Job, out: Path) -> None:
-        self._job, self._out, self._threads = job, out, torch.get_num_threads()
+    def __init__(self, job: Job, out: Path, plan: Plan | None = None) -> None:
+        self._job, self._out, self._plan, self._threads = job, out, plan, torch.get_num_threads()
         self._worker: Worker | None = None
         self._tasks: deque[Task] = deque()
         self._is_new = self._is_begun = False
         self._receive: Receive = _ignore
         self._error: Exception | None = None
 
+    def most(self) -> int:
+        return 1
+
     def start(self) -> int:
-        self._worker, self._is_new = Worker(self._job, self._out, self._report, self._upcoming), True
+        self._worker = Worker(self._job, self._out, self._plan, self._report, self._upcoming)
+        self._is_new = True
         return 0
 
     def give(self, worker: int, task: Task) -> None:
@@ -97,21 +105,24 @@ class Inline:
 class Local:
     """Worker processes, each with its own model and `job.threads` threads, so that they do not fight for cores.
 
-    They end when the coordinator does.
+    They end when the coordinator does. `plan`: that of a run that is being listed.
     """
 
-    def __init__(self, job: Job, out: Path) -> None:
-        self._job, self._out = job, out
+    def __init__(self, job: Job, out: Path, workers: int, plan: Plan | None = None) -> None:
+        self._job, self._out, self._many, self._plan = job, out, workers, plan
         self._context = multiprocessing.get_context("spawn")  # a fork would break torch's threads
         self._numbers = count()
         self._workers: dict[int, tuple[BaseProcess, Connection]] = {}
 
+    def most(self) -> int:
+        return self._many
+
     def start(self) -> int:
         number = next(self._numbers)
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(
-            target=_serve, args=(theirs, number, self._job, self._out), name=f"limelight worker {number}", daemon=True
-        )
+        given = theirs, number, self._job, self._out, self._plan
+        name = f"limelight worker {number}"
+        process = self._context.Process(target=_serve, args=given, name=name, daemon=True)
         process.start()
         theirs.close()
         self._workers[number] = (process, ours)
@@ -149,13 +160,13 @@ class Local:
         self._workers.clear()
 
 
-def _serve(connection: Connection, number: int, job: Job, out: Path) -> None:
+def _serve(connection: Connection, number: int, job: Job, out: Path, plan: Plan | None) -> None:
     """Work in a worker process until the coordinator closes the connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the coordinator, which ends the workers
     os.dup2(2, 1)  # the output of a model must not mix with the results on standard output
     line = Line(connection, number)
     try:
-        worker = Worker(job, out, line.tell, line.upcoming)
+        worker = Worker(job, out, plan, line.tell, line.upcoming)
         line.send(Report(number, "ready"))
         with Behind(worker, number, line.send) as behind:
             while True:

@@ -27,7 +27,11 @@ class Counts:
 
 @dataclass(frozen=True)
 class Plan:
-    """The facts that are fixed at the start: the settings, and the manifest's size, labels and hash."""
+    """The facts that are fixed at the start: the settings, and the manifest's size, labels and hash.
+
+    `format`: in 1 each record repeats a hash of the whole plan; in 2 of the settings alone, and of its own entries,
+    because shards are done before the manifest is complete.
+    """
 
     settings: Mapping[str, Any]
     method_names: tuple[str, ...]
@@ -35,6 +39,12 @@ class Plan:
     entries: int
     labels: tuple[str, ...]
     manifest: str
+    format: int = 1
+
+    @staticmethod
+    def begun(settings: Mapping[str, Any], method_names: tuple[str, ...], check_names: tuple[str, ...]) -> Plan:
+        """Return the plan of a run whose examples are not listed yet."""
+        return Plan(settings, method_names, check_names, 0, (), "", format=2)
 
     @property
     def examples(self) -> int:
@@ -60,5 +70,8 @@ class Plan:
         return range(found.start, min(found.stop, self.examples))
 
     def config(self) -> str:
-        """Return a hash of the plan, which every done record repeats."""
-        return hashlib.blake2b(json.dumps(asdict(self), sort_keys=True).encode(), digest_size=16).hexdigest()
+        """Return the hash that every done record repeats."""
+        facts = asdict(self)
+        left_out = ("format",) if self.format == 1 else ("entries", "labels", "manifest")
+        kept = {name: value for name, value in facts.items() if name not in left_out}
+        return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=16).hexdigest()

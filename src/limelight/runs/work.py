@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -27,7 +27,8 @@ from .examples import Opened, reader_of
 from .in_hand import InHand, Reporter
 from .job import LABEL, Job, differences, model_identity
 from .ledger import MANIFEST, Done, Lease, Ledger
-from .manifest import Entry, Manifest
+from .manifest import Entry, Manifest, entries_hash
+from .plan import Plan
 from .reading import Ahead, Found, Group, read_example
 from .rows import Row, facts_of, index_bytes, shard_bytes, stored
 
@@ -39,10 +40,24 @@ Methods = Sequence[tuple[str, Method]]
 
 @dataclass(frozen=True)
 class Task:
-    """A shard to do, and the places where earlier workers died in it."""
+    """A shard to do, and the places where earlier workers died in it.
+
+    `first`, `entries`: its first example and its entries, while the manifest is not complete; else workers read them
+    there.
+    """
 
     shard: int
     deaths: tuple[int, ...] = ()
+    first: int = 0
+    entries: tuple[Entry, ...] = ()
+
+    def ledger(self, begun: Ledger) -> Ledger:
+        """Return the ledger of a run that is being listed, as far as to this shard."""
+        return Ledger(begun.out, replace(begun.plan, entries=self.first + len(self.entries)))
+
+    @property
+    def digest(self) -> str:
+        return entries_hash(self.entries)
 
 
 @dataclass
@@ -51,6 +66,8 @@ class _Shard:
 
     lease: Lease
     task: Task
+    ledger: Ledger
+    entries: Sequence[Entry]
     rows: list[Row] = field(default_factory=list)
     model_rows: int = 0
     again: bool = False
@@ -85,8 +102,10 @@ class _Item:
 class Worker:
     """One model in one process.
 
-    `send` receives the work in hand after the first pass, and then now and then. `upcoming` returns the task after the
-    one at work, whose first group is read ahead, or None.
+    `plan`: that of a run that is being listed, or None where it is written. `send` receives the work in hand after the
+    first pass, and then now and then. `upcoming` returns the task after the one at work, whose first group is read
+    ahead, or None.
+
     Raises what loading the model raises, ValueError where the run's plan has another model.
     """
 
@@ -94,11 +113,13 @@ class Worker:
         self,
         job: Job,
         out: Path,
+        plan: Plan | None = None,
         send: Callable[[InHand], None] = lambda in_hand: None,
         upcoming: Callable[[], Task | None] = lambda: None,
     ) -> None:
         torch.set_num_threads(job.threads)
-        self.job, self.ledger, self.manifest = job, Ledger.open(out), Manifest(out / MANIFEST)
+        self.job, self._out = job, out
+        self.ledger = self._sealed if plan is None else Ledger(out, plan)
         self.model = job.load()
         self.rows, self.reader = job.rows(self.model), reader_of(job, self.model)
         self.ahead, self._upcoming = Ahead(self.reader, job.threads), upcoming
@@ -123,14 +144,15 @@ class Worker:
         That function may be called in a thread while the next shard is explained; it must be called, because the shard
         is held until then.
         """
+        ledger, entries = self._ledger(task), self._entries(task)
         with ExitStack() as held:
-            lease = held.enter_context(self.ledger.lease(task.shard))
+            lease = held.enter_context(ledger.lease(task.shard))
             if lease is None:
                 return lambda: None
-            done = self.ledger.checked_done(task.shard)
-            if done is not None:
+            done = ledger.checked_done(task.shard)
+            if done is not None and done.entries in ("", entries_hash(entries)):
                 return lambda: done
-            shard = self._explained(task, lease, contents)
+            shard = self._explained(_Shard(lease, task, ledger, entries), contents)
             rest = held.pop_all()
 
         def write() -> Done:
@@ -143,21 +165,38 @@ class Worker:
         """End the threads that read."""
         self.ahead.close()
 
-    def _explained(self, task: Task, lease: Lease, contents: Sequence[Found] | None) -> _Shard:
+    def _explained(self, shard: _Shard, contents: Sequence[Found] | None) -> _Shard:
         """Explain the examples of a shard, group by group."""
-        shard = _Shard(lease, task)
-        self.reporter.begin_shard(task.shard)
-        groups = self._groups(task)
+        self.reporter.begin_shard(shard.task.shard)
+        groups = self._groups(shard.task, shard.entries)
         found = iter(contents or ())
         for i, group in enumerate(groups):
             following = groups[i + 1] if i + 1 < len(groups) else None
             self._explain_group(shard, group, list(islice(found, len(group))), following)
-        lease.at(-1)
+        shard.lease.at(-1)
         return shard
 
-    def _groups(self, task: Task) -> list[Group]:
-        ids, size = self.ledger.plan.ids(task.shard), self.job.group
-        examples = list(zip(ids, self.manifest.shard(task.shard)[: len(ids)], strict=True))
+    @cached_property
+    def _sealed(self) -> Ledger:
+        """The ledger with the whole plan, which is written once all is listed."""
+        return Ledger.open(self._out)
+
+    @cached_property
+    def _manifest(self) -> Manifest:
+        return Manifest(self._out / MANIFEST)
+
+    def _ledger(self, task: Task) -> Ledger:
+        return task.ledger(self.ledger) if task.entries else self._sealed
+
+    def _entries(self, task: Task) -> Sequence[Entry]:
+        """Return the entries of a shard, up to the limit."""
+        if task.entries:
+            return task.entries
+        return self._manifest.shard(task.shard)[: len(self._sealed.plan.ids(task.shard))]
+
+    def _groups(self, task: Task, entries: Sequence[Entry]) -> list[Group]:
+        first, size = self.ledger.plan.division.ids(task.shard).start, self.job.group
+        examples = list(enumerate(entries, first))
         return [examples[start : start + size] for start in range(0, len(examples), size)]
 
     def _read_ahead(self, task: Task, following: Group | None) -> None:
@@ -167,30 +206,31 @@ class Worker:
         """
         upcoming = self._upcoming() if following is None and not task.deaths else None
         if upcoming is not None and not upcoming.deaths:
-            following = self._groups(upcoming)[0]
+            following = self._groups(upcoming, self._entries(upcoming))[0]
         if following is not None and not task.deaths:
             self.ahead.begin(following)
 
     def _written(self, shard: _Shard) -> Done:
         """Write the files of a shard that is explained."""
-        task, ids = shard.task, self.ledger.plan.ids(shard.task.shard)
+        task, ledger = shard.task, shard.ledger
         order = {name: i for i, name in enumerate(self.job.method_names)}
         shard.rows.sort(key=lambda row: (row.id, order[row.method]))
         rows, failures = shard.rows, shard.failures()
         figures = agreement_columns(self.job.method_names)
         index = index_bytes(rows, task.shard, self.job.check_names, figures, self.job.is_of_texts)
-        contents = {self.ledger.index_path(task.shard): index}
+        contents = {ledger.index_path(task.shard): index}
         if self.job.store != "scores":
-            contents = {self.ledger.shard_path(task.shard): shard_bytes(rows, tuple(order)), **contents}
-        return self.ledger.finish(
+            contents = {ledger.shard_path(task.shard): shard_bytes(rows, tuple(order)), **contents}
+        return ledger.finish(
             task.shard,
             contents,
-            ok=len(ids) - len(failures),
+            ok=len(shard.entries) - len(failures),
             failed=len(failures),
             again=shard.again,
             rows=shard.model_rows,
             seconds=tuple(round(row.seconds, 6) for row in rows),
             failures=tuple(failures[each] for each in sorted(failures)[:_FAILURES]),
+            entries=entries_hash(shard.entries),
         )
 
     def _explain_group(self, shard: _Shard, examples: Group, contents: list[Found], following: Group | None) -> None:
@@ -262,13 +302,14 @@ class Worker:
             return self.model.labels.index(label)
         if label.isdecimal():
             return int(label)
-        return self._places.get(label)
+        # Asked last: the order of all labels is known once all is listed.
+        return self._places.get(label) if label and not self.model.labels else None
 
     @cached_property
     def _places(self) -> dict[str, int]:
-        """The classes by the order of the run's labels; empty if the model has labels, or a label is a number."""
-        labels = self.ledger.plan.labels
-        if self.model.labels or any(re.fullmatch(_NUMBER, label) for label in labels):
+        """The classes by the order of the run's labels; empty if a label is a number."""
+        labels = self._sealed.plan.labels
+        if any(re.fullmatch(_NUMBER, label) for label in labels):
             return {}
         return {label: place for place, label in enumerate(labels)}
 
