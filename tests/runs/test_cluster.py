@@ -62,5 +62,5 @@ def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", refuse)
     images = pictures(tmp_path / "images", 2)
-    with pytest.raises(ConnectionError, match="RAY_ADDRESS: .* 'far:6379' .*unset RAY_ADDRESS to start one here"):
+    with pytest.raises(ConnectionError, match=r"RAY_ADDRESS: .* 'far:6379' .*unset RAY_ADDRESS to start one here"):
         start(images, tmp_path / "out", engine="ray", workers=1)
