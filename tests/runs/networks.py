@@ -54,6 +54,24 @@ def sleepy() -> ll.ImageModel:
     return model
 
 
+def _among_two(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    """Count a worker's rows in a file of its own, and wait for the first ones until two workers are there."""
+    folder = Path(os.environ["LIMELIGHT_TEST_FLAG"])
+    with (folder / str(os.getpid())).open("a") as file:
+        file.write(f"{len(args[0])}\n")
+    while len(list(folder.iterdir())) < 2:
+        time.sleep(0.01)
+    time.sleep(0.02 * len(args[0]))
+
+
+def among_two() -> ll.ImageModel:
+    """A run of two workers, of which none is ahead of the other at the start; a row takes 20 ms."""
+    model = plain()
+    if multiprocessing.parent_process() is not None:
+        model.network.register_forward_pre_hook(_among_two)
+    return model
+
+
 class Marked(nn.Module):
     """Does `what` to a picture whose first pixel is all red, and is `Small` for the others."""
 

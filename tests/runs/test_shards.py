@@ -52,3 +52,16 @@ def test_a_run_that_was_begun_with_a_size_keeps_it(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="shard_size was 5 and is now 8"):
         start(images, out, shard_size=8, group=4)
     assert ll.open_run(out).methods == tuple(each.partition("(")[0] for each in METHODS)
+
+
+@pytest.mark.long
+def test_a_hundred_pictures_occupy_two_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the rows of each, which take equally long: 13 shards are 7 and 6, so neither has more than six tenths."""
+    flags = tmp_path / "flags"
+    flags.mkdir()
+    monkeypatch.setenv("LIMELIGHT_TEST_FLAG", str(flags))
+    images = pictures(tmp_path / "images", 100)
+    options = {"methods": ["gradient"], "shard_size": None, "group": 16, "workers": 2}
+    assert start(images, tmp_path / "out", "among_two", **options).counts == Counts(ok=100)
+    rows = [sum(map(int, path.read_text().split())) for path in flags.iterdir()]
+    assert len(rows) == 2 and all(abs(each / sum(rows) - 0.5) <= 0.1 for each in rows), rows
