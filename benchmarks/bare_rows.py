@@ -21,8 +21,9 @@ from limelight.engine.runner import Runner
 from limelight.explain import as_methods
 from limelight.models.catalogue import ImageModel
 from limelight.question.registries import as_baseline
+from limelight.runs.beginning import begin
 from limelight.runs.job import Job
-from limelight.runs.running import begin
+from limelight.runs.listing import Listing
 from limelight.runs.work import Task, Worker
 
 _GROUP = 16
@@ -46,7 +47,9 @@ def measure(images: Path, model: str, method: str, count: int) -> float:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
         job = _job(images, model, method, count + _GROUP)
-        ledger = begin(job, Path(place))
+        begun = begin(job, Path(place))
+        assert isinstance(begun.source, Listing)
+        ledger = begun.source.complete()
         start = time.process_time()
         worker = Worker(job, Path(place))
         first = worker.work(Task(0))

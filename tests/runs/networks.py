@@ -7,16 +7,18 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import limelight as ll
 from limelight.models.pictures import Preprocessing
-from limelight.runs import durable
+from limelight.runs import beginning, durable, sources
 
 SIDE = 16
 
@@ -42,6 +44,31 @@ def slow() -> ll.ImageModel:
     """A run of it lasts long enough to be ended from outside."""
     model = plain()
     model.register_forward_pre_hook(lambda module, args: time.sleep(0.05))
+    return model
+
+
+def sleepy() -> ll.ImageModel:
+    """A row takes 5 ms, however busy the machine is."""
+    model = plain()
+    model.network.register_forward_pre_hook(lambda module, args: time.sleep(0.005 * len(args[0])))
+    return model
+
+
+def _among_two(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    """Count a worker's rows in a file of its own, and wait for the first ones until two workers are there."""
+    folder = Path(os.environ["LIMELIGHT_TEST_FLAG"])
+    with (folder / str(os.getpid())).open("a") as file:
+        file.write(f"{len(args[0])}\n")
+    while len(list(folder.iterdir())) < 2:
+        time.sleep(0.01)
+    time.sleep(0.02 * len(args[0]))
+
+
+def among_two() -> ll.ImageModel:
+    """A run of two workers, of which none is ahead of the other at the start; a row takes 20 ms."""
+    model = plain()
+    if multiprocessing.parent_process() is not None:
+        model.network.register_forward_pre_hook(_among_two)
     return model
 
 
@@ -151,3 +178,33 @@ def _die_once() -> None:
 def lethal_once() -> ll.ImageModel:
     """The first worker that sees a marked picture dies."""
     return _model(Marked(_die_once))
+
+
+class _LethalToOpen(ll.ImageModel):
+    """Pictures whose first pixel is all red kill the worker while they are decoded."""
+
+    def prepare(self, picture: Any) -> Any:
+        if picture.image.getpixel((0, 0)) == (255, 0, 0):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().prepare(picture)
+
+
+def lethal_to_open() -> ll.ImageModel:
+    model = plain()
+    return _LethalToOpen(model.network, model.preprocessing, name="small")
+
+
+def listing_slowly() -> ll.ImageModel:
+    """In the driver of a command an example is listed in a tenth of a second."""
+    if multiprocessing.parent_process() is None and "limelight" in Path(sys.argv[0]).parts:
+        beginning.find_examples = _slowly(sources.find_examples)
+    return plain()
+
+
+def _slowly(listed: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    def slow(*asked: Any) -> Iterator[Any]:
+        for each in listed(*asked):
+            time.sleep(0.1)
+            yield each
+
+    return slow

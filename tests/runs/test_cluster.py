@@ -52,3 +52,15 @@ def test_what_every_actor_would_meet_ends_the_run(flag: Path, tmp_path: Path) ->
     shard.mkdir()
     with pytest.raises(RunStopped, match=r"IsADirectoryError.*the same command resumes the run"):
         start(images, tmp_path / "out", engine="ray", workers=1)
+
+
+def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(address: str, **options: Any) -> None:
+        raise ConnectionError(f"nobody at {address}")
+
+    monkeypatch.setenv("RAY_ADDRESS", "far:6379")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    images = pictures(tmp_path / "images", 2)
+    with pytest.raises(ConnectionError, match=r"RAY_ADDRESS: .* 'far:6379' .*unset RAY_ADDRESS to start one here"):
+        start(images, tmp_path / "out", engine="ray", workers=1)

@@ -180,6 +180,8 @@ def test_an_outage_of_the_pictures_is_tried_again(tmp_path: Path, monkeypatch: p
 
     def leave(status: ll.runs.Status) -> None:
         if status.counts.ok == 2 and images.exists():
+            while not (out / "plan.json").exists():
+                time.sleep(0.01)
             images.rename(away)
 
     for _ in range(2):

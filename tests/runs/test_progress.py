@@ -9,6 +9,7 @@ import pty
 import re
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,10 +21,11 @@ from typer.testing import CliRunner
 import limelight as ll
 from limelight.cli.main import app
 from limelight.runs import Status, read_status
-from limelight.runs.crew import Report, _report
 from limelight.runs.in_hand import InHand, Reporter
 from limelight.runs.ledger import Done
 from limelight.runs.plan import Counts
+from limelight.runs.serving import Line, Report
+from limelight.runs.shards import Shards
 from limelight.runs.status import Meter
 
 from .helpers import command, pictures, results, start
@@ -131,6 +133,60 @@ def test_time_left_of_a_steady_run_does_not_rise(workers: int, shards: int, cloc
     assert meter.status("finished").rows == 240 * shards and meter.status("finished").share == 1
 
 
+def _growing(clock: Clock, meter: Meter, workers: int, examples: int, listing: int) -> Iterator[Status]:
+    """A steady run: shards that grow with their position, a second a picture in groups of at most 16, each shard
+    written within a second while the next is explained; 16 pictures listed a second while it goes on for so long."""
+    shards, waiting = list(Shards().cut(range(examples))), deque(range(Shards().number(examples)))
+
+    def steps(worker: int) -> Iterator[None]:
+        reporter = Reporter(lambda found: meter.working(worker, found))
+        written: Done | None = None
+        while waiting:
+            shard, rows = waiting.popleft(), 0
+            size = len(shards[shard])
+            reporter.begin_shard(shard)
+            for first in range(0, size, 16):
+                group = min(16, size - first)
+                reporter.begin_group(group)
+                for _ in range(group):
+                    yield
+                    if written is not None:
+                        meter.add(written, worker)
+                        written = None
+                    reporter.add_pass(8)
+                reporter.end_group(group, rows := rows + 16 * group, [])
+            written = Done(shard, "", 0, size, size, 0, {}, rows=16 * size)
+        yield
+        if written is not None:
+            meter.add(written, worker)
+
+    at_work = [steps(worker) for worker in range(workers)]
+    meter.ready()
+    for second in itertools.count():
+        meter.is_listing = second < listing
+        listed = examples if second == listing else min(16 * second, examples)
+        meter.list_more(max(0, listed - meter.counts.total), None)
+        if all([next(each, "over") == "over" for each in at_work]):
+            return
+        yield meter.status("running")
+        clock.now += 1
+
+
+@pytest.mark.parametrize(("workers", "examples", "listing"), [(1, 200, 0), (2, 1000, 10), (8, 1000, 30), (2, 100, 3)])
+def test_time_left_does_not_rise_where_shards_grow_and_are_written_behind(
+    workers: int, examples: int, listing: int, clock: Clock, tmp_path: Path
+) -> None:
+    meter = Meter(tmp_path, Counts())
+    seen = list(_growing(clock, meter, workers, examples, listing))
+    assert all(each.seconds_left is None and each.share == 0 for each in seen[:listing])
+    left = [each.seconds_left for each in seen[listing:] if each.seconds_left is not None]
+    assert len(left) >= len(seen) - listing - 17  # from the first group on
+    assert all(each <= RISE * min(left[: i + 1]) for i, each in enumerate(left))
+    rows, shares = [each.rows for each in seen], [each.share for each in seen]
+    assert rows == sorted(rows) and shares == sorted(shares)
+    assert meter.status("finished").counts == Counts(ok=examples) and meter.status("finished").rows == 16 * examples
+
+
 def test_line_in_model_evaluations(clock: Clock, tmp_path: Path) -> None:
     """In 10 seconds 5 of 50 pictures with 100 evaluations: 1,000 for all, 90 seconds for the other 45."""
     meter = Meter(tmp_path, Counts(pending=50))
@@ -192,11 +248,12 @@ def test_an_error_of_the_listener_ends_the_run_and_no_example(tmp_path: Path) ->
 
 def test_no_worker_waits_for_a_coordinator_that_does_not_read() -> None:
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    line = Line(theirs, 1)
     for i in range(20_000):  # far more than a pipe holds
-        _report(theirs, 1, InHand(0, i, failures=("x" * 100,)))
-    assert ours.recv() == Report(1, "working", in_hand=InHand(0, 0, failures=("x" * 100,)))
+        line.tell(InHand(0, i, failures=("x" * 100,)))
+    assert ours.recv() == Report.working(1, InHand(0, 0, failures=("x" * 100,)))
     ours.close()
-    _report(theirs, 1, InHand(0))  # nor does one fail because the coordinator is gone
+    line.tell(InHand(0))  # nor does one fail because the coordinator is gone
     theirs.close()
 
 

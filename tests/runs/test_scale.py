@@ -164,6 +164,33 @@ def test_a_lost_machine_of_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.long
+def test_a_machine_that_joins_late_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray: Any = pytest.importorskip("ray", reason="the Ray engine needs the extra 'ray'")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "120")  # of a machine that does much else
+    images = pictures(tmp_path / "images", 400)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    workers: list[int] = []
+
+    def join(status: ll.runs.Status) -> None:
+        if status.rows and not workers:
+            cluster.add_node(num_cpus=1)
+        workers.append(status.workers)
+        if status.workers == 2 and status.counts.ok > 8:
+            raise KeyboardInterrupt
+
+    try:
+        ray.init(address=cluster.address, logging_level="warning")
+        with pytest.raises(KeyboardInterrupt):
+            start(images, tmp_path / "ray", "slow", engine="ray", workers=None, on_status=join)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert workers[0] <= 1
+
+
+@pytest.mark.long
 def test_a_run_that_begins_on_ray_and_ends_here(tmp_path: Path) -> None:
     """About half of 50,000 entries on Ray, then the driver is stopped; the local engine does the rest, bytes equal."""
     ray: Any = pytest.importorskip("ray", reason="the Ray engine needs the extra 'ray'")

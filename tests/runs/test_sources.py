@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from limelight.cli.main import app
 from limelight.runs.manifest import Entry, Manifest, write_manifest
+from limelight.runs.shards import Shards
 from limelight.runs.sources import find_examples
 
 from .helpers import assert_whole, picture, pictures, start
@@ -181,7 +182,7 @@ def test_a_name_that_is_no_utf_8(tmp_path: Path) -> None:
 
 def test_a_manifest_gives_every_name_back(tmp_path: Path) -> None:
     names = ["a", "\\", "\0", "\0e9", "\x00\x00", "\\udce9", *(chr(0xDC00 + byte) for byte in range(128, 256))]
-    write_manifest(tmp_path / "m", [Entry(name, name, name) for name in names], 1000)
+    write_manifest(tmp_path / "m", [Entry(name, name, name) for name in names], Shards(1000))
     assert [entry.path for entry in Manifest(tmp_path / "m").shard(0)] == names
 
 

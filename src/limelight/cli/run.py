@@ -83,7 +83,13 @@ def run_command(
     engine: Annotated[Engine, typer.Option(help="The engine that runs the workers.")] = "local",
     workers: Workers = None,
     threads: Annotated[int, typer.Option(min=1, help="The number of threads of each worker.")] = 1,
-    shard_size: Annotated[int, typer.Option(min=1, help="The number of examples in one output file.")] = 128,
+    shard_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="The number of examples in one output file; default: 8 in each of the first 16, later up to 128.",
+        ),
+    ] = None,
     group: Annotated[int, typer.Option(min=1, help="The number of pictures in one call of a method.")] = 16,
     limit: Limit = None,
     elsewhere: Elsewhere = False,

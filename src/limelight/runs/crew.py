@@ -5,49 +5,24 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import select
 import signal
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import count
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 
 from .in_hand import InHand
 from .job import Job
-from .ledger import Done
+from .plan import Plan
+from .serving import Behind, Line, Report
 from .work import Task, Worker
-
-
-@dataclass(frozen=True)
-class Report:
-    """A message about a worker.
-
-    "ready": it waits for its first task. "working": what it has done of its shard. "done": its shard is done.
-    "elsewhere": another process holds that shard.
-    "died": `text` says how, and what to do. "refused": it met the error in `text`, which every worker would meet.
-    """
-
-    worker: int
-    kind: Literal["ready", "working", "done", "elsewhere", "died", "refused"]
-    done: Done | None = None
-    in_hand: InHand | None = None
-    text: str = ""
-
-    @staticmethod
-    def of(worker: int, done: Done | None) -> Report:
-        return Report(worker, "elsewhere" if done is None else "done", done)
-
-    @staticmethod
-    def refused(worker: int, error: BaseException) -> Report:
-        return Report(worker, "refused", text=f"{type(error).__name__}: {error}")
-
 
 Receive = Callable[[Report], None]
 
@@ -55,11 +30,14 @@ Receive = Callable[[Report], None]
 class Crew(Protocol):
     """The workers of one engine. It moves tasks and reports; the ledger records finished shards."""
 
+    def most(self) -> int:
+        """Return the number of workers to have now; it may change."""
+
     def start(self) -> int:
         """Start another worker and return its number. Its first report is "ready", "died" or "refused"."""
 
     def give(self, worker: int, task: Task) -> None:
-        """Give a task to a worker that has none."""
+        """Give a task to a worker that has none, or one besides the task that it has begun."""
 
     def wait(self, seconds: float, receive: Receive) -> None:
         """Pass on the reports since the last call; wait at most `seconds` for the first one."""
@@ -71,31 +49,41 @@ class Crew(Protocol):
 class Inline:
     """One worker in this process: slow, and easy to follow with a debugger."""
 
-    def __init__(self, job: Job, out: Path) -> None:
-        self._job, self._out, self._threads = job, out, torch.get_num_threads()
+    def __init__(self, job: Job, out: Path, plan: Plan | None = None) -> None:
+        self._job, self._out, self._plan, self._threads = job, out, plan, torch.get_num_threads()
         self._worker: Worker | None = None
-        self._task: Task | None = None
-        self._is_new = False
+        self._tasks: deque[Task] = deque()
+        self._is_new = self._is_begun = False
         self._receive: Receive = _ignore
         self._error: Exception | None = None
 
+    def most(self) -> int:
+        return 1
+
     def start(self) -> int:
-        self._worker, self._is_new = Worker(self._job, self._out, self._report), True
+        self._worker = Worker(self._job, self._out, self._plan, self._report, self._upcoming)
+        self._is_new = True
         return 0
 
     def give(self, worker: int, task: Task) -> None:
-        self._task = task
+        self._tasks.append(task)
+
+    def _upcoming(self) -> Task | None:
+        return self._tasks[0] if self._tasks else None
 
     def wait(self, seconds: float, receive: Receive) -> None:
         if self._is_new:
             self._is_new = False
             receive(Report(0, "ready"))
-        elif self._task is not None and self._worker is not None:
-            task, self._task, self._receive = self._task, None, receive
+        elif self._tasks and not self._is_begun:
+            self._is_begun = True
+            receive(Report(0, "begun", self._tasks[0].shard))  # and may get the next task, to read ahead
+        elif self._tasks and self._worker is not None:
+            task, self._receive, self._is_begun = self._tasks.popleft(), receive, False
             done = self._worker.work(task)
             if self._error is not None:
                 raise self._error
-            receive(Report.of(0, done))
+            receive(Report.of(0, task.shard, done))
         else:
             time.sleep(seconds)
 
@@ -103,11 +91,13 @@ class Inline:
         """Report in the middle of a pass, where an error would count as one of the example: it is raised later."""
         if self._error is None:
             try:
-                self._receive(Report(0, "working", in_hand=in_hand))
+                self._receive(Report.working(0, in_hand))
             except Exception as error:  # noqa: BLE001  whatever the caller's listener raises; `wait` raises it
                 self._error = error
 
     def close(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
         self._worker, self._receive = None, _ignore
         torch.set_num_threads(self._threads)  # a worker sets its own, and this process belongs to the caller
 
@@ -115,21 +105,24 @@ class Inline:
 class Local:
     """Worker processes, each with its own model and `job.threads` threads, so that they do not fight for cores.
 
-    They end when the coordinator does.
+    They end when the coordinator does. `plan`: that of a run that is being listed.
     """
 
-    def __init__(self, job: Job, out: Path) -> None:
-        self._job, self._out = job, out
+    def __init__(self, job: Job, out: Path, workers: int, plan: Plan | None = None) -> None:
+        self._job, self._out, self._many, self._plan = job, out, workers, plan
         self._context = multiprocessing.get_context("spawn")  # a fork would break torch's threads
         self._numbers = count()
         self._workers: dict[int, tuple[BaseProcess, Connection]] = {}
 
+    def most(self) -> int:
+        return self._many
+
     def start(self) -> int:
         number = next(self._numbers)
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(
-            target=_serve, args=(theirs, number, self._job, self._out), name=f"limelight worker {number}", daemon=True
-        )
+        given = theirs, number, self._job, self._out, self._plan
+        name = f"limelight worker {number}"
+        process = self._context.Process(target=_serve, args=given, name=name, daemon=True)
         process.start()
         theirs.close()
         self._workers[number] = (process, ours)
@@ -167,29 +160,22 @@ class Local:
         self._workers.clear()
 
 
-def _serve(connection: Connection, number: int, job: Job, out: Path) -> None:
+def _serve(connection: Connection, number: int, job: Job, out: Path, plan: Plan | None) -> None:
     """Work in a worker process until the coordinator closes the connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the coordinator, which ends the workers
     os.dup2(2, 1)  # the output of a model must not mix with the results on standard output
+    line = Line(connection, number)
     try:
-        worker = Worker(job, out, lambda in_hand: _report(connection, number, in_hand))
-        connection.send(Report(number, "ready"))
-        while True:
-            connection.send(Report.of(number, worker.work(connection.recv())))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
+        worker = Worker(job, out, plan, line.tell, line.upcoming)
+        line.send(Report(number, "ready"))
+        with Behind(worker, number, line.send) as behind:
+            while True:
+                behind.explain(line.next())
+    except EOFError:
         return  # the coordinator is gone; finished shards are in the ledger
     except Exception as error:  # noqa: BLE001  reported to the coordinator, which ends the run with it
         traceback.print_exc()
-        connection.send(Report.refused(number, error))
-
-
-def _report(connection: Connection, number: int, in_hand: InHand) -> None:
-    """Send what is done, unless the coordinator does not read or is gone: no row waits for it, none fails by it."""
-    writable = select.poll()
-    writable.register(connection, select.POLLOUT)
-    if any(events == select.POLLOUT for _, events in writable.poll(0)):
-        with contextlib.suppress(ConnectionError):  # the coordinator ended just now
-            connection.send(Report(number, "working", in_hand=in_hand))
+        line.send(Report.refused(number, error))
 
 
 def _ignore(report: Report) -> None:

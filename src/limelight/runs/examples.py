@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -41,7 +41,12 @@ class Opened:
 
 
 class Reader(Protocol):
-    """What opens examples, and puts those that fit together into one call."""
+    """What opens examples, and puts those that fit together into one call.
+
+    `in_threads`: examples can be read and opened in threads while the model runs.
+    """
+
+    in_threads: ClassVar[bool]
 
     def read(self, entry: Entry) -> tuple[Entry, bytes]:
         """Read what an example holds; return it with the entry that has its hash. Raises what reading raises."""
@@ -63,6 +68,7 @@ class Pictures:
     model: AnyImageModel
     white: float | None
     elsewhere: bool
+    in_threads: ClassVar[bool] = True
 
     def read(self, entry: Entry) -> tuple[Entry, bytes]:
         content = entry.read(self.elsewhere)
@@ -85,6 +91,7 @@ class Texts:
 
     model: TextModel
     job: Job
+    in_threads: ClassVar[bool] = False  # opening a text may run the model, and nothing is read
 
     def read(self, entry: Entry) -> tuple[Entry, bytes]:
         if entry.text is None:

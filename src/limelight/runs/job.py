@@ -65,7 +65,7 @@ class Job:
     baseline: Baseline | None
     layer: str | None
     store: Store
-    shard_size: int
+    shard_size: int | None
     group: int
     threads: int
     device: str

@@ -19,6 +19,7 @@ from .locks import lock
 from .plan import Counts, Plan
 
 PLAN, MANIFEST, LOCK, LEASES, STATUS = "plan.json", "manifest.parquet", "lock", "leases", "status.json"
+BEGUN = "begun.json"  # the plan while the examples are being listed
 SHARDS, INDEX, DONE = "shards", "index", "done"
 FAILURES_SHOWN = 5
 MAKE_AGAIN = "the same command with --verify makes it again"
@@ -32,7 +33,8 @@ class Done:
 
     `first`, `last`: its range of examples, without `last`. `again`: memory, a worker or a file was lost, so a resumed
     run does the shard again. `rows`: model rows spent. `seconds`: for each row of the index; they are stored here, so
-    that the files are the same in every run. `failures`: the first few.
+    that the files are the same in every run. `failures`: the first few. `entries`: the hash of its entries of the
+    manifest, "" in records of older versions.
     """
 
     shard: int
@@ -46,6 +48,7 @@ class Done:
     rows: int = 0
     seconds: tuple[float, ...] = ()
     failures: tuple[str, ...] = ()
+    entries: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,10 +94,9 @@ class Ledger:
         return Ledger(out, plan, is_sealed)
 
     def write_plan(self) -> None:
-        """Write the plan as the last file of a start, so that a run with a plan has a whole manifest."""
-        for folder in (SHARDS, INDEX, DONE):
-            (self.out / folder).mkdir(exist_ok=True)
+        """Write the plan once all is listed, so that a run with a plan has a whole manifest."""
         write_durably(self.out / PLAN, sealed_json(asdict(self.plan), indent=1), "plan")
+        (self.out / BEGUN).unlink(missing_ok=True)
 
     def shard_path(self, shard: int) -> Path:
         return self.out / SHARDS / f"{shard:06d}.safetensors"
@@ -158,7 +160,7 @@ class Ledger:
                 found.append(DamagedFile(path, "it has not the SHA-256 in its record", MAKE_AGAIN))
         return found
 
-    def _forget(self, shard: int, found: Done | None) -> None:
+    def forget(self, shard: int, found: Done | None) -> None:
         """Delete a record, unless another process has the shard or has done it again."""
         with self.lease(shard) as lease:
             if lease is not None and self.checked_done(shard) == found:
@@ -184,7 +186,7 @@ class Ledger:
                     failures = [*failures, *done.failures][-FAILURES_SHOWN:]
                     continue
                 to_do.append(shard)
-                self._forget(shard, done)
+                self.forget(shard, done)
         return Survey(to_do, self.counts_of(whole), tuple(failures))
 
     def records(self) -> tuple[list[Done], list[DamagedFile]]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
 from hashlib import blake2b
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from .durable import writing_durably
 from .opening import read_bytes
+from .shards import Shards
 from .tables import Kind, arrow, table_of
 
 HASH_BYTES = 16
@@ -20,6 +21,11 @@ HASH_BYTES = 16
 def content_hash(content: bytes) -> str:
     """Hash a picture's bytes: BLAKE2b of 16 bytes, in hexadecimal."""
     return blake2b(content, digest_size=HASH_BYTES).hexdigest()
+
+
+def entries_hash(entries: Iterable[Entry]) -> str:
+    """Hash the entries of a shard as they were listed."""
+    return content_hash(json.dumps([astuple(each) for each in entries]).encode())
 
 
 @dataclass(frozen=True)
@@ -53,11 +59,16 @@ class Entry:
 
 
 def write_manifest(
-    path: Path, entries: Iterable[Entry], shard_size: int, texts: bool = False
+    path: Path,
+    entries: Iterable[Entry],
+    shards: Shards,
+    texts: bool = False,
+    listed: Callable[[int, Sequence[Entry]], None] = lambda shard, entries: None,
 ) -> tuple[int, tuple[str, ...]]:
     """Write the entries, with their `texts` where they are such; return their number and their labels in order.
 
-    Each row group holds `shard_size` entries. Memory does not grow with the number of entries.
+    Each row group holds the entries of a shard, which `listed` receives with its number. Memory does not grow with the
+    number of entries.
     """
     kinds: dict[type, Kind] = {str: "string", int: "int64"}
     columns = {each: kinds[type(value)] for each, value in asdict(Entry("", "", "", text="")).items()}
@@ -65,13 +76,14 @@ def write_manifest(
     if not texts:
         del columns["text"]
     schema = table_of([], columns).schema
-    parquet, iterator = arrow("parquet"), iter(entries)
+    parquet = arrow("parquet")
     labels, count = set[str](), 0
     with writing_durably(path, "manifest") as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
-        while shard := list(islice(iterator, shard_size)):
+        for number, shard in enumerate(shards.cut(entries)):
             labels.update(entry.label for entry in shard)
             count += len(shard)
             writer.write_table(table_of([_changed(asdict(entry), _escaped) for entry in shard], columns))
+            listed(number, shard)
     return count, tuple(sorted(labels - {""}))
 
 

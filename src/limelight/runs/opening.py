@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
 from .redirects import RedirectElsewhere, refusing
 from .tables import need
 
+AT_ONCE = 16  # folders that are listed at once, and files that are asked for their facts: each answer takes its time
 PROTOCOLS = ("s3", "gs", "az", "https", "file", "memory")
 _TAGS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "updated")
 """What file systems call the property that differs after a change, the best first."""
@@ -44,6 +47,12 @@ class Found(NamedTuple):
     name: str
     place: str
     facts: Facts = Facts()
+
+
+Inside = list[tuple[bool, Found]]
+"""What a folder holds, each with whether it is a folder."""
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 def is_remote(place: str) -> bool:
@@ -147,29 +156,48 @@ def is_folder(place: str, elsewhere: bool = False) -> bool:
         return bool(system.isdir(path))
 
 
-def files_below(folder: str, below: str = "", above: tuple[Any, ...] = (), elsewhere: bool = False) -> Iterator[Found]:
-    """Yield every file below a folder; its name is the path from there, after `below`.
+def in_order(pool: Executor, function: Callable[[T], U], items: Iterable[T], most: int) -> Iterator[U]:
+    """Yield the function's value of each item in order, while `pool` works on at most `most` later ones."""
+    waiting = deque[Future[U]]()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        while waiting and (len(waiting) >= most or waiting[0].done()):
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def files_below(folder: str, elsewhere: bool = False) -> Iterator[Found]:
+    """Yield every file below a folder; its name is the path from there.
 
     The order is sorted within each folder, files before folders. Names that begin with a dot are left out, and links
-    to one of the folders `above`. Memory holds the names of one folder, not of the tree.
+    to a folder above. 16 folders are listed at once; memory holds the names of these, not of the tree.
     """
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield from _below(pool, folder, _inside(folder, elsewhere), "", (), elsewhere)
+
+
+def _below(
+    pool: Executor, folder: str, inside: Inside, below: str, above: tuple[Any, ...], elsewhere: bool
+) -> Iterator[Found]:
+    """Yield the files of a folder, and then those below it; names begin with `below`."""
     status = None if is_remote(folder) else os.stat(folder)
     identity = (status.st_dev, status.st_ino) if status else folder  # equal for all paths to the same folder
     if identity in above:
         return
-    for is_a_folder, found in _inside(folder, elsewhere):
-        if is_a_folder:
-            yield from files_below(found.place, f"{below}{found.name}/", (*above, identity), elsewhere)
-        else:
-            yield found._replace(name=below + found.name)
+    yield from (found._replace(name=below + found.name) for is_a_folder, found in inside if not is_a_folder)
+    folders = [found for is_a_folder, found in inside if is_a_folder]
+    listed = in_order(pool, lambda each: _inside(each.place, elsewhere), folders, AT_ONCE)
+    for found, there in zip(folders, listed, strict=True):
+        yield from _below(pool, found.place, there, f"{below}{found.name}/", (*above, identity), elsewhere)
 
 
-def _inside(folder: str, elsewhere: bool) -> list[tuple[bool, Found]]:
+def _inside(folder: str, elsewhere: bool) -> Inside:
     """List the files, then the folders in a folder, each sorted, with whether it is a folder.
 
     Raises ValueError where a listing, such as a web page, has a file of another host.
     """
-    found: list[tuple[bool, Found]]
+    found: Inside
     if is_remote(folder):
         found = []
         with _system(folder, elsewhere) as (system, path):

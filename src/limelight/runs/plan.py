@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .shards import Shards
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -25,7 +27,11 @@ class Counts:
 
 @dataclass(frozen=True)
 class Plan:
-    """The facts that are fixed at the start: the settings, and the manifest's size, labels and hash."""
+    """The facts that are fixed at the start: the settings, and the manifest's size, labels and hash.
+
+    `format`: in 1 each record repeats a hash of the whole plan; in 2 of the settings alone, and of its own entries,
+    because shards are done before the manifest is complete.
+    """
 
     settings: Mapping[str, Any]
     method_names: tuple[str, ...]
@@ -33,6 +39,12 @@ class Plan:
     entries: int
     labels: tuple[str, ...]
     manifest: str
+    format: int = 1
+
+    @staticmethod
+    def begun(settings: Mapping[str, Any], method_names: tuple[str, ...], check_names: tuple[str, ...]) -> Plan:
+        """Return the plan of a run whose examples are not listed yet."""
+        return Plan(settings, method_names, check_names, 0, (), "", format=2)
 
     @property
     def examples(self) -> int:
@@ -41,17 +53,25 @@ class Plan:
         return self.entries if limit is None else min(limit, self.entries)
 
     @property
-    def shard_size(self) -> int:
-        return int(self.settings["shard_size"])
+    def division(self) -> Shards:
+        return Shards(self.settings["shard_size"])
 
     @property
     def shards(self) -> int:
-        return -(-self.examples // self.shard_size)
+        return self.division.number(self.examples)
+
+    def shard_of(self, example: int) -> int:
+        """Return the shard of an example."""
+        return self.division.of(example)
 
     def ids(self, shard: int) -> range:
-        size = self.shard_size
-        return range(shard * size, min((shard + 1) * size, self.examples))
+        """Return the examples of a shard."""
+        found = self.division.ids(shard)
+        return range(found.start, min(found.stop, self.examples))
 
     def config(self) -> str:
-        """Return a hash of the plan, which every done record repeats."""
-        return hashlib.blake2b(json.dumps(asdict(self), sort_keys=True).encode(), digest_size=16).hexdigest()
+        """Return the hash that every done record repeats."""
+        facts = asdict(self)
+        left_out = ("format",) if self.format == 1 else ("entries", "labels", "manifest")
+        kept = {name: value for name, value in facts.items() if name not in left_out}
+        return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=16).hexdigest()

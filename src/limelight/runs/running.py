@@ -10,7 +10,6 @@ from typing import Any, Literal, Unpack, cast, get_args
 from torch import nn
 
 from ..base.devices import as_device
-from ..base.errors import DamagedFile
 from ..base.progress import reporting
 from ..base.types import Progress
 from ..checks import Check
@@ -25,34 +24,17 @@ from ..question.baselines import Baseline
 from ..question.question import CheckOptions, require_options
 from ..question.registries import as_baseline, as_target
 from ..question.targets import Logit, Target
+from .beginning import begin
 from .coordinate import Coordinator
 from .crew import Crew, Inline, Local
-from .job import LABEL, Job, Store, as_folder, differences, keeping
-from .ledger import (
-    BEGIN_AGAIN,
-    DONE,
-    INDEX,
-    LOCK,
-    MANIFEST,
-    PLAN,
-    SHARDS,
-    STATUS,
-    Ledger,
-    file_sha256,
-    starting,
-)
-from .manifest import Manifest, write_manifest
+from .job import LABEL, Job, Store, as_folder, keeping
 from .opening import is_remote
-from .plan import Counts, Plan
-from .sources import find_examples
+from .plan import Plan
 from .status import Meter, Status
 from .stored import Run
-from .tables import arrow
-from .text_sources import find_texts
 
 Engine = Literal["local", "ray"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
-_OWN = {LOCK, MANIFEST, STATUS, SHARDS, INDEX, DONE}  # the files of an interrupted start
 
 
 def run(
@@ -69,7 +51,7 @@ def run(
     threads: int = 1,
     device: str = "cpu",
     declared: Declaration | None = None,
-    shard_size: int = 128,
+    shard_size: int | None = None,
     group: int = 16,
     limit: int | None = None,
     text_column: str | None = None,
@@ -101,7 +83,8 @@ def run(
         threads: the threads of each worker.
         device: where each worker runs its model, such as "cpu" or "cuda"; "auto" is the GPU where there is one.
         declared: what else `load_model` is told of a model given by name: labels, mean, std, size, channels, resize.
-        shard_size: the examples that are written at once; a kill loses no more than these.
+        shard_size: the examples that are written at once; a kill loses no more than these. None: 16 shards of 8, 16 of
+            16, 16 of 32, 16 of 64, and then shards of 128; a run that was begun with another size keeps it.
         group: the pictures that are explained at once.
         limit: explain only the first `limit` pictures.
         text_column: explain the texts of this column of a table, .csv, .parquet or JSON lines (.jsonl), by a model of
@@ -150,14 +133,14 @@ def run(
     if workers is not None and workers < 0:
         raise ValueError(f"workers: {workers}; use 1 or more, 0 for this process, or None for a worker a core")
     with keeping(job.model), reporting(listener) as progress:
-        ledger = begin(job, out, elsewhere)
-        found = ledger.survey(hashed=verify)
-        meter = Meter(out, found.counts, _listener(progress, on_status), config=ledger.config)
-        meter.failures += found.failures
+        begun = begin(job, out, verify)
+        meter = Meter(out, begun.counts, _listener(progress, on_status), config=begun.ledger.config)
+        meter.failures += begun.failures
         with meter.watching():
-            if found.to_do:
-                crew, many = _crew(engine, workers, job, out)
-                Coordinator(ledger, crew, meter, many, found.to_do).run()
+            if begun.source.waiting or not begun.source.is_over:
+                meter.report()
+                crew = _crew(engine, workers, job, out, begun.plan)
+                Coordinator(begun.ledger, crew, meter, begun.source).run()
     meter.report("finished")
     return Run(out)
 
@@ -201,70 +184,16 @@ def _as_layer(layer: Any) -> str | None:
     return None if layer is None else ", ".join(map(str, several))
 
 
-def begin(job: Job, out: Path, elsewhere: bool = False) -> Ledger:
-    """Open the ledger of the run in `out`, or start one there.
-
-    Raises ValueError where the run there has other settings, each named, or where `out` holds something else,
-    DamagedFile where its plan or manifest is damaged.
-    """
-    arrow()  # raises before anything is written
-    with starting(out):
-        model = job.load()
-        settings = job.settings(model)
-        del model
-        try:
-            ledger = Ledger.open(out)
-        except FileNotFoundError:
-            return _start(job, settings, out, elsewhere)
-        changed = differences(ledger.plan.settings, settings)
-        if changed:
-            raise ValueError(
-                f"output: {str(out)!r} holds a run with other settings: {'; '.join(changed)}; "
-                "go on with the old ones, or choose another folder"
-            )
-        if not ledger.is_sealed:
-            _require_same_plan(ledger, job, settings)
-        return ledger
-
-
-def _require_same_plan(ledger: Ledger, job: Job, settings: dict[str, Any]) -> None:
-    """Compare a plan without a digest with what the manifest and the settings make it. Raises DamagedFile."""
-    manifest = Manifest(ledger.out / MANIFEST)
-    counted = manifest.count(), manifest.labels(), ledger.plan.manifest
-    if Plan(settings, job.method_names, job.check_names, *counted) != ledger.plan:
-        raise DamagedFile(ledger.out / PLAN, f"it does not fit {MANIFEST}", BEGIN_AGAIN)
-
-
-def _start(job: Job, settings: dict[str, Any], out: Path, elsewhere: bool) -> Ledger:
-    strange = [each.name for each in out.iterdir() if each.name not in _OWN and not each.name.endswith(".part")]
-    if strange:
-        raise ValueError(f"output: {str(out)!r} holds {strange[0]!r} and no run; choose an empty folder")
-    meter = Meter(out, Counts())
-    meter.report()
-    with meter.watching():
-        if job.text_column is None:
-            found = find_examples(job.images, job.limit, elsewhere)
-        else:
-            found = find_texts(job.images, job.text_column)
-        entries = meter.listing(found)
-        count, labels = write_manifest(out / MANIFEST, entries, job.shard_size, job.is_of_texts)
-    plan = Plan(settings, job.method_names, job.check_names, count, labels, file_sha256(out / MANIFEST))
-    ledger = Ledger(out, plan)
-    ledger.write_plan()
-    return ledger
-
-
-def _crew(engine: Engine, workers: int | None, job: Job, out: Path) -> tuple[Crew, int]:
-    """Return the engine and the number of workers."""
+def _crew(engine: Engine, workers: int | None, job: Job, out: Path, plan: Plan | None) -> Crew:
+    """Return the workers of the engine."""
     if engine == "ray":
         from .cluster import Cluster
 
-        cluster = Cluster(job, out, workers)
-        return cluster, cluster.workers
+        return Cluster(job, out, workers, plan)
     if workers == 0:
-        return Inline(job, out), 1
+        return Inline(job, out, plan)
     cores = (os.cpu_count() or 1) if job.device == "cpu" else 1  # all processes would share one GPU
-    return Local(job, out), workers or max(1, cores // job.threads)
+    return Local(job, out, workers or max(1, cores // job.threads), plan)
 
 
 def as_run_model(model: str | nn.Module | Prepared) -> str | ImageModel | TextModel:

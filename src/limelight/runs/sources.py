@@ -18,12 +18,12 @@ from typing import IO, Any
 
 from ..models.pictures import SUFFIXES
 from .manifest import Entry
-from .opening import facts_of, files_below, is_folder, is_remote, open_binary, require_url, site_of
+from .opening import AT_ONCE, facts_of, files_below, in_order, is_folder, is_remote, open_binary, require_url, site_of
 from .tables import arrow
 
 PATH_COLUMNS = ("path", "image", "file", "filename", "file_name")
 LABEL_COLUMNS = ("label", "class")
-_BATCH, _THREADS = 256, 16  # files whose size and tag are asked for at once
+_ASKED = 64  # files whose size and tag are asked for before the first of them is taken
 
 
 def find_examples(images: str, limit: int | None = None, elsewhere: bool = False) -> Iterator[Entry]:
@@ -38,11 +38,10 @@ def find_examples(images: str, limit: int | None = None, elsewhere: bool = False
     FileNotFoundError for a wrong path.
     """
     found, entries = False, _entries(images, elsewhere)
-    with ThreadPoolExecutor(_THREADS) as pool:  # of a bucket each answer takes its time
-        whole = islice(entries, limit)
-        while batch := list(islice(whole, _BATCH)):
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for entry in in_order(pool, partial(_described, elsewhere=elsewhere), islice(entries, limit), _ASKED):
             found = True
-            yield from pool.map(partial(_described, elsewhere=elsewhere), batch)
+            yield entry
     for entry in entries:
         found = True
         yield entry

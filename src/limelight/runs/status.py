@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,7 +17,6 @@ from ..base.files import write_whole
 from ..base.seals import read_sealed_json, sealed_json
 from .in_hand import InHand
 from .ledger import FAILURES_SHOWN, STATUS, Done, Ledger
-from .manifest import Entry
 from .plan import Counts
 
 State = Literal["running", "finished", "stopped"]
@@ -83,8 +82,9 @@ class Meter:
     failures: deque[str] = field(default_factory=lambda: deque(maxlen=FAILURES_SHOWN))
     workers: int = 0
     deaths: int = 0
-    config: str = ""  # the hash of the plan, once there is one
-    _in_hand: dict[int, InHand] = field(default_factory=dict)  # by worker
+    config: str = ""  # the hash of the plan
+    is_listing: bool = False  # then the number of examples is not known yet, nor the time left
+    _in_hand: dict[tuple[int, int], InHand] = field(default_factory=dict)  # by worker and shard
     _rows: int = 0
     _most_rows: int = 0  # that were reported: a worker that dies takes its own with it
     _examples: int = 0
@@ -99,22 +99,21 @@ class Meter:
     def working(self, worker: int, in_hand: InHand) -> None:
         """Record what a worker has done of its shard, and report the first evaluations at once."""
         is_first = not self._most_rows and in_hand.rows
-        self._in_hand[worker] = in_hand
+        self._in_hand[worker, in_hand.shard] = in_hand
         if is_first:
             self._reported = -_EVERY
         self.report()
 
-    def drop(self, worker: int) -> None:
-        """Forget what a worker had in hand."""
-        self._in_hand.pop(worker, None)
+    def drop(self, worker: int, shard: int | None = None) -> None:
+        """Forget what a worker had in hand, of all shards or of one."""
+        for each in [each for each in self._in_hand if each[0] == worker and shard in (None, each[1])]:
+            del self._in_hand[each]
 
     def add(self, done: Done, worker: int = 0) -> None:
-        self.drop(worker)
-        old, examples = self.counts, done.ok + done.failed
-        self.counts = Counts(old.ok + done.ok, old.failed + done.failed, old.skipped, old.pending - examples)
+        self.drop(worker, done.shard)
+        self.keep(done)
         self._rows += done.rows
-        self._examples += examples
-        self.failures += done.failures
+        self._examples += done.ok + done.failed
 
     def status(self, state: State, reason: str = "") -> Status:
         now = time.monotonic()
@@ -131,15 +130,15 @@ class Meter:
             rows=rows,
             rows_per_second=round(rows / at_work, 3) if at_work else 0.0,
             examples_per_second=round(work / at_work, 3) if at_work else 0.0,
-            seconds_left=round(work_left * at_work / work, 1) if work and at_work else None,
+            seconds_left=round(work_left * at_work / work, 1) if work and at_work and not self.is_listing else None,
             workers=self.workers,
             deaths=self.deaths,
             failures=tuple(failures[-FAILURES_SHOWN:]),
             reason=reason,
             in_hand=sum(each.examples for each in in_hand),
             failed_in_hand=sum(each.failed for each in in_hand),
-            share=_share(total - work_left, total),
-            rows_left=round(work_left * rows / work) if work else None,
+            share=0.0 if self.is_listing else _share(total - work_left, total),
+            rows_left=round(work_left * rows / work) if work and not self.is_listing else None,
         )
 
     @contextmanager
@@ -151,12 +150,18 @@ class Meter:
             self.report("stopped", f"{type(error).__name__}: {error}".rstrip(": "))
             raise
 
-    def listing(self, entries: Iterable[Entry]) -> Iterator[Entry]:
-        """Count the entries in the status, which other processes can read before the manifest is written."""
-        for entry in entries:
-            self.counts = replace(self.counts, pending=self.counts.pending + 1)
-            self.report()
-            yield entry
+    def list_more(self, entries: int, limit: int | None) -> None:
+        """Count examples that were listed; those beyond the limit are skipped."""
+        total = self.counts.total + entries
+        skipped = 0 if limit is None else max(0, total - limit)
+        pending = self.counts.pending + entries - (skipped - self.counts.skipped)
+        self.counts = replace(self.counts, skipped=skipped, pending=pending)
+
+    def keep(self, done: Done) -> None:
+        """Count the shard of an earlier start."""
+        old, examples = self.counts, done.ok + done.failed
+        self.counts = replace(old, ok=old.ok + done.ok, failed=old.failed + done.failed, pending=old.pending - examples)
+        self.failures += done.failures
 
     def report(self, state: State = "running", reason: str = "") -> None:
         """Report the status to the listener and the file; while running at most once a second."""

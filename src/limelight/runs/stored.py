@@ -184,7 +184,8 @@ class Run:
         """
         if not -len(self) <= example < len(self):
             raise IndexError(f"example {example}: the run has {len(self)}")
-        shard, place = divmod(example % len(self), self.settings["shard_size"])
+        shard = self._ledger.plan.shard_of(example % len(self))
+        place = example % len(self) - self._ledger.plan.ids(shard).start
         if self._ledger.done(shard) is None:
             raise LookupError(f"example {example} is not done yet; the run has {self.status.line()}")
         count, path = len(self.methods), self._ledger.shard_path(shard)

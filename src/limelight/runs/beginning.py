@@ -1,0 +1,129 @@
+"""The beginning of a start: the run in a folder is opened, or one is begun there and its examples are listed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..base.errors import DamagedFile
+from ..base.seals import read_sealed_json, sealed_json
+from .durable import write_durably
+from .job import Job, differences
+from .ledger import BEGIN_AGAIN, BEGUN, DONE, INDEX, LEASES, LOCK, MANIFEST, PLAN, SHARDS, STATUS, Ledger, starting
+from .listing import Listed, Listing
+from .manifest import Manifest
+from .plan import Counts, Plan
+from .sources import find_examples
+from .status import Meter
+from .tables import arrow
+from .text_sources import find_texts
+
+_OWN = {BEGUN, LOCK, LEASES, MANIFEST, STATUS, SHARDS, INDEX, DONE}  # the files of an interrupted start
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run to go on with: its ledger, the shards to do, and what was done before.
+
+    `plan`: that of a run that is being listed, whose ledger has no other; None where the plan is written.
+    """
+
+    ledger: Ledger
+    source: Listed | Listing
+    counts: Counts = field(default_factory=Counts)
+    failures: tuple[str, ...] = ()
+    plan: Plan | None = None
+
+
+def begin(job: Job, out: Path, verify: bool = False) -> Begun:
+    """Open the run in `out`, or begin one there and list its examples in a thread.
+
+    `verify`: compare the files of finished shards with their SHA-256. Raises ValueError where the run there has other
+    settings, each named, or where `out` holds something else, DamagedFile where its plan or manifest is damaged, and
+    what listing raises before the first example.
+    """
+    arrow()  # raises before anything is written
+    with ExitStack() as held:
+        held.enter_context(starting(out))
+        model = job.load()
+        settings, labels = job.settings(model), model.labels
+        del model
+        try:
+            ledger = Ledger.open(out)
+        except FileNotFoundError:
+            return _listing(job, settings, labels, out, held, verify)
+        if job.shard_size is None:
+            settings["shard_size"] = ledger.plan.settings["shard_size"]
+        _require_equal(out, ledger.plan.settings, settings)
+        if not ledger.is_sealed:
+            _require_same_plan(ledger, job, settings)
+    found = ledger.survey(hashed=verify)
+    return Begun(ledger, Listed(found.to_do), found.counts, found.failures)
+
+
+def _require_equal(out: Path, old: Mapping[str, Any], settings: dict[str, Any]) -> None:
+    changed = differences(old, settings)
+    if changed:
+        raise ValueError(
+            f"output: {str(out)!r} holds a run with other settings: {'; '.join(changed)}; "
+            "go on with the old ones, or choose another folder"
+        )
+
+
+def _require_same_plan(ledger: Ledger, job: Job, settings: dict[str, Any]) -> None:
+    """Compare a plan without a digest with what the manifest and the settings make it. Raises DamagedFile."""
+    manifest = Manifest(ledger.out / MANIFEST)
+    counted = manifest.count(), manifest.labels(), ledger.plan.manifest
+    if Plan(settings, job.method_names, job.check_names, *counted, format=ledger.plan.format) != ledger.plan:
+        raise DamagedFile(ledger.out / PLAN, f"it does not fit {MANIFEST}", BEGIN_AGAIN)
+
+
+def _listing(
+    job: Job, settings: dict[str, Any], labels: Sequence[str], out: Path, held: ExitStack, verify: bool
+) -> Begun:
+    """Begin a run, or go on with one that was interrupted while it was listed: it is listed again.
+
+    Shards that it had done are kept where their entries are the same. The lock on the folder is kept until the end. A
+    mistake in `images` is raised here, before anything is hired.
+    """
+    strange = [each.name for each in out.iterdir() if each.name not in _OWN and not each.name.endswith(".part")]
+    if strange:
+        raise ValueError(f"output: {str(out)!r} holds {strange[0]!r} and no run; choose an empty folder")
+    if any((out / DONE).glob("*.json")):
+        old = _settings_begun(out)
+        if job.shard_size is None:
+            settings["shard_size"] = old.get("shard_size")
+        _require_equal(out, old, settings)
+    for folder in (SHARDS, INDEX, DONE):
+        (out / folder).mkdir(exist_ok=True)
+    plan = Plan.begun(settings, job.method_names, job.check_names)
+    write_durably(out / BEGUN, sealed_json({"settings": settings}, indent=1), "begun")
+    if job.text_column is None:
+        entries = find_examples(job.images, job.limit, job.elsewhere)
+    else:
+        entries = find_texts(job.images, job.text_column)
+    ledger = Ledger(out, plan)
+    listing = Listing(ledger, entries, labels, held.pop_all(), verify)
+    meter = Meter(out, Counts(), config=ledger.config)
+    meter.report()
+    try:
+        with meter.watching():
+            listing.wait()
+    except BaseException:
+        listing.close()
+        raise
+    return Begun(ledger, listing, plan=plan)
+
+
+def _settings_begun(out: Path) -> dict[str, Any]:
+    """Read the settings of a start that was interrupted. Raises DamagedFile."""
+    try:
+        found: dict[str, Any] = read_sealed_json(out / BEGUN)[0]["settings"]
+    except (FileNotFoundError, KeyError, TypeError) as error:
+        raise DamagedFile(out / BEGUN, f"{type(error).__name__}: {error}", BEGIN_AGAIN) from error
+    except DamagedFile as error:
+        raise DamagedFile(error.path, error.why, BEGIN_AGAIN) from error
+    return found
