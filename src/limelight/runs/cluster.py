@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from itertools import count
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from .crew import Receive, Report
@@ -21,10 +21,10 @@ class Cluster:
     """Workers as Ray actors: each on one GPU if `job.device` is "cuda", else on `job.threads` cores.
 
     Ray places the actors and reports their deaths. No actor has more than one task, so a lost actor or machine costs
-    one shard. Every machine must mount the output folder.
+    one shard. Every machine must mount the output folder, or reach the bucket.
     """
 
-    def __init__(self, job: Job, out: Path, workers: int | None) -> None:
+    def __init__(self, job: Job, out: PurePath, workers: int | None) -> None:
         self._ray: Any = need("ray", "ray", "engine: 'ray'")
         self._own = not self._ray.is_initialized()
         if self._own:
@@ -105,7 +105,7 @@ class Cluster:
 class Actor:
     """A worker as a Ray actor."""
 
-    def __init__(self, number: int, job: Job, out: Path, tally: Any) -> None:
+    def __init__(self, number: int, job: Job, out: PurePath, tally: Any) -> None:
         self._number, self._job, self._out, self._tally = number, job, out, tally
 
     def ready(self) -> Report:

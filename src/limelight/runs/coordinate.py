@@ -7,16 +7,14 @@ from collections import deque
 from collections.abc import Iterable
 
 from .crew import Crew, Report
+from .leases import NOWHERE
 from .ledger import Ledger
+from .owner import RunStopped as RunStopped
 from .status import Meter
 from .work import Task
 
 _WAIT = 0.5  # seconds; also the pause before a shard that another process holds is tried again
 _MOST_DEATHS = 4  # in a row, without a finished shard between them, and not while an example was explained
-
-
-class RunStopped(RuntimeError):
-    """The run cannot continue. Finished shards are kept, and the same command resumes it."""
 
 
 class Coordinator:
@@ -71,6 +69,7 @@ class Coordinator:
                 assert report.done is not None
                 self._deaths_in_a_row = 0
                 self._meter.add(report.done, report.worker)
+                self._ledger.finished()
             case "elsewhere":
                 assert task is not None
                 self._meter.drop(report.worker)
@@ -85,11 +84,11 @@ class Coordinator:
             del self._current[report.worker]
         else:
             self._starting -= 1
-        place = -1
+        place = NOWHERE
         if task is not None:
-            place = self._ledger.place(task.shard)
+            place = self._ledger.place(task.shard, bool(task.deaths))
             self._to_do.appendleft(Task(task.shard, (*task.deaths, place)))
-        self._deaths_in_a_row = self._deaths_in_a_row + 1 if place == -1 else 0
+        self._deaths_in_a_row = self._deaths_in_a_row + 1 if place == NOWHERE else 0
         if self._deaths_in_a_row >= _MOST_DEATHS:
             raise RunStopped(
                 f"{self._deaths_in_a_row} workers in a row died, and not while they explained an example: {report.text}"

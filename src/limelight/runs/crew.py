@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import count
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
+from pathlib import PurePath
 from typing import Literal, Protocol
 
 import torch
@@ -71,7 +71,7 @@ class Crew(Protocol):
 class Inline:
     """One worker in this process: slow, and easy to follow with a debugger."""
 
-    def __init__(self, job: Job, out: Path) -> None:
+    def __init__(self, job: Job, out: PurePath) -> None:
         self._job, self._out, self._threads = job, out, torch.get_num_threads()
         self._worker: Worker | None = None
         self._task: Task | None = None
@@ -118,7 +118,7 @@ class Local:
     They end when the coordinator does.
     """
 
-    def __init__(self, job: Job, out: Path) -> None:
+    def __init__(self, job: Job, out: PurePath) -> None:
         self._job, self._out = job, out
         self._context = multiprocessing.get_context("spawn")  # a fork would break torch's threads
         self._numbers = count()
@@ -167,7 +167,7 @@ class Local:
         self._workers.clear()
 
 
-def _serve(connection: Connection, number: int, job: Job, out: Path) -> None:
+def _serve(connection: Connection, number: int, job: Job, out: PurePath) -> None:
     """Work in a worker process until the coordinator closes the connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the coordinator, which ends the workers
     os.dup2(2, 1)  # the output of a model must not mix with the results on standard output

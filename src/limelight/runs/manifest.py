@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from itertools import islice
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
-from .durable import writing_durably
 from .opening import read_bytes
+from .storage import file_of
 from .tables import Kind, arrow, table_of
 
 HASH_BYTES = 16
@@ -53,7 +53,7 @@ class Entry:
 
 
 def write_manifest(
-    path: Path, entries: Iterable[Entry], shard_size: int, texts: bool = False
+    path: PurePath, entries: Iterable[Entry], shard_size: int, texts: bool = False
 ) -> tuple[int, tuple[str, ...]]:
     """Write the entries, with their `texts` where they are such; return their number and their labels in order.
 
@@ -67,7 +67,8 @@ def write_manifest(
     schema = table_of([], columns).schema
     parquet, iterator = arrow("parquet"), iter(entries)
     labels, count = set[str](), 0
-    with writing_durably(path, "manifest") as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+    storage, name = file_of(path)
+    with storage.writing(name, "manifest") as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         while shard := list(islice(iterator, shard_size)):
             labels.update(entry.label for entry in shard)
             count += len(shard)
@@ -78,8 +79,9 @@ def write_manifest(
 class Manifest:
     """A manifest, read a shard at a time."""
 
-    def __init__(self, path: Path) -> None:
-        self._file: Any = arrow("parquet").ParquetFile(path)
+    def __init__(self, path: PurePath) -> None:
+        storage, name = file_of(path)
+        self._file: Any = arrow("parquet").ParquetFile(storage.stream(name))
 
     def count(self) -> int:
         """Count the entries."""

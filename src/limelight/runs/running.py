@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, Unpack, cast, get_args
 
 from torch import nn
@@ -27,7 +27,7 @@ from ..question.registries import as_baseline, as_target
 from ..question.targets import Logit, Target
 from .coordinate import Coordinator
 from .crew import Crew, Inline, Local
-from .job import LABEL, Job, Store, as_folder, differences, keeping
+from .job import LABEL, Job, Store, differences, keeping
 from .ledger import (
     BEGIN_AGAIN,
     DONE,
@@ -43,16 +43,18 @@ from .ledger import (
 )
 from .manifest import Manifest, write_manifest
 from .opening import is_remote
+from .owner import OWNER, owning
 from .plan import Counts, Plan
 from .sources import find_examples
 from .status import Meter, Status
+from .storage import as_place, storage_at
 from .stored import Run
 from .tables import arrow
 from .text_sources import find_texts
 
 Engine = Literal["local", "ray"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
-_OWN = {LOCK, MANIFEST, STATUS, SHARDS, INDEX, DONE}  # the files of an interrupted start
+_OWN = {LOCK, MANIFEST, STATUS, SHARDS, INDEX, DONE, OWNER}  # the files of an interrupted start
 
 
 def run(
@@ -91,7 +93,8 @@ def run(
         model: a name for `load_model`, which each worker loads, or a module that pickles; one that is no `ImageModel`
             gets its default preprocessing.
         methods, checks: as for `explain` and `check`.
-        output: a folder on this machine, or for a cluster one that all its machines mount.
+        output: a folder on this machine, or for a cluster one that all its machines mount; or a URL of s3, gs or az
+            (extra `cloud`), which one start at a time may write to.
         weights: a file for `load_model`.
         store: "values" keeps whole maps, "heatmap-float16" the sum over channels divided by the index's column
             `scale`, "scores" no maps.
@@ -121,7 +124,7 @@ def run(
     continue, such as on a full disk.
     """
     require_options(options, CheckOptions.__annotations__)
-    out = as_folder(os.fspath(output))
+    out = as_place(output)
     given: dict[str, Any] = {**options}
     listener = given.pop("progress", None)
     job = Job(
@@ -149,15 +152,17 @@ def run(
         raise ValueError(f"engine: {engine!r}; use {' or '.join(map(repr, ENGINES))}")
     if workers is not None and workers < 0:
         raise ValueError(f"workers: {workers}; use 1 or more, 0 for this process, or None for a worker a core")
-    with keeping(job.model), reporting(listener) as progress:
+    _require_reachable(out, engine, workers)
+    with keeping(job.model), reporting(listener) as progress, owning(out) as owner:
         ledger = begin(job, out, elsewhere)
         found = ledger.survey(hashed=verify)
-        meter = Meter(out, found.counts, _listener(progress, on_status), config=ledger.config)
+        meter = Meter(out, found.counts, _listener(progress, on_status), config=ledger.config, owner=owner)
         meter.failures += found.failures
         with meter.watching():
             if found.to_do:
                 crew, many = _crew(engine, workers, job, out)
                 Coordinator(ledger, crew, meter, many, found.to_do).run()
+                ledger.compact()
     meter.report("finished")
     return Run(out)
 
@@ -201,7 +206,7 @@ def _as_layer(layer: Any) -> str | None:
     return None if layer is None else ", ".join(map(str, several))
 
 
-def begin(job: Job, out: Path, elsewhere: bool = False) -> Ledger:
+def begin(job: Job, out: PurePath, elsewhere: bool = False) -> Ledger:
     """Open the ledger of the run in `out`, or start one there.
 
     Raises ValueError where the run there has other settings, each named, or where `out` holds something else,
@@ -235,8 +240,8 @@ def _require_same_plan(ledger: Ledger, job: Job, settings: dict[str, Any]) -> No
         raise DamagedFile(ledger.out / PLAN, f"it does not fit {MANIFEST}", BEGIN_AGAIN)
 
 
-def _start(job: Job, settings: dict[str, Any], out: Path, elsewhere: bool) -> Ledger:
-    strange = [each.name for each in out.iterdir() if each.name not in _OWN and not each.name.endswith(".part")]
+def _start(job: Job, settings: dict[str, Any], out: PurePath, elsewhere: bool) -> Ledger:
+    strange = [name for name in storage_at(out).names() if name not in _OWN and not name.endswith(".part")]
     if strange:
         raise ValueError(f"output: {str(out)!r} holds {strange[0]!r} and no run; choose an empty folder")
     meter = Meter(out, Counts())
@@ -254,7 +259,13 @@ def _start(job: Job, settings: dict[str, Any], out: Path, elsewhere: bool) -> Le
     return ledger
 
 
-def _crew(engine: Engine, workers: int | None, job: Job, out: Path) -> tuple[Crew, int]:
+def _require_reachable(out: PurePath, engine: Engine, workers: int | None) -> None:
+    """Raise ValueError where workers cannot reach the output."""
+    if str(out).startswith("memory://") and (engine != "local" or workers != 0):
+        raise ValueError(f"output: {str(out)!r} is the memory of this process; use workers=0, or a folder")
+
+
+def _crew(engine: Engine, workers: int | None, job: Job, out: PurePath) -> tuple[Crew, int]:
     """Return the engine and the number of workers."""
     if engine == "ray":
         from .cluster import Cluster

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import PurePath
 
 import torch
 
@@ -24,6 +24,7 @@ from .agreeing import add_agreement, agreement_columns
 from .examples import Opened, reader_of
 from .in_hand import InHand, Reporter
 from .job import LABEL, Job, differences, model_identity
+from .leases import NOWHERE
 from .ledger import MANIFEST, Done, Lease, Ledger
 from .manifest import Entry, Manifest
 from .rows import Row, facts_of, index_bytes, shard_bytes, stored
@@ -85,7 +86,7 @@ class Worker:
     Raises what loading the model raises, ValueError where the run's plan has another model.
     """
 
-    def __init__(self, job: Job, out: Path, send: Callable[[InHand], None] = lambda in_hand: None) -> None:
+    def __init__(self, job: Job, out: PurePath, send: Callable[[InHand], None] = lambda in_hand: None) -> None:
         torch.set_num_threads(job.threads)
         self.job, self.ledger, self.manifest = job, Ledger.open(out), Manifest(out / MANIFEST)
         self.model = job.load()
@@ -102,7 +103,7 @@ class Worker:
         Returns None where another worker holds the shard. An error of an example is recorded, and the others are still
         explained. Raises OSError where the files cannot be written.
         """
-        with self.ledger.lease(task.shard) as lease:
+        with self.ledger.lease(task.shard, bool(task.deaths)) as lease:
             if lease is None:
                 return None
             return self.ledger.checked_done(task.shard) or self._do(task, lease)
@@ -114,7 +115,7 @@ class Worker:
         examples = list(zip(ids, self.manifest.shard(task.shard)[: len(ids)], strict=True))
         for start in range(0, len(examples), self.job.group):
             self._explain_group(shard, examples[start : start + self.job.group])
-        lease.at(-1)
+        lease.at(NOWHERE)
         order = {name: i for i, name in enumerate(self.job.method_names)}
         shard.rows.sort(key=lambda row: (row.id, order[row.method]))
         rows, failures = shard.rows, shard.failures()
