@@ -15,6 +15,7 @@ from ..base.urls import Url
 from .bundle import BUNDLE
 from .compacted import RECORDS, read_compacted
 from .ledger import MANIFEST, PLAN, STATUS, Ledger
+from .opening import is_remote
 from .owner import OWNER
 from .status import require_own_status
 from .storage import Storage, as_place, storage_at
@@ -68,7 +69,7 @@ def verify(path: str | os.PathLike[str]) -> Verification:
     """
     out = as_place(path, "path")
     if storage_at(out).facts(PLAN) is not None:
-        return _verify_run(out if isinstance(out, Url) else Path(path))
+        return _verify_run(out if is_remote(str(path)) else Path(path))
     if isinstance(out, Url):
         raise FileNotFoundError(f"path: {str(out)!r} holds no run ({PLAN}); saved maps are verified on this machine")
     place = Path(path)
