@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +18,13 @@ _numbers = itertools.count()
 
 
 @contextmanager
-def serving() -> Iterator[str]:
-    """Serve an object store on loopback, which this process and those it starts use; give the URL of its bucket."""
+def serving(*buckets: str) -> Iterator[str]:
+    """Serve an object store on loopback, which this process and those it starts use; give the URL of its
+    first bucket. `buckets`: their names in place of one, `bucket`.
+    """
     pytest.importorskip("s3fs", reason="buckets of s3 need the extra 'cloud'")
     server_of = pytest.importorskip("moto.server", reason="the object store of the tests is moto").ThreadedMotoServer
-    import logging
-
+    names = buckets or ("bucket",)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = server_of("127.0.0.1", 0, verbose=False)
     server.start()
@@ -38,9 +40,10 @@ def serving() -> Iterator[str]:
         import s3fs
 
         s3fs.S3FileSystem.clear_instance_cache()
-        s3fs.S3FileSystem(use_listings_cache=False).mkdir("bucket")
+        for name in names:
+            s3fs.S3FileSystem(use_listings_cache=False).mkdir(name)
         try:
-            yield "s3://bucket"
+            yield f"s3://{names[0]}"
         finally:
             s3fs.S3FileSystem.clear_instance_cache()
             server.stop()
@@ -58,7 +61,9 @@ def stored(out: str) -> Storage:
 def contents(out: str, *folders: str) -> dict[str, bytes]:
     """The files that a run is for, or those of other folders, by name."""
     storage = stored(out)
-    return {name: storage.read(name) for folder in folders or ("shards", "index") for name in sorted(storage.files(folder))}
+    return {
+        name: storage.read(name) for folder in folders or ("shards", "index") for name in sorted(storage.files(folder))
+    }
 
 
 def assert_like(out: str, folder: Any) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
+import shlex
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from limelight.runs.plan import Counts
 from limelight.runs.storage import Bucket, as_place
 
 from .buckets import assert_like, contents, new_place, serving, stored
-from .helpers import pictures, start
+from .helpers import ROOT, pictures, start
 
 COUNT, BAD = 6, (3,)
 COUNTS = Counts(ok=5, failed=1)
@@ -90,6 +90,35 @@ def test_commands_take_urls(bucket: str, images: Path, folder: Path, tmp_path: P
     assert CliRunner().invoke(app, ["report", out, "-o", str(tmp_path / "page.html")]).exit_code == 0
 
 
+def _of_docs(engine: str) -> list[list[str]]:
+    """The commands of the section of docs/runs.md, with a model of the tests."""
+    section = (ROOT / "docs" / "runs.md").read_text().partition("## Output in a bucket")[2].partition("\n## ")[0]
+    blocks = section.split("```sh\n")[1:]
+    block = next(
+        each.partition("```")[0] for each in blocks if ("--engine ray" in each.partition("```")[0]) == (engine == "ray")
+    )
+    lines = block.replace("\\\n", " ").replace("efficientnet-lite0", "tests.runs.networks:plain").splitlines()
+    return [shlex.split(line)[shlex.split(line).index("limelight") + 1 :] for line in lines if "limelight " in line]
+
+
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.long)])
+def test_the_commands_of_the_documentation(
+    engine: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if engine == "ray":
+        pytest.importorskip("ray", reason="the Ray engine needs the extra 'ray'")
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)  # a cluster of its own here
+    with serving("photos", "results") as _:
+        for path in images.rglob("*.png"):
+            stored("s3://photos/2026").replace(str(path.relative_to(images)), path.read_bytes())
+        for words in _of_docs(engine):
+            made = CliRunner().invoke(app, words)
+            assert made.exit_code == (3 if "--output" in words else 0), made.output
+        assert ll.open_run("s3://results/photos").counts == COUNTS
+    assert engine == "ray" or (tmp_path / "photos.html").exists()
+
+
 @pytest.mark.parametrize(
     ("output", "said"),
     [
@@ -132,9 +161,7 @@ def _record(out: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("out", ["memory", "s3"], indirect=True)
-def test_a_second_start_is_refused_while_the_first_one_lives(
-    out: str, images: Path, folder: Path, quick: None
-) -> None:
+def test_a_second_start_is_refused_while_the_first_one_lives(out: str, images: Path, folder: Path, quick: None) -> None:
     refused: list[str] = []
 
     def again(status: ll.runs.Status) -> None:
@@ -308,3 +335,63 @@ def test_damaged_results_in_a_bucket_are_refused_when_read(name: str, bucket: st
         assert str(caught.value.path) == f"{out}/{name}"
     start(images, out, verify=True, **OPTIONS)
     assert_like(out, folder)
+
+
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_an_opened_run_reads_records_and_headers_once(
+    kind: str, bucket: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six examples of two shards, twice: record, index and shard of each are opened once, and maps read by range."""
+    out = str(tmp_path / "out") if kind == "folder" else new_place(bucket)
+    start(images, out, shard_size=3, **OPTIONS)  # type: ignore[arg-type]
+    opened: list[str] = []
+    of = type(stored(out))
+    read, open_file = of.read, of.open
+    monkeypatch.setattr(of, "read", lambda self, name: opened.append(name) or read(self, name))
+    monkeypatch.setattr(of, "open", lambda self, name: opened.append(name) or open_file(self, name))
+    run = ll.open_run(out)
+    for i in [*range(COUNT), *range(COUNT)]:
+        if i not in BAD:
+            assert run[i]["grad-cam"].values.isfinite().all() and run[i].values.isfinite().all()
+    names = [f"{each}/00000{i}.{suffix}" for each, suffix in KINDS for i in range(2)]
+    assert sorted(opened) == sorted(["plan.json", *names])
+
+
+KINDS = (("done", "json"), ("index", "parquet"), ("shards", "safetensors"))
+
+
+def test_counts_need_few_reads(bucket: str, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Status, counts and a resumed run read the compacted records in place of the records."""
+    monkeypatch.setattr("limelight.runs.ledger._COMPACT_FROM", 3)
+    out = new_place(bucket)
+    start(images, out, **OPTIONS)
+    read, opened = Bucket.read, list[str]()
+    monkeypatch.setattr(Bucket, "read", lambda self, name: opened.append(name) or read(self, name))
+    assert read_status(out).counts == ll.open_run(out).counts == COUNTS
+    assert start(images, out, **OPTIONS).counts == COUNTS
+    assert "records.parquet" in opened and not [name for name in opened if name.startswith(("done", "shards", "index"))]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_twenty_thousand_finished_entries_are_resumed_in_a_second(
+    kind: str, bucket: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the CPU's clock of this process, which also serves the bucket, and no map is read."""
+    out = str(tmp_path / "out") if kind == "folder" else new_place(bucket)
+    table = tmp_path / "table.csv"
+    names = sorted(images.rglob("*.png"))
+    table.write_text("path,label\n" + "".join(f"{names[i % 2]},{i % 3}\n" for i in range(20_000)))
+    options: dict[str, Any] = {"methods": ["gradient"], "store": "heatmap-float16", "shard_size": 128, "group": 64}
+    assert start(table, out, **options).counts == Counts(ok=20_000)  # type: ignore[arg-type]
+    opened: list[str] = []
+    of = type(stored(out))
+    read, digest = of.read, of.sha256
+    monkeypatch.setattr(of, "read", lambda self, name: opened.append(name) or read(self, name))
+    monkeypatch.setattr(of, "sha256", lambda self, name: opened.append(name) or digest(self, name))
+    began = time.process_time()
+    assert start(table, out, **options).counts == Counts(ok=20_000)  # type: ignore[arg-type]
+    spent = time.process_time() - began
+    print(f"{kind}: {spent:.2f} CPU seconds")
+    assert spent < 1
+    assert not [name for name in opened if name.startswith(("shards", "index", "done"))]
