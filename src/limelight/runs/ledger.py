@@ -221,7 +221,7 @@ class Ledger:
         """Read the compacted records of this run; none where the file is missing or damaged."""
         try:
             found = read_compacted(self.storage.read(RECORDS))
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError):  # also a file of another version
             return {}
         return {shard: each for shard, each in found.items() if self._is_of(shard, each[0])}
 

@@ -93,8 +93,8 @@ def run(
         model: a name for `load_model`, which each worker loads, or a module that pickles; one that is no `ImageModel`
             gets its default preprocessing.
         methods, checks: as for `explain` and `check`.
-        output: a folder on this machine, or for a cluster one that all its machines mount; or a URL of s3, gs or az
-            (extra `cloud`), which one start at a time may write to.
+        output: a folder on this machine, or for a cluster one that all its machines mount; or a URL such as
+            `s3://bucket/run` (extra `cloud`), which one start at a time may write to.
         weights: a file for `load_model`.
         store: "values" keeps whole maps, "heatmap-float16" the sum over channels divided by the index's column
             `scale`, "scores" no maps.

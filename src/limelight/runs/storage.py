@@ -158,12 +158,16 @@ class Bucket(Storage):
         self._root = str(place)
 
     @cached_property
+    def _found(self) -> tuple[Any, str]:
+        return file_system(self._root)
+
+    @property
     def _system(self) -> Any:
-        return file_system(self._root)[0]
+        return self._found[0]
 
     def _at(self, name: str) -> str:
         """Return the path of a name in the file system."""
-        return f"{file_system(self._root)[1].rstrip('/')}/{name}".rstrip("/")
+        return f"{self._found[1].rstrip('/')}/{name}".rstrip("/")
 
     @contextmanager
     def _asking(self, name: str) -> Iterator[str]:
