@@ -231,9 +231,10 @@ class Ledger:
         if self._uncompacted >= self._compacted // _COMPACT_SHARE:
             self.compact()
 
-    def compact(self) -> None:
-        """Write the records into one file, where enough of them are in none."""
-        if self._uncompacted >= _COMPACT_FROM:
+    def compact(self, all_of_them: bool = False) -> None:
+        """Write the records into one file where enough of them are in none, or `all_of_them` where it is worth it."""
+        counted = self._uncompacted + (self._compacted if all_of_them else 0)
+        if self._uncompacted and counted >= _COMPACT_FROM:
             self._read(compact=True)
 
     def counts_of(self, records: Iterable[Done]) -> Counts:

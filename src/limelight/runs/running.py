@@ -162,7 +162,7 @@ def run(
             if found.to_do:
                 crew, many = _crew(engine, workers, job, out)
                 Coordinator(ledger, crew, meter, many, found.to_do).run()
-                ledger.compact()
+                ledger.compact(all_of_them=True)
     meter.report("finished")
     return Run(out)
 
