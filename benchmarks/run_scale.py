@@ -26,12 +26,13 @@ import limelight as ll
 from limelight.explain import as_methods
 from limelight.models.pictures import Preprocessing, open_image, prepare
 from limelight.question.registries import as_baseline
+from limelight.runs.beginning import begin
 from limelight.runs.job import Job, Store
 from limelight.runs.ledger import MANIFEST, Ledger
+from limelight.runs.listing import Listing
 from limelight.runs.manifest import Manifest
 from limelight.runs.page import write_report
 from limelight.runs.rows import Row, index_bytes, shard_bytes
-from limelight.runs.running import begin
 from limelight.runs.stored import open_run
 
 from .memory import peak_resident
@@ -134,7 +135,7 @@ def do(step: str, made: Made) -> int:
     """Do a step; return of how many entries."""
     out = Path(made.out)
     steps: dict[str, Callable[[], object]] = {
-        "listing": lambda: begin(made.job(), out),
+        "listing": lambda: _listed(made.job(), out),
         "reading": lambda: read_pictures(made, _read(made)),
         "records": lambda: write_shards(Ledger.open(out), made),
         "resume": lambda: Ledger.open(out).survey(),
@@ -143,6 +144,13 @@ def do(step: str, made: Made) -> int:
     }
     steps[step]()
     return _read(made) if step == "reading" else made.examples
+
+
+def _listed(job: Job, out: Path) -> None:
+    """Begin a run and wait for the end of its listing."""
+    source = begin(job, out).source
+    assert isinstance(source, Listing)
+    source.complete()
 
 
 def _read(made: Made) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePath
 
 # Errors from a user's files, options, model and machine. Any other error is a bug of limelight and keeps its traceback.
 # torch raises RuntimeError for wrong shapes and missing memory.
@@ -19,7 +19,8 @@ class DamagedFile(ValueError):
 
     def __init__(self, path: str | os.PathLike[str], why: str, remedy: str = "") -> None:
         super().__init__(path, why, remedy)
-        self.path, self.why, self.remedy = Path(path), why, remedy
+        self.path: PurePath = path if isinstance(path, PurePath) else Path(path)
+        self.why, self.remedy = why, remedy
 
     def __str__(self) -> str:
         return f"path: {str(self.path)!r} is damaged ({self.why})" + (f"; {self.remedy}" if self.remedy else "")

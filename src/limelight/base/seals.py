@@ -11,7 +11,7 @@ import io
 import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any, NamedTuple
 
 from .errors import DamagedFile
@@ -68,7 +68,11 @@ def read_sealed_json(path: Path) -> SealedJson:
 
     Raises FileNotFoundError, and DamagedFile where it is no JSON or the digest is not that of the content.
     """
-    content = path.read_bytes()
+    return parse_sealed_json(path.read_bytes(), path)
+
+
+def parse_sealed_json(content: bytes, path: PurePath) -> SealedJson:
+    """Parse the content of a file as `read_sealed_json` does; `path` is named in errors."""
     found = _START.match(content)
     if found and digest_of(io.BytesIO(content), found.start(1)).encode() != found[1]:
         raise DamagedFile(path, "its digest is not that of its content")

@@ -32,6 +32,13 @@ def usage(option: str, message: object) -> typer.BadParameter:
     return typer.BadParameter(visible(message), param_hint=option)
 
 
+def folder_or_url(place: str | None) -> str | None:
+    """Require that a place of a run is no file of this machine."""
+    if place is not None and Path(place).is_file():
+        raise typer.BadParameter(visible(f"{place!r} is a file; use a folder, or a URL such as s3://bucket/run"))
+    return place
+
+
 def read_methods(texts: Iterable[str]) -> tuple[Method, ...]:
     """Read `["gradient,smooth-grad(samples=8)", "occlusion"]` as three methods."""
     return _read_all("--method", METHODS, texts)

@@ -23,7 +23,7 @@ from ..runs import Run, Status, open_run, read_status, run, write_report
 from ..runs.job import LABEL, Store
 from ..runs.running import Engine
 from .model_options import import_from_here
-from .options import read_checks, read_mask, read_methods, read_view, usage
+from .options import folder_or_url, read_checks, read_mask, read_methods, read_view, usage
 from .printing import plain_table
 from .question_options import (
     Checks,
@@ -74,7 +74,14 @@ def run_command(
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", file_okay=False, metavar="DIR", help="The folder of the run.")
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            callback=folder_or_url,
+            metavar="DIR",
+            help="The folder of the run, or a URL (s3://bucket/run).",
+        ),
     ] = None,
     method: Annotated[list[str] | None, methods_option()] = None,
     check: Checks = None,
@@ -95,7 +102,8 @@ def run_command(
     elsewhere: Elsewhere = False,
     verify: Verify = False,
     status: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Only print the progress of the run in this folder.")
+        str | None,
+        typer.Option(metavar="DIR", help="Only print the progress of the run in this folder or at this URL."),
     ] = None,
     *,
     common: QuestionOptions,
@@ -237,7 +245,12 @@ def show_progress(wanted: bool) -> Iterator[Callable[[Status], None] | None]:
 
 
 def report_command(
-    output: Annotated[Path, typer.Argument(file_okay=False, metavar="DIR", help="The folder of a run.")],
+    output: Annotated[
+        str,
+        typer.Argument(
+            callback=folder_or_url, metavar="DIR", help="The folder of a run, or its URL (s3://bucket/run)."
+        ),
+    ],
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", dir_okay=False, metavar="FILE", help="The page. Default: DIR/report.html."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import PurePath
 from typing import Annotated
 
 import typer
@@ -18,9 +18,9 @@ _MOST = 20  # shards or files that are named
 
 def verify_command(
     path: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
-            metavar="PATH", help="Folders of runs and audits, saved maps (.safetensors, .npz), folders of maps."
+            metavar="PATH", help="Folders or URLs of runs, audits, saved maps (.safetensors, .npz), folders of maps."
         ),
     ],
     as_json: Json = False,
@@ -54,7 +54,7 @@ def _print(found: Verification) -> None:
         print_lines(f"  to be made again: {found.examples} examples of {len(found.shards)} shards ({shards})")
 
 
-def _line(error: DamagedFile, below: Path) -> str:
+def _line(error: DamagedFile, below: PurePath) -> str:
     inside = error.path.is_relative_to(below) and error.path != below
     return f"{error.path.relative_to(below) if inside else error.path}: {error.why}; {error.remedy}"
 

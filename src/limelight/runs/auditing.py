@@ -10,12 +10,14 @@ from typing import Any
 from torch import nn
 
 from ..base.progress import reporting
+from ..base.urls import Url
 from ..checks import Check
 from ..explain import MethodLike, as_methods
 from ..models.text import TextModel
 from .bundle import write_audit
 from .job import LABEL, keeping, loaded
 from .running import as_run_model, run
+from .storage import as_place
 from .surprise import SHUFFLES
 from .tables import need
 from .verdicts import ALPHA, Audit, audit_of
@@ -64,6 +66,8 @@ def audit(
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha: {alpha}; use a rate between 0 and 1, such as 0.05")
+    if isinstance(as_place(output), Url):
+        raise ValueError(f"output: {str(output)!r}; an audit lists and hashes its files in a folder of this machine")
     if settings.get("text_column") is not None:
         raise ValueError("text_column: an audit compares places in pictures; limelight run explains texts")
     if settings.setdefault("store", "heatmap-float16") == "scores":

@@ -5,23 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ..base.errors import DamagedFile
-from ..base.seals import read_sealed_json, sealed_json
-from .durable import write_durably
+from ..base.seals import parse_sealed_json, sealed_json
+from .compacted import RECORDS
 from .job import Job, differences
 from .ledger import BEGIN_AGAIN, BEGUN, DONE, INDEX, LEASES, LOCK, MANIFEST, PLAN, SHARDS, STATUS, Ledger, starting
 from .listing import Listed, Listing
 from .manifest import Manifest
+from .owner import OWNER
 from .plan import Counts, Plan
 from .sources import find_examples
 from .status import Meter
+from .storage import Folder
 from .tables import arrow
 from .text_sources import find_texts
 
-_OWN = {BEGUN, LOCK, LEASES, MANIFEST, STATUS, SHARDS, INDEX, DONE}  # the files of an interrupted start
+_OWN = {BEGUN, LOCK, LEASES, MANIFEST, STATUS, SHARDS, INDEX, DONE, OWNER, RECORDS}  # the files of an interrupted start
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Begun:
     plan: Plan | None = None
 
 
-def begin(job: Job, out: Path, verify: bool = False) -> Begun:
+def begin(job: Job, out: PurePath, verify: bool = False) -> Begun:
     """Open the run in `out`, or begin one there and list its examples in a thread.
 
     `verify`: compare the files of finished shards with their SHA-256. Raises ValueError where the run there has other
@@ -64,7 +66,7 @@ def begin(job: Job, out: Path, verify: bool = False) -> Begun:
     return Begun(ledger, Listed(found.to_do), found.counts, found.failures)
 
 
-def _require_equal(out: Path, old: Mapping[str, Any], settings: dict[str, Any]) -> None:
+def _require_equal(out: PurePath, old: Mapping[str, Any], settings: dict[str, Any]) -> None:
     changed = differences(old, settings)
     if changed:
         raise ValueError(
@@ -82,30 +84,32 @@ def _require_same_plan(ledger: Ledger, job: Job, settings: dict[str, Any]) -> No
 
 
 def _listing(
-    job: Job, settings: dict[str, Any], labels: Sequence[str], out: Path, held: ExitStack, verify: bool
+    job: Job, settings: dict[str, Any], labels: Sequence[str], out: PurePath, held: ExitStack, verify: bool
 ) -> Begun:
     """Begin a run, or go on with one that was interrupted while it was listed: it is listed again.
 
     Shards that it had done are kept where their entries are the same. The lock on the folder is kept until the end. A
     mistake in `images` is raised here, before anything is hired.
     """
-    strange = [each.name for each in out.iterdir() if each.name not in _OWN and not each.name.endswith(".part")]
+    ledger = Ledger(out, Plan.begun(settings, job.method_names, job.check_names))
+    storage = ledger.storage
+    strange = [name for name in storage.names() if name not in _OWN and not name.endswith(".part")]
     if strange:
         raise ValueError(f"output: {str(out)!r} holds {strange[0]!r} and no run; choose an empty folder")
-    if any((out / DONE).glob("*.json")):
-        old = _settings_begun(out)
+    if storage.files(DONE):
+        old = _settings_begun(ledger)
         if job.shard_size is None:
             settings["shard_size"] = old.get("shard_size")
         _require_equal(out, old, settings)
-    for folder in (SHARDS, INDEX, DONE):
-        (out / folder).mkdir(exist_ok=True)
-    plan = Plan.begun(settings, job.method_names, job.check_names)
-    write_durably(out / BEGUN, sealed_json({"settings": settings}, indent=1), "begun")
+        ledger = Ledger(out, Plan.begun(settings, job.method_names, job.check_names))
+    if isinstance(storage, Folder):
+        for folder in (SHARDS, INDEX, DONE):
+            Path(storage.path(folder)).mkdir(exist_ok=True)
+    storage.write(BEGUN, sealed_json({"settings": settings}, indent=1), "begun")
     if job.text_column is None:
         entries = find_examples(job.images, job.limit, job.elsewhere)
     else:
         entries = find_texts(job.images, job.text_column)
-    ledger = Ledger(out, plan)
     listing = Listing(ledger, entries, labels, held.pop_all(), verify)
     meter = Meter(out, Counts(), config=ledger.config)
     meter.report()
@@ -115,15 +119,23 @@ def _listing(
     except BaseException:
         listing.close()
         raise
-    return Begun(ledger, listing, plan=plan)
+    return Begun(ledger, listing, plan=ledger.plan)
 
 
-def _settings_begun(out: Path) -> dict[str, Any]:
+def _settings_begun(ledger: Ledger) -> dict[str, Any]:
     """Read the settings of a start that was interrupted. Raises DamagedFile."""
+    path = ledger.out / BEGUN
     try:
-        found: dict[str, Any] = read_sealed_json(out / BEGUN)[0]["settings"]
+        found: dict[str, Any] = parse_sealed_json(ledger.storage.read(BEGUN), path)[0]["settings"]
     except (FileNotFoundError, KeyError, TypeError) as error:
-        raise DamagedFile(out / BEGUN, f"{type(error).__name__}: {error}", BEGIN_AGAIN) from error
+        raise DamagedFile(path, f"{type(error).__name__}: {error}", BEGIN_AGAIN) from error
     except DamagedFile as error:
         raise DamagedFile(error.path, error.why, BEGIN_AGAIN) from error
     return found
+
+
+def compact(begun: Begun) -> None:
+    """Write the records of a run that has ended into one file, where that is worth it."""
+    ledger = begun.source.complete() if isinstance(begun.source, Listing) else begun.ledger
+    ledger.records()  # counts those that are in no file yet
+    ledger.compact(all_of_them=True)

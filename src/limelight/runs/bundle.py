@@ -11,13 +11,14 @@ from ..base.seals import sealed_json
 from ..base.version import versions
 from .audit_page import audit_page
 from .columns import rows_of
+from .compacted import RECORDS
 from .ledger import LEASES, LOCK, STATUS, file_sha256
 from .page import write_report
 from .tables import Kind, arrow, table_of
 from .verdicts import Audit
 
 AUDIT_PAGE, AUDIT_JSON, AUDIT_TABLE, BUNDLE = "audit.html", "audit.json", "audit.parquet", "bundle.json"
-_CHANGING = {LOCK, LEASES, STATUS, BUNDLE}
+_CHANGING = {LOCK, LEASES, STATUS, RECORDS, BUNDLE}
 """Files that every start of a run writes anew, and the list itself."""
 _COLUMNS: dict[str, Kind] = {
     "id": "int64",
@@ -40,11 +41,11 @@ def write_audit(audit: Audit) -> dict[str, Path]:
     versions that they were made with, and a digest of itself. What a run writes anew at each start (its locks and
     status) is not in it.
     """
-    out = audit.run.out
+    out = Path(audit.run.out)
     write_whole(out / AUDIT_PAGE, audit_page(audit).encode("utf-8", errors="replace"))
     write_whole(out / AUDIT_JSON, json_bytes(audit.to_dict()))
     write_whole(out / AUDIT_TABLE, _table_bytes(audit))
-    report = write_report(audit.run)
+    report = Path(write_report(audit.run))
     write_whole(out / BUNDLE, sealed_json(finite(_bundle(audit)), indent=2))
     return {
         "audit": out / AUDIT_PAGE,
@@ -56,7 +57,7 @@ def write_audit(audit: Audit) -> dict[str, Path]:
 
 
 def _bundle(audit: Audit) -> dict[str, Any]:
-    out = audit.run.out
+    out = Path(audit.run.out)
     files = sorted(each for each in out.rglob("*") if each.is_file() and not each.name.endswith(".part"))
     return {
         "versions": versions(),

@@ -6,7 +6,7 @@ import os
 import time
 from collections import deque
 from itertools import count
-from pathlib import Path
+from pathlib import PurePath
 from threading import Lock
 from typing import Any
 
@@ -27,11 +27,11 @@ class Cluster:
 
     Ray places the actors and reports their deaths. An actor has one task to explain, one that it writes meanwhile or
     reads ahead, so a lost actor or machine costs these. `workers` None: as many as the cluster has room for, and more
-    when machines join. Every machine must mount the output folder. Raises ConnectionError where no cluster answers at
-    RAY_ADDRESS.
+    when machines join. Every machine must mount the output folder, or reach the bucket. Raises ConnectionError where no
+    cluster answers at RAY_ADDRESS.
     """
 
-    def __init__(self, job: Job, out: Path, workers: int | None, plan: Plan | None = None) -> None:
+    def __init__(self, job: Job, out: PurePath, workers: int | None, plan: Plan | None = None) -> None:
         self._ray: Any = need("ray", "ray", "engine: 'ray'")
         self._own = not self._ray.is_initialized()
         if self._own:
@@ -154,7 +154,7 @@ class Cluster:
 class Actor:
     """A worker as a Ray actor, called in two threads: one shard is written while the next is explained."""
 
-    def __init__(self, number: int, job: Job, out: Path, plan: Plan | None, tally: Any) -> None:
+    def __init__(self, number: int, job: Job, out: PurePath, plan: Plan | None, tally: Any) -> None:
         self._number, self._job, self._out, self._plan, self._tally = number, job, out, plan, tally
         self._explaining, self._upcoming = Lock(), deque[Task]()
 

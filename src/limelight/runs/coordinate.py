@@ -7,8 +7,10 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 
 from .crew import Crew
+from .leases import NOWHERE, SOMEWHERE
 from .ledger import Ledger
 from .listing import Source
+from .owner import RunStopped as RunStopped
 from .serving import Report
 from .status import Meter
 from .work import Task
@@ -16,10 +18,6 @@ from .work import Task
 _WAIT = 0.5  # seconds; also the pause before a shard that another process holds is tried again
 _LISTING = 0.02  # seconds to wait for workers while more shards may be listed
 _MOST_DEATHS = 4  # in a row, without a finished shard between them, and not while an example was explained
-
-
-class RunStopped(RuntimeError):
-    """The run cannot continue. Finished shards are kept, and the same command resumes it."""
 
 
 @dataclass
@@ -33,6 +31,11 @@ class _Hand:
     @property
     def is_idle(self) -> bool:
         return self.explains is None and not self.not_begun
+
+    @property
+    def likely(self) -> int | None:
+        """The shard that the worker explains, or that it was about to: its last messages may die with it."""
+        return self.explains if self.explains is not None else next(iter(self.not_begun), None)
 
     def take(self, task: Task) -> None:
         self.tasks[task.shard] = task
@@ -120,6 +123,7 @@ class Coordinator:
                 if report.done is not None:
                     self._deaths_in_a_row = 0
                     self._meter.add(report.done, worker)
+                    self._ledger.finished()
                 else:
                     self._meter.drop(worker, shard)
                     self._held_elsewhere.append((time.monotonic() + _WAIT, task))
@@ -131,26 +135,28 @@ class Coordinator:
         hand = self._hands.pop(report.worker, None)
         if hand is None:
             self._starting -= 1
-        tasks, place = list(hand.tasks.values()) if hand else [], -1
+        tasks, place = list(hand.tasks.values()) if hand else [], NOWHERE
         for i, task in enumerate(tasks):  # one is written, one explained, one was not begun: one has a place
-            place = self._forget_place(task.shard)
-            if place != -1:
+            place = self._forget_place(task, hand)
+            if place != NOWHERE:
                 tasks[i] = replace(task, deaths=(*task.deaths, place))
                 break
         self._to_do.extendleft(reversed(tasks))
-        self._deaths_in_a_row = self._deaths_in_a_row + 1 if place == -1 else 0
+        self._deaths_in_a_row = self._deaths_in_a_row + 1 if place == NOWHERE else 0
         if self._deaths_in_a_row >= _MOST_DEATHS:
             raise RunStopped(
                 f"{self._deaths_in_a_row} workers in a row died, and not while they explained an example: {report.text}"
             )
 
-    def _forget_place(self, shard: int) -> int:
-        """Return the place where the shard's worker died, -1 for none, so that no later death is counted there too."""
-        place = self._ledger.place(shard)
-        if place != -1:
-            with self._ledger.lease(shard) as lease:
+    def _forget_place(self, task: Task, hand: _Hand | None) -> int:
+        """Return the place where the shard's worker died, NOWHERE for none, so that no later death counts there too."""
+        place = self._ledger.place(task.shard, bool(task.deaths))
+        if place == SOMEWHERE:  # not recorded: in the shard that it explained
+            return place if hand is not None and hand.likely == task.shard else NOWHERE
+        if place != NOWHERE:
+            with self._ledger.lease(task.shard, bool(task.deaths)) as lease:
                 if lease is not None:  # else another coordinator's worker has the shard, and a place of its own
-                    lease.at(-1)
+                    lease.at(NOWHERE)
         return place
 
     def _hand_out(self) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from itertools import count
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
+from pathlib import PurePath
 from typing import Protocol
 
 import torch
@@ -49,7 +49,7 @@ class Crew(Protocol):
 class Inline:
     """One worker in this process: slow, and easy to follow with a debugger."""
 
-    def __init__(self, job: Job, out: Path, plan: Plan | None = None) -> None:
+    def __init__(self, job: Job, out: PurePath, plan: Plan | None = None) -> None:
         self._job, self._out, self._plan, self._threads = job, out, plan, torch.get_num_threads()
         self._worker: Worker | None = None
         self._tasks: deque[Task] = deque()
@@ -108,7 +108,7 @@ class Local:
     They end when the coordinator does. `plan`: that of a run that is being listed.
     """
 
-    def __init__(self, job: Job, out: Path, workers: int, plan: Plan | None = None) -> None:
+    def __init__(self, job: Job, out: PurePath, workers: int, plan: Plan | None = None) -> None:
         self._job, self._out, self._many, self._plan = job, out, workers, plan
         self._context = multiprocessing.get_context("spawn")  # a fork would break torch's threads
         self._numbers = count()
@@ -160,7 +160,7 @@ class Local:
         self._workers.clear()
 
 
-def _serve(connection: Connection, number: int, job: Job, out: Path, plan: Plan | None) -> None:
+def _serve(connection: Connection, number: int, job: Job, out: PurePath, plan: Plan | None) -> None:
     """Work in a worker process until the coordinator closes the connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the coordinator, which ends the workers
     os.dup2(2, 1)  # the output of a model must not mix with the results on standard output

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from hashlib import blake2b
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -304,10 +302,3 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         for name in dict.fromkeys((*old, *new))
         if old.get(name) != new.get(name)
     ]
-
-
-def as_folder(output: str | Path) -> Path:
-    """Return the run's folder. Raises ValueError for a URL."""
-    if re.match(r"[a-z][a-z0-9+.-]+:/", str(output), re.IGNORECASE):  # Path turns s3://a into s3:/a
-        raise ValueError(f"output: {str(output)!r}; use a folder on this machine, or one that all machines mount")
-    return Path(output).absolute()  # pyarrow takes a relative path with a colon for a URL

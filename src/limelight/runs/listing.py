@@ -196,7 +196,7 @@ class Listing:
 def _forget_beyond(ledger: Ledger) -> None:
     """Delete what an interrupted start wrote of shards that are not in the plan, because files were removed since."""
     for folder in (DONE, INDEX, SHARDS):  # a record goes before its files
-        for path in (ledger.out / folder).iterdir():
-            number = path.name.lstrip(".").partition(".")[0]
+        for name in ledger.storage.files(folder):
+            number = name.rpartition("/")[2].partition(".")[0]
             if number.isdecimal() and int(number) >= ledger.plan.shards:
-                path.unlink(missing_ok=True)
+                ledger.storage.delete(name)

@@ -7,12 +7,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from hashlib import blake2b
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
-from .durable import writing_durably
 from .opening import read_bytes
 from .shards import Shards
+from .storage import file_of
 from .tables import Kind, arrow, table_of
 
 HASH_BYTES = 16
@@ -59,7 +59,7 @@ class Entry:
 
 
 def write_manifest(
-    path: Path,
+    path: PurePath,
     entries: Iterable[Entry],
     shards: Shards,
     texts: bool = False,
@@ -78,7 +78,8 @@ def write_manifest(
     schema = table_of([], columns).schema
     parquet = arrow("parquet")
     labels, count = set[str](), 0
-    with writing_durably(path, "manifest") as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+    storage, name = file_of(path)
+    with storage.writing(name, "manifest") as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         for number, shard in enumerate(shards.cut(entries)):
             labels.update(entry.label for entry in shard)
             count += len(shard)
@@ -90,8 +91,9 @@ def write_manifest(
 class Manifest:
     """A manifest, read a shard at a time."""
 
-    def __init__(self, path: Path) -> None:
-        self._file: Any = arrow("parquet").ParquetFile(path)
+    def __init__(self, path: PurePath) -> None:
+        storage, name = file_of(path)
+        self._file: Any = arrow("parquet").ParquetFile(storage.stream(name))
 
     def count(self) -> int:
         """Count the entries."""

@@ -23,6 +23,8 @@ from .tables import need
 
 AT_ONCE = 16  # folders that are listed at once, and files that are asked for their facts: each answer takes its time
 PROTOCOLS = ("s3", "gs", "az", "https", "file", "memory")
+WRITABLE = tuple(each for each in PROTOCOLS if each != "https")
+"""Those of the output of a run."""
 _TAGS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "updated")
 """What file systems call the property that differs after a change, the best first."""
 
@@ -149,6 +151,18 @@ def _local_tag(found: os.stat_result) -> str:
     return f"mtime_ns {found.st_mtime_ns}"
 
 
+def folder_facts(folder: Path) -> dict[str, Facts]:
+    """Return the facts of every file in a folder of this machine by name; none where there is no folder.
+
+    Names that begin with a dot are left out: parts that are being written.
+    """
+    if not folder.is_dir():
+        return {}
+    with os.scandir(folder) as entries:
+        found = {each.name: each.stat() for each in entries if each.is_file() and not each.name.startswith(".")}
+    return {name: Facts(each.st_size, _local_tag(each)) for name, each in found.items()}
+
+
 def is_folder(place: str, elsewhere: bool = False) -> bool:
     if not is_remote(place):
         return Path(place).is_dir()
@@ -214,21 +228,34 @@ def _inside(folder: str, elsewhere: bool) -> Inside:
     return sorted(each for each in found if not each[1].name.startswith("."))
 
 
+def file_system(place: str) -> tuple[Any, str]:
+    """Return the file system of a URL for reading and writing, without a memory of listings, and the path there.
+
+    Raises as `open_binary` does.
+    """
+    kind, options, path = _kind_of(place)
+    return kind(**options, use_listings_cache=False), path
+
+
+def _kind_of(place: str) -> tuple[Any, dict[str, Any], str]:
+    """Return the class of a URL's file system, its options, and the path, as fsspec does for a URL without a chain."""
+    require_protocol(place)
+    fsspec = need("fsspec", "cloud", f"{place!r}")
+    kind = fsspec.get_filesystem_class(place.partition("://")[0])
+    return kind, kind._get_kwargs_from_urls(place), str(kind._strip_protocol(place))
+
+
 @contextmanager
 def _system(place: str, elsewhere: bool) -> Iterator[tuple[Any, str]]:
-    """Give the file system of a URL's protocol, and the path there, as fsspec does for a URL without a chain.
+    """Give the file system of a URL's protocol, and the path there.
 
     Unless `elsewhere`, redirects to other hosts are refused inside, by ValueError.
     """
-    require_protocol(place)
-    fsspec = need("fsspec", "cloud", f"{place!r}")
-    protocol = place.partition("://")[0]
-    kind = fsspec.get_filesystem_class(protocol)
-    options = kind._get_kwargs_from_urls(place)
-    if protocol.startswith("http") and not elsewhere:
+    kind, options, path = _kind_of(place)
+    if place.startswith("http") and not elsewhere:
         options["client_kwargs"] = _refusing()
     try:
-        yield fsspec.filesystem(protocol, **options), str(kind._strip_protocol(place))
+        yield kind(**options), path
     except Exception as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, RedirectElsewhere):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from PIL import Image
@@ -17,6 +17,7 @@ from ..show.image import fit, png_source
 from ..show.text_html import letters_of
 from ..show.words import Words
 from .clusters import MOST, Cluster
+from .storage import storage_at
 from .stored import Run
 from .summary import Spread, Summary
 from .tables import need
@@ -117,8 +118,8 @@ class Figure(NamedTuple):
     letters: str = ""
 
 
-def write_report(run: Run, path: Path | None = None, view: View | str | None = None) -> Path:
-    """Write the report of a run to `path`, by default `report.html` in the run's folder; return the path.
+def write_report(run: Run, path: Path | None = None, view: View | str | None = None) -> PurePath:
+    """Write the report of a run to `path`, by default `report.html` in the run's folder or bucket; return the path.
 
     `view`: how the examples' maps are drawn; None is the view of each method.
 
@@ -162,9 +163,12 @@ def write_report(run: Run, path: Path | None = None, view: View | str | None = N
         ],
         settings=[*run.settings.items(), *((f"{name} drawn as", each.as_text()) for name, each in views.items())],
     )
-    path = path or run.out / PAGE
-    write_whole(path, text.encode("utf-8", errors="replace"))
-    return path
+    content = text.encode("utf-8", errors="replace")
+    if path is not None:
+        write_whole(path, content)
+        return path
+    storage_at(run.out).replace(PAGE, content)
+    return run.out / PAGE
 
 
 def _boxes(spreads: Sequence[Spread]) -> list[tuple[Spread, list[float]]]:

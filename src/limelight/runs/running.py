@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, Unpack, cast, get_args
 
 from torch import nn
@@ -24,13 +24,15 @@ from ..question.baselines import Baseline
 from ..question.question import CheckOptions, require_options
 from ..question.registries import as_baseline, as_target
 from ..question.targets import Logit, Target
-from .beginning import begin
+from .beginning import begin, compact
 from .coordinate import Coordinator
 from .crew import Crew, Inline, Local
-from .job import LABEL, Job, Store, as_folder, keeping
+from .job import LABEL, Job, Store, keeping
 from .opening import is_remote
+from .owner import owning
 from .plan import Plan
 from .status import Meter, Status
+from .storage import as_place
 from .stored import Run
 
 Engine = Literal["local", "ray"]
@@ -73,7 +75,8 @@ def run(
         model: a name for `load_model`, which each worker loads, or a module that pickles; one that is no `ImageModel`
             gets its default preprocessing.
         methods, checks: as for `explain` and `check`.
-        output: a folder on this machine, or for a cluster one that all its machines mount.
+        output: a folder on this machine, or for a cluster one that all its machines mount; or a URL such as
+            `s3://bucket/run` (extra `cloud`), which one start at a time may write to.
         weights: a file for `load_model`.
         store: "values" keeps whole maps, "heatmap-float16" the sum over channels divided by the index's column
             `scale`, "scores" no maps.
@@ -104,7 +107,7 @@ def run(
     continue, such as on a full disk.
     """
     require_options(options, CheckOptions.__annotations__)
-    out = as_folder(os.fspath(output))
+    out = as_place(output)
     given: dict[str, Any] = {**options}
     listener = given.pop("progress", None)
     job = Job(
@@ -132,15 +135,17 @@ def run(
         raise ValueError(f"engine: {engine!r}; use {' or '.join(map(repr, ENGINES))}")
     if workers is not None and workers < 0:
         raise ValueError(f"workers: {workers}; use 1 or more, 0 for this process, or None for a worker a core")
-    with keeping(job.model), reporting(listener) as progress:
+    _require_reachable(out, engine, workers)
+    with keeping(job.model), reporting(listener) as progress, owning(out) as owner:
         begun = begin(job, out, verify)
-        meter = Meter(out, begun.counts, _listener(progress, on_status), config=begun.ledger.config)
+        meter = Meter(out, begun.counts, _listener(progress, on_status), config=begun.ledger.config, owner=owner)
         meter.failures += begun.failures
         with meter.watching():
             if begun.source.waiting or not begun.source.is_over:
                 meter.report()
                 crew = _crew(engine, workers, job, out, begun.plan)
                 Coordinator(begun.ledger, crew, meter, begun.source).run()
+                compact(begun)
     meter.report("finished")
     return Run(out)
 
@@ -184,7 +189,13 @@ def _as_layer(layer: Any) -> str | None:
     return None if layer is None else ", ".join(map(str, several))
 
 
-def _crew(engine: Engine, workers: int | None, job: Job, out: Path, plan: Plan | None) -> Crew:
+def _require_reachable(out: PurePath, engine: Engine, workers: int | None) -> None:
+    """Raise ValueError where workers cannot reach the output."""
+    if str(out).startswith("memory://") and (engine != "local" or workers != 0):
+        raise ValueError(f"output: {str(out)!r} is the memory of this process; use workers=0, or a folder")
+
+
+def _crew(engine: Engine, workers: int | None, job: Job, out: PurePath, plan: Plan | None) -> Crew:
     """Return the workers of the engine."""
     if engine == "ray":
         from .cluster import Cluster

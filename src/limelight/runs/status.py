@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
@@ -9,18 +10,19 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from ..base.errors import DamagedFile
-from ..base.files import write_whole
-from ..base.seals import read_sealed_json, sealed_json
+from ..base.seals import parse_sealed_json, sealed_json
 from .in_hand import InHand
 from .ledger import FAILURES_SHOWN, STATUS, Done, Ledger
+from .owner import Owner
 from .plan import Counts
+from .storage import as_place, storage_at
 
 State = Literal["running", "finished", "stopped"]
-_EVERY = 1.0  # seconds between two versions of the file
+_EVERY = 1.0  # seconds between two reports
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Status:
 class Meter:
     """Counts the progress of a run, and reports it to `listener` and to the status file."""
 
-    out: Path
+    out: PurePath
     counts: Counts
     listener: Callable[[Status], None] | None = None
     failures: deque[str] = field(default_factory=lambda: deque(maxlen=FAILURES_SHOWN))
@@ -84,6 +86,7 @@ class Meter:
     deaths: int = 0
     config: str = ""  # the hash of the plan
     is_listing: bool = False  # then the number of examples is not known yet, nor the time left
+    owner: Owner = field(default_factory=Owner)
     _in_hand: dict[tuple[int, int], InHand] = field(default_factory=dict)  # by worker and shard
     _rows: int = 0
     _most_rows: int = 0  # that were reported: a worker that dies takes its own with it
@@ -91,6 +94,7 @@ class Meter:
     _began: float = field(default_factory=time.monotonic)
     _ready: float | None = None  # when the first worker was ready
     _reported: float = 0.0
+    _written: float = -math.inf
 
     def ready(self) -> None:
         """Record that a worker has loaded its model."""
@@ -101,7 +105,7 @@ class Meter:
         is_first = not self._most_rows and in_hand.rows
         self._in_hand[worker, in_hand.shard] = in_hand
         if is_first:
-            self._reported = -_EVERY
+            self._reported, self._written = -_EVERY, -math.inf
         self.report()
 
     def drop(self, worker: int, shard: int | None = None) -> None:
@@ -164,24 +168,39 @@ class Meter:
         self.failures += done.failures
 
     def report(self, state: State = "running", reason: str = "") -> None:
-        """Report the status to the listener and the file; while running at most once a second."""
+        """Report the status to the listener and the file; while running at most once a second.
+
+        A bucket's file is written less often. Raises RunStopped while running if another start has taken the run.
+        """
+        if state == "running":
+            self.owner.require()
         now = time.monotonic()
         if state == "running" and now - self._reported < _EVERY:
             return
         self._reported = now
         status = self.status(state, reason)
-        process = {"pid": os.getpid(), "born": _born(os.getpid()), "host": socket.gethostname(), "updated": time.time()}
-        write_whole(self.out / STATUS, sealed_json({**status.to_dict(), **process, "config": self.config}, indent=1))
+        self._write(status)
         if self.listener:
             self.listener(status)
 
+    def _write(self, status: Status) -> None:
+        storage = storage_at(self.out)
+        is_early = status.state == "running" and self._reported - self._written < storage.status_every
+        if self.owner.lost or is_early:
+            return
+        self._written = self._reported
+        process = {"pid": os.getpid(), "born": _born(os.getpid()), "host": socket.gethostname(), "updated": time.time()}
+        document = {**status.to_dict(), **process, "config": self.config}
+        storage.replace(STATUS, sealed_json(document, indent=1))
 
-def read_status(out: Path) -> Status:
+
+def read_status(output: str | os.PathLike[str]) -> Status:
     """Read the status of a run from any process: counts from the ledger, the speed as last written.
 
     Examples in hand count as such until the ledger has their shard. A damaged status is not believed: the examples are
     counted. Raises FileNotFoundError where there is no run, DamagedFile for a damaged plan or manifest.
     """
+    out = as_place(output)
     try:
         ledger = Ledger.open(out)
     except FileNotFoundError:
@@ -205,19 +224,19 @@ def read_status(out: Path) -> Status:
     return replace(written, counts=counts, damaged=damaged, in_hand=in_hand, failed_in_hand=failed, share=share)
 
 
-def require_own_status(out: Path, ledger: Ledger | None) -> dict[str, Any]:
+def require_own_status(out: PurePath, ledger: Ledger | None) -> dict[str, Any]:
     """Read the status file of the run of a ledger, or of a start that has no plan yet.
 
     Raises FileNotFoundError, and DamagedFile for a damaged one or one of another run.
     """
-    found, is_sealed = read_sealed_json(out / STATUS)
+    found, is_sealed = parse_sealed_json(storage_at(out).read(STATUS), out / STATUS)
     needs_digest = ledger is None or ledger.is_sealed
     if (needs_digest and not is_sealed) or (ledger and found.get("config", "") not in ("", ledger.config)):
         raise DamagedFile(out / STATUS, "it is not the status of this run")
     return found
 
 
-def _written(out: Path, ledger: Ledger | None) -> tuple[Status | None, str]:
+def _written(out: PurePath, ledger: Ledger | None) -> tuple[Status | None, str]:
     """Read the status as last written; None with the reason where it cannot be believed."""
     try:
         found = require_own_status(out, ledger)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from io import BytesIO
-from pathlib import Path
+from os import PathLike
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..base.errors import DamagedFile
@@ -19,12 +19,13 @@ from ..base.text import Text
 from ..base.view import SINGLE_PIXELS, View, view_of
 from ..methods import METHODS
 from ..models.pictures import Preprocessing, open_image, prepare
-from .job import as_folder
-from .ledger import MAKE_AGAIN, MANIFEST, Ledger
+from .ledger import MAKE_AGAIN, MANIFEST, Done, Ledger
 from .manifest import Entry, Manifest
 from .plan import Counts
 from .rows import map_checksum
+from .shard_file import ShardFile
 from .status import Status, read_status
+from .storage import as_place
 from .tables import arrow
 
 if TYPE_CHECKING:
@@ -32,15 +33,19 @@ if TYPE_CHECKING:
 
     from ..show import Tile
 
-_KEPT = 8  # shards whose index stays in memory
+_KEPT = 8  # shards whose record and index stay in memory, and whose file stays open
 
 
 @dataclass(frozen=True, eq=False)
 class StoredMap:
-    """One example's map by one method. `row`: its line of the index. `values` are read from disk at each access."""
+    """One example's map by one method. `row`: its line of the index. `values` are read from disk at each access.
+
+    `path`: the file of its shard, which `open` opens or has open.
+    """
 
     row: Mapping[str, Any]
-    path: Path
+    path: PurePath
+    open: Callable[[], ShardFile]
 
     @property
     def error(self) -> str:
@@ -59,22 +64,18 @@ class StoredMap:
         if self.row["offset"] is None:
             raise ValueError("store: this run keeps scores alone; run it with --store values or heatmap-float16")
         try:
-            with safe_open(self.path, "pt") as opened:
-                kept = self._slice(opened.get_slice(self.row["method"]))
-        except (SafetensorError, FileNotFoundError, IndexError) as error:
+            kept = self._read(self.open())
+        except (FileNotFoundError, ValueError) as error:
             raise _damaged(self.path, f"{type(error).__name__}: {error}") from error
         _require_checksum(self.path, kept, self.row["checksum"])
         return kept if self.row["scale"] is None else kept.float() * self.row["scale"]
 
-    def _slice(self, whole: Any) -> Tensor:
-        """Cut the map out of those of the shard."""
-        start = self.row["offset"]
+    def _read(self, shard: ShardFile) -> Tensor:
+        """Read the map; of texts, whose maps stand side by side, cut it out of those of the shard."""
+        method, start = self.row["method"], self.row["offset"]
         if self.text is None:
-            found: Tensor = whole[start]
-        else:
-            end = start + len(self.text)
-            found = whole[:, start:end] if len(whole.get_shape()) > 1 else whole[start:end]
-        return found
+            return shard.one(method, start)
+        return shard.all(method)[..., start : start + len(self.text)]
 
     @property
     def text(self) -> Text | None:
@@ -132,12 +133,15 @@ class Example:
 class Run:
     """A run on disk: `run[17]` is the example of that id, `table()` the whole index.
 
-    Everything is read from disk when it is used. Examples that are not done yet are missing.
+    Everything is read from disk when it is used; the records and files of the last few shards stay open. Examples that
+    are not done yet are missing. `out`: the folder, or the `Url` of a bucket.
     """
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: PurePath) -> None:
         self.out = out
         self._ledger = Ledger.open(out)
+        self._record = lru_cache(_KEPT)(self._done)
+        self._shard = lru_cache(_KEPT)(self._open)
         self._rows = lru_cache(_KEPT)(lambda shard: self._index(shard).to_pylist())
         self._checksums = lru_cache(_KEPT)(self._checksums_of)
         self._entries = lru_cache(_KEPT)(Manifest(out / MANIFEST).shard)
@@ -186,12 +190,14 @@ class Run:
             raise IndexError(f"example {example}: the run has {len(self)}")
         shard = self._ledger.plan.shard_of(example % len(self))
         place = example % len(self) - self._ledger.plan.ids(shard).start
-        if self._ledger.done(shard) is None:
-            raise LookupError(f"example {example} is not done yet; the run has {self.status.line()}")
+        try:
+            self._record(shard)
+        except LookupError as error:
+            raise LookupError(f"example {example} is not done yet; the run has {self.status.line()}") from error
         count, path = len(self.methods), self._ledger.shard_path(shard)
         rows = self._rows(shard)[place * count : (place + 1) * count]
         entry = replace(self._entries(shard)[place], content=rows[0]["content"])
-        return Example(entry, [StoredMap(row, path) for row in rows])
+        return Example(entry, [StoredMap(row, path, partial(self._shard, shard)) for row in rows])
 
     def __iter__(self) -> Iterator[Example]:
         """Iterate over the examples that are done, in order."""
@@ -232,13 +238,11 @@ class Run:
             return torch.empty(0)
         path = self._ledger.shard_path(shard)
         try:
-            with safe_open(path, "pt") as opened:
-                whole = opened.get_slice(method)
-                count = whole.get_shape()[0]
-                if count != len(checksums):
-                    raise _damaged(path, f"{count} maps by {method}, and {len(checksums)} in the index")
-                found: Tensor = whole[:] if offsets is None else torch.stack([whole[each] for each in places])
-        except (SafetensorError, FileNotFoundError) as error:
+            opened = self._shard(shard)
+            if opened.count(method) != len(checksums):
+                raise ValueError(f"{opened.count(method)} maps by {method}, and {len(checksums)} in the index")
+            found = opened.all(method) if offsets is None else torch.stack([opened.one(method, i) for i in places])
+        except (FileNotFoundError, ValueError) as error:
             raise _damaged(path, f"{type(error).__name__}: {error}") from error
         for kept, place in zip(found, places, strict=True):
             _require_checksum(path, kept, checksums[place])
@@ -298,12 +302,26 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({str(self.out)!r}, {', '.join(self.methods)}: {self.status.line()})"
 
+    def _done(self, shard: int) -> Done:
+        """Read the record of a shard. Raises LookupError where it is not done, DamagedFile for a damaged record."""
+        done = self._ledger.done(shard)
+        if done is None:
+            raise LookupError(shard)
+        return done
+
+    def _open(self, shard: int) -> ShardFile:
+        name = str(self._ledger.shard_path(shard).relative_to(self.out))
+        return ShardFile(self._ledger.storage.open(name))
+
     def _index(self, shard: int, columns: Sequence[str] | None = None) -> Any:
         """Read a finished shard's rows, or some columns, and add their seconds from its record (see `Done`)."""
-        done, path = self._ledger.done(shard), self._ledger.index_path(shard)
-        assert done is not None
-        content = path.read_bytes() if path.exists() else b""
-        if sha256(content).hexdigest() != done.files.get(str(path.relative_to(self.out)), {}).get("sha256"):
+        done, path = self._record(shard), self._ledger.index_path(shard)
+        name = str(path.relative_to(self.out))
+        try:
+            content = self._ledger.storage.read(name)
+        except FileNotFoundError as error:
+            raise _damaged(path, "it is missing") from error
+        if sha256(content).hexdigest() != done.files.get(name, {}).get("sha256"):
             raise _damaged(path, "it has not the SHA-256 in its record")
         table = arrow("parquet").ParquetFile(BytesIO(content)).read(None if columns is None else list(columns))
         if columns is not None and "seconds" not in columns:
@@ -317,11 +335,11 @@ class Run:
         return [row["checksum"] for row in rows if row["method"] == method and row["offset"] is not None]
 
 
-def _damaged(path: Path, why: str) -> DamagedFile:
+def _damaged(path: PurePath, why: str) -> DamagedFile:
     return DamagedFile(path, why, MAKE_AGAIN)
 
 
-def _require_checksum(path: Path, kept: Tensor, checksum: str) -> None:
+def _require_checksum(path: PurePath, kept: Tensor, checksum: str) -> None:
     if map_checksum(kept.contiguous()) != checksum:
         raise _damaged(path, "a map has not the checksum in the index")
 
@@ -331,9 +349,9 @@ def _caption(row: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(filter(None, (f"score {row['score']:.4g}", delta, row["notes"])))
 
 
-def open_run(output: str | Path) -> Run:
-    """Open the run in a folder.
+def open_run(output: str | PathLike[str]) -> Run:
+    """Open the run in a folder, or in a bucket (`s3://bucket/run`).
 
     Raises FileNotFoundError where there is none, DamagedFile where its plan or its manifest is damaged.
     """
-    return Run(as_folder(output))
+    return Run(as_place(output))

@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from ..base import panel_file, records
 from ..base.errors import DamagedFile
-from ..base.seals import read_sealed_json
+from ..base.seals import parse_sealed_json
+from ..base.urls import Url
 from .bundle import BUNDLE
-from .ledger import MANIFEST, PLAN, STATUS, Ledger, file_sha256
+from .compacted import RECORDS, read_compacted
+from .ledger import MANIFEST, PLAN, STATUS, Ledger
+from .opening import is_remote
+from .owner import OWNER
 from .status import require_own_status
+from .storage import Storage, as_place, storage_at
 
 Outcome = Literal["whole", "to be made again", "damaged"]
 _AUDIT_AGAIN = "the same limelight audit command writes it again"
@@ -31,7 +36,7 @@ class Verification:
     older versions, without a digest: they can be read, and that is all that is known.
     """
 
-    path: Path
+    path: PurePath
     whole: int
     damaged: tuple[DamagedFile, ...] = ()
     lost: tuple[DamagedFile, ...] = ()
@@ -62,9 +67,12 @@ def verify(path: str | os.PathLike[str]) -> Verification:
         found = ll.runs.verify("out/")
         found.outcome, found.damaged, found.shards
     """
+    out = as_place(path, "path")
+    if storage_at(out).facts(PLAN) is not None:
+        return _verify_run(out if is_remote(str(path)) else Path(path))
+    if isinstance(out, Url):
+        raise FileNotFoundError(f"path: {str(out)!r} holds no run ({PLAN}); saved maps are verified on this machine")
     place = Path(path)
-    if (place / PLAN).is_file():
-        return _verify_run(place)
     files = sorted(each for each in place.iterdir() if _is_map(each)) if place.is_dir() else [place]
     if not files or not files[0].is_file():
         raise FileNotFoundError(f"path: {str(path)!r} holds no run ({PLAN}) and no saved map (.safetensors, .npz)")
@@ -89,12 +97,12 @@ def _verify_maps(place: Path, files: list[Path]) -> Verification:
     return Verification(place, len(files) - len(lost), lost=tuple(lost), unsealed=tuple(unsealed))
 
 
-def _verify_run(out: Path) -> Verification:
+def _verify_run(out: PurePath) -> Verification:
     try:
         ledger = Ledger.open(out)
     except DamagedFile as error:
         return Verification(out, 0, lost=(error,))
-    found: dict[Path, DamagedFile | None] = {out / PLAN: None, out / MANIFEST: None}
+    found: dict[PurePath, DamagedFile | None] = {out / PLAN: None, out / MANIFEST: None}
     unsealed = [] if ledger.is_sealed else [PLAN]
     shards = []
     for shard in range(ledger.plan.shards):
@@ -103,10 +111,15 @@ def _verify_run(out: Path) -> Verification:
         files = {} if done is None else done.files
         if done is None or done.again or any(found[out / name] for name in files):
             shards.append(shard)
-    if (out / STATUS).exists():
+    storage = ledger.storage
+    if storage.facts(STATUS) is not None:
         found[out / STATUS] = _error_of_status(ledger)
-    if (out / BUNDLE).exists():
-        is_sealed, audit = _audit_files(out)
+    if storage.facts(RECORDS) is not None:
+        found[out / RECORDS] = _error_of_compacted(storage)
+    for name in storage.files(OWNER):
+        found[out / name] = _error_of_owner(storage, name)
+    if storage.facts(BUNDLE) is not None:
+        is_sealed, audit = _audit_files(storage)
         unsealed += [] if is_sealed else [BUNDLE]
         found = {**audit, **{path: error or audit.get(path) for path, error in found.items()}}
     damaged = tuple(error for error in found.values() if error)
@@ -114,7 +127,7 @@ def _verify_run(out: Path) -> Verification:
     return Verification(out, len(found) - len(damaged), damaged, (), tuple(shards), examples, tuple(unsealed))
 
 
-def _files_of(ledger: Ledger, shard: int) -> Iterator[tuple[Path, DamagedFile | None]]:
+def _files_of(ledger: Ledger, shard: int) -> Iterator[tuple[PurePath, DamagedFile | None]]:
     """Yield the files of a shard that are there or should be, each with its damage."""
     path = ledger.done_path(shard)
     try:
@@ -138,16 +151,34 @@ def _error_of_status(ledger: Ledger) -> DamagedFile | None:
     return None
 
 
-def _audit_files(out: Path) -> tuple[bool, dict[Path, DamagedFile | None]]:
-    """Return whether the list of an audit's files has a digest, and the files with their damage."""
+def _error_of_compacted(storage: Storage) -> DamagedFile | None:
     try:
-        bundle, is_sealed = read_sealed_json(out / BUNDLE)
-        listed = {out / name: each["sha256"] for name, each in bundle["files"].items()}
+        read_compacted(storage.read(RECORDS))
+    except ValueError as error:
+        return DamagedFile(storage.path(RECORDS), str(error), _START_AGAIN)
+    return None
+
+
+def _error_of_owner(storage: Storage, name: str) -> DamagedFile | None:
+    try:
+        parse_sealed_json(storage.read(name), storage.path(name))
+    except DamagedFile as error:
+        return DamagedFile(error.path, error.why, _START_AGAIN)
+    return None
+
+
+def _audit_files(storage: Storage) -> tuple[bool, dict[PurePath, DamagedFile | None]]:
+    """Return whether the list of an audit's files has a digest, and the files with their damage."""
+    path = storage.path(BUNDLE)
+    try:
+        bundle, is_sealed = parse_sealed_json(storage.read(BUNDLE), path)
+        listed = {name: each["sha256"] for name, each in bundle["files"].items()}
     except (DamagedFile, KeyError, TypeError, AttributeError) as error:
         why = error.why if isinstance(error, DamagedFile) else f"{type(error).__name__}: {error}"
-        return True, {out / BUNDLE: DamagedFile(out / BUNDLE, why, _AUDIT_AGAIN)}
-    found: dict[Path, DamagedFile | None] = {out / BUNDLE: None}
-    for path, sha256 in listed.items():
-        whole = path.is_file() and file_sha256(path) == sha256
-        found[path] = None if whole else DamagedFile(path, f"it has not the SHA-256 in {BUNDLE}", _AUDIT_AGAIN)
+        return True, {path: DamagedFile(path, why, _AUDIT_AGAIN)}
+    found: dict[PurePath, DamagedFile | None] = {path: None}
+    for name, sha256 in listed.items():
+        place = storage.path(name)
+        whole = storage.facts(name) is not None and storage.sha256(name) == sha256
+        found[place] = None if whole else DamagedFile(place, f"it has not the SHA-256 in {BUNDLE}", _AUDIT_AGAIN)
     return is_sealed, found

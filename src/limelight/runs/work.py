@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
+from pathlib import PurePath
 
 import torch
 
@@ -26,6 +26,7 @@ from .agreeing import add_agreement, agreement_columns
 from .examples import Opened, reader_of
 from .in_hand import InHand, Reporter
 from .job import LABEL, Job, differences, model_identity
+from .leases import NOWHERE
 from .ledger import MANIFEST, Done, Lease, Ledger
 from .manifest import Entry, Manifest, entries_hash
 from .plan import Plan
@@ -112,7 +113,7 @@ class Worker:
     def __init__(
         self,
         job: Job,
-        out: Path,
+        out: PurePath,
         plan: Plan | None = None,
         send: Callable[[InHand], None] = lambda in_hand: None,
         upcoming: Callable[[], Task | None] = lambda: None,
@@ -146,7 +147,7 @@ class Worker:
         """
         ledger, entries = self._ledger(task), self._entries(task)
         with ExitStack() as held:
-            lease = held.enter_context(ledger.lease(task.shard))
+            lease = held.enter_context(ledger.lease(task.shard, bool(task.deaths)))
             if lease is None:
                 return lambda: None
             done = ledger.checked_done(task.shard)
@@ -173,7 +174,7 @@ class Worker:
         for i, group in enumerate(groups):
             following = groups[i + 1] if i + 1 < len(groups) else None
             self._explain_group(shard, group, list(islice(found, len(group))), following)
-        shard.lease.at(-1)
+        shard.lease.at(NOWHERE)
         return shard
 
     @cached_property
