@@ -123,7 +123,7 @@ def test_an_upload_in_parts_that_is_cut_leaves_nothing(bucket: str, images: Path
     import s3fs
 
     out, call = new_place(bucket), s3fs.S3FileSystem._call_s3
-    start(images, out, limit=COUNT)
+    start(images, out)
     storage = stored(out)
     content = storage.read("shards/000001.safetensors")
     storage.delete("shards/000001.safetensors")
