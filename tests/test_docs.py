@@ -101,6 +101,7 @@ def test_the_readmes_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert names["card"].verdict and (tmp_path / "photo.html").exists()
 
 
+@pytest.mark.long
 def test_every_format_of_ones_own_model_is_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page's blocks in order: Python makes the files, and each command makes a map of them."""
     for library in ("timm", "transformers", "onnx", "onnxruntime"):

@@ -756,6 +756,7 @@ def test_a_run_takes_the_same_options(factories: str) -> None:
     assert UNNORMALISED in found[0].first.row["notes"]
 
 
+@pytest.mark.long
 def test_a_run_loads_files_in_its_workers(here: Path) -> None:
     pytest.importorskip("pyarrow")
     torch.export.save(exported(), "net.pt2")

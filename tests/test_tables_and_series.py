@@ -507,6 +507,7 @@ def attributions(kind: str) -> list[ll.Attribution]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.long
 def test_every_map_is_drawn(kind: str) -> None:
     for a in attributions(kind):
         shown = a.show(1)

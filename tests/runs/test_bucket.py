@@ -76,6 +76,7 @@ def test_a_bucket_has_the_bytes_of_a_folder(out: str, images: Path, folder: Path
     assert contents(out, "done") == before  # nothing was done again
 
 
+@pytest.mark.long
 def test_commands_take_urls(bucket: str, images: Path, folder: Path, tmp_path: Path) -> None:
     out = new_place(bucket)
     words = ["run", "--images", str(images), "-o", out, "--model", "tests.runs.networks:plain", "--baseline", "0"]
@@ -278,7 +279,7 @@ def _flipped(content: bytes, draw: random.Random) -> bytes:
     return bytes(changed)
 
 
-@pytest.mark.parametrize("times", [8, pytest.param(120, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [3, pytest.param(120, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     "name", ["plan.json", "manifest.parquet", "done/000001.json", "records.parquet", "owner/000001.json"]
 )
@@ -309,6 +310,7 @@ def test_no_flipped_bit_in_a_bucket_is_believed(
 
 
 @pytest.mark.parametrize("name", ["done/000001.json", "records.parquet", "owner/000001.json", "status.json"])
+@pytest.mark.long
 def test_a_damaged_file_of_a_bucket_is_made_again(
     name: str, bucket: str, images: Path, folder: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,6 +325,7 @@ def test_a_damaged_file_of_a_bucket_is_made_again(
 
 
 @pytest.mark.parametrize("name", ["shards/000000.safetensors", "index/000000.parquet"])
+@pytest.mark.long
 def test_damaged_results_in_a_bucket_are_refused_when_read(name: str, bucket: str, images: Path, folder: Path) -> None:
     out = new_place(bucket)
     start(images, out, **OPTIONS)

@@ -43,6 +43,7 @@ def test_a_killed_actor_costs_its_shard_alone(flag: Path, tmp_path: Path) -> Non
     torch.testing.assert_close(run[10].values, a.values[0], rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.long
 def test_what_every_actor_would_meet_ends_the_run(flag: Path, tmp_path: Path) -> None:
     images = pictures(tmp_path / "images", 4)
     start(images, tmp_path / "out")

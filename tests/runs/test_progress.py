@@ -269,6 +269,7 @@ def test_plain_lines(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.long
 def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
     images = pictures(tmp_path / "images", 4)
     child, terminal = pty.fork()

@@ -65,6 +65,7 @@ def test_maps_are_those_of_explain_and_a_bad_row_fails_alone(tmp_path: Path) -> 
         found.shard_maps(0, "occlusion")
 
 
+@pytest.mark.long
 def test_the_same_bytes_for_any_workers_and_after_a_resume(tmp_path: Path) -> None:
     path = table(tmp_path)
     alone = start(path, tmp_path / "alone")

@@ -61,6 +61,7 @@ def test_the_json_document_is_whole(pictures: Path) -> None:
     assert [each["status"] for each in document["pictures"]].count("failed") == 1
 
 
+@pytest.mark.long
 def test_several_classes_are_one_page_of_rows(pictures: Path, open_page: Open) -> None:
     run(pictures, "--top", "3")
     names = {path.name for path in (pictures / "out").glob("a*.html")}

@@ -211,6 +211,7 @@ print(sum(len(str(each)) for each in range(10)), (lambda: "traced")())
 """
 
 
+@pytest.mark.long
 def test_a_job_leaves_nothing_behind_that_hangs_traced_code() -> None:
     """An interruption that is taken back with none sent makes Python 3.11 look for it for ever."""
     done = subprocess.run([sys.executable, "-c", _TRACED], capture_output=True, text=True, timeout=60)
