@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,6 +30,8 @@ def serving(*buckets: str) -> Iterator[str]:
     server = server_of("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
+    # Its objects belong to the process and outlive a server.
+    urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {
             "AWS_ENDPOINT_URL": f"http://{host}:{port}",

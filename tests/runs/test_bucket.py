@@ -105,7 +105,7 @@ def _of_docs(engine: str) -> list[list[str]]:
     return [shlex.split(line)[shlex.split(line).index("limelight") + 1 :] for line in lines if "limelight " in line]
 
 
-@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.long)])
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=[pytest.mark.long, pytest.mark.release])])
 def test_the_commands_of_the_documentation(
     engine: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,7 +279,7 @@ def _flipped(content: bytes, draw: random.Random) -> bytes:
     return bytes(changed)
 
 
-@pytest.mark.parametrize("times", [3, pytest.param(120, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [3, pytest.param(120, marks=[pytest.mark.long, pytest.mark.release])])
 @pytest.mark.parametrize(
     "name", ["plan.json", "manifest.parquet", "done/000001.json", "records.parquet", "owner/000001.json"]
 )

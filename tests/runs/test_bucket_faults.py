@@ -16,7 +16,7 @@ from limelight.runs import owner, read_status
 from .buckets import assert_like, new_place, serving, stored
 from .helpers import finish, launch, pictures, start
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.release]
 
 COUNT, BAD = 16, (7,)
 STEPS = ("begun", "lasting")  # an object is put at once

@@ -152,6 +152,7 @@ def test_a_picture_that_kills_workers_while_it_is_read_is_given_up(tmp_path: Pat
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_slow_reads_cost_a_tenth_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """1,000 pictures at 20 ms a read, beside reads from memory; rows a second from the first worker's start."""
     names = sorted(pictures(tmp_path / "images", 20).rglob("*.png"))

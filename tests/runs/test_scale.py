@@ -135,6 +135,7 @@ def test_one_holder_of_a_shard_in_a_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_a_lost_machine_of_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two machines with a worker each one is lost in the middle of its shard; the other does everything."""
     ray: Any = pytest.importorskip("ray", reason="the Ray engine needs the extra 'ray'")
@@ -191,6 +192,7 @@ def test_a_machine_that_joins_late_is_used(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_a_run_that_begins_on_ray_and_ends_here(tmp_path: Path) -> None:
     """About half of 50,000 entries on Ray, then the driver is stopped; the local engine does the rest, bytes equal."""
     ray: Any = pytest.importorskip("ray", reason="the Ray engine needs the extra 'ray'")

@@ -55,6 +55,7 @@ def test_a_run_that_was_begun_with_a_size_keeps_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_a_hundred_pictures_occupy_two_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the rows of each, which take equally long: 13 shards are 7 and 6, so neither has more than six tenths."""
     flags = tmp_path / "flags"

@@ -216,6 +216,7 @@ def test_few_maps_of_each_class_are_read(tmp_path: Path, monkeypatch: pytest.Mon
     ("examples", "side", "store"),
     [(50_000, 16, "heatmap-float16"), (50_000, 16, "scores"), (2000, 224, "heatmap-float16")],
 )
+@pytest.mark.release
 def test_a_report_over_a_thousand_classes(examples: int, side: int, store: str, tmp_path: Path) -> None:
     """100,000 rows of the index, and 4,000 maps of 224 x 224: below a minute of CPU time and 1 GB of memory."""
     from benchmarks.run_scale import Made, spent, write_table
