@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -30,8 +29,6 @@ def serving(*buckets: str) -> Iterator[str]:
     server = server_of("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    # Its objects belong to the process and outlive a server.
-    urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {
             "AWS_ENDPOINT_URL": f"http://{host}:{port}",
@@ -43,8 +40,10 @@ def serving(*buckets: str) -> Iterator[str]:
         import s3fs
 
         s3fs.S3FileSystem.clear_instance_cache()
+        system = s3fs.S3FileSystem(use_listings_cache=False)
         for name in names:
-            s3fs.S3FileSystem(use_listings_cache=False).mkdir(name)
+            if not system.exists(name):  # what is in a store belongs to the process, and outlives a server
+                system.mkdir(name)
         try:
             yield f"s3://{names[0]}"
         finally:
