@@ -19,7 +19,7 @@ from .owner import OWNER
 from .plan import Counts, Plan
 from .sources import find_examples
 from .status import Meter
-from .storage import Folder
+from .storage import Folder, Storage, storage_at
 from .tables import arrow
 from .text_sources import find_texts
 
@@ -91,17 +91,15 @@ def _listing(
     Shards that it had done are kept where their entries are the same. The lock on the folder is kept until the end. A
     mistake in `images` is raised here, before anything is hired.
     """
-    ledger = Ledger(out, Plan.begun(settings, job.method_names, job.check_names))
-    storage = ledger.storage
+    storage = storage_at(out)
     strange = [name for name in storage.names() if name not in _OWN and not name.endswith(".part")]
     if strange:
         raise ValueError(f"output: {str(out)!r} holds {strange[0]!r} and no run; choose an empty folder")
     if storage.files(DONE):
-        old = _settings_begun(ledger)
+        old = _settings_begun(storage)
         if job.shard_size is None:
             settings["shard_size"] = old.get("shard_size")
         _require_equal(out, old, settings)
-        ledger = Ledger(out, Plan.begun(settings, job.method_names, job.check_names))
     if isinstance(storage, Folder):
         for folder in (SHARDS, INDEX, DONE):
             Path(storage.path(folder)).mkdir(exist_ok=True)
@@ -110,6 +108,7 @@ def _listing(
         entries = find_examples(job.images, job.limit, job.elsewhere)
     else:
         entries = find_texts(job.images, job.text_column)
+    ledger = Ledger(out, Plan.begun(settings, job.method_names, job.check_names))
     listing = Listing(ledger, entries, labels, held.pop_all(), verify)
     meter = Meter(out, Counts(), config=ledger.config)
     meter.report()
@@ -122,11 +121,11 @@ def _listing(
     return Begun(ledger, listing, plan=ledger.plan)
 
 
-def _settings_begun(ledger: Ledger) -> dict[str, Any]:
+def _settings_begun(storage: Storage) -> dict[str, Any]:
     """Read the settings of a start that was interrupted. Raises DamagedFile."""
-    path = ledger.out / BEGUN
+    path = storage.path(BEGUN)
     try:
-        found: dict[str, Any] = parse_sealed_json(ledger.storage.read(BEGUN), path)[0]["settings"]
+        found: dict[str, Any] = parse_sealed_json(storage.read(BEGUN), path)[0]["settings"]
     except (FileNotFoundError, KeyError, TypeError) as error:
         raise DamagedFile(path, f"{type(error).__name__}: {error}", BEGIN_AGAIN) from error
     except DamagedFile as error:
@@ -137,5 +136,4 @@ def _settings_begun(ledger: Ledger) -> dict[str, Any]:
 def compact(begun: Begun) -> None:
     """Write the records of a run that has ended into one file, where that is worth it."""
     ledger = begun.source.complete() if isinstance(begun.source, Listing) else begun.ledger
-    ledger.records()  # counts those that are in no file yet
     ledger.compact(all_of_them=True)

@@ -209,7 +209,7 @@ class Ledger:
         with ThreadPoolExecutor(_THREADS) as pool:
             found = list(pool.map(read, range(self.plan.shards)))
         whole = {shard: (each, listed[_done_name(shard)]) for shard, each in enumerate(found) if isinstance(each, Done)}
-        if compact and whole != kept:
+        if compact and len(whole) >= _COMPACT_FROM and whole != kept:
             self.storage.replace(RECORDS, compacted(whole))
             kept = whole
         self._compacted = sum(kept.get(shard) == each for shard, each in whole.items())
@@ -225,15 +225,14 @@ class Ledger:
         return {shard: each for shard, each in found.items() if self._is_of(shard, each[0])}
 
     def finished(self) -> None:
-        """Count a finished shard, and compact the records now and then."""
+        """Count a finished shard, and compact the records now and then, once the plan says which they are."""
         self._uncompacted += 1
-        if self._uncompacted >= self._compacted // _COMPACT_SHARE:
+        if self.plan.manifest and self._uncompacted >= self._compacted // _COMPACT_SHARE:
             self.compact()
 
     def compact(self, all_of_them: bool = False) -> None:
         """Write the records into one file where enough of them are in none, or `all_of_them` where it is worth it."""
-        counted = self._uncompacted + (self._compacted if all_of_them else 0)
-        if self._uncompacted and counted >= _COMPACT_FROM:
+        if self.plan.shards >= _COMPACT_FROM and (all_of_them or self._uncompacted >= _COMPACT_FROM):
             self._read(compact=True)
 
     def counts_of(self, records: Iterable[Done]) -> Counts:
