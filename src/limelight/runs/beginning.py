@@ -109,9 +109,9 @@ def _listing(
     else:
         entries = find_texts(job.images, job.text_column)
     ledger = Ledger(out, Plan.begun(settings, job.method_names, job.check_names))
-    listing = Listing(ledger, entries, labels, held.pop_all(), verify)
     meter = Meter(out, Counts(), config=ledger.config)
-    meter.report()
+    meter.report()  # before a thread begins to list, so that the status tells of the run from its first example on
+    listing = Listing(ledger, entries, labels, held.pop_all(), verify)
     try:
         with meter.watching():
             listing.wait()
