@@ -120,12 +120,15 @@ def test_references(count: int) -> None:
         for k in range(5)
     ]
     exact = [torch.stack(each).mean(0) for each in zip(*over, strict=True)]
+    for values, stderr, mean in zip(found.values, found.stderr, exact, strict=True):
+        assert ((values - mean).abs() <= 6 * stderr + 1e-5).all()  # 1e-5: the midpoints at kinks
+    if count > 1:
+        return
+    # For one tensor the two agree; the error is that of Captum's draws, which are not spread over the line.
+    drawn = {"n_samples": 200, "stdevs": 0.0, "target": 1, "additional_forward_args": given}
     torch.manual_seed(0)
-    if count == 1:
-        drawn = {"n_samples": 4000, "stdevs": 0.0, "target": 1, "additional_forward_args": given}
-        exact = list(attr.GradientShap(net).attribute(inputs, data, **drawn))
-    for values, stderr, other in zip(found.values, found.stderr, exact, strict=True):
-        assert ((values - other).abs() <= 6 * stderr + 1e-9).all()  # for one tensor both are drawn
+    runs = torch.stack([attr.GradientShap(net).attribute(inputs, data, **drawn)[0] for _ in range(20)])
+    assert ((found.values[0] - runs.mean(0)).abs() <= 5 * runs.std(0) / 20**0.5 + 6 * found.stderr[0]).all()
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["shared", "each"])
