@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import pickle
 import re
+import types
 import typing
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -311,3 +313,32 @@ def test_words_need_no_quotes_where_a_text_is_meant(text: str, wanted: ll.Method
 )
 def test_the_types_of_settings_can_be_read(kind: type[Named]) -> None:
     assert {each.name for each in dataclasses.fields(kind)} <= set(typing.get_type_hints(kind))
+
+
+def members(hint: Any) -> tuple[Any, ...]:
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return tuple(each for one in typing.get_args(hint) for each in members(one)) if union else (hint,)
+
+
+def named_settings() -> Iterator[tuple[type[Named], str]]:
+    """Settings that take a named value and nothing else, as players are; baselines are also texts and numbers."""
+    for kind in dict.fromkeys(kind for registry in _REGISTRIES for kind in registry):
+        hints = typing.get_type_hints(kind)
+        for each in dataclasses.fields(kind):
+            wanted = [one for one in members(hints[each.name]) if one is not type(None)]
+            named = all(isinstance(one, type) and issubclass(one, Named) for one in wanted)
+            if each.init and each.repr and named and ll.Baseline not in wanted:
+                yield kind, each.name
+
+
+@pytest.mark.parametrize("other", [5, 2.5, "", "x", (1, 2), object(), ll.Margin(0)], ids=lambda value: repr(value)[:7])
+@pytest.mark.parametrize(("kind", "name"), named_settings(), ids=lambda value: getattr(value, "__name__", value))
+def test_another_kind_of_value_is_refused_where_it_is_given(kind: type[Named], name: str, other: Any) -> None:
+    with pytest.raises(ValueError, match=rf"^{kind.__name__}\.{name}=.*: use "):
+        kind(**{name: other})
+
+
+@pytest.mark.parametrize("other", [0, -3, 2.5, "x", (1, 2), object()], ids=lambda value: repr(value)[:7])
+def test_segments_of_another_kind_are_refused(other: Any) -> None:
+    with pytest.raises(ValueError, match=r"^IROF\.segments=.*: use "):
+        ll.IROF(segments=other)

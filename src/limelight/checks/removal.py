@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from ..base.named import require
+from ..base.named import is_whole, require
 from ..engine.score import Score
 from ..question.baselines import Baseline
 from ..question.players import Players
@@ -296,6 +296,8 @@ class IROF(Faithfulness):
 
     def __post_init__(self) -> None:
         _require_on(self)
+        fits = self.segments is None or isinstance(self.segments, Players | Tensor) or is_whole(self.segments, 1)
+        require(fits, self, "segments", "players such as Slic(50), a label map or a cell's side in pixels")
 
     def select(self, example: int, x: Tensor) -> Self:
         labels = self.segments

@@ -304,6 +304,9 @@ class SegmentMean(Baseline):
 
     players: Players = Grid()
 
+    def __post_init__(self) -> None:
+        require(isinstance(self.players, Players), self, "players", "Grid(14), Slic(50), ...")
+
     def references(self, inputs: Tensor, streams: Streams) -> Tensor:
         division = self.players.divide(inputs, torch.arange(len(inputs), device=inputs.device))
         labels = division.labels.expand(inputs.shape).flatten(2) if inputs.ndim > 2 else division.labels[:, None]
