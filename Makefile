@@ -2,7 +2,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-# What is installed is compiled when it is imported: compiling all of it here takes a minute and a half.
+# What is installed is compiled when it is imported: compiling all of it here takes a minute and a half. So what is
+# compiled has to be kept, also where the environment asks for the opposite: torch alone is 3 s for each process.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 PICTURE ?= demo
 INTERPRETERS ?= 3.12 3.13 3.14
