@@ -37,11 +37,11 @@ SETTINGS: dict[str, str] = {
     "Lime": "lime(160, players=grid(7))",
     "PartitionShap": "partition-shap(64)",
     "ExpectedGradients": "expected-gradients(32, noise=0.15)",
-    "MeaningfulPerturbation": "meaningful-perturbation(steps=50)",
-    "ExtremalPerturbation": "extremal-perturbation(areas=[0.1], steps=50)",
+    "ExtremalPerturbation": "extremal-perturbation(areas=[0.1, 0.3], steps=400)",
     "PermutationShap": "permutation-shap(permutations=2, players=grid(7))",
     "ShapleySampling": "shapley-sampling(permutations=2, players=grid(7))",
 }
+TARGETS = {"MeaningfulPerturbation": "probability"}  # whose weights are for it
 CANNOT = {
     "Gradients": "How much of the score a pixel gave. Where the score is saturated the gradient is near zero, and "
     "single pixels carry the noise of the network's kinks.",
@@ -68,6 +68,8 @@ CANNOT_OF = {
     "SmoothGradSquared": "The sign.",
     "PatternNet": "How much a pixel gave: it shows the signal's direction, and needs data to estimate that from.",
     "PatternAttribution": "Anything without data that the patterns are estimated from.",
+    "TaylorDecomposition": "What the root lacks: at plain black the gradient is nearly the same everywhere, so the "
+    "map is the picture's brightness and the padding at its border. A blurred baseline is a better root.",
     "Lime": "More than its linear fit: the note says what share of the score's changes that explains.",
 }
 
@@ -96,8 +98,9 @@ def make(figures: dict[str, Any]) -> None:
 
 def made(kind: type[ll.Method], model: Any, pixels: list[Any]) -> dict[str, Any]:
     """Draw the maps of one method, and return what the first cost and what they noted."""
+    target = TARGETS.get(kind.__name__)
     try:
-        maps = [ll.explain(model, each, method_of(kind)) for each in pixels]
+        maps = [ll.explain(model, each, method_of(kind), target=target) for each in pixels]
     except (ValueError, TypeError) as error:
         print(kind.kebab(), "refused:", error, flush=True)
         return {"refused": str(error)}
@@ -168,6 +171,7 @@ def entry(kind: type[ll.Method], figures: dict[str, Any]) -> list[str]:
     promise = "none: " + method.no_sum if method.no_sum else "the values sum to f(x) - f(baseline)"
     cost = f"{figures['forward rows']:,} forward, {figures['backward rows']:,} backward rows"
     cost += f" with `{SETTINGS[name]}`" if name in SETTINGS else ""
+    cost += f", of the target `{TARGETS[name]}`" if name in TARGETS else ""
     cost += f"; layer `{figures['layer']}`" if figures["layer"] else ""
     lines += [f"- **Promise**: {promise}.", f"- **Cost**: {cost}."]
     lines += [f"- **Cannot tell**: {CANNOT_OF.get(name, CANNOT[family_of(kind)])}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -34,6 +35,17 @@ def test_meaningful_perturbation_deletes_what_counts() -> None:
     a = ll.explain(ll.Differentiable(bright_patch), checks(), method, target=0, baseline=0.5)
     assert a.values[0, 0, 12:20, 4:12].mean() > 0.95 and a.values[0, 0, :, 24:].max() < 0.05
     assert a.raw is not None and a.raw.shape == (1, 1, 16, 16)
+
+
+@pytest.mark.parametrize(("scale", "said"), [(0.5, False), (9.0, True), (-1.0, True)])
+def test_meaningful_perturbation_says_that_a_score_is_out_of_its_scale(scale: float, said: bool) -> None:
+    x = torch.cat([checks(), 0 * checks()])
+    model = ll.Differentiable(lambda rows: scale * bright_patch(rows))
+    a = ll.explain(model, x, ll.MeaningfulPerturbation(2), target=0)
+    wanted = [f"the weights are for scores between 0 and 1, and this one is {scale:.3g}"] if said else []
+    assert [note.text.split(":")[0] for note in a.cautions if note.example == 0] == wanted
+    assert not any("weights" in note.text for note in a.cautions if note.example == 1)  # its score is 0
+    assert a.backward_rows == 4
 
 
 def test_meaningful_perturbation_descends_its_loss() -> None:
@@ -88,14 +100,15 @@ def test_bumps_are_the_smooth_maximum_around_each_grid_point() -> None:
     method = ll.ExtremalPerturbation(step=3, sigma=5.0)
     bumps = _Bumps(method, torch.empty(1, 1, 10, 13, dtype=D))
     grid = torch.rand(1, 1, *bumps.shape, dtype=D, generator=torch.Generator().manual_seed(0))
-    found = bumps.mask(grid)
+    found = bumps.inside(bumps.canvas(grid))
     radius = 3  # ceil(5 / 3) + 1
-    assert bumps.shape == (4 + 2 * radius, 5 + 2 * radius) and found.shape == (1, 1, 10, 13)
+    assert bumps.shape == (4, 5) and found.shape == (1, 1, 10, 13)
+    around = torch.nn.functional.pad(grid, (radius,) * 4)
     for row in range(4):
         for column in range(5):
             values = torch.stack(
                 [
-                    grid[0, 0, row + radius + i, column + radius + j]
+                    around[0, 0, row + radius + i, column + radius + j]
                     * torch.exp(torch.tensor(-2 * max(0.0, (9 * i * i + 9 * j * j) ** 0.5 / 5 - 0.5) ** 2, dtype=D))
                     for i in range(-radius, radius + 1)
                     for j in range(-radius, radius + 1)
@@ -103,8 +116,40 @@ def test_bumps_are_the_smooth_maximum_around_each_grid_point() -> None:
             )
             expected = (values * (20 * values).softmax(0)).sum()
             torch.testing.assert_close(found[0, 0, 3 * row, 3 * column], expected)
-    flat = bumps.mask(torch.ones_like(grid))
-    torch.testing.assert_close(flat, flat[0, 0, 0, 0].expand_as(flat))  # the border is no different: the grid goes on
+
+
+def test_a_bump_costs_the_same_everywhere() -> None:
+    """The canvas holds all that a bump covers, also beyond the border; slopes beyond it are zero."""
+    bumps = _Bumps(ll.ExtremalPerturbation(step=3, sigma=5.0), torch.empty(1, 1, 10, 13, dtype=D))
+    each = torch.eye(20, dtype=D).reshape(20, 1, 4, 5)
+    canvas = bumps.canvas(each)
+    covered = canvas.sum((1, 2, 3))
+    # The last point's outer half step is beyond the canvas, where a bump is nearly zero.
+    torch.testing.assert_close(covered, covered[6:7].expand(20), rtol=1e-3, atol=0)
+    assert canvas[0].numel() == bumps.area and float(bumps.inside(canvas)[0].sum()) < 0.5 * float(covered[0])
+    picture = torch.rand(2, 1, 10, 13, dtype=D)
+    beyond = bumps.beyond(picture)
+    assert torch.equal(bumps.inside(beyond), picture) and beyond.shape[2:] == canvas.shape[2:]
+    torch.testing.assert_close(beyond.sum(), picture.sum())
+
+
+@pytest.mark.parametrize("variant", ["preserve", "delete", "dual"])
+def test_extremal_perturbation_finds_what_a_small_score_needs_and_not_the_border(variant: Any) -> None:
+    """The detail of a disc in the middle, worth 10 where the area's weight is 300: a blurred picture shows none."""
+    size, random = 64, torch.Generator().manual_seed(0)
+    x = torch.rand(1, 1, size, size, dtype=D, generator=random)
+    rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    disc = ((rows - 34) ** 2 + (columns - 30) ** 2 < 14**2).double()
+    pattern = (x - x.mean()) * disc
+    scale = 10 / float((pattern * x[0]).sum())
+    model = ll.Differentiable(lambda given: scale * (given * pattern).sum((1, 2, 3))[:, None])
+    area = float(disc.mean())
+    method = ll.ExtremalPerturbation((area,), variant, steps=250, step=4, sigma=8.0, growth=1.01)
+    mask = ll.explain(model, x, method, target=0).values[0, 0]
+    edge = torch.ones(size, size, dtype=torch.bool)
+    edge[4:-4, 4:-4] = False
+    assert abs(float(mask.mean()) - area) < 0.02
+    assert float((mask * disc).sum() / mask.sum()) > 0.8 and float(mask[edge].mean()) < 0.05
 
 
 def test_rows_and_refusals() -> None:

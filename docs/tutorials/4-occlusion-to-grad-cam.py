@@ -58,44 +58,49 @@ sheet(
 # ## Parts, random masks, and the best mask
 # Feature ablation removes one part at a time, here the squares of a grid. RISE covers half of the picture at random,
 # many times, and asks which pixels were there when the score was high: 256 masks here, 4,000 by default. Extremal
-# perturbation searches the mask of a given area that keeps the score while the rest is blurred, in 200 steps here,
+# perturbation searches the mask of a given area that keeps the score while the rest is blurred, in 400 steps here,
 # 800 by default.
 # %%
 masks = {
     "squares": "feature-ablation(players=grid(8))",
     "RISE": "rise(256)",
-    "extremal": "extremal-perturbation(areas=[0.3], steps=200)",
+    "extremal": "extremal-perturbation(areas=[0.3], steps=400)",
 }
 panel = ll.explain(model, x, list(masks.values()), target=967, baseline=0.5)
 sheet(
     [[("espresso", x[0]), *((label, panel[k].viewed()[0]) for k, label in enumerate(masks))]],
-    "Squares of a grid, RISE and a mask of 30% of the picture. The first two have the cup. The search ended at the borders and corners, and in a spot beside the coffee.",
+    "Squares of a grid, RISE and a mask of 30% of the picture. All three have the cup; the mask has the spoon too.",
 )
 for found in panel.values():
     print(found.name, found.forward_rows, "forward rows;", *found.cautions[:1])
 
 # %% [markdown]
-# Is that the best mask of its size? A search ends where no small step helps, and a score that changes little with the
-# mask leaves the choice to the search's other terms, which here prefer the border. So compare: a disc of the same area
-# on the coffee, which no search found.
+# Is that the best mask of its size? A search ends when its steps are over, or where no small step helps. So compare it
+# with what one would try by hand, a disc of the same area on the coffee, and with the same disc at the corner that has the least of the cup.
 # %%
 from limelight.question.baselines import gaussian_blur
 
 rows, columns = torch.meshgrid(torch.arange(224.0), torch.arange(224.0), indexing="ij")
-distance = (rows - 85) ** 2 + (columns - 110) ** 2
 found = panel[2].heatmap()[0].float()
-disc = (distance <= distance.flatten().quantile(float(found.mean()))).float()
+
+
+def disc_at(row, column):
+    distance = (rows - row) ** 2 + (columns - column) ** 2
+    return (distance <= distance.flatten().quantile(float(found.mean()))).float()
+
+
+disc, corner = disc_at(85, 110), disc_at(224, 224)
 blurred = gaussian_blur(x, 20.0)
 kept = {}
-for label, mask in (("mask that was found", found), ("disc", disc)):
+for label, mask in (("mask that was found", found), ("disc", disc), ("disc in a corner", corner)):
     kept[label] = float(model(mask * x + (1 - mask) * blurred).detach().softmax(1)[0, 967])
     print(f"{label}: {float(mask.mean()):.0%} of the picture, espresso {kept[label]:.0%}")
 sheet(
-    [[("mask that was found", found), ("disc", disc), ("what the disc keeps", (disc * x + (1 - disc) * blurred)[0])]],
-    "The mask that was found, a disc of the same area, and what the model gets with the disc. It says espresso of that, and not of what the mask keeps. Look at what a search returns before you believe it.",
+    [[("mask that was found", found), ("disc", disc), ("what the mask keeps", (found * x + (1 - found) * blurred)[0])]],
+    "The mask that was found, a disc of the same area, and what the model gets with the mask. It says espresso of both, and nothing of the kind of the corner. A search is worth what it beats: always compare.",
 )
 assert abs(float(found.mean()) - 0.3) < 0.02
-assert kept["disc"] > 0.5 > kept["mask that was found"]
+assert min(kept["mask that was found"], kept["disc"]) > 0.5 > 10 * kept["disc in a corner"]
 
 # %% [markdown]
 # ## Integrated Gradients beside the gradient

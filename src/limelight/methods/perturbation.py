@@ -31,9 +31,9 @@ class MeaningfulPerturbation(Method):
 
     for a mask of `size` x `size` in [0, 1] (1 keeps), upsampled bilinearly, by `steps` steps of Adam from m = 1; the
     bars are means over the mask. The map is 1 - m `(n, 1, H, W)`, `raw` the map before upsampling. The weights are for
-    a score between 0 and 1: choose the target `Probability`. The paper's baseline is `Blur(10)`. The shift of the
-    picture goes through all of up to `jitter` pixels in turn. One row forward and backward a step. Raises ValueError
-    unless inputs are `(n, channels, H, W)`. [fong2017]
+    a score between 0 and 1: choose the target `Probability`; other scores get a caution. The paper's baseline is
+    `Blur(10)`. The shift of the picture goes through all of up to `jitter` pixels in turn. One row forward and
+    backward a step. Raises ValueError unless inputs are `(n, channels, H, W)`. [fong2017]
 
     >>> ll.explain(model, x, ll.MeaningfulPerturbation(steps=8), target=2).values.shape
     torch.Size([2, 1, 16, 16])
@@ -74,7 +74,10 @@ class MeaningfulPerturbation(Method):
                 mask = upsampled(kept, x)
             shift = (step % (self.jitter + 1), step // (self.jitter + 1) % (self.jitter + 1))
             rows = torch.lerp(baseline, x, mask.detach().to(x)).roll(shift, (2, 3))
-            slope = score.gradient(rows).roll((-shift[0], -shift[1]), (2, 3))
+            scores, slope = _scored(score, rows)
+            if not step:  # the mask keeps all, so that these are the scores of x
+                notes = tuple(_out_of_scale(i, float(each)) for i, each in enumerate(scores) if not 0 <= each <= 1)
+            slope = slope.roll((-shift[0], -shift[1]), (2, 3))
             pulled = (slope * (x - baseline)).sum(1, keepdim=True).to(mask)
             with torch.enable_grad():
                 down, right = kept.diff(dim=2).abs() ** self.beta, kept.diff(dim=3).abs() ** self.beta
@@ -86,7 +89,18 @@ class MeaningfulPerturbation(Method):
             second = 0.999 * second + 0.001 * gradient**2
             mean, square = first / (1 - 0.9 ** (step + 1)), second / (1 - 0.999 ** (step + 1))
             kept = (kept.detach() - self.learning_rate * mean / (square.sqrt() + 1e-8)).clamp(0, 1)
-        return Estimate(upsampled(1 - kept, x), raw=1 - kept)
+        return Estimate(upsampled(1 - kept, x), raw=1 - kept, notes=notes)
+
+
+def _scored(score: Score, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the scores and their gradients at one batch of rows."""
+    passes = [(each.scores, each.gradient) for each in score.stream_gradients([rows]) if each.gradient is not None]
+    return torch.cat([scores for scores, _ in passes]), torch.cat([gradient for _, gradient in passes])
+
+
+def _out_of_scale(example: int, score: float) -> Note:
+    said = f"the weights are for scores between 0 and 1, and this one is {score:.3g}: the mask is noise that moves it"
+    return Note("caution", f"{said}; use the target Probability, or larger l1 and variation", example)
 
 
 def _mean(each: Tensor) -> Tensor:
@@ -112,12 +126,13 @@ class ExtremalPerturbation(Method):
 
     m (x) x blurs each position by its mask: 1 leaves it, 0 blurs it by `blur` pixels, with `levels` levels between.
     "delete" minimises f of the complement, "dual" does both. The mask is the smooth maximum of bumps of `sigma` pixels
-    around a grid of `step` pixels that extends beyond the border, computed at the grid points and bilinear between.
-    `steps` steps of gradient ascent with momentum (and equal damping) optimise all pictures and areas together, in
-    float64 because near ties in the order matter; lambda grows by `growth` a step. Areas are counted inside the
-    picture. The map `(n, 1, H, W)` is the mean over areas, `raw` `(n, areas, H, W)` holds each mask; `notes` give the
-    areas found. One row forward and backward a step and area ("dual": two). Raises ValueError unless inputs are
-    pictures. [fong2019]
+    around a grid of `step` pixels, computed at the grid points and bilinear between. The search begins with the whole
+    picture. `steps` steps of gradient ascent with momentum (and equal damping) optimise all pictures and areas
+    together, in float64 because near ties in the order matter; lambda grows by `growth` a step. a is a share of the
+    picture; what a bump covers beyond the border counts too, or the border would be the cheapest place to show.
+    The map `(n, 1, H, W)` is the mean over areas, `raw` `(n, areas, H, W)` holds each mask; `notes` give the areas
+    found inside the picture, which are smaller for masks at the border. One row forward and backward a step and area
+    ("dual": two). Raises ValueError unless inputs are pictures. [fong2019]
 
     >>> ll.explain(model, x, ll.ExtremalPerturbation(areas=(0.2,), steps=8), target=2).values.shape
     torch.Size([2, 1, 16, 16])
@@ -160,27 +175,31 @@ class ExtremalPerturbation(Method):
         sigmas = [self.blur * (1 - level / (self.levels - 1)) for level in range(self.levels)]
         pyramid = torch.stack([gaussian_blur(x, sigma) if sigma else x for sigma in sigmas], 1)
         kept = torch.tensor([math.ceil(area * pixels) for area in self.areas], device=x.device).repeat(len(x))
-        wanted = (torch.arange(pixels, device=x.device) >= pixels - kept[:, None]).to(sum_dtype(x))
-        grid = torch.full((len(example), 1, *bumps.shape), 0.5, dtype=wanted.dtype, device=x.device)
+        wanted = (torch.arange(bumps.area, device=x.device) >= bumps.area - kept[:, None]).to(sum_dtype(x))
+        # From the whole picture, whose slopes say most: a blurred one has little to say about what matters.
+        grid = torch.full((len(example), 1, *bumps.shape), float(self.variant != "delete"), dtype=wanted.dtype)
+        grid = grid.to(x.device)
         speed, weight = torch.zeros_like(grid), self.weight
         moved = torch.zeros(len(example), dtype=torch.bool, device=x.device)
         for step in range(self.steps):
             with torch.enable_grad():
                 grid.requires_grad_()
-                mask = bumps.mask(grid)
+                canvas = bumps.canvas(grid)
+                mask = bumps.inside(canvas)
             pulled = self._slope(per_area, pyramid, example, mask.detach().to(x)).to(mask)
             moved |= pulled.flatten(1).any(1)
             with torch.enable_grad():
                 gain = (mask * pulled).sum()
                 if step:  # at first the mask is constant; one step along the slopes gives it an order
-                    ordered = mask.flatten(1).gather(1, _order(mask.detach().flatten(1), pulled.flatten(1)))
+                    slopes = bumps.beyond(pulled)
+                    ordered = canvas.flatten(1).gather(1, _order(canvas.detach().flatten(1), slopes.flatten(1)))
                     wrong = (ordered - wanted).square().mean(1) + (ordered.mean(1) - wanted.mean(1)).abs()
                     gain = gain - weight * wrong.sum()
             (gradient,) = torch.autograd.grad(gain, grid)
             speed = _MOMENTUM * speed + (1 - _MOMENTUM) * gradient
             grid = (grid.detach() + self.learning_rate * speed).clamp(0, 1)
             weight *= self.growth
-        masks = bumps.mask(grid).to(result_dtype(x)).reshape(len(x), count, *x.shape[2:])
+        masks = bumps.inside(bumps.canvas(grid)).to(result_dtype(x)).reshape(len(x), count, *x.shape[2:])
         inside = masks.flatten(2).mean(2)
         notes = []
         for i, row in enumerate(inside):
@@ -218,22 +237,35 @@ def _order(masks: Tensor, slopes: Tensor) -> Tensor:
 class _Bumps:
     r"""Masks from grids: at a grid point u, the smooth maximum of $k(|u - v|)\,g_v$ over the points v around it.
 
-    $k(d) = \exp(-2 \max(0, d / \sigma - 1/2)^2)$. The grid extends `radius` points beyond the picture on every side.
+    $k(d) = \exp(-2 \max(0, d / \sigma - 1/2)^2)$. The grid lies on the picture; `canvas` also has what its bumps cover
+    beyond the border, `radius` points on every side. `area` is the canvas's size in pixels.
     """
 
     def __init__(self, method: ExtremalPerturbation, x: Tensor) -> None:
         self._step, self._size = method.step, (x.shape[2], x.shape[3])
         self._radius = math.ceil(method.sigma / method.step) + 1
-        self._inner = [math.ceil((size - 1) / method.step) + 1 for size in self._size]
-        self.shape = tuple(inner + 2 * self._radius for inner in self._inner)
+        self.shape = tuple(math.ceil((size - 1) / method.step) + 1 for size in self._size)
+        self._points = [each + 2 * self._radius for each in self.shape]
+        self._enlarged = tuple((each - 1) * self._step + 1 for each in self._points)
+        self.area = math.prod(self._enlarged)
         along = torch.arange(-self._radius, self._radius + 1, dtype=sum_dtype(x), device=x.device) * method.step
         distance = (along[:, None] ** 2 + along[None] ** 2).sqrt()
         self._kernel = torch.exp(-2 * (distance / method.sigma - 0.5).clamp(min=0) ** 2).reshape(1, -1, 1)
 
-    def mask(self, grid: Tensor) -> Tensor:
-        """Compute masks `(rows, 1, H, W)` in [0, 1] from grids `(rows, 1, *shape)`."""
-        values = F.unfold(grid, 2 * self._radius + 1) * self._kernel
-        points = (values * (_TEMPERATURE * values).softmax(1)).sum(1).reshape(len(grid), 1, *self._inner)
-        enlarged = tuple((inner - 1) * self._step + 1 for inner in self._inner)
-        fine = F.interpolate(points, size=enlarged, mode="bilinear", align_corners=True)
-        return fine[:, :, : self._size[0], : self._size[1]]
+    def canvas(self, grid: Tensor) -> Tensor:
+        """Compute masks `(rows, 1, height, width)` in [0, 1] of the canvas from grids `(rows, 1, *shape)`."""
+        around = F.pad(grid, (2 * self._radius,) * 4)
+        values = F.unfold(around, 2 * self._radius + 1) * self._kernel
+        points = (values * (_TEMPERATURE * values).softmax(1)).sum(1).reshape(len(grid), 1, *self._points)
+        return F.interpolate(points, size=self._enlarged, mode="bilinear", align_corners=True)
+
+    def inside(self, canvas: Tensor) -> Tensor:
+        """Return the picture's part `(rows, 1, H, W)` of a canvas."""
+        first = self._radius * self._step
+        return canvas[:, :, first : first + self._size[0], first : first + self._size[1]]
+
+    def beyond(self, picture: Tensor) -> Tensor:
+        """Return the canvas with the picture's values in its part and zeros beyond."""
+        canvas = picture.new_zeros(len(picture), 1, *self._enlarged)
+        self.inside(canvas).copy_(picture)
+        return canvas

@@ -198,7 +198,7 @@ def _extremal(value: ExtremalPerturbation, features: torch.Size) -> float:
     """Return the work of the blurred levels for each area, and of the bumps around each point of the grid."""
     areas = len(value.areas)
     radius = float(math.ceil(value.sigma / value.step) + 1)
-    points = math.prod(math.ceil((size - 1) / value.step) + 1 for size in features[1:])
+    points = math.prod(math.ceil((size - 1) / value.step) + 1 + 2 * radius for size in features[1:])
     bumps = 8.0 * (2 * radius + 1) * (2 * radius + 1) * points * areas
     return max(bumps, 2.0 * value.levels * features.numel() * areas, _blurred(value.blur, features))
 
