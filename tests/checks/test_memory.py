@@ -24,9 +24,10 @@ assert found.forward_rows >= {rows}, found.forward_rows
         (("Deletion(steps=16)", 16), ("Deletion(steps=400)", 400)),
         (("PixelFlipping(region=8, steps=16)", 16), ("PixelFlipping(region=4, steps=400)", 400)),
         (("MaxSensitivity(samples=64)", 64), ("MaxSensitivity(samples=640)", 640)),
-        (
+        pytest.param(
             ("ROAD(shares=tuple(k / 13 for k in range(1, 13)))", 24),
             ("ROAD(shares=tuple(k / 100 for k in range(1, 100)))", 198),
+            marks=pytest.mark.release,
         ),
     ],
     ids=lambda each: each[0],

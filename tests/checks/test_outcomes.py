@@ -87,6 +87,7 @@ def test_input_shift_of_paths_on_efficientnet(
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_the_gradient_is_more_fragile_than_integrated_gradients(cnn: nn.Module) -> None:
     """A mean over 48 scenes. Of 16 the two were equal on one machine (0.171875 each), of 4 the other way round once:
     the order of so few depends on the machine that trained the network. With 8 nodes the two are equal (0.111)."""

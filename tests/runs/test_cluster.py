@@ -44,6 +44,7 @@ def test_a_killed_actor_costs_its_shard_alone(flag: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_what_every_actor_would_meet_ends_the_run(flag: Path, tmp_path: Path) -> None:
     images = pictures(tmp_path / "images", 4)
     start(images, tmp_path / "out")

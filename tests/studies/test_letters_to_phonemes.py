@@ -243,6 +243,7 @@ def test_the_command_prints_the_ranking(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_200_words_agree_more_often_than_the_controls(network: LettersToPhonemes) -> None:
     study = run_study(methods=(SHAP, IntegratedGradients(), Occlusion(window=1)), network=network)
     assert len(study.words) == 200
