@@ -312,3 +312,67 @@ def test_a_parameter_that_is_written_in_a_later_pass_only_is_named() -> None:
 
     with pytest.raises(ValueError, match=r"its forward wrote net\.head\.bias, and not in its first pass"):
         ll.explain(Late(), pictures(1), "occlusion(window=8)")
+
+
+class Trainer:
+    """Holds what it trains, and modules of its own that are none of the model's: a metric, and the model's wrapper."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.metrics, self.wrapped = model, [nn.Linear(2, 2)], {"strategy": nn.Sequential(model)}
+        self.weak = [weakref.proxy(model)]
+
+
+class Attached(nn.Module):
+    """As Lightning's modules are: attached to a trainer, which copies of it are not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.trainer = conv_net(), None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "trainer": None}
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.net(x)
+        return found
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("method", ["integrated-gradients", "grad-cam", "lrp", "rise(32)"])
+def test_a_module_attached_to_its_trainer(method: str, wrapped: bool) -> None:
+    """Its own copying leaves the trainer out, and so whatever modules are in there."""
+    model, x = Attached(), pictures(2)
+    expected = ll.explain(model.net, x, method, target=1).values
+    model.trainer = trainer = Trainer(model)  # type: ignore[assignment]
+    model.train()
+    found = ll.explain(nn.Sequential(model) if wrapped else model, x, method, target=1)
+    assert torch.equal(found.values, expected)
+    assert model.trainer is trainer and model.training and trainer.wrapped["strategy"][0] is model
+
+
+class Scaled(nn.Module):
+    """A layer that reads a number of its network through a weak proxy."""
+
+    network: list[Any]
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = x * self.network[0].scale
+        return found
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["copied by its attributes", "copied by itself"])
+@pytest.mark.parametrize("method", ["integrated-gradients", "grad-cam", "lrp"])
+def test_a_layer_that_knows_its_network_by_a_weak_proxy(method: str, own: bool) -> None:
+    class Layer(Scaled):
+        if own:
+
+            def __getstate__(self) -> dict[str, Any]:
+                return dict(vars(self))
+
+    model, x = nn.Sequential(conv_net(), Layer()), pictures(2)
+    model.scale = nn.Parameter(torch.tensor(3.0, dtype=torch.float64))
+    model[1].network = [weakref.proxy(model)]
+    found = ll.explain(model, x, method, target=1)
+    torch.testing.assert_close(found.score, 3 * conv_net()(x)[:, 1].detach())
+    torch.testing.assert_close(found.values, 3 * ll.explain(conv_net(), x, method, target=1).values)
+    assert model.scale.grad is None

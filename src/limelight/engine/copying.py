@@ -69,6 +69,8 @@ def copied(model: nn.Module, modules: Sequence[nn.Module] | None = None) -> Copi
         else:
             memo[id(module)] = plain
     doubts, hidden = _copy_others(others, memo) if others else ([], {})
+    # A class with its own copying may leave out what holds one.
+    hidden = {name: root for name, root in hidden.items() if id(root) in memo}
     modules += [each for root in hidden.values() for each in root.modules()]
     copies = {name: memo[id(root)] for name, root in hidden.items()}
     whole: nn.Module = memo[id(model)]
@@ -206,6 +208,10 @@ def _copy_others(modules: list[nn.Module], memo: dict[int, Any]) -> tuple[list[s
                     referent = memo.get(id(part()))
                     if referent is not None:
                         memo[id(part)] = weakref.ref(referent)
+                elif type(part) in weakref.ProxyTypes:
+                    memo[id(part)] = part
+                    if isinstance(part, nn.Module) and id(_proxied(part)) in memo:
+                        memo[id(part)] = weakref.proxy(memo[id(_proxied(part))])
                 elif not isinstance(part, _ATOMS) and not _is_shared(part, memo):
                     doubts.append(f"{type(module).__name__}.{name}")
     for module in modules:
@@ -236,7 +242,7 @@ def hidden_modules(modules: Iterable[nn.Module], known: Iterable[int] = ()) -> d
     seen: set[int] = set()
     found: dict[str, nn.Module] = {}
     for module in modules:
-        for attribute, value in vars(module).items():
+        for attribute, value in _state(module).items():
             if attribute in _TENSORS_AND_CHILDREN or isinstance(value, nn.Module):
                 continue
             for part in _parts(value, seen):
@@ -244,10 +250,26 @@ def hidden_modules(modules: Iterable[nn.Module], known: Iterable[int] = ()) -> d
                 if isinstance(part, types.FunctionType):
                     inside = modules_in(part)
                 for name, each in inside.items():
+                    each = _proxied(each)
                     if id(each) not in known:
                         known |= {id(inner) for inner in each.modules()}
                         found[name if name not in found else f"{name}_{len(found)}"] = each
     return found
+
+
+def _proxied(module: nn.Module) -> nn.Module:
+    """Return the module, or that of a weak proxy, which passes for one."""
+    found: nn.Module = module.modules.__self__  # type: ignore[attr-defined]
+    return found
+
+
+def _state(module: nn.Module) -> dict[str, Any]:
+    """Return the attributes that a copy gets: a class may leave some out, such as the trainer that it is attached to."""
+    kind = type(module)
+    if kind.__getstate__ in (object.__getstate__, nn.Module.__getstate__) or hasattr(kind, "__deepcopy__"):
+        return vars(module)
+    state = module.__getstate__()
+    return state if isinstance(state, dict) else vars(module)
 
 
 def _parts(value: Any, seen: set[int]) -> Iterator[Any]:
