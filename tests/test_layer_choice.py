@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import limelight as ll
+from limelight.models.catalogue import Preprocessing
 
 from .networks import pictures
 
@@ -433,3 +434,44 @@ def test_the_list_of_layers_holds_what_layer_takes() -> None:
         for each in found:
             a = ll.explain(net, rows, ll.GradCAM(relu=False), target=1, layer=each.name)
             assert a.raw is not None and a.raw.shape[2:] == each.shape[1:]
+
+
+class Scaled(nn.Module):
+    """Each channel in another scale, without weights, as transforms in front of a network."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - 0.5) / 0.25
+
+
+def in_forward(rest: nn.Module) -> nn.Module:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rest = rest
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.rest(torch.tanh((x - 0.5) / 0.25) * 2)
+            return found
+
+    return Both()
+
+
+FRONTS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "a module": lambda rest: nn.Sequential(Scaled(), rest),
+    "a module and what torch has": lambda rest: nn.Sequential(Scaled(), nn.Dropout(), nn.Identity(), nn.Tanh(), rest),
+    "the forward": in_forward,
+    "a picture's model": lambda rest: ll.ImageModel(rest, Preprocessing(size=8), ("a", "b"), "own"),
+}
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "layer-cam", "eigen-cam", "score-cam"])
+@pytest.mark.parametrize("front", FRONTS)
+def test_the_input_in_another_scale_is_no_layer(front: str, method: str) -> None:
+    torch.manual_seed(0)
+    x = torch.rand(2, 3, 8, 8)
+    flat = FRONTS[front](nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, 2))).eval()
+    with pytest.raises(ValueError, match="no module of the model returns a spatial map"):
+        ll.explain(flat, x, method, target=1)
+    body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    a = ll.explain(FRONTS[front](body).eval(), x, method, target=1)
+    assert (a.layer or "").endswith(".1")

@@ -264,7 +264,7 @@ def _proxied(module: nn.Module) -> nn.Module:
 
 
 def _state(module: nn.Module) -> dict[str, Any]:
-    """Return the attributes that a copy gets: a class may leave some out, such as the trainer that it is attached to."""
+    """Return the attributes that a copy gets: a class may leave some out, such as the trainer it is attached to."""
     kind = type(module)
     if kind.__getstate__ in (object.__getstate__, nn.Module.__getstate__) or hasattr(kind, "__deepcopy__"):
         return vars(module)

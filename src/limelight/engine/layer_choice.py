@@ -40,7 +40,8 @@ class LayerMap:
 
     `output` is the tensor itself as long as it may be needed, `version` its count of in-place writes at that time, by
     which a later overwrite is found, `node` what computed it, and `rows` the length of its first axis. `inside` are the
-    calls of modules that it was made in. `inner` maps are parts of a block that returned a map itself, or branches.
+    calls of modules that it was made in. `inner` maps are parts of a block that returned a map itself, or branches. One
+    that is `as_input` is the input in another scale, as a normalisation makes it: no layer's map.
     """
 
     returned: list[Returned]
@@ -53,6 +54,7 @@ class LayerMap:
     rows: int
     inside: tuple[Call, ...]
     inner: bool = False
+    as_input: bool = False
 
     @property
     def intact(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..rules.names import PLAIN
+from ..rules.names import AFFINE, AVERAGES, MAX_POOLS, PLAIN
 from .feature_axes import Axes, FeatureAxes
 from .flow import Flow
 from .frames import Frames, InputAxes
@@ -28,6 +28,7 @@ NOT_FRAMES = (
     "which are read where they are known to be neighbours, as after x.flatten(0, 1) of inputs (N, T, ...) with "
     "axes='NTCHW'"
 )
+_MIX = AFFINE | AVERAGES | MAX_POOLS
 TOKEN_MAPS = 12  # maps compared with one whose positions may not reach the score, as behind a class token
 
 
@@ -78,6 +79,7 @@ class LayerSearch:
     _known_of_frames: dict[int, list[Known]] = field(default_factory=dict)  # by the axis of the frames
     _frames: dict[tuple[str, int, Path], Frames] = field(default_factory=dict)
     _linear: str = ""  # the name of `linear`
+    _mixed: bool = False  # whether anything with weights, or that joins positions, ran
 
     @property
     def space(self) -> tuple[int, ...]:
@@ -145,6 +147,7 @@ class LayerSearch:
             seen
             for name, seen in self.candidates().items()
             if seen.rows == rows
+            and not seen.as_input
             and not is_output(seen, outputs)
             and seen.lies_on(flow)
             and (self.watching is None or name == self.watching.layer)
@@ -265,6 +268,7 @@ class LayerSearch:
         self._shapes[name, run] = shapes_of(output)
         call = self._calls.pop() if self._calls else None
         pools = "Pool" in type(child).__name__  # CAMs read the map before it is pooled
+        self._mixed |= pools or next(child.parameters(), None) is not None
         if self.axes is not None and isinstance(child, nn.modules.conv._ConvNd) and isinstance(output, Tensor):
             self.axes.set(output, Axes(0, 1))  # also where an operator of ours computed it
         found, has_new = [], False
@@ -302,6 +306,7 @@ class LayerSearch:
 
     def called(self, name: str, run: int, output: Any, in_place: bool) -> None:
         """Record the output of an operator outside of torch's own layers."""
+        self._mixed |= name in _MIX
         self._note_frames((name, run, ()), output)
         if not isinstance(output, Tensor) or output.ndim < 3 or not output.is_floating_point():
             return
@@ -354,6 +359,7 @@ class LayerSearch:
         read = grid.unfolded(tensor)
         channels, rows, inside = grid.maps(read).shape[1], len(read), tuple(self._calls)
         seen = LayerMap(returned, operator, grid, channels, tensor, tensor._version, tensor.grad_fn, rows, inside)
+        seen.as_input = not self._mixed and (channels, *grid.space) == self.features
         self.maps.append(seen)
         self._by_id[id(tensor)] = seen
         if grid.positions > 1:
