@@ -310,3 +310,10 @@ def test_labels_of_parts_for_one_tensor_are_named() -> None:
     with pytest.raises(ValueError, match="segments of 3 examples for 2; give one map, or one an example"):
         three = ll.Segments((torch.zeros(3, 2, dtype=torch.long),))
         ll.explain(lambda rows: rows.sum(1, keepdim=True), (A,), ll.ExactShapley(players=three), target=0)
+
+
+def test_a_mapping_of_inputs_for_a_plain_function() -> None:
+    """Its names are the function's parameters; without a module inside, too."""
+    a, b = torch.rand(2, 3, dtype=torch.float64), torch.rand(2, 3, dtype=torch.float64)
+    found = ll.explain(lambda a, b: (a * b).sum(1, keepdim=True), {"b": b, "a": a}, "gradient", target=0)
+    assert torch.equal(found.values["a"], b) and torch.equal(found.values["b"], a)

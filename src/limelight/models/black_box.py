@@ -38,8 +38,8 @@ class Differentiable(nn.Module):
         for name, module in modules_in(function).items():
             self.add_module(name if not hasattr(self, name) else f"{name}_", module)
 
-    def forward(self, rows: Tensor, *others: Any, **named: Any) -> Any:
-        return self.function(rows, *others, **named)
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        return self.function(*inputs, **named)
 
 
 def as_module(model: Model) -> Model:
