@@ -30,6 +30,7 @@ def flag(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_a_killed_actor_costs_its_shard_alone(flag: Path, tmp_path: Path) -> None:
     """The files are those that local processes write, byte for byte, and the maps those of explain()."""
     images = pictures(tmp_path / "images", 24, bad=(9,), marked=(13,))

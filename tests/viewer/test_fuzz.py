@@ -135,6 +135,7 @@ def test_questions_from_the_description(serve: Callable[..., Server]) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_memory_is_flat_but_for_what_is_kept(serve: Callable[..., Server]) -> None:
     """After the stores are full, 500 jobs leave no more than rounding: 1 KB each would be 500 KB."""
     server = serve(pictures=4, maps=8)
