@@ -21,6 +21,7 @@ Each figure is a mean with its bootstrap 95% interval over the scenes; controls,
 brackets, and "not above edges" marks a figure whose paired difference to the Sobel edges is not on the better side with
 its whole interval. Higher is better, for deletion lower. Sorted by relevance-rank. A network can look at more than the
 object (the absence of other shapes, the ground around it), so the first places are no law for other models.
+All explain the class's logit; the weights of meaningful-perturbation are for probabilities, and it says so.
 """
 
 
