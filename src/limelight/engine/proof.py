@@ -76,8 +76,11 @@ class Proof:
         if tolerance(self.precision) > tolerance(rows):
             name = str(self.precision).removeprefix("torch.")
             share = tolerance(self.precision)
-            text = f"the model computes in {name} inside: scores are exact to about {share:.0%}, gradients less so"
-            found.append(Note("fact", text))
+            text = (
+                f"the model computes in {name} inside: scores are exact to about {share:.0%}; rounding flips units at"
+            )
+            flips = "their kinks, so that a gradient at single positions can be off by as much as its largest value"
+            found.append(Note("fact", f"{text} {flips}"))
         return found
 
 
