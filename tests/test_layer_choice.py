@@ -475,3 +475,13 @@ def test_the_input_in_another_scale_is_no_layer(front: str, method: str) -> None
     body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     a = ll.explain(FRONTS[front](body).eval(), x, method, target=1)
     assert (a.layer or "").endswith(".1")
+
+
+def test_a_prepared_model_reads_its_layer_again_where_that_is_like_the_input() -> None:
+    """Later passes watch the chosen layer alone, and see no convolution before it."""
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    body = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.ReLU(), head)
+    model, x = ll.prepare(body.eval()), torch.rand(2, 3, 8, 8)
+    first, second = (ll.explain(model, x, "grad-cam", target=1) for _ in range(2))
+    assert first.layer == second.layer == "1" and torch.equal(first.values, second.values)

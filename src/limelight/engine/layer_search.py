@@ -359,7 +359,7 @@ class LayerSearch:
         read = grid.unfolded(tensor)
         channels, rows, inside = grid.maps(read).shape[1], len(read), tuple(self._calls)
         seen = LayerMap(returned, operator, grid, channels, tensor, tensor._version, tensor.grad_fn, rows, inside)
-        seen.as_input = not self._mixed and (channels, *grid.space) == self.features
+        seen.as_input = not self._mixed and self.watching is None and (channels, *grid.space) == self.features
         self.maps.append(seen)
         self._by_id[id(tensor)] = seen
         if grid.positions > 1:

@@ -76,11 +76,9 @@ class Proof:
         if tolerance(self.precision) > tolerance(rows):
             name = str(self.precision).removeprefix("torch.")
             share = tolerance(self.precision)
-            text = (
-                f"the model computes in {name} inside: scores are exact to about {share:.0%}; rounding flips units at"
-            )
-            flips = "their kinks, so that a gradient at single positions can be off by as much as its largest value"
-            found.append(Note("fact", f"{text} {flips}"))
+            exact = f"the model computes in {name} inside: scores are exact to about {share:.0%}"
+            flips = "rounding flips units at their kinks, which moves single values of a gradient by up to its largest"
+            found.append(Note("fact", f"{exact}; {flips}"))
         return found
 
 
