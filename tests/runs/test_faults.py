@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import random
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -238,3 +240,34 @@ def _exit(*anything: object) -> None:
 
 def _die(*anything: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _processes(driver: int) -> list[int]:
+    """The driver, and all that it started: workers, and what Python starts for them."""
+    return [driver, *map(int, Path(f"/proc/{driver}/task/{driver}/children").read_text().split())]
+
+
+@pytest.mark.release
+def test_fifty_random_kills(tmp_path: Path) -> None:
+    """Of the driver or any process that it started, at any moment: files, shards and counts as if nothing had been."""
+    images, at_random, killed = pictures(tmp_path / "images", 120, BAD), random.Random(0), Counter[str]()
+    start(images, tmp_path / "undisturbed", "slow")
+    outs = [tmp_path / "0"]
+    process = launch(images, outs[-1], "slow", workers=2)
+    while killed.total() < 50:
+        time.sleep(at_random.uniform(0, 8))
+        if process.poll() is not None:
+            code, output = finish(process)
+            assert code in (3, -signal.SIGKILL), output
+            outs += [tmp_path / f"{len(outs)}"] * (code == 3)
+            process = launch(images, outs[-1], "slow", workers=2)
+            continue
+        victim = at_random.choice(_processes(process.pid))
+        os.kill(victim, signal.SIGKILL)
+        killed["driver" if victim == process.pid else "workers"] += 1
+    finish(process)
+    code, output = finish(launch(images, outs[-1], "slow", workers=2))
+    assert code == 3, output
+    assert min(killed["driver"], killed["workers"]) > 10
+    for out in outs:
+        assert_whole(out, tmp_path / "undisturbed")
