@@ -28,6 +28,7 @@ pytest.importorskip("fastapi", reason="the page's extra 'app' is not installed")
 from limelight.server import app as server_app, costs, jobs
 from limelight.server.forms import PHOTOGRAPH, Refused, method_forms, read_baseline, read_method
 
+ROOT = Path(__file__).parents[2]
 EXPLAIN = "limelight.server.work.explain_question"
 
 
@@ -193,6 +194,34 @@ class TestPixels:
                 assert not waiting.done()
             assert waiting.result() == 200
 
+    @pytest.mark.long
+    def test_eight_large_pictures_at_once_take_the_memory_of_one(self) -> None:
+        """Of the process: what a thread freed stays with that thread, and is not seen by Python."""
+        done = subprocess.run([sys.executable, "-c", _LARGE], capture_output=True, text=True, cwd=ROOT, check=True)
+        one, eight = map(float, done.stdout.split())
+        assert one > 100 and eight < one + 60, done.stdout  # MB; a picture has 72 MB
+
+
+_LARGE = """
+import io, threading
+from pathlib import Path
+from PIL import Image
+from limelight.server.app import Limits, Service
+from tests.viewer.conftest import small_model
+
+def megabytes(name):
+    (line,) = [each for each in Path("/proc/self/status").read_text().splitlines() if each.startswith(name)]
+    return int(line.split()[1]) / 1024
+
+service, file = Service(small_model(), Limits()), io.BytesIO()
+Image.effect_noise((4900, 4900), 90).convert("RGB").save(file, "JPEG", quality=50)
+before = megabytes("VmRSS")
+service.decode(file.getvalue())
+print(megabytes("VmHWM") - before)
+people = [threading.Thread(target=service.decode, args=(file.getvalue(),)) for _ in range(8)]
+[each.start() for each in people], [each.join() for each in people]
+print(megabytes("VmHWM") - before)
+"""
 
 _TRACED = """
 import asyncio, sys

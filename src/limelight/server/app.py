@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
@@ -130,6 +131,8 @@ class Service(Page):
         self.demo = _has_demo()
         self._uploading = 0
         self._decoding = PixelsInFlight(limits.pixels)
+        # One thread: what a thread freed stays with it for its next picture, and so would be held once for each.
+        self._decoder = ThreadPoolExecutor(1, thread_name_prefix="limelight-decoder")
 
     def form(self) -> dict[str, Any]:
         """Return the contents of the form."""
@@ -168,7 +171,10 @@ class Service(Page):
         """Keep an uploaded picture, once there is room for its pixels. Raises ImageError, or TimeoutError."""
         name = "the picture"
         with self._decoding.hold(count_pixels(body, name, PICTURE_FORMATS), PATIENCE):
-            return self.keep(open_image(body, name=name, max_pixels=self.limits.pixels, formats=PICTURE_FORMATS))
+            return self._decoder.submit(self._decoded, body, name).result()
+
+    def _decoded(self, body: bytes, name: str) -> dict[str, Any]:
+        return self.keep(open_image(body, name=name, max_pixels=self.limits.pixels, formats=PICTURE_FORMATS))
 
     @asynccontextmanager
     async def uploading(self) -> AsyncIterator[None]:
