@@ -113,6 +113,7 @@ def test_the_commands_of_the_documentation(
     if engine == "ray":
         pytest.importorskip("ray", reason="the Ray engine needs the extra 'ray'")
         monkeypatch.delenv("RAY_ADDRESS", raising=False)  # a cluster of its own here
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "src"), str(ROOT)]))
     with serving("photos", "results") as _:
         for path in images.rglob("*.png"):
             stored("s3://photos/2026").replace(str(path.relative_to(images)), path.read_bytes())

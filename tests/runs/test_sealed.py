@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import limelight as ll
 from limelight.base.errors import DamagedFile
+from limelight.base.seals import parse_sealed_json, sealed_json
 from limelight.cli.main import app
 from limelight.runs import read_status, verify
 from limelight.runs.plan import Counts
@@ -258,3 +259,18 @@ def test_the_manifest_has_size_and_tag_and_the_index_the_hash(images: Path, out:
         assert (row["size"], row["etag"]) == (status.st_size, f"mtime_ns {status.st_mtime_ns}")
         assert "content" not in row
     assert results(out) and all(row["content"] for row in ll.open_run(out).table(["content"]).to_pylist())
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_no_bit_of_a_sealed_document_can_flip(indent: int | None) -> None:
+    """In the digest's own name too, without which a document passes for one of an older version."""
+    document = {"token": "abc", "since": 1796058278.0117803, "beat": 1.5, "ended": False, "none": None}
+    content, path = sealed_json(document, indent), Path("owner.json")
+    assert parse_sealed_json(content, path) == (document, True)
+    assert not parse_sealed_json(json.dumps(document).encode(), path).is_sealed
+    for place in range(len(content)):
+        for bit in range(8):
+            changed = bytearray(content)
+            changed[place] ^= 1 << bit
+            with pytest.raises(DamagedFile):
+                parse_sealed_json(bytes(changed), path)

@@ -20,6 +20,7 @@ BLANK = "0" * 64
 """Stands for the digest where it is written, and where it is computed."""
 DIGEST = "digest"  # the first name in sealed JSON
 _START = re.compile(rb'\{\s*"digest": "([0-9a-f]{64})"')
+_NAMED_OTHERWISE = re.compile(rb'\{\s*"[^"]*": "[0-9a-f]{64}"')  # as a bit that flipped in the name leaves it
 _CHUNK = 1 << 20
 
 
@@ -80,6 +81,8 @@ def parse_sealed_json(content: bytes, path: PurePath) -> SealedJson:
         document = json.loads(content)
     except ValueError as error:
         raise DamagedFile(path, f"it is no JSON: {error}") from error
+    if not found and _NAMED_OTHERWISE.match(content):
+        raise DamagedFile(path, "it begins with a digest of another name")
     if not isinstance(document, dict) or (DIGEST in document) != bool(found):
         raise DamagedFile(path, "it is no sealed document")
     document.pop(DIGEST, None)
