@@ -1,6 +1,6 @@
 """Print the lowest version that pyproject.toml allows of each package that the core needs, as pins for pip.
 
-    python -m scripts.lowest            # torch==2.6.0 numpy==1.26.0 ...
+    python -m scripts.lowest            # torch==2.8.0 numpy==2.0.0 ...
 
 `make lowest` installs them into an environment of their own and runs the quick tests there, before a release.
 """

@@ -69,8 +69,6 @@ def copied(model: nn.Module, modules: Sequence[nn.Module] | None = None) -> Copi
         else:
             memo[id(module)] = plain
     doubts, hidden = _copy_others(others, memo) if others else ([], {})
-    # A class with its own copying may leave out what holds one.
-    hidden = {name: root for name, root in hidden.items() if id(root) in memo}
     modules += [each for root in hidden.values() for each in root.modules()]
     copies = {name: memo[id(root)] for name, root in hidden.items()}
     whole: nn.Module = memo[id(model)]
@@ -209,9 +207,8 @@ def _copy_others(modules: list[nn.Module], memo: dict[int, Any]) -> tuple[list[s
                     if referent is not None:
                         memo[id(part)] = weakref.ref(referent)
                 elif type(part) in weakref.ProxyTypes:
-                    memo[id(part)] = part
-                    if isinstance(part, nn.Module) and id(_proxied(part)) in memo:
-                        memo[id(part)] = weakref.proxy(memo[id(_proxied(part))])
+                    referent = memo.get(id(_proxied(part))) if isinstance(part, nn.Module) else None
+                    memo[id(part)] = part if referent is None else weakref.proxy(referent)
                 elif not isinstance(part, _ATOMS) and not _is_shared(part, memo):
                     doubts.append(f"{type(module).__name__}.{name}")
     for module in modules:

@@ -268,7 +268,7 @@ class LayerSearch:
         self._shapes[name, run] = shapes_of(output)
         call = self._calls.pop() if self._calls else None
         pools = "Pool" in type(child).__name__  # CAMs read the map before it is pooled
-        self._mixed |= pools or next(child.parameters(), None) is not None
+        self._mixed = self._mixed or pools or next(child.parameters(), None) is not None
         if self.axes is not None and isinstance(child, nn.modules.conv._ConvNd) and isinstance(output, Tensor):
             self.axes.set(output, Axes(0, 1))  # also where an operator of ours computed it
         found, has_new = [], False

@@ -50,7 +50,7 @@ class MeaningfulPerturbation(Method):
     jitter: int = 4
 
     no_sum: ClassVar[str | None] = "a mask says what to delete, it does not divide up the score"
-    needs: ClassVar[Needs] = Needs(baseline=True)
+    needs: ClassVar[Needs] = Needs(value=True, baseline=True)
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("size", 1), ("jitter", 0)):
@@ -74,10 +74,7 @@ class MeaningfulPerturbation(Method):
                 mask = upsampled(kept, x)
             shift = (step % (self.jitter + 1), step // (self.jitter + 1) % (self.jitter + 1))
             rows = torch.lerp(baseline, x, mask.detach().to(x)).roll(shift, (2, 3))
-            scores, slope = _scored(score, rows)
-            if not step:  # the mask keeps all, so that these are the scores of x
-                notes = tuple(_out_of_scale(i, float(each)) for i, each in enumerate(scores) if not 0 <= each <= 1)
-            slope = slope.roll((-shift[0], -shift[1]), (2, 3))
+            slope = score.gradient(rows).roll((-shift[0], -shift[1]), (2, 3))
             pulled = (slope * (x - baseline)).sum(1, keepdim=True).to(mask)
             with torch.enable_grad():
                 down, right = kept.diff(dim=2).abs() ** self.beta, kept.diff(dim=3).abs() ** self.beta
@@ -89,13 +86,9 @@ class MeaningfulPerturbation(Method):
             second = 0.999 * second + 0.001 * gradient**2
             mean, square = first / (1 - 0.9 ** (step + 1)), second / (1 - 0.999 ** (step + 1))
             kept = (kept.detach() - self.learning_rate * mean / (square.sqrt() + 1e-8)).clamp(0, 1)
+        scores = score.values(x)
+        notes = tuple(_out_of_scale(i, float(each)) for i, each in enumerate(scores) if not 0 <= each <= 1)
         return Estimate(upsampled(1 - kept, x), raw=1 - kept, notes=notes)
-
-
-def _scored(score: Score, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the scores and their gradients at one batch of rows."""
-    passes = [(each.scores, each.gradient) for each in score.stream_gradients([rows]) if each.gradient is not None]
-    return torch.cat([scores for scores, _ in passes]), torch.cat([gradient for _, gradient in passes])
 
 
 def _out_of_scale(example: int, score: float) -> Note:
@@ -177,8 +170,8 @@ class ExtremalPerturbation(Method):
         kept = torch.tensor([math.ceil(area * pixels) for area in self.areas], device=x.device).repeat(len(x))
         wanted = (torch.arange(bumps.area, device=x.device) >= bumps.area - kept[:, None]).to(sum_dtype(x))
         # From the whole picture, whose slopes say most: a blurred one has little to say about what matters.
-        grid = torch.full((len(example), 1, *bumps.shape), float(self.variant != "delete"), dtype=wanted.dtype)
-        grid = grid.to(x.device)
+        start = float(self.variant != "delete")
+        grid = torch.full((len(example), 1, *bumps.shape), start, dtype=wanted.dtype, device=x.device)
         speed, weight = torch.zeros_like(grid), self.weight
         moved = torch.zeros(len(example), dtype=torch.bool, device=x.device)
         for step in range(self.steps):

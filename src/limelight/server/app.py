@@ -134,6 +134,10 @@ class Service(Page):
         # One thread: what a thread freed stays with it for its next picture, and so would be held once for each.
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="limelight-decoder")
 
+    def close(self) -> None:
+        super().close()
+        self._decoder.shutdown(cancel_futures=True)
+
     def form(self) -> dict[str, Any]:
         """Return the contents of the form."""
         return {
@@ -260,7 +264,7 @@ def app_of(service: Page, public: str = "") -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        service.queue.close()
+        service.close()
 
     # No pages of documentation: they would ask other hosts for their scripts.
     app = FastAPI(lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)

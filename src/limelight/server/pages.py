@@ -46,6 +46,10 @@ class Page(ABC):
     def tested(self, asked: PageTests) -> Callable[[Job], None]:
         """Return what tests a map again."""
 
+    def close(self) -> None:
+        """Stop all work, and wait until it has stopped."""
+        self.queue.close()
+
     def stream(self, work: Callable[[Job], None]) -> Response:
         """Queue work, and answer with its events. Raises HTTPException 429 if the queue is full."""
         try:
