@@ -77,6 +77,15 @@ class Work:
 WORK = Work()
 
 
+def rows_at_rest() -> int:
+    """Wait until half a second passes without a row; return how many there were. A busy machine may be late."""
+    rows = -1
+    while rows != WORK.rows:
+        rows = WORK.rows
+        time.sleep(0.5)
+    return rows
+
+
 def small_model() -> ImageModel:
     labels = (HOSTILE, *(f"class number {k}" for k in range(1, CLASSES)))
     return ImageModel(Small(), Preprocessing(size=SIDE, crop_fraction=1.0), labels, "small").eval()
