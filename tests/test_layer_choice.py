@@ -456,10 +456,32 @@ def in_forward(rest: nn.Module) -> nn.Module:
     return Both()
 
 
+class OwnWeights(nn.Module):
+    """Each channel in another scale, which is trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor([2.0, 0.5, 1.5]).reshape(3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+class Standardised(nn.Module):
+    """Each picture by its own mean and deviation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - x.mean((1, 2, 3), keepdim=True)) / x.std((1, 2, 3), keepdim=True)
+
+
 FRONTS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "a module": lambda rest: nn.Sequential(Scaled(), rest),
     "a module and what torch has": lambda rest: nn.Sequential(Scaled(), nn.Dropout(), nn.Identity(), nn.Tanh(), rest),
     "the forward": in_forward,
+    "a batch norm": lambda rest: nn.Sequential(nn.Sequential(nn.BatchNorm2d(3)), nn.PReLU(3), rest),
+    "other norms": lambda rest: nn.Sequential(nn.GroupNorm(3, 3), nn.InstanceNorm2d(3, affine=True), rest),
+    "weights of its own": lambda rest: nn.Sequential(OwnWeights(), rest),
+    "each picture's mean": lambda rest: nn.Sequential(Standardised(), rest),
     "a picture's model": lambda rest: ll.ImageModel(rest, Preprocessing(size=8), ("a", "b"), "own"),
 }
 
@@ -475,6 +497,22 @@ def test_the_input_in_another_scale_is_no_layer(front: str, method: str) -> None
     body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     a = ll.explain(FRONTS[front](body).eval(), x, method, target=1)
     assert (a.layer or "").endswith(".1")
+
+
+@pytest.mark.parametrize(
+    "stem",
+    [
+        nn.Conv2d(3, 3, 3, padding=1),
+        nn.Conv2d(3, 3, 1),
+        nn.AvgPool2d(3, 1, 1),
+        torch.jit.script(nn.Conv2d(3, 3, 3, padding=1)),
+    ],
+    ids=["neighbours", "channels", "an average", "a program"],
+)
+def test_what_joins_pixels_or_channels_is_a_layer(stem: nn.Module) -> None:
+    """Also where it returns as many channels and positions as the input has."""
+    net = nn.Sequential(stem, nn.Tanh(), nn.Flatten(), nn.Linear(192, 2)).eval()
+    assert ll.explain(net, torch.rand(2, 3, 8, 8), ll.GradCAM(), target=1).layer == "1"
 
 
 def test_a_prepared_model_reads_its_layer_again_where_that_is_like_the_input() -> None:

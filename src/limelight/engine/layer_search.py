@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..rules.names import AFFINE, AVERAGES, MAX_POOLS, PLAIN
+from ..rules.names import AFFINE, AVERAGES, MAX_POOLS, PLAIN, words
 from .feature_axes import Axes, FeatureAxes
 from .flow import Flow
 from .frames import Frames, InputAxes
@@ -19,6 +19,7 @@ from .layer_choice import Call, LayerMap, Returned, branches, class_scores_among
 from .layer_maps import Grid, Known, grid_of, grid_of_frames
 from .layers import Linear
 from .occurrences import Occurrence, Path, default_path, elements, shapes_of
+from .operator_calls import is_operator
 
 OF_COLUMNS = (
     "columns have no positions that a layer's map could lie over: for the columns use a method of the inputs, such as "
@@ -28,7 +29,8 @@ NOT_FRAMES = (
     "which are read where they are known to be neighbours, as after x.flatten(0, 1) of inputs (N, T, ...) with "
     "axes='NTCHW'"
 )
-_MIX = AFFINE | AVERAGES | MAX_POOLS
+_OTHER_WEIGHTS = words("lstm gru rnn_tanh rnn_relu bilinear conv_tbc _transformer_encoder_layer_fwd")
+_MIX = AFFINE | _OTHER_WEIGHTS | AVERAGES - {"mean", "sum"} | MAX_POOLS
 TOKEN_MAPS = 12  # maps compared with one whose positions may not reach the score, as behind a class token
 
 
@@ -79,7 +81,7 @@ class LayerSearch:
     _known_of_frames: dict[int, list[Known]] = field(default_factory=dict)  # by the axis of the frames
     _frames: dict[tuple[str, int, Path], Frames] = field(default_factory=dict)
     _linear: str = ""  # the name of `linear`
-    _mixed: bool = False  # whether anything with weights, or that joins positions, ran
+    _mixed: bool = False  # whether anything that joins channels or positions ran
 
     @property
     def space(self) -> tuple[int, ...]:
@@ -268,7 +270,8 @@ class LayerSearch:
         self._shapes[name, run] = shapes_of(output)
         call = self._calls.pop() if self._calls else None
         pools = "Pool" in type(child).__name__  # CAMs read the map before it is pooled
-        self._mixed = self._mixed or pools or next(child.parameters(), None) is not None
+        # A program's operators are not seen.
+        self._mixed |= isinstance(child, torch.jit.ScriptModule) and next(child.parameters(), None) is not None
         if self.axes is not None and isinstance(child, nn.modules.conv._ConvNd) and isinstance(output, Tensor):
             self.axes.set(output, Axes(0, 1))  # also where an operator of ours computed it
         found, has_new = [], False
@@ -304,9 +307,12 @@ class LayerSearch:
                 if seen not in found:
                     self._leave_out(seen)
 
+    def made(self, name: str) -> None:
+        """Note that an operator ran, also inside of torch's own layers; one that is not known may join anything."""
+        self._mixed |= name in _MIX or not is_operator(name)
+
     def called(self, name: str, run: int, output: Any, in_place: bool) -> None:
         """Record the output of an operator outside of torch's own layers."""
-        self._mixed |= name in _MIX
         self._note_frames((name, run, ()), output)
         if not isinstance(output, Tensor) or output.ndim < 3 or not output.is_floating_point():
             return

@@ -35,6 +35,7 @@ class _Trace(OperatorCalls):
         with torch._C.DisableTorchFunction():
             self.axes.follow(name, func, output, arguments)
             self.input_axes.follow(name, func, output, arguments)
+            self.search.made(name)
             if name in _JOINS and isinstance(output, Tensor):
                 self.search.joined.update(output.shape)
             if name == "linear":
