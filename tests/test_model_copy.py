@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -376,3 +377,51 @@ def test_a_layer_that_knows_its_network_by_a_weak_proxy(method: str, own: bool) 
     torch.testing.assert_close(found.score, 3 * conv_net()(x)[:, 1].detach())
     torch.testing.assert_close(found.values, 3 * ll.explain(conv_net(), x, method, target=1).values)
     assert model.scale.grad is None
+
+
+class Owner:
+    """Something that a network may remember."""
+
+    def __init__(self, known: Any = None) -> None:
+        self.known = known
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["copied by its attributes", "copied by itself"])
+@pytest.mark.parametrize("method", ["integrated-gradients", "grad-cam", "lrp"])
+@pytest.mark.parametrize(
+    "kept",
+    [
+        lambda gone: gone,
+        lambda gone: [gone],
+        lambda gone: {"owner": (gone,)},
+        Owner,
+        lambda gone: partial(print, gone),
+        lambda gone: lambda: gone,
+    ],
+    ids=["an attribute", "a list", "a dict", "an object", "a partial", "a closure"],
+)
+def test_a_weak_proxy_may_have_outlived_its_object(kept: Callable[[Any], Any], method: str, own: bool) -> None:
+    """As one of a trainer does when the training is over. The network does not read it, and so it is no error."""
+
+    class Remembers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            owner = Owner()
+            self.net, self.owner = conv_net(), kept(weakref.proxy(owner))
+
+        if own:
+
+            def __getstate__(self) -> dict[str, Any]:
+                return dict(vars(self))
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.net(x)
+            return found
+
+    model, x = Remembers(), pictures(2)
+    expected = ll.explain(conv_net(), x, method, target=1).values
+    assert torch.equal(ll.explain(model, x, method, target=1).values, expected)
+    if method == "integrated-gradients":
+        call = model.forward
+        found = ll.explain(lambda batch: call(batch), x, method, target=1).values
+        torch.testing.assert_close(found, expected)

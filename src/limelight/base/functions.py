@@ -5,6 +5,7 @@ from __future__ import annotations
 import dis
 import functools
 import types
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,8 +15,20 @@ _GLOBALS = frozenset(("LOAD_GLOBAL", "LOAD_NAME"))
 _WORTH = (nn.Module, types.FunctionType, types.MethodType, functools.partial)
 
 
+def is_gone(value: Any) -> bool:
+    """Whether this is a weak proxy whose object is no more; each other question to it raises ReferenceError."""
+    if type(value) in weakref.ProxyTypes:
+        try:
+            hash(value.__class__)
+        except ReferenceError:
+            return True
+    return False
+
+
 def held(value: Any) -> dict[str, Any]:
     """Return by name what a container, function, partial or bound method holds; nothing for other values."""
+    if is_gone(value):
+        return {}
     match value:
         case dict():
             return {str(name): each for name, each in value.items()}
@@ -82,7 +95,7 @@ def modules_in(function: Any) -> dict[str, nn.Module]:
 
 
 def _find(name: str, value: Any, found: dict[str, nn.Module], seen: set[int]) -> None:
-    if id(value) in seen:
+    if id(value) in seen or is_gone(value):
         return
     seen.add(id(value))
     if isinstance(value, nn.Module):
@@ -93,6 +106,7 @@ def _find(name: str, value: Any, found: dict[str, nn.Module], seen: set[int]) ->
     if not parts and not isinstance(value, type | types.ModuleType):
         attributes = getattr(value, "__dict__", None)
         parts = attributes if isinstance(attributes, dict) else {}
-        parts = {key: each for key, each in parts.items() if isinstance(each, (*_WORTH, dict, list, tuple))}
+        worth = (*_WORTH, dict, list, tuple)
+        parts = {key: each for key, each in parts.items() if not is_gone(each) and isinstance(each, worth)}
     for key, each in parts.items():
         _find(key if not key.isdigit() else f"{name}{key}", each, found, seen)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
-from ..base.functions import held
+from ..base.functions import held, is_gone
 from .copying import hidden_modules, trains
 from .rebinding import is_object
 
@@ -64,7 +64,7 @@ def restore(values: Iterable[tuple[Tensor, Tensor]]) -> None:
 
 def _containers(value: Any, seen: set[int]) -> Iterator[Any]:
     """Yield the dictionaries, lists and sets that a value holds, itself and its objects' attributes included."""
-    if id(value) in seen or isinstance(value, nn.Module | Tensor):
+    if id(value) in seen or is_gone(value) or isinstance(value, nn.Module | Tensor):
         return
     seen.add(id(value))
     if isinstance(value, dict | list | set):

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..base.functions import closure, global_names, held, modules_in
+from ..base.functions import closure, global_names, held, is_gone, modules_in
 from .rebinding import is_object, rebind
 
 # What deepcopy raises for locks, file handles, generators, non-leaf tensors and the like.
@@ -194,6 +194,9 @@ def _copy_others(modules: list[nn.Module], memo: dict[int, Any]) -> tuple[list[s
             modules.append(module)
     shells = {id(module): object.__new__(type(module)) for module in modules if _copies_by_state(type(module))}
     memo.update(shells)  # before anything is copied, since an attribute may hold any module
+    looked: set[int] = set()
+    parts = [part for module in modules for value in _state(module).values() for part in _parts(value, looked)]
+    memo.update((id(part), part) for part in parts if is_gone(part))  # else deepcopy asks for its class
     doubts = [f"the function {name}" for name in rebind(modules, memo)]
     seen: set[int] = set()
     for module in modules:
@@ -202,6 +205,8 @@ def _copy_others(modules: list[nn.Module], memo: dict[int, Any]) -> tuple[list[s
             continue
         for name, value in vars(module).items():
             for part in _parts(value, seen):
+                if is_gone(part):
+                    continue
                 if isinstance(part, weakref.ref):
                     referent = memo.get(id(part()))
                     if referent is not None:
@@ -240,9 +245,11 @@ def hidden_modules(modules: Iterable[nn.Module], known: Iterable[int] = ()) -> d
     found: dict[str, nn.Module] = {}
     for module in modules:
         for attribute, value in _state(module).items():
-            if attribute in _TENSORS_AND_CHILDREN or isinstance(value, nn.Module):
+            if attribute in _TENSORS_AND_CHILDREN or is_gone(value) or isinstance(value, nn.Module):
                 continue
             for part in _parts(value, seen):
+                if is_gone(part):
+                    continue
                 inside = {attribute: part} if isinstance(part, nn.Module) else {}
                 if isinstance(part, types.FunctionType):
                     inside = modules_in(part)
@@ -277,12 +284,12 @@ def _parts(value: Any, seen: set[int]) -> Iterator[Any]:
     if id(value) in seen or _is_constant(value):
         return
     seen.add(id(value))
-    inside = () if isinstance(value, _ATOMS) else held(value).values()
+    inside = () if is_gone(value) or isinstance(value, _ATOMS) else held(value).values()
     if is_object(value):
         inside = (*inside, *vars(value).values())
     for each in inside:
         yield from _parts(each, seen)
-    if not isinstance(value, dict | list | tuple | set):
+    if is_gone(value) or not isinstance(value, dict | list | tuple | set):
         yield value
 
 
@@ -326,6 +333,8 @@ def _is_constant(value: Any) -> bool:
         return True
     if issubclass(kind, tuple):
         return all(type(each) in CONSTANTS for each in value) or _all_constant(value)
+    if kind in weakref.ProxyTypes:
+        return False
     if kind is types.FunctionType:
         return str(value.__module__).startswith("torch.") and not (value.__closure__ or value.__defaults__)
     if isinstance(value, _IMMUTABLE):

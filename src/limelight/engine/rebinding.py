@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..base.functions import closure, held, named_globals
+from ..base.functions import closure, held, is_gone, named_globals
 
 
 def rebind(modules: Iterable[nn.Module], memo: dict[int, Any]) -> list[str]:
@@ -30,13 +30,15 @@ def rebind(modules: Iterable[nn.Module], memo: dict[int, Any]) -> list[str]:
     found = list(_parts(attributes, set()))
     own = before | {id(each) for module in modules for each in module.modules()} | set(_copied(attributes, set()))
     for each in found:
-        if isinstance(each, Tensor) and id(each) not in memo:
+        if is_gone(each):
+            memo[id(each)] = each  # else deepcopy asks for its class
+        elif isinstance(each, Tensor) and id(each) not in memo:
             plain = each.detach()
             memo[id(each)] = nn.Parameter(plain, False) if isinstance(each, nn.Parameter) else plain.clone()
-    for each in found:
-        if isinstance(each, types.FunctionType):
-            _rebound(each, own, memo)
-    return [each.__qualname__ for each in found if isinstance(each, types.FunctionType) and id(each) in memo]
+    functions = [each for each in found if type(each) is types.FunctionType]
+    for each in functions:
+        _rebound(each, own, memo)
+    return [each.__qualname__ for each in functions if id(each) in memo]
 
 
 def _rebound(function: types.FunctionType, own: set[int], memo: dict[int, Any]) -> None:
@@ -49,7 +51,7 @@ def _rebound(function: types.FunctionType, own: set[int], memo: dict[int, Any]) 
     new.__dict__.update(function.__dict__)
     memo[id(function)] = new  # before its parts are copied, since they may hold the function
     for inner in _parts(list(held(function).values()), set()):
-        if isinstance(inner, types.FunctionType):
+        if type(inner) is types.FunctionType:
             _rebound(inner, own, memo)
 
     def copied(value: Any) -> Any:
@@ -65,9 +67,11 @@ def _rebound(function: types.FunctionType, own: set[int], memo: dict[int, Any]) 
         new.__kwdefaults__ = {name: copied(value) for name, value in function.__kwdefaults__.items()}
 
 
-def _parts(value: Any, seen: set[int]) -> Iterator[types.FunctionType | Tensor]:
-    """Yield the functions and tensors that a value holds, itself included."""
-    if id(value) in seen or isinstance(value, nn.Module):
+def _parts(value: Any, seen: set[int]) -> Iterator[Any]:
+    """Yield the functions, tensors and weak proxies of nothing that a value holds, itself included."""
+    if is_gone(value):
+        yield value
+    if id(value) in seen or is_gone(value) or isinstance(value, nn.Module):
         return
     seen.add(id(value))
     if isinstance(value, types.FunctionType | Tensor):
@@ -79,7 +83,9 @@ def _parts(value: Any, seen: set[int]) -> Iterator[types.FunctionType | Tensor]:
 def _copied(values: Iterable[Any], seen: set[int]) -> Iterator[int]:
     """Yield the identities of the containers and objects in attributes, which deepcopy copies."""
     for value in values:
-        if id(value) not in seen and (isinstance(value, dict | list | set | tuple) or is_object(value)):
+        if id(value) in seen or is_gone(value):
+            continue
+        if isinstance(value, dict | list | set | tuple) or is_object(value):
             seen.add(id(value))
             if not isinstance(value, tuple):
                 yield id(value)
@@ -89,7 +95,7 @@ def _copied(values: Iterable[Any], seen: set[int]) -> Iterator[int]:
 def is_object(value: Any) -> bool:
     """Whether a value is an object of an ordinary class, with attributes."""
     others = (type, types.ModuleType, types.FunctionType, types.MethodType, nn.Module, Tensor)
-    return not isinstance(value, others) and isinstance(getattr(value, "__dict__", None), dict)
+    return not (is_gone(value) or isinstance(value, others)) and isinstance(getattr(value, "__dict__", None), dict)
 
 
 def _reaches(value: Any, own: set[int], seen: set[int]) -> bool:
