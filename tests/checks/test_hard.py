@@ -124,6 +124,24 @@ def test_linearity() -> None:
     assert "second one" in finding(Formula(lambda rows: rows.flatten(1).sum(1)), x, "gradient", ll.Linearity()).reason
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        ll.IntegratedGradients(tolerance=1e-6),
+        ll.BlurIntegratedGradients(tolerance=0.01),
+        ll.SmoothGrad(ll.IntegratedGradients(tolerance=1e-6), samples=2),
+        ll.SmoothGrad(samples=64, tolerance=0.1),
+    ],
+    ids=str,
+)
+def test_linearity_fails_no_map_for_where_it_stops(method: ll.Method) -> None:
+    """Where a method stops depends on the score; its sums of gradients are linear in the score."""
+    net, x = conv_net(), 3 * pictures(2)
+    found = finding(net, x, method, ll.Linearity())
+    assert found.passed is True and found.value.max() < 1e-9, found
+    assert "as many nodes or samples for each score" in found.notes[0]
+
+
 @pytest.mark.parametrize("padding", [0, 1, (0, 2), "same", "valid"])
 @pytest.mark.parametrize("scaled", [False, True])
 def test_the_bias_takes_the_shift_whatever_the_padding(padding: Any, scaled: bool) -> None:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ..base.arithmetic import rounding_of, sum_rounding
 from ..base.named import require
+from ..methods import BlurIntegratedGradients, IntegratedGradients, Method
+from ..question.per_example import rebuilt
 from ..question.targets import CentredLogit, ClassTarget, Logit, LogProbability, Probability, Target
 from .base import HardCheck, Measured, NotApplicable, Tolerated, relative_difference
 from .case import Case
@@ -246,7 +248,8 @@ class Linearity(HardCheck):
     r"""The map of $\alpha f_1 + \beta f_2$ is $\alpha A_1 + \beta A_2$: max difference over the map's maximum.
 
     $f_1$ is the explained logit, $f_2$ the next likeliest class's. Explanations by rules and rectified maps fail it,
-    which is a property of the method. [sundararajan2017]
+    which is a property of the method. A method that stops by what it finds is compared with as many nodes or samples
+    for each score where it would fail. [sundararajan2017]
     """
 
     alpha: float = 2.0
@@ -270,11 +273,34 @@ class Linearity(HardCheck):
         classes = torch.as_tensor(target.index, device=outputs.device).expand(len(outputs))
         rest = outputs.scatter(1, classes[:, None], -torch.inf)
         first, other = Logit(tuple(classes.tolist())), Logit(tuple(rest.argmax(1).tolist()))
+        mixed = Combination(first, other, self.alpha, self.beta)
         own = case.attribution.values if type(target) is Logit else case.explain(target=first).values
-        mixed = case.explain(target=Combination(first, other, self.alpha, self.beta)).values
+        notes: tuple[str, ...] = ()
+        values = self._difference(case, own, other, mixed)
+        if bool((values > self.limit(case.x)).any()) and (fixed := _without_stop(case)) is not None:
+            # Scores of other slopes are integrated at other points, to the tolerance, which is no matter of linearity.
+            values = self._difference(fixed, fixed.explain(target=first).values, other, mixed)
+            notes = ("compared with as many nodes or samples for each score, so that where each stops fails no map",)
+        return self.judged(values, case.x, notes=notes)
+
+    def _difference(self, case: Case, own: Tensor, other: Target, mixed: Target) -> Tensor:
         expected = self.alpha * own + self.beta * case.explain(target=other).values
-        values = relative_difference(expected, mixed)
-        return self.judged(values, case.x)
+        return relative_difference(expected, case.explain(target=mixed).values)
+
+
+def _without_stop(case: Case) -> Case | None:
+    """Return the case with a method that takes all its nodes or samples; None where it does so already."""
+
+    def whole(part: Any) -> Any:
+        if isinstance(part, IntegratedGradients) and part.stop is not None:
+            return replace(part, quadrature=part.rule, tolerance=None)
+        if isinstance(part, BlurIntegratedGradients) and part.stop is not None:
+            return replace(part, steps=part.first.n, tolerance=None)
+        goals = {name: None for name in ("tolerance", "steadiness") if getattr(part, name, None) is not None}
+        return rebuilt(replace(part, **goals), whole) if isinstance(part, Method) and goals else part
+
+    method = rebuilt(case.method, whole)
+    return None if method is case.method else replace(case, method=method)
 
 
 @dataclass(frozen=True, eq=False)
