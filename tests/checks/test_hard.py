@@ -124,6 +124,16 @@ def test_linearity() -> None:
     assert "second one" in finding(Formula(lambda rows: rows.flatten(1).sum(1)), x, "gradient", ll.Linearity()).reason
 
 
+@pytest.mark.parametrize("size", [1e-12, 1.0, 1e12])
+def test_sensitivity_of_scores_of_any_size(size: float) -> None:
+    """size (1 - relu(1 - x)) at 2 rises by size from 0 and is flat there: a gradient misses that, IG does not."""
+    net = Formula(lambda rows: size * (1 - torch.relu(1 - rows[:, 0])))
+    x = torch.tensor([[2.0]], dtype=torch.float64)
+    missed = finding(net, x, "gradient", ll.Sensitivity())
+    assert missed.value.tolist() == [1] and missed.detail["tried"].tolist() == [1]
+    assert finding(net, x, "integrated-gradients", ll.Sensitivity()).value.tolist() == [0]
+
+
 @pytest.mark.parametrize(
     "method",
     [

@@ -105,7 +105,7 @@ class Sensitivity(HardCheck):
     non-zero attribution at that feature. [sundararajan2017]
 
     For each of `features` units the baseline with that unit of x alone is scored and, where the score moved by more
-    than `least` of its size, explained. Value: the share of those with no attribution; 0 passes.
+    than `least` of the larger of the two scores, explained. Value: the share of those with no attribution; 0 passes.
     """
 
     features: int = 4
@@ -132,7 +132,7 @@ class Sensitivity(HardCheck):
         hide = Filled(case.x, reference)
         others = [torch.ones_like(only[0]), *(~chosen for chosen in only)]
         scores = case.scores(hide.asked(hidden, 0) for hidden in others).double()
-        moved = (scores[1:] - scores[0]).abs() > self.least * (1e-3 + scores[0].abs())
+        moved = (scores[1:] - scores[0]).abs() > self.least * scores[1:].abs().maximum(scores[0].abs())
         missed = torch.zeros(len(case), device=case.x.device, dtype=torch.float64)
         for k, rows in enumerate(alone):
             index = moved[k].nonzero()[:, 0].tolist()
