@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..base.errors import NotApplicable as NotApplicable
@@ -123,3 +124,13 @@ def relative_difference(a: Tensor, b: Tensor) -> Tensor:
     largest = size.maximum(b.abs().amax(1))
     ratio = (a - b).abs().amax(1) / torch.where(size > 0, size, largest)
     return torch.where(largest == 0, torch.zeros_like(ratio), ratio)
+
+
+def as_wide(figures: Sequence[Tensor]) -> list[Tensor]:
+    """Fill figures `(n,)` or `(n, depths)` up with NaN to as many depths as any of them has."""
+    figures = [each.double().cpu() for each in figures]
+    if all(each.ndim == 1 for each in figures):
+        return figures
+    flat = [each if each.ndim > 1 else each[:, None] for each in figures]
+    widest = max(each.shape[1] for each in flat)
+    return [F.pad(each, (0, widest - each.shape[1]), value=torch.nan) for each in flat]

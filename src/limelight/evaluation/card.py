@@ -6,6 +6,7 @@ import html
 import json
 import math
 import textwrap
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,16 +18,19 @@ from ..base.attribution import Attribution
 from ..base.files import finite, write_whole
 from ..base.types import Model
 from ..base.view import View
+from ..by_length import Group, joined
 from ..checks.base import Check
 from ..checks.case import open_case, question_about
 from ..checks.shared import Shared, key_of
 from ..question.baselines import Constant
 from ..question.question import CheckOptions, Options, Question, question_of
+from ..question.targets import Target
 from .check import CARD, REFUSALS, ChecksLike, Subject, as_checks, as_mask, examination, examined, measure
 from .controls import CONTROLS
 from .evaluate import column_of, interval
 from .findings import Finding
 from .tables import shown
+from .texts import joined_finding, options_of, several_lengths, subject_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -314,9 +318,28 @@ def trust_card(
     not depend on the model, and not with other methods.
     """
     wanted = as_checks(CARD if checks is None else checks)
+    groups, target = several_lengths(model, inputs, options)
+    if target is not None:
+        cards = []
+        for group in groups:
+            texts: Any = group.texts
+            cards.append(trust_card(model, texts, subject_of(group, method), wanted, **options_of(group, options)))
+        return _joined(cards, groups, target)
     with examination(model, inputs, options) as (question, mask):
         attribution, again = examined(question, method, options)
         return card_about(question, attribution, again, wanted, mask)
+
+
+def _joined(cards: Sequence[TrustCard], groups: Sequence[Group], target: Target) -> TrustCard:
+    """Join the cards of texts of each length to one of all."""
+    attribution = joined([card.attribution for card in cards], groups, target)
+    findings = tuple(joined_finding(groups, parts) for parts in zip(*(card.findings for card in cards), strict=True))
+    controls = {
+        name: {column: joined_finding(groups, [card.controls[name][column] for card in cards]) for column in own}
+        for name, own in cards[0].controls.items()
+        if all(name in card.controls for card in cards)
+    }
+    return TrustCard(attribution, findings, controls, _cautions(attribution, findings))
 
 
 def card_of(
