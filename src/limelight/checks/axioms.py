@@ -32,7 +32,7 @@ class Completeness(Tolerated):
 
     tolerance: float = 0.01
     meaning: ClassVar[str] = "share of the score that the map fails to account for"
-    brief: ClassVar[tuple[str, str]] = ("adds up to {:.1%}", "misses {:.1%} of its sum")
+    brief: ClassVar[tuple[str, str]] = ("adds up within {:.1%}", "misses {:.1%} of its sum")
     passes: ClassVar[str] = "the values add up to the score"
     fails: ClassVar[str] = "the values do not add up to the score that they should"
 

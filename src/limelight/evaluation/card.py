@@ -171,14 +171,15 @@ class TrustCard:
     def line(self) -> str:
         """The verdict's word, how many hard tests passed, and what each says in a few words, failed ones first.
 
-        `"holds up: 2 of 2 tests; adds up to 0.6%, follows the weights"`, of several examples by their mean figure.
+        `"holds up: 2 of 2 tests; adds up within 0.6%, follows the weights"`, of several examples by the mean figure, in
+        a failed test of those that fail it.
         """
         judged = sorted((each for each in self.hard if each.passed is not None), key=lambda each: bool(each.passed))
         word = self.verdict.word
         if not judged:
             return word
         passed = sum(each.passed is True for each in judged)
-        parts = [each.check.brief[not each.passed].format(each.mean) for each in judged]  # type: ignore[attr-defined]
+        parts = [each.brief for each in judged]
         steadiness = self.attribution.steadiness
         if steadiness is not None and not math.isnan(known := float(steadiness[..., 0].nanmean())):
             parts.append(f"two runs agree {known:.2f}")
