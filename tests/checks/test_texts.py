@@ -106,6 +106,15 @@ def test_cards_and_tables_join_the_lengths() -> None:
     assert "SobelEdges()" in table.refused
 
 
+def test_two_checks_of_one_name_have_their_controls() -> None:
+    """Of texts the fill is the baseline's, which the card's column names too."""
+    text: Any = TEXTS[0]
+    card = ll.trust_card(model(), text, "occlusion", [ll.Deletion(), ll.Deletion(steps=2)], target=1)
+    for each in card.evidence:
+        assert each.check.fill == ll.Token("[MASK]")  # type: ignore[attr-defined]
+        assert set(card.beats(each)) == {"random-map", "constant-map"}
+
+
 def test_a_method_that_refuses_one_length_has_no_figure_for_it() -> None:
     """Exact Shapley values take 16 players at most; the longest of the texts has more."""
     texts: Any = [*TEXTS, " ".join(["the cat"] * 10)]

@@ -321,10 +321,8 @@ def trust_card(
     wanted = as_checks(CARD if checks is None else checks)
     groups, target = several_lengths(model, inputs, options)
     if target is not None:
-        cards = []
-        for group in groups:
-            texts: Any = group.texts
-            cards.append(trust_card(model, texts, subject_of(group, method), wanted, **options_of(group, options)))
+        each: Any = [(group.texts, subject_of(group, method), options_of(group, options)) for group in groups]
+        cards = [trust_card(model, texts, own, wanted, **given) for texts, own, given in each]
         return _joined(cards, groups, target)
     with examination(model, inputs, options) as (question, mask):
         attribution, again = examined(question, method, options)
@@ -371,7 +369,9 @@ def card_about(
     own, shared = question_about(attribution, question), Shared() if shared is None else shared
     with open_case(own, attribution, method, mask, shared) as case:
         findings = tuple(measure(each, case, exhibits=True) for each in checks)
-    compared = [each for each in checks if each.kind in ("faithfulness", "localisation")]
+    run = [each.check for each in findings]  # with what the question decided of their settings
+    pairs = [(column_of(each, run), check) for each, check in zip(run, checks, strict=True)]
+    compared = [(column, each) for column, each in pairs if each.kind in ("faithfulness", "localisation")]
     controls: dict[str, dict[str, Finding]] = {}
     plain = replace(own, baseline=Constant(0.0), layer=None)
     for control in CONTROLS if compared else ():
@@ -381,7 +381,7 @@ def card_about(
         except REFUSALS:  # edges need pictures; the card then shows the other two controls
             continue
         with open_case(plain, other, control, mask, shared) as case:
-            controls[other.name] = {column_of(each, checks): measure(each, case) for each in compared}
+            controls[other.name] = {column: measure(each, case) for column, each in compared}
     return TrustCard(attribution, findings, controls, _cautions(attribution, findings))
 
 
