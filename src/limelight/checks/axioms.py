@@ -91,7 +91,7 @@ class Determinism(HardCheck):
                 if group:
                     again[list(group)] = case.select(list(group)).explain(rows_per_pass=other).values
         values = relative_difference(case.attribution.values, again)
-        return self.judged(values, case.x)
+        return self.judged_maps(values, case)
 
 
 def _rounding_of(x: Tensor) -> float:
@@ -281,7 +281,7 @@ class Linearity(HardCheck):
             # Scores of other slopes are integrated at other points, to the tolerance, which is no matter of linearity.
             values = self._difference(fixed, fixed.explain(target=first).values, other, mixed)
             notes = ("compared with as many nodes or samples for each score, so that where each stops fails no map",)
-        return self.judged(values, case.x, notes=notes)
+        return self.judged_maps(values, case, notes=notes)
 
     def _difference(self, case: Case, own: Tensor, other: Target, mixed: Target) -> Tensor:
         expected = self.alpha * own + self.beta * case.explain(target=other).values

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..base.arithmetic import rounding_of
 from ..base.errors import NotApplicable as NotApplicable
 from ..base.named import Named
 from ..question.per_example import for_examples, has_each
@@ -102,6 +103,23 @@ class HardCheck(Check):
     ) -> Measured:
         """Return the values `(n,)` with whether each passes."""
         return Measured(values, values <= self.limit(x), detail, notes=notes)
+
+    def judged_maps(
+        self, values: Tensor, case: Case, detail: Mapping[str, Tensor] = {}, notes: tuple[str, ...] = ()
+    ) -> Measured:
+        """Return the relative differences `(n,)` of two maps with whether each passes.
+
+        In half precision one above the limit that is within the rounding of the map, and of the scores that it may be
+        differences of, is no figure: it shows nothing.
+        """
+        measured, precision = self.judged(values, case.x, detail, notes), case.score.runner.precision
+        if precision.itemsize >= 4:
+            return measured
+        size = case.attribution.values.double().abs().flatten(1).amax(1)
+        rounding = rounding_of(precision, size, case.attribution.score).to(values) / size.to(values)
+        within = (values > self.limit(case.x)) & (values <= rounding)
+        name = str(precision).removeprefix("torch.")
+        return measured.unknown_where(within, f"the maps differ by no more than {name} may round them by; use float32")
 
 
 @dataclass(frozen=True)
