@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -19,7 +19,9 @@ from .base import HardCheck, Measured, NotApplicable, Tolerated, relative_differ
 from .case import Case
 from .imputers import Filled
 from .maps import over_units, space_of, units_of
-from .shared import Asked
+from .shared import ITSELF, Asked, contents
+
+ELSEWHERE = 64  # points at which a feature is ignored before it may fail a map
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,10 @@ class Dummy(Tolerated):
     A unit counts as ignored when the score has a slope of exactly 0 there and `draws` random values in its place,
     within the example's range, all leave the score as it is up to rounding. A black box has no slope; its score has to
     stay exactly, and where it rounds its outputs nothing can be told. For a probability the slope of the logit is
-    taken, which does not vanish where the probability saturates. `features` units are tried. [sundararajan2017]
+    taken, which does not vanish where the probability saturates. `features` units are tried.
+
+    One that got relevance counts if it is ignored elsewhere too: with the others from x or from the baseline, on the
+    line between both, and anywhere in the range. A path, and coalitions, read the score there. [sundararajan2017]
     """
 
     features: int = 16
@@ -200,9 +205,58 @@ class Dummy(Tolerated):
                 ignored[:, k] &= stays(k, draws)
         found = units_of(case.attribution.values.abs())
         scale = found.amax(1).clamp(min=torch.finfo(found.dtype).tiny)
-        values = (found.gather(1, units) * ignored).amax(1).double() / scale
+        share = found.gather(1, units).double() / scale[:, None]
+        every = torch.arange(len(case), device=x.device)
+        while bool((doubted := (share * ignored).amax(1) > self.tolerance).any()):
+            first = (share * ignored).argmax(1)  # the one that fails the map, unless it matters elsewhere
+            matters = _matters_elsewhere(case, units[every, first], doubted)
+            if not bool(matters.any()):
+                break
+            ignored[every[matters], first[matters]] = False
+        values = (share * ignored).amax(1)
         measured = self.judged(values, case.x, {"ignored": ignored.sum(1)})
         return measured.unknown_where(~ignored.any(1), "the score ignores none of the features tried")
+
+
+def _matters_elsewhere(case: Case, unit: Tensor, asked: Tensor) -> Tensor:
+    """Find for the examples `asked` `(n,)` whether the score depends on the unit `(n,)` elsewhere; False for others."""
+    x, reference = case.x, case.reference().expand_as(case.x)
+    count, column = space_of(x).numel(), (-1, *[1] * (x.ndim - 1))
+    both = torch.cat([x.flatten(1), reference.flatten(1)], 1)
+    low, width = both.amin(1).view(column), (both.amax(1) - both.amin(1)).clamp(min=1e-3).view(column)
+    here = over_units(_only(case, unit), x)
+    own = list(zip(unit.tolist(), contents(reference), asked.tolist(), strict=True))
+
+    def place(k: int) -> Tensor:
+        """Return x and the reference mixed by units, two times of four, a point between them, and one of the range."""
+        if k % 4 == 2:
+            return torch.lerp(reference, x, case.rng.uniform(f"time {k}", (1,), x).view(column))
+        if k % 4 == 3:
+            return low + width * case.rng.uniform(f"place {k}", x.shape[1:], x)
+        drawn = case.rng.uniform(f"coalition {k}", (count,), x) < 0.5
+        if 1 << count <= ELSEWHERE // 2:  # each coalition once
+            drawn = ((2 * (k // 4) + k % 4) >> torch.arange(count, device=x.device) & 1 == 1).expand_as(drawn)
+        return torch.where(over_units(drawn, x), x, reference)
+
+    def changed(rows: Tensor) -> Tensor:
+        return torch.where(asked.view(column), rows, x)
+
+    def pair(k: int) -> Iterator[Asked]:
+        """Yield the place with the unit as at x, and as at the reference or as drawn."""
+        there = place(k)
+        for which, other in enumerate((x, reference if k % 4 < 2 else there)):
+            keys = [("elsewhere", k, which, *key) if wanted else ITSELF for *key, wanted in own]
+            yield Asked(keys, partial(changed, torch.where(here, other, there)))
+
+    matters = torch.zeros_like(asked)
+    differentiable = case.score.runner.differentiable
+    for k in range(ELSEWHERE):
+        one, other = case.scores(pair(k))
+        rounding = rounding_of(x.dtype, one, other) if differentiable else torch.zeros_like(one)
+        matters |= asked & ((one - other).abs() > rounding.maximum(_rounding(case)))
+        if bool((matters == asked).all()):
+            break
+    return matters
 
 
 def _tried(case: Case, features: int) -> Tensor:
