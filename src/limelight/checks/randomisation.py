@@ -16,7 +16,7 @@ from ..base.named import require
 from ..base.similarity import centred_ranks, correlation_of_ranks
 from ..engine.runner import Runner
 from ..engine.score import Score
-from ..model_edits.randomise import Drawn, Init, Replaced, layers_read, put_back, redraw, redrawable
+from ..model_edits.randomise import Drawn, Init, Replaced, layers_read, put_back, redraw, redrawable, varies
 from ..question.output_targets import Similarity
 from ..question.targets import Logit
 from .base import HardCheck, Measured, as_wide
@@ -159,7 +159,8 @@ def _is_without_head(case: Case) -> bool:
 
 
 def _has_matrix(layer: nn.Module) -> bool:
-    return any(each.ndim > 1 for each in layer.parameters(recurse=False))
+    """Whether a layer has a matrix that can be drawn anew; one of equal numbers stays as it is."""
+    return any(each.ndim > 1 and varies(each) for each in layer.parameters(recurse=False))
 
 
 def _read(case: Case, module: nn.Module, layers: list[str]) -> Tensor:
