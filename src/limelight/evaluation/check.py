@@ -14,6 +14,7 @@ from ..answer import answer
 from ..base.attribution import Attribution
 from ..base.errors import NotApplicable
 from ..base.types import Model
+from ..by_length import Group
 from ..checks import (
     CHECKS,
     SRG,
@@ -47,6 +48,7 @@ from ..question.question import CheckOptions, Options, Question, question_of, re
 from ..question.targets import Logit
 from .controls import ConstantMap
 from .findings import Finding, Findings
+from .texts import joined_finding, options_of, several_lengths, subject_of
 
 # What a method or a check raises about its arguments; any other exception is a defect and is not caught.
 REFUSALS = (NotApplicable, ValueError, FloatingPointError, RuntimeError, NotImplementedError)
@@ -94,10 +96,18 @@ def check(
     figure for an example gives NaN and a reason; ValueError is raised only for bad arguments.
     """
     wanted = as_checks(CARD if checks is None else checks)
+    if groups := several_lengths(model, inputs, options)[0]:
+        found = [_of_texts(model, group, method, wanted, options) for group in groups]
+        return Findings(joined_finding(groups, each) for each in zip(*found, strict=True))
     with examination(model, inputs, options) as (question, mask):
         attribution, again = examined(question, method, options)
         with open_case(question, attribution, again, mask) as case:
             return Findings(measure(each, case, exhibits=True) for each in wanted)
+
+
+def _of_texts(model: Model, group: Group, method: Subject, checks: ChecksLike, options: CheckOptions) -> Findings:
+    texts: Any = group.texts
+    return check(model, texts, subject_of(group, method), checks, **options_of(group, options))
 
 
 @contextmanager

@@ -43,7 +43,7 @@ class Game:
         self.full, self.empty = score.values(x).double().cpu(), score.values(baseline).double().cpu()
         self.change = self.full - self.empty
         self.interrupted = False
-        readers = _readers(score, baseline, rng, self.division.labels)
+        readers = _readers(score, x, baseline, rng, self.division.labels)
         self._group = {example: group for group, of in enumerate(readers) for example in of}
         self._known = [_Known.of(of, self.counts[of[0]], self.empty, self.full) for of in readers]
         # In bfloat16, where no player and all players keep their worth in the model's own precision.
@@ -298,8 +298,11 @@ class _Known:
         return torch.from_numpy(np.stack(known)) if known else torch.zeros(0, len(self.examples), dtype=torch.float64)
 
 
-def _readers(score: Score, baseline: Tensor, rng: Streams, labels: Tensor) -> list[list[int]]:
-    """Group the examples of equal content, baseline, players and arguments, which share rows."""
+def _readers(score: Score, x: Tensor, baseline: Tensor, rng: Streams, labels: Tensor) -> list[list[int]]:
+    """Group the examples of equal content, baseline, players and arguments, which share rows.
+
+    Equal random numbers are not equal content: examples may draw those of another one, see the option `draws_of`.
+    """
     groups: dict[int, list[int]] = {}
     given, examples = score.runner.given, score.examples.tolist()
     for i, key in enumerate(rng.keys):
@@ -308,6 +311,7 @@ def _readers(score: Score, baseline: Tensor, rng: Streams, labels: Tensor) -> li
             for first in groups
             if score.target.layer is None
             and rng.keys[first] == key
+            and torch.equal(x[first], x[i])
             and torch.equal(baseline[first], baseline[i])
             and torch.equal(labels[first], labels[i])
             and (given is None or given.is_alike(examples[first], examples[i]))
