@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 import posixpath
 import re
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache, partial
 from itertools import groupby, islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from ..models.pictures import SUFFIXES
 from .manifest import Entry
 from .opening import AT_ONCE, facts_of, files_below, in_order, is_folder, is_remote, open_binary, require_url, site_of
-from .tables import arrow
+from .table_rows import LABEL_COLUMNS, label_of, plain_names, table_rows
 
 PATH_COLUMNS = ("path", "image", "file", "filename", "file_name")
-LABEL_COLUMNS = ("label", "class")
 _ASKED = 64  # files whose size and tag are asked for before the first of them is taken
 
 
@@ -72,7 +68,7 @@ def _entries(images: str, elsewhere: bool) -> Iterator[Entry]:
             for place in places:
                 yield from _tar_entries(place, elsewhere)
         case ".csv" | ".parquet":
-            yield from _table_entries(images, suffix, elsewhere)
+            yield from _table_entries(images, elsewhere)
         case _ if is_folder(images, elsewhere):
             yield from _folder_entries(images, elsewhere)
         case _:
@@ -88,11 +84,11 @@ def _folder_entries(folder: str, elsewhere: bool) -> Iterator[Entry]:
             yield Entry(name, label, place, size=facts.size, etag=facts.etag)
 
 
-def _table_entries(table: str, suffix: str, elsewhere: bool) -> Iterator[Entry]:
-    rows = _csv_rows(table, elsewhere) if suffix == ".csv" else _parquet_rows(table, elsewhere)
-    for number, (path, label) in enumerate(rows, 1):
+def _table_entries(table: str, elsewhere: bool) -> Iterator[Entry]:
+    for number, row in enumerate(table_rows(table, partial(_columns, table), elsewhere), 1):
+        path = row["path"] or ""
         try:
-            yield Entry(path, label, _place_in(table, path, elsewhere))
+            yield Entry(path, label_of(row.get("label")), _place_in(table, path, elsewhere))
         except ValueError as error:
             raise ValueError(f"images: {table!r}, row {number}: {error}") from error
 
@@ -116,64 +112,14 @@ def _named(place: str) -> str:
     return f"at {protocol}://{host}" if host or protocol != "file" else "on this machine"
 
 
-def _csv_rows(table: str, elsewhere: bool) -> Iterator[tuple[str, str]]:
-    whole = 0  # lines up to the last complete row
-    with open_binary(table, elsewhere) as file:
-        rows = csv.DictReader(lines_of(table, file), strict=True)
-        try:
-            path, label = _columns(table, list(rows.fieldnames or ()))
-            whole = rows.line_num
-            for row in rows:
-                whole = rows.line_num
-                yield row[path] or "", (row[label] or "").strip() if label else ""
-        except csv.Error as error:
-            raise ValueError(
-                f"images: {table!r}, from line {whole + 1}: {error}; close each quote, and double those inside a field"
-            ) from error
-
-
-def lines_of(table: str, file: IO[bytes]) -> Iterator[str]:
-    """Yield the lines of a table. Raises ValueError with the number of the first one that is not UTF-8."""
-    with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-        for number, line in enumerate(text, 1):
-            if not line.isascii() and re.search("[\udc80-\udcff]", line):
-                raise ValueError(f"images: {table!r}, line {number}: {line.strip()[:80]!r} is no UTF-8; save it so")
-            yield line
-
-
-def _parquet_rows(table: str, elsewhere: bool) -> Iterator[tuple[str, str]]:
-    with open_binary(table, elsewhere) as file:
-        try:
-            parquet = arrow("parquet").ParquetFile(file)
-        except arrow().ArrowInvalid as error:
-            raise ValueError(f"images: {table!r}: {error}") from error
-        path, label = _columns(table, parquet.schema_arrow.names)
-        kind = parquet.schema_arrow.field(path).type
-        text = kind.value_type if arrow("types").is_dictionary(kind) else kind
-        if str(text) not in ("string", "large_string", "string_view"):
-            raise ValueError(
-                f"images: {table!r}: its column {path!r} is {kind}; make it text, the path of each picture, "
-                "or put the pictures into a .tar"
-            )
-        for batch in parquet.iter_batches(columns=[path, label] if label else [path]):
-            for row in batch.to_pylist():
-                yield row[path] or "", label_of(row[label]) if label else ""
-
-
-def label_of(value: Any) -> str:
-    """Write a label as text; a column of integers with missing values holds floats and NaN."""
-    if isinstance(value, float) and (math.isnan(value) or value.is_integer()):
-        return "" if math.isnan(value) else str(int(value))
-    return "" if value is None else str(value).strip()
-
-
-def _columns(table: str, names: list[str]) -> tuple[str, str | None]:
-    """Find the columns of paths and of labels (None if missing). Raises ValueError without a column of paths."""
-    plain = {name.strip().lower(): name for name in reversed(names)}
+def _columns(table: str, names: list[str]) -> Mapping[str, str]:
+    """Find the columns of paths and of labels, if there are labels. Raises ValueError without a column of paths."""
+    plain = plain_names(names)
     path = next((plain[each] for each in PATH_COLUMNS if each in plain), None)
     if path is None:
         raise ValueError(f"images: {table!r} has columns {', '.join(names) or 'none'}; call that of the paths 'path'")
-    return path, next((plain[each] for each in LABEL_COLUMNS if each in plain), None)
+    label = next((plain[each] for each in LABEL_COLUMNS if each in plain), None)
+    return {"path": path} | ({} if label is None else {"label": label})
 
 
 def _tar_entries(place: str, elsewhere: bool) -> Iterator[Entry]:
