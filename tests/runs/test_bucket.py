@@ -133,6 +133,8 @@ def test_the_commands_of_the_documentation(
         ("s3://bucket/a::s3://b", r"^output: .* chains several URLs"),
         ("reference://a", r"^output: .* has the protocol 'reference'"),
         ("s3://", r"^output: 's3://' names no place"),
+        ("file://out", r"^output: 'file://out' names a host; a file of this machine has three slashes"),
+        ("", r"^output: '' is empty; name a folder"),
         (Path("s3://bucket/run"), r"^output: 's3:/bucket/run'; give a URL as text, with both slashes"),
     ],
 )

@@ -393,6 +393,8 @@ def test_tables_and_tars_give_what_the_folder_gives(images: Path, tmp_path: Path
     ],
 )
 def test_wrong_images(images: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="images: '' is empty; name a folder"):  # an unset variable in a shell
+        ll.run("", "tests.runs.networks:plain", METHODS, output=tmp_path / "out")
     (tmp_path / "empty").mkdir()
     (tmp_path / "table.csv").write_text("a,b\n1,2\n")
     (tmp_path / "text.txt").write_text("")

@@ -107,7 +107,7 @@ def _listing(
     if job.text_column is None:
         entries = find_examples(job.images, job.limit, job.elsewhere)
     else:
-        entries = find_texts(job.images, job.text_column)
+        entries = find_texts(job.images, job.text_column, job.elsewhere)
     ledger = Ledger(out, Plan.begun(settings, job.method_names, job.check_names))
     meter = Meter(out, Counts(), config=ledger.config)
     meter.report()  # before a thread begins to list, so that the status tells of the run from its first example on

@@ -229,5 +229,7 @@ def _with_labels(declared: Declaration) -> Declaration:
 
 
 def _absolute(images: str) -> str:
-    """Make a local path absolute, for workers with another working directory."""
+    """Make a local path absolute, for workers with another working directory. Raises ValueError for an empty text."""
+    if not images:
+        raise ValueError("images: '' is empty; name a folder, a table, a tar, or a URL of one of these")
     return images if is_remote(images) else str(Path(images).absolute())

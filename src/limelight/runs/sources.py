@@ -15,7 +15,19 @@ from typing import IO
 
 from ..models.pictures import SUFFIXES
 from .manifest import Entry
-from .opening import AT_ONCE, facts_of, files_below, in_order, is_folder, is_remote, open_binary, require_url, site_of
+from .opening import (
+    AT_ONCE,
+    facts_of,
+    files_below,
+    in_order,
+    is_folder,
+    is_remote,
+    naming,
+    open_binary,
+    require_protocol,
+    require_url,
+    site_of,
+)
 from .table_rows import LABEL_COLUMNS, label_of, plain_names, table_rows
 
 PATH_COLUMNS = ("path", "image", "file", "filename", "file_name")
@@ -34,15 +46,25 @@ def find_examples(images: str, limit: int | None = None, elsewhere: bool = False
     FileNotFoundError for a wrong path.
     """
     found, entries = False, _entries(images, elsewhere)
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with naming(images), ThreadPoolExecutor(AT_ONCE) as pool:
         for entry in in_order(pool, partial(_described, elsewhere=elsewhere), islice(entries, limit), _ASKED):
             found = True
             yield entry
-    for entry in entries:
-        found = True
-        yield entry
+        for entry in entries:
+            found = True
+            yield entry
     if not found:
         raise ValueError(f"images: {images!r} holds no pictures ({', '.join(SUFFIXES)})")
+
+
+def require_place(place: str) -> None:
+    """Raise ValueError for a URL that is not allowed, FileNotFoundError for a path where there is nothing."""
+    try:
+        require_url(place)
+    except ValueError as error:
+        raise ValueError(f"images: {error}") from error
+    if not is_remote(place) and not Path(place).exists():
+        raise FileNotFoundError(f"images: {place!r} does not exist")
 
 
 def _described(entry: Entry, elsewhere: bool) -> Entry:
@@ -59,9 +81,7 @@ def _described(entry: Entry, elsewhere: bool) -> Entry:
 def _entries(images: str, elsewhere: bool) -> Iterator[Entry]:
     places = _braces(images)
     for place in places:
-        require_url(place)
-        if not is_remote(place) and not Path(place).exists():
-            raise FileNotFoundError(f"images: {place!r} does not exist")
+        require_place(place)
     suffix = images[images.rfind(".") :].lower()
     match suffix:
         case ".tar":
@@ -72,6 +92,7 @@ def _entries(images: str, elsewhere: bool) -> Iterator[Entry]:
         case _ if is_folder(images, elsewhere):
             yield from _folder_entries(images, elsewhere)
         case _:
+            facts_of(images, elsewhere)  # raises where there is nothing
             raise ValueError(f"images: {images!r}; use a folder, a .csv, a .parquet or a .tar (train-{{000..009}}.tar)")
 
 
@@ -98,7 +119,7 @@ def _place_in(table: str, path: str, elsewhere: bool) -> str:
     folder = table.rpartition("/")[0]
     whole = is_remote(path) or path.startswith("/") or not folder
     place = path if whole else f"{folder}/{path}"
-    require_url(place)
+    (require_url if whole else require_protocol)(place)  # "::" in the name of a file is no chain
     if not elsewhere and site_of(place) != site_of(table):
         raise ValueError(
             f"the path {path!r} is {_named(place)}, and the table {_named(table)}; a table that you trust may name it "

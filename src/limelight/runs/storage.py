@@ -282,6 +282,8 @@ def as_place(output: str | os.PathLike[str], name: str = "output") -> PurePath:
     Raises ValueError for a URL of a protocol that is not allowed or cannot be written, and for a chain.
     """
     text = str(output) if isinstance(output, PurePath) else os.fspath(output)
+    if not text:
+        raise ValueError(f"{name}: '' is empty; name a folder, or a URL such as 's3://bucket/run'")
     if not is_remote(text):
         if _URL.match(text):  # Path turns s3://a into s3:/a
             raise ValueError(f"{name}: {text!r}; give a URL as text, with both slashes")

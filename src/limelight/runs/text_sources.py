@@ -5,33 +5,31 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from .manifest import Entry
-from .opening import is_remote, open_binary, require_url
+from .opening import naming, open_binary
+from .sources import require_place
 from .table_rows import LABEL_COLUMNS, Row, label_of, lines_of, plain_names, table_rows
 
 ID_COLUMN = "id"
 JSON_LINES = (".jsonl", ".ndjson")
 
 
-def find_texts(table: str, column: str) -> Iterator[Entry]:
+def find_texts(table: str, column: str, elsewhere: bool = False) -> Iterator[Entry]:
     """Yield an entry for each row of a table, with the text of `column`, in the order of the rows.
 
     An entry is called by the row's `id`, where there is such a column, else by its number from 1. A row without a text
-    is listed too, and fails later. Raises ValueError for a table that is damaged, has no rows or not the column,
-    FileNotFoundError for a wrong path.
+    is listed too, and fails later. `elsewhere`: follow a redirect of the table to another host.
+
+    Raises ValueError for a table that is damaged, has no rows or not the column, FileNotFoundError for a wrong path.
     """
-    require_url(table)
-    if not is_remote(table) and not Path(table).exists():
-        raise FileNotFoundError(f"images: {table!r} does not exist")
+    require_place(table)
     found = False
-    for number, row in enumerate(_rows(table, column), 1):
-        found = True
-        yield Entry(
-            label_of(row.get("id")) or f"row {number}", label_of(row.get("label")), table, text=_text(row.get("text"))
-        )
+    with naming(table):
+        for number, row in enumerate(_rows(table, column, elsewhere), 1):
+            found, name = True, label_of(row.get("id")) or f"row {number}"
+            yield Entry(name, label_of(row.get("label")), table, text=_text(row.get("text")))
     if not found:
         raise ValueError(f"images: {table!r} has no rows")
 
@@ -44,19 +42,19 @@ def _text(value: Any) -> str | None:
         return None
 
 
-def _rows(table: str, column: str) -> Iterator[Row]:
+def _rows(table: str, column: str, elsewhere: bool) -> Iterator[Row]:
     suffix = table[table.rfind(".") :].lower()
     if suffix in (".csv", ".parquet"):
-        return table_rows(table, partial(_required, table, column))
+        return table_rows(table, partial(_required, table, column), elsewhere)
     if suffix in JSON_LINES:
-        return _json_rows(table, column)
+        return _json_rows(table, column, elsewhere)
     raise ValueError(f"images: {table!r}; with text_column use a .csv, a .parquet or JSON lines (.jsonl)")
 
 
-def _json_rows(table: str, column: str) -> Iterator[Row]:
+def _json_rows(table: str, column: str, elsewhere: bool) -> Iterator[Row]:
     """Yield the objects of lines; a line that holds none is a row without a text."""
     known = False
-    with open_binary(table) as file:
+    with open_binary(table, elsewhere) as file:
         for line in lines_of(table, file):
             if not line.strip():
                 continue
