@@ -160,6 +160,7 @@ def test_a_bucket_that_is_not_there_or_has_something_else(bucket: str, images: P
     stored(out).replace("letter.txt", b"a")
     with pytest.raises(ValueError, match=r"holds 'letter.txt' and no run; choose an empty folder"):
         start(images, out)  # type: ignore[arg-type]
+    assert stored(out).names() == {"letter.txt"}  # not even an owner
 
 
 def _record(out: str) -> dict[str, Any]:

@@ -423,12 +423,6 @@ def test_wrong_arguments(options: dict[str, Any], said: str, images: Path, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_folder_with_something_else_is_refused(images: Path, tmp_path: Path) -> None:
-    (tmp_path / "letter.txt").write_text("dear")
-    with pytest.raises(ValueError, match=r"holds 'letter.txt' and no run; choose an empty folder"):
-        start(images, tmp_path)
-
-
 def test_command(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ["run", "--images", str(images), "-o", str(out), "--model", "tests.runs.networks:plain", "--json"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from .tables import arrow
 from .text_sources import find_texts
 
 _OWN = {BEGUN, LOCK, LEASES, MANIFEST, STATUS, SHARDS, INDEX, DONE, OWNER, RECORDS}  # the files of an interrupted start
+_FILES = {SHARDS: "safetensors", INDEX: "parquet", DONE: "json", OWNER: "json", LEASES: "json"}  # in folders
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,28 @@ class Begun:
     plan: Plan | None = None
 
 
+def require_free(out: PurePath) -> None:
+    """Raise ValueError where a place holds something else than a run, before anything is written or deleted there.
+
+    A folder of pictures may have the names of ours.
+    """
+    storage = storage_at(out)
+    names = storage.names()
+    if PLAN in names:
+        return
+    strange = [name for name in names if name not in _OWN and not name.endswith(".part")]
+    for folder, suffix in _FILES.items():
+        strange += [name for name in storage.files(folder) if not re.search(rf"/\d{{6,}}\.{suffix}$", name)]
+    if strange:
+        raise ValueError(f"output: {str(out)!r} holds {min(strange)!r} and no run; choose an empty folder")
+
+
 def begin(job: Job, out: PurePath, verify: bool = False) -> Begun:
     """Open the run in `out`, or begin one there and list its examples in a thread.
 
     `verify`: compare the files of finished shards with their SHA-256. Raises ValueError where the run there has other
-    settings, each named, or where `out` holds something else, DamagedFile where its plan or manifest is damaged, and
-    what listing raises before the first example.
+    settings, each named, DamagedFile where its plan or manifest is damaged, and what listing raises before the first
+    example.
     """
     arrow()  # raises before anything is written
     with ExitStack() as held:
@@ -92,9 +110,6 @@ def _listing(
     mistake in `images` is raised here, before anything is hired.
     """
     storage = storage_at(out)
-    strange = [name for name in storage.names() if name not in _OWN and not name.endswith(".part")]
-    if strange:
-        raise ValueError(f"output: {str(out)!r} holds {strange[0]!r} and no run; choose an empty folder")
     if storage.files(DONE):
         old = _settings_begun(storage)
         if job.shard_size is None:

@@ -24,7 +24,7 @@ from ..question.baselines import Baseline
 from ..question.question import CheckOptions, require_options
 from ..question.registries import as_baseline, as_target
 from ..question.targets import Logit, Target
-from .beginning import begin, compact
+from .beginning import begin, compact, require_free
 from .coordinate import Coordinator
 from .crew import Crew, Inline, Local
 from .job import LABEL, Job, Store, keeping
@@ -136,6 +136,7 @@ def run(
     if workers is not None and workers < 0:
         raise ValueError(f"workers: {workers}; use 1 or more, 0 for this process, or None for a worker a core")
     _require_reachable(out, engine, workers)
+    require_free(out)
     with keeping(job.model), reporting(listener) as progress, owning(out) as owner:
         begun = begin(job, out, verify)
         meter = Meter(out, begun.counts, _listener(progress, on_status), config=begun.ledger.config, owner=owner)

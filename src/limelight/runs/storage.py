@@ -69,7 +69,7 @@ class Storage(ABC):
 
     @abstractmethod
     def names(self) -> set[str]:
-        """Return the names of the files and folders in the run's own place."""
+        """Return the names of the files and folders in the run's own place; none where there is no folder."""
 
     @abstractmethod
     def writing(self, name: str, what: str) -> AbstractContextManager[IO[bytes]]:
@@ -125,7 +125,14 @@ class Folder(Storage):
         return {f"{below}{name}": facts for name, facts in folder_facts(self._root / folder).items()}
 
     def names(self) -> set[str]:
-        return {each.name for each in self._root.iterdir()}
+        try:
+            return set(os.listdir(self._root))
+        except FileNotFoundError:
+            return set()
+        except NotADirectoryError as error:
+            raise NotADirectoryError(
+                f"output: {str(self.place)!r} is a file or lies below one; name a folder"
+            ) from error
 
     def writing(self, name: str, what: str) -> AbstractContextManager[IO[bytes]]:
         return durable.writing_durably(self._root / name, what)
