@@ -6,6 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from limelight.cli.main import app
 
 from .helpers import pictures, start
 
@@ -38,3 +41,19 @@ def test_an_output_that_is_no_folder_is_named(below: str, images: Path, tmp_path
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match=rf"^output: '.*/{below}' is a file or lies below one; name a folder"):
         start(images, tmp_path / below)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["report"], ["run", "--images", ".", "-m", "gradient", "--output"], ["run", "--status"], ["verify"]],
+    ids=lambda words: words[-1],
+)
+@pytest.mark.parametrize("place", ["a" * 5000, "a\0b", "file/below"])
+def test_a_place_that_cannot_be_is_one_line(
+    words: list[str], place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    made = CliRunner().invoke(app, [*words, place])
+    assert made.exit_code == 1 and isinstance(made.exception, SystemExit), made.output
+    assert made.stderr.startswith("limelight: ") and len(made.stderr.splitlines()) == 1

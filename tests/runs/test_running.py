@@ -408,6 +408,7 @@ def test_wrong_images(images: str, said: str, tmp_path: Path) -> None:
         ({"store": "png"}, "store: 'png'; use 'values', 'heatmap-float16', 'scores'"),
         ({"engine": "spark"}, "engine: 'spark'; use 'local' or 'ray'"),
         ({"workers": -1}, "workers: -1; use 1 or more"),
+        ({"workers": 0, "engine": "ray"}, "workers: 0 is this process, which is no actor of Ray"),
         ({"shard_size": 0}, "shard_size: 0; use 1 or more"),
         ({"rows_per_pass": 0}, "rows_per_pass: 0; use 1 or more"),
         ({"arithmetic": "fast"}, "arithmetic: 'fast'; use 'plain', 'packed'"),

@@ -135,6 +135,8 @@ def run(
         raise ValueError(f"engine: {engine!r}; use {' or '.join(map(repr, ENGINES))}")
     if workers is not None and workers < 0:
         raise ValueError(f"workers: {workers}; use 1 or more, 0 for this process, or None for a worker a core")
+    if workers == 0 and engine == "ray":
+        raise ValueError("workers: 0 is this process, which is no actor of Ray; use engine='local', or 1 or more")
     _require_reachable(out, engine, workers)
     require_free(out)
     with keeping(job.model), reporting(listener) as progress, owning(out) as owner:
