@@ -466,6 +466,8 @@ class TestWork:
             {"view": "signed(bands=[4])"},
             {"arithmetic": "fast"},
             {"layer": "no.such.layer"},
+            {"methods": [{"name": "occlusion", "fields": {"stride": "(1,)"}}]},
+            {"methods": [{"name": "smooth-grad", "fields": {"inner": "Occlusion(window=(9, 9, 9))"}}]},
             {"model": "torchvision:resnet18"},
         ):
             ((event, data),) = server.explain(**{"pictures": [picture], "methods": GRADIENT, **question})

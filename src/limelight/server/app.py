@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -34,6 +34,7 @@ from ..base.version import __version__
 from ..base.view import VIEWS
 from ..engine.input_pass import layers_of
 from ..engine.layers import layer_names, modules_of
+from ..methods import Method
 from ..methods.families import FAMILIES
 from ..models.catalogue import TWO_CLASSES, AnyImageModel, ModelError, demo_image
 from ..models.pictures import ImageError, Picture, open_image
@@ -83,8 +84,17 @@ class Limits:
     maps: int = 128  # kept, and made for one request
     tokens: int = 512  # of a text
 
-    def require(self, rows: int, maps: int, parts: str) -> None:
-        """Raise Refused for a request of more model rows or maps; `parts` name what it should have fewer of."""
+    def require(self, questions: int, methods: Sequence[Method], shape: torch.Size, parts: str) -> None:
+        """Raise Refused for a request of more model rows or maps; `parts` name what it should have fewer of.
+
+        Each of the `questions` is asked of each method, for inputs of this shape. Raises Refused also for a setting
+        that does not fit them.
+        """
+        try:
+            rows = questions * sum(method.rows_at_least(shape) for method in methods)
+        except (ValueError, TypeError) as error:
+            raise Refused(str(error)) from error
+        maps = questions * len(methods)
         if rows > self.rows:
             many = f"{rows:,}" if rows < 10**15 else shown(rows)
             raise Refused(f"{many} model evaluations; one request may use {self.rows:,}: fewer samples, steps or maps")
@@ -226,7 +236,7 @@ class Service(Page):
             asked.tests,
             read_view(asked.view, self.model.preprocessing.channels),
         )
-        self.limits.require(question.rows(shape), question.maps, "pictures, classes or methods")
+        self.limits.require(question.questions, question.methods, shape, "pictures, classes or methods")
         return question
 
 
