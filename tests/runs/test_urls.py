@@ -175,6 +175,16 @@ def test_redirects_to_another_host_are_refused_unless_trusted(tmp_path: Path, mo
             assert not any(each.error for each in run) and asked
 
 
+def test_links_of_a_page_to_itself_list_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("aiohttp", reason="https needs the extra 'cloud'")
+    monkeypatch.setattr("limelight.runs.opening.PROTOCOLS", (*PROTOCOLS, "http"))
+    links = [f'<a href="{each}">.</a>' for each in ("/", "../", "/p/", "?C=N;O=D", "a.png", "#top", "./")]
+    page, below = "".join([*links, '<a href="s/">.</a>']).encode(), "".join([*links, '<a href="/p/s/">.</a>']).encode()
+    with _serving({"/p/": page, "/p": page, "/p/s/": below, "/p/s": below}, {}) as (site, _):
+        for spelling in (f"{site}/p/", f"{site}/p"):
+            assert [each.path for each in find_examples(spelling, elsewhere=True)] == ["a.png", "s/a.png"]
+
+
 def test_tags_of_a_listing_and_of_a_file_are_equal() -> None:
     assert Facts.of({"size": 3, "ETag": '"abc"'}) == Facts.of({"size": 3, "ETag": "abc", "mtime": 1}) == (3, "ETag abc")
     assert Facts.of({"size": None}) == (-1, "")

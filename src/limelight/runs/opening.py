@@ -222,6 +222,8 @@ def _inside(folder: str, elsewhere: bool) -> Inside:
             listed = system.ls(path, detail=True)
         for each in listed:
             name = each["name"].rstrip("/")
+            if name == path.rstrip("/"):
+                continue  # the folder itself: an object that marks it, or a page's link to itself
             place = str(system.unstrip_protocol(name))
             if site_of(place) != site_of(folder):
                 raise ValueError(f"images: {folder!r} lists {place!r}, which is elsewhere")

@@ -235,7 +235,8 @@ class Bucket(Storage):
                 found = self._system.ls(path, detail=False)
             except FileNotFoundError:
                 return set()
-        return {each.rstrip("/").rpartition("/")[2] for each in found} - {""}
+            names = {each.rstrip("/") for each in found} - {path}  # an object may mark the folder itself
+        return {each.rpartition("/")[2] for each in names} - {""}
 
     @contextmanager
     def writing(self, name: str, what: str) -> Iterator[IO[bytes]]:
