@@ -20,7 +20,7 @@ from .owner import OWNER
 from .plan import Counts, Plan
 from .sources import find_examples
 from .status import Meter
-from .storage import Folder, Storage, storage_at
+from .storage import Storage, storage_at
 from .tables import arrow
 from .text_sources import find_texts
 
@@ -68,6 +68,9 @@ def begin(job: Job, out: PurePath, verify: bool = False) -> Begun:
     arrow()  # raises before anything is written
     with ExitStack() as held:
         held.enter_context(starting(out))
+        if isinstance(out, Path):
+            for folder in (SHARDS, INDEX, DONE):  # of an older start too: copies may lack a folder that was empty
+                (out / folder).mkdir(exist_ok=True)
         model = job.load()
         settings, labels = job.settings(model), model.labels
         del model
@@ -115,9 +118,6 @@ def _listing(
         if job.shard_size is None:
             settings["shard_size"] = old.get("shard_size")
         _require_equal(out, old, settings)
-    if isinstance(storage, Folder):
-        for folder in (SHARDS, INDEX, DONE):
-            Path(storage.path(folder)).mkdir(exist_ok=True)
     storage.write(BEGUN, sealed_json({"settings": settings}, indent=1), "begun")
     if job.text_column is None:
         entries = find_examples(job.images, job.limit, job.elsewhere)
@@ -141,7 +141,9 @@ def _settings_begun(storage: Storage) -> dict[str, Any]:
     path = storage.path(BEGUN)
     try:
         found: dict[str, Any] = parse_sealed_json(storage.read(BEGUN), path)[0]["settings"]
-    except (FileNotFoundError, KeyError, TypeError) as error:
+    except FileNotFoundError as error:
+        raise DamagedFile(storage.path(PLAN), f"it is missing, as {BEGUN} is, beside {DONE}", BEGIN_AGAIN) from error
+    except (KeyError, TypeError) as error:
         raise DamagedFile(path, f"{type(error).__name__}: {error}", BEGIN_AGAIN) from error
     except DamagedFile as error:
         raise DamagedFile(error.path, error.why, BEGIN_AGAIN) from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 import tempfile
 import weakref
 from abc import ABC, abstractmethod
@@ -101,11 +102,18 @@ class Folder(Storage):
         super().__init__(place)
         self._root = place
 
+    def _regular(self, name: str) -> Path:
+        """Return the path of a file to read. Raises FileNotFoundError for anything else: a pipe might never end."""
+        path = self._root / name
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise FileNotFoundError(f"{path}: no regular file")
+        return path
+
     def read(self, name: str) -> bytes:
-        return (self._root / name).read_bytes()
+        return self._regular(name).read_bytes()
 
     def open(self, name: str) -> OpenFile:
-        descriptor = os.open(self._root / name, os.O_RDONLY)
+        descriptor = os.open(self._regular(name), os.O_RDONLY)
         file = _Descriptor(descriptor)
         return OpenFile(os.fstat(descriptor).st_size, file.read)
 
@@ -113,7 +121,7 @@ class Folder(Storage):
         return self._root / name
 
     def sha256(self, name: str) -> str:
-        with (self._root / name).open("rb") as file:
+        with self._regular(name).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def facts(self, name: str) -> Facts | None:

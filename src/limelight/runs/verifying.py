@@ -75,7 +75,7 @@ def verify(path: str | os.PathLike[str]) -> Verification:
     if isinstance(out, Url):
         raise FileNotFoundError(f"path: {str(out)!r} holds no run ({PLAN}); saved maps are verified on this machine")
     place = Path(path)
-    files = sorted(each for each in place.iterdir() if _is_map(each)) if place.is_dir() else [place]
+    files = sorted(each for each in place.iterdir() if _is_map(each) and each.is_file()) if place.is_dir() else [place]
     if not files or not files[0].is_file():
         raise FileNotFoundError(f"path: {str(path)!r} holds no run ({PLAN}) and no saved map (.safetensors, .npz)")
     return _verify_maps(place, files)
