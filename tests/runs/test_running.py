@@ -408,6 +408,13 @@ def test_wrong_images(images: str, said: str, tmp_path: Path) -> None:
         ({"store": "png"}, "store: 'png'; use 'values', 'heatmap-float16', 'scores'"),
         ({"engine": "spark"}, "engine: 'spark'; use 'local' or 'ray'"),
         ({"workers": -1}, "workers: -1; use 1 or more"),
+        ({"workers": 1.5}, r"workers: 1\.5; use 1 or more"),
+        ({"limit": 2.5}, r"limit: 2\.5; use 1 or more, a whole number"),
+        ({"group": "2"}, "group: '2'; use 1 or more, a whole number"),
+        ({"threads": True}, "threads: True; use 1 or more, a whole number"),
+        ({"white": -1}, "white: -1; use the value of white in the files"),
+        ({"layer": "nowhere"}, "layer: 'nowhere' is not a module of the model; nearest: "),
+        ({"mask": torch.ones(3, 3)}, r"mask: shape \(3, 3\); use \(16, 16\), one region of the model's input"),
         ({"workers": 0, "engine": "ray"}, "workers: 0 is this process, which is no actor of Ray"),
         ({"shard_size": 0}, "shard_size: 0; use 1 or more"),
         ({"rows_per_pass": 0}, "rows_per_pass: 0; use 1 or more"),
@@ -422,6 +429,17 @@ def test_wrong_arguments(options: dict[str, Any], said: str, images: Path, tmp_p
     with pytest.raises(ValueError, match=said):
         start(images, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_option_that_belongs_to_one_call_is_refused(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"^given: there is no such option; use "):
+        start(images, tmp_path / "out", given={})
+
+
+def test_labels_that_utf_8_cannot_write(images: Path, tmp_path: Path) -> None:
+    model = ImageModel(Small(), Preprocessing(size=16, crop_fraction=1.0), ("\udcff", "\ud800", "c"), "small")
+    run = ll.run(images, model, "gradient", output=tmp_path / "out", workers=0, limit=3)
+    assert run.counts.ok == 3 and {row["predicted"] for row in run.table().to_pylist()} <= {"\\udcff", "\\ud800", "c"}
 
 
 def test_command(images: Path, tmp_path: Path) -> None:

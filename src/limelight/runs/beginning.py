@@ -62,18 +62,19 @@ def begin(job: Job, out: PurePath, verify: bool = False) -> Begun:
     """Open the run in `out`, or begin one there and list its examples in a thread.
 
     `verify`: compare the files of finished shards with their SHA-256. Raises ValueError where the run there has other
-    settings, each named, DamagedFile where its plan or manifest is damaged, and what listing raises before the first
-    example.
+    settings, each named, or where an argument does not fit the model, DamagedFile where its plan or manifest is
+    damaged, and what loading the model raises, or listing before the first example.
     """
     arrow()  # raises before anything is written
+    model = job.load()
+    job.require_fitting(model)
+    settings, labels = job.settings(model), model.labels
+    del model
     with ExitStack() as held:
         held.enter_context(starting(out))
         if isinstance(out, Path):
             for folder in (SHARDS, INDEX, DONE):  # of an older start too: copies may lack a folder that was empty
                 (out / folder).mkdir(exist_ok=True)
-        model = job.load()
-        settings, labels = job.settings(model), model.labels
-        del model
         try:
             ledger = Ledger.open(out)
         except FileNotFoundError:
