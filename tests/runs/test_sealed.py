@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -17,6 +18,7 @@ from limelight.base.errors import DamagedFile
 from limelight.base.seals import parse_sealed_json, sealed_json
 from limelight.cli.main import app
 from limelight.runs import read_status, verify
+from limelight.runs.bundle import BUNDLE
 from limelight.runs.plan import Counts
 
 from .helpers import assert_whole, pictures, results, start
@@ -207,6 +209,20 @@ def test_a_folder_that_is_gone_is_made_again(folder: str, images: Path, out: Pat
     assert verify(out).outcome == "to be made again"
     start(images, out, **OPTIONS)
     assert_whole(out, undisturbed)
+
+
+@pytest.mark.parametrize("form", ["{}", "../secret"])
+def test_a_forged_list_of_files_names_none_outside(form: str, out: Path) -> None:
+    secret = out.parent / "secret"
+    secret.write_text("a secret")
+    told = {"bytes": 8, "sha256": hashlib.sha256(b"a secret").hexdigest()}
+    record = json.loads((out / RECORD).read_bytes())
+    del record["digest"]
+    name = form.format(secret)
+    (out / RECORD).write_bytes(sealed_json({**record, "files": {**record["files"], name: told}}))
+    (out / BUNDLE).write_bytes(sealed_json({"files": {name: told}}))
+    found = verify(out)
+    assert found.outcome == "to be made again" and {each.path for each in found.damaged} == {out / name}
 
 
 @pytest.mark.parametrize("name", [RECORD, "index/000001.parquet", STATUS])

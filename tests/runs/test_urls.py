@@ -72,6 +72,7 @@ def test_a_url_that_is_not_allowed_is_named(url: str, tmp_path: Path) -> None:
     [
         ("/data/t.csv", "a.png", True),
         ("/data/t.csv", "../b/a.png", True),
+        ("/t.csv", "a.png", True),
         ("/data/t.csv", "/b/a.png", True),
         ("/data/t.csv", "file:///b/a.png", True),
         ("/data/t.csv", "https://host/a.png", False),

@@ -116,9 +116,8 @@ def _table_entries(table: str, elsewhere: bool) -> Iterator[Entry]:
 
 def _place_in(table: str, path: str, elsewhere: bool) -> str:
     """Return the place of a table's path. Raises ValueError for a URL that is not allowed or is elsewhere."""
-    folder = table.rpartition("/")[0]
-    whole = is_remote(path) or path.startswith("/") or not folder
-    place = path if whole else f"{folder}/{path}"
+    whole = is_remote(path) or path.startswith("/")
+    place = path if whole else table[: table.rfind("/") + 1] + path
     (require_url if whole else require_protocol)(place)  # "::" in the name of a file is no chain
     if not elsewhere and site_of(place) != site_of(table):
         raise ValueError(

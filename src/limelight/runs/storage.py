@@ -103,8 +103,13 @@ class Folder(Storage):
         self._root = place
 
     def _regular(self, name: str) -> Path:
-        """Return the path of a file to read. Raises FileNotFoundError for anything else: a pipe might never end."""
+        """Return the path of a file to read. Raises FileNotFoundError for anything else.
+
+        A pipe might never end, and a list of files that somebody forged may name others of this machine.
+        """
         path = self._root / name
+        if name.startswith("/") or ".." in name.split("/"):
+            raise FileNotFoundError(f"{path}: not in the folder of the run")
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise FileNotFoundError(f"{path}: no regular file")
         return path
@@ -125,8 +130,10 @@ class Folder(Storage):
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def facts(self, name: str) -> Facts | None:
-        path = self._root / name
-        return facts_of(str(path)) if path.is_file() else None
+        try:
+            return facts_of(str(self._regular(name)))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def files(self, folder: str) -> dict[str, Facts]:
         below = f"{folder}/" if folder else ""
