@@ -649,6 +649,16 @@ def serving(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.parametrize("seconds", ["inf", "nan", "1e308", "0"])
+def test_a_time_that_no_clock_counts_to_is_refused(seconds: str) -> None:
+    from typer.testing import CliRunner
+
+    from limelight.cli.main import app
+
+    made = CliRunner().invoke(app, ["serve", "--seconds", seconds, "--model", "nowhere"])
+    assert made.exit_code == 2 and "--seconds" in made.stderr
+
+
 def test_a_port_that_is_taken_is_one_line(server: Server) -> None:
     with serving("--port", str(server.port)) as command:
         out, err = command.communicate(timeout=60)
