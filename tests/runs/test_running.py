@@ -26,15 +26,17 @@ import limelight as ll
 from limelight.base.errors import DamagedFile
 from limelight.base.seals import sealed_json
 from limelight.cli.main import app
+from limelight.methods import METHODS as REGISTERED
 from limelight.models.catalogue import ImageModel
 from limelight.models.pictures import Preprocessing
-from limelight.runs import read_status
-from limelight.runs.job import Job
+from limelight.runs import read_status, write_report
+from limelight.runs.job import Job, described
 from limelight.runs.ledger import Done, Ledger
 from limelight.runs.manifest import Entry
 from limelight.runs.plan import Counts
 from limelight.runs.sources import find_examples
 from limelight.runs.status import Meter
+from limelight.runs.stored import _view_of
 from limelight.runs.work import Worker
 
 from .helpers import METHODS, assert_whole, pictures, results, start
@@ -429,6 +431,24 @@ def test_wrong_arguments(options: dict[str, Any], said: str, images: Path, tmp_p
     with pytest.raises(ValueError, match=said):
         start(images, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_run_whose_methods_hold_arrays_is_shown(wrapped: bool, images: Path, tmp_path: Path) -> None:
+    """The plan has the hash of an array alone, which no reader can read."""
+    method: ll.Method = ll.KernelShap(players=ll.Segments(torch.arange(256).view(16, 16) // 64), samples=16)
+    if wrapped:
+        method = ll.SmoothGrad(method, samples=2)
+    run = start(images, tmp_path / "out", methods=[method], limit=3)
+    assert run.view_of(run.methods[0]) == method.view and run.show(0).width > 0
+    assert write_report(run).exists()  # type: ignore[attr-defined]
+
+
+def test_the_view_of_every_method_is_known_from_the_plan() -> None:
+    for kind in REGISTERED:
+        if kind.has_defaults():
+            for method in (kind(), ll.SmoothGrad(kind()), ll.VarGrad(ll.SmoothGrad(kind()))):
+                assert _view_of(described(method)) == method.view
 
 
 def test_an_option_that_belongs_to_one_call_is_refused(images: Path, tmp_path: Path) -> None:
