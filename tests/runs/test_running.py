@@ -414,6 +414,8 @@ def test_wrong_images(images: str, said: str, tmp_path: Path) -> None:
         ({"limit": 2.5}, r"limit: 2\.5; use 1 or more, a whole number"),
         ({"group": "2"}, "group: '2'; use 1 or more, a whole number"),
         ({"threads": True}, "threads: True; use 1 or more, a whole number"),
+        ({"seed": None}, "seed: None; use a whole number"),
+        ({"seed": 1.5}, r"seed: 1\.5; use a whole number"),
         ({"white": -1}, "white: -1; use the value of white in the files"),
         ({"layer": "nowhere"}, "layer: 'nowhere' is not a module of the model; nearest: "),
         ({"mask": torch.ones(3, 3)}, r"mask: shape \(3, 3\); use \(16, 16\), one region of the model's input"),

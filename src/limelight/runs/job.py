@@ -96,6 +96,8 @@ class Job:
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise ValueError(f"{name}: {value!r}; use 1 or more, a whole number")
+        if type(self.seed) is not int:  # an audit draws by it too
+            raise ValueError(f"seed: {self.seed!r}; use a whole number")
         if self.white is not None and not (isinstance(self.white, int | float) and 0 < self.white < math.inf):
             raise ValueError(f"white: {self.white!r}; use the value of white in the files, such as 4095 for 12 bits")
         self._require_fitting_texts()
