@@ -99,6 +99,21 @@ def test_links_in_a_tar_are_pictures_too(tmp_path: Path) -> None:
     assert (run.counts.ok, run.counts.failed) == (4, 2) and "e.png" in run[4].error and "f.png" in run[5].error
 
 
+def test_hidden_members_of_a_tar_are_left_out(tmp_path: Path) -> None:
+    """macOS writes `._a.png` beside `a.png`; it is no picture, and parts no example."""
+    names = ["./._a.cls", "./a.cls", "./._a.png", "./a.png", "./.git/b.png", "../c.png"]
+    members: dict[str, bytes | str] = {name: b"7" if name.endswith("cls") else _png(0) for name in names}
+    found = list(find_examples(str(_tar(tmp_path / "a.tar", members))))
+    assert [(entry.path, entry.label) for entry in found] == [("a.tar/./a.png", "7"), ("a.tar/../c.png", "")]
+
+
+def test_a_label_apart_from_its_picture_is_refused(tmp_path: Path) -> None:
+    """As in a tar of a folder in the order of its file system."""
+    members: dict[str, bytes | str] = {"a.png": _png(0), "b.png": _png(1), "a.cls": b"0", "b.cls": b"1"}
+    with pytest.raises(ValueError, match=r"^images: '.*a\.tar': 'a\.cls' stands apart from its picture; put the files"):
+        list(find_examples(str(_tar(tmp_path / "a.tar", members))))
+
+
 def _table(path: Path, columns: dict[str, Any]) -> Path:
     pa.parquet.write_table(pa.table(columns), path)
     return path

@@ -143,7 +143,11 @@ def _columns(table: str, names: list[str]) -> Mapping[str, str]:
 
 
 def _tar_entries(place: str, elsewhere: bool) -> Iterator[Entry]:
-    """Yield the pictures of an uncompressed tar with their offsets, so that each can be read alone."""
+    """Yield the pictures of an uncompressed tar with their offsets, so that each can be read alone.
+
+    As in a folder, names that begin with a dot are left out: macOS writes one beside each file. Raises ValueError where
+    a label stands apart from its picture, which would lose it.
+    """
     tar_name, tag = place.rpartition("/")[2], facts_of(place, elsewhere).etag
 
     @cache  # called for links only, because it reads the tar once more, and takes memory
@@ -152,8 +156,14 @@ def _tar_entries(place: str, elsewhere: bool) -> Iterator[Entry]:
             return {posixpath.normpath(each.name): each for each in _members(place, again)}
 
     with open_binary(place, elsewhere) as file:
-        for key, members in groupby(_members(place, file), lambda member: _key(member.name)):
-            pictures, label = list[Entry](), ""
+        seen = (member for member in _members(place, file) if not _is_hidden(member.name))
+        for key, together in groupby(seen, lambda member: _key(member.name)):
+            pictures, label, members = list[Entry](), "", list(together)
+            if [member.name for member in members] == [f"{key}.cls"]:
+                raise ValueError(
+                    f"images: {place!r}: {key + '.cls'!r} stands apart from its picture; put the files of each example "
+                    "side by side, as `tar --sort=name` does"
+                )
             for member in members:
                 found = _linked(member, by_name)
                 if member.name.lower().endswith(SUFFIXES):
@@ -191,6 +201,10 @@ def _linked(member: tarfile.TarInfo, by_name: Callable[[], dict[str, tarfile.Tar
         folder = posixpath.dirname(found.name) if found.issym() else ""  # a hard link's name counts from the root
         found = by_name().get(posixpath.normpath(posixpath.join(folder, found.linkname)))
     return found if found and found.isfile() else None
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
 
 
 def _key(name: str) -> str:
