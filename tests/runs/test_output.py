@@ -36,6 +36,12 @@ def test_a_folder_of_pictures_with_the_names_of_a_run_loses_none(name: str, tmp_
     assert [each for each in tmp_path.rglob("*") if each.is_file()] == [place]
 
 
+def test_an_output_that_is_a_link_to_nothing_is_named(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(NotADirectoryError, match=r"^output: '.*/link' is a link to nothing; name a folder"):
+        start(images, tmp_path / "link")
+
+
 @pytest.mark.parametrize("below", ["file", "file/run"])
 def test_an_output_that_is_no_folder_is_named(below: str, images: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
