@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -34,7 +35,7 @@ def usage(option: str, message: object) -> typer.BadParameter:
 
 def folder_or_url(place: str | None) -> str | None:
     """Require that a place of a run is no file of this machine."""
-    if place is not None and Path(place).is_file():
+    if place is not None and os.path.isfile(place):  # False also for what no path can be
         raise typer.BadParameter(visible(f"{place!r} is a file; use a folder, or a URL such as s3://bucket/run"))
     return place
 

@@ -103,7 +103,11 @@ def run_command(
     verify: Verify = False,
     status: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Only print the progress of the run in this folder or at this URL."),
+        typer.Option(
+            callback=folder_or_url,
+            metavar="DIR",
+            help="Only print the progress of the run in this folder or at this URL.",
+        ),
     ] = None,
     *,
     common: QuestionOptions,
