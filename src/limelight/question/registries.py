@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..base.named import Registry
+from ..models.text_outputs import OWN_LANGUAGE_MODEL
 from .baselines import Baseline, Black, Blur, Constant, Mean, Median, Minimum, Noise, Samples, White
 from .column_players import Columns
 from .detectors import Box, Detection
@@ -65,6 +66,7 @@ PLAYERS: Registry[Players] = Registry(
 _CLASS_FIELDS = ("index", "other", "label")  # of targets: what they hold are classes, or positions in a layer
 _MOST_CANDIDATES = 40  # labels that an error lists
 _NEAREST = 4
+_FEW = 10  # labels that are listed where none is near
 
 
 def as_baseline(baseline: Any) -> Baseline:
@@ -124,6 +126,8 @@ def with_classes(target: Target, labels: Sequence[str]) -> Target:
         if isinstance(value, tuple):
             return tuple(map(number, value))
         if isinstance(value, str) and isinstance(target, NextToken):
+            if not labels:
+                raise ValueError(f"target: next-token({value!r}): the model names no tokens; {OWN_LANGUAGE_MODEL}")
             value = next((each for each in (f" {value}", value) if each in labels), value)
         return class_of(value, labels) if isinstance(value, str) else value
 
@@ -167,6 +171,8 @@ def class_of(text: str, labels: Sequence[str]) -> int:
     near = [folded.index(each) for each in difflib.get_close_matches(words.casefold(), folded, n=_NEAREST, cutoff=0.5)]
     nearest = list(dict.fromkeys([*parts, *near]))[:_NEAREST]
     hint = f"; nearest: {_numbered(nearest, labels)}" if nearest else ""
+    if not nearest and len(labels) <= _FEW:
+        hint = f"; the classes are {_numbered(range(len(labels)), labels)}"
     targets = ", ".join(TARGETS.nearest(words))
     hint += f"; a target is called {targets}" if targets else ""
     raise ValueError(f"target: no class is called {text!r}{hint}")

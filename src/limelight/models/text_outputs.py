@@ -1,0 +1,47 @@
+"""What the network of a text model returns: rows about texts, or the states of their tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+OWN_LANGUAGE_MODEL = (
+    "a language model of your own says that it predicts tokens by a method get_output_embeddings(), which returns the "
+    "layer that makes its logits"
+)
+"""What is missing where the network of a language model is not one of transformers."""
+
+
+def rows_or_states(outputs: Any, vocabulary: int, logits_of_tokens: bool) -> tuple[Any, Tensor | None]:
+    """Return logits and None, or None and the states `(n, length, width)` of tokens, whose mean is about the text.
+
+    `logits_of_tokens`: the network is known to have logits for each token. Raises TypeError for what is neither, and
+    for logits of each token of any other network: neither their mean nor those of one token are about the text.
+    """
+    logits, states = _entry(outputs, "logits"), _entry(outputs, "last_hidden_state")
+    found = logits if logits is not None else states if states is not None else outputs
+    if not isinstance(found, Tensor):
+        raise TypeError(
+            f"module: it returns {type(outputs).__name__}, without logits or last_hidden_state; return a tensor, or a "
+            "mapping with one of these"
+        )
+    if found is states and found.ndim == 3:
+        return None, found
+    if found.ndim != 3 or logits_of_tokens:
+        return found, None
+    if logits is None and found.shape[-1] != vocabulary:
+        return None, found
+    raise TypeError(
+        f"module: its logits have shape {tuple(found.shape)}, a row for each token, and a text has one; "
+        f"{OWN_LANGUAGE_MODEL}; of another network return the row that is asked about, and states of tokens in a "
+        "mapping as last_hidden_state"
+    )
+
+
+def _entry(outputs: Any, name: str) -> Any:
+    """Return an entry of what a network returns, None where it has none."""
+    if isinstance(outputs, Mapping):
+        return outputs.get(name)
+    return getattr(outputs, name, None)
