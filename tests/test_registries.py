@@ -19,6 +19,7 @@ from torch import nn
 import limelight as ll
 from limelight.base.named import _REGISTRIES, Named, registered, text_of
 from limelight.checks.imputers import IMPUTERS
+from limelight.question.registries import read_target
 from limelight.runs.job import described
 
 from .networks import conv_net, pictures
@@ -342,3 +343,8 @@ def test_another_kind_of_value_is_refused_where_it_is_given(kind: type[Named], n
 def test_segments_of_another_kind_are_refused(other: Any) -> None:
     with pytest.raises(ValueError, match=r"^IROF\.segments=.*: use "):
         ll.IROF(segments=other)
+
+
+def test_a_few_classes_are_listed_where_none_is_near() -> None:
+    with pytest.raises(ValueError, match="no class is called 'nice'; the classes are 0 negative, 1 positive"):
+        read_target("nice", ("negative", "positive"))

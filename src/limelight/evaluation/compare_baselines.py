@@ -227,7 +227,7 @@ def compare_baselines(
         raise ValueError("baselines: none given; use for example [Black(), White(), Blur()]")
     with question_of(model, inputs, options) as question:
         return BaselineStudy(
-            {label: answer(replace(question, baseline=baseline), [wanted])[0] for label, baseline in by_label.items()}
+            {label: answer(question.with_baseline(baseline), [wanted])[0] for label, baseline in by_label.items()}
         )
 
 

@@ -150,6 +150,10 @@ class Question:
         """Return the question with another model."""
         return replace(self, model=model)
 
+    def with_baseline(self, baseline: Baseline) -> Self:
+        """Return the question with another baseline, read as that of the call is."""
+        return replace(self, baseline=_read(baseline, self.model, self.names))
+
     def with_inputs(self, inputs: Tensor) -> Self:
         """Return the question with as many other inputs and the same random numbers. Raises as `explain` does."""
         drawn = self.inputs if self.draws_of is None else self.draws_of
@@ -210,12 +214,14 @@ def question_of(model: Model, inputs: Tensor, options: Options) -> Iterator[Ques
         if given.pop("axes", None) is not None:
             raise ValueError("axes: explain and check take it; for others give inputs with channels second")
         given["outputs"] = given.get("outputs") or declared_outputs(model)
+        whole = snapshot_of(model)
+        if isinstance(inputs, str) or (isinstance(inputs, list) and inputs and isinstance(inputs[0], str)):
+            raise TypeError(f"inputs: {_text_refused(whole)}")
         x = _checked(inputs)
         given["names"] = _names(given.get("names"), x)
         given["given"] = Given.of(given.get("given"), len(x))
         if given.get("draws_of") is not None:
             given["draws_of"] = _as_many(given["draws_of"], x)
-        whole = snapshot_of(model)
         target = as_target(given.pop("target", None), len(x), labels_of(model)).fitted(x.shape[1:], whole)
         if isinstance(model, PreparedModel):
             given["layer"] = model.layer(given.get("layer"))
@@ -223,7 +229,7 @@ def question_of(model: Model, inputs: Tensor, options: Options) -> Iterator[Ques
         if isinstance(target, ClassTarget):
             require_classes(given["outputs"])
         absent = default_of_texts(whole) if isinstance(whole, TextModel) and given["given"].texts else 0.0
-        baseline = named(fitted(as_baseline(given.pop("baseline", absent)), whole), given["names"])
+        baseline = _read(as_baseline(given.pop("baseline", absent)), whole, given["names"])
         yield Question(as_module(model), x, target, baseline, **given, progress=progress)
 
 
@@ -266,6 +272,21 @@ def _names(names: Sequence[str] | None, x: Tensor) -> tuple[str, ...]:
         things = "columns" if x.ndim == 2 else "channels"
         raise ValueError(f"names: {len(names)} names; inputs of shape {tuple(x.shape)} have {x.shape[1]} {things}")
     return tuple(names)
+
+
+def _read(baseline: Baseline, model: Model, names: Sequence[str]) -> Baseline:
+    """Return a baseline with what the model's vocabulary and the names of the columns decide."""
+    return named(fitted(baseline, model), names)
+
+
+def _text_refused(model: Model) -> str:
+    """Return why a text, which `explain` and the tests read by a `TextModel`, is no input here."""
+    if isinstance(model, TextModel):
+        return (
+            "a text, where this function takes its tokens; use x, given = model.tokens(texts), then x as inputs with "
+            "given=given"
+        )
+    return f"a text, and {type(model).__name__} reads none; put it in a limelight.TextModel(module, tokenizer)"
 
 
 def _checked(inputs: Tensor) -> Tensor:

@@ -171,10 +171,10 @@ def class_of(text: str, labels: Sequence[str]) -> int:
     near = [folded.index(each) for each in difflib.get_close_matches(words.casefold(), folded, n=_NEAREST, cutoff=0.5)]
     nearest = list(dict.fromkeys([*parts, *near]))[:_NEAREST]
     hint = f"; nearest: {_numbered(nearest, labels)}" if nearest else ""
-    if not nearest and len(labels) <= _FEW:
-        hint = f"; the classes are {_numbered(range(len(labels)), labels)}"
     targets = ", ".join(TARGETS.nearest(words))
     hint += f"; a target is called {targets}" if targets else ""
+    if not hint and len(labels) <= _FEW:
+        hint = f"; the classes are {_numbered(range(len(labels)), labels)}"
     raise ValueError(f"target: no class is called {text!r}{hint}")
 
 
