@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..base.errors import reason
 from ..base.files import finite
 from ..base.labels import distinct
 from ..base.types import Model
@@ -187,14 +188,16 @@ def evaluate(
     refused: dict[str, str] = {}
     controls: list[str] = []
     with examination(model, inputs, options) as (question, mask), Shared(several=True) as shared:
-        for position, method in enumerate([*everything, *CONTROLS]):
+        unfit = {control.kebab(): why for control in CONTROLS if (why := control.unfit(question))}
+        fit = [control for control in CONTROLS if control.kebab() not in unfit]
+        for position, method in enumerate([*everything, *fit]):
             control = position >= len(everything)
             try:
                 attribution, again = examined(question, method)
             except REFUSALS as error:
                 if not control and len(everything) == 1:
                     raise
-                refused[_label(method)] = f"{type(error).__name__}: {error}"
+                refused[_label(method)] = reason(error)
                 continue
             plain = attribution.name not in findings
             name = _another(attribution.name if plain else repr(attribution.method), findings)
@@ -209,7 +212,7 @@ def evaluate(
         }
         for name, by_check in findings.items()
     }
-    return Evaluation(cells, controls, refused)
+    return Evaluation(cells, controls, {**refused, **unfit})
 
 
 def _label(method: MethodLike) -> str:
