@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..base.named import require
 from ..base.notes import Note
 from ..engine.bfloat16_rows import Bfloat16Rows
 from ..engine.score import Score, result_dtype
-from ..question.players import Pixels, Players
+from ..question.players import Pixels, Players, require_players
 from ..question.random_streams import Streams
 from ..question.series_players import default_players
 from .base import Estimate, Method, Needs, interrupted
@@ -217,7 +216,7 @@ class GameMethod(Method):
     needs: ClassVar[Needs] = Needs(gradients=False, value=True, value_at_baseline=True, baseline=True)
 
     def __post_init__(self) -> None:
-        require(self.players is None or isinstance(self.players, Players), self, "players", "Grid(14), Slic(50), ...")
+        require_players(self, none=True)
 
     def of_tokens(self) -> Method:
         return self if self.players is not None else replace(self, players=Pixels())
