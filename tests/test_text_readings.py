@@ -139,7 +139,9 @@ def test_texts_where_a_tensor_is_taken() -> None:
     ):
         with pytest.raises(TypeError, match=r"x, given = model\.tokens\(texts\).*given=given"):
             call()
-    with pytest.raises(TypeError, match=r"inputs: a text, and Linear reads none; .*TextModel\(module, tokenizer\)"):
+    with pytest.raises(
+        TypeError, match=r"inputs: 'the cat', and Linear takes tensors; .*TextModel\(module, tokenizer\)"
+    ):
         ll.explain(nn.Linear(3, 2), "the cat", "gradient", target=1)
     x, given = model.tokens("the cat")
     assert len(ll.sweep(model, x, "kernel-shap", samples=[8, 16], target="good", given=given)) == 2

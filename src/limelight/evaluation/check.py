@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import MISSING, fields, replace
 from typing import Any, Unpack
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,6 +43,7 @@ from ..engine.memory import is_out_of_memory
 from ..explain import MethodLike, as_methods
 from ..inputs import rows_of
 from ..methods import Method
+from ..question.given import as_tensor
 from ..question.per_example import fitted, named
 from ..question.question import CheckOptions, Options, Question, question_of, require_options
 from ..question.targets import Logit
@@ -51,7 +53,7 @@ from .findings import Finding, Findings
 # What a method or a check raises about its arguments; any other exception is a defect and is not caught.
 REFUSALS = (NotApplicable, ValueError, FloatingPointError, RuntimeError, NotImplementedError)
 ChecksLike = Iterable[Check | type[Check] | str] | Check | type[Check] | str
-Subject = MethodLike | Attribution | Tensor
+Subject = MethodLike | Attribution | Tensor | np.ndarray
 
 CARD: tuple[Check, ...] = (
     Completeness(),
@@ -84,8 +86,8 @@ def check(
     """Test a map: run checks of what its method promises, and of how well it follows the model.
 
     Args:
-        method: a method or its text, or a finished map (an Attribution or a tensor `(batch, *features)`), for which
-            the checks that explain again give a reason instead of a figure.
+        method: a method or its text, or a finished map (an Attribution, a tensor or an array `(batch, *features)`), for
+            which the checks that explain again give a reason instead of a figure.
         checks: checks, their classes or texts such as `"deletion(fill=blur(3))"`; None runs those of the trust card.
         options: those of `explain`, and `mask`, the true region for localisation; boxes become masks by
             `limelight.checks.masks_of_boxes`. See `CheckOptions`.
@@ -129,6 +131,7 @@ def examined(question: Question, method: Subject, options: CheckOptions | None =
             raise ValueError("method: the attribution was made for other inputs than these; pass its own .inputs")
         _require_same(question, method, options or {})
         return method, None
+    method = as_tensor(method) if isinstance(method, np.ndarray) else method
     if not isinstance(method, Tensor):
         (found,) = answer(question, _of_parts(question, as_methods(method))).values()
         return found, found.method
@@ -184,10 +187,11 @@ def _finished(values: Tensor, inputs: Tensor) -> Tensor:
     return values
 
 
-def as_mask(mask: Tensor | None, inputs: Tensor) -> Tensor | None:
+def as_mask(given: Any, inputs: Tensor) -> Tensor | None:
     """Return the mask as booleans `(n, 1, *space)`. Raises ValueError for a shape that does not fit the inputs."""
-    if mask is None:
+    if given is None:
         return None
+    mask = as_tensor(given)
     space = space_of(inputs)
     if mask.shape == space:
         mask = mask.expand(len(inputs), *space)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import ClassVar, TypeVar
@@ -213,6 +213,7 @@ class GameMethod(Method):
     players: Players | None = field(default=None, kw_only=True)
 
     cells: ClassVar[int] = 14
+    other_names: ClassVar[Mapping[str, str]] = {"feature_mask": "players"}
     needs: ClassVar[Needs] = Needs(gradients=False, value=True, value_at_baseline=True, baseline=True)
 
     def __post_init__(self) -> None:

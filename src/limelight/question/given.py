@@ -72,9 +72,9 @@ def plain(given: Tensor, name: str) -> Tensor:
 class Given:
     """What the model gets beside the inputs and is not explained: `model(rows, *positional, **named)`.
 
-    A tensor with an entry for each of the `batch` examples goes along with its example; all other values are the same
-    at each call. `parts`: where the input has several, how a call gets them. `texts`: where rows are the embeddings of
-    texts' tokens, the text of each example.
+    A tensor or array with an entry for each of the `batch` examples goes along with its example, as a tensor; all other
+    values are the same at each call. `parts`: where the input has several, how a call gets them. `texts`: where rows
+    are the embeddings of texts' tokens, the text of each example.
     """
 
     positional: tuple[Any, ...] = ()
@@ -150,6 +150,7 @@ class Given:
 
 
 def _carried(value: Any, name: str, batch: int) -> Any:
+    value = as_tensor(value) if isinstance(value, np.ndarray) else value
     if not isinstance(value, Tensor) or value.ndim == 0:
         return value
     if len(value) != batch:

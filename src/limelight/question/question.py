@@ -20,6 +20,7 @@ from ..models.black_box import as_model, as_module
 from ..models.text import TextModel
 from .baselines import Baseline
 from .given import Given, plain
+from .no_rows import not_rows
 from .per_example import fitted, for_examples, named, require_every_example
 from .players import kept
 from .random_streams import Streams
@@ -41,8 +42,8 @@ class Options(TypedDict, total=False):
         None takes the model's own declaration, else the operator that made them (softmax, sigmoid, a linear layer),
         else each example's own values. By it `Probability`, the checks and the page tell what a probability is.
     given: what the model gets beside the inputs and is not explained, `model(rows, **given)` for a mapping by name, and
-        `model(rows, *given)` for a tuple: an attention mask, a second input. Tensors `(batch, ...)` go along with their
-        example; all other values are the same at each call.
+        `model(rows, *given)` for a tuple: an attention mask, a second input. Tensors and arrays
+        `(batch, ...)` go along with their example, as tensors; all other values are the same at each call.
     axes: which axes of the inputs are the batch, channels, time and space, such as "NHWC", "NHW", "NTCHW" or "NC"; None
         is channels second. Maps have channels second, whatever the model takes. For `explain` and `check`.
     layer: a module, dotted name or number, or several, whose maps are averaged, for methods that read a layer; `name#1`
@@ -81,10 +82,11 @@ class Options(TypedDict, total=False):
 class CheckOptions(Options, total=False):
     """The options of all functions that test a map: the options of `explain`, and the true region.
 
-    mask: for localisation, booleans `(batch, H, W)` or `(batch, 1, H, W)`, or `(H, W)` for all examples.
+    mask: for localisation, booleans `(batch, H, W)` or `(batch, 1, H, W)`, or `(H, W)` for all examples, as a tensor,
+        an array or a list.
     """
 
-    mask: Tensor | None
+    mask: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,8 +217,8 @@ def question_of(model: Model, inputs: Tensor, options: Options) -> Iterator[Ques
             raise ValueError("axes: explain and check take it; for others give inputs with channels second")
         given["outputs"] = given.get("outputs") or declared_outputs(model)
         whole = snapshot_of(model)
-        if isinstance(inputs, str) or (isinstance(inputs, list) and inputs and isinstance(inputs[0], str)):
-            raise TypeError(f"inputs: {_text_refused(whole)}")
+        if not isinstance(inputs, Tensor):
+            raise TypeError(f"inputs: {not_rows(inputs, whole)}")
         x = _checked(inputs)
         given["names"] = _names(given.get("names"), x)
         given["given"] = Given.of(given.get("given"), len(x))
@@ -248,7 +250,10 @@ def require_options(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=2) or list(known)
-            raise TypeError(f"{name}: there is no such option; use {', '.join(near)}")
+            raise TypeError(
+                f"{name}: there is no such option; use {', '.join(near)}, and write a method's settings with it, such "
+                "as 'smooth-grad(samples=8)'"
+            )
 
 
 def snapshot_of(model: Model) -> Model:
@@ -279,19 +284,7 @@ def _read(baseline: Baseline, model: Model, names: Sequence[str]) -> Baseline:
     return named(fitted(baseline, model), names)
 
 
-def _text_refused(model: Model) -> str:
-    """Return why a text, which `explain` and the tests read by a `TextModel`, is no input here."""
-    if isinstance(model, TextModel):
-        return (
-            "a text, where this function takes its tokens; use x, given = model.tokens(texts), then x as inputs with "
-            "given=given"
-        )
-    return f"a text, and {type(model).__name__} reads none; put it in a limelight.TextModel(module, tokenizer)"
-
-
 def _checked(inputs: Tensor) -> Tensor:
-    if not isinstance(inputs, Tensor):
-        raise TypeError(f"inputs: {type(inputs).__name__}, not a torch.Tensor of shape (batch, *features)")
     inputs = plain(inputs, "inputs")
     if not inputs.is_floating_point():
         raise TypeError(f"inputs: {inputs.dtype}; attribution needs floating point, use inputs.float()")

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from ..base.named import Registry
+from ..base.requirements import shown
 from ..models.text_outputs import OWN_LANGUAGE_MODEL
 from .baselines import Baseline, Black, Blur, Constant, Mean, Median, Minimum, Noise, Samples, White
 from .column_players import Columns
 from .detectors import Box, Detection
 from .given import as_tensor
+from .no_rows import as_a_tensor
 from .output_targets import Function, Neuron, PredictiveEntropy, Region, Similarity
 from .players import Features, Felzenszwalb, Grid, Pixels, Players, SegmentMean, Segments, Slic
 from .sequence_baselines import Frequencies, Shuffle
@@ -82,7 +84,10 @@ def as_baseline(baseline: Any) -> Baseline:
             return Constant(baseline)
     if isinstance(baseline, Baseline) or (isinstance(baseline, type) and issubclass(baseline, Baseline)):
         return BASELINES.coerce(baseline)
-    raise TypeError(f"baseline: {baseline!r} is not a number, a tensor or a Baseline such as Black() or Blur(10)")
+    raise TypeError(
+        f"baseline: {shown(baseline)} is not a number, a tensor or a Baseline such as Black() or Blur(10)"
+        f"{as_a_tensor('baseline', baseline)}"
+    )
 
 
 @contextmanager

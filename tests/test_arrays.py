@@ -1,0 +1,93 @@
+"""Arrays, tables, pictures and texts where tensors are taken: read, or refused with what to give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import limelight as ll
+from limelight.models.pictures import Preprocessing
+
+from .networks import conv_net, pictures
+
+
+class Frame:
+    """Stands for a table of pandas."""
+
+    def to_numpy(self) -> np.ndarray:
+        return np.zeros((2, 3))
+
+
+REFUSED: list[tuple[Any, str]] = [
+    (np.zeros((2, 3, 8, 8)), r"ndarray, not a torch.Tensor.*; use torch.as_tensor\(inputs\)"),
+    ([[0.1, 0.2]], r"list, not a torch.Tensor.*; use torch.as_tensor\(inputs\)"),
+    (Frame(), r"Frame, not a torch.Tensor.*; use torch.as_tensor\(inputs.to_numpy\(\)\)"),
+    ("photo.png", r"'photo.png', and Module takes tensors; .*ImageModel\(module, Preprocessing.*TextModel"),
+    (Image.new("RGB", (8, 8)), r"a picture, and Module takes tensors; .*ImageModel"),
+    (3, r"int, not a torch.Tensor of shape \(batch, \*features\)$"),
+]
+
+
+class Module(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)[:, :2]
+
+
+@pytest.mark.parametrize(("inputs", "said"), REFUSED, ids=[type(each).__name__ for each, _ in REFUSED])
+def test_inputs_that_are_no_tensor(inputs: Any, said: str) -> None:
+    for call in (ll.explain, ll.check, ll.compare_shifts):
+        with pytest.raises(TypeError, match=f"inputs: {said}"):
+            call(Module(), inputs, "gradient", target=0)  # type: ignore[operator]
+
+
+def test_pictures_where_a_function_takes_their_tensor() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    model = ll.ImageModel(network, Preprocessing(size=(8, 8)))
+    for call in (ll.sweep, ll.compare_baselines):
+        with pytest.raises(TypeError, match=r"a picture, where .* takes a tensor; use model.preprocess\(picture\)"):
+            call(model, Image.new("RGB", (8, 8)), "occlusion", **({"window": [2]} if call is ll.sweep else {}))
+
+
+def test_a_baseline_that_is_no_tensor() -> None:
+    for baseline in (np.zeros(3), [0.1, 0.2, 0.3]):
+        with pytest.raises(TypeError, match=r"baseline: .*; use torch.as_tensor\(baseline\)"):
+            ll.explain(conv_net(), pictures(1), "integrated-gradients", baseline=baseline)  # type: ignore[arg-type]
+
+
+def test_masks_and_maps_may_be_arrays() -> None:
+    net, x = conv_net(), pictures(2)
+    mask = torch.zeros(2, *x.shape[2:])
+    mask[:, 2:5, 2:5] = 1
+    values = torch.rand(x.shape, dtype=x.dtype)
+    (expected,) = ll.check(net, x, values, "relevance-mass", mask=mask, target=0)
+    for given in (mask.numpy(), mask.numpy() > 0, mask.tolist()):
+        (found,) = ll.check(net, x, values.numpy(), "relevance-mass", mask=given, target=0)  # type: ignore[arg-type]
+        assert torch.equal(found.value, expected.value)
+
+
+def test_an_array_beside_the_inputs_goes_along_with_its_example() -> None:
+    """Two rows of a pass may be of one example: an array as it is would give them the numbers of both."""
+    weights = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+
+    class Weighted(nn.Module):
+        def forward(self, x: Tensor, weights: Any) -> Tensor:
+            return x * torch.as_tensor(weights)
+
+    x = torch.rand(2, 2, dtype=torch.float64)
+    for given in ((weights,), (weights.numpy(),)):
+        found = ll.explain(Weighted(), x, "feature-ablation", target=[0, 1], given=given, rows_per_pass=2)
+        assert torch.equal(found.values, x * weights)
+
+
+def test_settings_of_methods_that_are_given_as_options() -> None:
+    with pytest.raises(TypeError, match=r"n_samples: there is no such option; .*'smooth-grad\(samples=8\)'"):
+        ll.explain(conv_net(), pictures(1), "smooth-grad", n_samples=8)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="no setting 'feature_mask'; use players"):
+        ll.KernelShap(feature_mask=torch.zeros(8, 8))  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="no setting 'sliding_window_shapes'; use window"):
+        ll.Occlusion(sliding_window_shapes=(3, 4, 4))  # type: ignore[call-arg]
