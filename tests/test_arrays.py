@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 import limelight as ll
 from limelight.models.pictures import Preprocessing
+from limelight.question.random_streams import Streams
 
 from .networks import conv_net, pictures
 
@@ -91,3 +93,30 @@ def test_settings_of_methods_that_are_given_as_options() -> None:
         ll.KernelShap(feature_mask=torch.zeros(8, 8))  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="no setting 'sliding_window_shapes'; use window"):
         ll.Occlusion(sliding_window_shapes=(3, 4, 4))  # type: ignore[call-arg]
+
+
+DATA = np.random.default_rng(0).random((6, 4))
+
+
+@pytest.mark.parametrize("kind", [ll.Mean, ll.Median, ll.Samples])
+def test_data_of_a_baseline_as_an_array_a_table_a_list_or_a_file(kind: Any, tmp_path: Path) -> None:
+    """Rows of an array were taken for batches of numbers, whose mean is one number for all columns."""
+    rest = (6,) if kind is ll.Samples else ()
+    x = torch.rand(2, 4, dtype=torch.float64)
+    expected = kind(torch.from_numpy(DATA), *rest).references(x, Streams.of(x, 0))
+    table = Frame()
+    table.to_numpy = lambda: DATA  # type: ignore[method-assign]
+    np.save(tmp_path / "data.npy", DATA)
+    for data in (DATA, DATA.tolist(), table, str(tmp_path / "data.npy")):
+        torch.testing.assert_close(kind(data, *rest).references(x, Streams.of(x, 0)), expected, atol=1e-7, rtol=0)
+    if kind is not ll.Samples:
+        for data in ([DATA[:2], DATA[2:]], (torch.from_numpy(each) for each in (DATA[:2], DATA[2:]))):
+            torch.testing.assert_close(kind(data).references(x, Streams.of(x, 0)), expected)
+
+
+@pytest.mark.parametrize("kind", [ll.Mean, ll.Median])
+def test_data_of_a_baseline_of_other_examples_than_the_inputs(kind: Any) -> None:
+    """What is read as batches may be single examples, whose mean would be spread over the inputs."""
+    x = torch.rand(2, 3, 8, 8)
+    with pytest.raises(ValueError, match=rf"{kind.__name__}.data holds examples of shape \(8, 8\), .* are \(3, 8, 8\)"):
+        ll.explain(Module(), x, "integrated-gradients(4)", target=0, baseline=kind([each for each in x]))

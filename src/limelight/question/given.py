@@ -19,10 +19,11 @@ from .tensor_files import read_tensor
 def as_tensor(values: Any) -> Tensor:
     """Return a tensor as it is, the tensor in a file that is given by name, other values as a tensor on the CPU.
 
-    Arrays are copied.
+    Arrays, and those of tables that have `to_numpy()`, are copied.
     """
     if isinstance(values, str):
         return read_tensor(values)
+    values = values.to_numpy() if callable(getattr(values, "to_numpy", None)) else values
     if isinstance(values, np.ndarray):
         return torch.from_numpy(np.array(values))  # a copy: arrays may be read-only, or change later
     return values if isinstance(values, Tensor) else torch.as_tensor(values, device=CPU)
