@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import limelight as ll
 from limelight.models.pictures import Preprocessing
@@ -120,3 +121,14 @@ def test_data_of_a_baseline_of_other_examples_than_the_inputs(kind: Any) -> None
     x = torch.rand(2, 3, 8, 8)
     with pytest.raises(ValueError, match=rf"{kind.__name__}.data holds examples of shape \(8, 8\), .* are \(3, 8, 8\)"):
         ll.explain(Module(), x, "integrated-gradients(4)", target=0, baseline=kind([each for each in x]))
+
+
+def test_batches_with_labels_are_refused_and_one_tensor_is_a_batch() -> None:
+    x = torch.rand(6, 4)
+    loader = DataLoader(TensorDataset(x, torch.zeros(6)), batch_size=3)
+    network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    for read in (ll.Mean, ll.Median, lambda data: ll.estimate_patterns(network, data)):
+        with pytest.raises(TypeError, match=r"list of 2; give the inputs alone, such as \(x for x, \*_ in loader\)"):
+            read(loader)
+    one, same = ll.estimate_patterns(network, x), ll.estimate_patterns(network, [x.numpy()])
+    assert one.tensors and all(torch.equal(each, same.tensors[name]) for name, each in one.tensors.items())

@@ -8,13 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..base.named import Named, is_whole, require, require_number, require_whole
-from .given import as_tensor, plain
+from .given import as_tensor, batches_of, plain
 from .random_streams import Streams
 
 
@@ -163,7 +162,7 @@ class Mean(Baseline):
 
     def __post_init__(self) -> None:
         total, count = torch.zeros((), dtype=torch.float64, device="cpu"), 0
-        for batch in _batches(self.data):
+        for batch in batches_of(self.data, "baseline"):
             total, count = total + batch.double().sum(0).cpu(), count + len(batch)
         if count == 0:
             raise ValueError("baseline: Mean.data holds no example")
@@ -189,7 +188,7 @@ class Median(Baseline):
     median: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        every = [batch.double().cpu() for batch in _batches(self.data) if len(batch)]
+        every = [batch.double().cpu() for batch in batches_of(self.data, "baseline") if len(batch)]
         if not every:
             raise ValueError("baseline: Median.data holds no example")
         rows = torch.cat(every).sort(0).values
@@ -218,13 +217,6 @@ class Samples(Baseline):
         _require_examples("Samples", self.data.shape[1:], inputs)
         chosen = streams.permutation("samples", len(self.data))[:, : self.n]
         return plain(self.data, "baseline")[chosen.T].to(inputs)
-
-
-def _batches(data: Any) -> Iterable[Tensor]:
-    """Return the batches of a data set, which is one batch unless it is an iterable of tensors or arrays."""
-    held = isinstance(data, list | tuple) and len(data) > 0 and not isinstance(data[0], Tensor | np.ndarray)
-    whole = held or isinstance(data, Tensor | np.ndarray | str) or hasattr(data, "to_numpy")
-    return [as_tensor(data)] if whole else map(as_tensor, data)
 
 
 def _require_examples(name: str, shape: Sequence[int], inputs: Tensor) -> None:

@@ -3,7 +3,7 @@ along with the inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,28 @@ def as_tensor(values: Any) -> Tensor:
     if isinstance(values, np.ndarray):
         return torch.from_numpy(np.array(values))  # a copy: arrays may be read-only, or change later
     return values if isinstance(values, Tensor) else torch.as_tensor(values, device=CPU)
+
+
+def batches_of(data: Any, name: str) -> Iterator[Tensor]:
+    """Yield the batches `(n, *features)` of a data set, which is one batch unless it is an iterable of such.
+
+    Raises TypeError that begins with `name` for batches that are pairs, as a loader gives them with labels.
+    """
+    if isinstance(data, Tensor | np.ndarray | str) or hasattr(data, "to_numpy") or _are_numbers(data):
+        yield as_tensor(data)
+        return
+    for batch in data:
+        if isinstance(batch, list | tuple) and not _are_numbers(batch):
+            kind = f"{type(batch).__name__} of {len(batch)}"
+            raise TypeError(f"{name}: a batch is a {kind}; give the inputs alone, such as (x for x, *_ in loader)")
+        yield as_tensor(batch)
+
+
+def _are_numbers(data: Any) -> bool:
+    """Return whether lists in any depth hold numbers, and no tensors or arrays."""
+    if isinstance(data, list | tuple):
+        return all(map(_are_numbers, data[:1]))
+    return isinstance(data, int | float | np.number)
 
 
 class ByValue:
