@@ -162,6 +162,11 @@ def test_the_same_texts_in_python() -> None:
         (ll.METHODS.read, "gradcam++", "'gradcam++' is unknown; did you mean grad-cam-plus-plus?"),
         (ll.METHODS.read, "integrated", "did you mean integrated-gradients, blur-integrated-gradients, guided"),
         (ll.METHODS.read, "foo", "'foo' is unknown; known: gradient, "),  # nothing is near
+        (ll.BASELINES.read, "samples", "cannot read 'samples': samples needs data; write samples(data, n=8)"),
+        (ll.TARGETS.read, "neuron(index=3)", "neuron needs at; write neuron(at, index=None"),
+        (ll.METHODS.read, "kernel-shap(players=segments)", "segments needs map; write segments(map)"),
+        (ll.BASELINES.read, "samples(data)", "'data' is no number and no name; a text goes in quotes"),
+        (ll.BASELINES.read, "constant('x')", "Constant.value='x': use a number, a tensor, an array or a list"),
         (ll.METHODS.read, "smooth-grad(" * 300, "cannot read"),
         (ll.BASELINES.read, "blur(3", "write for example 'blur"),
     ],

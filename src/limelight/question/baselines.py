@@ -42,6 +42,9 @@ class Constant(Baseline):
 
     value: float | Tensor = 0.0
 
+    def __post_init__(self) -> None:
+        require(not isinstance(self.value, str), self, "value", "a number, a tensor, an array or a list")
+
     def references(self, inputs: Tensor, streams: Streams) -> Tensor:
         if isinstance(self.value, Tensor):
             value = plain(self.value, "baseline").to(inputs.device, inputs.dtype)

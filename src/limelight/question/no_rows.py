@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
-
-from PIL.Image import Image
 
 from ..models.text import TextModel
 
@@ -24,8 +23,9 @@ def not_rows(inputs: Any, model: Any) -> str:
             "given=given"
         )
     pictures = callable(getattr(model, "preprocess", None))
-    if isinstance(first, str | Path | Image):
-        what = "a picture" if isinstance(first, Image) else f"{str(first)!r}"
+    picture = _is_picture(first)
+    if picture or isinstance(first, str | Path):
+        what = "a picture" if picture else f"{str(first)!r}"
         if pictures:
             return f"{what}, where this function takes a tensor; use model.preprocess(picture)"
         return f"{what}, and {type(model).__name__} takes tensors; {_MODELS}"
@@ -39,3 +39,8 @@ def as_a_tensor(name: str, value: Any) -> str:
     if isinstance(value, list | tuple) or hasattr(value, "__array__"):
         return f"; use torch.as_tensor({name})"
     return ""
+
+
+def _is_picture(value: Any) -> bool:
+    library = sys.modules.get("PIL.Image")  # who has a picture has imported it; the import costs others time
+    return library is not None and isinstance(value, library.Image)
