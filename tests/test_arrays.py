@@ -132,3 +132,9 @@ def test_batches_with_labels_are_refused_and_one_tensor_is_a_batch() -> None:
             read(loader)
     one, same = ll.estimate_patterns(network, x), ll.estimate_patterns(network, [x.numpy()])
     assert one.tensors and all(torch.equal(each, same.tensors[name]) for name, each in one.tensors.items())
+
+
+def test_what_a_check_cannot_do_is_said_in_words() -> None:
+    net, x = nn.Linear(4, 2), torch.rand(2, 4)
+    (found,) = ll.check(net, x, "gradient", "deletion(fill=blur(3))", target=1)
+    assert found.reason.startswith("baseline: Blur needs spatial axes")

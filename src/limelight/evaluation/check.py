@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..answer import answer
 from ..base.attribution import Attribution
-from ..base.errors import NotApplicable
+from ..base.errors import NotApplicable, reason
 from ..base.types import Model
 from ..checks import (
     CHECKS,
@@ -243,7 +243,7 @@ def _measured(check: Check, case: Case) -> Measured:
     except REFUSALS as error:
         if is_out_of_memory(error):
             raise  # a fact about the machine and not about the map
-        failure = unmeasured(len(case), f"{type(error).__name__}: {error}")
+        failure = unmeasured(len(case), reason(error))
     if len(case) == 1:
         return failure
     try:
