@@ -175,3 +175,37 @@ def test_a_control_for_pictures_is_left_out_of_a_table_of_texts() -> None:
     table = ll.evaluate(bag(), "the cat", ["gradient"], "deletion", target="good")
     said = "a control for pictures (batch, channels, H, W), and the inputs are texts"
     assert table.refused == {"sobel-edges": said} and table.controls == ("random-map", "constant-map")
+
+
+@pytest.mark.parametrize("method", ["attn-lrp", "kernel-shap"])
+def test_the_figure_of_a_text_is_its_own_in_any_list(method: str) -> None:
+    """Padding counted as a token that a check hides, and random numbers depended on it."""
+    model, texts = bert_classifier(), ["the cat sat", "the dog ate the food", "a dog", "the cat ate"]
+    checks = [
+        "deletion",
+        "insertion",
+        "srg(steps=3)",
+        "completeness",
+        "determinism",
+        "max-sensitivity(samples=2)",
+        "gini",
+    ]
+    together = ll.check(model, texts, method, checks, target="good")
+    for i, text in enumerate(texts):
+        alone = ll.check(model, text, method, checks, target="good")
+        for own, whole in zip(alone, together, strict=True):
+            name = own.check.kebab()
+            torch.testing.assert_close(whole.value[i], own.value[0], atol=1e-6, rtol=1e-6, equal_nan=True, msg=name)
+            assert whole.reasons[i] == own.reasons[0] and (own.passed is None or whole.passed is not None), name
+    curve = together[0].detail["curve"]
+    assert curve.shape == (4, 8) and curve[2].isnan().tolist() == [False] * 5 + [True] * 3
+    table = ll.evaluate(model, texts, [method, "gradient"], "deletion", target="good")
+    assert torch.equal(table[method]["deletion"].finding.value, together[0].value)
+
+
+def test_the_figure_of_a_continuation_is_its_own_in_any_list() -> None:
+    texts, target = [PROMPT, "the cat sat on"], ll.Continuation("the")
+    (together,) = ll.check(gpt2(), texts, "attn-lrp", "deletion", target=target)
+    for i, text in enumerate(texts):
+        (alone,) = ll.check(gpt2(), text, "attn-lrp", "deletion", target=target)
+        torch.testing.assert_close(together.value[i], alone.value[0], atol=1e-6, rtol=1e-6)

@@ -9,6 +9,7 @@ from typing import Any, Unpack
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..answer import answer
@@ -49,6 +50,7 @@ from ..question.question import CheckOptions, Options, Question, question_of, re
 from ..question.targets import Logit
 from .controls import ConstantMap
 from .findings import Finding, Findings
+from .unpadded import groups_by_length, unpadded
 
 # What a method or a check raises about its arguments; any other exception is a defect and is not caught.
 REFUSALS = (NotApplicable, ValueError, FloatingPointError, RuntimeError, NotImplementedError)
@@ -211,7 +213,11 @@ def measure(check: Check, case: Case, exhibits: bool = False) -> Finding:
     runner = case.score.runner
     forward, backward = runner.forward_rows, runner.backward_rows
     case.shared.counting()
-    measured = _measured(check, replace(case, keeps_exhibits=exhibits and not case.question.texts))
+    groups = groups_by_length(case)
+    if len(groups) > 1:
+        measured = _by_length(check, case, groups)
+    else:
+        measured = _measured(check, replace(case, keeps_exhibits=exhibits and not case.question.texts))
     if check.kind == "faithfulness" and case.decimals is not None:
         half = 0.5 * 10.0**-case.decimals
         note = f"the model's outputs are rounded to {case.decimals} decimals: its scores are known to {half:g} only"
@@ -231,6 +237,16 @@ def _for_texts(check: Check, question: Question) -> Check:
             own: Any = question.baseline if each.name == "fill" else (Fill(question.baseline),)
             check = replace(check, **{each.name: own})
     return fitted(check, question.model)
+
+
+def _by_length(check: Check, case: Case, groups: Sequence[list[int]]) -> Measured:
+    """Run a check on texts of each length by themselves: padding would be hidden, drawn for and explained again."""
+    parts = []
+    for group in groups:
+        with unpadded(case, group) as part:
+            parts.append(_measured(check, part))
+    order = torch.tensor([i for group in groups for i in group]).argsort()
+    return _joined(parts, order.tolist())
 
 
 def _measured(check: Check, case: Case) -> Measured:
@@ -258,17 +274,32 @@ def unmeasured(n: int, reason: str) -> Measured:
     return Measured(torch.full((n,), torch.nan, dtype=torch.float64), reasons=(reason,) * n)
 
 
-def _joined(parts: Sequence[Measured]) -> Measured:
+def _joined(parts: Sequence[Measured], order: Sequence[int] | None = None) -> Measured:
+    """Join what was measured of parts of a batch, in the order of the batch where it is another."""
+    values = torch.cat([each.values.double().cpu() for each in parts])
+    order = list(range(len(values)) if order is None else order)
     passed: Tensor | None = None
     if any(each.passed is not None for each in parts):
-        no = torch.zeros(1, dtype=torch.bool)
-        passed = torch.cat([no if each.passed is None else each.passed.cpu() for each in parts])
+        no = (torch.zeros(len(each.values), dtype=torch.bool) for each in parts)
+        passed = torch.cat(
+            [own if each.passed is None else each.passed.cpu() for own, each in zip(no, parts, strict=True)]
+        )
+        passed = passed[order]
     shared = set.intersection(*(set(each.detail) for each in parts))
+    reasons = [reason for each in parts for reason in (each.reasons or ("",) * len(each.values))]
     return Measured(
-        torch.cat([each.values.double().cpu() for each in parts]),
+        values[order],
         passed,
-        {name: torch.cat([each.detail[name] for each in parts]) for name in sorted(shared)},
-        tuple(reason for each in parts for reason in (each.reasons or ("",))),
+        {name: _rows([each.detail[name] for each in parts])[order] for name in sorted(shared)},
+        tuple(reasons[i] for i in order),
         tuple(dict.fromkeys(note for each in parts for note in each.notes)),
         tuple(shown.at([i]) for i, each in enumerate(parts[:MOST_EXAMPLES]) for shown in each.exhibits),
     )
+
+
+def _rows(details: Sequence[Tensor]) -> Tensor:
+    """Join details by example; curves of fewer steps, as of shorter texts, end in NaN."""
+    most = max(each.shape[-1] for each in details)
+    if details[0].ndim > 1 and any(each.shape[-1] < most for each in details):
+        details = [F.pad(each.double(), (0, most - each.shape[-1]), value=torch.nan) for each in details]
+    return torch.cat(list(details))

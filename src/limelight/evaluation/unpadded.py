@@ -1,0 +1,46 @@
+"""Texts of several lengths in one case: each length by itself, so that a figure does not depend on the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from ..checks.case import Case, open_case
+
+_OF_TOKENS = ("input_ids", "attention_mask", "token_type_ids")
+"""What goes along with texts and has an entry for each token."""
+
+
+def groups_by_length(case: Case) -> list[list[int]]:
+    """Return the examples of each number of tokens; one group where no text is padded, or there are none."""
+    lengths = [len(text) for text in case.question.texts]
+    padded = any(length != case.x.shape[-1] for length in lengths)
+    if not padded:
+        return [list(range(len(case)))]
+    return [[i for i, each in enumerate(lengths) if each == length] for length in sorted(set(lengths))]
+
+
+@contextmanager
+def unpadded(case: Case, group: list[int]) -> Iterator[Case]:
+    """Yield the case of texts of one length, without padding. Its rows count in the whole case's."""
+    part, padded, length = case.select(group), case.x.shape[-1], len(case.question.texts[group[0]])
+
+    def cut(value: Any) -> Any:
+        own = isinstance(value, Tensor) and value.ndim > 1 and value.shape[-1] == padded
+        return value[..., :length].contiguous() if own else value
+
+    given = part.question.given
+    named = {name: cut(each) if name in _OF_TOKENS else each for name, each in given.named.items()}
+    maps = {name: cut(getattr(part.attribution, name)) for name in ("values", "inputs", "stderr", "spread")}
+    question = replace(part.question, inputs=maps["inputs"], given=replace(given, named=named))
+    attribution = replace(part.attribution, target=question.target, **maps)
+    with open_case(question, attribution, part.method, cut(part.mask), case.shared) as own:
+        try:
+            yield own
+        finally:
+            case.score.runner.forward_rows += own.score.runner.forward_rows
+            case.score.runner.backward_rows += own.score.runner.backward_rows
