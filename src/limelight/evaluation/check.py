@@ -50,7 +50,7 @@ from ..question.question import CheckOptions, Options, Question, question_of, re
 from ..question.targets import Logit
 from .controls import ConstantMap
 from .findings import Finding, Findings
-from .unpadded import groups_by_length, unpadded
+from .part_cases import groups_by_length, opened
 
 # What a method or a check raises about its arguments; any other exception is a defect and is not caught.
 REFUSALS = (NotApplicable, ValueError, FloatingPointError, RuntimeError, NotImplementedError)
@@ -243,7 +243,7 @@ def _by_length(check: Check, case: Case, groups: Sequence[list[int]]) -> Measure
     """Run a check on texts of each length by themselves: padding would be hidden, drawn for and explained again."""
     parts = []
     for group in groups:
-        with unpadded(case, group) as part:
+        with opened(case, group) as part:
             parts.append(_measured(check, part))
     order = torch.tensor([i for group in groups for i in group]).argsort()
     return _joined(parts, order.tolist())
@@ -262,11 +262,14 @@ def _measured(check: Check, case: Case) -> Measured:
         failure = unmeasured(len(case), reason(error))
     if len(case) == 1:
         return failure
+    parts = []
     try:
-        parts = [case.select([i]) for i in range(len(case))]
+        for i in range(len(case)):
+            with opened(case, [i]) as part:
+                parts.append(_measured(check.select(i, case.x), part))
     except NotApplicable:  # the target cannot be cut into examples
         return failure
-    return _joined([_measured(check.select(i, case.x), part) for i, part in enumerate(parts)])
+    return _joined(parts)
 
 
 def unmeasured(n: int, reason: str) -> Measured:

@@ -1,4 +1,4 @@
-"""Texts of several lengths in one case: each length by itself, so that a figure does not depend on the others."""
+"""Some examples of a case as a case of their own, so that a figure does not depend on the others."""
 
 from __future__ import annotations
 
@@ -25,9 +25,18 @@ def groups_by_length(case: Case) -> list[list[int]]:
 
 
 @contextmanager
-def unpadded(case: Case, group: list[int]) -> Iterator[Case]:
-    """Yield the case of texts of one length, without padding. Its rows count in the whole case's."""
-    part, padded, length = case.select(group), case.x.shape[-1], len(case.question.texts[group[0]])
+def opened(case: Case, group: list[int]) -> Iterator[Case]:
+    """Yield the case of some examples, of texts those of one length without padding. Its rows count in the whole's.
+
+    What goes along with the examples is that of theirs: `Case.select` keeps the rows of the whole batch's model, which
+    gives the first examples' to whatever is selected. Raises NotApplicable for a target that cannot be cut.
+    """
+    part = case.select(group)
+    if not part.question.given:
+        yield part
+        return
+    padded = case.x.shape[-1]
+    length = len(case.question.texts[group[0]]) if case.question.texts else padded
 
     def cut(value: Any) -> Any:
         own = isinstance(value, Tensor) and value.ndim > 1 and value.shape[-1] == padded
