@@ -48,6 +48,19 @@ def test_inputs_that_are_no_tensor(inputs: Any, said: str) -> None:
             call(Module(), inputs, "gradient", target=0)  # type: ignore[operator]
 
 
+def test_several_tensors_where_a_function_takes_one() -> None:
+    x = torch.rand(2, 3, 8, 8)
+    for several, kind in (((x, x), "tuple"), ({"x": x}, "dict")):
+        with pytest.raises(
+            TypeError, match=rf"{kind} of tensors, where .* one tensor; use one, and the others as given="
+        ):
+            ll.sweep(Module(), several, "occlusion", window=[2])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"tuple of ndarray, and not of tensors; use torch.as_tensor for each"):
+        ll.explain(Module(), (x.numpy(), x.numpy()), "gradient", target=0)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match=r"torch.int64.*token ids are taken by explain, check"):
+        ll.sweep(Module(), torch.ones(2, 3, dtype=torch.long), "occlusion", window=[1])
+
+
 def test_pictures_where_a_function_takes_their_tensor() -> None:
     network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     model = ll.ImageModel(network, Preprocessing(size=(8, 8)))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from ..models.text import TextModel
 
@@ -16,7 +19,7 @@ _MODELS = (
 
 def not_rows(inputs: Any, model: Any) -> str:
     """Return why inputs that are no tensor are refused where rows are taken, and what to give in their place."""
-    first = inputs[0] if isinstance(inputs, list | tuple) and inputs else inputs
+    first = next(iter(inputs)) if isinstance(inputs, list | tuple) and inputs else inputs
     if isinstance(first, str) and isinstance(model, TextModel):
         return (
             "a text, where this function takes its tokens; use x, given = model.tokens(texts), then x as inputs with "
@@ -29,7 +32,13 @@ def not_rows(inputs: Any, model: Any) -> str:
         if pictures:
             return f"{what}, where this function takes a tensor; use model.preprocess(picture)"
         return f"{what}, and {type(model).__name__} takes tensors; {_MODELS}"
-    return f"{type(inputs).__name__}, not a torch.Tensor of shape (batch, *features){as_a_tensor('inputs', inputs)}"
+    kind = type(inputs).__name__
+    parts = list(inputs.values()) if isinstance(inputs, Mapping) else inputs if isinstance(inputs, list | tuple) else ()
+    if any(isinstance(each, Tensor) for each in parts):
+        return f"{kind} of tensors, where this function takes one tensor; use one, and the others as given="
+    if any(hasattr(each, "__array__") for each in parts):
+        return f"{kind} of {type(first).__name__}, and not of tensors; use torch.as_tensor for each"
+    return f"{kind}, not a torch.Tensor of shape (batch, *features){as_a_tensor('inputs', inputs)}"
 
 
 def as_a_tensor(name: str, value: Any) -> str:

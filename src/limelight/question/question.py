@@ -287,7 +287,10 @@ def _read(baseline: Baseline, model: Model, names: Sequence[str]) -> Baseline:
 def _checked(inputs: Tensor) -> Tensor:
     inputs = plain(inputs, "inputs")
     if not inputs.is_floating_point():
-        raise TypeError(f"inputs: {inputs.dtype}; attribution needs floating point, use inputs.float()")
+        raise TypeError(
+            f"inputs: {inputs.dtype}; attribution needs floating point, use inputs.float() for numbers that are "
+            "quantities; token ids are taken by explain, check, trust_card and evaluate"
+        )
     if inputs.ndim < 2:
         raise ValueError(f"inputs: shape {tuple(inputs.shape)}; the first axis is the batch, use inputs[None]")
     if inputs.numel() == 0:
