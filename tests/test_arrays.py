@@ -75,6 +75,13 @@ def test_a_baseline_that_is_no_tensor() -> None:
             ll.explain(conv_net(), pictures(1), "integrated-gradients", baseline=baseline)  # type: ignore[arg-type]
 
 
+def test_a_data_set_in_the_place_of_a_baseline() -> None:
+    with pytest.raises(
+        ValueError, match=r"does not broadcast .*; of a data set use Samples\(data, n\) or Mean\(data\)"
+    ):
+        ll.explain(conv_net(), pictures(2), "kernel-shap", target=0, baseline=pictures(5))
+
+
 def test_masks_and_maps_may_be_arrays() -> None:
     net, x = conv_net(), pictures(2)
     mask = torch.zeros(2, *x.shape[2:])
@@ -103,6 +110,19 @@ def test_an_array_beside_the_inputs_goes_along_with_its_example() -> None:
 def test_settings_of_methods_that_are_given_as_options() -> None:
     with pytest.raises(TypeError, match=r"n_samples: there is no such option; .*'smooth-grad\(samples=8\)'"):
         ll.explain(conv_net(), pictures(1), "smooth-grad", n_samples=8)  # type: ignore[call-overload]
+    for settings, option in (
+        ({"target_layers": []}, "layer="),
+        ({"layer": "0"}, "layer="),
+        ({"baselines": 0}, "baseline="),
+    ):
+        with pytest.raises(TypeError, match=f"GradCAM: there is no setting .*; give it to explain, as {option}"):
+            ll.GradCAM(**settings)  # type: ignore[arg-type]
+    with pytest.raises(
+        TypeError, match=r"settings alone; give the model to explain\(model, inputs, IntegratedGradients"
+    ):
+        ll.IntegratedGradients(conv_net())  # type: ignore[arg-type]
+    layer = conv_net().body
+    assert ll.Conductance(layer).layer is layer and ll.Conductance(layer="body").layer == "body"
     with pytest.raises(TypeError, match="no setting 'feature_mask'; use players"):
         ll.KernelShap(feature_mask=torch.zeros(8, 8))  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="no setting 'sliding_window_shapes'; use window"):

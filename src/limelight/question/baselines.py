@@ -55,9 +55,9 @@ class Constant(Baseline):
         try:
             same = value.broadcast_to(inputs.shape)
         except RuntimeError as error:
-            raise ValueError(
-                f"baseline: shape {tuple(value.shape)} does not broadcast to inputs of shape {tuple(inputs.shape)}"
-            ) from error
+            given, shape = tuple(value.shape), tuple(inputs.shape)
+            hint = "; of a data set use Samples(data, n) or Mean(data)" if given[1:] == shape[1:] else ""
+            raise ValueError(f"baseline: shape {given} does not broadcast to inputs of shape {shape}{hint}") from error
         return same[None]
 
     def __eq__(self, other: object) -> bool:
