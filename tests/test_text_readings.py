@@ -209,3 +209,12 @@ def test_the_figure_of_a_continuation_is_its_own_in_any_list() -> None:
     for i, text in enumerate(texts):
         (alone,) = ll.check(gpt2(), text, "attn-lrp", "deletion", target=target)
         torch.testing.assert_close(together.value[i], alone.value[0], atol=1e-6, rtol=1e-6)
+
+
+def test_the_baselines_of_pictures_are_no_default_of_texts_and_tables() -> None:
+    model = bag()
+    x, given = model.tokens("the cat")
+    with pytest.raises(ValueError, match=r"by default are of pictures; name yours, such as \[Pad\(\), MeanToken\(\)"):
+        ll.compare_baselines(model, x, "kernel-shap", target=1, given=given)
+    with pytest.raises(ValueError, match=r"by default are of pictures; name yours, such as \[0.0, Mean\(data\)"):
+        ll.compare_baselines(nn.Linear(4, 2), torch.rand(2, 4), target=1)
