@@ -131,3 +131,22 @@ def test_a_model_that_fills_in_masks_is_asked_about_a_mask() -> None:
     for target in ("continuation('cat sat')", "continuation(none)"):
         with pytest.raises(TypeError, match=r"fills in masks and goes on with no text; write \[MASK\] in the text"):
             ll.explain(model, "the [MASK]", "gradient", target=target)
+
+
+def test_a_classifier_that_reads_the_last_token_is_not_padded() -> None:
+    """Without token numbers transformers reads the padding's place, and its scores are of no text."""
+    from transformers import GPT2Config, GPT2ForSequenceClassification
+
+    tokenizer = byte_pairs()
+    shape = {"vocab_size": tokenizer.get_vocab_size(), "n_positions": 32, "n_embd": 16, "n_layer": 1, "n_head": 2}
+    network = seeded(lambda: GPT2ForSequenceClassification(GPT2Config(**shape, pad_token_id=0, num_labels=2)))
+    model, texts = ll.TextModel(network, tokenizer), ["the cat sat", "a dog"]
+    with pytest.raises(ValueError, match=r"2 to 3 tokens, and padding changes what model says.*or one at a time"):
+        model.tokens(texts)
+    with pytest.raises(ValueError, match="padding changes"):
+        ll.check(model, texts, "gradient", "gini", target=1)
+    found = ll.explain(model, texts, "gradient", target=1)  # one length at a time
+    for score, text in zip(found.score.tolist(), texts, strict=True):
+        with torch.no_grad():
+            logits = network(input_ids=torch.tensor([tokenizer.encode(text).ids])).logits
+        assert score == pytest.approx(float(logits[0, 1]), abs=1e-12)

@@ -10,9 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ..checks.case import Case, open_case
-
-_OF_TOKENS = ("input_ids", "attention_mask", "token_type_ids")
-"""What goes along with texts and has an entry for each token."""
+from ..models.text_outputs import OF_TOKENS
 
 
 def groups_by_length(case: Case) -> list[list[int]]:
@@ -43,7 +41,7 @@ def opened(case: Case, group: list[int]) -> Iterator[Case]:
         return value[..., :length].contiguous() if own else value
 
     given = part.question.given
-    named = {name: cut(each) if name in _OF_TOKENS else each for name, each in given.named.items()}
+    named = {name: cut(each) if name in OF_TOKENS else each for name, each in given.named.items()}
     maps = {name: cut(getattr(part.attribution, name)) for name in ("values", "inputs", "stderr", "spread")}
     question = replace(part.question, inputs=maps["inputs"], given=replace(given, named=named))
     attribution = replace(part.attribution, target=question.target, **maps)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..base.nearest import nearest_names
 from ..base.text import TextArguments
 from ..base.types import Outputs
-from .text_outputs import OWN_LANGUAGE_MODEL, rows_or_states
+from .text_outputs import OF_TOKENS, OWN_LANGUAGE_MODEL, is_another, rows_or_states
 from .tokens import Encoded, Tokens
 
 Pooling = Literal["mean", "first", "last"]
@@ -110,8 +110,8 @@ class TextModel(nn.Module):
         """Return the embeddings `(n, width, length)` of texts, and what goes along with them: `given=` of `explain`.
 
         Shorter texts are padded on the right, where the attention mask is 0. `continuation`: for each text what a
-        language model is to go on with. Raises ValueError for a text that is longer than the model reads, and for one
-        whose tokens do not make it up.
+        language model is to go on with. Raises ValueError for a text that is longer than the model reads, for one whose
+        tokens do not make it up, and where padding changes what the model says, which two rows of it show.
         """
         several = [texts] if isinstance(texts, str) else list(texts)
         if not several:
@@ -131,7 +131,23 @@ class TextModel(nn.Module):
             raise ValueError(f"inputs: a text of {longest} tokens, and {self.name} reads {most}; shorten it")
         ids = given["input_ids"] if self._named else given.pop("input_ids")
         embedded = self.embed(ids).transpose(1, 2).contiguous()
+        self._require_same_without_padding(embedded, given, [len(each.ids) for each in read])
         return embedded, TextArguments(given, tuple(each.text for each in read))
+
+    def _require_same_without_padding(self, rows: Tensor, given: Mapping[str, Tensor], lengths: Sequence[int]) -> None:
+        """Raise ValueError where the shortest text gets other outputs padded, as where the last token is read."""
+        shortest = min(lengths)
+        if shortest == rows.shape[-1]:
+            return
+        i = lengths.index(shortest)
+        padded = {name: each[i : i + 1] for name, each in given.items()}
+        alone = {name: each[:, :shortest] if name in OF_TOKENS else each for name, each in padded.items()}
+        own, other = self.asked(rows[i : i + 1, :, :shortest], alone), self.asked(rows[i : i + 1], padded)
+        if is_another(own, other):
+            raise ValueError(
+                f"inputs: texts of {shortest} to {max(lengths)} tokens, and padding changes what {self.name} says, "
+                "with its attention mask too; give texts of as many tokens, or one at a time"
+            )
 
     def continued_by(self, text: str, more: str) -> list[int]:
         """Return the numbers of the tokens by which `more` continues a text, or of the text that a decoder writes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 OWN_LANGUAGE_MODEL = (
@@ -12,6 +13,16 @@ OWN_LANGUAGE_MODEL = (
     "layer that makes its logits"
 )
 """What is missing where the network of a language model is not one of transformers."""
+
+OF_TOKENS = ("input_ids", "attention_mask", "token_type_ids")
+"""What goes along with texts and has an entry for each token."""
+
+
+def is_another(outputs: Tensor, others: Tensor) -> bool:
+    """Return whether outputs differ by more than the rounding of their dtype explains."""
+    size = float(outputs.detach().abs().max())
+    most = size * (0.1 if torch.finfo(outputs.dtype).bits < 32 else 1e-3)
+    return float((outputs - others).detach().abs().max()) > most
 
 
 def rows_or_states(outputs: Any, vocabulary: int, logits_of_tokens: bool) -> tuple[Any, Tensor | None]:
