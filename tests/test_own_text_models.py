@@ -150,3 +150,15 @@ def test_a_classifier_that_reads_the_last_token_is_not_padded() -> None:
         with torch.no_grad():
             logits = network(input_ids=torch.tensor([tokenizer.encode(text).ids])).logits
         assert score == pytest.approx(float(logits[0, 1]), abs=1e-12)
+
+
+def test_texts_are_as_long_as_the_places_after_padding() -> None:
+    """RoBERTa counts places from the one after padding's: a text that filled all ended in an error about an index."""
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = RobertaConfig(vocab_size=words().get_vocab_size(), **shape, max_position_embeddings=10, pad_token_id=0)
+    model = ll.TextModel(RobertaForSequenceClassification(config).eval(), words(), name="roberta")
+    assert ll.explain(model, "the cat sat on the mat and", "gradient", target=1).values.shape[-1] == 9
+    with pytest.raises(ValueError, match="a text of 10 tokens, and roberta reads 9; shorten it"):
+        ll.explain(model, "the cat sat on the mat and the", "gradient", target=1)

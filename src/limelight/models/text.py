@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..base.nearest import nearest_names
 from ..base.text import TextArguments
 from ..base.types import Outputs
-from .text_outputs import OF_TOKENS, OWN_LANGUAGE_MODEL, is_another, rows_or_states
+from .text_outputs import OF_TOKENS, OWN_LANGUAGE_MODEL, is_another, rows_or_states, tokens_read
 from .tokens import Encoded, Tokens
 
 Pooling = Literal["mean", "first", "last"]
@@ -125,9 +125,8 @@ class TextModel(nn.Module):
             given |= self._decoded([self.tokenizer.encode(each, special=False) for each in continuation])
         elif self.predicts_tokens:
             given["read_at"] = self._read_at(read, continued=continuation is not None)
-        most = getattr(getattr(self.module, "config", None), "max_position_embeddings", None)
-        longest = max(map(len, (each.ids for each in read)))
-        if isinstance(most, int) and longest > most > 0:
+        most, longest = tokens_read(self.module), max(len(each.ids) for each in read)
+        if most is not None and longest > most:
             raise ValueError(f"inputs: a text of {longest} tokens, and {self.name} reads {most}; shorten it")
         ids = given["input_ids"] if self._named else given.pop("input_ids")
         embedded = self.embed(ids).transpose(1, 2).contiguous()

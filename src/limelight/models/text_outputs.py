@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 OWN_LANGUAGE_MODEL = (
     "a language model of your own says that it predicts tokens by a method get_output_embeddings(), which returns the "
@@ -16,6 +16,20 @@ OWN_LANGUAGE_MODEL = (
 
 OF_TOKENS = ("input_ids", "attention_mask", "token_type_ids")
 """What goes along with texts and has an entry for each token."""
+
+
+def tokens_read(module: nn.Module) -> int | None:
+    """Return the tokens that a network of transformers reads at most; None where it does not say."""
+    most = getattr(getattr(module, "config", None), "max_position_embeddings", None)
+    if not isinstance(most, int) or most <= 0:
+        return None
+    # RoBERTa and its kin count the places of tokens from the one after padding's.
+    padding = (
+        each.padding_idx
+        for name, each in module.named_modules()
+        if name.endswith("position_embeddings") and isinstance(each, nn.Embedding) and each.padding_idx is not None
+    )
+    return most - (next(padding, -1) + 1)
 
 
 def is_another(outputs: Tensor, others: Tensor) -> bool:
