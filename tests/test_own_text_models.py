@@ -141,11 +141,17 @@ def test_a_classifier_that_reads_the_last_token_is_not_padded() -> None:
     shape = {"vocab_size": tokenizer.get_vocab_size(), "n_positions": 32, "n_embd": 16, "n_layer": 1, "n_head": 2}
     network = seeded(lambda: GPT2ForSequenceClassification(GPT2Config(**shape, pad_token_id=0, num_labels=2)))
     model, texts = ll.TextModel(network, tokenizer), ["the cat sat", "a dog"]
-    with pytest.raises(ValueError, match=r"2 to 3 tokens, and padding changes what model says.*or one at a time"):
+    with pytest.raises(
+        ValueError,
+        match=r"2 to 3 tokens, and padding changes what model says.*make it with embedding='transformer.wte'",
+    ):
         model.tokens(texts)
     with pytest.raises(ValueError, match="padding changes"):
         ll.check(model, texts, "gradient", "gini", target=1)
+    with_numbers = ll.TextModel(network, tokenizer, embedding="transformer.wte")
     found = ll.explain(model, texts, "gradient", target=1)  # one length at a time
+    padded = with_numbers.asked(*with_numbers.tokens(texts))[:, 1]
+    torch.testing.assert_close(padded, found.score, atol=1e-12, rtol=0)
     for score, text in zip(found.score.tolist(), texts, strict=True):
         with torch.no_grad():
             logits = network(input_ids=torch.tensor([tokenizer.encode(text).ids])).logits
@@ -162,3 +168,31 @@ def test_texts_are_as_long_as_the_places_after_padding() -> None:
     assert ll.explain(model, "the cat sat on the mat and", "gradient", target=1).values.shape[-1] == 9
     with pytest.raises(ValueError, match="a text of 10 tokens, and roberta reads 9; shorten it"):
         ll.explain(model, "the cat sat on the mat and the", "gradient", target=1)
+
+
+class Pair(nn.Module):
+    """Reads a text, and what a decoder is given in its place, by one embedding; `idle` is never run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        size = byte_pairs().get_vocab_size()
+        self.table, self.idle, self.out = nn.Embedding(size, 8), nn.Embedding(size, 8), nn.Linear(16, 3)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        shifted = ids.roll(1, 1)
+        found: Tensor = self.out(torch.cat([self.table(ids).tanh().mean(1), self.table(shifted)[:, 0]], 1))
+        return found
+
+
+def test_an_embedding_that_other_tokens_pass_too_is_replaced_for_the_text_alone() -> None:
+    network = seeded(Pair)
+    model = ll.TextModel(network, byte_pairs(), embedding="table")
+    found = ll.explain(model, "the cat sat", "gradient", target=1)
+    ids = torch.tensor([list(byte_pairs().encode("the cat sat").ids)])
+    assert float(found.score) == pytest.approx(float(network(ids)[0, 1]), abs=1e-12)
+
+
+def test_an_embedding_that_is_not_run_is_refused() -> None:
+    model = ll.TextModel(seeded(Pair), byte_pairs(), embedding="idle")
+    with pytest.raises(ValueError, match="Pair does not run 'idle' on the tokens of a text; name the module"):
+        ll.explain(model, "the cat sat", "kernel-shap", target=1)

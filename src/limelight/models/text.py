@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..base.nearest import nearest_names
 from ..base.text import TextArguments
 from ..base.types import Outputs
-from .text_outputs import OF_TOKENS, OWN_LANGUAGE_MODEL, is_another, rows_or_states, tokens_read
+from .text_outputs import OF_TOKENS, OWN_LANGUAGE_MODEL, Replaced, is_another, rows_or_states, tokens_read
 from .tokens import Encoded, Tokens
 
 Pooling = Literal["mean", "first", "last"]
@@ -143,9 +143,11 @@ class TextModel(nn.Module):
         alone = {name: each[:, :shortest] if name in OF_TOKENS else each for name, each in padded.items()}
         own, other = self.asked(rows[i : i + 1, :, :shortest], alone), self.asked(rows[i : i + 1], padded)
         if is_another(own, other):
+            named = f", or make it with embedding={self.embedding!r}, so that it gets the tokens' numbers too"
+            named = "" if self._named else named
             raise ValueError(
                 f"inputs: texts of {shortest} to {max(lengths)} tokens, and padding changes what {self.name} says, "
-                "with its attention mask too; give texts of as many tokens, or one at a time"
+                f"with its attention mask too; give texts of as many tokens, or one at a time{named}"
             )
 
     def continued_by(self, text: str, more: str) -> list[int]:
@@ -284,15 +286,18 @@ class TextModel(nn.Module):
         if not self._named:
             return self.module(inputs_embeds=embedded, **named)
         ids = named.pop("input_ids")
-
-        def embeddings(*_: Any) -> Tensor:
-            return embedded
-
-        handle = self.module.get_submodule(self.embedding).register_forward_hook(embeddings)
+        hook = Replaced(ids, embedded)
+        handle = self.module.get_submodule(self.embedding).register_forward_hook(hook)
         try:
-            return self.module(ids, **named)
+            found = self.module(ids, **named)
         finally:
             handle.remove()
+        if not hook.used:
+            raise ValueError(
+                f"embedding: {type(self.module).__name__} does not run {self.embedding!r} on the tokens of a text; "
+                "name the module that it runs"
+            )
+        return found
 
     def _given(self, read: Sequence[Encoded]) -> dict[str, Tensor]:
         longest = max(len(each.ids) for each in read)

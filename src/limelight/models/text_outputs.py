@@ -18,6 +18,25 @@ OF_TOKENS = ("input_ids", "attention_mask", "token_type_ids")
 """What goes along with texts and has an entry for each token."""
 
 
+class Replaced:
+    """A hook that puts embeddings `(n, length, width)` in the place of those of the tokens `ids` `(n, length)`.
+
+    A module that embeds other tokens too, such as those that a decoder has written, embeds them as it does.
+    """
+
+    def __init__(self, ids: Tensor, embedded: Tensor) -> None:
+        self.ids, self.embedded, self.used = ids, embedded, False
+
+    def __call__(self, module: nn.Module, read: tuple[Any, ...], output: Any) -> Tensor | None:
+        own = isinstance(output, Tensor) and output.shape == self.embedded.shape
+        if own and self.used and read and isinstance(read[0], Tensor):  # the first may number tokens in its own way
+            own = read[0].shape == self.ids.shape and torch.equal(read[0], self.ids)
+        if not own:
+            return None
+        self.used = True
+        return self.embedded
+
+
 def tokens_read(module: nn.Module) -> int | None:
     """Return the tokens that a network of transformers reads at most; None where it does not say."""
     most = getattr(getattr(module, "config", None), "max_position_embeddings", None)
