@@ -11,7 +11,8 @@ from typing import TypeVar
 import typer
 from torch import Tensor, nn
 
-from ..base.named import Named, Registry, split_texts
+from ..base.named import Named, Registry
+from ..base.plain_text import split_texts
 from ..base.view import VIEWS, View
 from ..checks import CHECKS, Check
 from ..engine.layers import layer_names, modules_of

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..base.errors import NotApplicable, reason
 from ..base.files import finite
 from ..base.labels import distinct
 from ..base.types import Model
@@ -22,7 +23,7 @@ from ..checks.shared import Shared
 from ..explain import MethodLike
 from ..question.question import CheckOptions
 from .check import REFUSALS, ChecksLike, as_checks, examination, examined, measure, unmeasured
-from .controls import CONTROLS, SobelEdges
+from .controls import CONTROLS, Control, SobelEdges
 from .findings import Finding
 from .tables import Table, latex, latex_text
 from .texts import joined_finding, options_of, several_lengths, subject_of
@@ -198,12 +199,13 @@ def evaluate(
     findings: dict[str, dict[str, Finding]] = {}
     refused: dict[str, str] = {}
     controls: list[str] = []
-    for position, each in enumerate(measured):
+    labels = (*map(_label, everything), *(each.kebab() for each in CONTROLS))
+    for position, (label, each) in enumerate(zip(labels, measured, strict=True)):
         control = position >= len(everything)
         if each.error is not None:
             if not control and len(everything) == 1:
                 raise each.error
-            refused[_label([*everything, *CONTROLS][position])] = f"{type(each.error).__name__}: {each.error}"
+            refused[label] = reason(each.error)
             continue
         name = _another(each.name if each.name not in findings else each.settings, findings)
         controls += [name] if control else []
@@ -243,6 +245,8 @@ def _measured(
     with examination(model, inputs, options) as (question, mask), Shared(several=True) as shared:
         for method in (*methods, *CONTROLS):
             try:
+                if isinstance(method, Control) and (why := method.unfit(question)):
+                    raise NotApplicable(why)
                 attribution, again = examined(question, method)
             except REFUSALS as error:
                 if alone and not measured:
@@ -267,7 +271,7 @@ def _joined_maps(parts: Sequence[_Map], checks: Sequence[Check], groups: Sequenc
             if part.error is None:
                 column.append(part.findings[k])
             else:
-                nothing = unmeasured(len(group.index), f"{type(part.error).__name__}: {part.error}")
+                nothing = unmeasured(len(group.index), reason(part.error))
                 column.append(Finding.of(check, done[0].name, nothing, 0, 0))
         columns.append(joined_finding(groups, column))
     return _Map(done[0].name, done[0].settings, tuple(columns))

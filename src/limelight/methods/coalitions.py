@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import ClassVar, TypeVar
@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..base.named import require
 from ..base.notes import Note
 from ..engine.bfloat16_rows import Bfloat16Rows
 from ..engine.score import Score, result_dtype
-from ..question.players import Pixels, Players
+from ..question.players import Pixels, Players, require_players
 from ..question.random_streams import Streams
 from ..question.series_players import default_players
 from .base import Estimate, Method, Needs, interrupted
@@ -214,10 +213,11 @@ class GameMethod(Method):
     players: Players | None = field(default=None, kw_only=True)
 
     cells: ClassVar[int] = 14
+    other_names: ClassVar[Mapping[str, str]] = {"feature_mask": "players"}
     needs: ClassVar[Needs] = Needs(gradients=False, value=True, value_at_baseline=True, baseline=True)
 
     def __post_init__(self) -> None:
-        require(self.players is None or isinstance(self.players, Players), self, "players", "Grid(14), Slic(50), ...")
+        require_players(self, none=True)
 
     def of_tokens(self) -> Method:
         return self if self.players is not None else replace(self, players=Pixels())

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..base.errors import DamagedFile
-from ..base.named import split_texts
+from ..base.plain_text import split_texts
 from ..base.text import Text
 from ..base.view import SINGLE_PIXELS, View, view_of
 from ..methods import METHODS
