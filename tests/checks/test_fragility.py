@@ -76,3 +76,17 @@ def test_the_attack_is_on_the_model_with_what_each_example_carries(method: str) 
         assert float(found.value[i]) == float(built_in.value)
         for name in ("spearman", "centre shift"):
             torch.testing.assert_close(found.detail[name][i], built_in.detail[name][0])
+
+
+def test_tokens_are_not_attacked() -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.head = nn.Embedding(9, 4), nn.Linear(4, 2)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            found: Tensor = self.head(self.table(ids).tanh().mean(1))
+            return found
+
+    found = ll.check(Tokens(), torch.tensor([[1, 2, 3], [4, 5, 6]]), "gradient", ll.Fragility(), target=0)[0]
+    assert found.value.isnan().all() and "at their embedding" in found.reason

@@ -74,6 +74,9 @@ class Fragility(Check):
             raise NotApplicable(
                 "the attack follows the gradient of the map, which needs a module and a score of its outputs"
             )
+        parts = case.question.given.parts
+        if parts is not None and parts.embedding is not None:
+            raise NotApplicable("the attack changes inputs, and whole numbers are explained at their embedding")
         own = units_of(case.attribution.values.abs())
         count = own.shape[1]
         k = min(self.k or (1000 if count == 224 * 224 else max(1, count // 50)), count)
