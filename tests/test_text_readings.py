@@ -168,7 +168,7 @@ def test_baselines_that_name_columns_are_compared() -> None:
 
 def test_lengths_that_cannot_be_padded_say_what_to_give() -> None:
     with pytest.raises(ValueError, match="give texts of as many tokens, or one at a time"):
-        ll.check(bag(), ["the cat", "a quick brown fox"], "gradient", "deletion", target="good")
+        bag().tokens(["the cat", "a quick brown fox"])
 
 
 def test_a_control_for_pictures_is_left_out_of_a_table_of_texts() -> None:
