@@ -16,6 +16,8 @@ from limelight.checks.base import Measured
 from limelight.evaluation.agreement import agreement_of
 from limelight.evaluation.findings import Finding
 
+from .texts import explained, split
+
 D = torch.float64
 
 
@@ -154,3 +156,24 @@ def test_agreement_in_words_and_by_chance() -> None:
     noise = torch.rand(5, 1, 60, 60, generator=torch.Generator().manual_seed(0), dtype=D)
     five = agreement_of(panel_of(*noise[:, None], names=tuple("abcde")), {}, View())
     assert float(five.region.double().mean()) == pytest.approx(five.chance(), rel=0.35)  # 31 of 3600, give or take 5
+
+
+def test_a_tenth_of_few_positions_is_one_of_them() -> None:
+    """Of 4 columns each map marks 1, so that two of three unrelated maps share one of them in 3/16 - 2/64 of cases."""
+    net = nn.Linear(4, 2).double()
+    x = torch.tensor([[1.0, -2.0, 0.5, 3.0]], dtype=D)
+    found = ll.explain(net, x, ["gradient", "input-x-gradient", "integrated-gradients"], target=0).agreement()
+    assert found.chance() == pytest.approx(3 / 16 - 2 / 64)
+    assert "about 15.6% would be by chance" in found.in_words()
+    three = panel_of(hill(2, 2, side=5), hill(2, 2, side=5)).agreement()
+    assert three.chance() == pytest.approx((3 / 25) ** 2)  # places 23 to 25 of 25 are above nine tenths
+
+
+def test_padding_behind_a_text_is_no_position() -> None:
+    texts = [split("one two three four"), split("a much longer text with many more words than the first one has")]
+    both = explained(texts, ["input-x-gradient", "integrated-gradients"]).agreement()
+    for i, text in enumerate(texts):
+        share = int(both.region[i].sum()) / len(text)
+        assert both.to_dict(i)["region_share"] == pytest.approx(share)
+        assert f"their top tenth in {share:.1%} of the positions" in both.sentence(i)
+    assert both.chance(0) == pytest.approx((1 / len(texts[0])) ** 2)

@@ -25,7 +25,7 @@ from typer.testing import CliRunner, Result
 
 import limelight as ll
 from limelight import METHODS, Attribution, __version__
-from limelight.base.named import split_texts
+from limelight.base.plain_text import split_texts
 from limelight.cli.help import EXAMPLES, WIDEST
 from limelight.cli.main import app
 from limelight.cli.options import read_target

@@ -1,10 +1,8 @@
-"""Large pictures in little memory: JPEGs at a fraction, alpha in strips, a budget of pixels over all threads."""
+"""Large pictures in little memory: JPEGs at a fraction, alpha in strips."""
 
 from __future__ import annotations
 
 import io
-import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +10,8 @@ import torch
 from PIL import Image
 
 import limelight as ll
-from limelight.models.decoding import PixelsInFlight, over_white
-from limelight.models.pictures import ImageError, count_pixels
+from limelight.models.decoding import over_white
+from limelight.models.pictures import ImageError
 
 pytestmark = pytest.mark.quick
 
@@ -56,34 +54,3 @@ def test_strips_over_white_are_the_whole_picture_over_white() -> None:
     image = Image.fromarray(pixels.numpy(), "RGBA")
     expected = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     assert over_white(image).tobytes() == expected.tobytes()
-
-
-def test_the_header_says_how_many_pixels(tmp_path: Path) -> None:
-    data = jpeg((400, 300))
-    (tmp_path / "a.jpg").write_bytes(data)
-    assert count_pixels(data, "a") == count_pixels(tmp_path / "a.jpg", "a") == 120_000
-    with pytest.raises(ImageError, match="the upload: not a picture"):
-        count_pixels(b"no picture", "the upload")
-
-
-def test_pictures_wait_until_there_is_room() -> None:
-    budget = PixelsInFlight(100)
-    leave, entered = threading.Event(), threading.Event()
-
-    def wait() -> None:
-        with budget.hold(60, 60):
-            entered.set()
-            leave.wait(60)
-
-    waiting = threading.Thread(target=wait)
-    with budget.hold(50, 0):
-        waiting.start()
-        refused = pytest.raises(TimeoutError, match="no room for 1 pixels within 0 seconds")
-        with budget.hold(50, 0), refused, budget.hold(1, 0):
-            pass
-        assert not entered.is_set()
-    assert entered.wait(60)
-    leave.set()
-    waiting.join(60)
-    with budget.hold(5000, 0), pytest.raises(TimeoutError), budget.hold(1, 0):  # more than all of it: alone
-        pass

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import limelight as ll
+from limelight.checks.base import Measured
 from limelight.methods.backward import PatternMethod
 
 from .networks import CASES, OFTEN, conv_net, pictures, some_and_all
@@ -113,3 +114,21 @@ def test_what_does_not_fit_is_named() -> None:
         ll.explain(net, x, "gradient", target=1, given=2.0)
     with pytest.raises(TypeError, match="scale"):
         ll.explain(net, x, "gradient", target=1)
+
+
+def test_examples_that_are_checked_one_by_one_keep_what_goes_along_with_them() -> None:
+    """A check that fails for a batch is run for each example alone, and the first one's weights went with all."""
+
+    class Alone(ll.checks.Gini):
+        def run(self, case: Any) -> Any:
+            if len(case) > 1:
+                raise ValueError("one by one")
+            return Measured(case.score.values(case.x + 1))
+
+    class Weighted(nn.Module):
+        def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+            return x * weights
+
+    x, weights = torch.rand(3, 2, dtype=torch.float64), torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0]])
+    (found,) = ll.check(Weighted(), x, "gradient", Alone(), target=0, given=(weights.double(),))
+    assert torch.equal(found.value, ((x + 1) * weights)[:, 0]) and found.forward_rows >= 3

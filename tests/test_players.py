@@ -133,6 +133,10 @@ def test_shapley_values_of_a_linear_model_from_any_baseline(baseline: object) ->
         (lambda: ll.Segments(torch.zeros(3, 3, dtype=torch.long)).divide(pictures(1), everyone[:1]), r"\(8, 8\)"),
         (lambda: ll.Segments(torch.zeros(1, 8, 8, dtype=torch.long)).divide(pictures(2), everyone[:2]), "the batch's"),
         (lambda: ll.KernelShap(players=3), "KernelShap.players=3"),  # type: ignore[arg-type]
+        (lambda: ll.Lime(players="words"), r"players='words': use players such as.*Words\(\)"),  # type: ignore[arg-type]
+        (lambda: ll.FeatureAblation(14), r"use players such as Grid\(14\).*Segments"),  # type: ignore[arg-type]
+        (lambda: ll.SegmentMean(3), "SegmentMean.players=3: use players such as"),  # type: ignore[arg-type]
+        (lambda: ll.Interpolation("windows"), r"use players such as Windows\(8\)"),  # type: ignore[arg-type]
     ],
 )
 def test_bad_players_are_named(build: object, words: str) -> None:

@@ -19,6 +19,7 @@ from torch import nn
 import limelight as ll
 from limelight.base.named import _REGISTRIES, Named, registered, text_of
 from limelight.checks.imputers import IMPUTERS
+from limelight.question.registries import read_target
 from limelight.runs.job import described
 
 from .networks import conv_net, pictures
@@ -161,6 +162,11 @@ def test_the_same_texts_in_python() -> None:
         (ll.METHODS.read, "gradcam++", "'gradcam++' is unknown; did you mean grad-cam-plus-plus?"),
         (ll.METHODS.read, "integrated", "did you mean integrated-gradients, blur-integrated-gradients, guided"),
         (ll.METHODS.read, "foo", "'foo' is unknown; known: gradient, "),  # nothing is near
+        (ll.BASELINES.read, "samples", "cannot read 'samples': samples needs data; write samples(data, n=8)"),
+        (ll.TARGETS.read, "neuron(index=3)", "neuron needs at; write neuron(at, index=None"),
+        (ll.METHODS.read, "kernel-shap(players=segments)", "segments needs map; write segments(map)"),
+        (ll.BASELINES.read, "samples(data)", "'data' is no number and no name; a text goes in quotes"),
+        (ll.BASELINES.read, "constant('x')", "Constant.value='x': use a number, a tensor, an array or a list"),
         (ll.METHODS.read, "smooth-grad(" * 300, "cannot read"),
         (ll.BASELINES.read, "blur(3", "write for example 'blur"),
     ],
@@ -342,3 +348,8 @@ def test_another_kind_of_value_is_refused_where_it_is_given(kind: type[Named], n
 def test_segments_of_another_kind_are_refused(other: Any) -> None:
     with pytest.raises(ValueError, match=r"^IROF\.segments=.*: use "):
         ll.IROF(segments=other)
+
+
+def test_a_few_classes_are_listed_where_none_is_near() -> None:
+    with pytest.raises(ValueError, match="no class is called 'nice'; the classes are 0 negative, 1 positive"):
+        read_target("nice", ("negative", "positive"))

@@ -89,7 +89,7 @@ def test_texts_and_the_targets_that_they_are(text: str, expected: ll.Target) -> 
         ("margn(3)", "'margn' is unknown; did you mean margin"),
         ("margin('cat')", "'cat' fits 3 classes"),
         ("box(1, 2, 3, 4, label='dog')", "no class is called 'dog'"),
-        ("region('mask.png')", "missing 1 required positional argument: 'label'"),
+        ("region('mask.png')", "region needs label; write region(mask, label, reduction='sum', resize=False)"),
     ],
 )
 def test_texts_that_fit_nothing_or_several(text: str, said: str) -> None:

@@ -47,6 +47,7 @@ def test_lines_of_a_file_as_json(tmp_path: Path) -> None:
         (["photo.png", "--text", "a dog"], "is for pictures"),
         (["--text", "a dog", "--size", "64"], "is for pictures"),
         (["--text", "a dog", "--top", "2"], "is for pictures"),
+        (["--text", "a dog", "--baseline", "pad,cut"], "names 2; give one"),
         (["--text", "  "], "empty text"),
         (["--text", "a dog", "--model", "nowhere"], "no text model 'nowhere'"),
         (["--text", "a dog", "--model", "tests.text_models:bert_embedding"], "similarity"),
@@ -56,3 +57,18 @@ def test_bad_input_is_a_usage_error(arguments: list[str], said: str) -> None:
     found = run(*arguments)
     assert found.exit_code == 2
     assert said in found.stderr
+
+
+def test_a_model_of_texts_for_pictures_names_the_option() -> None:
+    found = run("demo", "--model", "tests.text_models:bag")
+    assert found.exit_code != 0 and "explain --text" in found.stderr
+
+
+def test_black_is_the_baseline_of_texts_where_it_is_said(tmp_path: Path) -> None:
+    """It is the default of pictures, and was taken for it."""
+    sums = []
+    for given in ([], ["--baseline", "token('[MASK]')"], ["--baseline", "black"]):
+        arguments = ["--text", "the cat sat", "--model", "tests.text_models:bag", "--json", "-m", "kernel-shap", *given]
+        found = run(*arguments, "--check-rows", "0", "--no-progress", "-o", str(tmp_path))
+        sums.append(sum(json.loads(found.stdout)["texts"][0]["maps"]["kernel-shap"]["values"]))
+    assert sums[0] == sums[1] != sums[2]

@@ -9,13 +9,14 @@ from collections.abc import Callable
 import pytest
 import torch
 from tokenizers import Tokenizer, models
+from torch import nn
 
 import limelight as ll
 from limelight.models.tokens import Tokens
 from limelight.question.question import question_of
 from limelight.show.explained import ranked
 
-from .text_models import bert_classifier, byte_pairs, gpt2, llama, words
+from .text_models import bag, bert_classifier, byte_pairs, gpt2, llama, words
 
 PROMPT = "the quick brown fox jumps over"
 
@@ -124,3 +125,96 @@ def test_relevance_in_half_precision_is_cautioned() -> None:
         half = dtype != torch.float32
         assert said == [half, half, False], dtype
     assert missed[torch.float32] < 1e-5 < 1e-4 < missed[torch.float16] < missed[torch.bfloat16]
+
+
+# Other functions than explain
+
+
+def test_texts_where_a_tensor_is_taken() -> None:
+    """The error names the two lines that work, and they do."""
+    model = bag()
+    for call in (
+        lambda: ll.sweep(model, "the cat", "kernel-shap", samples=[8, 16], target="good"),
+        lambda: ll.compare_baselines(model, ["the cat"], baselines=["pad"], target="good"),
+    ):
+        with pytest.raises(TypeError, match=r"x, given = model\.tokens\(texts\).*given=given"):
+            call()
+    with pytest.raises(
+        TypeError, match=r"inputs: 'the cat', and Linear takes tensors; .*TextModel\(module, tokenizer\)"
+    ):
+        ll.explain(nn.Linear(3, 2), "the cat", "gradient", target=1)
+    x, given = model.tokens("the cat")
+    assert len(ll.sweep(model, x, "kernel-shap", samples=[8, 16], target="good", given=given)) == 2
+
+
+def test_baselines_of_texts_are_compared() -> None:
+    model = bert_classifier()
+    x, given = model.tokens(["the cat sat", "the dog ate"])
+    wanted = ["cut", "pad", "mean-token", "wrong-words", "token('[MASK]')"]
+    study = ll.compare_baselines(model, x, "kernel-shap", wanted, target="good", given=given)
+    for label, baseline in zip(study, wanted, strict=True):
+        alone = ll.explain(model, x, "kernel-shap", target="good", given=given, baseline=baseline)
+        assert torch.equal(study[label].values, alone.values), baseline
+
+
+def test_baselines_that_name_columns_are_compared() -> None:
+    torch.manual_seed(0)
+    net, x, names = nn.Sequential(nn.Linear(4, 2)), torch.rand(2, 4), ["red", "blue", "size", "age"]
+    baseline = ll.SegmentMean(ll.Columns([["red", "blue"]]))
+    study = ll.compare_baselines(net, x, "kernel-shap", [baseline], target=1, names=names)
+    alone = ll.explain(net, x, "kernel-shap", target=1, names=names, baseline=baseline)
+    assert torch.equal(study[0].values, alone.values)
+
+
+def test_lengths_that_cannot_be_padded_say_what_to_give() -> None:
+    with pytest.raises(ValueError, match="give texts of as many tokens, or one at a time"):
+        bag().tokens(["the cat", "a quick brown fox"])
+
+
+def test_a_control_for_pictures_is_left_out_of_a_table_of_texts() -> None:
+    table = ll.evaluate(bag(), "the cat", ["gradient"], "deletion", target="good")
+    said = "a control for pictures (batch, channels, H, W), and the inputs are texts"
+    assert table.refused == {"sobel-edges": said} and table.controls == ("random-map", "constant-map")
+
+
+@pytest.mark.parametrize("method", ["attn-lrp", "kernel-shap"])
+def test_the_figure_of_a_text_is_its_own_in_any_list(method: str) -> None:
+    """Padding counted as a token that a check hides, and random numbers depended on it."""
+    model, texts = bert_classifier(), ["the cat sat", "the dog ate the food", "a dog", "the cat ate"]
+    checks = [
+        "deletion",
+        "insertion",
+        "srg(steps=3)",
+        "completeness",
+        "determinism",
+        "max-sensitivity(samples=2)",
+        "gini",
+    ]
+    together = ll.check(model, texts, method, checks, target="good")
+    for i, text in enumerate(texts):
+        alone = ll.check(model, text, method, checks, target="good")
+        for own, whole in zip(alone, together, strict=True):
+            name = own.check.kebab()
+            torch.testing.assert_close(whole.value[i], own.value[0], atol=1e-6, rtol=1e-6, equal_nan=True, msg=name)
+            assert whole.reasons[i] == own.reasons[0] and (own.passed is None or whole.passed is not None), name
+    curve = together[0].detail["curve"]
+    assert curve.shape == (4, 8) and curve[2].isnan().tolist() == [False] * 5 + [True] * 3
+    table = ll.evaluate(model, texts, [method, "gradient"], "deletion", target="good")
+    assert torch.equal(table[method]["deletion"].finding.value, together[0].value)
+
+
+def test_the_figure_of_a_continuation_is_its_own_in_any_list() -> None:
+    texts, target = [PROMPT, "the cat sat on"], ll.Continuation("the")
+    (together,) = ll.check(gpt2(), texts, "attn-lrp", "deletion", target=target)
+    for i, text in enumerate(texts):
+        (alone,) = ll.check(gpt2(), text, "attn-lrp", "deletion", target=target)
+        torch.testing.assert_close(together.value[i], alone.value[0], atol=1e-6, rtol=1e-6)
+
+
+def test_the_baselines_of_pictures_are_no_default_of_texts_and_tables() -> None:
+    model = bag()
+    x, given = model.tokens("the cat")
+    with pytest.raises(ValueError, match=r"by default are of pictures; name yours, such as \[Pad\(\), MeanToken\(\)"):
+        ll.compare_baselines(model, x, "kernel-shap", target=1, given=given)
+    with pytest.raises(ValueError, match=r"by default are of pictures; name yours, such as \[0.0, Mean\(data\)"):
+        ll.compare_baselines(nn.Linear(4, 2), torch.rand(2, 4), target=1)

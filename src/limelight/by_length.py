@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -43,10 +43,21 @@ def rows_of_texts(model: TextModel, texts: Sequence[str], options: Options) -> t
     return rows, {**options, "given": given, "target": target}
 
 
-def by_length(
-    model: TextModel, texts: Sequence[str], options: Options, explained: Callable[[list[str], Options], Panel]
-) -> Panel:
-    """Explain texts of each number of tokens by themselves by `explained`."""
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Texts of one number of tokens, their places in the batch, and the options that go with them."""
+
+    index: list[int]
+    length: int
+    texts: list[str]
+    options: Options
+
+
+def groups_of(model: TextModel, texts: Sequence[str], options: Options) -> tuple[list[Group], Target]:
+    """Divide texts by their number of tokens, the shortest first; and return the target as it is read for all.
+
+    Raises ValueError for options that belong to the whole batch where there are several lengths.
+    """
     target = as_target(options.get("target"), len(texts), labels_of(model))
     whole = list(texts)
     if isinstance(target, Continuation):
@@ -55,25 +66,43 @@ def by_length(
             whole = [text + more for text, more in zip(texts, target.text or (), strict=True)]
     lengths = [len(model.tokenizer.encode(each).ids) for each in whole]
     if len(set(lengths)) == 1:
-        return explained(list(texts), {**options, "target": target})
+        return [Group(list(range(len(texts))), lengths[0], list(texts), {**options, "target": target})], target
     given, drawn = options.get("given"), options.get("draws_of")
     if given is not None or drawn is not None:
         name = "given" if given is not None else "draws_of"
         raise ValueError(f"{name}: for texts of one length; these have {min(lengths)} to {max(lengths)} tokens")
-    groups = [[i for i, each in enumerate(lengths) if each == length] for length in sorted(set(lengths))]
-    panels = [explained([texts[i] for i in group], {**options, "target": target.select(group)}) for group in groups]
-    order = torch.tensor([i for group in groups for i in group]).argsort().tolist()
-    maps = [_joined([panel[k] for panel in panels], groups, order, target) for k in range(len(panels[0]))]
+    groups = []
+    for length in sorted(set(lengths)):
+        index = [i for i, each in enumerate(lengths) if each == length]
+        own: Options = {**options, "target": target.select(index)}
+        groups.append(Group(index, length, [texts[i] for i in index], own))
+    return groups, target
+
+
+def in_order(groups: Sequence[Group]) -> list[int]:
+    """Return where each example of the batch is among those of the groups, one group after the other."""
+    found: list[int] = torch.tensor([i for group in groups for i in group.index]).argsort().tolist()
+    return found
+
+
+def by_length(
+    model: TextModel, texts: Sequence[str], options: Options, explained: Callable[[list[str], Options], Panel]
+) -> Panel:
+    """Explain texts of each number of tokens by themselves by `explained`."""
+    groups, target = groups_of(model, texts, options)
+    panels = [explained(group.texts, group.options) for group in groups]
+    if len(groups) == 1:
+        return panels[0]
+    maps = [joined([panel[k] for panel in panels], groups, target) for k in range(len(panels[0]))]
     rows = {
         name: sum(getattr(panel, name) for panel in panels) for name in ("forward_rows", "backward_rows", "cached_rows")
     }
     return Panel(maps, **rows)
 
 
-def _joined(
-    parts: Sequence[Attribution], groups: Sequence[Sequence[int]], order: Sequence[int], target: Target
-) -> Attribution:
+def joined(parts: Sequence[Attribution], groups: Sequence[Group], target: Target) -> Attribution:
     """Join the maps of groups of examples to one of all, padded on the right, in the order of the batch."""
+    order = in_order(groups)
     longest = max(each.inputs.shape[-1] for each in parts)
 
     def padded(name: str) -> Tensor | None:
@@ -91,8 +120,8 @@ def _joined(
     first = parts[0]
     notes: list[Note] = []
     for part, group in zip(parts, groups, strict=True):
-        notes += [each.about(_of_batch(each.example, group)) for each in part.notes]
-    joined: dict[str, Any] = {
+        notes += [each.about(_of_batch(each.example, group.index)) for each in part.notes]
+    fields: dict[str, Any] = {
         **{name: padded(name) for name in ("values", "inputs", "stderr", "spread")},
         **{name: rows(name) for name in ("raw", "score", "baseline_score", "outputs", "steadiness", "raw_stderr")},
         "target": _joined_target([each.target for each in parts], order, target),
@@ -104,7 +133,7 @@ def _joined(
         "output_kinds": _in_order([kind for each in parts for kind in each.output_kinds], order),
         "texts": _in_order([text for each in parts for text in each.texts], order),
     }
-    return replace(first, **joined)
+    return replace(first, **fields)
 
 
 def _in_order(values: Sequence[Any], order: Sequence[int]) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import limelight as ll
+from limelight.checks.base import Measured
 from limelight.cli.main import app
 from limelight.evaluation.budget import LEAST, price, quick_checks
 
@@ -85,6 +86,21 @@ def test_each_figure_has_its_limit_and_a_sentence() -> None:
     for kind in ll.CHECKS:
         if issubclass(kind, ll.checks.HardCheck):
             assert kind.passes != kind.fails and kind().limit(pictures(1)) >= 0
+
+
+def test_of_several_examples_the_sentence_counts_those_that_fail() -> None:
+    """Of 0, .005, .025 and no figure one is above .01; their mean .01 is not."""
+    values = torch.tensor([0.0, 0.005, 0.025, torch.nan], dtype=torch.float64)
+    measured = Measured(values, values <= 0.01, reasons=("", "", "", "no sum"))
+    found = ll.Finding.of(ll.Completeness(), "a", measured, 0, 0, 0.01)
+    assert found.sentence == "the values do not add up to the score that they should, in 1 of 3 examples"
+    several = made(found)
+    assert "in 1 of 3 examples (completeness)" in several.verdict.sentence
+    assert several.line == "does not hold up: 0 of 1 tests; misses 2.5% of its sum"
+    whole = ll.Finding.of(ll.Completeness(), "a", Measured(values[2:3], values[2:3] <= 0.01), 0, 0, 0.01)
+    assert whole.sentence == "the values do not add up to the score that they should"
+    good = ll.Finding.of(ll.Completeness(), "a", Measured(values[:2], values[:2] <= 0.01), 0, 0, 0.01)
+    assert good.sentence == "the values add up to the score" and made(good).line.endswith("adds up within 0.2%")
 
 
 def test_a_test_that_cannot_be_run_is_not_a_failure() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import limelight as ll
 
@@ -51,3 +51,42 @@ def test_steps_cross_eps_whatever_their_number() -> None:
     assert one.value.tolist() == same.value.tolist()
     with pytest.raises(ValueError, match=r"Fragility\.step=0: use a positive number"):
         ll.Fragility(step=0)
+
+
+class Beside(nn.Module):
+    """Scores of the picture in the colours that a second input weighs, all alike where it is left out."""
+
+    def __init__(self, weights: Tensor | None = None) -> None:
+        super().__init__()
+        self.net, self.weights = conv_net(), weights
+
+    def forward(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
+        own = self.weights if weights is None else weights
+        found: Tensor = self.net(x if own is None else x * own[:, :, None, None])
+        return found
+
+
+@pytest.mark.parametrize("method", ["gradient", "integrated-gradients"])
+def test_the_attack_is_on_the_model_with_what_each_example_carries(method: str) -> None:
+    x, weights = pictures(2), torch.tensor([[3.0, 0.0, -1.0], [0.5, -2.0, 0.0]], dtype=torch.float64)
+    check = ll.Fragility(iterations=4, looks=1, k=6)
+    found = ll.check(Beside(), x, method, check, target=1, given={"weights": weights})[0]
+    for i in range(2):
+        built_in = ll.check(Beside(weights[i : i + 1]), x[i : i + 1], method, check, target=1)[0]
+        assert float(found.value[i]) == float(built_in.value)
+        for name in ("spearman", "centre shift"):
+            torch.testing.assert_close(found.detail[name][i], built_in.detail[name][0])
+
+
+def test_tokens_are_not_attacked() -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.head = nn.Embedding(9, 4), nn.Linear(4, 2)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            found: Tensor = self.head(self.table(ids).tanh().mean(1))
+            return found
+
+    found = ll.check(Tokens(), torch.tensor([[1, 2, 3], [4, 5, 6]]), "gradient", ll.Fragility(), target=0)[0]
+    assert found.value.isnan().all() and "at their embedding" in found.reason

@@ -105,6 +105,54 @@ def test_dummy_features() -> None:
     assert "ignores none" in finding(net, x, "gradient", ll.Dummy()).reason
 
 
+@pytest.mark.parametrize(
+    ("formula", "x", "values"),
+    [
+        (lambda x: torch.relu(0.5 - x[:, 0]) + x[:, 1], [1.0, 2.0], [-0.5, 2.0]),
+        (lambda x: torch.relu(x[:, 0] - 5 * x[:, 1]) + x[:, 2], [1.0, 1.0, 1.0], [0.5, -0.5, 1.0]),
+    ],
+    ids=["at the baseline", "in a coalition"],
+)
+def test_a_feature_that_matters_elsewhere_is_no_dummy(formula: Any, x: list[float], values: list[float]) -> None:
+    """Shapley values from 0, which give nothing to features that the score ignores everywhere."""
+    net, row = Formula(formula), torch.tensor([x], dtype=torch.float64)
+    assert ll.explain(net, row, "exact-shapley", target=0).values[0].tolist() == pytest.approx(values)
+    found = finding(net, row, "exact-shapley", ll.Dummy())
+    assert found.value.isnan().all() and "ignores none" in found.reason
+    box = finding(lambda rows: net(rows).detach(), row, "exact-shapley", ll.Dummy())  # type: ignore[arg-type]
+    assert box.value.isnan().all()
+
+
+def test_a_feature_that_matters_on_the_way_is_no_dummy() -> None:
+    """relu(.2 - |x1 - .5|) x2 + x2 is 0 in x1 at 0 and 1; Integrated Gradients pass the bump."""
+    net = Formula(lambda x: torch.relu(0.2 - (x[:, 0] - 0.5).abs()) * x[:, 1] + x[:, 1])
+    row = torch.ones(1, 2, dtype=torch.float64)
+    assert float(ll.explain(net, row, "integrated-gradients(64)", target=0).values[0, 0].abs()) > 0.01
+    found = finding(net, row, "integrated-gradients(64)", ll.Dummy())
+    assert found.value.isnan().all() and "ignores none" in found.reason
+
+
+def test_a_real_dummy_still_fails_beside_features_that_matter_elsewhere() -> None:
+    """Of x = (1, 1, 1, 1) and relu(x1 - 5 x2) + x3 the fourth is ignored everywhere, the first at x alone."""
+    net = Formula(lambda x: torch.relu(x[:, 0] - 5 * x[:, 1]) + x[:, 2])
+    rows = torch.ones(2, 4, dtype=torch.float64)
+    wrong = torch.tensor([[0.5, -0.5, 1.0, 0.2], [0.5, -0.5, 1.0, 0.0]], dtype=torch.float64)
+    found = finding(net, rows, wrong, ll.Dummy())
+    assert found.value.tolist() == [0.2, 0.0] and found.detail["ignored"].tolist() == [1, 1]
+
+
+def test_shapley_values_of_a_tree_keep_the_axiom() -> None:
+    """A tree reads few features at an example, and others where these have other values."""
+
+    def tree(rows: Tensor) -> Tensor:
+        left = torch.where(rows[:, 1] > 0, 0.9137513, 0.2291719)
+        return torch.where(rows[:, 0] > 0, left, torch.where(rows[:, 2] > 0.5, 0.7310911, 0.1171393))[:, None].double()
+
+    x = torch.randn(12, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = finding(tree, x, "exact-shapley", ll.Dummy())  # type: ignore[arg-type]
+    assert found.passed is True and (found.detail["ignored"] >= 3).all()
+
+
 def test_completeness_of_a_map_that_misses_a_tenth() -> None:
     net, x = conv_net(), pictures(2)
     a = ll.explain(net, x, ll.IntegratedGradients(ll.Midpoint(64)))
@@ -122,6 +170,34 @@ def test_linearity() -> None:
         assert finding(net, x, method, ll.Linearity()).passed is True, method
     assert finding(net, x, "grad-cam", ll.Linearity()).passed is False  # its relu
     assert "second one" in finding(Formula(lambda rows: rows.flatten(1).sum(1)), x, "gradient", ll.Linearity()).reason
+
+
+@pytest.mark.parametrize("size", [1e-12, 1.0, 1e12])
+def test_sensitivity_of_scores_of_any_size(size: float) -> None:
+    """size (1 - relu(1 - x)) at 2 rises by size from 0 and is flat there: a gradient misses that, IG does not."""
+    net = Formula(lambda rows: size * (1 - torch.relu(1 - rows[:, 0])))
+    x = torch.tensor([[2.0]], dtype=torch.float64)
+    missed = finding(net, x, "gradient", ll.Sensitivity())
+    assert missed.value.tolist() == [1] and missed.detail["tried"].tolist() == [1]
+    assert finding(net, x, "integrated-gradients", ll.Sensitivity()).value.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ll.IntegratedGradients(tolerance=1e-6),
+        ll.BlurIntegratedGradients(tolerance=0.01),
+        ll.SmoothGrad(ll.IntegratedGradients(tolerance=1e-6), samples=2),
+        ll.SmoothGrad(samples=64, tolerance=0.1),
+    ],
+    ids=str,
+)
+def test_linearity_fails_no_map_for_where_it_stops(method: ll.Method) -> None:
+    """Where a method stops depends on the score; its sums of gradients are linear in the score."""
+    net, x = conv_net(), 3 * pictures(2)
+    found = finding(net, x, method, ll.Linearity())
+    assert found.passed is True and found.value.max() < 1e-9, found
+    assert "as many nodes or samples for each score" in found.notes[0]
 
 
 @pytest.mark.parametrize("padding", [0, 1, (0, 2), "same", "valid"])

@@ -82,20 +82,30 @@ def test_arcc_is_the_harmonic_mean_of_road_coherency_and_simplicity() -> None:
     torch.testing.assert_close(arcc.value, 3 / sum(1 / each for each in parts))
 
 
+class Turned(ll.InputXGradient):
+    def run(self, *given: Any) -> Any:
+        found = super().run(*given)
+        return replace(found, values=-found.values)
+
+
 def test_arcc_gives_nothing_to_an_order_that_is_no_better_than_its_negative() -> None:
     """Of a linear score hiding the lowest first costs less: r > 0 for x w, and r = 0 for -x w, however stable it is."""
-
-    class Turned(ll.InputXGradient):
-        def run(self, *given: Any) -> Any:
-            found = super().run(*given)
-            return replace(found, values=-found.values)
-
     net = nn.Sequential(nn.Flatten(), nn.Linear(48, 2, bias=False)).double()
     x = torch.randn(2, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     right, wrong = (ll.check(net, x, each, ll.ARCC(), target=0)[0] for each in ("input-x-gradient", Turned()))
     assert (right.value > 0).all() and right.value.max() <= 1 and wrong.value.tolist() == [0, 0]
     with pytest.raises(ValueError, match=r"ARCC.shares=\(2,\)"):
         ll.ARCC(shares=(2,))
+
+
+def test_adcc_gives_nothing_to_a_map_that_turns_the_score_negative() -> None:
+    """x w of u = (1, 1, -.9, -.9) x at ones keeps 2 of .2; its negative keeps -1.8, so ten times the score is lost."""
+    net = nn.Linear(4, 1, bias=False).double()
+    with torch.no_grad():
+        net.weight.copy_(torch.tensor([[1.0, 1.0, -0.9, -0.9]]))
+    right, wrong = (one(ll.ADCC(), each, net, torch.ones_like(X)) for each in ("input-x-gradient", Turned()))
+    assert float(right.value) == pytest.approx(3 / (1 + 1 + 1 / 0.5))
+    assert wrong.detail["average drop"].tolist() == pytest.approx([10]) and float(wrong.value) == 0
 
 
 def test_probabilities_are_taken_of_logits() -> None:

@@ -287,3 +287,11 @@ def test_infidelity_never_prefers_a_map_of_zeros(method: str) -> None:
 def test_infidelity_takes_maps_that_promise_a_sum_as_they_are() -> None:
     found = ll.check(Linear(), pictures(), "integrated-gradients(4)", ll.Infidelity(), target=0, baseline=0.0)[0]
     assert found.detail["factor"].tolist() == [1] * 4 and not found.notes and found.value.max() < 1e-20
+
+
+def test_infidelity_needs_a_change_of_the_input() -> None:
+    """Noise of a share of the range of one number everywhere, and a fill that the picture is: any map would have 0."""
+    plain = torch.cat([torch.full_like(pictures()[:1], 0.5), pictures()[:1]])
+    for check, x in ((GAUSSIAN, plain), (ll.Infidelity(fill=0.5), plain), (ll.Infidelity(), plain - 0.5)):
+        found = ll.check(Linear(), x, torch.ones_like(x), check, target=0)[0]
+        assert found.value.isnan().tolist() == [True, False] and "leave this input as it is" in found.reasons[0]

@@ -129,6 +129,17 @@ def test_vectors_are_checked_too(check: ll.Check) -> None:
         assert math.isnan(value) == bool(reason), (check, reason)
 
 
+@every_check
+@pytest.mark.parametrize("features", [(1,), (1, 1, 1)], ids=str)
+def test_inputs_of_one_number_are_checked_too(check: ll.Check, features: tuple[int, ...]) -> None:
+    """Its default baseline is an expanded number."""
+    first = nn.Linear(1, 4) if len(features) == 1 else nn.Conv2d(1, 4, 1)
+    net = nn.Sequential(first, nn.Tanh(), nn.Flatten(), nn.Linear(4, 2)).double()
+    x, mask = torch.full((1, *features), 0.7, dtype=torch.float64), torch.ones(1, *features[-2:])
+    found = ll.check(net, x, "integrated-gradients", check, target=0, mask=mask)[0]
+    assert math.isnan(float(found.value)) == bool(found.reason) and "Error" not in found.reason, found.reason
+
+
 @every_case
 def test_every_method_can_be_checked(method: ll.Method) -> None:
     """The quick ones on each method as it is tested elsewhere; a failure to explain is the method's own to give."""
@@ -237,7 +248,10 @@ def test_evaluate_goes_on_past_a_method_that_cannot() -> None:
     table = ll.evaluate(smooth_net(), torch.rand(3, 6).double(), ["gradient", "grad-cam"], "gini")
     assert set(table) == {"gradient", "random-map", "constant-map"}
     assert "spatial" in table.refused["grad-cam"] or "layer" in table.refused["grad-cam"]
-    assert "edges need pictures" in table.refused["SobelEdges()"] and "Not evaluated" in table.to_markdown()
+    assert not table.refused["grad-cam"].startswith("ValueError")  # a table is no traceback
+    assert "- sobel-edges: a control for pictures (batch, channels, H, W), and the inputs are of shape (3, 6)\n" in (
+        table.to_markdown()
+    )
 
 
 def test_tables_become_data_frames() -> None:

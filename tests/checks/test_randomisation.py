@@ -289,3 +289,23 @@ def test_the_first_redrawn_network_shows_whether_rows_are_independent() -> None:
         pytest.raises(ValueError, match="the output depends on the rest of the batch"),
     ):
         ll.Randomisation().run(case)
+
+
+@pytest.mark.parametrize("init", ["moments", "permute"])
+def test_a_head_of_equal_weights_decides_nothing(init: Any) -> None:
+    """Of a head that averages only the bias can be drawn, which moves no gradient: the layer before it decides."""
+
+    class Averaged(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = body(), nn.Linear(16, 3)
+            with torch.no_grad():
+                self.head.weight.fill_(1 / 16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.head(self.body(x))
+            return found
+
+    found = ll.check(built(Averaged), pictures(2), "gradient", ll.Randomisation(init=init), target=0)[0]
+    assert found.passed is True and found.value.abs().max() < 0.5, found
+    assert found.notes[0] == "layers replaced, in turn: body.1"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,8 @@ from torch import Tensor, nn
 import limelight as ll
 from limelight.base.arithmetic import rounding_of, sum_rounding
 from limelight.methods import Estimate
+
+from ..networks import conv_net, pictures
 
 
 class Nearly(nn.Module):
@@ -82,3 +86,17 @@ def test_rounding_is_that_of_the_largest_number() -> None:
     values = torch.tensor([[1.0, -1.0], [100.0, -100.0]])
     assert sum_rounding(values, at_x, at_b).tolist() == [64 * 8 * eps, 64 * 200 * eps]
     assert float(rounding_of(torch.int64, at_x).max()) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_fails_no_map_by_its_rounding(dtype: torch.dtype) -> None:
+    """Equal maps come out .001 to .02 of their maximum apart; a zero that matters is no rounding."""
+    net, x = conv_net().to(dtype), pictures(2).to(dtype)
+    checks = [ll.LogitShift(), ll.Linearity(), ll.ImplementationInvariance(), ll.Determinism()]
+    method = "kernel-shap(samples=64, players=grid(4))"
+    for found in ll.check(net, x, method, checks, target=0):
+        assert found.passed is not False, found
+        for value, reason in zip(found.value.tolist(), found.reasons, strict=True):
+            assert math.isnan(value) == bool(reason) and (value != value or value <= found.limit)  # type: ignore[operator]
+    shifted = ll.check(net, x, "input-x-gradient", ll.InputShift(2.0), target=0)[0]
+    assert shifted.value.isnan().all() or shifted.passed is False

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import limelight as ll
-from limelight.checks import MeanColour, NoisyLinear, masks_of_boxes
+from limelight.checks import Fill, MeanColour, NoisyLinear, masks_of_boxes
 from limelight.checks.base import relative_difference
 from limelight.checks.harmonic import harmonic
 from limelight.checks.maps import grid_labels, hog, order_of, pearson, places_of, ssim, top_overlap
@@ -39,6 +39,18 @@ def test_deletion_and_insertion_of_a_sum() -> None:
     insertion = one(ll.Insertion(fill=0.0, steps=2), X, X)
     assert insertion.detail["curve"][0].tolist() == pytest.approx([0, 0.7, 1])
     assert float(insertion.value) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("steps", [4, 8, 32])
+def test_more_steps_than_units_are_a_step_for_each_unit(steps: int) -> None:
+    """The curve is 1, .6, .3, .1, 0 whatever the steps; with 8 of them it was in places of .25, .125 and .375."""
+    found = one(ll.Deletion(steps=steps), X, X)
+    assert found.detail["curve"][0].tolist() == pytest.approx([1, 0.6, 0.3, 0.1, 0])
+    assert float(found.value) == pytest.approx((0.5 + 0.6 + 0.3 + 0.1) / 4)
+    assert float(one(ll.Insertion(steps=steps), X, X).value) == pytest.approx((0.4 + 0.7 + 0.9 + 0.5) / 4)
+    # The lowest first leaves 1, .9, .7, .4, 0.
+    gain = one(ll.SRG((Fill(0.0),), steps=steps), X, X)
+    assert float(gain.value) == pytest.approx((0.9 + 0.7 + 0.4 - 0.6 - 0.3 - 0.1) / 4)
 
 
 def test_a_difference_from_an_undefined_map_is_undefined() -> None:

@@ -23,6 +23,7 @@ from limelight.base.seals import parse_sealed_json, sealed_json
 from limelight.cli.main import app
 from limelight.runs import RunStopped, owner, read_status, verify
 from limelight.runs.plan import Counts
+from limelight.runs.sources import find_examples
 from limelight.runs.storage import Bucket, as_place
 
 from .buckets import assert_like, contents, new_place, serving, stored
@@ -133,6 +134,8 @@ def test_the_commands_of_the_documentation(
         ("s3://bucket/a::s3://b", r"^output: .* chains several URLs"),
         ("reference://a", r"^output: .* has the protocol 'reference'"),
         ("s3://", r"^output: 's3://' names no place"),
+        ("file://out", r"^output: 'file://out' names a host; a file of this machine has three slashes"),
+        ("", r"^output: '' is empty; name a folder"),
         (Path("s3://bucket/run"), r"^output: 's3:/bucket/run'; give a URL as text, with both slashes"),
     ],
 )
@@ -158,6 +161,19 @@ def test_a_bucket_that_is_not_there_or_has_something_else(bucket: str, images: P
     stored(out).replace("letter.txt", b"a")
     with pytest.raises(ValueError, match=r"holds 'letter.txt' and no run; choose an empty folder"):
         start(images, out)  # type: ignore[arg-type]
+    assert stored(out).names() == {"letter.txt"}  # not even an owner
+
+
+def test_an_object_that_marks_a_folder_is_neither_a_picture_nor_a_stranger(bucket: str, images: Path) -> None:
+    """As a store's console makes them: of no bytes, and with a slash at its end."""
+    client = pytest.importorskip("boto3").client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    place, out = new_place(bucket), new_place(bucket)
+    for folder in (place, f"{place}/a.png", out):
+        client.put_object(Bucket="bucket", Key=f"{folder.removeprefix('s3://bucket/')}/", Body=b"")
+    stored(place).replace("b.png", (images / "a" / "00000.png").read_bytes())
+    for spelling in (place, f"{place}/"):
+        assert [each.path for each in find_examples(spelling)] == ["b.png"]
+    assert start(place, out, methods=["gradient"]).counts == Counts(ok=1)  # type: ignore[arg-type]
 
 
 def _record(out: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import limelight as ll
+from limelight.base.errors import DamagedFile
 from limelight.base.seals import sealed_json
 from limelight.models.pictures import Preprocessing
 from limelight.runs import read_status, verify
@@ -128,6 +129,8 @@ def test_a_start_that_was_interrupted_while_it_listed_keeps_what_it_did(tmp_path
     _interrupted(images, out, 6)
     with pytest.raises(FileNotFoundError, match="holds no run"):
         ll.open_run(out)
+    found = verify(out)
+    assert found.outcome == "to be made again" and [each.path for each in found.damaged] == [out / "plan.json"]
     before = {path.name: path.stat().st_mtime_ns for path in (out / "done").iterdir()}
     with pytest.raises(ValueError, match=r"other settings: seed was 0 and is now 1; go on with the old ones"):
         start(images, out, seed=1)
@@ -136,6 +139,16 @@ def test_a_start_that_was_interrupted_while_it_listed_keeps_what_it_did(tmp_path
     assert run.counts == Counts(ok=12) and before.items() <= after.items() and len(before) == 3
     start(images, tmp_path / "undisturbed")
     assert_whole(out, tmp_path / "undisturbed")
+
+
+def test_damage_to_what_an_interrupted_listing_began_with_is_no_success(tmp_path: Path) -> None:
+    images, out = _flat(tmp_path / "images", 12), tmp_path / "out"
+    _interrupted(images, out, 6)
+    begun = (out / "begun.json").read_bytes()
+    (out / "begun.json").write_bytes(begun.replace(b"plain", b"plane"))
+    assert verify(out).outcome == "damaged"
+    with pytest.raises(DamagedFile, match=r"begun\.json' is damaged"):
+        start(images, out)
 
 
 def test_what_changed_since_an_interrupted_listing_is_done_again(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ from limelight.base.errors import DamagedFile
 from limelight.base.seals import parse_sealed_json, sealed_json
 from limelight.cli.main import app
 from limelight.runs import read_status, verify
+from limelight.runs.bundle import BUNDLE
 from limelight.runs.plan import Counts
 
 from .helpers import assert_whole, pictures, results, start
@@ -199,7 +202,44 @@ def test_the_command_verify(name: str, code: int, said: str, out: Path) -> None:
     assert verify(out).whole == (0 if code == 1 else 9 if name == RECORD else 11)
 
 
+@pytest.mark.parametrize("folder", ["done", "index", "shards"])
+def test_a_folder_that_is_gone_is_made_again(folder: str, images: Path, out: Path, undisturbed: Path) -> None:
+    """Copies and archives may lack folders, also those that were empty."""
+    shutil.rmtree(out / folder)
+    assert verify(out).outcome == "to be made again"
+    start(images, out, **OPTIONS)
+    assert_whole(out, undisturbed)
+
+
+@pytest.mark.parametrize("form", ["{}", "../secret"])
+def test_a_forged_list_of_files_names_none_outside(form: str, out: Path) -> None:
+    secret = out.parent / "secret"
+    secret.write_text("a secret")
+    told = {"bytes": 8, "sha256": hashlib.sha256(b"a secret").hexdigest()}
+    record = json.loads((out / RECORD).read_bytes())
+    del record["digest"]
+    name = form.format(secret)
+    (out / RECORD).write_bytes(sealed_json({**record, "files": {**record["files"], name: told}}))
+    (out / BUNDLE).write_bytes(sealed_json({"files": {name: told}}))
+    found = verify(out)
+    assert found.outcome == "to be made again" and {each.path for each in found.damaged} == {out / name}
+
+
+@pytest.mark.parametrize("name", [RECORD, "index/000001.parquet", STATUS])
+def test_a_pipe_is_no_file_of_a_run(name: str, images: Path, out: Path, undisturbed: Path) -> None:
+    """Who reads one may wait for ever."""
+    (out / name).unlink()
+    os.mkfifo(out / name)
+    assert verify(out).outcome == ("whole" if name == STATUS else "to be made again")
+    status = read_status(out)
+    assert status.counts.pending == (2 if name == RECORD else 0)
+    assert name != STATUS or status.reason == f"{STATUS} is missing; the examples are counted"
+    start(images, out, **OPTIONS)
+    assert_whole(out, undisturbed)
+
+
 def test_verify_of_what_is_no_run(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.npz")
     assert _code("verify", tmp_path) == 1 and _code("verify", tmp_path / "nowhere") == 1
     (tmp_path / "text.txt").write_text("a")
     assert _code("verify", tmp_path / "text.txt") == 1

@@ -9,6 +9,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -18,6 +19,7 @@ from limelight.cli.main import app
 from limelight.runs.manifest import Entry, Manifest, write_manifest
 from limelight.runs.shards import Shards
 from limelight.runs.sources import find_examples
+from limelight.runs.text_sources import find_texts
 
 from .helpers import assert_whole, picture, pictures, start
 
@@ -97,6 +99,21 @@ def test_links_in_a_tar_are_pictures_too(tmp_path: Path) -> None:
     assert (run.counts.ok, run.counts.failed) == (4, 2) and "e.png" in run[4].error and "f.png" in run[5].error
 
 
+def test_hidden_members_of_a_tar_are_left_out(tmp_path: Path) -> None:
+    """macOS writes `._a.png` beside `a.png`; it is no picture, and parts no example."""
+    names = ["./._a.cls", "./a.cls", "./._a.png", "./a.png", "./.git/b.png", "../c.png"]
+    members: dict[str, bytes | str] = {name: b"7" if name.endswith("cls") else _png(0) for name in names}
+    found = list(find_examples(str(_tar(tmp_path / "a.tar", members))))
+    assert [(entry.path, entry.label) for entry in found] == [("a.tar/./a.png", "7"), ("a.tar/../c.png", "")]
+
+
+def test_a_label_apart_from_its_picture_is_refused(tmp_path: Path) -> None:
+    """As in a tar of a folder in the order of its file system."""
+    members: dict[str, bytes | str] = {"a.png": _png(0), "b.png": _png(1), "a.cls": b"0", "b.cls": b"1"}
+    with pytest.raises(ValueError, match=r"^images: '.*a\.tar': 'a\.cls' stands apart from its picture; put the files"):
+        list(find_examples(str(_tar(tmp_path / "a.tar", members))))
+
+
 def _table(path: Path, columns: dict[str, Any]) -> Path:
     pa.parquet.write_table(pa.table(columns), path)
     return path
@@ -126,13 +143,27 @@ def test_labels_are_read_as_meant_or_refused(tmp_path: Path) -> None:
         (b'path\n"' + b"a.png\n" * 30000, "line 2: field larger than field limit .131072.; close each quote"),
         ("path,label\na.png,x\nb.png,café\n".encode("latin-1"), r"line 3: 'b.png,caf\\udce9' is no UTF-8"),
         ("path\na.png\n".encode("utf-16"), "line 1: .* is no UTF-8"),
+        (b"path,label\na.png,x\nb, c.png,y\n", "line 3: more fields than the 2 columns; put quotes around each field"),
     ],
-    ids=["quote", "long", "latin-1", "utf-16"],
+    ids=["quote", "long", "latin-1", "utf-16", "comma"],
 )
 def test_a_damaged_csv_is_refused_with_its_line(content: bytes, said: str, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(ValueError, match=rf"images: '.*a\.csv', (from )?{said}"):
         list(find_examples(str(tmp_path / "a.csv")))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_column_that_is_there_twice_is_refused(suffix: str, tmp_path: Path) -> None:
+    """Which one is meant, nobody knows; others may be called alike."""
+    names, row = ["n", "path", "path", "n", "label"], ["1", "a.png", "b.png", "2", "x"]
+    (tmp_path / "a.csv").write_text(f"{','.join(names)}\n{','.join(row)}\n")
+    pa.parquet.write_table(pa.Table.from_arrays([pa.array([each]) for each in row], names), tmp_path / "a.parquet")
+    for find in (find_examples, lambda table: find_texts(table, "path")):
+        with pytest.raises(ValueError, match=rf"images: '.*a\.{suffix}' has 2 columns called 'path'; rename"):
+            list(find(str(tmp_path / f"a.{suffix}")))
+    (found,) = find_texts(str(tmp_path / f"a.{suffix}"), "label")
+    assert (found.text, found.label) == ("x", "x")
 
 
 def test_an_impossible_path_belongs_to_its_example(tmp_path: Path) -> None:
@@ -167,6 +198,24 @@ def test_what_is_no_parquet_is_named(tmp_path: Path) -> None:
         list(find_examples(str(tmp_path / "a.parquet")))
 
 
+def test_a_damaged_parquet_is_named(tmp_path: Path) -> None:
+    whole = _table(tmp_path / "whole.parquet", {"path": [f"{i}.png" for i in range(1000)]}).read_bytes()
+    (tmp_path / "a.parquet").write_bytes(whole[:40] + bytes(40) + whole[80:])
+    with pytest.raises(ValueError, match=r"images: '.*a\.parquet': "):
+        list(find_examples(str(tmp_path / "a.parquet")))
+    texts = [None, pa.py_buffer(np.array([0, 2, 4], np.int32)), pa.py_buffer(b"ok\xff\xfe")]
+    _table(tmp_path / "b.parquet", {"path": pa.Array.from_buffers(pa.string(), 2, texts)})
+    with pytest.raises(ValueError, match=r"images: '.*b\.parquet': 'utf-8' codec can't decode"):
+        list(find_examples(str(tmp_path / "b.parquet")))
+
+
+def test_a_label_in_bytes_is_text(tmp_path: Path) -> None:
+    """Some writers of Parquet do not mark text as such."""
+    table = _table(tmp_path / "a.parquet", {"path": ["a.png", "b.png"], "label": [b"cat", None], "id": [1.0, None]})
+    assert [entry.label for entry in find_examples(str(table))] == ["cat", ""]
+    assert [(entry.path, entry.label) for entry in find_texts(str(table), "path")] == [("1", "cat"), ("row 2", "")]
+
+
 def test_a_name_that_is_no_utf_8(tmp_path: Path) -> None:
     folder = tmp_path / "images" / os.fsdecode(b"caf\xe9")
     folder.mkdir(parents=True)
@@ -181,7 +230,8 @@ def test_a_name_that_is_no_utf_8(tmp_path: Path) -> None:
 
 
 def test_a_manifest_gives_every_name_back(tmp_path: Path) -> None:
-    names = ["a", "\\", "\0", "\0e9", "\x00\x00", "\\udce9", *(chr(0xDC00 + byte) for byte in range(128, 256))]
+    lone = [chr(0xDC00 + byte) for byte in range(128, 256)] + ["\ud800", "\0\udbff", "a\udc00\0u", "\udfffe9"]
+    names = ["a", "\\", "\0", "\0e9", "\x00\x00", "\\udce9", "\0ud800", *lone]
     write_manifest(tmp_path / "m", [Entry(name, name, name) for name in names], Shards(1000))
     assert [entry.path for entry in Manifest(tmp_path / "m").shard(0)] == names
 

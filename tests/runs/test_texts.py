@@ -110,19 +110,30 @@ def test_targets_of_texts(tmp_path: Path) -> None:
 def test_tables_of_other_kinds(tmp_path: Path) -> None:
     lines = tmp_path / "texts.jsonl"
     written = [{"id": 5, "text": "a dog", "label": 1}, {"text": 7}, {"text": "\ud800"}]
-    broken = "\n".join(map(json.dumps, written)) + "\n[no JSON\n\n" + json.dumps({"text": "last"})
+    deep = "[" * 100_000
+    broken = "\n".join(map(json.dumps, written)) + f"\n[no JSON\n\n{deep}\n" + json.dumps({"text": "last"})
     lines.write_text(broken, encoding="utf-8")
     found = list(find_texts(str(lines), "text"))
-    assert [each.text for each in found] == ["a dog", None, None, None, "last"]
-    assert [each.path for each in found] == ["5", "row 2", "row 3", "row 4", "row 5"] and found[0].label == "1"
+    assert [each.text for each in found] == ["a dog", None, None, None, None, "last"]
+    assert [each.path for each in found] == ["5", *(f"row {i}" for i in range(2, 7))] and found[0].label == "1"
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     parquet.write_table(arrow.table({"text": ["a dog", None], "ID": ["x", "y"], "n": [1, 2]}), tmp_path / "t.parquet")
     found = list(find_texts(str(tmp_path / "t.parquet"), "text"))
     assert [(each.path, each.text) for each in found] == [("x", "a dog"), ("y", None)]
+    with pytest.raises(ValueError, match=r"its column 'n' is int64; make it text$"):
+        list(find_texts(str(tmp_path / "t.parquet"), "n"))
     for name, said in (("texts.jsonl", "is in no line"), ("t.parquet", "are text, ID, n"), ("t.txt", "use a .csv")):
         (tmp_path / "t.txt").write_text("a", encoding="utf-8")
         with pytest.raises(ValueError, match=said):
             list(find_texts(str(tmp_path / name), "texts"))
+
+
+def test_a_name_that_no_utf_8_can_hold(tmp_path: Path) -> None:
+    row = {"id": "\ud800", "label": "\udfff", "review": "a dog"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    found = start(tmp_path / "a.jsonl", tmp_path / "out", methods=["gradient"])
+    assert found.counts.ok == 1 and (found[0].entry.path, found[0].entry.label) == ("\ud800", "\udfff")
+    assert found[0].first.row["path"] == "\\ud800"
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from limelight.runs import write_report
 from limelight.runs.manifest import Entry
 from limelight.runs.opening import PROTOCOLS, Facts, is_folder, open_binary
 from limelight.runs.sources import find_examples
+from limelight.runs.text_sources import find_texts
 
 from .helpers import ROOT, pictures, start
 
@@ -45,6 +46,9 @@ CHAINS = (
     "data://x",
     "local:///etc/passwd",
     "S3://bucket/a.png",
+    "file://a.png",
+    "file://localhost/a.png",
+    "file://",
 )
 
 
@@ -54,8 +58,9 @@ def test_a_url_that_is_not_allowed_is_named(url: str, tmp_path: Path) -> None:
     for elsewhere in (False, True):
         with pytest.raises(ValueError, match=rf"table\.csv', row 2: {re.escape(repr(url))} "):
             list(find_examples(str(tmp_path / "table.csv"), elsewhere=elsewhere))
-    with pytest.raises(ValueError, match=rf"^{re.escape(repr(url))} "):
-        list(find_examples(url))
+    for find in (find_examples, lambda place: find_texts(place, "text")):
+        with pytest.raises(ValueError, match=rf"^images: {re.escape(repr(url))} "):
+            list(find(url))
     if url.partition("://")[0] not in PROTOCOLS:
         for read in (open_binary, is_folder, lambda place: Entry("", "", place).read()):
             with pytest.raises(ValueError, match="protocol"):
@@ -67,6 +72,7 @@ def test_a_url_that_is_not_allowed_is_named(url: str, tmp_path: Path) -> None:
     [
         ("/data/t.csv", "a.png", True),
         ("/data/t.csv", "../b/a.png", True),
+        ("/t.csv", "a.png", True),
         ("/data/t.csv", "/b/a.png", True),
         ("/data/t.csv", "file:///b/a.png", True),
         ("/data/t.csv", "https://host/a.png", False),
@@ -86,6 +92,8 @@ def test_a_url_that_is_not_allowed_is_named(url: str, tmp_path: Path) -> None:
         ("s3://bucket/t.csv", "s3://bucket/b/a.png", True),
         ("s3://bucket/t.csv", "s3://other/a.png", False),
         ("s3://bucket/t.csv", "gs://bucket/a.png", False),
+        ("s3://bucket/t.csv", "b/a::b.png", True),
+        ("file:///data/t.csv", "reference::a.png", True),
     ],
 )
 def test_a_table_names_its_own_host_unless_it_is_trusted(table: str, path: str, allowed: bool) -> None:
@@ -156,13 +164,26 @@ def test_redirects_to_another_host_are_refused_unless_trusted(tmp_path: Path, mo
     with _serving(files, {}) as (other, asked):
         redirects = {"/here.png": "/a.png", "/away.png": f"{other}/a.png", "/away.csv": f"{other}/t.csv"}
         with _serving(files, redirects) as (site, _):
-            with pytest.raises(ValueError, match=rf"'{site}/away.csv' redirects to '{other}'.*--elsewhere"):
-                list(find_examples(f"{site}/away.csv"))
+            for find in (find_examples, lambda table, **options: find_texts(table, "path", **options)):
+                with pytest.raises(ValueError, match=rf"'{site}/away.csv' redirects to '{other}'.*--elsewhere"):
+                    list(find(f"{site}/away.csv"))
+                assert not asked and len(list(find(f"{site}/away.csv", elsewhere=True))) == 3
+                asked.clear()
             run = start(f"{site}/t.csv", tmp_path / "out", methods=["gradient"])  # type: ignore[arg-type]
             assert [bool(each.error) for each in run] == [False, False, True] and not asked
             assert run[2].error.startswith("RedirectElsewhere: ") and "with --elsewhere" in run[2].error
             run = start(f"{site}/t.csv", tmp_path / "trusted", methods=["gradient"], elsewhere=True)  # type: ignore[arg-type]
             assert not any(each.error for each in run) and asked
+
+
+def test_links_of_a_page_to_itself_list_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("aiohttp", reason="https needs the extra 'cloud'")
+    monkeypatch.setattr("limelight.runs.opening.PROTOCOLS", (*PROTOCOLS, "http"))
+    links = [f'<a href="{each}">.</a>' for each in ("/", "../", "/p/", "?C=N;O=D", "a.png", "#top", "./")]
+    page, below = "".join([*links, '<a href="s/">.</a>']).encode(), "".join([*links, '<a href="/p/s/">.</a>']).encode()
+    with _serving({"/p/": page, "/p": page, "/p/s/": below, "/p/s": below}, {}) as (site, _):
+        for spelling in (f"{site}/p/", f"{site}/p"):
+            assert [each.path for each in find_examples(spelling, elsewhere=True)] == ["a.png", "s/a.png"]
 
 
 def test_tags_of_a_listing_and_of_a_file_are_equal() -> None:
@@ -172,6 +193,28 @@ def test_tags_of_a_listing_and_of_a_file_are_equal() -> None:
 
 class _Unheard(Exception):
     """What a bucket's file system raises, of no kind that we know."""
+
+
+@pytest.mark.parametrize("place", ["memory://nowhere", "memory://nowhere/t.csv", "memory://nowhere/t.tar"])
+def test_what_is_not_at_a_url_is_named(place: str) -> None:
+    pytest.importorskip("fsspec", reason="URLs need the extra 'cloud'")
+    with pytest.raises(FileNotFoundError, match=rf"^images: '{place}' cannot be read: FileNotFoundError: "):
+        list(find_examples(place))
+
+
+@pytest.mark.parametrize("function", ["is_folder", "open_binary"])
+def test_whatever_a_store_raises_names_the_data_set(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """s3fs raises what botocore does where it finds no credentials: a plain Exception."""
+
+    def fail(*asked: Any) -> None:
+        raise _Unheard("no credentials")
+
+    for module in ("sources", "table_rows", "text_sources"):
+        monkeypatch.setattr(f"limelight.runs.{module}.{function}", fail, raising=False)
+    place = "s3://bucket/photos" if function == "is_folder" else "s3://bucket/t.csv"
+    for find in (find_examples, *([lambda table: find_texts(table, "a")] if function == "open_binary" else [])):
+        with pytest.raises(OSError, match=f"^images: '{place}' cannot be read: _Unheard: no credentials$"):
+            list(find(place))
 
 
 @pytest.mark.parametrize("error", [_Unheard("no answer"), ImportError("no s3fs"), MemoryError(), KeyError("x")])

@@ -181,18 +181,22 @@ class TestCosts:
 
 
 class TestPixels:
-    def test_pictures_wait_for_room(self, serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_pictures_wait_for_those_before_them(
+        self, serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(server_app, "PATIENCE", 0.3)
-        server = serve(pixels=5000)
-        budget, data = server.app.state.service._decoding, png()  # 1,920 pixels
+        server, leave = serve(), threading.Event()
+        service = server.app.state.service
+        service._decoder.submit(leave.wait, 60)
         with ThreadPoolExecutor(1) as people:
-            with budget.hold(4000, 0):
-                assert server.ask("POST", "/api/pictures", data, PNG)[0] == 429
-                monkeypatch.setattr(server_app, "PATIENCE", 60)
-                waiting = people.submit(lambda: server.ask("POST", "/api/pictures", data, PNG)[0])
-                time.sleep(0.3)
-                assert not waiting.done()
+            assert server.ask("POST", "/api/pictures", png(), PNG)[0] == 429
+            monkeypatch.setattr(server_app, "PATIENCE", 60)
+            waiting = people.submit(lambda: server.ask("POST", "/api/pictures", png(), PNG)[0])
+            time.sleep(0.3)
+            assert not waiting.done()
+            leave.set()
             assert waiting.result() == 200
+        assert len(service.pictures) == 1  # the one that was refused is not decoded later
 
     @pytest.mark.long
     def test_eight_large_pictures_at_once_take_the_memory_of_one(self) -> None:

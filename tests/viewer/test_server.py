@@ -466,6 +466,8 @@ class TestWork:
             {"view": "signed(bands=[4])"},
             {"arithmetic": "fast"},
             {"layer": "no.such.layer"},
+            {"methods": [{"name": "occlusion", "fields": {"stride": "(1,)"}}]},
+            {"methods": [{"name": "smooth-grad", "fields": {"inner": "Occlusion(window=(9, 9, 9))"}}]},
             {"model": "torchvision:resnet18"},
         ):
             ((event, data),) = server.explain(**{"pictures": [picture], "methods": GRADIENT, **question})
@@ -645,6 +647,16 @@ def test_the_command_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 def serving(*arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "limelight", "serve", "--model", "tests.viewer.conftest:small_model", *arguments]
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("seconds", ["inf", "nan", "1e308", "0"])
+def test_a_time_that_no_clock_counts_to_is_refused(seconds: str) -> None:
+    from typer.testing import CliRunner
+
+    from limelight.cli.main import app
+
+    made = CliRunner().invoke(app, ["serve", "--seconds", seconds, "--model", "nowhere"])
+    assert made.exit_code == 2 and "--seconds" in made.stderr
 
 
 def test_a_port_that_is_taken_is_one_line(server: Server) -> None:

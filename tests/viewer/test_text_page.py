@@ -140,6 +140,12 @@ def test_what_cannot_be_asked_is_refused_in_words(texts: Server, question: dict[
     assert status == 200
 
 
+def test_a_setting_that_does_not_fit_a_text_is_refused(texts: Server) -> None:
+    for fields in ({"stride": "(1, 1, 1)"}, {"window": "(1, 1)", "stride": "2"}):
+        ((name, data),) = texts.explain(text=TEXT, methods=[{"name": "occlusion", "fields": fields}])
+        assert name == "refused" and data["status"] == 422 and "Occlusion." in data["detail"]
+
+
 def test_pictures_are_refused_plainly(texts: Server) -> None:
     for path, body in (("/api/pictures", png()), ("/api/demo", b"")):
         status, _, words = texts.ask("POST", path, body, {"content-type": "image/png"})

@@ -220,25 +220,6 @@ def read_value(text: str) -> Any:
         return text.strip()
 
 
-def split_texts(text: str) -> list[str]:
-    """Split at commas outside brackets and quotes: `"gradient, lrp('epsilon')"` gives two texts."""
-    parts, depth, quote = [""], 0, ""
-    for letter in text:
-        if quote:
-            quote = "" if letter == quote else quote
-        elif letter in "'\"":
-            quote = letter
-        elif letter in "([":
-            depth += 1
-        elif letter in ")]":
-            depth -= 1
-        if letter == "," and depth == 0 and not quote:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return [part.strip() for part in parts]
-
-
 def text_of(value: Any) -> str:
     """Return a value as text from which it can be read; see `Named.as_text`."""
     match value:
@@ -276,6 +257,17 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 def _usage(field: dataclasses.Field[Any]) -> str:
     default = _default(field)
     return field.name if default is dataclasses.MISSING else f"{field.name}={text_of(default)}"
+
+
+def _missing(kind: type[Named], placed: int, named: Iterable[str]) -> list[str]:
+    """Return the settings without a default that are not given, of a class that takes its settings as they are."""
+    made = vars(kind).get("__dataclass_params__")
+    if not (made and made.init):
+        return []
+    settings = _settings(kind)
+    given = {*named, *(each.name for each in settings[:placed] if not each.kw_only)}
+    unknown = given - {each.name for each in settings}  # which is said in its place
+    return [] if unknown else [e.name for e in settings if _default(e) is dataclasses.MISSING and e.name not in given]
 
 
 def _is_default(setting: Any, field: dataclasses.Field[Any]) -> bool:
@@ -354,10 +346,12 @@ class _Reader:
         if first and self.registry:
             raise self._refusal(_unknown(name, self.registry.nearest(name), self.registry.names))
         words = _words_for(hint)
-        known = words or tuple(kind.kebab() for kind in _every_kind())
-        raise self._refusal(
-            _unknown(name, nearest_names(name, known), known) + ("" if words else "; a text goes in quotes")
-        )
+        near = nearest_names(name, words or tuple(kind.kebab() for kind in _every_kind()))
+        if words:
+            raise self._refusal(_unknown(name, near, words))
+        typed = name.replace("_", "-")
+        hint = f"did you mean {', '.join(near)}? A" if near else "a"
+        raise self._refusal(f"{typed!r} is no number and no name; {hint} text goes in quotes")
 
     def _require_settings(self, kind: type[Named], names: Sequence[str]) -> None:
         """Refuse settings that do not exist before their values are read."""
@@ -367,6 +361,11 @@ class _Reader:
                 self._made(kind, [], {name: None})
 
     def _made(self, kind: type[Named], values: list[Any], settings: dict[str, Any]) -> Named:
+        missing = _missing(kind, len(values), settings)
+        if missing:
+            raise self._refusal(
+                f"cannot read {self.text!r}: {kind.kebab()} needs {' and '.join(missing)}; write {kind.usage()}"
+            )
         try:
             return kind(*values, **settings)
         except TypeError as error:

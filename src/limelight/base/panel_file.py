@@ -17,6 +17,7 @@ from .errors import DamagedFile
 from .files import write_whole
 from .records import FORMAT, decode, encode, require_format
 from .seals import BLANK, require_digest, sealed
+from .tensor_bytes import rows_of_bytes
 
 RECORD = "limelight"  # the array that holds the JSON record
 SHARED = ("inputs", "target", "score", "outputs")
@@ -107,4 +108,4 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def _bits(tensor: Tensor) -> bytes:
-    return tensor.flatten().contiguous().view(torch.uint8).numpy().tobytes()
+    return rows_of_bytes(tensor.flatten()).numpy().tobytes()

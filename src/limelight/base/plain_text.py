@@ -1,4 +1,4 @@
-"""Sentences of docstrings as plain text."""
+"""Sentences of docstrings as plain text, and lists of texts in one."""
 
 from __future__ import annotations
 
@@ -21,3 +21,22 @@ def plain_sentence(text: str) -> str:
     sentence = re.split(rf"[,:]\s*{_FORMULA}", sentence)[0]
     sentence = re.sub(rf"\s*{_FORMULA}", "", sentence).replace("$", "").replace("`", "")
     return sentence.strip().rstrip(" ,:;.") + "."
+
+
+def split_texts(text: str) -> list[str]:
+    """Split at commas outside brackets and quotes: `"gradient, lrp('epsilon')"` gives two texts."""
+    parts, depth, quote = [""], 0, ""
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        elif letter in "([":
+            depth += 1
+        elif letter in ")]":
+            depth -= 1
+        if letter == "," and depth == 0 and not quote:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 MOST_NUMBERS = 64  # in a tensor that is written as text
 WHOLE = 2**63  # what a 64-bit number cannot hold any more
@@ -62,6 +62,8 @@ def shown(value: object) -> str:
     """Write a value for an error; a tensor as its shape and dtype, and a long number by its size."""
     if isinstance(value, Tensor):
         return f"a tensor {tuple(value.shape)} of {value.dtype}"
+    if isinstance(value, nn.Module):
+        return f"a module {type(value).__name__}"
     if isinstance(value, int) and abs(value) >= 10**_LONGEST:
         return f"{'-' * (value < 0)}1e+{int(math.log10(abs(value)))}"
     if isinstance(value, list):

@@ -20,6 +20,7 @@ from .removal import Faithfulness, Filling, hiding
 from .shared import Asked
 
 STILL = "neither side varies over the subsets: a correlation is undefined"
+UNCHANGED = "the perturbations leave this input as it is; give another fill, or patches in place of noise"
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Infidelity(Faithfulness):
     the score and predicts the sum of A over the hidden region. None is False for patches and True for Gaussian noise.
     `scaled` first multiplies the map by the best single factor of 0 or more, `detail["factor"]`; None does so for
     methods that promise no sum, whose maps are in no unit of the score, and takes a finished map as it is. A map of
-    zeros has the figure `detail["zero map"]`, the mean square of the changes. Lower is better. [yeh2019]
+    zeros has the figure `detail["zero map"]`, the mean square of the changes. An input that no sample changes has no
+    figure. Lower is better. [yeh2019]
     """
 
     perturbation: Literal["patches", "gaussian"] = "patches"
@@ -57,6 +59,7 @@ class Infidelity(Faithfulness):
         values = case.attribution.values.double()
         slopes = self.perturbation == "gaussian" if self.slopes is None else self.slopes
         predicted: list[Tensor] = []
+        changed = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         other = hiding(case, self.fill)(torch.ones_like(x, dtype=torch.bool), 0)
         patches = Filled(x, other)
         range_of = (x.flatten(1).amax(1) - x.flatten(1).amin(1)).view(-1, *[1] * (x.ndim - 1))
@@ -70,6 +73,7 @@ class Infidelity(Faithfulness):
                     hidden = self._patch(case, sample)
                     change = torch.where(hidden, x - other, torch.zeros_like(x))
                     asked = patches.asked(hidden.flatten(1), sample)
+                changed.logical_or_((change != 0).flatten(1).any(1))
                 if slopes:
                     weight = change
                 elif self.perturbation == "patches":
@@ -93,7 +97,8 @@ class Infidelity(Faithfulness):
             factor = torch.where(square > 0, best, factor)
             notes = ("the map was first multiplied by the factor of 0 or more that fits best",)
         detail = {"factor": factor, "zero map": fallen.square().mean(0)}
-        return Measured((factor * prediction - fallen).square().mean(0), detail=detail, notes=notes)
+        found = Measured((factor * prediction - fallen).square().mean(0), detail=detail, notes=notes)
+        return found.unknown_where(~changed, UNCHANGED)
 
     def _scales(self, case: Case) -> bool:
         if self.scaled is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -12,12 +12,16 @@ from torch import Tensor
 
 from ..base.arithmetic import rounding_of, sum_rounding
 from ..base.named import require
+from ..methods import BlurIntegratedGradients, IntegratedGradients, Method
+from ..question.per_example import rebuilt
 from ..question.targets import CentredLogit, ClassTarget, Logit, LogProbability, Probability, Target
 from .base import HardCheck, Measured, NotApplicable, Tolerated, relative_difference
 from .case import Case
 from .imputers import Filled
 from .maps import over_units, space_of, units_of
-from .shared import Asked
+from .shared import ITSELF, Asked, contents
+
+ELSEWHERE = 64  # points at which a feature is ignored before it may fail a map
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Completeness(Tolerated):
 
     tolerance: float = 0.01
     meaning: ClassVar[str] = "share of the score that the map fails to account for"
-    brief: ClassVar[tuple[str, str]] = ("adds up to {:.1%}", "misses {:.1%} of its sum")
+    brief: ClassVar[tuple[str, str]] = ("adds up within {:.1%}", "misses {:.1%} of its sum")
     passes: ClassVar[str] = "the values add up to the score"
     fails: ClassVar[str] = "the values do not add up to the score that they should"
 
@@ -89,7 +93,7 @@ class Determinism(HardCheck):
                 if group:
                     again[list(group)] = case.select(list(group)).explain(rows_per_pass=other).values
         values = relative_difference(case.attribution.values, again)
-        return self.judged(values, case.x)
+        return self.judged_maps(values, case)
 
 
 def _rounding_of(x: Tensor) -> float:
@@ -103,7 +107,7 @@ class Sensitivity(HardCheck):
     non-zero attribution at that feature. [sundararajan2017]
 
     For each of `features` units the baseline with that unit of x alone is scored and, where the score moved by more
-    than `least` of its size, explained. Value: the share of those with no attribution; 0 passes.
+    than `least` of the larger of the two scores, explained. Value: the share of those with no attribution; 0 passes.
     """
 
     features: int = 4
@@ -130,7 +134,7 @@ class Sensitivity(HardCheck):
         hide = Filled(case.x, reference)
         others = [torch.ones_like(only[0]), *(~chosen for chosen in only)]
         scores = case.scores(hide.asked(hidden, 0) for hidden in others).double()
-        moved = (scores[1:] - scores[0]).abs() > self.least * (1e-3 + scores[0].abs())
+        moved = (scores[1:] - scores[0]).abs() > self.least * scores[1:].abs().maximum(scores[0].abs())
         missed = torch.zeros(len(case), device=case.x.device, dtype=torch.float64)
         for k, rows in enumerate(alone):
             index = moved[k].nonzero()[:, 0].tolist()
@@ -152,7 +156,10 @@ class Dummy(Tolerated):
     A unit counts as ignored when the score has a slope of exactly 0 there and `draws` random values in its place,
     within the example's range, all leave the score as it is up to rounding. A black box has no slope; its score has to
     stay exactly, and where it rounds its outputs nothing can be told. For a probability the slope of the logit is
-    taken, which does not vanish where the probability saturates. `features` units are tried. [sundararajan2017]
+    taken, which does not vanish where the probability saturates. `features` units are tried.
+
+    One that got relevance counts if it is ignored elsewhere too: with the others from x or from the baseline, on the
+    line between both, and anywhere in the range. A path, and coalitions, read the score there. [sundararajan2017]
     """
 
     features: int = 16
@@ -198,9 +205,58 @@ class Dummy(Tolerated):
                 ignored[:, k] &= stays(k, draws)
         found = units_of(case.attribution.values.abs())
         scale = found.amax(1).clamp(min=torch.finfo(found.dtype).tiny)
-        values = (found.gather(1, units) * ignored).amax(1).double() / scale
+        share = found.gather(1, units).double() / scale[:, None]
+        every = torch.arange(len(case), device=x.device)
+        while bool((doubted := (share * ignored).amax(1) > self.tolerance).any()):
+            first = (share * ignored).argmax(1)  # the one that fails the map, unless it matters elsewhere
+            matters = _matters_elsewhere(case, units[every, first], doubted)
+            if not bool(matters.any()):
+                break
+            ignored[every[matters], first[matters]] = False
+        values = (share * ignored).amax(1)
         measured = self.judged(values, case.x, {"ignored": ignored.sum(1)})
         return measured.unknown_where(~ignored.any(1), "the score ignores none of the features tried")
+
+
+def _matters_elsewhere(case: Case, unit: Tensor, asked: Tensor) -> Tensor:
+    """Find for the examples `asked` `(n,)` whether the score depends on the unit `(n,)` elsewhere; False for others."""
+    x, reference = case.x, case.reference().expand_as(case.x)
+    count, column = space_of(x).numel(), (-1, *[1] * (x.ndim - 1))
+    both = torch.cat([x.flatten(1), reference.flatten(1)], 1)
+    low, width = both.amin(1).view(column), (both.amax(1) - both.amin(1)).clamp(min=1e-3).view(column)
+    here = over_units(_only(case, unit), x)
+    own = list(zip(unit.tolist(), contents(reference), asked.tolist(), strict=True))
+
+    def place(k: int) -> Tensor:
+        """Return x and the reference mixed by units, two times of four, a point between them, and one of the range."""
+        if k % 4 == 2:
+            return torch.lerp(reference, x, case.rng.uniform(f"time {k}", (1,), x).view(column))
+        if k % 4 == 3:
+            return low + width * case.rng.uniform(f"place {k}", x.shape[1:], x)
+        drawn = case.rng.uniform(f"coalition {k}", (count,), x) < 0.5
+        if 1 << count <= ELSEWHERE // 2:  # each coalition once
+            drawn = ((2 * (k // 4) + k % 4) >> torch.arange(count, device=x.device) & 1 == 1).expand_as(drawn)
+        return torch.where(over_units(drawn, x), x, reference)
+
+    def changed(rows: Tensor) -> Tensor:
+        return torch.where(asked.view(column), rows, x)
+
+    def pair(k: int) -> Iterator[Asked]:
+        """Yield the place with the unit as at x, and as at the reference or as drawn."""
+        there = place(k)
+        for which, other in enumerate((x, reference if k % 4 < 2 else there)):
+            keys = [("elsewhere", k, which, *key) if wanted else ITSELF for *key, wanted in own]
+            yield Asked(keys, partial(changed, torch.where(here, other, there)))
+
+    matters = torch.zeros_like(asked)
+    differentiable = case.score.runner.differentiable
+    for k in range(ELSEWHERE):
+        one, other = case.scores(pair(k))
+        rounding = rounding_of(x.dtype, one, other) if differentiable else torch.zeros_like(one)
+        matters |= asked & ((one - other).abs() > rounding.maximum(_rounding(case)))
+        if bool((matters == asked).all()):
+            break
+    return matters
 
 
 def _tried(case: Case, features: int) -> Tensor:
@@ -246,7 +302,8 @@ class Linearity(HardCheck):
     r"""The map of $\alpha f_1 + \beta f_2$ is $\alpha A_1 + \beta A_2$: max difference over the map's maximum.
 
     $f_1$ is the explained logit, $f_2$ the next likeliest class's. Explanations by rules and rectified maps fail it,
-    which is a property of the method. [sundararajan2017]
+    which is a property of the method. A method that stops by what it finds is compared with as many nodes or samples
+    for each score where it would fail. [sundararajan2017]
     """
 
     alpha: float = 2.0
@@ -270,11 +327,34 @@ class Linearity(HardCheck):
         classes = torch.as_tensor(target.index, device=outputs.device).expand(len(outputs))
         rest = outputs.scatter(1, classes[:, None], -torch.inf)
         first, other = Logit(tuple(classes.tolist())), Logit(tuple(rest.argmax(1).tolist()))
+        mixed = Combination(first, other, self.alpha, self.beta)
         own = case.attribution.values if type(target) is Logit else case.explain(target=first).values
-        mixed = case.explain(target=Combination(first, other, self.alpha, self.beta)).values
+        notes: tuple[str, ...] = ()
+        values = self._difference(case, own, other, mixed)
+        if bool((values > self.limit(case.x)).any()) and (fixed := _without_stop(case)) is not None:
+            # Scores of other slopes are integrated at other points, to the tolerance, which is no matter of linearity.
+            values = self._difference(fixed, fixed.explain(target=first).values, other, mixed)
+            notes = ("compared with as many nodes or samples for each score, so that where each stops fails no map",)
+        return self.judged_maps(values, case, notes=notes)
+
+    def _difference(self, case: Case, own: Tensor, other: Target, mixed: Target) -> Tensor:
         expected = self.alpha * own + self.beta * case.explain(target=other).values
-        values = relative_difference(expected, mixed)
-        return self.judged(values, case.x)
+        return relative_difference(expected, case.explain(target=mixed).values)
+
+
+def _without_stop(case: Case) -> Case | None:
+    """Return the case with a method that takes all its nodes or samples; None where it does so already."""
+
+    def whole(part: Any) -> Any:
+        if isinstance(part, IntegratedGradients) and part.stop is not None:
+            return replace(part, quadrature=part.rule, tolerance=None)
+        if isinstance(part, BlurIntegratedGradients) and part.stop is not None:
+            return replace(part, steps=part.first.n, tolerance=None)
+        goals = {name: None for name in ("tolerance", "steadiness") if getattr(part, name, None) is not None}
+        return rebuilt(replace(part, **goals), whole) if isinstance(part, Method) and goals else part
+
+    method = rebuilt(case.method, whole)
+    return None if method is case.method else replace(case, method=method)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from ..base.arithmetic import rounding_of
 from ..base.errors import NotApplicable as NotApplicable
 from ..base.named import Named
 from ..question.per_example import for_examples, has_each
@@ -102,6 +104,23 @@ class HardCheck(Check):
         """Return the values `(n,)` with whether each passes."""
         return Measured(values, values <= self.limit(x), detail, notes=notes)
 
+    def judged_maps(
+        self, values: Tensor, case: Case, detail: Mapping[str, Tensor] = {}, notes: tuple[str, ...] = ()
+    ) -> Measured:
+        """Return the relative differences `(n,)` of two maps with whether each passes.
+
+        In half precision one above the limit that is within the rounding of the map, and of the scores that it may be
+        differences of, is no figure: it shows nothing.
+        """
+        measured, precision = self.judged(values, case.x, detail, notes), case.score.runner.precision
+        if precision.itemsize >= 4:
+            return measured
+        size = case.attribution.values.double().abs().flatten(1).amax(1)
+        rounding = rounding_of(precision, size, case.attribution.score).to(values) / size.to(values)
+        within = (values > self.limit(case.x)) & (values <= rounding)
+        name = str(precision).removeprefix("torch.")
+        return measured.unknown_where(within, f"the maps differ by no more than {name} may round them by; use float32")
+
 
 @dataclass(frozen=True)
 class Tolerated(HardCheck):
@@ -123,3 +142,13 @@ def relative_difference(a: Tensor, b: Tensor) -> Tensor:
     largest = size.maximum(b.abs().amax(1))
     ratio = (a - b).abs().amax(1) / torch.where(size > 0, size, largest)
     return torch.where(largest == 0, torch.zeros_like(ratio), ratio)
+
+
+def as_wide(figures: Sequence[Tensor]) -> list[Tensor]:
+    """Fill figures `(n,)` or `(n, depths)` up with NaN to as many depths as any of them has."""
+    figures = [each.double().cpu() for each in figures]
+    if all(each.ndim == 1 for each in figures):
+        return figures
+    flat = [each if each.ndim > 1 else each[:, None] for each in figures]
+    widest = max(each.shape[1] for each in flat)
+    return [F.pad(each, (0, widest - each.shape[1]), value=torch.nan) for each in flat]

@@ -76,7 +76,7 @@ class ImplementationInvariance(Tolerated):
             values = relative_difference(steady.explain().values, steady.explain(model=other).values)
             notes += (f"compared with epsilon={SMALL:g} in the rules of both, so that stabilisers alone fail no map",)
         shown = exhibited(case, lambda: [exhibit("the network written differently", case.x, case.x, again)])
-        found = replace(self.judged(values, case.x, notes=notes), exhibits=shown)
+        found = replace(self.judged_maps(values, case, notes=notes), exhibits=shown)
         return found.unknown_where(~_agree(case, other), "the two networks differ in score here, so their maps may too")
 
 
@@ -157,7 +157,7 @@ class InputShift(Tolerated):
         scores = [(f"score {score:.4g}",) for score in found.score.tolist()]
         label = f"input {self.shift:+g}, which the first layer takes back"
         shown = exhibited(case, lambda: [exhibit(label, case.x + self.shift, case.x, found, scores)])
-        measured = self.judged(values, case.x, {"score change": change}, (note, *found.cautions))
+        measured = self.judged_maps(values, case, {"score change": change}, (note, *found.cautions))
         return replace(measured, exhibits=shown).unknown_where(
             change > 1e-3 * scale, "the compensated model's score differs, so the comparison would mean nothing"
         )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..base.named import require
 from ..base.similarity import rank_correlation
 from ..engine.as_written import eagerly
+from ..engine.carried import arguments, carrying
 from ..engine.graph import make_exact
 from ..engine.model_copy import frozen_copy
 from ..engine.programs import rows_taken
@@ -73,6 +74,9 @@ class Fragility(Check):
             raise NotApplicable(
                 "the attack follows the gradient of the map, which needs a module and a score of its outputs"
             )
+        parts = case.question.given.parts
+        if parts is not None and parts.embedding is not None:
+            raise NotApplicable("the attack changes inputs, and whole numbers are explained at their embedding")
         own = units_of(case.attribution.values.abs())
         count = own.shape[1]
         k = min(self.k or (1000 if count == 224 * 224 else max(1, count // 50)), count)
@@ -120,9 +124,11 @@ class Fragility(Check):
         taken = rows_taken(dict(module.named_modules()))
 
         def score(rows: Tensor) -> Tensor:
-            with eagerly():
-                outputs = taken.cut(module(taken.padded(rows)), len(rows))
-            scores = case.target(outputs, case.score.examples[:1].expand(len(rows)))
+            examples = case.score.examples[:1].expand(len(rows))
+            with eagerly(), carrying(case.question.given, examples):
+                placed, named = arguments(taken.padded(rows))
+                outputs = taken.cut(module(*placed, **named), len(rows))
+            scores = case.target(outputs, examples)
             make_exact(scores)
             return scores
 

@@ -97,9 +97,10 @@ class ADCC(_Kept):
 
     $$3 \left(\frac{1}{1 - d} + \frac{1}{c} + \frac{1}{1 - s}\right)^{-1}$$
 
-    $d$ is `AverageDrop`; the coherency $c$ is $(1 + \rho)/2$ for Pearson's correlation $\rho$ of the map with that of
-    the picture which it keeps; the complexity $s$ is the mean of the map stretched to [0, 1]. `detail` has the three.
-    Costs another map. A constant map, before or after, and a score that is not positive have no figure. [poppi2021]
+    $d$ is `AverageDrop`, 1 where more than the score is lost; the coherency $c$ is $(1 + \rho)/2$ for Pearson's
+    correlation $\rho$ of the map with that of the picture which it keeps; the complexity $s$ is the mean of the map
+    stretched to [0, 1]. `detail` has the three. Costs another map. A constant map, before or after, and a score that is
+    not positive have no figure. [poppi2021]
     """
 
     meaning: ClassVar[str] = "whether a small, stable part of the picture carries the answer"
@@ -141,17 +142,20 @@ class ARCC(_Kept):
 
     def run(self, case: Case) -> Measured:
         road = ROAD(self.shares, on=self.on).run(case)
-        found = _with_coherency(self, case, road.values.clamp(0, 1))
+        found = _with_coherency(self, case, road.values)
         found = replace(found, detail={"road": road.values, **found.detail}, notes=road.notes)
         return found.unknown_where(shares(case.attribution.values).isnan().any(1), CONSTANT)
 
 
 def _with_coherency(check: ADCC | ARCC, case: Case, faithful: Tensor) -> Measured:
-    """Return the harmonic mean of a figure `(n,)` with coherency and simplicity; 0 where one of the three is 0."""
+    """Return the harmonic mean of a figure `(n,)`, clipped to [0, 1], with coherency and simplicity.
+
+    It is 0 where one of the three is 0; of a negative number there is no such mean.
+    """
     again = case.explain(x=kept(case, check.fill).make())
     own = shares(case.attribution.values)
     coherency = (1 + pearson(own, shares(again.values))) / 2
     complexity = own.mean(1)
-    parts = torch.stack([faithful, coherency, 1 - complexity])
+    parts = torch.stack([faithful.clamp(0, 1), coherency, 1 - complexity])
     found = Measured(3 / (1 / parts).sum(0), detail={"coherency": coherency, "complexity": complexity})
     return found.unknown_where(found.values.isnan(), f"of what the map keeps, {CONSTANT}")

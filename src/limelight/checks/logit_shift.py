@@ -49,7 +49,7 @@ class LogitShift(Tolerated):
         with case.edited(("output shifted", self.shift), lambda: output_shifted(case.model, self.shift)) as module:
             constant = self._grows_alike(case, module)
             values = relative_difference(case.attribution.values, case.explain(model=module).values)
-        found = self.judged(values, case.x)
+        found = self.judged_maps(values, case)
         found = found.unknown_where(~constant, "the score does not change by one constant, so its map may change too")
         return found.unknown_where(
             _saturates(case),

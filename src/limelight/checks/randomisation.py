@@ -8,7 +8,6 @@ from functools import cache
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base.arithmetic import rounding_of
@@ -17,10 +16,10 @@ from ..base.named import require
 from ..base.similarity import centred_ranks, correlation_of_ranks
 from ..engine.runner import Runner
 from ..engine.score import Score
-from ..model_edits.randomise import Drawn, Init, Replaced, layers_read, put_back, redraw, redrawable
+from ..model_edits.randomise import Drawn, Init, Replaced, layers_read, put_back, redraw, redrawable, varies
 from ..question.output_targets import Similarity
 from ..question.targets import Logit
-from .base import HardCheck, Measured
+from .base import HardCheck, Measured, as_wide
 from .case import Case
 from .exhibits import Curve, Exhibit, exhibit, exhibited
 from .maps import CONSTANT, hog, pearson, ssim, units_of
@@ -160,7 +159,8 @@ def _is_without_head(case: Case) -> bool:
 
 
 def _has_matrix(layer: nn.Module) -> bool:
-    return any(each.ndim > 1 for each in layer.parameters(recurse=False))
+    """Whether a layer has a matrix that can be drawn anew; one of equal numbers stays as it is."""
+    return any(each.ndim > 1 and varies(each) for each in layer.parameters(recurse=False))
 
 
 def _read(case: Case, module: nn.Module, layers: list[str]) -> Tensor:
@@ -204,21 +204,11 @@ def _joined(parts: Sequence[tuple[list[int], Measured]]) -> Measured:
         torch.cat([part.values.double().cpu() for part in measured])[order],
         torch.cat(passed)[order],
         # A part without figures has NaN as its values.
-        {name: torch.cat(_as_wide([part.detail.get(name, part.values) for part in measured]))[order] for name in names},
+        {name: torch.cat(as_wide([part.detail.get(name, part.values) for part in measured]))[order] for name in names},
         tuple(reasons[i] for i in order.tolist()),
         tuple(note for part in measured for note in part.notes),
         tuple(each.at(index) for index, part in parts for each in part.exhibits),
     )
-
-
-def _as_wide(figures: list[Tensor]) -> list[Tensor]:
-    """Fill figures `(n,)` or `(n, depths)` up with NaN to as many depths as any of them has."""
-    figures = [each.double().cpu() for each in figures]
-    if all(each.ndim == 1 for each in figures):
-        return figures
-    flat = [each if each.ndim > 1 else each[:, None] for each in figures]
-    widest = max(each.shape[1] for each in flat)
-    return [F.pad(each, (0, widest - each.shape[1]), value=torch.nan) for each in flat]
 
 
 def _entropy(a: Attribution) -> Tensor:

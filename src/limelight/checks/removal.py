@@ -46,9 +46,13 @@ def removal_curve(
 
 
 def step_counts(units: int, row: int, steps: int | None) -> list[int]:
-    """Count the hidden units after each step, from 0 to all: in `steps` equal steps, or `row` units at a time."""
+    """Count the hidden units after each step, from 0 to all: in `steps` equal steps, or `row` units at a time.
+
+    There are no more steps than units: more would count some states of the curve more often than others.
+    """
     if steps is None:
         return [*range(0, units, row), units]
+    steps = min(steps, units)
     return [round(k * units / steps) for k in range(steps + 1)]
 
 
@@ -85,8 +89,9 @@ def _places(case: Case, sign: float = 1.0) -> Tensor:
 class Deletion(Faithfulness):
     r"""The area under the score while pixels are deleted, the most important first; lower is better. [petsiuk2018]
 
-    All channels of a pixel go together, one row of pixels a step or `steps` equal steps, replaced by `fill` (a number,
-    a tensor, a Baseline or an Imputer). The curve is of the class's probability, or with `on="score"` of the score.
+    All channels of a pixel go together, one row of pixels a step or `steps` equal steps, at most one for each pixel,
+    replaced by `fill` (a number, a tensor, a Baseline or an Imputer). The curve is of the class's probability, or with
+    `on="score"` of the score.
     """
 
     fill: Filling = 0.0

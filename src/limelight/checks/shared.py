@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..base.tensor_bytes import rows_of_bytes
 from ..engine.score import Score
 
 T = TypeVar("T")
@@ -57,8 +58,8 @@ def key_of(value: object) -> Hashable:
 
 def contents(values: Tensor) -> tuple[bytes, ...]:
     """Return a digest of the bytes of each example of `values` `(n, ...)`; of booleans, of their bits."""
-    rows = values.detach().flatten(1).cpu().contiguous()
-    held = np.packbits(rows.numpy(), axis=1) if rows.dtype == torch.bool else rows.view(torch.uint8).numpy()
+    rows = values.detach().flatten(1).cpu()
+    held = np.packbits(rows.numpy(), axis=1) if rows.dtype == torch.bool else rows_of_bytes(rows).numpy()
     return tuple(blake2b(row.tobytes(), digest_size=16).digest() for row in held)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import TypeVar
 import typer
 from torch import Tensor, nn
 
-from ..base.named import Named, Registry, split_texts
+from ..base.named import Named, Registry
+from ..base.plain_text import split_texts
 from ..base.view import VIEWS, View
 from ..checks import CHECKS, Check
 from ..engine.layers import layer_names, modules_of
@@ -34,7 +36,7 @@ def usage(option: str, message: object) -> typer.BadParameter:
 
 def folder_or_url(place: str | None) -> str | None:
     """Require that a place of a run is no file of this machine."""
-    if place is not None and Path(place).is_file():
+    if place is not None and os.path.isfile(place):  # False also for what no path can be
         raise typer.BadParameter(visible(f"{place!r} is a file; use a folder, or a URL such as s3://bucket/run"))
     return place
 

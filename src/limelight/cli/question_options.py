@@ -109,12 +109,13 @@ class QuestionOptions(ModelOptions):
         ),
     ] = None
     baseline: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="BASELINE",
-            help="The input that stands for 'absent': a number, or a baseline such as black, white or 'blur(5)'.",
+            help="The input that stands for 'absent': a number, or a baseline such as black, white or 'blur(5)'. "
+            "Default: black; of texts the mask token, where the model has one.",
         ),
-    ] = "black"
+    ] = None
     outputs: OutputsOption = None
     layer: Annotated[
         str | None,
@@ -142,7 +143,7 @@ class QuestionOptions(ModelOptions):
     @property
     def baselines(self) -> tuple[Baseline, ...]:
         """The baselines, separated by commas."""
-        return read_baselines(self.baseline)
+        return read_baselines("black" if self.baseline is None else self.baseline)
 
     def require_one_baseline(self) -> None:
         """Raise a usage error for several baselines."""

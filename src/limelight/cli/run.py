@@ -103,7 +103,11 @@ def run_command(
     verify: Verify = False,
     status: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Only print the progress of the run in this folder or at this URL."),
+        typer.Option(
+            callback=folder_or_url,
+            metavar="DIR",
+            help="Only print the progress of the run in this folder or at this URL.",
+        ),
     ] = None,
     *,
     common: QuestionOptions,
@@ -178,7 +182,7 @@ def _of_texts(common: QuestionOptions, mask: Path | None) -> tuple[str, CheckOpt
     model = MINILM if common.model == DEFAULT_MODEL else common.model
     import_from_here(model)
     options: CheckOptions = {**common.without_model, "target": common.target, "mask": None}
-    if common.baseline == "black":  # the default of pictures
+    if common.baseline is None:  # the model's own is no picture's
         del options["baseline"]
     if common.layer is not None:
         options["layer"] = common.layer

@@ -27,7 +27,7 @@ def serve_command(
     workers: Annotated[int, typer.Option(min=1, max=64, help="The number of requests that run at once.")] = 1,
     waiting: Annotated[int, typer.Option(min=0, max=1000, help="Most waiting requests; more are refused.")] = 8,
     rows: Annotated[int, typer.Option(min=1, help="Most model rows for one request.")] = 20_000,
-    seconds: Annotated[float, typer.Option(min=1, help="The time limit of one request, in seconds.")] = 300.0,
+    seconds: Annotated[float, typer.Option(min=1, max=1e6, help="The time limit of one request, in seconds.")] = 300.0,
     public: Annotated[
         str, typer.Option(help="The page's address behind a reverse proxy, such as https://limelight.example.org.")
     ] = "",

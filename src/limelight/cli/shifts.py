@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..base.named import read_value, split_texts
+from ..base.named import read_value
+from ..base.plain_text import split_texts
 from ..base.records import file_stem
 from ..evaluation.compare_shifts import ShiftStudy, read_shifts, shift_studies
 from ..question.question import Options, labels_of, question_of

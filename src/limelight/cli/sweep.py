@@ -16,7 +16,8 @@ import typer
 from torch import Tensor
 
 from ..base.attribution import describe_rows
-from ..base.named import read_value, split_texts
+from ..base.named import read_value
+from ..base.plain_text import split_texts
 from ..base.version import __version__
 from ..base.view import View
 from ..evaluation.sweep import LAYER, Sweep, sweep, with_fields

@@ -66,6 +66,7 @@ def text_request(
 ) -> TextRequest:
     """Load the model and read the options. Raises usage errors that name the option."""
     common.require_none_of_pictures("white", "draws_of")
+    common.require_one_baseline()
     name = MINILM if common.model == DEFAULT_MODEL else common.model
     import_from_here(name)
     try:
@@ -75,7 +76,7 @@ def text_request(
     if common.target is None and not model.labels:
         raise usage("--target", f"{model.name} embeds texts; say what it is compared with: \"similarity('a text')\"")
     options: Options = {**common.without_model}
-    if common.baseline == "black":  # the default of pictures
+    if common.baseline is None:  # the model's own is no picture's
         del options["baseline"]
     if common.target is not None:
         options["target"] = common.target

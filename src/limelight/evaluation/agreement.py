@@ -33,6 +33,7 @@ class Agreement:
     is in a map's top if its rank is, ties averaged, and its value is positive. It is empty where fewer than two maps
     are left. `left_out`: for each example the maps that are no part of the consensus, and why: constant or NaN, of
     another shape, or failed a hard test. `names` are the maps' in the panel, `views` say in words how each was read.
+    `positions`: for each example how many there are, without the padding behind a text.
     With several targets the first axes are `(batch, targets)`, and `left_out` goes through them in order.
 
         panel = limelight.explain(net, x, ["smooth-grad", "grad-cam", "occlusion"])
@@ -44,6 +45,7 @@ class Agreement:
     correlations: Tensor
     region: Tensor
     left_out: tuple[Mapping[str, str], ...]
+    positions: tuple[int, ...]
 
     def sentence(self, example: Place = 0) -> str:
         """Say for one example which maps agree, how far, and how large the region is."""
@@ -59,7 +61,7 @@ class Agreement:
         text = f"{len(kept)} maps agree with a rank correlation of {mean:.2f} in the mean"
         if pair is not None and len(kept) > 2:
             text += f", least {pair[0]} and {pair[1]} with {self.correlation(pair, example):.2f}"
-        share = float(self.region[at].double().mean())
+        share = self.share(example)
         return f"{text}; most of them have their top tenth in {share:.1%} of the positions{ending}"
 
     def in_words(self, example: Place = 0) -> str:
@@ -70,7 +72,7 @@ class Agreement:
         parts = [f"{name} is left out: {why}." for name, why in left_out.items()]
         if len(kept) < 2:
             return " ".join([f"{len(kept)} of {len(self.names)} maps can be compared, so none is agreed on.", *parts])
-        mean, share = self.mean(example), float(self.region[at].double().mean())
+        mean, share = self.mean(example), self.share(example)
         opening = f"The {len(kept)} maps {self.word(example)}: their rank correlation is {mean:.2f} in the mean."
         chance = f"about {self.chance(example):.1%} would be by chance"
         most = "both" if len(kept) == 2 else "more than half of them"
@@ -92,10 +94,18 @@ class Agreement:
     def chance(self, example: Place = 0) -> float:
         r"""Return the share of positions that the region would have if the $k$ maps had nothing to do with each other.
 
-        $\sum_{j > k/2} \binom{k}{j} s^j (1 - s)^{k-j}$ with $s$ a tenth: less for maps with few positive values.
+        $\sum_{j > k/2} \binom{k}{j} s^j (1 - s)^{k-j}$ with $s$ the share of positions in a map's top, a tenth, or
+        more where there are few positions: less for maps with few positive values.
         """
-        k = len(self.names) - len(self.left_out[self._place(self._at(example))])
-        return sum(math.comb(k, j) * SHARE**j * (1 - SHARE) ** (k - j) for j in range(k // 2 + 1, k + 1))
+        place = self._place(self._at(example))
+        k, n = len(self.names) - len(self.left_out[place]), self.positions[place]
+        s = (n - math.floor((1 - SHARE) * n)) / n  # ranks above nine tenths of n
+        return sum(math.comb(k, j) * s**j * (1 - s) ** (k - j) for j in range(k // 2 + 1, k + 1))
+
+    def share(self, example: Place = 0) -> float:
+        """Return the region's share of the positions."""
+        at = self._at(example)
+        return float(self.region[at].sum()) / self.positions[self._place(at)]
 
     def mean(self, example: Place = 0) -> float:
         """Return the mean correlation of the pairs that are part of the consensus; NaN without a pair."""
@@ -124,7 +134,7 @@ class Agreement:
             "rank_correlations": finite(self.correlations[at].tolist()),
             "mean": finite(self.mean(example)),
             "word": self.word(example),
-            "region_share": float(self.region[at].double().mean()),
+            "region_share": self.share(example),
             "left_out": dict(self.left_out[self._place(at)]),
             "sentence": self.sentence(example),
         }
@@ -192,6 +202,7 @@ def agreement_of(panel: Panel, findings: Mapping[str, Any], view: View | None = 
         correlations.reshape(*leading, *correlations.shape[1:]),
         region.reshape(*leading, *space),
         tuple(left_out),
+        tuple(space.numel() if end is None else end for end in ends),
     )
 
 

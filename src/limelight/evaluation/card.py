@@ -6,6 +6,7 @@ import html
 import json
 import math
 import textwrap
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,16 +18,19 @@ from ..base.attribution import Attribution
 from ..base.files import finite, write_whole
 from ..base.types import Model
 from ..base.view import View
+from ..by_length import Group, joined
 from ..checks.base import Check
 from ..checks.case import open_case, question_about
 from ..checks.shared import Shared, key_of
 from ..question.baselines import Constant
 from ..question.question import CheckOptions, Options, Question, question_of
+from ..question.targets import Target
 from .check import CARD, REFUSALS, ChecksLike, Subject, as_checks, as_mask, examination, examined, measure
 from .controls import CONTROLS
 from .evaluate import column_of, interval
 from .findings import Finding
 from .tables import shown
+from .texts import joined_finding, options_of, several_lengths, subject_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -167,14 +171,15 @@ class TrustCard:
     def line(self) -> str:
         """The verdict's word, how many hard tests passed, and what each says in a few words, failed ones first.
 
-        `"holds up: 2 of 2 tests; adds up to 0.6%, follows the weights"`, of several examples by their mean figure.
+        `"holds up: 2 of 2 tests; adds up within 0.6%, follows the weights"`, of several examples by the mean figure, in
+        a failed test of those that fail it.
         """
         judged = sorted((each for each in self.hard if each.passed is not None), key=lambda each: bool(each.passed))
         word = self.verdict.word
         if not judged:
             return word
         passed = sum(each.passed is True for each in judged)
-        parts = [each.check.brief[not each.passed].format(each.mean) for each in judged]  # type: ignore[attr-defined]
+        parts = [each.brief for each in judged]
         steadiness = self.attribution.steadiness
         if steadiness is not None and not math.isnan(known := float(steadiness[..., 0].nanmean())):
             parts.append(f"two runs agree {known:.2f}")
@@ -314,9 +319,26 @@ def trust_card(
     not depend on the model, and not with other methods.
     """
     wanted = as_checks(CARD if checks is None else checks)
+    groups, target = several_lengths(model, inputs, options)
+    if target is not None:
+        each: Any = [(group.texts, subject_of(group, method), options_of(group, options)) for group in groups]
+        cards = [trust_card(model, texts, own, wanted, **given) for texts, own, given in each]
+        return _joined(cards, groups, target)
     with examination(model, inputs, options) as (question, mask):
         attribution, again = examined(question, method, options)
         return card_about(question, attribution, again, wanted, mask)
+
+
+def _joined(cards: Sequence[TrustCard], groups: Sequence[Group], target: Target) -> TrustCard:
+    """Join the cards of texts of each length to one of all."""
+    attribution = joined([card.attribution for card in cards], groups, target)
+    findings = tuple(joined_finding(groups, parts) for parts in zip(*(card.findings for card in cards), strict=True))
+    controls = {
+        name: {column: joined_finding(groups, [card.controls[name][column] for card in cards]) for column in own}
+        for name, own in cards[0].controls.items()
+        if all(name in card.controls for card in cards)
+    }
+    return TrustCard(attribution, findings, controls, _cautions(attribution, findings))
 
 
 def card_of(
@@ -347,7 +369,9 @@ def card_about(
     own, shared = question_about(attribution, question), Shared() if shared is None else shared
     with open_case(own, attribution, method, mask, shared) as case:
         findings = tuple(measure(each, case, exhibits=True) for each in checks)
-    compared = [each for each in checks if each.kind in ("faithfulness", "localisation")]
+    run = [each.check for each in findings]  # with what the question decided of their settings
+    pairs = [(column_of(each, run), check) for each, check in zip(run, checks, strict=True)]
+    compared = [(column, each) for column, each in pairs if each.kind in ("faithfulness", "localisation")]
     controls: dict[str, dict[str, Finding]] = {}
     plain = replace(own, baseline=Constant(0.0), layer=None)
     for control in CONTROLS if compared else ():
@@ -357,7 +381,7 @@ def card_about(
         except REFUSALS:  # edges need pictures; the card then shows the other two controls
             continue
         with open_case(plain, other, control, mask, shared) as case:
-            controls[other.name] = {column_of(each, checks): measure(each, case) for each in compared}
+            controls[other.name] = {column: measure(each, case) for column, each in compared}
     return TrustCard(attribution, findings, controls, _cautions(attribution, findings))
 
 

@@ -7,13 +7,16 @@ from contextlib import contextmanager
 from dataclasses import MISSING, fields, replace
 from typing import Any, Unpack
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..answer import answer
 from ..base.attribution import Attribution
-from ..base.errors import NotApplicable
+from ..base.errors import NotApplicable, reason
 from ..base.types import Model
+from ..by_length import Group
 from ..checks import (
     CHECKS,
     SRG,
@@ -42,16 +45,19 @@ from ..engine.memory import is_out_of_memory
 from ..explain import MethodLike, as_methods
 from ..inputs import rows_of
 from ..methods import Method
+from ..question.given import as_tensor
 from ..question.per_example import fitted, named
 from ..question.question import CheckOptions, Options, Question, question_of, require_options
 from ..question.targets import Logit
 from .controls import ConstantMap
 from .findings import Finding, Findings
+from .part_cases import groups_by_length, opened
+from .texts import joined_finding, options_of, several_lengths, subject_of
 
 # What a method or a check raises about its arguments; any other exception is a defect and is not caught.
 REFUSALS = (NotApplicable, ValueError, FloatingPointError, RuntimeError, NotImplementedError)
 ChecksLike = Iterable[Check | type[Check] | str] | Check | type[Check] | str
-Subject = MethodLike | Attribution | Tensor
+Subject = MethodLike | Attribution | Tensor | np.ndarray
 
 CARD: tuple[Check, ...] = (
     Completeness(),
@@ -84,8 +90,8 @@ def check(
     """Test a map: run checks of what its method promises, and of how well it follows the model.
 
     Args:
-        method: a method or its text, or a finished map (an Attribution or a tensor `(batch, *features)`), for which
-            the checks that explain again give a reason instead of a figure.
+        method: a method or its text, or a finished map (an Attribution, a tensor or an array `(batch, *features)`), for
+            which the checks that explain again give a reason instead of a figure.
         checks: checks, their classes or texts such as `"deletion(fill=blur(3))"`; None runs those of the trust card.
         options: those of `explain`, and `mask`, the true region for localisation; boxes become masks by
             `limelight.checks.masks_of_boxes`. See `CheckOptions`.
@@ -94,10 +100,18 @@ def check(
     figure for an example gives NaN and a reason; ValueError is raised only for bad arguments.
     """
     wanted = as_checks(CARD if checks is None else checks)
+    if groups := several_lengths(model, inputs, options)[0]:
+        found = [_of_texts(model, group, method, wanted, options) for group in groups]
+        return Findings(joined_finding(groups, each) for each in zip(*found, strict=True))
     with examination(model, inputs, options) as (question, mask):
         attribution, again = examined(question, method, options)
         with open_case(question, attribution, again, mask) as case:
             return Findings(measure(each, case, exhibits=True) for each in wanted)
+
+
+def _of_texts(model: Model, group: Group, method: Subject, checks: ChecksLike, options: CheckOptions) -> Findings:
+    texts: Any = group.texts
+    return check(model, texts, subject_of(group, method), checks, **options_of(group, options))
 
 
 @contextmanager
@@ -129,6 +143,7 @@ def examined(question: Question, method: Subject, options: CheckOptions | None =
             raise ValueError("method: the attribution was made for other inputs than these; pass its own .inputs")
         _require_same(question, method, options or {})
         return method, None
+    method = as_tensor(method) if isinstance(method, np.ndarray) else method
     if not isinstance(method, Tensor):
         (found,) = answer(question, _of_parts(question, as_methods(method))).values()
         return found, found.method
@@ -184,10 +199,11 @@ def _finished(values: Tensor, inputs: Tensor) -> Tensor:
     return values
 
 
-def as_mask(mask: Tensor | None, inputs: Tensor) -> Tensor | None:
+def as_mask(given: Any, inputs: Tensor) -> Tensor | None:
     """Return the mask as booleans `(n, 1, *space)`. Raises ValueError for a shape that does not fit the inputs."""
-    if mask is None:
+    if given is None:
         return None
+    mask = as_tensor(given)
     space = space_of(inputs)
     if mask.shape == space:
         mask = mask.expand(len(inputs), *space)
@@ -207,7 +223,11 @@ def measure(check: Check, case: Case, exhibits: bool = False) -> Finding:
     runner = case.score.runner
     forward, backward = runner.forward_rows, runner.backward_rows
     case.shared.counting()
-    measured = _measured(check, replace(case, keeps_exhibits=exhibits and not case.question.texts))
+    groups = groups_by_length(case)
+    if len(groups) > 1:
+        measured = _by_length(check, case, groups)
+    else:
+        measured = _measured(check, replace(case, keeps_exhibits=exhibits and not case.question.texts))
     if check.kind == "faithfulness" and case.decimals is not None:
         half = 0.5 * 10.0**-case.decimals
         note = f"the model's outputs are rounded to {case.decimals} decimals: its scores are known to {half:g} only"
@@ -229,6 +249,16 @@ def _for_texts(check: Check, question: Question) -> Check:
     return fitted(check, question.model)
 
 
+def _by_length(check: Check, case: Case, groups: Sequence[list[int]]) -> Measured:
+    """Run a check on texts of each length by themselves: padding would be hidden, drawn for and explained again."""
+    parts = []
+    for group in groups:
+        with opened(case, group) as part:
+            parts.append(_measured(check, part))
+    order = torch.tensor([i for group in groups for i in group]).argsort()
+    return _joined(parts, order.tolist())
+
+
 def _measured(check: Check, case: Case) -> Measured:
     if check.needs_method and case.method is None:
         return unmeasured(len(case), "this check explains again, and only a finished map was given")
@@ -239,14 +269,17 @@ def _measured(check: Check, case: Case) -> Measured:
     except REFUSALS as error:
         if is_out_of_memory(error):
             raise  # a fact about the machine and not about the map
-        failure = unmeasured(len(case), f"{type(error).__name__}: {error}")
+        failure = unmeasured(len(case), reason(error))
     if len(case) == 1:
         return failure
+    parts = []
     try:
-        parts = [case.select([i]) for i in range(len(case))]
+        for i in range(len(case)):
+            with opened(case, [i]) as part:
+                parts.append(_measured(check.select(i, case.x), part))
     except NotApplicable:  # the target cannot be cut into examples
         return failure
-    return _joined([_measured(check.select(i, case.x), part) for i, part in enumerate(parts)])
+    return _joined(parts)
 
 
 def unmeasured(n: int, reason: str) -> Measured:
@@ -254,17 +287,32 @@ def unmeasured(n: int, reason: str) -> Measured:
     return Measured(torch.full((n,), torch.nan, dtype=torch.float64), reasons=(reason,) * n)
 
 
-def _joined(parts: Sequence[Measured]) -> Measured:
+def _joined(parts: Sequence[Measured], order: Sequence[int] | None = None) -> Measured:
+    """Join what was measured of parts of a batch, in the order of the batch where it is another."""
+    values = torch.cat([each.values.double().cpu() for each in parts])
+    order = list(range(len(values)) if order is None else order)
     passed: Tensor | None = None
     if any(each.passed is not None for each in parts):
-        no = torch.zeros(1, dtype=torch.bool)
-        passed = torch.cat([no if each.passed is None else each.passed.cpu() for each in parts])
+        no = (torch.zeros(len(each.values), dtype=torch.bool) for each in parts)
+        passed = torch.cat(
+            [own if each.passed is None else each.passed.cpu() for own, each in zip(no, parts, strict=True)]
+        )
+        passed = passed[order]
     shared = set.intersection(*(set(each.detail) for each in parts))
+    reasons = [reason for each in parts for reason in (each.reasons or ("",) * len(each.values))]
     return Measured(
-        torch.cat([each.values.double().cpu() for each in parts]),
+        values[order],
         passed,
-        {name: torch.cat([each.detail[name] for each in parts]) for name in sorted(shared)},
-        tuple(reason for each in parts for reason in (each.reasons or ("",))),
+        {name: _rows([each.detail[name] for each in parts])[order] for name in sorted(shared)},
+        tuple(reasons[i] for i in order),
         tuple(dict.fromkeys(note for each in parts for note in each.notes)),
         tuple(shown.at([i]) for i, each in enumerate(parts[:MOST_EXAMPLES]) for shown in each.exhibits),
     )
+
+
+def _rows(details: Sequence[Tensor]) -> Tensor:
+    """Join details by example; curves of fewer steps, as of shorter texts, end in NaN."""
+    most = max(each.shape[-1] for each in details)
+    if details[0].ndim > 1 and any(each.shape[-1] < most for each in details):
+        details = [F.pad(each.double(), (0, most - each.shape[-1]), value=torch.nan) for each in details]
+    return torch.cat(list(details))

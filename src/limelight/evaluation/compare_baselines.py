@@ -206,11 +206,11 @@ def compare_baselines(
 
     Args:
         baselines: a sequence of what `explain(baseline=...)` takes, labelled by their kind, or a mapping from labels.
-            By default black, white, noise and blur; `Mean` and `Samples` need your data.
+            By default black, white, noise and blur, for inputs with positions; `Mean` and `Samples` need your data.
         options: those of `explain`, without `baseline`.
 
-    Raises ValueError for a method that compares with no baseline, or without any baseline, and TypeError for baselines
-    that are no list.
+    Raises ValueError for a method that compares with no baseline, without any baseline, and for the default ones of
+    tables and texts, and TypeError for baselines that are no list.
     """
     require_list("baselines", baselines)
     if "baseline" in options:
@@ -226,8 +226,13 @@ def compare_baselines(
     if not by_label:
         raise ValueError("baselines: none given; use for example [Black(), White(), Blur()]")
     with question_of(model, inputs, options) as question:
+        if baselines is DEFAULT_BASELINES and (question.texts or question.inputs.ndim == 2):
+            such = "[Pad(), MeanToken(), Cut()]" if question.texts else "[0.0, Mean(data), Samples(data, 8)]"
+            raise ValueError(
+                f"baselines: those that are compared by default are of pictures; name yours, such as {such}"
+            )
         return BaselineStudy(
-            {label: answer(replace(question, baseline=baseline), [wanted])[0] for label, baseline in by_label.items()}
+            {label: answer(question.with_baseline(baseline), [wanted])[0] for label, baseline in by_label.items()}
         )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..base.named import Registry
 from ..engine.score import Score
 from ..methods import Estimate, Method, Needs
+from ..question.question import Question
 from ..question.random_streams import Streams
 
 
@@ -27,6 +28,10 @@ class Control(Method):
 
     def rows(self, features: torch.Size) -> int | None:
         return 0
+
+    def unfit(self, question: Question) -> str:
+        """Return why the control has no map of these inputs; empty if it has."""
+        return ""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,12 @@ class SobelEdges(Control):
     It depends on edges only. A map that does not beat it may be an edge detector too. [adebayo2018]
     """
 
+    def unfit(self, question: Question) -> str:
+        if question.inputs.ndim == 4:
+            return ""
+        given = "texts" if question.texts else f"of shape {tuple(question.inputs.shape)}"
+        return f"a control for pictures (batch, channels, H, W), and the inputs are {given}"
+
     def run(self, score: Score, x: Tensor, baseline: Tensor, rng: Streams) -> Estimate:
         if x.ndim != 4:
             raise ValueError(f"inputs: edges need pictures (batch, channels, H, W), not {tuple(x.shape)}")
@@ -73,4 +84,4 @@ def sobel(x: Tensor) -> Tensor:
 _STORED: Registry[Control] = Registry(  # reads files of their maps
     "control", Control, (RandomMap, ConstantMap, SobelEdges), "random-map"
 )
-CONTROLS: tuple[Method, ...] = tuple(kind() for kind in _STORED)
+CONTROLS: tuple[Control, ...] = tuple(kind() for kind in _STORED)

@@ -12,18 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..base.errors import NotApplicable, reason
 from ..base.files import finite
 from ..base.labels import distinct
 from ..base.types import Model
+from ..by_length import Group
 from ..checks.base import Check
 from ..checks.case import open_case
 from ..checks.shared import Shared
 from ..explain import MethodLike
 from ..question.question import CheckOptions
-from .check import REFUSALS, ChecksLike, as_checks, examination, examined, measure
-from .controls import CONTROLS, SobelEdges
+from .check import REFUSALS, ChecksLike, as_checks, examination, examined, measure, unmeasured
+from .controls import CONTROLS, Control, SobelEdges
 from .findings import Finding
 from .tables import Table, latex, latex_text
+from .texts import joined_finding, options_of, several_lengths, subject_of
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -183,33 +186,95 @@ def evaluate(
     everything: list[MethodLike] = [methods] if single else list(methods)  # type: ignore[list-item, arg-type]
     if not everything:
         raise ValueError("methods: an empty sequence; name at least one method")
+    groups, _ = several_lengths(model, inputs, options)
+    if groups:
+        parts = []
+        for group in groups:
+            texts: Any = group.texts
+            own = [subject_of(group, each) for each in everything]
+            parts.append(_measured(model, texts, own, wanted, options_of(group, options)))
+        measured = [_joined_maps([part[k] for part in parts], wanted, groups) for k in range(len(parts[0]))]
+    else:
+        measured = _measured(model, inputs, everything, wanted, options, alone=len(everything) == 1)
     findings: dict[str, dict[str, Finding]] = {}
     refused: dict[str, str] = {}
     controls: list[str] = []
-    with examination(model, inputs, options) as (question, mask), Shared(several=True) as shared:
-        for position, method in enumerate([*everything, *CONTROLS]):
-            control = position >= len(everything)
-            try:
-                attribution, again = examined(question, method)
-            except REFUSALS as error:
-                if not control and len(everything) == 1:
-                    raise
-                refused[_label(method)] = f"{type(error).__name__}: {error}"
-                continue
-            plain = attribution.name not in findings
-            name = _another(attribution.name if plain else repr(attribution.method), findings)
-            controls += [name] if control else []
-            with open_case(question, attribution, again, mask, shared) as case:
-                findings[name] = {column_of(each, wanted): measure(each, case) for each in wanted}
+    labels = (*map(_label, everything), *(each.kebab() for each in CONTROLS))
+    for position, (label, each) in enumerate(zip(labels, measured, strict=True)):
+        control = position >= len(everything)
+        if each.error is not None:
+            if not control and len(everything) == 1:
+                raise each.error
+            refused[label] = reason(each.error)
+            continue
+        name = _another(each.name if each.name not in findings else each.settings, findings)
+        controls += [name] if control else []
+        findings[name] = {column_of(check, wanted): found for check, found in zip(wanted, each.findings, strict=True)}
+    seed = options.get("seed", 0)
     edges = findings.get(EDGES, {})
     cells = {
         name: {
-            check: _cell(finding, None if name in controls else edges.get(check), question.seed)
+            check: _cell(finding, None if name in controls else edges.get(check), seed)
             for check, finding in by_check.items()
         }
         for name, by_check in findings.items()
     }
     return Evaluation(cells, controls, refused)
+
+
+@dataclass(frozen=True, eq=False)
+class _Map:
+    """The findings of one map, or the error with which its method refused."""
+
+    name: str = ""
+    settings: str = ""
+    findings: tuple[Finding, ...] = ()
+    error: BaseException | None = None
+
+
+def _measured(
+    model: Model,
+    inputs: Tensor,
+    methods: Sequence[MethodLike],
+    checks: Sequence[Check],
+    options: CheckOptions,
+    alone: bool = False,
+) -> list[_Map]:
+    """Check the maps of the methods and of the controls; raise what a method refuses with if it is `alone`."""
+    measured: list[_Map] = []
+    with examination(model, inputs, options) as (question, mask), Shared(several=True) as shared:
+        for method in (*methods, *CONTROLS):
+            try:
+                if isinstance(method, Control) and (why := method.unfit(question)):
+                    raise NotApplicable(why)
+                attribution, again = examined(question, method)
+            except REFUSALS as error:
+                if alone and not measured:
+                    raise
+                measured.append(_Map(error=error))
+                continue
+            with open_case(question, attribution, again, mask, shared) as case:
+                found = tuple(measure(each, case) for each in checks)
+            measured.append(_Map(attribution.name, repr(attribution.method), found))
+    return measured
+
+
+def _joined_maps(parts: Sequence[_Map], checks: Sequence[Check], groups: Sequence[Group]) -> _Map:
+    """Join the findings on texts of each length; those of a length that the method refuses have no figure."""
+    done = [each for each in parts if each.error is None]
+    if not done:
+        return parts[0]
+    columns = []
+    for k, check in enumerate(checks):
+        column = []
+        for part, group in zip(parts, groups, strict=True):
+            if part.error is None:
+                column.append(part.findings[k])
+            else:
+                nothing = unmeasured(len(group.index), reason(part.error))
+                column.append(Finding.of(check, done[0].name, nothing, 0, 0))
+        columns.append(joined_finding(groups, column))
+    return _Map(done[0].name, done[0].settings, tuple(columns))
 
 
 def _label(method: MethodLike) -> str:

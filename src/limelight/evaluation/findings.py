@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from ..base.files import finite
@@ -98,12 +99,32 @@ class Finding:
 
     @property
     def sentence(self) -> str:
-        """What the figure means, in plain words: of a hard check whether it passed, and why there is none."""
+        """What the figure means, in plain words: of a hard check whether it passed, and why there is none.
+
+        A hard check of several examples fails if one of them fails it; the sentence then counts those that do.
+        """
         if self.reason and math.isnan(self.mean):
             return self.reason
         if isinstance(self.check, HardCheck) and self.passed is not None:
-            return self.check.passes if self.passed else self.check.fails
+            return self.check.passes if self.passed else self.check.fails + self._share_failed()
         return self.check.meaning
+
+    @property
+    def brief(self) -> str:
+        """What a hard check found in a few words: the mean figure, of a failed one that of the examples that fail."""
+        assert isinstance(self.check, HardCheck)
+        mean = self.mean if self.passed else float(self.value[self.failed].mean())
+        return self.check.brief[not self.passed].format(mean)
+
+    @property
+    def failed(self) -> Tensor:
+        """Which examples `(n,)` have a figure that does not pass; none where no right answer is known."""
+        return torch.zeros_like(self.value, dtype=torch.bool) if self.each is None else ~self.each & ~self.value.isnan()
+
+    def _share_failed(self) -> str:
+        """Say how many of several examples failed, where it is not all that have a figure."""
+        failed, known = int(self.failed.sum()), int((~self.value.isnan()).sum())
+        return f", in {failed} of {known} examples" if 0 < failed < known else ""
 
     def exhibits_of(self, example: int = 0) -> Exhibits:
         """Return what can be shown of one example. Raises IndexError for a wrong place, ValueError for nothing."""

@@ -90,6 +90,8 @@ METHODS: Registry[Method] = Registry(
     "smooth-grad(samples=8)",
     {
         "saliency": "gradient",
+        "noise-tunnel": "smooth-grad",
+        "lrp-epsilon": "lrp",
         "vanilla-gradient": "gradient",
         "gradient-shap": "expected-gradients",
         "blur-ig": "blur-integrated-gradients",

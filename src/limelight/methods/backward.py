@@ -18,6 +18,7 @@ from ..engine.model_copy import frozen_copy
 from ..engine.programs import rows_taken
 from ..engine.score import Score
 from ..engine.scorer import Scorer
+from ..question.given import batches_of
 from ..question.random_streams import Streams
 from ..rules import Patterns, Propagated, Propagation, ZBox
 from ..rules.engine import Entry, OnUncovered
@@ -243,7 +244,7 @@ class DeepTaylor(Backward):
 def estimate_patterns(
     model: nn.Module | PreparedModel, batches: Iterable[Tensor], estimator: Estimator = "two-component"
 ) -> Patterns:
-    """Estimate the signal's direction at every affine operator from batches `(rows, *features)`.
+    """Estimate the signal's direction at every affine operator from batches `(rows, *features)`, or from one tensor.
 
     Memory does not grow with the data, and the model does not change. A program that was exported for a fixed number
     of rows gets passes of so many. `Patterns.save(path)` and `Patterns.load(path, model)` keep them with the model's
@@ -252,7 +253,7 @@ def estimate_patterns(
     """
     if isinstance(model, PreparedModel):
         model = model.snapshot
-    given = iter(batches)
+    given = batches_of(batches, "batches")
     first = list(itertools.islice(given, 1))
     example = first[0][:1] if first else None
     with frozen_copy(model, example) as copy:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..base.named import Named
 from ..base.notes import Kind, Note
@@ -16,6 +16,15 @@ from ..base.view import FINE as FINE, SINGLE_PIXELS, View
 from ..engine.score import Score
 from ..question.random_streams import Streams
 from ..rules import Shares
+
+_OF_THE_CALL = {
+    **{name: name for name in ("target", "baseline", "layer", "seed", "outputs", "given")},
+    "target_layers": "layer",
+    "target_layer": "layer",
+    "baselines": "baseline",
+    "model": "model",
+}
+"""What other libraries give to a method, and `explain` takes here, by their name and its name here."""
 
 NOT_MULTIPLIED = "values are per unit of the input: times x - baseline they would add up to the change of the score"
 
@@ -85,6 +94,24 @@ def interrupted(samples: Iterable[int]) -> Note:
 @dataclass(frozen=True)
 class Method(Named, ABC):
     """Base of all methods. Subclasses are frozen dataclasses; their fields are the hyper-parameters."""
+
+    def __new__(cls, *args: Any, **settings: Any) -> Self:
+        """Raise TypeError for the model, and for what the call takes, in the place of settings."""
+        made = vars(cls).get("__dataclass_params__")
+        if not (made and made.init):  # a class of a user's own, which takes what it takes
+            return super().__new__(cls, *args, **settings)
+        own = [each.name for each in fields(cls)]
+        if args and isinstance(args[0], nn.Module) and own[:1] != ["layer"]:
+            raise TypeError(
+                f"{cls.__name__}: a method has settings alone; give the model to explain(model, inputs, "
+                f"{cls.__name__}(...))"
+            )
+        for name in settings:
+            if name in _OF_THE_CALL and name not in own:
+                option = _OF_THE_CALL[name]
+                what = "its first argument" if option == "model" else f"{option}="
+                raise TypeError(f"{cls.__name__}: there is no setting {name!r}; give it to explain, as {what}")
+        return super().__new__(cls, *args, **settings)
 
     no_sum: ClassVar[str | None] = None
     """Why the map's values promise no sum; None where they sum to f(x) - f(baseline)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import ClassVar, TypeVar
@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..base.named import require
 from ..base.notes import Note
 from ..engine.bfloat16_rows import Bfloat16Rows
 from ..engine.score import Score, result_dtype
-from ..question.players import Pixels, Players
+from ..question.players import Pixels, Players, require_players
 from ..question.random_streams import Streams
 from ..question.series_players import default_players
 from .base import Estimate, Method, Needs, interrupted
@@ -43,7 +42,7 @@ class Game:
         self.full, self.empty = score.values(x).double().cpu(), score.values(baseline).double().cpu()
         self.change = self.full - self.empty
         self.interrupted = False
-        readers = _readers(score, baseline, rng, self.division.labels)
+        readers = _readers(score, x, baseline, rng, self.division.labels)
         self._group = {example: group for group, of in enumerate(readers) for example in of}
         self._known = [_Known.of(of, self.counts[of[0]], self.empty, self.full) for of in readers]
         # In bfloat16, where no player and all players keep their worth in the model's own precision.
@@ -214,10 +213,11 @@ class GameMethod(Method):
     players: Players | None = field(default=None, kw_only=True)
 
     cells: ClassVar[int] = 14
+    other_names: ClassVar[Mapping[str, str]] = {"feature_mask": "players"}
     needs: ClassVar[Needs] = Needs(gradients=False, value=True, value_at_baseline=True, baseline=True)
 
     def __post_init__(self) -> None:
-        require(self.players is None or isinstance(self.players, Players), self, "players", "Grid(14), Slic(50), ...")
+        require_players(self, none=True)
 
     def of_tokens(self) -> Method:
         return self if self.players is not None else replace(self, players=Pixels())
@@ -298,8 +298,11 @@ class _Known:
         return torch.from_numpy(np.stack(known)) if known else torch.zeros(0, len(self.examples), dtype=torch.float64)
 
 
-def _readers(score: Score, baseline: Tensor, rng: Streams, labels: Tensor) -> list[list[int]]:
-    """Group the examples of equal content, baseline, players and arguments, which share rows."""
+def _readers(score: Score, x: Tensor, baseline: Tensor, rng: Streams, labels: Tensor) -> list[list[int]]:
+    """Group the examples of equal content, baseline, players and arguments, which share rows.
+
+    Equal random numbers are not equal content: examples may draw those of another one, see the option `draws_of`.
+    """
     groups: dict[int, list[int]] = {}
     given, examples = score.runner.given, score.examples.tolist()
     for i, key in enumerate(rng.keys):
@@ -308,6 +311,7 @@ def _readers(score: Score, baseline: Tensor, rng: Streams, labels: Tensor) -> li
             for first in groups
             if score.target.layer is None
             and rng.keys[first] == key
+            and torch.equal(x[first], x[i])
             and torch.equal(baseline[first], baseline[i])
             and torch.equal(labels[first], labels[i])
             and (given is None or given.is_alike(examples[first], examples[i]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, get_args
 
@@ -73,6 +73,7 @@ class Occlusion(Method):
     fill: Baseline | None = field(default=None, kw_only=True, metadata=LATER)
 
     no_sum: ClassVar[str | None] = "windows overlap, so the losses they cause add up to no total"
+    other_names: ClassVar[Mapping[str, str]] = {"sliding_window_shapes": "window"}
     needs: ClassVar[Needs] = Needs(gradients=False, value=True, baseline=True)
 
     def __post_init__(self) -> None:

@@ -64,7 +64,7 @@ def _layers(module: nn.Module, x: Tensor) -> list[str]:
     own = {
         name: varying
         for name, child in module.named_modules()
-        if (varying := [each for each in child.parameters(recurse=False) if _varies(each)])
+        if (varying := [each for each in child.parameters(recurse=False) if varies(each)])
     }
     reads = _Reads({id(each) for some in own.values() for each in some}, lambda: next(moments))
     with reads:
@@ -82,7 +82,7 @@ def _layers(module: nn.Module, x: Tensor) -> list[str]:
     return found
 
 
-def _varies(parameter: Tensor) -> bool:
+def varies(parameter: Tensor) -> bool:
     """Whether the entries differ: a single number or equal numbers have no spread to draw from."""
     return parameter.is_floating_point() and bool((parameter != parameter.flatten()[:1]).any())
 

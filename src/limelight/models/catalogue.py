@@ -60,7 +60,9 @@ class OfTexts(ModelError):
     """A factory made a model of texts, `model`, where one of pictures was to be loaded."""
 
     def __init__(self, name: str, model: TextModel) -> None:
-        super().__init__(f"{name} returned a TextModel; limelight.load_text_model loads models of texts")
+        super().__init__(
+            f"{name} returned a TextModel, which explains texts: limelight.load_text_model, or explain --text"
+        )
         self.model = model
 
 

@@ -1,10 +1,6 @@
-"""Decode large pictures in little memory: at a fraction of their size, in strips, and only so many pixels at once."""
+"""Decode large pictures in little memory: at a fraction of their size, and in strips."""
 
 from __future__ import annotations
-
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from PIL import Image
 
@@ -35,29 +31,3 @@ def over_white(image: Image.Image) -> Image.Image:
         strip = image.crop((0, top, image.width, min(top + _STRIP, image.height)))
         found.paste(Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip).convert("RGB"), (0, top))
     return found
-
-
-class PixelsInFlight:
-    """A budget of pixels that the threads of a process decode at once; a picture waits until it has room.
-
-    A picture of more than the budget waits until it is alone.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = self._free = most
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def hold(self, pixels: int, patience: float) -> Iterator[None]:
-        """Hold `pixels` of the budget. Raises TimeoutError if there is no room for them within `patience` seconds."""
-        pixels = min(pixels, self._most)
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._free >= pixels, patience):
-                raise TimeoutError(f"no room for {pixels:,} pixels within {patience:g} seconds")
-            self._free -= pixels
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._free += pixels
-                self._changed.notify_all()

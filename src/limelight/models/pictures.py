@@ -125,12 +125,6 @@ def open_image(
         return _decode(opened, name, max_pixels, white)
 
 
-def count_pixels(source: str | os.PathLike[str] | bytes, name: str, formats: tuple[str, ...] = FORMATS) -> int:
-    """Return the number of pixels that the header of a file says. Raises ImageError."""
-    with _opened(source, name, formats) as opened:
-        return opened.width * opened.height
-
-
 def _opened(source: str | os.PathLike[str] | bytes, name: str, formats: tuple[str, ...]) -> Image.Image:
     """Read the header of a file or of its bytes. Raises ImageError."""
     try:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..base.nearest import nearest_names
 from ..base.text import TextArguments
 from ..base.types import Outputs
+from .text_outputs import OF_TOKENS, OWN_LANGUAGE_MODEL, Replaced, is_another, rows_or_states, tokens_read
 from .tokens import Encoded, Tokens
 
 Pooling = Literal["mean", "first", "last"]
@@ -27,13 +28,15 @@ class TextModel(nn.Module):
     `explain` takes texts in place of inputs: `explain(model, "a text", ...)`, or a list of them. The outputs are:
 
     - scores of classes `(n, classes)` of a classifier;
-    - of a language model the logits of the token that follows, `(n, vocabulary)`; of one that fills in masks those at
-      the text's mask token; and `(n, tokens, vocabulary)` where a `Continuation` is asked for;
+    - of a language model, whose network has `get_output_embeddings()`, the logits of the token that follows,
+      `(n, vocabulary)`; of one that fills in masks those at the text's mask token; and `(n, tokens, vocabulary)` where
+      a `Continuation` is asked for;
     - of any other network one embedding for each text `(n, dimensions)`, by `pooling`.
 
     Args:
         module: a network of transformers, or any module that takes `inputs_embeds=` or whose `embedding` is named. It
-            gets `attention_mask=` where it takes one, and returns a tensor, or `logits` or `last_hidden_state`.
+            gets `attention_mask=` where it takes one, and returns a tensor, or a mapping or object with `logits` or
+            `last_hidden_state`.
         tokenizer: of the library tokenizers, a fast one of transformers, or the path of a `tokenizer.json`.
         embedding: the name of the module that turns numbers of tokens `(n, length)` into `(n, length, width)`; None is
             what `module.get_input_embeddings()` returns.
@@ -92,6 +95,11 @@ class TextModel(nn.Module):
         return callable(head) and head() is not None
 
     @property
+    def fills_masks(self) -> bool:
+        """Whether its logits say what stands at a token, and not what follows it."""
+        return "ForMaskedLM" in type(self.module).__name__
+
+    @property
     def translates(self) -> bool:
         """Whether it is an encoder with a decoder, which writes a text of its own."""
         return bool(getattr(getattr(self.module, "config", None), "is_encoder_decoder", False))
@@ -102,8 +110,8 @@ class TextModel(nn.Module):
         """Return the embeddings `(n, width, length)` of texts, and what goes along with them: `given=` of `explain`.
 
         Shorter texts are padded on the right, where the attention mask is 0. `continuation`: for each text what a
-        language model is to go on with. Raises ValueError for a text that is longer than the model reads, and for one
-        whose tokens do not make it up.
+        language model is to go on with. Raises ValueError for a text that is longer than the model reads, for one whose
+        tokens do not make it up, and where padding changes what the model says, which two rows of it show.
         """
         several = [texts] if isinstance(texts, str) else list(texts)
         if not several:
@@ -117,22 +125,55 @@ class TextModel(nn.Module):
             given |= self._decoded([self.tokenizer.encode(each, special=False) for each in continuation])
         elif self.predicts_tokens:
             given["read_at"] = self._read_at(read, continued=continuation is not None)
-        most = getattr(getattr(self.module, "config", None), "max_position_embeddings", None)
-        longest = max(map(len, (each.ids for each in read)))
-        if isinstance(most, int) and longest > most > 0:
+        most, longest = tokens_read(self.module), max(len(each.ids) for each in read)
+        if most is not None and longest > most:
             raise ValueError(f"inputs: a text of {longest} tokens, and {self.name} reads {most}; shorten it")
         ids = given["input_ids"] if self._named else given.pop("input_ids")
         embedded = self.embed(ids).transpose(1, 2).contiguous()
+        self._require_same_without_padding(embedded, given, [len(each.ids) for each in read])
         return embedded, TextArguments(given, tuple(each.text for each in read))
+
+    def _require_same_without_padding(self, rows: Tensor, given: Mapping[str, Tensor], lengths: Sequence[int]) -> None:
+        """Raise ValueError where the shortest text gets other outputs padded, as where the last token is read."""
+        shortest = min(lengths)
+        if shortest == rows.shape[-1]:
+            return
+        i = lengths.index(shortest)
+        padded = {name: each[i : i + 1] for name, each in given.items()}
+        alone = {name: each[:, :shortest] if name in OF_TOKENS else each for name, each in padded.items()}
+        own, other = self.asked(rows[i : i + 1, :, :shortest], alone), self.asked(rows[i : i + 1], padded)
+        if is_another(own, other):
+            named = f", or make it with embedding={self.embedding!r}, so that it gets the tokens' numbers too"
+            named = "" if self._named else named
+            raise ValueError(
+                f"inputs: texts of {shortest} to {max(lengths)} tokens, and padding changes what {self.name} says, "
+                f"with its attention mask too; give texts of as many tokens, or one at a time{named}"
+            )
 
     def continued_by(self, text: str, more: str) -> list[int]:
         """Return the numbers of the tokens by which `more` continues a text, or of the text that a decoder writes."""
-        if not self.predicts_tokens:
-            raise TypeError(f"target: {self.name} predicts no tokens, so that nothing continues its texts")
+        self.require_continues()
         if self.translates:
             return list(self.tokenizer.encode(more, special=False).ids)
         found = self.tokenizer.continued(text, more)
         return list(found.ids[len(found.ids) - found.text.continued :])
+
+    def require_tokens(self) -> None:
+        """Raise TypeError for a model that predicts no tokens."""
+        if not self.predicts_tokens:
+            own = not hasattr(self.module, "get_output_embeddings")
+            remedy = OWN_LANGUAGE_MODEL if own else "use a class as target"
+            raise TypeError(f"target: {self.name} predicts no tokens; {remedy}")
+
+    def require_continues(self) -> None:
+        """Raise TypeError for a model that goes on with no text."""
+        self.require_tokens()
+        if self.fills_masks:
+            mask = self.tokenizer.special("mask")
+            raise TypeError(
+                f"target: {self.name} fills in masks and goes on with no text; write {mask} in the text, and ask for "
+                "one token: next-token('...')"
+            )
 
     def embed(self, ids: Tensor) -> Tensor:
         """Return the embeddings `(n, length, width)` of tokens `(n, length)`."""
@@ -189,12 +230,9 @@ class TextModel(nn.Module):
             # Attention needs one place to look at, whose row is zero where all are cut.
             mask = torch.where(mask.any(1, keepdim=True), mask, torch.eye(1, mask.shape[1]).to(mask))
         outputs = self._called(embedded, mask, given)
-        logits = _entry(outputs, "logits")
-        if logits is None:
-            found = outputs if isinstance(outputs, Tensor) else _entry(outputs, "last_hidden_state")
-            if not isinstance(found, Tensor):
-                raise TypeError(f"module: it returns {type(outputs).__name__}, without logits or last_hidden_state")
-            return self._pooled(found, mask, unpadded) if found.ndim == 3 else found
+        logits, states = rows_or_states(outputs, len(self.tokenizer), self.predicts_tokens or self.translates)
+        if states is not None:
+            return self._pooled(states, mask, unpadded)
         if logits.ndim == 3 and not self.translates:
             at = (unpadded.sum(1) - 1)[:, None] if read_at is None else read_at
             logits = logits.gather(1, at[..., None].expand(-1, -1, logits.shape[-1]))
@@ -214,18 +252,19 @@ class TextModel(nn.Module):
         return found
 
     def _greedy(self, text: str, tokens: int) -> list[int]:
-        if not self.predicts_tokens:
-            raise TypeError(f"model: {self.name} predicts no tokens, so that it cannot go on with a text")
+        self.require_continues()
         ids: list[int] = []
         rows, given = self.tokens(text)
+        read = self.tokenizer.encode(text).ids
         end = self.tokenizer.special("eos")
         for _ in range(tokens):
             kinds = dict(given)
             if self.translates:
                 kinds["decoder_input_ids"] = self._numbers([[self._decoder_start(), *ids]])
             elif ids:
-                rows = torch.cat([rows, self.embed(self._numbers([ids[-1:]])).transpose(1, 2)], 2)
-                kinds = {"attention_mask": torch.ones_like(rows[:, 0], dtype=torch.long)}
+                every = self._numbers([[*read, *ids]])
+                rows = self.embed(every).transpose(1, 2)
+                kinds = {"attention_mask": torch.ones_like(every)} | ({"input_ids": every} if self._named else {})
             logits = self.asked(rows, kinds)
             ids.append(int((logits[:, -1] if logits.ndim == 3 else logits).argmax()))
             if end is not None and ids[-1] == self.tokenizer.id_of(end):
@@ -247,22 +286,26 @@ class TextModel(nn.Module):
         if not self._named:
             return self.module(inputs_embeds=embedded, **named)
         ids = named.pop("input_ids")
-
-        def embeddings(*_: Any) -> Tensor:
-            return embedded
-
-        handle = self.module.get_submodule(self.embedding).register_forward_hook(embeddings)
+        hook = Replaced(ids, embedded)
+        handle = self.module.get_submodule(self.embedding).register_forward_hook(hook)
         try:
-            return self.module(ids, **named)
+            found = self.module(ids, **named)
         finally:
             handle.remove()
+        if not hook.used:
+            raise ValueError(
+                f"embedding: {type(self.module).__name__} does not run {self.embedding!r} on the tokens of a text; "
+                "name the module that it runs"
+            )
+        return found
 
     def _given(self, read: Sequence[Encoded]) -> dict[str, Tensor]:
         longest = max(len(each.ids) for each in read)
         if not self.takes_mask and any(len(each.ids) < longest for each in read):
             raise ValueError(
                 f"inputs: texts of {min(len(each.ids) for each in read)} to {longest} tokens, and "
-                f"{type(self.module).__name__} takes no attention_mask=, without which padding changes what it says"
+                f"{type(self.module).__name__} takes no attention_mask=, without which padding changes what it says; "
+                "give texts of as many tokens, or one at a time"
             )
         if longest == 0:
             raise ValueError("inputs: a text without a token; give at least one word")
@@ -299,6 +342,11 @@ class TextModel(nn.Module):
             masked = [i for i, token in enumerate(each.text.tokens) if token == mask]
             if len(masked) > 1:
                 raise ValueError(f"inputs: {len(masked)} tokens {mask} in one text; a text is asked about one of them")
+            if not masked and self.fills_masks:
+                raise ValueError(
+                    f"inputs: {self.name} fills in masks, and the text {each.text.string[:40]!r} has no {mask}; write "
+                    "one where it is asked what stands there"
+                )
             found.append([masked[0] if masked else len(each.ids) - 1])
         return self._numbers(found)
 
@@ -347,10 +395,3 @@ def _embedding_name(module: nn.Module, given: str | None) -> str:
             f"embedding: {type(module).__name__} does not say which it is; name one of {some or 'its own'}"
         )
     return str(name)
-
-
-def _entry(outputs: Any, name: str) -> Any:
-    """Return an entry of what a network returns, None where it has none."""
-    if isinstance(outputs, Mapping):
-        return outputs.get(name)
-    return getattr(outputs, name, None)

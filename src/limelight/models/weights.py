@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
+from ..base.tensor_bytes import rows_of_bytes
+
 
 class ModelError(ValueError):
     """A model that isn't available; the message names it, the reason and what would work."""
@@ -106,7 +108,7 @@ def state_bytes(module: nn.Module) -> Iterator[bytes]:
 
 def bytes_of(values: Tensor) -> bytes:
     """Return the bytes of a tensor's values, in order."""
-    return values.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return rows_of_bytes(values.reshape(-1)).numpy().tobytes()
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..base.named import Named, is_whole, require, require_number, require_whole
-from .given import as_tensor, plain
+from .given import as_tensor, batches_of, plain
 from .random_streams import Streams
 
 
@@ -42,6 +42,9 @@ class Constant(Baseline):
 
     value: float | Tensor = 0.0
 
+    def __post_init__(self) -> None:
+        require(not isinstance(self.value, str), self, "value", "a number, a tensor, an array or a list")
+
     def references(self, inputs: Tensor, streams: Streams) -> Tensor:
         if isinstance(self.value, Tensor):
             value = plain(self.value, "baseline").to(inputs.device, inputs.dtype)
@@ -52,9 +55,9 @@ class Constant(Baseline):
         try:
             same = value.broadcast_to(inputs.shape)
         except RuntimeError as error:
-            raise ValueError(
-                f"baseline: shape {tuple(value.shape)} does not broadcast to inputs of shape {tuple(inputs.shape)}"
-            ) from error
+            given, shape = tuple(value.shape), tuple(inputs.shape)
+            hint = "; of a data set use Samples(data, n) or Mean(data)" if given[1:] == shape[1:] else ""
+            raise ValueError(f"baseline: shape {given} does not broadcast to inputs of shape {shape}{hint}") from error
         return same[None]
 
     def __eq__(self, other: object) -> bool:
@@ -154,15 +157,15 @@ def gaussian_blur(inputs: Tensor, sigma: float) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Mean(Baseline):
-    """The mean of a data set: a tensor `(n, *features)` or an iterable of such batches, which is read once."""
+    """The mean of a data set: a tensor, array or list `(n, *features)`, the file of a tensor, or an iterable of such
+    batches, which is read once."""
 
     data: Tensor | Iterable[Tensor]
     mean: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        batches = [self.data] if isinstance(self.data, Tensor) else map(as_tensor, self.data)
         total, count = torch.zeros((), dtype=torch.float64, device="cpu"), 0
-        for batch in batches:
+        for batch in batches_of(self.data, "baseline"):
             total, count = total + batch.double().sum(0).cpu(), count + len(batch)
         if count == 0:
             raise ValueError("baseline: Mean.data holds no example")
@@ -170,12 +173,14 @@ class Mean(Baseline):
         object.__setattr__(self, "data", self.mean[None])  # frees the data set
 
     def references(self, inputs: Tensor, streams: Streams) -> Tensor:
+        _require_examples("Mean", self.mean.shape, inputs)
         return Constant(self.mean).references(inputs, streams)
 
 
 @dataclass(frozen=True, eq=False)
 class Median(Baseline):
-    """The median of each number over a data set: a tensor `(n, *features)` or an iterable of such batches.
+    """The median of each number over a data set: a tensor, array or list `(n, *features)`, the file of a tensor, or an
+    iterable of such batches.
 
     For columns of a table that a few large values would pull the mean of. Of an even number the mean of the middle two.
     Of one-hot columns it is the category that more than half have, and 0 everywhere where none is: `Samples(data)`
@@ -186,8 +191,7 @@ class Median(Baseline):
     median: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        batches = [self.data] if isinstance(self.data, Tensor) else map(as_tensor, self.data)
-        every = [batch.double().cpu() for batch in batches if len(batch)]
+        every = [batch.double().cpu() for batch in batches_of(self.data, "baseline") if len(batch)]
         if not every:
             raise ValueError("baseline: Median.data holds no example")
         rows = torch.cat(every).sort(0).values
@@ -195,12 +199,14 @@ class Median(Baseline):
         object.__setattr__(self, "data", self.median[None])  # frees the data set
 
     def references(self, inputs: Tensor, streams: Streams) -> Tensor:
+        _require_examples("Median", self.median.shape, inputs)
         return Constant(self.median).references(inputs, streams)
 
 
 @dataclass(frozen=True, eq=False)
 class Samples(Baseline):
-    """`n` references for each example, drawn without replacement from `data` `(m, *features)`."""
+    """`n` references for each example, drawn without replacement from `data` `(m, *features)`, a tensor, array or list,
+    or the file of a tensor."""
 
     data: Tensor
     n: int = 8
@@ -211,10 +217,15 @@ class Samples(Baseline):
         require(fits, self, "n", f"a whole number from 1 to {len(self.data)}, the number of examples in data")
 
     def references(self, inputs: Tensor, streams: Streams) -> Tensor:
-        if self.data.shape[1:] != inputs.shape[1:]:
-            raise ValueError(
-                f"baseline: Samples.data holds examples of shape {tuple(self.data.shape[1:])}, "
-                f"the inputs' are {tuple(inputs.shape[1:])}"
-            )
+        _require_examples("Samples", self.data.shape[1:], inputs)
         chosen = streams.permutation("samples", len(self.data))[:, : self.n]
         return plain(self.data, "baseline")[chosen.T].to(inputs)
+
+
+def _require_examples(name: str, shape: Sequence[int], inputs: Tensor) -> None:
+    """Raise ValueError unless the examples of a data set have the shape of the inputs'."""
+    if tuple(shape) != tuple(inputs.shape[1:]):
+        raise ValueError(
+            f"baseline: {name}.data holds examples of shape {tuple(shape)}, the inputs' are {tuple(inputs.shape[1:])}; "
+            "the first axis of data, or of each of its batches, is the examples"
+        )

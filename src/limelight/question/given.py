@@ -3,7 +3,7 @@ along with the inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,13 +19,36 @@ from .tensor_files import read_tensor
 def as_tensor(values: Any) -> Tensor:
     """Return a tensor as it is, the tensor in a file that is given by name, other values as a tensor on the CPU.
 
-    Arrays are copied.
+    Arrays, and those of tables that have `to_numpy()`, are copied.
     """
     if isinstance(values, str):
         return read_tensor(values)
+    values = values.to_numpy() if callable(getattr(values, "to_numpy", None)) else values
     if isinstance(values, np.ndarray):
         return torch.from_numpy(np.array(values))  # a copy: arrays may be read-only, or change later
     return values if isinstance(values, Tensor) else torch.as_tensor(values, device=CPU)
+
+
+def batches_of(data: Any, name: str) -> Iterator[Tensor]:
+    """Yield the batches `(n, *features)` of a data set, which is one batch unless it is an iterable of such.
+
+    Raises TypeError that begins with `name` for batches that are pairs, as a loader gives them with labels.
+    """
+    if isinstance(data, Tensor | np.ndarray | str) or hasattr(data, "to_numpy") or _are_numbers(data):
+        yield as_tensor(data)
+        return
+    for batch in data:
+        if isinstance(batch, list | tuple) and not _are_numbers(batch):
+            kind = f"{type(batch).__name__} of {len(batch)}"
+            raise TypeError(f"{name}: a batch is a {kind}; give the inputs alone, such as (x for x, *_ in loader)")
+        yield as_tensor(batch)
+
+
+def _are_numbers(data: Any) -> bool:
+    """Return whether lists in any depth hold numbers, and no tensors or arrays."""
+    if isinstance(data, list | tuple):
+        return all(map(_are_numbers, data[:1]))
+    return isinstance(data, int | float | np.number)
 
 
 class ByValue:
@@ -72,9 +95,9 @@ def plain(given: Tensor, name: str) -> Tensor:
 class Given:
     """What the model gets beside the inputs and is not explained: `model(rows, *positional, **named)`.
 
-    A tensor with an entry for each of the `batch` examples goes along with its example; all other values are the same
-    at each call. `parts`: where the input has several, how a call gets them. `texts`: where rows are the embeddings of
-    texts' tokens, the text of each example.
+    A tensor or array with an entry for each of the `batch` examples goes along with its example, as a tensor; all other
+    values are the same at each call. `parts`: where the input has several, how a call gets them. `texts`: where rows
+    are the embeddings of texts' tokens, the text of each example.
     """
 
     positional: tuple[Any, ...] = ()
@@ -150,6 +173,7 @@ class Given:
 
 
 def _carried(value: Any, name: str, batch: int) -> Any:
+    value = as_tensor(value) if isinstance(value, np.ndarray) else value
     if not isinstance(value, Tensor) or value.ndim == 0:
         return value
     if len(value) != batch:

@@ -298,6 +298,15 @@ def divided(labels: Tensor, stays: Tensor) -> Division:
     return Division(whole, counts, stays=True)
 
 
+_FOR_EXAMPLE = "Grid(14), Slic(50), Windows(8), Words() or Segments(label_map)"
+
+
+def require_players(thing: Any, such: str = _FOR_EXAMPLE, none: bool = False) -> None:
+    """Raise ValueError unless the setting `players` of a value holds some; `none`: None stands for the default ones."""
+    fits = isinstance(thing.players, Players) or (none and thing.players is None)
+    require(fits, thing, "players", f"players such as {such}")
+
+
 @dataclass(frozen=True)
 class SegmentMean(Baseline):
     """Each segment filled with its mean value, which removes texture and keeps colour."""
@@ -305,7 +314,7 @@ class SegmentMean(Baseline):
     players: Players = Grid()
 
     def __post_init__(self) -> None:
-        require(isinstance(self.players, Players), self, "players", "Grid(14), Slic(50), ...")
+        require_players(self)
 
     def references(self, inputs: Tensor, streams: Streams) -> Tensor:
         division = self.players.divide(inputs, torch.arange(len(inputs), device=inputs.device))

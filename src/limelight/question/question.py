@@ -20,6 +20,7 @@ from ..models.black_box import as_model, as_module
 from ..models.text import TextModel
 from .baselines import Baseline
 from .given import Given, plain
+from .no_rows import not_rows
 from .per_example import fitted, for_examples, named, require_every_example
 from .players import kept
 from .random_streams import Streams
@@ -41,8 +42,8 @@ class Options(TypedDict, total=False):
         None takes the model's own declaration, else the operator that made them (softmax, sigmoid, a linear layer),
         else each example's own values. By it `Probability`, the checks and the page tell what a probability is.
     given: what the model gets beside the inputs and is not explained, `model(rows, **given)` for a mapping by name, and
-        `model(rows, *given)` for a tuple: an attention mask, a second input. Tensors `(batch, ...)` go along with their
-        example; all other values are the same at each call.
+        `model(rows, *given)` for a tuple: an attention mask, a second input. Tensors and arrays
+        `(batch, ...)` go along with their example, as tensors; all other values are the same at each call.
     axes: which axes of the inputs are the batch, channels, time and space, such as "NHWC", "NHW", "NTCHW" or "NC"; None
         is channels second. Maps have channels second, whatever the model takes. For `explain` and `check`.
     layer: a module, dotted name or number, or several, whose maps are averaged, for methods that read a layer; `name#1`
@@ -81,10 +82,11 @@ class Options(TypedDict, total=False):
 class CheckOptions(Options, total=False):
     """The options of all functions that test a map: the options of `explain`, and the true region.
 
-    mask: for localisation, booleans `(batch, H, W)` or `(batch, 1, H, W)`, or `(H, W)` for all examples.
+    mask: for localisation, booleans `(batch, H, W)` or `(batch, 1, H, W)`, or `(H, W)` for all examples, as a tensor,
+        an array or a list.
     """
 
-    mask: Tensor | None
+    mask: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +152,10 @@ class Question:
         """Return the question with another model."""
         return replace(self, model=model)
 
+    def with_baseline(self, baseline: Baseline) -> Self:
+        """Return the question with another baseline, read as that of the call is."""
+        return replace(self, baseline=_read(baseline, self.model, self.names))
+
     def with_inputs(self, inputs: Tensor) -> Self:
         """Return the question with as many other inputs and the same random numbers. Raises as `explain` does."""
         drawn = self.inputs if self.draws_of is None else self.draws_of
@@ -210,12 +216,14 @@ def question_of(model: Model, inputs: Tensor, options: Options) -> Iterator[Ques
         if given.pop("axes", None) is not None:
             raise ValueError("axes: explain and check take it; for others give inputs with channels second")
         given["outputs"] = given.get("outputs") or declared_outputs(model)
+        whole = snapshot_of(model)
+        if not isinstance(inputs, Tensor):
+            raise TypeError(f"inputs: {not_rows(inputs, whole)}")
         x = _checked(inputs)
         given["names"] = _names(given.get("names"), x)
         given["given"] = Given.of(given.get("given"), len(x))
         if given.get("draws_of") is not None:
             given["draws_of"] = _as_many(given["draws_of"], x)
-        whole = snapshot_of(model)
         target = as_target(given.pop("target", None), len(x), labels_of(model)).fitted(x.shape[1:], whole)
         if isinstance(model, PreparedModel):
             given["layer"] = model.layer(given.get("layer"))
@@ -223,7 +231,7 @@ def question_of(model: Model, inputs: Tensor, options: Options) -> Iterator[Ques
         if isinstance(target, ClassTarget):
             require_classes(given["outputs"])
         absent = default_of_texts(whole) if isinstance(whole, TextModel) and given["given"].texts else 0.0
-        baseline = named(fitted(as_baseline(given.pop("baseline", absent)), whole), given["names"])
+        baseline = _read(as_baseline(given.pop("baseline", absent)), whole, given["names"])
         yield Question(as_module(model), x, target, baseline, **given, progress=progress)
 
 
@@ -242,7 +250,10 @@ def require_options(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=2) or list(known)
-            raise TypeError(f"{name}: there is no such option; use {', '.join(near)}")
+            raise TypeError(
+                f"{name}: there is no such option; use {', '.join(near)}, and write a method's settings with it, such "
+                "as 'smooth-grad(samples=8)'"
+            )
 
 
 def snapshot_of(model: Model) -> Model:
@@ -268,12 +279,18 @@ def _names(names: Sequence[str] | None, x: Tensor) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _read(baseline: Baseline, model: Model, names: Sequence[str]) -> Baseline:
+    """Return a baseline with what the model's vocabulary and the names of the columns decide."""
+    return named(fitted(baseline, model), names)
+
+
 def _checked(inputs: Tensor) -> Tensor:
-    if not isinstance(inputs, Tensor):
-        raise TypeError(f"inputs: {type(inputs).__name__}, not a torch.Tensor of shape (batch, *features)")
     inputs = plain(inputs, "inputs")
     if not inputs.is_floating_point():
-        raise TypeError(f"inputs: {inputs.dtype}; attribution needs floating point, use inputs.float()")
+        raise TypeError(
+            f"inputs: {inputs.dtype}; attribution needs floating point, use inputs.float() for numbers that are "
+            "quantities; token ids are taken by explain, check, trust_card and evaluate"
+        )
     if inputs.ndim < 2:
         raise ValueError(f"inputs: shape {tuple(inputs.shape)}; the first axis is the batch, use inputs[None]")
     if inputs.numel() == 0:

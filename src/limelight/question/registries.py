@@ -14,10 +14,13 @@ import torch
 from torch import Tensor
 
 from ..base.named import Registry
+from ..base.requirements import shown
+from ..models.text_outputs import OWN_LANGUAGE_MODEL
 from .baselines import Baseline, Black, Blur, Constant, Mean, Median, Minimum, Noise, Samples, White
 from .column_players import Columns
 from .detectors import Box, Detection
 from .given import as_tensor
+from .no_rows import as_a_tensor
 from .output_targets import Function, Neuron, PredictiveEntropy, Region, Similarity
 from .players import Features, Felzenszwalb, Grid, Pixels, Players, SegmentMean, Segments, Slic
 from .sequence_baselines import Frequencies, Shuffle
@@ -65,6 +68,7 @@ PLAYERS: Registry[Players] = Registry(
 _CLASS_FIELDS = ("index", "other", "label")  # of targets: what they hold are classes, or positions in a layer
 _MOST_CANDIDATES = 40  # labels that an error lists
 _NEAREST = 4
+_FEW = 10  # labels that are listed where none is near
 
 
 def as_baseline(baseline: Any) -> Baseline:
@@ -80,7 +84,10 @@ def as_baseline(baseline: Any) -> Baseline:
             return Constant(baseline)
     if isinstance(baseline, Baseline) or (isinstance(baseline, type) and issubclass(baseline, Baseline)):
         return BASELINES.coerce(baseline)
-    raise TypeError(f"baseline: {baseline!r} is not a number, a tensor or a Baseline such as Black() or Blur(10)")
+    raise TypeError(
+        f"baseline: {shown(baseline)} is not a number, a tensor or a Baseline such as Black() or Blur(10)"
+        f"{as_a_tensor('baseline', baseline)}"
+    )
 
 
 @contextmanager
@@ -124,6 +131,8 @@ def with_classes(target: Target, labels: Sequence[str]) -> Target:
         if isinstance(value, tuple):
             return tuple(map(number, value))
         if isinstance(value, str) and isinstance(target, NextToken):
+            if not labels:
+                raise ValueError(f"target: next-token({value!r}): the model names no tokens; {OWN_LANGUAGE_MODEL}")
             value = next((each for each in (f" {value}", value) if each in labels), value)
         return class_of(value, labels) if isinstance(value, str) else value
 
@@ -169,6 +178,8 @@ def class_of(text: str, labels: Sequence[str]) -> int:
     hint = f"; nearest: {_numbered(nearest, labels)}" if nearest else ""
     targets = ", ".join(TARGETS.nearest(words))
     hint += f"; a target is called {targets}" if targets else ""
+    if not hint and len(labels) <= _FEW:
+        hint = f"; the classes are {_numbered(range(len(labels)), labels)}"
     raise ValueError(f"target: no class is called {text!r}{hint}")
 
 

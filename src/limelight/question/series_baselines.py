@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..base.named import require, require_whole
+from ..base.named import require_whole
 from .baselines import Baseline
-from .players import Players
+from .players import Players, require_players
 from .random_streams import Streams
 from .series_players import Windows
 
@@ -42,7 +42,7 @@ class Interpolation(Baseline):
     players: Players = field(default_factory=Windows)
 
     def __post_init__(self) -> None:
-        require(isinstance(self.players, Players), self, "players", "the players of a series, such as Windows(8)")
+        require_players(self, "Windows(8)")
 
     def references(self, inputs: Tensor, streams: Streams) -> Tensor:
         _require_positions(inputs, self, "Mean(data), Median(data) or Samples(data)")

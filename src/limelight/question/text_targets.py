@@ -23,8 +23,15 @@ class NextToken(LogProbability):
     that does not end in a space the token with a space before it is meant, where the vocabulary has it. For several
     tokens one after another see `Continuation`; to ask why one token and not another, `margin("Paris", other="Rome")`.
 
+    Raises TypeError for a text model that predicts no tokens.
+
     Example: `limelight.explain(model, "The capital of France is", "attn-lrp", target=NextToken("Paris"))`.
     """
+
+    def fitted(self, features: Sequence[int], model: Any = None) -> Self:
+        if isinstance(model, TextModel):
+            model.require_tokens()
+        return self
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -19,11 +20,12 @@ from .owner import OWNER
 from .plan import Counts, Plan
 from .sources import find_examples
 from .status import Meter
-from .storage import Folder, Storage, storage_at
+from .storage import Storage, storage_at
 from .tables import arrow
 from .text_sources import find_texts
 
 _OWN = {BEGUN, LOCK, LEASES, MANIFEST, STATUS, SHARDS, INDEX, DONE, OWNER, RECORDS}  # the files of an interrupted start
+_FILES = {SHARDS: "safetensors", INDEX: "parquet", DONE: "json", OWNER: "json", LEASES: "json"}  # in folders
 
 
 @dataclass(frozen=True)
@@ -40,19 +42,39 @@ class Begun:
     plan: Plan | None = None
 
 
+def require_free(out: PurePath) -> None:
+    """Raise ValueError where a place holds something else than a run, before anything is written or deleted there.
+
+    A folder of pictures may have the names of ours.
+    """
+    storage = storage_at(out)
+    names = storage.names()
+    if PLAN in names:
+        return
+    strange = [name for name in names if name not in _OWN and not name.endswith(".part")]
+    for folder, suffix in _FILES.items():
+        strange += [name for name in storage.files(folder) if not re.search(rf"/\d{{6,}}\.{suffix}$", name)]
+    if strange:
+        raise ValueError(f"output: {str(out)!r} holds {min(strange)!r} and no run; choose an empty folder")
+
+
 def begin(job: Job, out: PurePath, verify: bool = False) -> Begun:
     """Open the run in `out`, or begin one there and list its examples in a thread.
 
     `verify`: compare the files of finished shards with their SHA-256. Raises ValueError where the run there has other
-    settings, each named, or where `out` holds something else, DamagedFile where its plan or manifest is damaged, and
-    what listing raises before the first example.
+    settings, each named, or where an argument does not fit the model, DamagedFile where its plan or manifest is
+    damaged, and what loading the model raises, or listing before the first example.
     """
     arrow()  # raises before anything is written
+    model = job.load()
+    job.require_fitting(model)
+    settings, labels = job.settings(model), model.labels
+    del model
     with ExitStack() as held:
         held.enter_context(starting(out))
-        model = job.load()
-        settings, labels = job.settings(model), model.labels
-        del model
+        if isinstance(out, Path):
+            for folder in (SHARDS, INDEX, DONE):  # of an older start too: copies may lack a folder that was empty
+                (out / folder).mkdir(exist_ok=True)
         try:
             ledger = Ledger.open(out)
         except FileNotFoundError:
@@ -92,22 +114,16 @@ def _listing(
     mistake in `images` is raised here, before anything is hired.
     """
     storage = storage_at(out)
-    strange = [name for name in storage.names() if name not in _OWN and not name.endswith(".part")]
-    if strange:
-        raise ValueError(f"output: {str(out)!r} holds {strange[0]!r} and no run; choose an empty folder")
     if storage.files(DONE):
         old = _settings_begun(storage)
         if job.shard_size is None:
             settings["shard_size"] = old.get("shard_size")
         _require_equal(out, old, settings)
-    if isinstance(storage, Folder):
-        for folder in (SHARDS, INDEX, DONE):
-            Path(storage.path(folder)).mkdir(exist_ok=True)
     storage.write(BEGUN, sealed_json({"settings": settings}, indent=1), "begun")
     if job.text_column is None:
         entries = find_examples(job.images, job.limit, job.elsewhere)
     else:
-        entries = find_texts(job.images, job.text_column)
+        entries = find_texts(job.images, job.text_column, job.elsewhere)
     ledger = Ledger(out, Plan.begun(settings, job.method_names, job.check_names))
     meter = Meter(out, Counts(), config=ledger.config)
     meter.report()  # before a thread begins to list, so that the status tells of the run from its first example on
@@ -126,7 +142,9 @@ def _settings_begun(storage: Storage) -> dict[str, Any]:
     path = storage.path(BEGUN)
     try:
         found: dict[str, Any] = parse_sealed_json(storage.read(BEGUN), path)[0]["settings"]
-    except (FileNotFoundError, KeyError, TypeError) as error:
+    except FileNotFoundError as error:
+        raise DamagedFile(storage.path(PLAN), f"it is missing, as {BEGUN} is, beside {DONE}", BEGIN_AGAIN) from error
+    except (KeyError, TypeError) as error:
         raise DamagedFile(path, f"{type(error).__name__}: {error}", BEGIN_AGAIN) from error
     except DamagedFile as error:
         raise DamagedFile(error.path, error.why, BEGIN_AGAIN) from error

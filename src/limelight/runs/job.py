@@ -23,6 +23,7 @@ from ..base.types import Arithmetic, Outputs
 from ..base.version import versions
 from ..checks import Check
 from ..engine.budget import MOST_ROWS
+from ..engine.layers import layer_names, modules_of
 from ..methods import Method
 from ..models.catalogue import AnyImageModel, Declaration, ImageModel, load_model
 from ..models.text import TextModel
@@ -93,8 +94,12 @@ class Job:
             raise ValueError(f"mask: shape {tuple(self.mask.shape)}; a run takes one region (H, W), for all pictures")
         for name in ("shard_size", "group", "rows_per_pass", "threads", "limit"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: {value}; use 1 or more")
+            if value is not None and (type(value) is not int or value < 1):
+                raise ValueError(f"{name}: {value!r}; use 1 or more, a whole number")
+        if type(self.seed) is not int:  # an audit draws by it too
+            raise ValueError(f"seed: {self.seed!r}; use a whole number")
+        if self.white is not None and not (isinstance(self.white, int | float) and 0 < self.white < math.inf):
+            raise ValueError(f"white: {self.white!r}; use the value of white in the files, such as 4095 for 12 bits")
         self._require_fitting_texts()
         require_arithmetic(self.arithmetic)
         require_outputs(self.outputs)
@@ -115,6 +120,17 @@ class Job:
                 raise ValueError(f"{name}: is for pictures; leave it out with text_column")
         if isinstance(self.target, Continuation) and self.target.each:
             raise ValueError("target: each=True explains several tokens of each text; a run keeps one map, use place=0")
+
+    def require_fitting(self, model: AnyImageModel | TextModel) -> None:
+        """Raise ValueError for a layer that the model lacks and a mask of another size: all examples would fail."""
+        if self.layer is not None:
+            if not isinstance(model, nn.Module):
+                raise ValueError(f"layer: {model.name} is a black box and has no layers")
+            layer_names(modules_of(model), self.layer)
+        if self.mask is not None and not isinstance(model, TextModel):
+            sides, shape = model.preprocessing.sides, tuple(self.mask.shape)
+            if shape != sides:
+                raise ValueError(f"mask: shape {shape}; use {sides}, one region of the model's input for all pictures")
 
     @property
     def is_of_texts(self) -> bool:

@@ -112,7 +112,10 @@ def starting(out: PurePath) -> Iterator[None]:
     if not isinstance(out, Path):
         yield
         return
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(f"output: {str(out)!r} is a link to nothing; name a folder") from error
     with (out / LOCK).open("ab") as file:
         lock(file.fileno(), wait=True)
         yield

@@ -114,9 +114,14 @@ def _changed(row: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, 
 
 
 def _escaped(text: str) -> str:
-    """Escape bytes of a file's name that are not UTF-8 as a NUL, which no name contains, and two hex digits."""
-    return re.sub("[\0\udc80-\udcff]", lambda found: f"\0{ord(found[0]) & 0xFF:02x}", text)
+    """Escape what no UTF-8 holds by a NUL, which no name contains.
+
+    Bytes of a file's name become two hex digits, other lone surrogates, such as of JSON, "u" and four.
+    """
+    bytes_escaped = re.sub("[\0\udc80-\udcff]", lambda found: f"\0{ord(found[0]) & 0xFF:02x}", text)
+    return re.sub("[\ud800-\udfff]", lambda found: f"\0u{ord(found[0]):04x}", bytes_escaped)
 
 
 def _unescaped(text: str) -> str:
-    return re.sub("\0([0-9a-f]{2})", lambda found: bytes.fromhex(found[1]).decode(errors="surrogateescape"), text)
+    plain = re.sub("\0u([0-9a-f]{4})", lambda found: chr(int(found[1], 16)), text)
+    return re.sub("\0([0-9a-f]{2})", lambda found: bytes.fromhex(found[1]).decode(errors="surrogateescape"), plain)

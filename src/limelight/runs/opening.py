@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
+from ..base.errors import EXPECTED
 from .redirects import RedirectElsewhere, refusing
 from .tables import need
 
@@ -71,8 +72,11 @@ def require_protocol(place: str) -> None:
 
 
 def require_url(place: str) -> None:
-    """Raise ValueError for a URL that someone wrote and that is a chain or of a protocol not in PROTOCOLS."""
+    """Raise ValueError for a URL that someone wrote and that is a chain or of a protocol not in PROTOCOLS, and for a
+    file of another host: `file://photos` is none of this folder."""
     require_protocol(place)
+    if place.startswith("file://") and not place.startswith("file:///"):
+        raise ValueError(f"{place!r} names a host; a file of this machine has three slashes, file:///folder/file")
     if is_remote(place) and "::" in place:
         raise ValueError(f"{place!r} chains several URLs by '::'; use the URL of the file alone")
 
@@ -218,6 +222,8 @@ def _inside(folder: str, elsewhere: bool) -> Inside:
             listed = system.ls(path, detail=True)
         for each in listed:
             name = each["name"].rstrip("/")
+            if name == path.rstrip("/"):
+                continue  # the folder itself: an object that marks it, or a page's link to itself
             place = str(system.unstrip_protocol(name))
             if site_of(place) != site_of(folder):
                 raise ValueError(f"images: {folder!r} lists {place!r}, which is elsewhere")
@@ -263,6 +269,19 @@ def _system(place: str, elsewhere: bool) -> Iterator[tuple[Any, str]]:
         if cause is None:
             raise
         raise cause from None
+
+
+@contextmanager
+def naming(images: str) -> Iterator[None]:
+    """Let an error of the system or of a store's library, whatever it raises, name the data set as an OSError."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, EXPECTED) and (not isinstance(error, OSError) or str(error).startswith("images: ")):
+            raise
+        said = f"{type(error).__name__}: {error}" + (f" ({error.__cause__})" if error.__cause__ else "")
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else OSError
+        raise kind(f"images: {images!r} cannot be read: {said}") from error
 
 
 @cache  # fsspec keeps a file system, and its connections, for equal options

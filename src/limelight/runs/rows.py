@@ -175,18 +175,19 @@ def _line(row: Row, shard: int, offsets: defaultdict[str, int]) -> dict[str, Any
     if row.map is not None:
         place = {"offset": offsets[row.method], "checksum": map_checksum(row.map)}
         offsets[row.method] += row.facts.get("tokens", 1)
-    return {
+    line = {
         "id": row.id,
         "method": row.method,
-        "path": _text(row.entry.path),
-        "label": _text(row.entry.label),
+        "path": row.entry.path,
+        "label": row.entry.label,
         "shard": shard,
         "content": row.entry.content,
-        "error": _text(row.error),
+        "error": row.error,
         "text": row.entry.text,
         **row.facts,
         **place,
     }
+    return {name: _text(value) if isinstance(value, str) else value for name, value in line.items()}
 
 
 def map_checksum(values: Tensor) -> str:
@@ -195,5 +196,5 @@ def map_checksum(values: Tensor) -> str:
 
 
 def _text(text: str) -> str:
-    """Escape bytes of a file's name that are not UTF-8 (surrogates), which Parquet refuses."""
+    """Escape lone surrogates, which Parquet refuses: bytes of a file's name or of a label that are not UTF-8."""
     return text.encode("utf-8", errors="backslashreplace").decode()

@@ -24,7 +24,7 @@ from ..question.baselines import Baseline
 from ..question.question import CheckOptions, require_options
 from ..question.registries import as_baseline, as_target
 from ..question.targets import Logit, Target
-from .beginning import begin, compact
+from .beginning import begin, compact, require_free
 from .coordinate import Coordinator
 from .crew import Crew, Inline, Local
 from .job import LABEL, Job, Store, keeping
@@ -36,6 +36,7 @@ from .storage import as_place
 from .stored import Run
 
 Engine = Literal["local", "ray"]
+_OF_ONE_CALL = ("given", "axes", "names")  # options of `explain` that belong to its inputs
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 
@@ -106,7 +107,7 @@ def run(
     (it names each difference), DamagedFile where the plan or the manifest is damaged, RunStopped where the run cannot
     continue, such as on a full disk.
     """
-    require_options(options, CheckOptions.__annotations__)
+    require_options(options, dict.fromkeys(each for each in CheckOptions.__annotations__ if each not in _OF_ONE_CALL))
     out = as_place(output)
     given: dict[str, Any] = {**options}
     listener = given.pop("progress", None)
@@ -133,9 +134,12 @@ def run(
     )
     if engine not in ENGINES:
         raise ValueError(f"engine: {engine!r}; use {' or '.join(map(repr, ENGINES))}")
-    if workers is not None and workers < 0:
-        raise ValueError(f"workers: {workers}; use 1 or more, 0 for this process, or None for a worker a core")
+    if workers is not None and (type(workers) is not int or workers < 0):
+        raise ValueError(f"workers: {workers!r}; use 1 or more, 0 for this process, or None for a worker a core")
+    if workers == 0 and engine == "ray":
+        raise ValueError("workers: 0 is this process, which is no actor of Ray; use engine='local', or 1 or more")
     _require_reachable(out, engine, workers)
+    require_free(out)
     with keeping(job.model), reporting(listener) as progress, owning(out) as owner:
         begun = begin(job, out, verify)
         meter = Meter(out, begun.counts, _listener(progress, on_status), config=begun.ledger.config, owner=owner)
@@ -229,5 +233,7 @@ def _with_labels(declared: Declaration) -> Declaration:
 
 
 def _absolute(images: str) -> str:
-    """Make a local path absolute, for workers with another working directory."""
+    """Make a local path absolute, for workers with another working directory. Raises ValueError for an empty text."""
+    if not images:
+        raise ValueError("images: '' is empty; name a folder, a table, a tar, or a URL of one of these")
     return images if is_remote(images) else str(Path(images).absolute())

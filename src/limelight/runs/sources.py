@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 import posixpath
 import re
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache, partial
 from itertools import groupby, islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from ..models.pictures import SUFFIXES
 from .manifest import Entry
-from .opening import AT_ONCE, facts_of, files_below, in_order, is_folder, is_remote, open_binary, require_url, site_of
-from .tables import arrow
+from .opening import (
+    AT_ONCE,
+    facts_of,
+    files_below,
+    in_order,
+    is_folder,
+    is_remote,
+    naming,
+    open_binary,
+    require_protocol,
+    require_url,
+    site_of,
+)
+from .table_rows import LABEL_COLUMNS, label_of, plain_names, table_rows
 
 PATH_COLUMNS = ("path", "image", "file", "filename", "file_name")
-LABEL_COLUMNS = ("label", "class")
 _ASKED = 64  # files whose size and tag are asked for before the first of them is taken
 
 
@@ -38,15 +46,25 @@ def find_examples(images: str, limit: int | None = None, elsewhere: bool = False
     FileNotFoundError for a wrong path.
     """
     found, entries = False, _entries(images, elsewhere)
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with naming(images), ThreadPoolExecutor(AT_ONCE) as pool:
         for entry in in_order(pool, partial(_described, elsewhere=elsewhere), islice(entries, limit), _ASKED):
             found = True
             yield entry
-    for entry in entries:
-        found = True
-        yield entry
+        for entry in entries:
+            found = True
+            yield entry
     if not found:
         raise ValueError(f"images: {images!r} holds no pictures ({', '.join(SUFFIXES)})")
+
+
+def require_place(place: str) -> None:
+    """Raise ValueError for a URL that is not allowed, FileNotFoundError for a path where there is nothing."""
+    try:
+        require_url(place)
+    except ValueError as error:
+        raise ValueError(f"images: {error}") from error
+    if not is_remote(place) and not Path(place).exists():
+        raise FileNotFoundError(f"images: {place!r} does not exist")
 
 
 def _described(entry: Entry, elsewhere: bool) -> Entry:
@@ -63,19 +81,18 @@ def _described(entry: Entry, elsewhere: bool) -> Entry:
 def _entries(images: str, elsewhere: bool) -> Iterator[Entry]:
     places = _braces(images)
     for place in places:
-        require_url(place)
-        if not is_remote(place) and not Path(place).exists():
-            raise FileNotFoundError(f"images: {place!r} does not exist")
+        require_place(place)
     suffix = images[images.rfind(".") :].lower()
     match suffix:
         case ".tar":
             for place in places:
                 yield from _tar_entries(place, elsewhere)
         case ".csv" | ".parquet":
-            yield from _table_entries(images, suffix, elsewhere)
+            yield from _table_entries(images, elsewhere)
         case _ if is_folder(images, elsewhere):
             yield from _folder_entries(images, elsewhere)
         case _:
+            facts_of(images, elsewhere)  # raises where there is nothing
             raise ValueError(f"images: {images!r}; use a folder, a .csv, a .parquet or a .tar (train-{{000..009}}.tar)")
 
 
@@ -88,21 +105,20 @@ def _folder_entries(folder: str, elsewhere: bool) -> Iterator[Entry]:
             yield Entry(name, label, place, size=facts.size, etag=facts.etag)
 
 
-def _table_entries(table: str, suffix: str, elsewhere: bool) -> Iterator[Entry]:
-    rows = _csv_rows(table, elsewhere) if suffix == ".csv" else _parquet_rows(table, elsewhere)
-    for number, (path, label) in enumerate(rows, 1):
+def _table_entries(table: str, elsewhere: bool) -> Iterator[Entry]:
+    for number, row in enumerate(table_rows(table, partial(_columns, table), elsewhere), 1):
+        path = row["path"] or ""
         try:
-            yield Entry(path, label, _place_in(table, path, elsewhere))
+            yield Entry(path, label_of(row.get("label")), _place_in(table, path, elsewhere))
         except ValueError as error:
             raise ValueError(f"images: {table!r}, row {number}: {error}") from error
 
 
 def _place_in(table: str, path: str, elsewhere: bool) -> str:
     """Return the place of a table's path. Raises ValueError for a URL that is not allowed or is elsewhere."""
-    folder = table.rpartition("/")[0]
-    whole = is_remote(path) or path.startswith("/") or not folder
-    place = path if whole else f"{folder}/{path}"
-    require_url(place)
+    whole = is_remote(path) or path.startswith("/")
+    place = path if whole else table[: table.rfind("/") + 1] + path
+    (require_url if whole else require_protocol)(place)  # "::" in the name of a file is no chain
     if not elsewhere and site_of(place) != site_of(table):
         raise ValueError(
             f"the path {path!r} is {_named(place)}, and the table {_named(table)}; a table that you trust may name it "
@@ -116,68 +132,22 @@ def _named(place: str) -> str:
     return f"at {protocol}://{host}" if host or protocol != "file" else "on this machine"
 
 
-def _csv_rows(table: str, elsewhere: bool) -> Iterator[tuple[str, str]]:
-    whole = 0  # lines up to the last complete row
-    with open_binary(table, elsewhere) as file:
-        rows = csv.DictReader(lines_of(table, file), strict=True)
-        try:
-            path, label = _columns(table, list(rows.fieldnames or ()))
-            whole = rows.line_num
-            for row in rows:
-                whole = rows.line_num
-                yield row[path] or "", (row[label] or "").strip() if label else ""
-        except csv.Error as error:
-            raise ValueError(
-                f"images: {table!r}, from line {whole + 1}: {error}; close each quote, and double those inside a field"
-            ) from error
-
-
-def lines_of(table: str, file: IO[bytes]) -> Iterator[str]:
-    """Yield the lines of a table. Raises ValueError with the number of the first one that is not UTF-8."""
-    with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-        for number, line in enumerate(text, 1):
-            if not line.isascii() and re.search("[\udc80-\udcff]", line):
-                raise ValueError(f"images: {table!r}, line {number}: {line.strip()[:80]!r} is no UTF-8; save it so")
-            yield line
-
-
-def _parquet_rows(table: str, elsewhere: bool) -> Iterator[tuple[str, str]]:
-    with open_binary(table, elsewhere) as file:
-        try:
-            parquet = arrow("parquet").ParquetFile(file)
-        except arrow().ArrowInvalid as error:
-            raise ValueError(f"images: {table!r}: {error}") from error
-        path, label = _columns(table, parquet.schema_arrow.names)
-        kind = parquet.schema_arrow.field(path).type
-        text = kind.value_type if arrow("types").is_dictionary(kind) else kind
-        if str(text) not in ("string", "large_string", "string_view"):
-            raise ValueError(
-                f"images: {table!r}: its column {path!r} is {kind}; make it text, the path of each picture, "
-                "or put the pictures into a .tar"
-            )
-        for batch in parquet.iter_batches(columns=[path, label] if label else [path]):
-            for row in batch.to_pylist():
-                yield row[path] or "", label_of(row[label]) if label else ""
-
-
-def label_of(value: Any) -> str:
-    """Write a label as text; a column of integers with missing values holds floats and NaN."""
-    if isinstance(value, float) and (math.isnan(value) or value.is_integer()):
-        return "" if math.isnan(value) else str(int(value))
-    return "" if value is None else str(value).strip()
-
-
-def _columns(table: str, names: list[str]) -> tuple[str, str | None]:
-    """Find the columns of paths and of labels (None if missing). Raises ValueError without a column of paths."""
-    plain = {name.strip().lower(): name for name in reversed(names)}
+def _columns(table: str, names: list[str]) -> Mapping[str, str]:
+    """Find the columns of paths and of labels, if there are labels. Raises ValueError without a column of paths."""
+    plain = plain_names(names)
     path = next((plain[each] for each in PATH_COLUMNS if each in plain), None)
     if path is None:
         raise ValueError(f"images: {table!r} has columns {', '.join(names) or 'none'}; call that of the paths 'path'")
-    return path, next((plain[each] for each in LABEL_COLUMNS if each in plain), None)
+    label = next((plain[each] for each in LABEL_COLUMNS if each in plain), None)
+    return {"path": path} | ({} if label is None else {"label": label})
 
 
 def _tar_entries(place: str, elsewhere: bool) -> Iterator[Entry]:
-    """Yield the pictures of an uncompressed tar with their offsets, so that each can be read alone."""
+    """Yield the pictures of an uncompressed tar with their offsets, so that each can be read alone.
+
+    As in a folder, names that begin with a dot are left out: macOS writes one beside each file. Raises ValueError where
+    a label stands apart from its picture, which would lose it.
+    """
     tar_name, tag = place.rpartition("/")[2], facts_of(place, elsewhere).etag
 
     @cache  # called for links only, because it reads the tar once more, and takes memory
@@ -186,8 +156,14 @@ def _tar_entries(place: str, elsewhere: bool) -> Iterator[Entry]:
             return {posixpath.normpath(each.name): each for each in _members(place, again)}
 
     with open_binary(place, elsewhere) as file:
-        for key, members in groupby(_members(place, file), lambda member: _key(member.name)):
-            pictures, label = list[Entry](), ""
+        seen = (member for member in _members(place, file) if not _is_hidden(member.name))
+        for key, together in groupby(seen, lambda member: _key(member.name)):
+            pictures, label, members = list[Entry](), "", list(together)
+            if [member.name for member in members] == [f"{key}.cls"]:
+                raise ValueError(
+                    f"images: {place!r}: {key + '.cls'!r} stands apart from its picture; put the files of each example "
+                    "side by side, as `tar --sort=name` does"
+                )
             for member in members:
                 found = _linked(member, by_name)
                 if member.name.lower().endswith(SUFFIXES):
@@ -225,6 +201,10 @@ def _linked(member: tarfile.TarInfo, by_name: Callable[[], dict[str, tarfile.Tar
         folder = posixpath.dirname(found.name) if found.issym() else ""  # a hard link's name counts from the root
         found = by_name().get(posixpath.normpath(posixpath.join(folder, found.linkname)))
     return found if found and found.isfile() else None
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
 
 
 def _key(name: str) -> str:

@@ -245,7 +245,7 @@ def _written(out: PurePath, ledger: Ledger | None) -> tuple[Status | None, str]:
         found |= {"counts": Counts(**found["counts"]), "failures": tuple(found["failures"]), "damaged": ()}
         return Status(**{name: found[name] for name in Status.__dataclass_fields__ if name in found}), ""
     except FileNotFoundError:
-        return None, "not begun"
+        return None, f"{STATUS} is missing; the examples are counted"
     except (ValueError, TypeError, KeyError, AttributeError):
         return None, f"{STATUS} is damaged; the examples are counted"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 import tempfile
 import weakref
 from abc import ABC, abstractmethod
@@ -69,7 +70,7 @@ class Storage(ABC):
 
     @abstractmethod
     def names(self) -> set[str]:
-        """Return the names of the files and folders in the run's own place."""
+        """Return the names of the files and folders in the run's own place; none where there is no folder."""
 
     @abstractmethod
     def writing(self, name: str, what: str) -> AbstractContextManager[IO[bytes]]:
@@ -101,11 +102,23 @@ class Folder(Storage):
         super().__init__(place)
         self._root = place
 
+    def _regular(self, name: str) -> Path:
+        """Return the path of a file to read. Raises FileNotFoundError for anything else.
+
+        A pipe might never end, and a list of files that somebody forged may name others of this machine.
+        """
+        path = self._root / name
+        if name.startswith("/") or ".." in name.split("/"):
+            raise FileNotFoundError(f"{path}: not in the folder of the run")
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise FileNotFoundError(f"{path}: no regular file")
+        return path
+
     def read(self, name: str) -> bytes:
-        return (self._root / name).read_bytes()
+        return self._regular(name).read_bytes()
 
     def open(self, name: str) -> OpenFile:
-        descriptor = os.open(self._root / name, os.O_RDONLY)
+        descriptor = os.open(self._regular(name), os.O_RDONLY)
         file = _Descriptor(descriptor)
         return OpenFile(os.fstat(descriptor).st_size, file.read)
 
@@ -113,19 +126,28 @@ class Folder(Storage):
         return self._root / name
 
     def sha256(self, name: str) -> str:
-        with (self._root / name).open("rb") as file:
+        with self._regular(name).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def facts(self, name: str) -> Facts | None:
-        path = self._root / name
-        return facts_of(str(path)) if path.is_file() else None
+        try:
+            return facts_of(str(self._regular(name)))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def files(self, folder: str) -> dict[str, Facts]:
         below = f"{folder}/" if folder else ""
         return {f"{below}{name}": facts for name, facts in folder_facts(self._root / folder).items()}
 
     def names(self) -> set[str]:
-        return {each.name for each in self._root.iterdir()}
+        try:
+            return set(os.listdir(self._root))
+        except FileNotFoundError:
+            return set()
+        except NotADirectoryError as error:
+            raise NotADirectoryError(
+                f"output: {str(self.place)!r} is a file or lies below one; name a folder"
+            ) from error
 
     def writing(self, name: str, what: str) -> AbstractContextManager[IO[bytes]]:
         return durable.writing_durably(self._root / name, what)
@@ -228,7 +250,8 @@ class Bucket(Storage):
                 found = self._system.ls(path, detail=False)
             except FileNotFoundError:
                 return set()
-        return {each.rstrip("/").rpartition("/")[2] for each in found} - {""}
+            names = {each.rstrip("/") for each in found} - {path}  # an object may mark the folder itself
+        return {each.rpartition("/")[2] for each in names} - {""}
 
     @contextmanager
     def writing(self, name: str, what: str) -> Iterator[IO[bytes]]:
@@ -282,6 +305,8 @@ def as_place(output: str | os.PathLike[str], name: str = "output") -> PurePath:
     Raises ValueError for a URL of a protocol that is not allowed or cannot be written, and for a chain.
     """
     text = str(output) if isinstance(output, PurePath) else os.fspath(output)
+    if not text:
+        raise ValueError(f"{name}: '' is empty; name a folder, or a URL such as 's3://bucket/run'")
     if not is_remote(text):
         if _URL.match(text):  # Path turns s3://a into s3:/a
             raise ValueError(f"{name}: {text!r}; give a URL as text, with both slashes")

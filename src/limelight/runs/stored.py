@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..base.errors import DamagedFile
+from ..base.plain_text import split_texts
 from ..base.text import Text
 from ..base.view import SINGLE_PIXELS, View, view_of
 from ..methods import METHODS
@@ -265,12 +266,10 @@ class Run:
         Single pixels for a method that is not registered here.
         """
         text = self.settings["method"][self.methods.index(method)]
-        if METHODS.kind_of(text.partition("(")[0]) is None:
-            return SINGLE_PIXELS
-        known = METHODS.read(text)
+        kind = METHODS.kind_of(text.partition("(")[0])
         if self.is_of_texts:
-            return View("magnitude") if known.per_unit else SINGLE_PIXELS
-        return known.view
+            return View("magnitude") if kind is not None and kind.per_unit else SINGLE_PIXELS
+        return _view_of(text)
 
     def show(self, example: int, view: View | str | None = None) -> Image:
         """Draw the example's maps over its picture, as a PIL image; `view` as in `Attribution.show`.
@@ -333,6 +332,20 @@ class Run:
         """Return the checksums of a shard's maps by one method, in their order."""
         rows = self._index(shard, ("method", "offset", "checksum")).to_pylist()
         return [row["checksum"] for row in rows if row["method"] == method and row["offset"] is not None]
+
+
+def _view_of(method: str) -> View:
+    """Return the view of a method, written with its settings; of a wrapper, that of the method inside.
+
+    Its other settings are not read: an array is written by its hash, and a forged plan may name a file.
+    """
+    name, _, settings = method.partition("(")
+    kind = METHODS.kind_of(name)
+    view: object = SINGLE_PIXELS if kind is None else kind.view  # of the class of a wrapper a property
+    if isinstance(view, View):
+        return view
+    parts = map(str.strip, split_texts(settings.rpartition(")")[0]))
+    return _view_of(next((part.removeprefix("inner=") for part in parts if part.startswith("inner=")), ""))
 
 
 def _damaged(path: PurePath, why: str) -> DamagedFile:

@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from .manifest import Entry
-from .opening import is_remote, open_binary, require_url
-from .sources import LABEL_COLUMNS, label_of, lines_of
-from .tables import arrow
+from .opening import naming, open_binary
+from .sources import require_place
+from .table_rows import LABEL_COLUMNS, Row, label_of, lines_of, plain_names, table_rows
 
 ID_COLUMN = "id"
 JSON_LINES = (".jsonl", ".ndjson")
 
 
-def find_texts(table: str, column: str) -> Iterator[Entry]:
+def find_texts(table: str, column: str, elsewhere: bool = False) -> Iterator[Entry]:
     """Yield an entry for each row of a table, with the text of `column`, in the order of the rows.
 
     An entry is called by the row's `id`, where there is such a column, else by its number from 1. A row without a text
-    is listed too, and fails later. Raises ValueError for a table that is damaged, has no rows or not the column,
-    FileNotFoundError for a wrong path.
+    is listed too, and fails later. `elsewhere`: follow a redirect of the table to another host.
+
+    Raises ValueError for a table that is damaged, has no rows or not the column, FileNotFoundError for a wrong path.
     """
-    require_url(table)
-    if not is_remote(table) and not Path(table).exists():
-        raise FileNotFoundError(f"images: {table!r} does not exist")
+    require_place(table)
     found = False
-    for number, row in enumerate(_rows(table, column), 1):
-        found = True
-        plain = {name.strip().lower(): name for name in reversed([each for each in row if isinstance(each, str)])}
-        label = next((plain[each] for each in LABEL_COLUMNS if each in plain), None)
-        named = row.get(plain[ID_COLUMN]) if ID_COLUMN in plain else None
-        text = _text(row.get(column))
-        yield Entry(
-            f"row {number}" if named in (None, "") else str(named),
-            label_of(row[label]) if label else "",
-            table,
-            text=text,
-        )
+    with naming(table):
+        for number, row in enumerate(_rows(table, column, elsewhere), 1):
+            found, name = True, label_of(row.get("id")) or f"row {number}"
+            yield Entry(name, label_of(row.get("label")), table, text=_text(row.get("text")))
     if not found:
         raise ValueError(f"images: {table!r} has no rows")
 
@@ -52,64 +42,42 @@ def _text(value: Any) -> str | None:
         return None
 
 
-def _rows(table: str, column: str) -> Iterator[Mapping[str, Any]]:
+def _rows(table: str, column: str, elsewhere: bool) -> Iterator[Row]:
     suffix = table[table.rfind(".") :].lower()
-    if suffix == ".csv":
-        return _csv_rows(table, column)
-    if suffix == ".parquet":
-        return _parquet_rows(table, column)
+    if suffix in (".csv", ".parquet"):
+        return table_rows(table, partial(_required, table, column), elsewhere)
     if suffix in JSON_LINES:
-        return _json_rows(table, column)
+        return _json_rows(table, column, elsewhere)
     raise ValueError(f"images: {table!r}; with text_column use a .csv, a .parquet or JSON lines (.jsonl)")
 
 
-def _csv_rows(table: str, column: str) -> Iterator[Mapping[str, Any]]:
-    whole = 0  # lines up to the last complete row
-    with open_binary(table) as file:
-        rows = csv.DictReader(lines_of(table, file), strict=True)
-        try:
-            _require_column(table, column, list(rows.fieldnames or ()))
-            whole = rows.line_num
-            for row in rows:
-                whole = rows.line_num
-                yield row
-        except csv.Error as error:
-            raise ValueError(
-                f"images: {table!r}, from line {whole + 1}: {error}; close each quote, and double those inside a field"
-            ) from error
-
-
-def _json_rows(table: str, column: str) -> Iterator[Mapping[str, Any]]:
+def _json_rows(table: str, column: str, elsewhere: bool) -> Iterator[Row]:
     """Yield the objects of lines; a line that holds none is a row without a text."""
     known = False
-    with open_binary(table) as file:
+    with open_binary(table, elsewhere) as file:
         for line in lines_of(table, file):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 row = None
             found = row if isinstance(row, dict) else {}
             known |= column in found
-            yield found
+            yield {role: found.get(name) for role, name in _roles(column, list(found)).items()}
     if not known:
         raise ValueError(f"text_column: {column!r} is in no line of {table!r}")
 
 
-def _parquet_rows(table: str, column: str) -> Iterator[Mapping[str, Any]]:
-    with open_binary(table) as file:
-        try:
-            parquet = arrow("parquet").ParquetFile(file)
-        except arrow().ArrowInvalid as error:
-            raise ValueError(f"images: {table!r}: {error}") from error
-        names = list(parquet.schema_arrow.names)
-        _require_column(table, column, names)
-        wanted = [each for each in names if each == column or each.strip().lower() in (ID_COLUMN, *LABEL_COLUMNS)]
-        for batch in parquet.iter_batches(columns=wanted):
-            yield from batch.to_pylist()
+def _roles(column: str, names: list[str]) -> dict[str, str]:
+    """Return the columns of the text, and of ids and labels where there are such."""
+    plain = plain_names(names)
+    label = next((plain[each] for each in LABEL_COLUMNS if each in plain), None)
+    named = {"id": plain.get(ID_COLUMN), "label": label}
+    return {"text": column} | {role: name for role, name in named.items() if name is not None}
 
 
-def _require_column(table: str, column: str, names: list[str]) -> None:
+def _required(table: str, column: str, names: list[str]) -> dict[str, str]:
     if column not in names:
         raise ValueError(f"text_column: {column!r}; the columns of {table!r} are {', '.join(names) or 'none'}")
+    return _roles(column, names)

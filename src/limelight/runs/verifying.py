@@ -14,7 +14,7 @@ from ..base.seals import parse_sealed_json
 from ..base.urls import Url
 from .bundle import BUNDLE
 from .compacted import RECORDS, read_compacted
-from .ledger import MANIFEST, PLAN, STATUS, Ledger
+from .ledger import BEGIN_AGAIN, BEGUN, MANIFEST, PLAN, STATUS, Ledger
 from .opening import is_remote
 from .owner import OWNER
 from .status import require_own_status
@@ -70,10 +70,12 @@ def verify(path: str | os.PathLike[str]) -> Verification:
     out = as_place(path, "path")
     if storage_at(out).facts(PLAN) is not None:
         return _verify_run(out if is_remote(str(path)) else Path(path))
+    if storage_at(out).facts(BEGUN) is not None:
+        return _verify_begun(out)
     if isinstance(out, Url):
         raise FileNotFoundError(f"path: {str(out)!r} holds no run ({PLAN}); saved maps are verified on this machine")
     place = Path(path)
-    files = sorted(each for each in place.iterdir() if _is_map(each)) if place.is_dir() else [place]
+    files = sorted(each for each in place.iterdir() if _is_map(each) and each.is_file()) if place.is_dir() else [place]
     if not files or not files[0].is_file():
         raise FileNotFoundError(f"path: {str(path)!r} holds no run ({PLAN}) and no saved map (.safetensors, .npz)")
     return _verify_maps(place, files)
@@ -95,6 +97,16 @@ def _verify_maps(place: Path, files: list[Path]) -> Verification:
         else:
             unsealed += [] if is_sealed else [str(each)]
     return Verification(place, len(files) - len(lost), lost=tuple(lost), unsealed=tuple(unsealed))
+
+
+def _verify_begun(out: PurePath) -> Verification:
+    """Verify a run whose examples are not all listed, so that it has no plan."""
+    try:
+        parse_sealed_json(storage_at(out).read(BEGUN), out / BEGUN)
+    except DamagedFile as error:
+        return Verification(out, 0, lost=(DamagedFile(error.path, error.why, BEGIN_AGAIN),))
+    missing = DamagedFile(out / PLAN, "it is missing, since not all examples are listed", _START_AGAIN)
+    return Verification(out, 1, damaged=(missing,))
 
 
 def _verify_run(out: PurePath) -> Verification:

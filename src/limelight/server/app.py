@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
@@ -34,10 +34,10 @@ from ..base.version import __version__
 from ..base.view import VIEWS
 from ..engine.input_pass import layers_of
 from ..engine.layers import layer_names, modules_of
+from ..methods import Method
 from ..methods.families import FAMILIES
 from ..models.catalogue import TWO_CLASSES, AnyImageModel, ModelError, demo_image
-from ..models.decoding import PixelsInFlight
-from ..models.pictures import ImageError, Picture, count_pixels, open_image
+from ..models.pictures import ImageError, Picture, open_image
 from ..question.question import ARITHMETICS
 from ..question.registries import BASELINES, TARGETS
 from ..question.targets import Logit, Target
@@ -65,7 +65,7 @@ from .work import Kept, PageRequest, Store, answer, test_again
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP")
 _SCRIPTS = (*MODULES, "page.js", "form.js", "fields.js", "stream.js", "textbox.js")
 _FILES = dict.fromkeys(_SCRIPTS, "text/javascript") | dict.fromkeys(("viewer.css", "page.css"), "text/css")
-PATIENCE = 20.0  # seconds that a picture waits for the pixels before it
+PATIENCE = 20.0  # seconds that a picture waits for those before it
 BASELINE = "black"  # of a request that names none
 
 
@@ -74,7 +74,7 @@ class Limits:
     """The limits of one server; counts are of things at once, `seconds` and `rows` of one request."""
 
     body: int = 20_000_000  # bytes of a picture's file
-    pixels: int = 40_000_000  # of a picture, read from its header, and of all that are decoded at once
+    pixels: int = 40_000_000  # of a picture, read from its header; one is decoded at a time
     uploads: int = 4
     workers: int = 1
     waiting: int = 8
@@ -84,8 +84,17 @@ class Limits:
     maps: int = 128  # kept, and made for one request
     tokens: int = 512  # of a text
 
-    def require(self, rows: int, maps: int, parts: str) -> None:
-        """Raise Refused for a request of more model rows or maps; `parts` name what it should have fewer of."""
+    def require(self, questions: int, methods: Sequence[Method], shape: torch.Size, parts: str) -> None:
+        """Raise Refused for a request of more model rows or maps; `parts` name what it should have fewer of.
+
+        Each of the `questions` is asked of each method, for inputs of this shape. Raises Refused also for a setting
+        that does not fit them.
+        """
+        try:
+            rows = questions * sum(method.rows_at_least(shape) for method in methods)
+        except (ValueError, TypeError) as error:
+            raise Refused(str(error)) from error
+        maps = questions * len(methods)
         if rows > self.rows:
             many = f"{rows:,}" if rows < 10**15 else shown(rows)
             raise Refused(f"{many} model evaluations; one request may use {self.rows:,}: fewer samples, steps or maps")
@@ -130,8 +139,7 @@ class Service(Page):
         self.layers, self.layer = _layers(model)
         self.demo = _has_demo()
         self._uploading = 0
-        self._decoding = PixelsInFlight(limits.pixels)
-        # One thread: what a thread freed stays with it for its next picture, and so would be held once for each.
+        # One thread, so that pictures take the memory of the largest: what a thread freed stays with it for its next.
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="limelight-decoder")
 
     def close(self) -> None:
@@ -172,13 +180,15 @@ class Service(Page):
         }
 
     def decode(self, body: bytes) -> dict[str, Any]:
-        """Keep an uploaded picture, once there is room for its pixels. Raises ImageError, or TimeoutError."""
-        name = "the picture"
-        with self._decoding.hold(count_pixels(body, name, PICTURE_FORMATS), PATIENCE):
-            return self._decoder.submit(self._decoded, body, name).result()
+        """Keep an uploaded picture, after those before it. Raises ImageError, TimeoutError if that takes too long."""
+        decoding = self._decoder.submit(self._decoded, body)
+        wait([decoding], PATIENCE)
+        if decoding.cancel():  # which one that has begun refuses
+            raise TimeoutError(f"other pictures were decoded for {PATIENCE:g} seconds")
+        return decoding.result()
 
-    def _decoded(self, body: bytes, name: str) -> dict[str, Any]:
-        return self.keep(open_image(body, name=name, max_pixels=self.limits.pixels, formats=PICTURE_FORMATS))
+    def _decoded(self, body: bytes) -> dict[str, Any]:
+        return self.keep(open_image(body, name="the picture", max_pixels=self.limits.pixels, formats=PICTURE_FORMATS))
 
     @asynccontextmanager
     async def uploading(self) -> AsyncIterator[None]:
@@ -226,7 +236,7 @@ class Service(Page):
             asked.tests,
             read_view(asked.view, self.model.preprocessing.channels),
         )
-        self.limits.require(question.rows(shape), question.maps, "pictures, classes or methods")
+        self.limits.require(question.questions, question.methods, shape, "pictures, classes or methods")
         return question
 
 

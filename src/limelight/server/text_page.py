@@ -179,9 +179,8 @@ class TextService(Page):
         methods = tuple(self._method(each, shape) for each in asked.methods)
         view = read_view(asked.view, 0)
         found = TextRequest(asked.text, methods, tuple(targets), options, asked.tests, view)
-        questions = max(len(found.targets), 1)
-        evaluations = questions * sum(method.of_tokens().rows_at_least(shape) for method in methods)
-        self.limits.require(evaluations, questions * len(methods), "classes or methods")
+        of_tokens = [method.of_tokens() for method in methods]
+        self.limits.require(max(len(found.targets), 1), of_tokens, shape, "classes or methods")
         return found
 
     def _method(self, asked: MethodFields, shape: torch.Size) -> Method:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any, Generic, Protocol, TypeVar
 
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -104,14 +103,6 @@ class PageRequest:
     def questions(self) -> int:
         """Return the rows of the grid: pictures times classes."""
         return len(self.pixels) * max(len(self.targets), 1)
-
-    @property
-    def maps(self) -> int:
-        return self.questions * len(self.methods)
-
-    def rows(self, shape: torch.Size) -> int:
-        """Return the least number of model rows for inputs of this shape, as far as it is known before the run."""
-        return self.questions * sum(method.rows_at_least(shape) for method in self.methods)
 
 
 def answer(model: AnyImageModel, asked: PageRequest, maps: Store[Kept], job: Job) -> None:

@@ -223,7 +223,7 @@ def _panel(question: Question, request: Request) -> tuple[Panel, dict[str, Basel
     compared = [method for method in request.methods if method.needs.baseline]
     if not request.more_baselines or not compared:
         return first, {}
-    panels = [first, *(answer(replace(question, baseline=each), compared) for each in request.more_baselines)]
+    panels = [first, *(answer(question.with_baseline(each), compared) for each in request.more_baselines)]
     labels = list(labelled_baselines((question.baseline, *request.more_baselines)))
     maps: dict[str, Attribution] = {}
     studies: dict[str, BaselineStudy] = {}
