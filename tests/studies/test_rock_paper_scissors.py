@@ -344,6 +344,7 @@ class TestOneOfEach:
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_end_to_end(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = ["study", "rock-paper-scissors", "--data", str(folder), "--epochs", "1", "--model", "small"]
