@@ -350,8 +350,8 @@ class _Reader:
         if words:
             raise self._refusal(_unknown(name, near, words))
         typed = name.replace("_", "-")
-        hint = f"did you mean {', '.join(near)}? A" if near else "a"
-        raise self._refusal(f"{typed!r} is no number and no name; {hint} text goes in quotes")
+        meant = f"did you mean {', '.join(near)}? A" if near else "a"
+        raise self._refusal(f"{typed!r} is no number and no name; {meant} text goes in quotes")
 
     def _require_settings(self, kind: type[Named], names: Sequence[str]) -> None:
         """Refuse settings that do not exist before their values are read."""

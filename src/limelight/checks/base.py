@@ -145,10 +145,10 @@ def relative_difference(a: Tensor, b: Tensor) -> Tensor:
 
 
 def as_wide(figures: Sequence[Tensor]) -> list[Tensor]:
-    """Fill figures `(n,)` or `(n, depths)` up with NaN to as many depths as any of them has."""
+    """Fill figures `(n,)` or `(n, depths)` up with NaN to as many depths as any of them has; equal ones stay."""
+    if len({each.shape[1:] for each in figures}) == 1:
+        return list(figures)
     figures = [each.double().cpu() for each in figures]
-    if all(each.ndim == 1 for each in figures):
-        return figures
     flat = [each if each.ndim > 1 else each[:, None] for each in figures]
     widest = max(each.shape[1] for each in flat)
     return [F.pad(each, (0, widest - each.shape[1]), value=torch.nan) for each in flat]

@@ -203,12 +203,15 @@ def _joined(parts: Sequence[tuple[list[int], Measured]]) -> Measured:
     return Measured(
         torch.cat([part.values.double().cpu() for part in measured])[order],
         torch.cat(passed)[order],
-        # A part without figures has NaN as its values.
-        {name: torch.cat(as_wide([part.detail.get(name, part.values) for part in measured]))[order] for name in names},
+        {name: torch.cat(as_wide([_detail(part, name) for part in measured]))[order] for name in names},
         tuple(reasons[i] for i in order.tolist()),
         tuple(note for part in measured for note in part.notes),
         tuple(each.at(index) for index, part in parts for each in part.exhibits),
     )
+
+
+def _detail(part: Measured, name: str) -> Tensor:
+    return part.detail.get(name, part.values).double().cpu()  # a part without figures has NaN as its values
 
 
 def _entropy(a: Attribution) -> Tensor:

@@ -284,12 +284,15 @@ def _parts(value: Any, seen: set[int]) -> Iterator[Any]:
     if id(value) in seen or _is_constant(value):
         return
     seen.add(id(value))
-    inside = () if is_gone(value) or isinstance(value, _ATOMS) else held(value).values()
+    if is_gone(value):
+        yield value
+        return
+    inside = () if isinstance(value, _ATOMS) else held(value).values()
     if is_object(value):
         inside = (*inside, *vars(value).values())
     for each in inside:
         yield from _parts(each, seen)
-    if is_gone(value) or not isinstance(value, dict | list | tuple | set):
+    if not isinstance(value, dict | list | tuple | set):
         yield value
 
 

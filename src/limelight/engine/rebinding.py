@@ -71,7 +71,8 @@ def _parts(value: Any, seen: set[int]) -> Iterator[Any]:
     """Yield the functions, tensors and weak proxies of nothing that a value holds, itself included."""
     if is_gone(value):
         yield value
-    if id(value) in seen or is_gone(value) or isinstance(value, nn.Module):
+        return
+    if id(value) in seen or isinstance(value, nn.Module):
         return
     seen.add(id(value))
     if isinstance(value, types.FunctionType | Tensor):

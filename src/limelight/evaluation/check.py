@@ -9,7 +9,6 @@ from typing import Any, Unpack
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..answer import answer
@@ -36,7 +35,7 @@ from ..checks import (
     Randomisation,
     Sensitivity,
 )
-from ..checks.base import Check, HardCheck, Measured
+from ..checks.base import Check, HardCheck, Measured, as_wide
 from ..checks.case import Case, open_case
 from ..checks.exhibits import MOST_EXAMPLES
 from ..checks.imputers import Fill
@@ -303,16 +302,8 @@ def _joined(parts: Sequence[Measured], order: Sequence[int] | None = None) -> Me
     return Measured(
         values[order],
         passed,
-        {name: _rows([each.detail[name] for each in parts])[order] for name in sorted(shared)},
+        {name: torch.cat(as_wide([each.detail[name] for each in parts]))[order] for name in sorted(shared)},
         tuple(reasons[i] for i in order),
         tuple(dict.fromkeys(note for each in parts for note in each.notes)),
         tuple(shown.at([i]) for i, each in enumerate(parts[:MOST_EXAMPLES]) for shown in each.exhibits),
     )
-
-
-def _rows(details: Sequence[Tensor]) -> Tensor:
-    """Join details by example; curves of fewer steps, as of shorter texts, end in NaN."""
-    most = max(each.shape[-1] for each in details)
-    if details[0].ndim > 1 and any(each.shape[-1] < most for each in details):
-        details = [F.pad(each.double(), (0, most - each.shape[-1]), value=torch.nan) for each in details]
-    return torch.cat(list(details))

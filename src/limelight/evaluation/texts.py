@@ -81,7 +81,9 @@ def joined_finding(groups: Sequence[Group], parts: Sequence[Finding]) -> Finding
         value=value,
         each=each,
         passed=passed,
-        detail={name: torch.cat(as_wide([part.detail[name] for part in parts]))[order] for name in names},
+        detail={
+            name: torch.cat(as_wide([part.detail[name].double().cpu() for part in parts]))[order] for name in names
+        },
         reasons=tuple(reasons[i] for i in order),
         notes=tuple(dict.fromkeys(notes)),
         forward_rows=sum(part.forward_rows for part in parts),

@@ -28,7 +28,7 @@ from .opening import (
     require_url,
     site_of,
 )
-from .table_rows import LABEL_COLUMNS, label_of, plain_names, table_rows
+from .table_rows import LABEL_COLUMNS, column_called, label_of, table_rows
 
 PATH_COLUMNS = ("path", "image", "file", "filename", "file_name")
 _ASKED = 64  # files whose size and tag are asked for before the first of them is taken
@@ -134,11 +134,9 @@ def _named(place: str) -> str:
 
 def _columns(table: str, names: list[str]) -> Mapping[str, str]:
     """Find the columns of paths and of labels, if there are labels. Raises ValueError without a column of paths."""
-    plain = plain_names(names)
-    path = next((plain[each] for each in PATH_COLUMNS if each in plain), None)
+    path, label = column_called(PATH_COLUMNS, names), column_called(LABEL_COLUMNS, names)
     if path is None:
         raise ValueError(f"images: {table!r} has columns {', '.join(names) or 'none'}; call that of the paths 'path'")
-    label = next((plain[each] for each in LABEL_COLUMNS if each in plain), None)
     return {"path": path} | ({} if label is None else {"label": label})
 
 

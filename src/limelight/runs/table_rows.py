@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from .opening import open_binary
@@ -27,9 +27,10 @@ def table_rows(table: str, roles: Roles, elsewhere: bool = False) -> Iterator[Ro
     return (_csv_rows if table.lower().endswith(".csv") else _parquet_rows)(table, roles, elsewhere)
 
 
-def plain_names(names: list[str]) -> dict[str, str]:
-    """Return the columns by their names in small letters without blanks; of several the first."""
-    return {name.strip().lower(): name for name in reversed(names)}
+def column_called(wanted: Sequence[str], names: Sequence[str]) -> str | None:
+    """Return the column of the first of the wanted names, in whatever letters and with blanks; None without any."""
+    plain = {name.strip().lower(): name for name in reversed(names)}  # of several the first
+    return next((plain[each] for each in wanted if each in plain), None)
 
 
 def label_of(value: Any) -> str:

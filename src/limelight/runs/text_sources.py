@@ -10,7 +10,7 @@ from typing import Any
 from .manifest import Entry
 from .opening import naming, open_binary
 from .sources import require_place
-from .table_rows import LABEL_COLUMNS, Row, label_of, lines_of, plain_names, table_rows
+from .table_rows import LABEL_COLUMNS, Row, column_called, label_of, lines_of, table_rows
 
 ID_COLUMN = "id"
 JSON_LINES = (".jsonl", ".ndjson")
@@ -71,9 +71,7 @@ def _json_rows(table: str, column: str, elsewhere: bool) -> Iterator[Row]:
 
 def _roles(column: str, names: list[str]) -> dict[str, str]:
     """Return the columns of the text, and of ids and labels where there are such."""
-    plain = plain_names(names)
-    label = next((plain[each] for each in LABEL_COLUMNS if each in plain), None)
-    named = {"id": plain.get(ID_COLUMN), "label": label}
+    named = {"id": column_called([ID_COLUMN], names), "label": column_called(LABEL_COLUMNS, names)}
     return {"text": column} | {role: name for role, name in named.items() if name is not None}
 
 
