@@ -79,8 +79,13 @@ def test_finished_maps_of_texts_of_several_lengths_are_checked() -> None:
     own = ll.explain(model(), texts, "occlusion", target=CLASSES)
     checks = [ll.Deletion(), ll.Gini(), ll.RelevanceMass()]
     by_method = ll.check(model(), texts, "occlusion", checks, target=CLASSES, mask=masks())
-    for subject in (own, own.values):
-        found = ll.check(model(), texts, subject, checks, target=CLASSES, mask=masks())
+    given: Any
+    for subject, given in (
+        (own, masks()),
+        (own.values, masks().numpy()),
+        (own.values.numpy(), masks().tolist()),
+    ):
+        found = ll.check(model(), texts, subject, checks, target=CLASSES, mask=given)
         for ours, theirs in zip(found, by_method, strict=True):
             torch.testing.assert_close(ours.value, theirs.value)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from ..base.attribution import Attribution
 from ..base.types import Model
 from ..by_length import Group, groups_of, in_order, text_model
 from ..checks.base import as_wide
+from ..question.given import as_tensor
 from ..question.question import CheckOptions, require_options
 from ..question.targets import Target
 from .findings import Finding
@@ -35,8 +37,8 @@ def several_lengths(model: Model, inputs: Any, options: CheckOptions) -> tuple[l
 def options_of(group: Group, options: CheckOptions) -> CheckOptions:
     """Return the options of a call for the texts of one length."""
     own: Any = {name: value for name, value in group.options.items() if name in options}
-    mask = options.get("mask")
-    if mask is not None:
+    if options.get("mask") is not None:
+        mask = as_tensor(options["mask"])
         own["mask"] = (mask if mask.ndim == 1 else mask[group.index])[..., : group.length]
     found: CheckOptions = own
     return found
@@ -44,8 +46,8 @@ def options_of(group: Group, options: CheckOptions) -> CheckOptions:
 
 def subject_of(group: Group, method: Any) -> Any:
     """Return what is checked for the texts of one length: a method as it is, of a finished map their part."""
-    if isinstance(method, Tensor):
-        return method[group.index][..., : group.length]
+    if isinstance(method, Tensor | np.ndarray):
+        return as_tensor(method)[group.index][..., : group.length]
     if not isinstance(method, Attribution):
         return method
     held = {name: getattr(method, name) for name in (*_PADDED, *_ROWS)}
